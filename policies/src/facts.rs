@@ -1,0 +1,146 @@
+//! What a decision may look at: who calls, what for, and when.
+
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
+
+use http::HeaderMap;
+
+/// A point in time, handed to every decision so that tests can set it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    /// Monotonic nanoseconds since an origin the process chose at start.
+    pub nanos: u64,
+    /// Seconds since the Unix epoch, for documents that expire.
+    pub unix: u64,
+}
+
+/// A SPIFFE identity of the form `spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// Trust domain, lower case, no scheme.
+    pub trust_domain: Box<str>,
+    /// Namespace of the workload.
+    pub namespace: Box<str>,
+    /// Service account of the workload.
+    pub service_account: Box<str>,
+}
+
+/// Why a string is not an [`Identity`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{given}' is not an identity of the form spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT: {problem}")]
+pub struct IdentityError {
+    given: String,
+    problem: &'static str,
+}
+
+impl Identity {
+    /// Builds an identity from its three parts, each checked as [`Identity::from_str`] does.
+    pub fn new(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, IdentityError> {
+        format!("spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}").parse()
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = IdentityError;
+
+    /// Parses a SPIFFE ID (SPIFFE-ID section 2): lower-case trust domain, no port, query, fragment, empty or
+    /// dot segment, at most 2048 bytes.
+    fn from_str(given: &str) -> Result<Self, IdentityError> {
+        let bad = |problem| IdentityError { given: given.chars().take(200).collect(), problem };
+        if given.len() > 2048 {
+            return Err(bad("longer than 2048 bytes"));
+        }
+        let rest = given.strip_prefix("spiffe://").ok_or_else(|| bad("the scheme is not spiffe://"))?;
+        let mut parts = rest.split('/');
+        let (Some(trust_domain), Some("ns"), Some(namespace), Some("sa"), Some(service_account), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(bad("the path is not /ns/NAMESPACE/sa/SERVICE-ACCOUNT"));
+        };
+        let domain_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
+        if trust_domain.is_empty() || trust_domain.len() > 255 || !trust_domain.bytes().all(domain_byte) {
+            return Err(bad("the trust domain has characters other than a-z 0-9 - . _"));
+        }
+        let segment_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        for segment in [namespace, service_account] {
+            if matches!(segment, "" | "." | "..") || !segment.bytes().all(segment_byte) {
+                return Err(bad("a path segment is empty, a dot segment, or has characters other than a-z A-Z 0-9 - . _"));
+            }
+        }
+        Ok(Self {
+            trust_domain: trust_domain.into(),
+            namespace: namespace.into(),
+            service_account: service_account.into(),
+        })
+    }
+}
+
+/// The other end of an inbound connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The identity proven by mTLS; `None` for plaintext peers.
+    pub identity: Option<Arc<Identity>>,
+    /// The peer's network address.
+    pub address: IpAddr,
+}
+
+/// What is known of a connection before any request on it.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionFacts<'a> {
+    /// Who calls.
+    pub peer: &'a Peer,
+    /// The port of the workload that is called.
+    pub port: u16,
+    /// Server name of application TLS that passes through, when there was one.
+    pub server_name: Option<&'a str>,
+}
+
+/// One canonical HTTP request. The same value serves routing, policy, metrics and forwarding.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestFacts<'a> {
+    /// Who calls.
+    pub peer: &'a Peer,
+    /// The port of the workload that is called.
+    pub port: u16,
+    /// Method, case-sensitive.
+    pub method: &'a http::Method,
+    /// Host of the authority, lower case, without port.
+    pub host: &'a str,
+    /// Normalised path, begins with `/` (or is `*` for `OPTIONS *`).
+    pub path: &'a str,
+    /// Query without `?`, as sent.
+    pub query: Option<&'a str>,
+    /// Header fields as they will be forwarded.
+    pub headers: &'a HeaderMap,
+    /// Name of the route rule the request matched (`namespace/route/rule`), empty when there is none.
+    pub route: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_round_trips() {
+        let id: Identity = "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap();
+        assert_eq!((&*id.namespace, &*id.service_account), ("shop", "web"));
+        assert_eq!(id.to_string(), "spiffe://mesh.local/ns/shop/sa/web");
+    }
+
+    #[test]
+    fn malformed_identities_are_refused() {
+        for bad in [
+            "", "http://mesh.local/ns/a/sa/b", "spiffe://", "spiffe:///ns/a/sa/b", "spiffe://mesh.local",
+            "spiffe://mesh.local/ns/a/sa/b/", "spiffe://mesh.local/ns/a/sa/", "spiffe://mesh.local/ns/../sa/b",
+            "spiffe://Mesh.local/ns/a/sa/b", "spiffe://mesh.local:80/ns/a/sa/b", "spiffe://u@mesh.local/ns/a/sa/b",
+            "spiffe://mesh.local/ns/a/sa/b?x", "spiffe://mesh.local/ns/a/sa/b\0", "spiffe://mesh.local/sa/b/ns/a",
+        ] {
+            assert!(bad.parse::<Identity>().is_err(), "{bad:?} was accepted");
+        }
+    }
+}

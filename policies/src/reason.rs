@@ -1,0 +1,80 @@
+//! Why a request or connection ended without the service's own answer: one code for status body, header,
+//! access log, metric and documentation.
+
+/// Whose fault an ending is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller.
+    Downstream,
+    /// The service that was called.
+    Upstream,
+    /// The sidecar or its configuration.
+    Mesh,
+}
+
+macro_rules! reasons {
+    ($($variant:ident $code:literal $status:literal $flag:literal $fault:ident $summary:literal;)*) => {
+        /// Every reason, with its stable code.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $(#[doc = $summary] $variant,)* }
+
+        impl Reason {
+            /// All reasons, in the order of the documentation.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
+
+            /// The stable code, `snake_case`; `docs/codes/<code>.md` explains it.
+            pub const fn code(self) -> &'static str { match self { $(Reason::$variant => $code,)* } }
+
+            /// The HTTP status (RFC 9110 section 15) of the answer.
+            pub const fn status(self) -> u16 { match self { $(Reason::$variant => $status,)* } }
+
+            /// Envoy's response flag for the same ending, `-` where Envoy has none.
+            pub const fn flag(self) -> &'static str { match self { $(Reason::$variant => $flag,)* } }
+
+            /// Whose fault it is.
+            pub const fn fault(self) -> Fault { match self { $(Reason::$variant => Fault::$fault,)* } }
+
+            /// One sentence for people.
+            pub const fn summary(self) -> &'static str { match self { $(Reason::$variant => $summary,)* } }
+        }
+    };
+}
+
+reasons! {
+    PolicyDenied "policy_denied" 403 "RBAC" Downstream "A DENY rule of an AuthorizationPolicy matched the request.";
+    PolicyDefaultDeny "policy_default_deny" 403 "RBAC" Downstream "No ALLOW rule matched and the default posture is deny.";
+    PlaintextRefused "plaintext_refused" 403 "RBAC" Downstream "The caller came without mTLS and the workload accepts only mTLS.";
+    RateLimited "rate_limited" 429 "RL" Downstream "The caller is over a RateLimit.";
+    NoRoute "no_route" 404 "NR" Mesh "The service has routes and none of them matches the request.";
+    UnknownDestination "unknown_destination" 503 "NC" Mesh "The destination is not known to the mesh and the outbound mode requires mTLS.";
+    NoEndpoints "no_endpoints" 503 "UH" Upstream "The destination has no endpoint to send to.";
+    BreakerOpen "breaker_open" 503 "UH" Upstream "Every endpoint's breaker is open after consecutive failures.";
+    UpstreamConnectFailed "upstream_connect_failed" 503 "UF" Upstream "No connection to the endpoint could be made.";
+    UpstreamConnectTimeout "upstream_connect_timeout" 503 "UF" Upstream "The endpoint did not accept a connection in time.";
+    UpstreamTlsFailed "upstream_tls_failed" 503 "UF" Upstream "The TLS handshake with the endpoint failed.";
+    UpstreamIdentityMismatch "upstream_identity_mismatch" 503 "UF" Upstream "The endpoint proved another identity than the one it should have.";
+    UpstreamReset "upstream_reset" 502 "UC" Upstream "The endpoint closed or reset the connection before it answered.";
+    UpstreamProtocolError "upstream_protocol_error" 502 "UPE" Upstream "The endpoint's answer was not valid HTTP.";
+    AttemptTimeout "attempt_timeout" 504 "UT" Upstream "Every try ran into the per-try timeout.";
+    RequestTimeout "request_timeout" 504 "UT" Upstream "The overall timeout of the request passed.";
+    DownstreamClosed "downstream_closed" 499 "DC" Downstream "The caller went away before the answer was complete.";
+    MalformedFraming "malformed_framing" 400 "DPE" Downstream "Content-Length or Transfer-Encoding is contradictory or odd (RFC 9112 section 6).";
+    UnsupportedTransferCoding "unsupported_transfer_coding" 501 "DPE" Downstream "The transfer coding is not chunked (RFC 9112 section 6.1).";
+    MalformedHost "malformed_host" 400 "DPE" Downstream "Host or authority is missing, doubled, contradictory or malformed (RFC 9112 section 3.2).";
+    MalformedPath "malformed_path" 400 "DPE" Downstream "The request target is not one that all parties read the same way.";
+    MalformedHeader "malformed_header" 400 "DPE" Downstream "A header field must not be in a request, or not with this value.";
+    HeadersTooLarge "headers_too_large" 431 "DPE" Downstream "The header section is over its limit in bytes or fields.";
+    FrameFlood "frame_flood" 400 "DPE" Downstream "The peer sent HTTP/2 control frames faster than any client needs.";
+    Overloaded "overloaded" 503 "OM" Mesh "The sidecar is at its limit of connections or requests.";
+    Draining "draining" 503 "OM" Mesh "The sidecar is shutting down.";
+    NotReady "not_ready" 503 "NC" Mesh "The sidecar has no configuration yet.";
+    DetectTimeout "detect_timeout" 408 "SI" Downstream "Neither side said what it speaks in time.";
+    TlsHandshakeFailed "tls_handshake_failed" 400 "DPE" Downstream "The caller's TLS handshake failed.";
+    Internal "internal" 500 "-" Mesh "A defect of the sidecar; please report it.";
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}

@@ -1,0 +1,53 @@
+//! Decisions made once per request: the contract, and the list.
+
+use serde_json::Value;
+
+use crate::{
+    facts::{ConnectionFacts, Moment, RequestFacts},
+    kind::{Attached, Kind, Problem},
+    verdict::Verdict,
+};
+
+pub mod authorize;
+pub mod rate_limit;
+
+/// A compiled policy. Shared by all workers, so its state must be lock-free.
+pub trait RequestPolicy: Send + Sync {
+    /// The kind, for metrics and logs.
+    fn kind(&self) -> &'static str;
+
+    /// Decides one HTTP request.
+    fn on_request(&self, request: &RequestFacts<'_>, now: Moment) -> Verdict;
+
+    /// Decides one opaque connection. HTTP-only policies let it pass.
+    fn on_connection(&self, _connection: &ConnectionFacts<'_>, _now: Moment) -> Verdict {
+        Verdict::Continue
+    }
+}
+
+/// What happens to a request that no ALLOW rule names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Posture {
+    /// Refuse it.
+    Deny,
+    /// Let it pass where no ALLOW policy covers the target.
+    #[default]
+    Allow,
+}
+
+/// A kind of request policy: how its documents become one compiled policy.
+#[derive(Clone, Copy)]
+pub struct RequestKind {
+    /// Name, schema and check.
+    pub kind: Kind,
+    /// Compiles all documents of this kind that are attached to one target, in order of name.
+    /// `Ok(None)` when there is nothing to decide. `posture` is the target's default posture.
+    pub compile: Compile,
+}
+
+/// See [`RequestKind::compile`].
+pub type Compile = fn(&[Attached<Value>], Posture) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>>;
+
+/// The list: every kind of request policy, in the order in which they decide.
+pub const REQUEST_POLICIES: &[RequestKind] = &[authorize::KIND, rate_limit::KIND];
