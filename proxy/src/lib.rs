@@ -1,1 +1,4 @@
-//! placeholder
+//! The sidecar.
+
+pub mod identity;
+pub mod tls;

@@ -2,9 +2,10 @@
 //!
 //! Messages ([`proto`]), resource names and types ([`resource`]), and the delta discovery protocol as two
 //! state machines without I/O: [`server`] (one per stream) and [`client`] (one per sidecar). Sockets, timers and
-//! retries belong to whoever drives them.
+//! retries belong to whoever drives them. [`svid`] says what a workload certificate is, for both sides.
 
 pub mod client;
 pub mod proto;
 pub mod resource;
 pub mod server;
+pub mod svid;

@@ -1,0 +1,60 @@
+//! TLS settings for calls made: to sidecars, and to services outside the mesh.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::Resumption,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+use super::{TlsError, provider, verify::MeshServers};
+use crate::identity::Svid;
+
+/// Where Debian keeps the public certificate authorities.
+pub const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Servers whose sessions are kept for resumption, per protocol.
+const SESSIONS: usize = 256;
+
+pub(super) fn mesh(
+    svid: &Svid,
+    roots: &Arc<RootCertStore>,
+    trust_domain: &str,
+    protocol: &[u8],
+) -> Result<ClientConfig, TlsError> {
+    let provider = provider();
+    let algorithms = provider.signature_verification_algorithms;
+    let servers = MeshServers { roots: Arc::clone(roots), algorithms, trust_domain: trust_domain.into() };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Credentials)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(servers))
+        .with_client_auth_cert(svid.chain.clone(), svid.key.clone_key())
+        .map_err(TlsError::Credentials)?;
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    Ok(config)
+}
+
+/// Settings for TLS to a service outside the mesh: its certificate must be for the name it is called by and be
+/// signed by an authority in the PEM file `roots` ([`SYSTEM_ROOTS`]). `protocols` are offered as ALPN, best first.
+pub fn originate(roots: &Path, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    let unreadable = |source| TlsError::RootsFile { path: roots.to_owned(), source };
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(roots).map_err(unreadable)? {
+        // System stores hold certificates webpki cannot use; the others are enough.
+        store.add_parsable_certificates([certificate.map_err(unreadable)?]);
+    }
+    if store.is_empty() {
+        return Err(TlsError::NoRoots);
+    }
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Credentials)?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
