@@ -1,4 +1,7 @@
 //! The sidecar.
 
+pub mod clock;
+pub mod detect;
 pub mod identity;
+pub mod telemetry;
 pub mod tls;

@@ -1,0 +1,231 @@
+//! What a connection speaks, from its first bytes.
+//!
+//! [`classify`] is a pure function of the bytes so far, and it never changes its mind: once a prefix has a
+//! verdict, every longer input has the same one, however the bytes were cut into segments. Input is untrusted;
+//! no input panics and none is looked at beyond a fixed bound.
+//!
+//! A verdict of opaque must not become a way around HTTP policy, so anything an HTTP server might still read as
+//! HTTP/1 (a long or a malformed request line) is called HTTP/1 and left for the parser to refuse.
+
+use std::{io, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::timeout,
+};
+
+mod client_hello;
+mod prefixed;
+
+pub use client_hello::ClientHello;
+pub use prefixed::Prefixed;
+
+/// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
+pub const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A first line longer than this is HTTP/1: no other protocol opens so, and the parser will refuse the size.
+const LINE_MAX: usize = 4096;
+/// Longer than any registered method (RFC 9110 section 16.1) by far.
+const METHOD_MAX: usize = 128;
+/// Empty lines a server skips before a request line (RFC 9112 section 2.2), in bytes.
+const BLANK_MAX: usize = 4;
+
+/// What the first bytes of a client are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detection {
+    /// Too few bytes to tell.
+    NeedMore,
+    /// A request line of HTTP/1, well-formed or not.
+    Http1,
+    /// The preface of HTTP/2 with prior knowledge.
+    Http2,
+    /// A TLS ClientHello.
+    Tls(ClientHello),
+    /// None of these.
+    Opaque,
+}
+
+/// Says what begins with `bytes`.
+pub fn classify(bytes: &[u8]) -> Detection {
+    match bytes.first() {
+        None => Detection::NeedMore,
+        Some(&client_hello::RECORD_HANDSHAKE) => client_hello::classify(bytes),
+        Some(_) if bytes.starts_with(HTTP2_PREFACE) => Detection::Http2,
+        Some(_) if HTTP2_PREFACE.starts_with(bytes) => Detection::NeedMore,
+        Some(_) => classify_text(bytes),
+    }
+}
+
+/// Tells a request line of HTTP/1 (RFC 9112 section 3) from the text protocols that look like it at first:
+/// `GET key` of redis and memcached, SMTP, SIP and other line protocols have no ` HTTP/` before the line ends.
+fn classify_text(bytes: &[u8]) -> Detection {
+    let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let line = &bytes[blank..];
+    if blank > BLANK_MAX {
+        return Detection::Opaque;
+    }
+    let method = line.iter().take(METHOD_MAX + 1).take_while(|byte| is_token(**byte)).count();
+    match line.get(method) {
+        _ if method > METHOD_MAX => return Detection::Opaque,
+        None => return Detection::NeedMore,
+        Some(b' ') if method > 0 => {}
+        Some(_) => return Detection::Opaque,
+    }
+    let after = &line[method..line.len().min(LINE_MAX)];
+    let end = after.iter().position(|byte| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r'));
+    if after[..end.unwrap_or(after.len())].windows(6).any(|window| window == b" HTTP/") {
+        return Detection::Http1;
+    }
+    match end {
+        Some(_) => Detection::Opaque,
+        None if line.len() >= LINE_MAX => Detection::Http1,
+        None => Detection::NeedMore,
+    }
+}
+
+/// `tchar` of RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Reads into `buf` until [`classify`] has a verdict, and returns it.
+///
+/// Returns [`Detection::NeedMore`] when `limit` passed first: with `buf` empty the client waits for the server to
+/// speak; with bytes in `buf` it is slow, and a caller that goes on with opaque bytes must not let them past a
+/// policy that speaks of HTTP. A client that closes its side early leaves [`Detection::Opaque`].
+/// Safe to cancel: bytes read so far are in `buf`.
+///
+/// # Errors
+/// Those of the read.
+pub async fn read_first<T>(io: &mut T, buf: &mut BytesMut, limit: Duration) -> io::Result<Detection>
+where
+    T: AsyncRead + Unpin,
+{
+    let decide = async {
+        loop {
+            let verdict = classify(buf);
+            if verdict != Detection::NeedMore {
+                return Ok(verdict);
+            }
+            if io.read_buf(buf).await? == 0 {
+                return Ok(Detection::Opaque);
+            }
+        }
+    };
+    timeout(limit, decide).await.unwrap_or(Ok(Detection::NeedMore))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// The verdict when bytes arrive one at a time, and after how many.
+    fn trickle(bytes: &[u8]) -> (Detection, usize) {
+        (0..=bytes.len())
+            .map(|end| (classify(&bytes[..end]), end))
+            .find(|(verdict, _)| *verdict != Detection::NeedMore)
+            .unwrap_or((Detection::NeedMore, bytes.len()))
+    }
+
+    #[test]
+    fn http_is_recognised() {
+        for (bytes, verdict) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Detection::Http1),
+            (b"get /path?x=1 HTTP/1.0\r\n", Detection::Http1),
+            (b"CONNECT example.test:443 HTTP/1.1\r\n", Detection::Http1),
+            (b"OPTIONS * HTTP/1.1\r\n", Detection::Http1),
+            (b"\r\nGET / HTTP/1.1\r\n", Detection::Http1),
+            (b"GET /a b HTTP/1.32\r\n", Detection::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0", Detection::Http2),
+            (b"PRI * HTTP/2.0\r\n\r\nXX", Detection::Http1),
+        ] {
+            assert_eq!(classify(bytes), verdict, "{}", bytes.escape_ascii());
+            assert_eq!(trickle(bytes).0, verdict, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_not_http() {
+        for bytes in [
+            &b"GET key\r\n"[..],                     // redis inline command
+            b"*1\r\n$4\r\nPING\r\n",                 // redis RESP
+            b"get foo\r\n",                          // memcached
+            b"EHLO client.test\r\n",                 // SMTP
+            b"SSH-2.0-OpenSSH_9.2\r\n",              // SSH
+            b"\0\0\0\x08\x04\xd2\x16\x2f",           // PostgreSQL SSLRequest
+            b"\0\0\0\x29\0\x03\0\0user\0",           // PostgreSQL startup
+            b"\x20\0\0\x01\x85\xa6\xff\x01",         // MySQL handshake response
+            b"OPTIONS sip:a@b.test SIP/2.0\r\n",     // SIP
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n", // PROXY protocol
+            b"requests.total 1 1700000000\n",        // graphite
+            b"AMQP\0\0\x09\x01",                     // AMQP
+            b"CONNECT\naccept-version:1.2\n\n\0",    // STOMP
+            b"\x16\x03\x01\x00\x05hello",            // a TLS record that holds no ClientHello
+        ] {
+            assert_eq!(classify(bytes), Detection::Opaque, "{}", bytes.escape_ascii());
+            assert_eq!(trickle(bytes).0, Detection::Opaque, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn an_overlong_request_line_does_not_become_opaque() {
+        let long = [b"GET /".as_slice(), &[b'a'; 2 * LINE_MAX]].concat();
+        assert_eq!(trickle(&long), (Detection::Http1, LINE_MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_needs_more_and_a_closed_one_is_opaque() {
+        let (mut client, mut server) = tokio::io::duplex(64);
+        let mut buf = BytesMut::new();
+        let limit = Duration::from_millis(50);
+        assert_eq!(read_first(&mut server, &mut buf, limit).await.unwrap(), Detection::NeedMore);
+        assert!(buf.is_empty());
+        client.write_all(b"GE").await.unwrap();
+        assert_eq!(read_first(&mut server, &mut buf, limit).await.unwrap(), Detection::NeedMore);
+        drop(client);
+        assert_eq!(read_first(&mut server, &mut buf, limit).await.unwrap(), Detection::Opaque);
+        assert_eq!(&buf[..], b"GE");
+    }
+
+    fn likely_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let opening = prop_oneof![
+            Just(b"GET ".to_vec()),
+            Just(b"\r\n".to_vec()),
+            Just(b"PRI * HTTP/2.0\r\n\r\nSM".to_vec()),
+            Just(vec![0x16, 3, 1]),
+            Just(client_hello::example(Some("web.shop"), &[b"selvedge-h2"])),
+            Just(Vec::new()),
+        ];
+        (opening, prop::collection::vec(any::<u8>(), 0..300)).prop_map(|(mut bytes, rest)| {
+            bytes.extend(rest);
+            bytes
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_verdict_is_final(bytes in likely_bytes(), more in prop::collection::vec(any::<u8>(), 0..64)) {
+            let (verdict, at) = trickle(&bytes);
+            if verdict != Detection::NeedMore {
+                for end in at..=bytes.len() {
+                    prop_assert_eq!(&classify(&bytes[..end]), &verdict);
+                }
+                let longer = [&bytes[..], &more[..]].concat();
+                prop_assert_eq!(&classify(&longer), &verdict);
+            }
+        }
+
+        #[test]
+        fn a_damaged_client_hello_never_panics(at in 0usize..200, byte: u8, cut in 0usize..200) {
+            let mut bytes = client_hello::example(Some("web.shop"), &[b"h2", b"http/1.1"]);
+            let len = bytes.len();
+            bytes[at % len] = byte;
+            let _ = trickle(&bytes[..len.min(cut)]);
+            let _ = trickle(&bytes);
+        }
+    }
+}
