@@ -1,0 +1,119 @@
+//! Everything the sidecar says about itself: metrics and the access log.
+//!
+//! Recording takes no lock and shares nothing: each worker counts in cells of its own ([`WorkerTelemetry`]) and hands
+//! over what it counted when somebody looks. [`Telemetry::render`], on the control thread, asks every worker, waits
+//! [`FLUSH_LIMIT`] at most and writes the Prometheus text format. A worker too busy to answer is not lost: its
+//! numbers are in the next scrape.
+//!
+//! Every metric is declared in [`metrics`]; `docs/metrics.md` is generated from there.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::{Mutex, mpsc};
+
+mod access_log;
+mod cardinality;
+pub mod metrics;
+mod process;
+mod record;
+mod store;
+mod worker;
+
+pub use access_log::AccessLogMode;
+pub use record::{BreakerState, ConnectionRecord, Direction, Party, Protocol, RequestRecord, RetryOutcome};
+pub use worker::WorkerTelemetry;
+
+use access_log::Sink;
+use process::ProcessMetrics;
+use store::{Link, Store};
+
+/// The longest a scrape waits for the workers.
+pub const FLUSH_LIMIT: Duration = Duration::from_millis(200);
+
+/// Series one metric may have; what comes after is counted under labels that all read `overflow`.
+pub const SERIES_LIMIT: usize = 2_000;
+
+/// What telemetry needs to know at start.
+#[derive(Clone, Debug, Default)]
+pub struct TelemetrySettings {
+    /// Name of the workload, without its namespace.
+    pub workload: String,
+    /// Namespace of the workload.
+    pub namespace: String,
+    /// Where access log lines go; standard output when absent. Opened for appending.
+    pub access_log_file: Option<PathBuf>,
+}
+
+/// The metrics and the access log of one process; clones share them.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    process: ProcessMetrics,
+    store: Mutex<Store>,
+    joining: mpsc::UnboundedSender<Link>,
+    log: Sink,
+}
+
+impl Telemetry {
+    /// Starts with no workers and all counters at zero.
+    ///
+    /// # Errors
+    /// When the access log file cannot be opened or its writer thread cannot be started.
+    pub fn new(settings: &TelemetrySettings) -> io::Result<Self> {
+        let (joining, joined) = mpsc::unbounded_channel();
+        let shared = Shared {
+            process: ProcessMetrics::new(settings).map_err(io::Error::other)?,
+            store: Mutex::new(Store::new(joined, SERIES_LIMIT)),
+            joining,
+            log: Sink::open(settings.access_log_file.as_deref())?,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The recorder of the calling worker thread. The worker must also spawn [`WorkerTelemetry::serve_flushes`].
+    pub fn worker(&self) -> WorkerTelemetry {
+        let (worker, link) = WorkerTelemetry::new(self.shared.log.clone(), SERIES_LIMIT);
+        // The receiver lives as long as `shared`.
+        let _ = self.shared.joining.send(link);
+        worker
+    }
+
+    /// All metrics in the Prometheus text format, the workers' numbers as of now.
+    pub async fn render(&self) -> String {
+        let mut store = self.shared.store.lock().await;
+        store.collect(FLUSH_LIMIT).await;
+        let mut families = self.shared.process.gather();
+        store.append_to(&mut families);
+        metrics::encode(&families)
+    }
+
+    /// Waits until every access log line handed over so far is written. Workers hand over theirs when they are
+    /// dropped; call this last.
+    pub async fn finish_log(&self) {
+        self.shared.log.finish().await;
+    }
+
+    /// Says when the workload's certificate expires, in seconds since the Unix epoch.
+    pub fn set_certificate_expiration(&self, unix_seconds: u64) {
+        self.shared.process.set_certificate_expiration(unix_seconds);
+    }
+
+    /// Says that the configuration with this number is in force; forgets the last error.
+    pub fn config_applied(&self, generation: u64) {
+        self.shared.process.config_applied(generation);
+    }
+
+    /// Says that a configuration was refused and why; the one before stays in force.
+    pub fn config_refused(&self, error: &str) {
+        self.shared.process.config_refused(error);
+    }
+
+    /// Says whether the stream to the control plane is up.
+    pub fn set_xds_connected(&self, connected: bool) {
+        self.shared.process.set_xds_connected(connected);
+    }
+}

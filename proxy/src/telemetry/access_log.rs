@@ -1,0 +1,241 @@
+//! The access log: one JSON object a line, written by hand into a buffer of the worker.
+//!
+//! Keys are OpenTelemetry attribute names, `selvedge.*` for what has none. Every value is escaped so that no byte a
+//! caller sends can end a line, a string or reach a terminal as a control sequence, and is cut at a fixed length.
+//! A slow reader of the log never slows a request: what it cannot take is dropped and counted.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+};
+
+use selvedge_policies::reason::Reason;
+use tokio::time::Instant;
+
+use super::{ConnectionRecord, Party, Protocol, RequestRecord};
+
+mod json;
+mod sink;
+mod timestamp;
+
+use json::Object;
+pub(super) use sink::Sink;
+use timestamp::Timestamp;
+
+/// A buffer this full is handed over at once.
+const BATCH: usize = 16 * 1024;
+/// Lines about refusals and errors each worker may write in a second, and in a burst. Somebody who is refused can
+/// come back as often as they like; the log must not grow as fast.
+const ERRORS_PER_SECOND: f64 = 50.0;
+const ERRORS_BURST: f64 = 200.0;
+
+/// What is written to the access log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessLogMode {
+    /// Nothing.
+    Off,
+    /// Requests and connections the mesh refused, limited or failed, and 5xx answers; limited in rate.
+    #[default]
+    Errors,
+    /// Every request and every opaque connection.
+    All,
+}
+
+/// The access log of one worker.
+#[derive(Debug)]
+pub(super) struct AccessLog {
+    sink: Sink,
+    mode: Cell<AccessLogMode>,
+    buffer: RefCell<Vec<u8>>,
+    lines: Cell<u64>,
+    lost: Cell<u64>,
+    errors: Allowance,
+    timestamp: RefCell<Timestamp>,
+}
+
+impl AccessLog {
+    pub(super) fn new(sink: Sink) -> Self {
+        Self {
+            sink,
+            mode: Cell::default(),
+            buffer: RefCell::default(),
+            lines: Cell::new(0),
+            lost: Cell::new(0),
+            errors: Allowance::new(),
+            timestamp: RefCell::default(),
+        }
+    }
+
+    pub(super) fn set_mode(&self, mode: AccessLogMode) {
+        self.mode.set(mode);
+    }
+
+    /// Lines that were dropped since the last call.
+    pub(super) fn take_lost(&self) -> u64 {
+        self.lost.take()
+    }
+
+    pub(super) fn request(&self, record: &RequestRecord<'_>) {
+        let Some(suppressed) = self.admit(record.reason.is_some() || record.code >= 500) else { return };
+        self.line(suppressed, |line| {
+            let http = matches!(record.protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
+            line.text("selvedge.direction", record.direction.as_str())
+                .text("http.request.method", record.method)
+                .text("server.address", record.host)
+                .text("url.path", record.path)
+                .text("http.route", record.route)
+                .text("network.protocol.name", if http { "http" } else { record.protocol.as_str() })
+                .text("network.protocol.version", version(record.protocol));
+            if record.code > 0 {
+                line.plain("http.response.status_code", record.code);
+            }
+            if let Some(status) = record.grpc_status {
+                line.plain("rpc.grpc.status_code", status);
+            }
+            line.plain("duration_s", format_args!("{:.6}", record.duration.as_secs_f64()))
+                .plain("http.request.body.size", record.bytes_received)
+                .plain("http.response.body.size", record.bytes_sent);
+            ends(line, (&record.source, record.peer), (&record.destination, record.upstream), record.service);
+            verdict(line, record.tls, record.reason, record.policy);
+            line.plain("selvedge.retries", record.retries).text("request_id", record.request_id);
+            trace(line, record.traceparent);
+        });
+    }
+
+    /// Logs a connection of opaque bytes, or one that was refused; requests speak for the others.
+    pub(super) fn connection(&self, record: &ConnectionRecord<'_>) {
+        let opaque = matches!(record.protocol, Protocol::Tcp | Protocol::Tls);
+        if !opaque && record.reason.is_none() {
+            return;
+        }
+        let Some(suppressed) = self.admit(record.reason.is_some()) else { return };
+        self.line(suppressed, |line| {
+            line.text("selvedge.direction", record.direction.as_str())
+                .text("network.protocol.name", record.protocol.as_str())
+                .text("tls.client.server_name", record.server_name)
+                .plain("duration_s", format_args!("{:.6}", record.duration.as_secs_f64()))
+                .plain("selvedge.bytes_received", record.bytes_received)
+                .plain("selvedge.bytes_sent", record.bytes_sent);
+            ends(line, (&record.source, record.peer), (&record.destination, record.upstream), record.service);
+            verdict(line, record.tls, record.reason, record.policy);
+        });
+    }
+
+    /// Whether a line may be written now, and how many were suppressed before it.
+    fn admit(&self, error: bool) -> Option<u64> {
+        match self.mode.get() {
+            AccessLogMode::Off => None,
+            AccessLogMode::Errors if error => self.errors.take(),
+            AccessLogMode::Errors => None,
+            AccessLogMode::All => Some(0),
+        }
+    }
+
+    fn line(&self, suppressed: u64, fill: impl FnOnce(&mut Object<'_>)) {
+        let mut buffer = self.buffer.borrow_mut();
+        let mut line = Object::open(&mut buffer);
+        line.text("time", self.timestamp.borrow_mut().now());
+        fill(&mut line);
+        if suppressed > 0 {
+            line.plain("selvedge.suppressed_lines", suppressed);
+        }
+        line.close();
+        self.lines.set(self.lines.get() + 1);
+        let full = buffer.len() >= BATCH;
+        drop(buffer);
+        if full {
+            self.flush();
+        }
+    }
+
+    /// Hands the buffer to the writer.
+    pub(super) fn flush(&self) {
+        let lines = self.lines.take();
+        if lines > 0 && !self.sink.send(self.buffer.take()) {
+            self.lost.set(self.lost.get() + lines);
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Version of HTTP as OpenTelemetry writes it; empty for what is not HTTP.
+const fn version(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http1 => "1.1",
+        Protocol::Http2 | Protocol::Grpc => "2",
+        Protocol::Tcp | Protocol::Tls => "",
+    }
+}
+
+/// Who called and who was called.
+fn ends(
+    line: &mut Object<'_>,
+    (source, peer): (&Party<'_>, SocketAddr),
+    (destination, upstream): (&Party<'_>, Option<SocketAddr>),
+    service: &str,
+) {
+    line.text("source.workload", source.workload)
+        .text("source.namespace", source.namespace)
+        .text("source.identity", source.identity)
+        .address("source.address", peer.ip())
+        .plain("source.port", peer.port())
+        .text("destination.workload", destination.workload)
+        .text("destination.namespace", destination.namespace)
+        .text("destination.identity", destination.identity)
+        .text("selvedge.service", service);
+    if let Some(upstream) = upstream {
+        line.address("destination.address", upstream.ip()).plain("destination.port", upstream.port());
+    }
+}
+
+/// What the mesh had to say.
+fn verdict(line: &mut Object<'_>, tls: bool, reason: Option<Reason>, policy: &str) {
+    line.text("selvedge.tls", super::metrics::tls(tls));
+    if let Some(reason) = reason {
+        line.text("selvedge.reason", reason.code()).text("selvedge.response_flag", reason.flag());
+    }
+    line.text("selvedge.policy", policy);
+}
+
+/// Trace and span id out of a `traceparent` (W3C Trace Context section 3.2); nothing when it is malformed.
+fn trace(line: &mut Object<'_>, traceparent: &str) {
+    let mut parts = traceparent.splitn(4, '-');
+    let (Some(_), Some(trace), Some(span)) = (parts.next(), parts.next(), parts.next()) else { return };
+    let hex = |id: &str, len: usize| id.len() == len && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hex(trace, 32) && hex(span, 16) {
+        line.text("trace_id", trace).text("span_id", span);
+    }
+}
+
+/// Leave to write lines: so many a second, so many at once.
+#[derive(Debug)]
+struct Allowance {
+    left: Cell<f64>,
+    since: Cell<Option<Instant>>,
+    refused: Cell<u64>,
+}
+
+impl Allowance {
+    const fn new() -> Self {
+        Self { left: Cell::new(ERRORS_BURST), since: Cell::new(None), refused: Cell::new(0) }
+    }
+
+    /// Leave for one line, with the number refused since the last; `None` when there is none.
+    fn take(&self) -> Option<u64> {
+        let now = Instant::now();
+        let passed = self.since.replace(Some(now)).map_or(0.0, |since| now.duration_since(since).as_secs_f64());
+        let left = (self.left.get() + passed * ERRORS_PER_SECOND).min(ERRORS_BURST);
+        if left < 1.0 {
+            self.left.set(left);
+            self.refused.set(self.refused.get() + 1);
+            return None;
+        }
+        self.left.set(left - 1.0);
+        Some(self.refused.take())
+    }
+}

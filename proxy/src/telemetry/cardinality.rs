@@ -1,0 +1,162 @@
+//! A bounded table of series: found by a hash of the label values, without allocating when the series exists.
+//!
+//! A table never holds more series than its limit. What does not fit goes to one series whose labels all read
+//! [`OVERFLOW`], so totals stay right whatever an operator or a caller makes the mesh do.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
+
+/// The value of every label of an overflow series.
+pub(super) const OVERFLOW: &str = "overflow";
+
+/// Label values of one series, in the order of the table's label names.
+pub(super) type Labels<const N: usize> = Arc<[Box<str>; N]>;
+
+/// Series with `N` labels and a value each.
+#[derive(Debug)]
+pub(super) struct Table<const N: usize, V> {
+    index: HashMap<u64, usize, BuildHasherDefault<AlreadyHashed>>,
+    series: Vec<(Labels<N>, V)>,
+    overflow: V,
+    limit: usize,
+    seed: u64,
+}
+
+impl<const N: usize, V: Default + PartialEq> Table<N, V> {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { index: HashMap::default(), series: Vec::new(), overflow: V::default(), limit, seed: fastrand::u64(..) }
+    }
+
+    /// The value of the series with these labels; that of the overflow series when the table is full.
+    pub(super) fn series(&mut self, labels: &[&str; N]) -> &mut V {
+        let mut key = hash(self.seed, labels);
+        while let Some(&at) = self.index.get(&key) {
+            if self.series[at].0.iter().zip(labels).all(|(have, want)| **have == **want) {
+                return &mut self.series[at].1;
+            }
+            key = key.wrapping_add(1);
+        }
+        if self.series.len() == self.limit {
+            return &mut self.overflow;
+        }
+        self.index.insert(key, self.series.len());
+        self.series.push((Arc::new(labels.map(Box::from)), V::default()));
+        let last = self.series.len() - 1;
+        &mut self.series[last].1
+    }
+
+    /// Takes the value of every series that changed since the last call. A table more than half full also forgets
+    /// the series that did not change, so that labels no longer in use make room.
+    pub(super) fn drain(&mut self) -> Vec<(Labels<N>, V)> {
+        let idle = V::default();
+        if self.series.len() > self.limit / 2 {
+            self.series.retain(|(_, value)| *value != idle);
+            self.reindex();
+        }
+        let changed = self.series.iter_mut().filter(|(_, value)| *value != idle);
+        let mut taken: Vec<_> = changed.map(|(labels, value)| (labels.clone(), std::mem::take(value))).collect();
+        if self.overflow != idle {
+            taken.push((Arc::new([OVERFLOW; N].map(Box::from)), std::mem::take(&mut self.overflow)));
+        }
+        taken
+    }
+
+    fn reindex(&mut self) {
+        self.index.clear();
+        for (at, (labels, _)) in self.series.iter().enumerate() {
+            let mut key = hash(self.seed, &labels.each_ref().map(|label| &**label));
+            while self.index.contains_key(&key) {
+                key = key.wrapping_add(1);
+            }
+            self.index.insert(key, at);
+        }
+    }
+}
+
+/// Passes a hash on as it is.
+#[derive(Debug, Default)]
+struct AlreadyHashed(u64);
+
+impl Hasher for AlreadyHashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = mix(self.0, u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// Hashes label values eight bytes at a time. Not proof against chosen collisions: the seed is secret, and the
+/// limit bounds what collisions could cost.
+fn hash<const N: usize>(seed: u64, labels: &[&str; N]) -> u64 {
+    labels.iter().fold(seed, |hash, label| {
+        let (words, rest) = label.as_bytes().as_chunks::<8>();
+        let hash = words.iter().fold(hash, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+        let tail = rest.iter().fold(0, |tail, byte| tail << 8 | u64::from(*byte));
+        mix(hash, tail ^ (label.len() as u64) << 56)
+    })
+}
+
+/// One round of folded multiplication.
+fn mix(hash: u64, word: u64) -> u64 {
+    const ODD: u128 = 0x9e37_79b9_7f4a_7c15;
+    let product = u128::from(hash ^ word) * ODD;
+    (product as u64) ^ ((product >> 64) as u64) ^ hash.rotate_left(23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_labels_share_a_series_and_others_do_not() {
+        let mut table = Table::<2, u64>::new(10);
+        *table.series(&["a", "bc"]) += 1;
+        *table.series(&["ab", "c"]) += 10;
+        *table.series(&["a", "bc"]) += 1;
+        *table.series(&["", "abc"]) += 100;
+        let mut values: Vec<u64> = table.drain().into_iter().map(|(_, value)| value).collect();
+        values.sort_unstable();
+        assert_eq!(values, [2, 10, 100]);
+        assert!(table.drain().is_empty(), "drained values were seen twice");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted_as_overflow() {
+        let mut table = Table::<1, u64>::new(3);
+        for n in 0..10 {
+            *table.series(&[&n.to_string()]) += 1;
+        }
+        let drained = table.drain();
+        assert_eq!(drained.len(), 4);
+        let overflow = drained.iter().find(|(labels, _)| &*labels[0] == OVERFLOW).unwrap();
+        assert_eq!(overflow.1, 7);
+    }
+
+    #[test]
+    fn unused_series_make_room() {
+        let mut table = Table::<1, u64>::new(4);
+        for n in 0..4 {
+            *table.series(&[&n.to_string()]) += 1;
+        }
+        table.drain();
+        *table.series(&["3"]) += 1;
+        table.drain();
+        for label in ["3", "new", "newer"] {
+            *table.series(&[label]) += 1;
+        }
+        let drained = table.drain();
+        assert_eq!(drained.len(), 3);
+        assert!(drained.iter().all(|(labels, value)| &*labels[0] != OVERFLOW && *value == 1));
+    }
+}

@@ -1,0 +1,106 @@
+//! What is told of the process as a whole, set by the control thread.
+
+use prometheus::{
+    Counter, IntCounter, IntGauge, IntGaugeVec, Opts, Registry,
+    core::{Collector, GenericCounter, GenericGauge},
+    proto::MetricFamily,
+};
+
+use super::{
+    TelemetrySettings,
+    metrics::{self, Metric},
+};
+
+/// Linux counts CPU time for user space in hundredths of a second (`USER_HZ`) on every architecture.
+const TICKS_PER_SECOND: f64 = 100.0;
+/// An error text is for people; its start says enough.
+const ERROR_MAX: usize = 200;
+
+#[derive(Debug)]
+pub(super) struct ProcessMetrics {
+    registry: Registry,
+    certificate_expiration: IntGauge,
+    config_generation: IntGauge,
+    config_refused: IntCounter,
+    config_last_error: IntGaugeVec,
+    xds_connected: IntGauge,
+    memory: IntGauge,
+    cpu: Counter,
+}
+
+impl ProcessMetrics {
+    pub(super) fn new(settings: &TelemetrySettings) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let build = IntGaugeVec::new(opts(&metrics::BUILD_INFO), metrics::BUILD_INFO.labels)?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), &settings.workload, &settings.namespace]).set(1);
+        register(&registry, build)?;
+        let gauge = |metric| register(&registry, GenericGauge::with_opts(opts(metric))?);
+        Ok(Self {
+            certificate_expiration: gauge(&metrics::CERTIFICATE_EXPIRATION)?,
+            config_generation: gauge(&metrics::CONFIG_GENERATION)?,
+            config_refused: register(&registry, GenericCounter::with_opts(opts(&metrics::CONFIG_REFUSED))?)?,
+            config_last_error: register(
+                &registry,
+                IntGaugeVec::new(opts(&metrics::CONFIG_LAST_ERROR), metrics::CONFIG_LAST_ERROR.labels)?,
+            )?,
+            xds_connected: gauge(&metrics::XDS_CONNECTED)?,
+            memory: gauge(&metrics::MEMORY)?,
+            cpu: register(&registry, GenericCounter::with_opts(opts(&metrics::CPU))?)?,
+            registry,
+        })
+    }
+
+    pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.memory.set(resident_memory().unwrap_or_default());
+        let cpu = cpu_seconds().unwrap_or_default();
+        self.cpu.inc_by((cpu - self.cpu.get()).max(0.0));
+        self.registry.gather()
+    }
+
+    pub(super) fn set_certificate_expiration(&self, unix_seconds: u64) {
+        self.certificate_expiration.set(i64::try_from(unix_seconds).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn config_applied(&self, generation: u64) {
+        self.config_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.config_last_error.reset();
+    }
+
+    pub(super) fn config_refused(&self, error: &str) {
+        self.config_refused.inc();
+        self.config_last_error.reset();
+        let start: String = error.chars().take(ERROR_MAX).collect();
+        self.config_last_error.with_label_values(&[start]).set(1);
+    }
+
+    pub(super) fn set_xds_connected(&self, connected: bool) {
+        self.xds_connected.set(i64::from(connected));
+    }
+}
+
+fn opts(metric: &Metric) -> Opts {
+    Opts::new(metric.name, metric.help)
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+/// Resident memory in bytes; `None` where `/proc` is not Linux's.
+fn resident_memory() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// CPU time of all threads, user and system, in seconds. Fields 14 and 15 of `/proc/self/stat` (proc(5)), counted
+/// after the command name, which may itself hold spaces.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
+}

@@ -1,0 +1,203 @@
+//! What the data path says of one request or connection when it is over. Records borrow everything, so that
+//! making one allocates nothing.
+
+use std::{net::SocketAddr, time::Duration};
+
+use selvedge_policies::reason::Reason;
+
+/// Which side of the workload traffic is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the mesh to the workload.
+    Inbound,
+    /// From the workload to the mesh or beyond.
+    Outbound,
+}
+
+impl Direction {
+    /// The label value: `inbound` or `outbound`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// What a connection or request speaks, as far as the sidecar reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1,
+    /// HTTP/2 that is not gRPC.
+    Http2,
+    /// gRPC.
+    Grpc,
+    /// Opaque bytes.
+    Tcp,
+    /// The application's own TLS, passed through.
+    Tls,
+}
+
+impl Protocol {
+    /// All protocols.
+    pub const ALL: [Self; 5] = [Self::Http1, Self::Http2, Self::Grpc, Self::Tcp, Self::Tls];
+
+    /// The label value: `http1`, `http2`, `grpc`, `tcp` or `tls`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// One end of a request. Parts that are not known are empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Party<'a> {
+    /// Name of the workload, without its namespace.
+    pub workload: &'a str,
+    /// Namespace of the workload.
+    pub namespace: &'a str,
+    /// SPIFFE ID proven by mTLS.
+    pub identity: &'a str,
+}
+
+/// One HTTP request, when its last byte has gone out or it has failed.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestRecord<'a> {
+    /// Side of the workload.
+    pub direction: Direction,
+    /// Who called.
+    pub source: Party<'a>,
+    /// Who was called.
+    pub destination: Party<'a>,
+    /// The service that was called, `namespace/name`.
+    pub service: &'a str,
+    /// The route rule that matched, `namespace/route/rule`; empty when there was none.
+    pub route: &'a str,
+    /// HTTP status sent to the caller; 0 when none was.
+    pub code: u16,
+    /// `grpc-status` from the trailers or header fields of a gRPC call.
+    pub grpc_status: Option<u16>,
+    /// Why it ended without the service's own answer.
+    pub reason: Option<Reason>,
+    /// The policy that denied or limited it, `namespace/name`; else empty.
+    pub policy: &'a str,
+    /// What the caller spoke.
+    pub protocol: Protocol,
+    /// Whether the hop between sidecars was mTLS.
+    pub tls: bool,
+    /// From the first byte of the request to the last of the response.
+    pub duration: Duration,
+    /// Body bytes from the caller.
+    pub bytes_received: u64,
+    /// Body bytes to the caller.
+    pub bytes_sent: u64,
+    /// Tries after the first.
+    pub retries: u32,
+    /// Method; in the access log only, never a label.
+    pub method: &'a str,
+    /// Host of the authority; in the access log only, never a label.
+    pub host: &'a str,
+    /// Path without query; in the access log only, never a label.
+    pub path: &'a str,
+    /// Address of the caller.
+    pub peer: SocketAddr,
+    /// Address the last try went to.
+    pub upstream: Option<SocketAddr>,
+    /// `x-request-id`.
+    pub request_id: &'a str,
+    /// `traceparent` (W3C Trace Context).
+    pub traceparent: &'a str,
+}
+
+/// One connection, when it is over.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionRecord<'a> {
+    /// Side of the workload.
+    pub direction: Direction,
+    /// Who called.
+    pub source: Party<'a>,
+    /// Who was called.
+    pub destination: Party<'a>,
+    /// The service that was called, `namespace/name`.
+    pub service: &'a str,
+    /// What it spoke.
+    pub protocol: Protocol,
+    /// Whether the hop between sidecars was mTLS.
+    pub tls: bool,
+    /// Why the sidecar ended or refused it; `None` when the two ends did.
+    pub reason: Option<Reason>,
+    /// The policy that denied it, `namespace/name`; else empty.
+    pub policy: &'a str,
+    /// From accept to close.
+    pub duration: Duration,
+    /// Bytes from the caller.
+    pub bytes_received: u64,
+    /// Bytes to the caller.
+    pub bytes_sent: u64,
+    /// Server name of application TLS that passed through; in the access log only.
+    pub server_name: &'a str,
+    /// Address of the caller.
+    pub peer: SocketAddr,
+    /// Address of the endpoint.
+    pub upstream: Option<SocketAddr>,
+}
+
+/// What became of one retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetryOutcome {
+    /// The retry got an answer that is not retried again.
+    Success,
+    /// The retry failed too.
+    Failure,
+    /// The retry was not made: the budget is spent.
+    OverBudget,
+    /// The retry was not made: the body is too large to send again, or part of the answer has gone out.
+    NotReplayable,
+}
+
+impl RetryOutcome {
+    /// All outcomes.
+    pub const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::OverBudget, Self::NotReplayable];
+
+    /// The label value: `success`, `failure`, `over_budget` or `not_replayable`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::OverBudget => "over_budget",
+            Self::NotReplayable => "not_replayable",
+        }
+    }
+}
+
+/// State of one endpoint's circuit breaker on one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum BreakerState {
+    /// Requests pass.
+    #[default]
+    Closed,
+    /// One probe may pass.
+    HalfOpen,
+    /// No request passes.
+    Open,
+}
+
+impl BreakerState {
+    /// All states.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
+
+    /// The label value: `closed`, `half_open` or `open`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What one worker counts, in plain cells of its own thread.
+
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
+
+use tokio::{sync::mpsc, time::interval};
+
+use super::{
+    AccessLogMode, BreakerState, ConnectionRecord, Direction, Party, Protocol, RequestRecord, RetryOutcome,
+    access_log::{AccessLog, Sink},
+    cardinality::{Labels, Table},
+    metrics::{self, Histogram},
+    store::Link,
+};
+
+/// How long an access log line may wait for others to be written with.
+const LOG_DELAY: Duration = Duration::from_secs(1);
+
+/// The recorder of one worker thread; clones share its cells. Nothing here takes a lock, and nothing allocates once
+/// a series exists.
+#[derive(Clone, Debug)]
+pub struct WorkerTelemetry {
+    inner: Rc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    counts: RefCell<Counts>,
+    log: AccessLog,
+    flushes: RefCell<Option<Flushes>>,
+}
+
+#[derive(Debug)]
+struct Flushes {
+    asked: mpsc::Receiver<()>,
+    answers: mpsc::Sender<Delta>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    requests: Table<{ metrics::REQUEST.len() }, RequestCell>,
+    connections: Table<{ metrics::CONNECTION.len() }, ConnectionCell>,
+    opened: Table<2, u64>,
+    retries: Table<2, u64>,
+    detections: [Histogram; Protocol::ALL.len()],
+    open: [u64; 2],
+    breakers: HashMap<(Box<str>, SocketAddr), BreakerState>,
+    breakers_limit: usize,
+}
+
+/// What is counted of the requests that share all labels.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct RequestCell {
+    pub(super) count: u64,
+    pub(super) duration: Histogram,
+    pub(super) bytes_received: u64,
+    pub(super) bytes_sent: u64,
+}
+
+/// What is counted of the closed connections that share all labels.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct ConnectionCell {
+    pub(super) count: u64,
+    pub(super) bytes_received: u64,
+    pub(super) bytes_sent: u64,
+}
+
+/// What a worker counted since it was last asked; open connections and breakers as they are now.
+#[derive(Debug, Default)]
+pub(super) struct Delta {
+    pub(super) requests: Vec<(Labels<{ metrics::REQUEST.len() }>, RequestCell)>,
+    pub(super) connections: Vec<(Labels<{ metrics::CONNECTION.len() }>, ConnectionCell)>,
+    pub(super) opened: Vec<(Labels<2>, u64)>,
+    pub(super) retries: Vec<(Labels<2>, u64)>,
+    pub(super) detections: [Histogram; Protocol::ALL.len()],
+    /// By [`Direction`].
+    pub(super) open: [u64; 2],
+    pub(super) breakers: Vec<(Box<str>, SocketAddr, BreakerState)>,
+    pub(super) log_lines_lost: u64,
+}
+
+impl WorkerTelemetry {
+    pub(super) fn new(sink: Sink, limit: usize) -> (Self, Link) {
+        let (ask, asked) = mpsc::channel(1);
+        let (answers, answered) = mpsc::channel(1);
+        let inner = Inner {
+            counts: RefCell::new(Counts::new(limit)),
+            log: AccessLog::new(sink),
+            flushes: RefCell::new(Some(Flushes { asked, answers })),
+        };
+        (Self { inner: Rc::new(inner) }, Link::new(ask, answered))
+    }
+
+    /// Sets which requests and connections this worker writes to the access log.
+    pub fn set_access_log(&self, mode: AccessLogMode) {
+        self.inner.log.set_mode(mode);
+    }
+
+    /// Counts and logs one finished request. Denials and rate limits are told by its reason.
+    pub fn request(&self, record: &RequestRecord<'_>) {
+        self.inner.counts.borrow_mut().request(record);
+        self.inner.log.request(record);
+    }
+
+    /// Counts a connection that was accepted (inbound and outbound alike are accepted by the sidecar).
+    pub fn connection_opened(&self, direction: Direction, tls: bool) {
+        let mut counts = self.inner.counts.borrow_mut();
+        counts.open[direction as usize] += 1;
+        *counts.opened.series(&[direction.as_str(), metrics::tls(tls)]) += 1;
+    }
+
+    /// Counts, and for opaque or refused ones logs, the end of a connection that was counted as opened.
+    pub fn connection_closed(&self, record: &ConnectionRecord<'_>) {
+        self.inner.counts.borrow_mut().connection(record);
+        self.inner.log.connection(record);
+    }
+
+    /// Counts one retry, or one that was refused, towards `destination` (`namespace/name`).
+    pub fn retry(&self, destination: &str, outcome: RetryOutcome) {
+        *self.inner.counts.borrow_mut().retries.series(&[destination, outcome.as_str()]) += 1;
+    }
+
+    /// Notes the state an endpoint's breaker went to.
+    pub fn breaker(&self, destination: &str, endpoint: SocketAddr, state: BreakerState) {
+        self.inner.counts.borrow_mut().breaker(destination, endpoint, state);
+    }
+
+    /// Counts how long it took to tell what a connection speaks.
+    pub fn detection(&self, duration: Duration, protocol: Protocol) {
+        self.inner.counts.borrow_mut().detections[protocol as usize].observe(&metrics::DETECTION_BOUNDS, duration);
+    }
+
+    /// Answers the scrapes of the control thread and writes the access log out in time. Spawn it once on the worker;
+    /// it ends when [`super::Telemetry`] is gone, and further calls end at once.
+    pub async fn serve_flushes(self) {
+        let Some(mut flushes) = self.inner.flushes.take() else { return };
+        let mut log_due = interval(LOG_DELAY);
+        loop {
+            tokio::select! {
+                asked = flushes.asked.recv() => {
+                    if asked.is_none() || flushes.answers.send(self.inner.drain()).await.is_err() {
+                        return;
+                    }
+                }
+                _ = log_due.tick() => self.inner.log.flush(),
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn drain(&self) -> Delta {
+        let mut delta = self.counts.borrow_mut().drain();
+        delta.log_lines_lost = self.log.take_lost();
+        delta
+    }
+}
+
+impl Counts {
+    fn new(limit: usize) -> Self {
+        Self {
+            requests: Table::new(limit),
+            connections: Table::new(limit),
+            opened: Table::new(limit),
+            retries: Table::new(limit),
+            detections: Default::default(),
+            open: [0; 2],
+            breakers: HashMap::new(),
+            breakers_limit: limit,
+        }
+    }
+
+    fn request(&mut self, record: &RequestRecord<'_>) {
+        let mut digits = [0; 5];
+        let [source, destination] = [&record.source, &record.destination];
+        let cell = self.requests.series(&[
+            record.direction.as_str(),
+            source.workload,
+            source.namespace,
+            source.identity,
+            destination.workload,
+            destination.namespace,
+            destination.identity,
+            record.service,
+            record.route,
+            metrics::decimal(record.code, &mut digits),
+            metrics::class(record.code),
+            metrics::grpc_status(record.grpc_status),
+            record.reason.map_or("", |reason| reason.code()),
+            record.protocol.as_str(),
+            metrics::tls(record.tls),
+            record.policy,
+        ]);
+        cell.count += 1;
+        cell.duration.observe(&metrics::DURATION_BOUNDS, record.duration);
+        cell.bytes_received += record.bytes_received;
+        cell.bytes_sent += record.bytes_sent;
+    }
+
+    fn connection(&mut self, record: &ConnectionRecord<'_>) {
+        let open = &mut self.open[record.direction as usize];
+        *open = open.saturating_sub(1);
+        let Party { workload, namespace, identity } = record.source;
+        let destination = &record.destination;
+        let cell = self.connections.series(&[
+            record.direction.as_str(),
+            workload,
+            namespace,
+            identity,
+            destination.workload,
+            destination.namespace,
+            destination.identity,
+            record.service,
+            record.reason.map_or("", |reason| reason.code()),
+            record.protocol.as_str(),
+            metrics::tls(record.tls),
+            record.policy,
+        ]);
+        cell.count += 1;
+        cell.bytes_received += record.bytes_received;
+        cell.bytes_sent += record.bytes_sent;
+    }
+
+    /// Keeps the latest state; closed breakers are forgotten when there are too many.
+    fn breaker(&mut self, destination: &str, endpoint: SocketAddr, state: BreakerState) {
+        if self.breakers.len() >= self.breakers_limit {
+            self.breakers.retain(|_, state| *state != BreakerState::Closed);
+        }
+        if self.breakers.len() < self.breakers_limit {
+            self.breakers.insert((destination.into(), endpoint), state);
+        }
+    }
+
+    fn drain(&mut self) -> Delta {
+        let breakers = self.breakers.iter().map(|((name, endpoint), state)| (name.clone(), *endpoint, *state));
+        Delta {
+            requests: self.requests.drain(),
+            connections: self.connections.drain(),
+            opened: self.opened.drain(),
+            retries: self.retries.drain(),
+            detections: std::mem::take(&mut self.detections),
+            open: self.open,
+            breakers: breakers.collect(),
+            log_lines_lost: 0,
+        }
+    }
+}
