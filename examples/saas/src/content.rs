@@ -1,0 +1,105 @@
+//! `content`: a tenant's articles, HTTP/1 and JSON in front of `data`.
+//!
+//! `GET /v1/tenants/{tenant}/articles`, `GET .../articles/{id}`, `POST .../articles`.
+
+use http::{Method, StatusCode, uri::Authority};
+use serde::{Deserialize, Serialize};
+use tonic::{Response as RpcResponse, Status, transport::Channel};
+
+use crate::{
+    api::{self, Api, Request, Response},
+    client,
+    context::Context,
+    error::Error,
+    faults::Faults,
+    proto::{self, data_client::DataClient},
+};
+
+/// Settings.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// Listening and identity.
+    #[command(flatten)]
+    pub common: crate::Common,
+    /// Where `data` is.
+    #[arg(long, env = "DATA_ADDR", value_name = "HOST:PORT")]
+    pub data: Authority,
+    /// Planted faults.
+    #[command(flatten)]
+    pub faults: Faults,
+}
+
+/// One article as JSON; lists leave the body out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Article {
+    pub(crate) id: i64,
+    pub(crate) title: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) body: String,
+}
+
+#[derive(Deserialize)]
+struct NewArticle {
+    title: String,
+    body: String,
+}
+
+impl From<proto::Article> for Article {
+    fn from(proto::Article { id, title, body }: proto::Article) -> Self {
+        Self { id, title, body }
+    }
+}
+
+/// The service.
+pub(crate) struct Content {
+    data: DataClient<Channel>,
+    faults: Faults,
+}
+
+impl Content {
+    /// The service over `data`.
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self { data: DataClient::new(client::channel(&config.data)?), faults: config.faults.clone() })
+    }
+
+    async fn list(&self, context: &Context, tenant: String) -> Result<Response, Error> {
+        let message = proto::ListArticlesRequest { tenant };
+        let reply = answered(self.data.clone().list_articles(context.request(message)).await)?;
+        let articles: Vec<_> = reply.articles.into_iter().map(Article::from).collect();
+        Ok(api::json(StatusCode::OK, &articles))
+    }
+
+    async fn read(&self, context: &Context, tenant: String, id: &str) -> Result<Response, Error> {
+        let id = id.parse().map_err(|_| Error::NotFound(format!("article {id:?}")))?;
+        let message = proto::GetArticleRequest { tenant, id };
+        let article = answered(self.data.clone().get_article(context.request(message)).await)?;
+        Ok(api::json(StatusCode::OK, &Article::from(article)))
+    }
+
+    async fn create(&self, context: &Context, tenant: String, request: &Request) -> Result<Response, Error> {
+        let NewArticle { title, body } = api::body(request)?;
+        let message = proto::CreateArticleRequest { tenant, title, body };
+        let article = answered(self.data.clone().create_article(context.request(message)).await)?;
+        Ok(api::json(StatusCode::CREATED, &Article::from(article)))
+    }
+}
+
+fn answered<T>(reply: Result<RpcResponse<T>, Status>) -> Result<T, Error> {
+    reply.map(RpcResponse::into_inner).map_err(|status| Error::rpc("data", status))
+}
+
+impl Api for Content {
+    async fn answer(&self, context: Context, request: Request) -> Result<Response, Error> {
+        self.faults.suffer().await?;
+        match (request.method(), &*api::segments(&request)) {
+            (&Method::GET, ["v1", "tenants", tenant, "articles"]) => self.list(&context, (*tenant).into()).await,
+            (&Method::GET, ["v1", "tenants", tenant, "articles", id]) => {
+                self.read(&context, (*tenant).into(), id).await
+            }
+            (&Method::POST, ["v1", "tenants", tenant, "articles"]) => {
+                self.create(&context, (*tenant).into(), &request).await
+            }
+            _ => Err(api::unknown(&request)),
+        }
+    }
+}
