@@ -1,1 +1,4 @@
-//! placeholder
+//! The control plane: turns what users wrote into what each sidecar must know.
+
+pub mod clock;
+pub mod identity;

@@ -308,6 +308,9 @@ pub struct SignRequest {
     /// Join token for a workload without a certificate; single use.
     #[prost(string, tag = "2")]
     pub join_token: ::prost::alloc::string::String,
+    /// `namespace/name` of the workload that asks; must match a token that is bound to a workload.
+    #[prost(string, tag = "3")]
+    pub workload: ::prost::alloc::string::String,
 }
 impl ::prost::Name for SignRequest {
     const NAME: &'static str = "SignRequest";

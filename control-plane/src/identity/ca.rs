@@ -1,0 +1,122 @@
+//! The certificate authority: one P-256 key and one certificate, in one file of mode 0600, so that neither can be
+//! there without the other.
+
+use std::{fmt, fs, io, os::unix::fs::PermissionsExt, path::Path};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use time::{Duration, OffsetDateTime};
+use x509_parser::{extensions::GeneralName, prelude::FromDer};
+
+use super::{IdentityError, issue, private_file};
+
+const FILE: &str = "ca.pem";
+/// Ten years: the CA of this mesh is replaced by adding a second root, not by expiry.
+const LIFETIME: Duration = Duration::days(3650);
+
+/// An opened authority.
+pub(super) struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+}
+
+impl fmt::Debug for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ca").finish_non_exhaustive() // the key is not for logs
+    }
+}
+
+impl Ca {
+    /// Reads the CA in `state_dir`, or founds it. Of two processes that found it at once one wins and the other reads.
+    pub(super) fn open(state_dir: &Path, trust_domain: &str, now: u64) -> Result<Self, IdentityError> {
+        let path = state_dir.join(FILE);
+        if !path.exists() {
+            private_file::create_dir(state_dir)?;
+            private_file::create(&path, found(trust_domain, now)?.as_bytes())?;
+        }
+        let (pem, mode) =
+            read(&path).map_err(|source| IdentityError::File { action: "reading", path: path.clone(), source })?;
+        if mode & 0o077 != 0 {
+            return Err(IdentityError::Exposed { path, mode });
+        }
+        let damaged = |problem: String| IdentityError::Damaged { path: path.clone(), problem };
+        let ca = Self::parse(&pem).map_err(damaged)?;
+        let (named, not_after) = facts(&ca.certificate).map_err(damaged)?;
+        if named != trust_domain {
+            return Err(IdentityError::OtherTrustDomain { path, found: named, expected: trust_domain.to_owned() });
+        }
+        if not_after <= i64::try_from(now).unwrap_or(i64::MAX) {
+            return Err(damaged("the CA's certificate has expired".to_owned()));
+        }
+        Ok(ca)
+    }
+
+    fn parse(pem: &str) -> Result<Self, String> {
+        let key = KeyPair::from_pem(pem).map_err(|e| format!("it has no usable private key ({e})"))?;
+        let certificate =
+            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| format!("it has no certificate ({e})"))?;
+        let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(&certificate)
+            .map_err(|e| format!("its certificate cannot be read ({e})"))?;
+        if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
+            return Err("its key does not belong to its certificate".to_owned());
+        }
+        let issuer =
+            Issuer::from_ca_cert_der(&certificate, key).map_err(|e| format!("its certificate is no CA's ({e})"))?;
+        Ok(Self { issuer, certificate })
+    }
+
+    pub(super) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+}
+
+/// Content and permission bits of the same open file.
+fn read(path: &Path) -> io::Result<(String, u32)> {
+    let file = fs::File::open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o7777;
+    Ok((io::read_to_string(file)?, mode))
+}
+
+/// A new key and its certificate as PEM.
+fn found(trust_domain: &str, now: u64) -> Result<String, IdentityError> {
+    let signing = IdentityError::Signing;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(signing)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "Selvedge");
+    params.distinguished_name.push(DnType::CommonName, format!("{trust_domain} workloads"));
+    params.subject_alt_names = vec![SanType::URI(issue::uri(&format!("spiffe://{trust_domain}"))?)];
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.serial_number = Some(issue::random_serial()?);
+    params.not_before = issue::backdated(now)?;
+    params.not_after = params.not_before + LIFETIME;
+    let certificate = params.self_signed(&key).map_err(signing)?;
+    Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
+}
+
+/// Trust domain and end of validity of a CA certificate.
+fn facts(certificate: &CertificateDer<'_>) -> Result<(String, i64), String> {
+    let unreadable = |e: &dyn fmt::Display| format!("its certificate cannot be read ({e})");
+    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(certificate).map_err(|e| unreadable(&e))?;
+    let names = parsed.subject_alternative_name().map_err(|e| unreadable(&e))?;
+    let trust_domain = names.iter().flat_map(|e| &e.value.general_names).find_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
+        _ => None,
+    });
+    let trust_domain = trust_domain.ok_or_else(|| "its certificate names no trust domain".to_owned())?;
+    Ok((trust_domain.to_owned(), parsed.validity().not_after.timestamp()))
+}
+
+/// The moment `unix` as the certificate library wants it.
+pub(super) fn moment(unix: u64) -> Result<OffsetDateTime, IdentityError> {
+    let seconds = i64::try_from(unix).map_err(|_| IdentityError::Request("the clock is out of range".to_owned()))?;
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|e| IdentityError::Request(e.to_string()))
+}

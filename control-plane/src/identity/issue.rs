@@ -1,0 +1,127 @@
+//! Leaf certificates: X.509-SVIDs over a key that its owner proved to have.
+
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use rcgen::{
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType, SerialNumber,
+    string::Ia5String,
+};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use selvedge_policies::facts::Identity;
+use time::OffsetDateTime;
+
+use super::{
+    IdentityError,
+    ca::{self, Ca},
+};
+
+/// How far certificates are backdated: the clock skew between machines that does no harm.
+const SKEW: Duration = Duration::from_secs(30);
+/// A request for one key has a few hundred bytes.
+const MAX_REQUEST: usize = 16 * 1024;
+
+/// A signed certificate.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// Leaf first; the CA's certificate is not part of it.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Whom it stands for.
+    pub identity: Identity,
+    /// Start of validity, seconds since the Unix epoch.
+    pub not_before: i64,
+    /// End of validity, seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+/// A certificate with its key.
+#[derive(Debug)]
+pub struct KeyedCertificate {
+    /// Leaf first, the CA's certificate last.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Private key of the leaf.
+    pub key: PrivateKeyDer<'static>,
+    /// End of validity, seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+/// Checks a PKCS#10 request's signature by its own key (proof of possession) and its algorithm.
+pub(super) fn verified_key(csr: &[u8]) -> Result<CertificateSigningRequestParams, IdentityError> {
+    let refused = |problem: &str| IdentityError::Request(problem.to_owned());
+    if csr.len() > MAX_REQUEST {
+        return Err(refused("it is larger than any request for one key"));
+    }
+    let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))
+        .map_err(|e| IdentityError::Request(e.to_string()))?;
+    let strong = [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519];
+    if !strong.contains(&request.public_key.algorithm()) {
+        return Err(refused("its key is not P-256, P-384 or Ed25519"));
+    }
+    Ok(request)
+}
+
+/// Signs a leaf over the key of `request`; nothing else of the request is used.
+pub(super) fn leaf(
+    ca: &Ca,
+    mut request: CertificateSigningRequestParams,
+    identity: Identity,
+    lifetime: Duration,
+    now: u64,
+) -> Result<Issued, IdentityError> {
+    request.params = params(&identity, lifetime, now)?;
+    let (not_before, not_after) = validity(&request.params);
+    let certificate = request.signed_by(ca.issuer()).map_err(IdentityError::Signing)?;
+    Ok(Issued { chain: vec![certificate.der().clone()], identity, not_before, not_after })
+}
+
+/// A new key and a leaf over it.
+pub(super) fn keyed(
+    ca: &Ca,
+    identity: Identity,
+    lifetime: Duration,
+    now: u64,
+) -> Result<KeyedCertificate, IdentityError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IdentityError::Signing)?;
+    let params = params(&identity, lifetime, now)?;
+    let certificate = params.signed_by(&key, ca.issuer()).map_err(IdentityError::Signing)?;
+    Ok(KeyedCertificate {
+        chain: vec![certificate.der().clone(), ca.certificate().clone()],
+        key: PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        not_after: validity(&params).1,
+    })
+}
+
+fn params(identity: &Identity, lifetime: Duration, now: u64) -> Result<CertificateParams, IdentityError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![SanType::URI(uri(&identity.to_string())?)];
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(random_serial()?);
+    params.not_before = backdated(now)?;
+    params.not_after = ca::moment(now)? + lifetime;
+    Ok(params)
+}
+
+fn validity(params: &CertificateParams) -> (i64, i64) {
+    (params.not_before.unix_timestamp(), params.not_after.unix_timestamp())
+}
+
+pub(super) fn uri(text: &str) -> Result<Ia5String, IdentityError> {
+    text.to_owned().try_into().map_err(IdentityError::Signing)
+}
+
+pub(super) fn backdated(now: u64) -> Result<OffsetDateTime, IdentityError> {
+    Ok(ca::moment(now)? - SKEW)
+}
+
+/// 127 random bits (RFC 5280 section 4.1.2.2 wants a positive number).
+pub(super) fn random_serial() -> Result<SerialNumber, IdentityError> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).map_err(|_| IdentityError::Request("no randomness to be had".to_owned()))?;
+    bytes[0] &= 0x7f;
+    Ok(SerialNumber::from_slice(&bytes))
+}

@@ -1,0 +1,153 @@
+//! Join tokens: `sv1.<id>.<secret>.<sha256 of the CA's certificate>`, all hex.
+//!
+//! Guarantees: the disk holds a hash of the secret only; a token is redeemed at most once, also by processes that try
+//! at the same time (one removal decides); an expired or misused token stays worthless. The last part lets the
+//! workload recognise the control plane before it knows any authority.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::{constant_time, digest, rand};
+use selvedge_policies::facts::Identity;
+use serde::{Deserialize, Serialize};
+
+use super::{IdentityError, private_file};
+
+const VERSION: &str = "sv1";
+const DIRECTORY: &str = "tokens";
+
+/// What a token is good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The identity its bearer gets.
+    pub identity: Identity,
+    /// `namespace/name` of the only workload that may use it; any workload when absent.
+    pub workload: Option<String>,
+    /// When it becomes worthless, seconds since the Unix epoch.
+    pub expires: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Record {
+    secret_sha256: String,
+    identity: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    workload: Option<String>,
+    expires: u64,
+}
+
+/// The tokens of one state directory.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    directory: PathBuf,
+}
+
+impl Tokens {
+    pub(super) fn open(state_dir: &Path) -> Result<Self, IdentityError> {
+        let directory = state_dir.join(DIRECTORY);
+        private_file::create_dir(&directory)?;
+        Ok(Self { directory })
+    }
+
+    /// Makes a token for `grant` that pins `ca`.
+    pub(super) fn create(&self, grant: &Grant, ca: &[u8]) -> Result<String, IdentityError> {
+        let (id, secret) = (random_hex::<8>()?, random_hex::<32>()?);
+        let record = Record {
+            secret_sha256: sha256_hex(secret.as_bytes()),
+            identity: grant.identity.to_string(),
+            workload: grant.workload.clone(),
+            expires: grant.expires,
+        };
+        let path = self.path(&id);
+        let json = serde_json::to_vec(&record).map_err(|e| self.failed("writing", &path, e.into()))?;
+        private_file::create(&path, &json)?;
+        Ok(format!("{VERSION}.{id}.{secret}.{}", sha256_hex(ca)))
+    }
+
+    /// Uses a token up and returns the identity it grants to `workload`.
+    pub(super) fn redeem(&self, token: &str, workload: &str, now: u64) -> Result<Identity, IdentityError> {
+        let refused = |why| Err(IdentityError::Token(why));
+        let Some((id, secret)) = parse(token) else {
+            return refused("it is not a token of the form sv1.ID.SECRET.PIN");
+        };
+        let path = self.path(id);
+        let Some(record) = self.read(&path)? else { return refused("it is unknown or was used already") };
+        let proof = sha256_hex(secret.as_bytes());
+        if constant_time::verify_slices_are_equal(proof.as_bytes(), record.secret_sha256.as_bytes()).is_err() {
+            return refused("it is unknown or was used already");
+        }
+        if now >= record.expires {
+            return refused("it has expired");
+        }
+        if record.workload.as_deref().is_some_and(|only| only != workload) {
+            return refused("it is for another workload");
+        }
+        let identity = record.identity.parse().map_err(IdentityError::Name)?;
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(identity),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => refused("it is unknown or was used already"),
+            Err(e) => Err(self.failed("removing", &path, e)),
+        }
+    }
+
+    /// Removes the tokens that have expired.
+    pub(super) fn sweep(&self, now: u64) -> Result<(), IdentityError> {
+        let entries = fs::read_dir(&self.directory).map_err(|e| self.failed("listing", &self.directory, e))?;
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("json".as_ref()))
+        {
+            if self.read(&path)?.is_some_and(|record| now >= record.expires) {
+                match fs::remove_file(&path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("removing", &path, e)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Record>, IdentityError> {
+        let json = match fs::read(path) {
+            Ok(json) => json,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(self.failed("reading", path, e)),
+        };
+        serde_json::from_slice(&json).map(Some).map_err(|e| self.failed("reading", path, e.into()))
+    }
+
+    fn failed(&self, action: &'static str, path: &Path, source: io::Error) -> IdentityError {
+        IdentityError::File { action, path: path.to_owned(), source }
+    }
+}
+
+/// Id and secret of a token. Only hex passes, so an id cannot leave the directory.
+fn parse(token: &str) -> Option<(&str, &str)> {
+    let mut parts = token.trim().split('.');
+    let (Some(VERSION), Some(id), Some(secret), Some(_pin), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let is_hex = |text: &str, bytes: usize| text.len() == 2 * bytes && text.bytes().all(|b| b.is_ascii_hexdigit());
+    (is_hex(id, 8) && is_hex(secret, 32)).then_some((id, secret))
+}
+
+fn random_hex<const BYTES: usize>() -> Result<String, IdentityError> {
+    let mut bytes = [0; BYTES];
+    rand::fill(&mut bytes).map_err(|_| IdentityError::Request("no randomness to be had".to_owned()))?;
+    Ok(hex(&bytes))
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
