@@ -1,0 +1,152 @@
+//! The dependencies are the ones we meant: licences we may ship, one version of each, nothing banned, nothing
+//! below the floor of known fixes. Reads `deny.toml` in cargo-deny's own format, works offline.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_tests::lockfile::{self, Built, Package};
+use semver::VersionReq;
+use toml_edit::{InlineTable, Item};
+
+/// `{ crate = "name@requirement", reason = "..." }` of `deny.toml`.
+struct Entry {
+    name: String,
+    versions: Option<VersionReq>,
+    reason: String,
+}
+
+impl Entry {
+    fn read(table: &InlineTable) -> Self {
+        let text = |key: &str| table.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+        let spec = text("crate").expect("an entry of deny.toml names a crate");
+        let (name, versions) = match spec.split_once('@') {
+            Some((name, versions)) => (name.to_owned(), Some(versions.parse().expect("a version requirement"))),
+            None => (spec, None),
+        };
+        let reason = text("reason").filter(|reason| !reason.is_empty());
+        Self { reason: reason.unwrap_or_else(|| panic!("deny.toml gives no reason for {name}")), name, versions }
+    }
+
+    fn covers(&self, package: &Package) -> bool {
+        self.name == package.name && self.versions.as_ref().is_none_or(|versions| versions.matches(&package.version))
+    }
+}
+
+fn entries(key: &str) -> Vec<Entry> {
+    let deny = lockfile::toml("deny.toml");
+    let list = deny["bans"].get(key).and_then(Item::as_array).into_iter().flatten();
+    list.filter_map(|value| value.as_inline_table()).map(Entry::read).collect()
+}
+
+#[test]
+fn every_licence_is_allowed() {
+    let deny = lockfile::toml("deny.toml");
+    let allowed: BTreeSet<String> = lockfile::strings(deny["licenses"].get("allow")).into_iter().collect();
+    let refused: Vec<String> = lockfile::built()
+        .into_iter()
+        .filter(|built| !satisfied(&built.licence, &allowed))
+        .map(|Built { package, licence }| format!("{} {} is under '{licence}'", package.name, package.version))
+        .collect();
+    assert!(refused.is_empty(), "licences that deny.toml does not allow:\n  {}", refused.join("\n  "));
+}
+
+#[test]
+fn nothing_banned_and_nothing_below_the_floor_is_used() {
+    let (locked, built) = (lockfile::locked(), lockfile::built());
+    let mut found = Vec::new();
+    for entry in entries("deny") {
+        // A bare name may stand in Cargo.lock for an optional feature nobody turns on; a version may not.
+        let candidates: Vec<&Package> = match entry.versions {
+            Some(_) => locked.iter().collect(),
+            None => built.iter().map(|built| &built.package).collect(),
+        };
+        let hits = candidates.into_iter().filter(|package| entry.covers(package));
+        found.extend(hits.map(|package| format!("{} {}: {}", package.name, package.version, entry.reason)));
+    }
+    assert!(found.is_empty(), "deny.toml bans:\n  {}", found.join("\n  "));
+}
+
+#[test]
+fn no_package_is_built_in_two_versions_without_a_reason() {
+    let skipped = entries("skip");
+    let mut versions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for Built { package, .. } in lockfile::built() {
+        if !skipped.iter().any(|entry| entry.covers(&package)) {
+            versions.entry(package.name).or_default().push(package.version.to_string());
+        }
+    }
+    let twice: Vec<String> = versions
+        .into_iter()
+        .filter(|(_, versions)| versions.len() > 1)
+        .map(|(name, versions)| format!("{name}: {}", versions.join(", ")))
+        .collect();
+    assert!(
+        twice.is_empty(),
+        "duplicate versions; align them or give a reason in deny.toml:\n  {}",
+        twice.join("\n  ")
+    );
+}
+
+#[test]
+fn skipped_duplicates_still_exist() {
+    let locked = lockfile::locked();
+    let stale: Vec<String> = entries("skip")
+        .into_iter()
+        .filter(|entry| !locked.iter().any(|package| entry.covers(package)))
+        .map(|entry| entry.name)
+        .collect();
+    assert!(stale.is_empty(), "deny.toml skips what Cargo.lock no longer has: {}", stale.join(", "));
+}
+
+/// True when the SPDX expression can be satisfied with allowed licences alone. `/` is the old spelling of `OR`.
+fn satisfied(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    let (value, used) = any(&words, allowed);
+    value && used == words.len()
+}
+
+/// `all (OR all)*`; the value and how many words it took.
+fn any(words: &[&str], allowed: &BTreeSet<String>) -> (bool, usize) {
+    let (mut value, mut used) = all(words, allowed);
+    while words.get(used) == Some(&"OR") {
+        let (right, taken) = all(&words[used + 1..], allowed);
+        (value, used) = (value || right, used + 1 + taken);
+    }
+    (value, used)
+}
+
+/// `one (AND one)*`.
+fn all(words: &[&str], allowed: &BTreeSet<String>) -> (bool, usize) {
+    let (mut value, mut used) = one(words, allowed);
+    while words.get(used) == Some(&"AND") {
+        let (right, taken) = one(&words[used + 1..], allowed);
+        (value, used) = (value && right, used + 1 + taken);
+    }
+    (value, used)
+}
+
+/// `( any )`, `licence` or `licence WITH exception`.
+fn one(words: &[&str], allowed: &BTreeSet<String>) -> (bool, usize) {
+    match words {
+        ["(", rest @ ..] => {
+            let (value, used) = any(rest, allowed);
+            (value && rest.get(used) == Some(&")"), used + 2)
+        }
+        [licence, "WITH", exception, ..] => (allowed.contains(&format!("{licence} WITH {exception}")), 3),
+        [licence, ..] => (allowed.contains(*licence), 1),
+        [] => (false, 0),
+    }
+}
+
+#[test]
+fn licence_expressions_mean_what_spdx_says() {
+    let allowed = BTreeSet::from(["MIT".to_owned(), "ISC".to_owned(), "A WITH B".to_owned()]);
+    for good in
+        ["MIT", "MIT/GPL-3.0", "GPL-3.0 OR MIT", "MIT AND (GPL-3.0 OR ISC)", "A WITH B", "GPL-2.0 OR MIT AND ISC"]
+    {
+        assert!(satisfied(good, &allowed), "{good} was refused");
+    }
+    for bad in ["", "GPL-3.0", "MIT AND GPL-3.0", "A", "(MIT", "MIT AND (GPL-3.0 OR GPL-2.0)", "MIT GPL-3.0"] {
+        assert!(!satisfied(bad, &allowed), "{bad} was accepted");
+    }
+}
