@@ -7,7 +7,7 @@ use std::{env, fs, path::PathBuf};
 
 use selvedge_tests::{
     lockfile::{self, Package},
-    source, workspace,
+    skip, source, workspace,
 };
 use semver::{Comparator, Op, Version, VersionReq};
 use toml_edit::{DocumentMut, Item};
@@ -87,8 +87,7 @@ fn database() -> Option<PathBuf> {
 #[test]
 fn no_locked_package_has_a_known_vulnerability() {
     let Some(folder) = database() else {
-        println!("skipped: no RustSec checkout; set SELVEDGE_ADVISORY_DB to one to run the audit");
-        return;
+        return skip("no RustSec checkout; set SELVEDGE_ADVISORY_DB to one to run the audit");
     };
     let locked = lockfile::locked();
     let (mut grave, mut read) = (Vec::new(), 0);

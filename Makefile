@@ -1,0 +1,35 @@
+# Thin on purpose: every target is one or two commands you could type yourself.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+CARGO ?= cargo
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test check bench clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## seven services behind sidecars, with mTLS, policies and planted faults; Ctrl-C ends it
+	@.ci/setup build
+	$(CARGO) run --locked --profile fast --package selvedge -- demo $(DEMO)
+
+test: ## every test; says what it skips and why
+	@.ci/setup test
+	$(CARGO) build --locked --package selvedge-proxy --package selvedge
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+check: ## format, lints, licences and advisories, documentation
+	@.ci/setup build
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; \
+		else echo "skipped: format, rustfmt is missing (rustup component add rustfmt)"; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --workspace --all-targets -- -D warnings; \
+		else echo "skipped: lints, clippy is missing (rustup component add clippy)"; fi
+	$(CARGO) test --locked --package selvedge-tests --test house --test dependencies --test advisories
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --workspace
+
+bench: ## how fast, in numbers, with peers side by side where they are installed
+	@.ci/setup bench
+	benches/run $(BENCH)
+
+clean: ## remove everything that was built
+	$(CARGO) clean
