@@ -3,7 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{balance::BalancerSpec, duration::Span};
+use crate::{
+    balance::BalancerSpec,
+    duration::Span,
+    kind::{self, Kind, Problem},
+    matching::TargetKind,
+};
 
 pub mod breaker;
 pub mod retry;
@@ -41,4 +46,24 @@ pub struct TimeoutSpec {
     /// Making a connection to an endpoint; 1s when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<Span>,
+}
+
+/// The kind `TrafficPolicy`.
+pub const KIND: Kind = Kind {
+    name: "TrafficPolicy",
+    summary: "How callers of a service retry, wait, break and balance.",
+    schema: || schemars::schema_for!(TrafficPolicySpec),
+    check: |document| kind::check(document, check),
+};
+
+/// Every semantic problem of a `TrafficPolicy`.
+fn check(spec: &TrafficPolicySpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if spec.target_ref.kind == TargetKind::Workload {
+        let why = "a TrafficPolicy is about a Service or an ExternalService, not a Workload";
+        problems.push(Problem::new("targetRef.kind", why));
+    }
+    problems.extend(spec.retry.iter().flat_map(|retry| retry::check(retry, "retry")));
+    problems.extend(spec.breaker.iter().flat_map(|breaker| breaker::check(breaker, "breaker")));
+    problems
 }

@@ -50,3 +50,51 @@ pub fn parse<T: DeserializeOwned>(document: &Value) -> Result<T, Vec<Problem>> {
 pub fn document<T: Serialize>(spec: &T) -> Value {
     serde_json::to_value(spec).unwrap_or(Value::Null)
 }
+
+/// The problems of a document: its structural one, or else what `semantic` finds.
+pub(crate) fn check<T: DeserializeOwned>(document: &Value, semantic: fn(&T) -> Vec<Problem>) -> Vec<Problem> {
+    parse(document).map_or_else(|problems| problems, |spec| semantic(&spec))
+}
+
+/// Reads every `spec` as its type; all problems at once.
+pub(crate) fn parse_all<T: DeserializeOwned>(documents: &[Attached<Value>]) -> Result<Vec<Attached<T>>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let parsed = documents.iter().filter_map(|document| match parse(&document.spec) {
+        Ok(spec) => Some(Attached { name: document.name.clone(), spec }),
+        Err(found) => {
+            problems.extend(of(document, found));
+            None
+        }
+    });
+    let parsed = parsed.collect();
+    if problems.is_empty() { Ok(parsed) } else { Err(problems) }
+}
+
+/// Names the object in problems that are reported together with those of other objects.
+pub(crate) fn of<T>(object: &Attached<T>, problems: Vec<Problem>) -> impl Iterator<Item = Problem> {
+    let name = object.name.clone();
+    problems.into_iter().map(move |problem| Problem { message: format!("{name}: {}", problem.message), ..problem })
+}
+
+/// What is wrong with the name of an object, if anything (RFC 1123 subdomain).
+pub(crate) fn name_problem(name: &str) -> Option<String> {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    let ends = |c: char| c.is_ascii_alphanumeric();
+    if name.len() <= 253 && name.bytes().all(fine) && name.starts_with(ends) && name.ends_with(ends) {
+        return None;
+    }
+    Some(format!("'{name}' is not the name of an object: expected a-z, 0-9, '-' and '.', such as checkout"))
+}
+
+/// `: did you mean 'x'?` when one of `known` is close to `given`, else `: expected one of ...`.
+pub(crate) fn suggest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let lower = given.to_lowercase();
+    let distance = |name: &str| strsim::damerau_levenshtein(&lower, &name.to_lowercase());
+    let nearest = known.iter().map(|name| (distance(name), *name)).min();
+    match nearest {
+        Some((distance, name)) if distance <= 1 + name.len() / 4 => format!(": did you mean '{name}'?"),
+        Some(_) => format!(": expected one of {}", known.join(", ")),
+        None => String::new(),
+    }
+}

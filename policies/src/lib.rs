@@ -22,4 +22,5 @@ pub mod registry;
 pub mod request;
 pub mod route;
 pub mod testing;
+pub mod timestamp;
 pub mod verdict;

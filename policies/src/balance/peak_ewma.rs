@@ -1,0 +1,70 @@
+//! Power of two choices by peak-EWMA response time and load: prefers fast endpoints, and leaves one that turns slow
+//! within a response or two.
+
+use std::cell::Cell;
+
+use super::{Balancer, Candidates, Load, two_choices};
+use crate::facts::Moment;
+
+/// Of two endpoints by chance, the one with the lower expected wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeakEwma;
+
+impl Balancer for PeakEwma {
+    fn pick(&self, candidates: &dyn Candidates, chance: &mut fastrand::Rng) -> Option<usize> {
+        two_choices(candidates, chance, expected_wait)
+    }
+}
+
+fn expected_wait(load: &Load) -> f64 {
+    load.ewma_nanos * (f64::from(load.in_flight) + 1.0) / f64::from(load.weight.max(1))
+}
+
+/// What an endpoint without any response yet is assumed to take, in nanoseconds.
+const UNKNOWN_NANOS: f64 = 30e6;
+/// Time constant of the decay, in nanoseconds.
+const DECAY_NANOS: f64 = 10e9;
+
+/// A moving average of response times that jumps up to a peak at once and decays over ten seconds, also while no
+/// response comes, so that an endpoint that was slow is tried again.
+#[derive(Debug)]
+pub struct Ewma {
+    nanos: Cell<f64>,
+    /// When `nanos` was right; `None` before the first response.
+    at: Cell<Option<u64>>,
+}
+
+impl Default for Ewma {
+    fn default() -> Self {
+        Self { nanos: Cell::new(UNKNOWN_NANOS), at: Cell::new(None) }
+    }
+}
+
+impl Ewma {
+    /// Counts one response time in nanoseconds.
+    #[expect(clippy::cast_precision_loss, reason = "a response time needs no more than 52 bits")]
+    pub fn observe(&self, rtt_nanos: u64, now: Moment) {
+        let sample = rtt_nanos as f64;
+        let next = match self.at.get() {
+            None => sample,
+            Some(_) if sample >= self.value(now) => sample,
+            Some(at) => {
+                let kept = decay(at, now);
+                self.nanos.get() * kept + sample * (1.0 - kept)
+            }
+        };
+        self.nanos.set(next);
+        self.at.set(Some(now.nanos));
+    }
+
+    /// The average in nanoseconds, decayed to `now`.
+    pub fn value(&self, now: Moment) -> f64 {
+        self.at.get().map_or(UNKNOWN_NANOS, |at| self.nanos.get() * decay(at, now))
+    }
+}
+
+/// The share of an average that is left.
+#[expect(clippy::cast_precision_loss, reason = "a time in seconds needs no more than 52 bits of nanoseconds")]
+fn decay(at: u64, now: Moment) -> f64 {
+    (-(now.nanos.saturating_sub(at) as f64) / DECAY_NANOS).exp()
+}

@@ -1,0 +1,114 @@
+//! Networks, as users write them.
+
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A network in CIDR form (RFC 4632, RFC 4291), or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Cidr(IpNet);
+
+/// Why a string is not a [`Cidr`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{given}' is not a network: expected an address with an optional prefix length, such as 10.0.0.0/8 or fd00::/8"
+)]
+pub struct CidrError {
+    given: String,
+}
+
+impl Cidr {
+    /// The `format` of the JSON schema.
+    pub(crate) const FORMAT: &'static str = "cidr";
+
+    /// True when `address` is in the network. An IPv4-mapped IPv6 address is the IPv4 address it stands for.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl From<IpNet> for Cidr {
+    fn from(network: IpNet) -> Self {
+        match network {
+            IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
+                Some(v4) => Self(ipnet::Ipv4Net::new_assert(v4, v6.prefix_len() - 96).into()),
+                None => Self(network),
+            },
+            _ => Self(network),
+        }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = CidrError;
+
+    fn from_str(given: &str) -> Result<Self, CidrError> {
+        let network = given.parse::<IpNet>().or_else(|_| given.parse::<IpAddr>().map(IpNet::from));
+        network.map(Self::from).map_err(|_| CidrError { given: given.chars().take(64).collect() })
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Cidr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cidr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Cidr {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Cidr".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": Self::FORMAT })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_single_addresses_match() {
+        for (network, address, expected) in [
+            ("10.0.0.0/8", "10.200.3.4", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.4", false),
+            ("10.0.0.0/8", "::ffff:10.1.1.1", true),
+            ("::ffff:10.0.0.0/104", "10.1.1.1", true),
+            ("0.0.0.0/0", "::1", false),
+            ("fd00::/8", "fd12::1", true),
+            ("::/0", "fd12::1", true),
+        ] {
+            let (cidr, ip): (Cidr, IpAddr) = (network.parse().unwrap(), address.parse().unwrap());
+            assert_eq!(cidr.contains(ip), expected, "{address} in {network}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused() {
+        for bad in ["", "10.0.0.0/33", "10.0.0", "example.com", "fd00::/129", "10.0.0.0/8/8"] {
+            assert!(bad.parse::<Cidr>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Query parameter matches in the shape of the Gateway API.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::text::{Text, ValueMatchType};
+
+/// One query parameter that must be present with a value (Gateway API `HTTPQueryParamMatch`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QueryParamMatch {
+    /// How `value` is read.
+    #[serde(rename = "type", default)]
+    pub kind: ValueMatchType,
+    /// Parameter name, case-sensitive.
+    pub name: String,
+    /// The expected value, decoded.
+    pub value: String,
+}
+
+/// A compiled [`QueryParamMatch`].
+#[derive(Clone, Debug)]
+pub struct QueryMatcher {
+    name: Box<[u8]>,
+    value: Text,
+}
+
+impl QueryMatcher {
+    /// Compiles a match. The error names the field of [`QueryParamMatch`] that is wrong, and why.
+    pub fn new(spec: &QueryParamMatch) -> Result<Self, (&'static str, String)> {
+        if spec.name.is_empty() {
+            return Err(("name", "the name of a query parameter is empty".into()));
+        }
+        let value = Text::new(spec.kind, &spec.value).map_err(|why| ("value", why))?;
+        Ok(Self { name: spec.name.as_bytes().into(), value })
+    }
+
+    /// True when the first parameter of this name matches; `query` is as sent, without `?`.
+    pub fn matches(&self, query: Option<&str>) -> bool {
+        let pairs = query.unwrap_or_default().split('&');
+        let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let first = pairs.find(|(name, _)| decode(name).eq(self.name.iter().copied()));
+        first.is_some_and(|(_, value)| self.matches_value(value))
+    }
+
+    fn matches_value(&self, value: &str) -> bool {
+        match &self.value {
+            Text::Exact(expected) => decode(value).eq(expected.iter().copied()),
+            Text::Regex(regex) => regex.is_match(&decode(value).collect::<Vec<u8>>()),
+        }
+    }
+}
+
+/// The bytes of `application/x-www-form-urlencoded` text; a broken escape stands for itself.
+fn decode(text: &str) -> impl Iterator<Item = u8> {
+    let mut rest = text.as_bytes();
+    std::iter::from_fn(move || {
+        let (&first, after) = rest.split_first()?;
+        if let (b'%', [high, low, after @ ..]) = (first, after)
+            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
+        {
+            rest = after;
+            return Some(high << 4 | low);
+        }
+        rest = after;
+        Some(if first == b'+' { b' ' } else { first })
+    })
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_parameter_of_the_name_counts() {
+        let spec = QueryParamMatch { name: "plan".into(), value: "pro & co".into(), ..Default::default() };
+        let matcher = QueryMatcher::new(&spec).unwrap();
+        for (query, expected) in [
+            (Some("plan=pro%20%26%20co"), true),
+            (Some("a=b&plan=pro+%26+co&plan=x"), true),
+            (Some("pl%61n=pro+%26+co"), true),
+            (Some("plan=x&plan=pro+%26+co"), false),
+            (Some("plan"), false),
+            (Some("plan=%2"), false),
+            (None, false),
+        ] {
+            assert_eq!(matcher.matches(query), expected, "{query:?}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! `AuthorizationPolicy`: who may call what.
+//!
+//! DENY rules decide first. Then, where an ALLOW policy covers the target or the default posture is deny, one ALLOW
+//! rule must match. What is in doubt is decided against the caller: a condition that cannot be judged never makes an
+//! ALLOW rule match and never keeps a DENY rule from matching.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Posture, RequestKind, RequestPolicy};
+use crate::{
+    facts::{ConnectionFacts, Moment, RequestFacts},
+    kind::{self, Attached, Kind, Problem},
+    matching::{TargetKind, TargetRef, cidr::Cidr, header::HeaderMatch},
+    reason::Reason,
+    timestamp::unix_seconds,
+    verdict::{Answer, Verdict},
+};
+
+mod index;
+pub(crate) mod rule;
+
+use index::RuleIndex;
+use rule::{Effect, RuleMatcher};
+
+/// `spec` of an `AuthorizationPolicy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuthorizationPolicySpec {
+    /// The called service or workload; every workload of the namespace when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_ref: Option<TargetRef>,
+    /// What happens to what the rules match.
+    pub action: Action,
+    /// The policy matches what one of them matches. Without rules it matches nothing: an ALLOW policy without rules
+    /// refuses everything.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// When the rules cease to match, in RFC 3339; never when absent. A target keeps being closed by an expired ALLOW
+    /// policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+}
+
+/// What happens to a request that a rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Action {
+    /// It may pass, unless a DENY rule matches too.
+    Allow,
+    /// It is refused.
+    Deny,
+    /// It is noted and never refused.
+    Audit,
+}
+
+/// Matches when one of `from` and one of `to` match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Rule {
+    /// Who calls; anyone when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Source>,
+    /// What is called; anything when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<Operation>,
+}
+
+/// Who calls. All given fields must match; a field matches when one of its values does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Source {
+    /// SPIFFE IDs; a `*` at the end matches any ending, `*` alone any proven identity.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<String>,
+    /// SPIFFE IDs that do not match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_identities: Vec<String>,
+    /// Service accounts: `name` in the namespace of the policy, or `namespace/name`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub service_accounts: Vec<String>,
+    /// Service accounts that do not match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_service_accounts: Vec<String>,
+    /// Namespaces of the caller's identity.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// Namespaces that do not match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_namespaces: Vec<String>,
+    /// Networks of the caller's address, in CIDR form.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ip_blocks: Vec<Cidr>,
+    /// Networks that do not match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_ip_blocks: Vec<Cidr>,
+}
+
+/// What is called. All given fields must match; a field matches when one of its values does (for `headers`: all).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Operation {
+    /// HTTP methods.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// Paths: `/x` is that path, `/x/*` all paths that begin with `/x/`, `*/x` all that end with `/x`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// Host names without port; `*` at the start or the end matches any characters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Ports of the workload.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+    /// Headers that must all match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+}
+
+/// The kind `AuthorizationPolicy`.
+pub const KIND: RequestKind = RequestKind {
+    kind: Kind {
+        name: "AuthorizationPolicy",
+        summary: "Who may call what: ALLOW, DENY or AUDIT by identity, path, method, header and port.",
+        schema: || schemars::schema_for!(AuthorizationPolicySpec),
+        check: |document| kind::check(document, check),
+    },
+    compile,
+};
+
+/// All authorization policies of one target.
+struct Authorize {
+    deny: RuleIndex,
+    allow: RuleIndex,
+    /// Whether a request needs an ALLOW rule to pass.
+    closed: bool,
+}
+
+impl RequestPolicy for Authorize {
+    fn kind(&self) -> &'static str {
+        KIND.kind.name
+    }
+
+    fn on_request(&self, request: &RequestFacts<'_>, now: Moment) -> Verdict {
+        if let Some(policy) = self.deny.first_match(request, now) {
+            return denied(policy);
+        }
+        if self.closed && !self.allow.any_match(request, now) {
+            return default_denied();
+        }
+        Verdict::Continue
+    }
+
+    fn on_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Verdict {
+        if let Some(policy) = self.deny.first_connection_match(connection, now) {
+            return denied(policy);
+        }
+        if self.closed && self.allow.first_connection_match(connection, now).is_none() {
+            return default_denied();
+        }
+        Verdict::Continue
+    }
+}
+
+fn denied(policy: &Arc<str>) -> Verdict {
+    Verdict::Answer(Answer { reason: Reason::PolicyDenied, policy: policy.clone(), retry_after: None })
+}
+
+fn default_denied() -> Verdict {
+    Verdict::Answer(Answer { reason: Reason::PolicyDefaultDeny, policy: Arc::default(), retry_after: None })
+}
+
+fn compile(documents: &[Attached<Value>], posture: Posture) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>> {
+    let policies = kind::parse_all::<AuthorizationPolicySpec>(documents)?;
+    let mut problems = Vec::new();
+    let (mut deny, mut allow) = (RuleIndex::new(Effect::Deny), RuleIndex::new(Effect::Allow));
+    for policy in &policies {
+        let index = match policy.spec.action {
+            Action::Deny => &mut deny,
+            Action::Allow => &mut allow,
+            Action::Audit => continue,
+        };
+        let (rules, found) = rules_of(&policy.spec, &policy.name);
+        rules.into_iter().for_each(|rule| index.insert(rule));
+        problems.extend(kind::of(policy, found));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let closed = posture == Posture::Deny || policies.iter().any(|policy| policy.spec.action == Action::Allow);
+    if !closed && deny.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(Authorize { deny, allow, closed })))
+}
+
+/// Compiles the rules of one policy, and says what is wrong with them.
+fn rules_of(spec: &AuthorizationPolicySpec, name: &Arc<str>) -> (Vec<RuleMatcher>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let expires = spec.expires.as_deref().map_or(u64::MAX, |text| {
+        unix_seconds(text).unwrap_or_else(|why| {
+            problems.push(Problem::new("expires", why));
+            0
+        })
+    });
+    let rules = spec.rules.iter().enumerate();
+    let rules =
+        rules.map(|(number, rule)| RuleMatcher::new(rule, name, expires, &format!("rules[{number}]"), &mut problems));
+    (rules.collect(), problems)
+}
+
+/// Every semantic problem of an `AuthorizationPolicy`.
+fn check(spec: &AuthorizationPolicySpec) -> Vec<Problem> {
+    let mut problems = check_target(spec.target_ref.as_ref());
+    problems.extend(rules_of(spec, &"default/unnamed".into()).1);
+    problems
+}
+
+/// What is wrong with the target of a policy that is enforced where calls arrive.
+pub(crate) fn check_target(target: Option<&TargetRef>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let Some(target) = target else { return problems };
+    if target.kind == TargetKind::ExternalService {
+        let why = "this policy is enforced at the called workload: expected Service or Workload";
+        problems.push(Problem::new("targetRef.kind", why));
+    }
+    problems.extend(kind::name_problem(&target.name).map(|why| Problem::new("targetRef.name", why)));
+    problems
+}

@@ -1,0 +1,221 @@
+//! `RateLimit`: how many requests a caller may make. GCRA with governor, in memory that hostile callers cannot grow.
+//!
+//! A limit without key counts all requests together. A keyed limit keeps one bucket for each key in a table of fixed
+//! size; when it is full of active keys, further keys share one bucket, so a flood of invented keys is limited like one
+//! caller and nobody else loses a bucket.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use governor::{Quota, RateLimiter, middleware::NoOpMiddleware, nanos::Nanos};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Posture, RequestKind, RequestPolicy,
+    authorize::{
+        Operation, check_target,
+        rule::{Effect, OperationMatcher, matches_one},
+    },
+};
+use crate::{
+    duration::Span,
+    facts::{ConnectionFacts, Moment, RequestFacts},
+    kind::{self, Attached, Kind, Problem},
+    matching::TargetRef,
+    reason::Reason,
+    verdict::{Answer, Verdict},
+};
+
+mod key;
+mod table;
+
+use key::KeyReader;
+use table::{KeyTable, ToldClock};
+
+/// `spec` of a `RateLimit`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RateLimitSpec {
+    /// The called service or workload; every workload of the namespace when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_ref: Option<TargetRef>,
+    /// A request must be within each of them.
+    pub limits: Vec<Limit>,
+}
+
+/// One limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limit {
+    /// Requests allowed in each `per`.
+    #[schemars(range(min = 1))]
+    pub requests: u32,
+    /// The time in which `requests` are allowed.
+    pub per: Span,
+    /// How many may come at once after a pause; `requests` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// What is counted apart; all requests are counted together when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<Key>,
+    /// Only requests that match one of these; all when empty.
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<Operation>,
+}
+
+/// What tells the buckets of a limit apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Key {
+    /// The caller's identity; callers without one share a bucket.
+    Identity,
+    /// The route rule of the request.
+    Route,
+    /// The caller's network address.
+    Address,
+    /// The value of the header of this name; requests without it share a bucket.
+    Header(String),
+}
+
+/// The kind `RateLimit`.
+pub const KIND: RequestKind = RequestKind {
+    kind: Kind {
+        name: "RateLimit",
+        summary: "How many requests may be made, for each identity, route, address or header value.",
+        schema: || schemars::schema_for!(RateLimitSpec),
+        check: |document| kind::check(document, check),
+    },
+    compile,
+};
+
+/// All rate limits of one target.
+struct RateLimits {
+    limits: Vec<CompiledLimit>,
+}
+
+struct CompiledLimit {
+    policy: Arc<str>,
+    matches: Vec<OperationMatcher>,
+    key: KeyReader,
+    clock: ToldClock,
+    limiter: RateLimiter<u64, KeyTable, ToldClock, NoOpMiddleware<Nanos>>,
+}
+
+impl RequestPolicy for RateLimits {
+    fn kind(&self) -> &'static str {
+        KIND.kind.name
+    }
+
+    fn on_request(&self, request: &RequestFacts<'_>, now: Moment) -> Verdict {
+        self.verdict(|limit| {
+            let counts = matches_one(&limit.matches, |operation| operation.matches(request, Effect::Deny));
+            if counts { limit.take(limit.key.of_request(request), now) } else { Ok(()) }
+        })
+    }
+
+    /// One connection counts as one request; limits on what only HTTP has let it pass.
+    fn on_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Verdict {
+        self.verdict(|limit| {
+            let applies = |operation: &OperationMatcher| {
+                !operation.is_http() && operation.matches_connection(connection.port, Effect::Deny)
+            };
+            let counts = matches_one(&limit.matches, applies);
+            if counts { limit.take(limit.key.of_connection(connection), now) } else { Ok(()) }
+        })
+    }
+}
+
+impl RateLimits {
+    /// The first limit that is exceeded decides.
+    fn verdict(&self, take: impl Fn(&CompiledLimit) -> Result<(), Duration>) -> Verdict {
+        for limit in &self.limits {
+            if let Err(wait) = take(limit) {
+                let retry_after = Some(whole_seconds(wait));
+                let answer = Answer { reason: Reason::RateLimited, policy: limit.policy.clone(), retry_after };
+                return Verdict::Answer(answer);
+            }
+        }
+        Verdict::Continue
+    }
+}
+
+impl CompiledLimit {
+    fn new(spec: &Limit, policy: &Arc<str>, path: &str, problems: &mut Vec<Problem>) -> Option<Self> {
+        let matches = OperationMatcher::all(&spec.matches, &format!("{path}.match"), problems);
+        let key = KeyReader::new(&spec.key, &format!("{path}.key"), problems);
+        let quota = quota(spec, path, problems)?;
+        let clock = ToldClock::default();
+        let table = if spec.key.is_empty() { KeyTable::single(&clock) } else { KeyTable::keyed(&clock) };
+        let limiter = RateLimiter::new(quota, table, clock.clone());
+        Some(Self { policy: policy.clone(), matches, key, clock, limiter })
+    }
+
+    /// Takes one request from the bucket of `key`, or says how long to wait for one.
+    fn take(&self, key: u64, now: Moment) -> Result<(), Duration> {
+        let now = self.clock.tell(now);
+        self.limiter.check_key(&key).map_err(|until| until.wait_time_from(now))
+    }
+}
+
+/// The longest time a bucket may need to fill, which bounds `requests`, `per` and `burst` against each other.
+const LONGEST_FILL: Duration = Duration::from_secs(366 * 86_400);
+
+fn quota(spec: &Limit, path: &str, problems: &mut Vec<Problem>) -> Option<Quota> {
+    let mut wrong = |field: &str, why: String| problems.push(Problem::new(format!("{path}.{field}"), why));
+    let requests = NonZeroU32::new(spec.requests);
+    let burst = NonZeroU32::new(spec.burst.unwrap_or(spec.requests.max(1)));
+    if requests.is_none() {
+        wrong("requests", "0 requests would refuse everything: use an AuthorizationPolicy for that".into());
+    }
+    if burst.is_none() {
+        wrong("burst", "a burst of 0 would refuse everything: expected at least 1".into());
+    }
+    if spec.per.0.is_zero() {
+        wrong("per", "0s is no time to count in: expected a duration such as 1s".into());
+        return None;
+    }
+    let (requests, burst) = (requests?, burst?);
+    let each = spec.per.0 / requests.get();
+    if each.is_zero() {
+        wrong("requests", format!("more than a request each nanosecond is no limit: {requests} in {}", spec.per));
+    } else if each.checked_mul(burst.get()).is_none_or(|fill| fill > LONGEST_FILL) {
+        wrong("per", format!("a burst of {burst} would take more than a year to refill"));
+        return None;
+    }
+    Quota::with_period(each).map(|quota| quota.allow_burst(burst))
+}
+
+/// Rounds up, because `Retry-After` has whole seconds (RFC 9110 section 10.2.3).
+fn whole_seconds(wait: Duration) -> Duration {
+    Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(Duration::from_secs(1))
+}
+
+fn compile(documents: &[Attached<Value>], _: Posture) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>> {
+    let policies = kind::parse_all::<RateLimitSpec>(documents)?;
+    let (mut limits, mut problems) = (Vec::new(), Vec::new());
+    for policy in &policies {
+        let (compiled, found) = limits_of(&policy.spec, &policy.name);
+        limits.extend(compiled);
+        problems.extend(kind::of(policy, found));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(if limits.is_empty() { None } else { Some(Box::new(RateLimits { limits })) })
+}
+
+fn limits_of(spec: &RateLimitSpec, name: &Arc<str>) -> (Vec<CompiledLimit>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let limits = spec.limits.iter().enumerate();
+    let limits =
+        limits.filter_map(|(n, limit)| CompiledLimit::new(limit, name, &format!("limits[{n}]"), &mut problems));
+    (limits.collect(), problems)
+}
+
+/// Every semantic problem of a `RateLimit`.
+fn check(spec: &RateLimitSpec) -> Vec<Problem> {
+    let mut problems = check_target(spec.target_ref.as_ref());
+    problems.extend(limits_of(spec, &"default/unnamed".into()).1);
+    problems
+}

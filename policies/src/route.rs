@@ -1,0 +1,195 @@
+//! `HTTPRoute`: which rule of a service's routes a request belongs to, and what the rule does.
+//!
+//! The types are the Gateway API's own; what this mesh does not do yet is refused by the check, never ignored.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    duration::Span,
+    kind::{self, Kind},
+    matching::{header::HeaderMatch, path::PathMatch, query::QueryParamMatch},
+};
+
+mod check;
+mod headers;
+mod index;
+mod rule;
+mod table;
+
+pub use headers::HeaderChanges;
+pub use rule::{Backend, RouteRule, RouteTimeouts};
+pub use table::RouteTable;
+
+/// `spec` of an `HTTPRoute` (Gateway API v1).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpRouteSpec {
+    /// The services whose requests it routes.
+    pub parent_refs: Vec<ParentRef>,
+    /// Only requests for these hosts; `*.` at the start matches one or more labels. All hosts when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<String>,
+    /// The rules; one that matches everything and keeps to the parent when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<HttpRouteRule>,
+}
+
+/// A service whose requests are routed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ParentRef {
+    /// `gateway.networking.k8s.io` by default in the Gateway API; empty for a `Service`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// `Service`.
+    #[serde(default = "service")]
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its namespace; that of the route when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Only requests to this port of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// One rule: what it matches and what it does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HttpRouteRule {
+    /// Its name in metrics and logs; its index when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// It applies when one of them matches; to every request when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<HttpRouteMatch>,
+    /// What is changed on the way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
+    /// Where requests go, by weight; to the parent when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backend_refs: Vec<BackendRef>,
+    /// How long requests may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<HttpRouteTimeouts>,
+}
+
+/// Conditions that must all hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HttpRouteMatch {
+    /// Of the path; any when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathMatch>,
+    /// Of headers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+    /// Of query parameters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query_params: Vec<QueryParamMatch>,
+    /// Of the method, upper case; any when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+}
+
+/// A service that requests go to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendRef {
+    /// Empty for a `Service`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// `Service`.
+    #[serde(default = "service")]
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its namespace; that of the route when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Its port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Its share of the requests, in proportion to the other weights.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// What is changed on the way to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
+}
+
+/// Timeouts of a rule (GEP-1742); `0s` switches one off.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HttpRouteTimeouts {
+    /// Of the whole request, over all tries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Span>,
+    /// Of each try.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_request: Option<Span>,
+}
+
+/// One filter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Filter {
+    /// `RequestHeaderModifier` or `ResponseHeaderModifier`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What is changed in the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_header_modifier: Option<HeaderFilter>,
+    /// What is changed in the response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_header_modifier: Option<HeaderFilter>,
+    /// Fields of filters that are not supported.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// Changes of a header section (Gateway API `HTTPHeaderFilter`), done in the order set, add, remove.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HeaderFilter {
+    /// Replaces the field.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<HeaderValueSpec>,
+    /// Adds a line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<HeaderValueSpec>,
+    /// Removes the field.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+/// A header line to write.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderValueSpec {
+    /// Field name, in any case.
+    pub name: String,
+    /// Field value.
+    pub value: String,
+}
+
+fn service() -> String {
+    "Service".into()
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// The kind `HTTPRoute`.
+pub const KIND: Kind = Kind {
+    name: "HTTPRoute",
+    summary: "Routes requests of a service by path, header, query and method, with weights and header changes.",
+    schema: || schemars::schema_for!(HttpRouteSpec),
+    check: |document| kind::check(document, check::check),
+};

@@ -1,0 +1,110 @@
+//! Every semantic problem of an `HTTPRoute`.
+
+use super::{Filter, HttpRouteRule, HttpRouteSpec, RouteTable};
+use crate::{
+    kind::{self, Attached, Problem},
+    matching::host::host_problem,
+};
+
+/// Every semantic problem of `spec`.
+pub(super) fn check(spec: &HttpRouteSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if spec.parent_refs.is_empty() {
+        problems.push(Problem::new("parentRefs", "a route without parent routes nothing: expected a Service"));
+    }
+    for (n, parent) in spec.parent_refs.iter().enumerate() {
+        let path = format!("parentRefs[{n}]");
+        reference(&parent.group, &parent.kind, &parent.name, parent.namespace.as_deref(), &path, &mut problems);
+    }
+    for (n, host) in spec.hostnames.iter().enumerate() {
+        problems.extend(host_problem(host).map(|why| Problem::new(format!("hostnames[{n}]"), why)));
+    }
+    for (n, rule) in spec.rules.iter().enumerate() {
+        check_rule(rule, &format!("rules[{n}]"), &mut problems);
+        check_name(spec, n, &mut problems);
+    }
+    problems.extend(RouteTable::problems(&Attached { name: "default/unnamed".into(), spec: spec.clone() }));
+    problems
+}
+
+fn check_name(spec: &HttpRouteSpec, number: usize, problems: &mut Vec<Problem>) {
+    let Some(name) = &spec.rules[number].name else { return };
+    let at = format!("rules[{number}].name");
+    problems.extend(kind::name_problem(name).map(|why| Problem::new(&*at, why)));
+    if let Some(first) = spec.rules[..number].iter().position(|rule| rule.name.as_ref() == Some(name)) {
+        problems.push(Problem::new(at, format!("'{name}' is already the name of rules[{first}]")));
+    }
+}
+
+fn check_rule(rule: &HttpRouteRule, path: &str, problems: &mut Vec<Problem>) {
+    check_filters(&rule.filters, &format!("{path}.filters"), problems);
+    for (n, backend) in rule.backend_refs.iter().enumerate() {
+        let path = format!("{path}.backendRefs[{n}]");
+        reference(&backend.group, &backend.kind, &backend.name, backend.namespace.as_deref(), &path, problems);
+        check_filters(&backend.filters, &format!("{path}.filters"), problems);
+        if backend.port.is_none() {
+            problems.push(Problem::new(format!("{path}.port"), "a Service as backend needs the port to send to"));
+        }
+    }
+    let timeouts = rule.timeouts.as_ref().and_then(|timeouts| timeouts.request.zip(timeouts.backend_request));
+    if let Some((request, backend)) = timeouts.filter(|(request, backend)| !request.0.is_zero() && backend > request) {
+        let why = format!("{backend} is longer than the timeout of the whole request, {request}");
+        problems.push(Problem::new(format!("{path}.timeouts.backendRequest"), why));
+    }
+}
+
+/// What is wrong with a reference to a `Service`.
+fn reference(group: &str, kind: &str, name: &str, namespace: Option<&str>, path: &str, problems: &mut Vec<Problem>) {
+    if !matches!(group, "" | "core") {
+        let why = format!("group '{group}' is not supported: only a Service, whose group is empty, may be named");
+        problems.push(Problem::new(format!("{path}.group"), why));
+    }
+    if kind != "Service" {
+        let why = format!("kind '{kind}' is not supported{}", kind::suggest(kind, ["Service"]));
+        problems.push(Problem::new(format!("{path}.kind"), why));
+    }
+    problems.extend(kind::name_problem(name).map(|why| Problem::new(format!("{path}.name"), why)));
+    let namespace = namespace.and_then(kind::name_problem);
+    problems.extend(namespace.map(|why| Problem::new(format!("{path}.namespace"), why)));
+}
+
+const SUPPORTED: [&str; 2] = ["RequestHeaderModifier", "ResponseHeaderModifier"];
+const NOT_YET: [&str; 6] = ["RequestMirror", "RequestRedirect", "URLRewrite", "CORS", "ExternalAuth", "ExtensionRef"];
+
+fn check_filters(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) {
+    for (n, filter) in filters.iter().enumerate() {
+        let path = format!("{path}[{n}]");
+        if let Some(why) = kind_problem(&filter.kind) {
+            problems.push(Problem::new(format!("{path}.type"), why));
+            continue;
+        }
+        check_fields(filter, &path, problems);
+    }
+}
+
+fn kind_problem(kind: &str) -> Option<String> {
+    if SUPPORTED.contains(&kind) {
+        return None;
+    }
+    if NOT_YET.contains(&kind) {
+        return Some(format!("the filter {kind} is not supported yet: only {}", SUPPORTED.join(" and ")));
+    }
+    Some(format!("'{kind}' is not a filter{}", kind::suggest(kind, SUPPORTED)))
+}
+
+/// The fields of a supported filter: the one of its type and no other.
+fn check_fields(filter: &Filter, path: &str, problems: &mut Vec<Problem>) {
+    let request = ("RequestHeaderModifier", "requestHeaderModifier", filter.request_header_modifier.is_some());
+    let response = ("ResponseHeaderModifier", "responseHeaderModifier", filter.response_header_modifier.is_some());
+    for (kind, field, given) in [request, response] {
+        if (filter.kind == kind) != given {
+            let why =
+                if given { format!("does not belong to a {}", filter.kind) } else { format!("a {kind} needs it") };
+            problems.push(Problem::new(format!("{path}.{field}"), why));
+        }
+    }
+    for field in filter.other.keys() {
+        let why = format!("unknown field '{field}'{}", kind::suggest(field, [request.1, response.1]));
+        problems.push(Problem::new(format!("{path}.{field}"), why));
+    }
+}

@@ -1,0 +1,131 @@
+//! A compiled rule: where its requests go and what is changed on the way.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{BackendRef, Filter, HeaderChanges, HttpRouteRule, HttpRouteTimeouts};
+use crate::kind::Problem;
+
+/// What happens to the requests of one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRule {
+    /// `namespace/route/rule`, where the rule is its name or its index.
+    pub name: Arc<str>,
+    /// Where requests go; see [`RouteRule::choose`].
+    pub backends: Vec<Backend>,
+    /// True when the rule names no backend: requests go to the service they were sent to.
+    pub to_parent: bool,
+    /// Changes of every request.
+    pub request_headers: HeaderChanges,
+    /// Changes of every response.
+    pub response_headers: HeaderChanges,
+    /// Timeouts, when the rule has any.
+    pub timeouts: Option<RouteTimeouts>,
+    /// The sum of the backends' weights.
+    total_weight: u64,
+}
+
+/// A service that requests go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its port; the one the request was sent to when absent.
+    pub port: Option<u16>,
+    /// Its share in proportion to the other weights.
+    pub weight: u32,
+    /// Changes of requests to it, after those of the rule.
+    pub request_headers: HeaderChanges,
+    /// Changes of responses from it, before those of the rule.
+    pub response_headers: HeaderChanges,
+}
+
+/// Timeouts of a rule; `None` means no timeout of this kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteTimeouts {
+    /// Of the whole request, over all tries.
+    pub request: Option<Duration>,
+    /// Of each try.
+    pub backend_request: Option<Duration>,
+}
+
+impl RouteRule {
+    /// A backend by chance, by weight. `None` when there are no backends (then [`RouteRule::to_parent`] says whether
+    /// the parent is meant) or all weights are zero, which is status 500 in the Gateway API.
+    pub fn choose(&self, chance: &mut fastrand::Rng) -> Option<&Backend> {
+        if let ([only], 1..) = (&*self.backends, self.total_weight) {
+            return Some(only);
+        }
+        let mut left = if self.total_weight == 0 { return None } else { chance.u64(..self.total_weight) };
+        self.backends.iter().find(|backend| {
+            let weight = u64::from(backend.weight);
+            let chosen = left < weight;
+            left = left.saturating_sub(weight);
+            chosen
+        })
+    }
+
+    /// Compiles a rule found at `path` of the route `namespace/name`; what cannot be compiled is left out and reported.
+    pub(super) fn new(
+        spec: &HttpRouteRule,
+        route: &str,
+        number: usize,
+        path: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let namespace = route.split_once('/').map_or("default", |(namespace, _)| namespace);
+        let name = spec.name.clone().unwrap_or_else(|| number.to_string());
+        let (request_headers, response_headers) = changes(&spec.filters, &format!("{path}.filters"), problems);
+        let backends = spec.backend_refs.iter().enumerate();
+        let backends = backends.map(|(n, backend)| {
+            Backend::new(backend, namespace, &format!("{path}.backendRefs[{n}].filters"), problems)
+        });
+        let backends: Vec<Backend> = backends.collect();
+        Self {
+            name: format!("{route}/{name}").into(),
+            to_parent: backends.is_empty(),
+            total_weight: backends.iter().map(|backend| u64::from(backend.weight)).sum(),
+            backends,
+            request_headers,
+            response_headers,
+            timeouts: spec.timeouts.as_ref().map(timeouts),
+        }
+    }
+}
+
+impl Backend {
+    fn new(spec: &BackendRef, home: &str, filters: &str, problems: &mut Vec<Problem>) -> Self {
+        let (request_headers, response_headers) = changes(&spec.filters, filters, problems);
+        Self {
+            namespace: spec.namespace.clone().unwrap_or_else(|| home.to_owned()),
+            name: spec.name.clone(),
+            port: spec.port,
+            weight: spec.weight,
+            request_headers,
+            response_headers,
+        }
+    }
+}
+
+fn timeouts(spec: &HttpRouteTimeouts) -> RouteTimeouts {
+    let on = |duration: &Duration| !duration.is_zero();
+    RouteTimeouts {
+        request: spec.request.map(Duration::from).filter(on),
+        backend_request: spec.backend_request.map(Duration::from).filter(on),
+    }
+}
+
+/// The header changes of request and response that the filters found at `path` make together.
+fn changes(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) -> (HeaderChanges, HeaderChanges) {
+    let (mut request, mut response) = (HeaderChanges::default(), HeaderChanges::default());
+    for (n, filter) in filters.iter().enumerate() {
+        if let Some(changes) = &filter.request_header_modifier {
+            request.extend(changes, &format!("{path}[{n}].requestHeaderModifier"), problems);
+        }
+        if let Some(changes) = &filter.response_header_modifier {
+            response.extend(changes, &format!("{path}[{n}].responseHeaderModifier"), problems);
+        }
+    }
+    (request, response)
+}

@@ -1,0 +1,154 @@
+//! Helpers for tests of policies: a clock to set, facts to build, and shares to compare.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::facts::{ConnectionFacts, Identity, Moment, Peer, RequestFacts};
+
+/// A clock that moves only when told to.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    now: Moment,
+}
+
+impl Default for Clock {
+    /// One second after the origin, in November 2023.
+    fn default() -> Self {
+        Self { now: Moment { nanos: 1_000_000_000, unix: 1_700_000_000 } }
+    }
+}
+
+impl Clock {
+    /// The time.
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// Moves the time forward and returns it.
+    pub fn advance(&mut self, by: Duration) -> Moment {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.now.nanos / 1_000_000_000;
+        self.now.nanos = self.now.nanos.saturating_add(nanos);
+        self.now.unix += self.now.nanos / 1_000_000_000 - before;
+        self.now
+    }
+}
+
+/// An owned request to take [`RequestFacts`] from: a `GET /` of the host `shop` at port 8080, without identity,
+/// until told otherwise.
+#[derive(Clone, Debug)]
+pub struct Request {
+    peer: Peer,
+    port: u16,
+    method: Method,
+    host: String,
+    path: String,
+    query: Option<String>,
+    headers: HeaderMap,
+    route: String,
+}
+
+impl Request {
+    /// A request; what cannot be a method is `GET`. A `?` ends the path.
+    pub fn new(method: &str, target: &str) -> Self {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (target, None),
+        };
+        Self {
+            peer: Peer { identity: None, address: IpAddr::from([127, 0, 0, 1]) },
+            port: 8080,
+            method: method.parse().unwrap_or(Method::GET),
+            host: "shop".into(),
+            path: path.into(),
+            query,
+            headers: HeaderMap::new(),
+            route: String::new(),
+        }
+    }
+
+    /// From this service account of the trust domain `mesh.local`, written `namespace/name`. What is no service
+    /// account leaves the caller without identity.
+    #[must_use]
+    pub fn from(mut self, account: &str) -> Self {
+        let (namespace, name) = account.split_once('/').unwrap_or(("default", account));
+        self.peer.identity = Identity::new("mesh.local", namespace, name).ok().map(Arc::new);
+        self
+    }
+
+    /// From this address.
+    #[must_use]
+    pub fn address(mut self, address: IpAddr) -> Self {
+        self.peer.address = address;
+        self
+    }
+
+    /// To this port.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// For this host.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Self {
+        self.host = host.into();
+        self
+    }
+
+    /// With one more header line; what is no header line is left out.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+            self.headers.append(name, value);
+        }
+        self
+    }
+
+    /// Of this route rule.
+    #[must_use]
+    pub fn route(mut self, route: &str) -> Self {
+        self.route = route.into();
+        self
+    }
+
+    /// The facts of the request.
+    pub fn facts(&self) -> RequestFacts<'_> {
+        RequestFacts {
+            peer: &self.peer,
+            port: self.port,
+            method: &self.method,
+            host: &self.host,
+            path: &self.path,
+            query: self.query.as_deref(),
+            headers: &self.headers,
+            route: &self.route,
+        }
+    }
+
+    /// The facts of an opaque connection of the same caller to the same port.
+    pub fn connection(&self) -> ConnectionFacts<'_> {
+        ConnectionFacts { peer: &self.peer, port: self.port, server_name: None }
+    }
+}
+
+/// How often each of `picks` occurs among `0..kinds`, as shares of all picks.
+pub fn shares(kinds: usize, picks: impl IntoIterator<Item = usize>) -> Vec<f64> {
+    let mut counts = vec![0u32; kinds];
+    for pick in picks {
+        if let Some(count) = counts.get_mut(pick) {
+            *count += 1;
+        }
+    }
+    let all: u32 = counts.iter().sum();
+    counts.iter().map(|count| f64::from(*count) / f64::from(all.max(1))).collect()
+}
+
+/// The largest difference between a share and the one expected of its weight.
+pub fn deviation(shares: &[f64], weights: &[u32]) -> f64 {
+    let all: u32 = weights.iter().sum();
+    let expected = weights.iter().map(|weight| f64::from(*weight) / f64::from(all.max(1)));
+    shares.iter().zip(expected).map(|(share, expected)| (share - expected).abs()).fold(0.0, f64::max)
+}
