@@ -1,0 +1,3 @@
+//! HTTP on both sides of the sidecar.
+
+pub mod guard;

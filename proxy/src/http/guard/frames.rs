@@ -1,0 +1,140 @@
+//! Finds frame headers (RFC 9113 section 4.1) in a stream of bytes, however it is cut.
+
+/// Length of the client's connection preface.
+const PREFACE: usize = 24;
+const HEADER: usize = 9;
+
+/// Frame types that are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Data,
+    Headers,
+    Priority,
+    Reset,
+    Settings,
+    Ping,
+    WindowUpdate,
+    Continuation,
+    /// Types of extensions, and those that a client has no business to send often.
+    Other,
+}
+
+impl Kind {
+    fn of(code: u8) -> Self {
+        match code {
+            0 => Self::Data,
+            1 => Self::Headers,
+            2 => Self::Priority,
+            3 => Self::Reset,
+            4 => Self::Settings,
+            6 => Self::Ping,
+            8 => Self::WindowUpdate,
+            9 => Self::Continuation,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A frame header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: Kind,
+    pub(super) stream: u32,
+}
+
+/// The position in a stream of frames.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// Bytes until the next frame header.
+    skip: usize,
+    header: [u8; HEADER],
+    have: usize,
+}
+
+impl Frames {
+    /// Begins where a client begins.
+    pub(super) fn after_preface() -> Self {
+        Self { skip: PREFACE, ..Self::default() }
+    }
+
+    /// Whether the next byte begins a frame.
+    pub(super) fn is_between(&self) -> bool {
+        self.skip == 0 && self.have == 0
+    }
+
+    /// Passes over `bytes` and calls `each` for every frame header completed in them, until it says `false`.
+    pub(super) fn pass(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame) -> bool) -> bool {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let taken = (HEADER - self.have).min(bytes.len());
+            self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            self.have += taken;
+            bytes = &bytes[taken..];
+            if self.have < HEADER {
+                return true;
+            }
+            let [a, b, c, kind, _, stream @ ..] = self.header;
+            self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+            self.have = 0;
+            let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+            if !each(Frame { kind: Kind::of(kind), stream }) {
+                return false;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seen(parts: &[&[u8]]) -> Vec<Frame> {
+        let mut frames = Frames::after_preface();
+        let mut seen = Vec::new();
+        for part in parts {
+            frames.pass(part, |frame| {
+                seen.push(frame);
+                true
+            });
+        }
+        seen
+    }
+
+    fn stream_of(frames: &[(u8, u8, u32)]) -> Vec<u8> {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        for (kind, len, stream) in frames {
+            bytes.extend([0, 0, *len, *kind, 0]);
+            bytes.extend(stream.to_be_bytes());
+            bytes.extend(std::iter::repeat_n(0xff, usize::from(*len)));
+        }
+        bytes
+    }
+
+    #[test]
+    fn headers_are_found_between_payloads() {
+        let bytes = stream_of(&[(4, 0, 0), (1, 30, 1), (0, 255, 1), (6, 8, 0)]);
+        let kinds: Vec<Kind> = seen(&[&bytes]).into_iter().map(|frame| frame.kind).collect();
+        assert_eq!(kinds, [Kind::Settings, Kind::Headers, Kind::Data, Kind::Ping]);
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_do_not_matter(
+            frames in prop::collection::vec((0u8..12, any::<u8>(), 0u32..9), 0..20),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+        ) {
+            let bytes = stream_of(&frames);
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let parts: Vec<&[u8]> = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
+            let whole = seen(&[&bytes]);
+            prop_assert_eq!(whole.len(), frames.len());
+            prop_assert_eq!(seen(&parts), whole);
+        }
+    }
+}

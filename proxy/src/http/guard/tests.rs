@@ -1,0 +1,116 @@
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    task::{JoinHandle, LocalSet},
+};
+
+use super::*;
+use crate::detect::HTTP2_PREFACE;
+
+fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&len[1..], &[kind, 0], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A guarded hyper server with its client end, and the reason when it is over.
+fn serve(budget: &'static Budget) -> (DuplexStream, JoinHandle<Option<Reason>>) {
+    let (client, server) = tokio::io::duplex(1 << 20);
+    let (guarded, flood) = FrameGuard::new(server, budget);
+    let connection = tokio::task::spawn_local(async move {
+        let answer = service_fn(|_: Request<Incoming>| async {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+        });
+        let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        // The outcome is told by the guard.
+        let _ = served.serve_connection(TokioIo::new(guarded), answer).await;
+        flood.reason()
+    });
+    (client, connection)
+}
+
+/// Sends the preface and `count` times `flood`, and tells whether the server gave up and said so.
+async fn attack(budget: &'static Budget, flood: &[u8], count: usize) -> (Option<Reason>, bool) {
+    let (mut client, connection) = serve(budget);
+    let (mut read, mut write) = tokio::io::split(&mut client);
+    let attack = async {
+        write.write_all(HTTP2_PREFACE).await?;
+        write.write_all(&frame(4, 0, &[])).await?;
+        for _ in 0..count {
+            write.write_all(flood).await?;
+        }
+        write.shutdown().await
+    };
+    let mut answer = Vec::new();
+    // A broken pipe is what the attacker is meant to see.
+    let _ = tokio::join!(attack, read.read_to_end(&mut answer));
+    let calm_down = answer.windows(4).any(|code| code == [0, 0, 0, 11]);
+    (connection.await.unwrap(), calm_down)
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_kind_of_flood_ends_the_connection() {
+    let floods = [
+        ("PING", frame(6, 0, &[0; 8])),
+        ("SETTINGS", frame(4, 0, &[])),
+        ("PRIORITY", frame(2, 3, &[0, 0, 0, 0, 9])),
+        ("WINDOW_UPDATE", frame(8, 0, &[0, 0, 0, 1])),
+        ("unknown", frame(0x42, 0, b"x")),
+    ];
+    LocalSet::new()
+        .run_until(async {
+            for (name, flood) in floods {
+                let outcome = attack(&Budget::STRICT, &flood, 20_000).await;
+                assert_eq!(outcome, (Some(Reason::FrameFlood), true), "{name}");
+            }
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_clients_do_is_within_the_budget() {
+    LocalSet::new()
+        .run_until(async {
+            let (client, connection) = serve(&Budget::STRICT);
+            let (mut requests, driver) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+            let driver = tokio::task::spawn_local(driver);
+            for _ in 0..300 {
+                let request = Request::new(Full::<Bytes>::default());
+                let response = requests.send_request(request).await.unwrap();
+                http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+            }
+            drop(requests);
+            driver.await.unwrap().unwrap();
+            assert_eq!(connection.await.unwrap(), None);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_come_back_with_time() {
+    let now = Instant::now;
+    let mut account = Account::new(&Budget::STRICT, now());
+    let pings = |account: &mut Account| (0..1000).take_while(|_| account.received(Kind::Ping, now)).count();
+    assert_eq!(pings(&mut account), 50);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!((9..=10).contains(&pings(&mut account)));
+}
+
+#[test]
+fn resets_are_judged_against_the_streams_opened() {
+    let now = Instant::now();
+    let survives = |cancelled: u32, opened: u32| {
+        let mut account = Account::new(&Budget::STRICT, now);
+        (0..opened).all(|n| {
+            account.stream_opened();
+            n % 100 >= cancelled || account.received(Kind::Reset, || now)
+        })
+    };
+    assert!(survives(4, 10_000), "one request in 25 was given up");
+    assert!(!survives(100, 200), "every request was reset at once");
+}

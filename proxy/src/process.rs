@@ -1,0 +1,3 @@
+//! The process around the data path.
+
+pub mod original_dst;
