@@ -69,7 +69,9 @@ impl FromStr for Identity {
         let segment_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
         for segment in [namespace, service_account] {
             if matches!(segment, "" | "." | "..") || !segment.bytes().all(segment_byte) {
-                return Err(bad("a path segment is empty, a dot segment, or has characters other than a-z A-Z 0-9 - . _"));
+                return Err(bad(
+                    "a path segment is empty, a dot segment, or has characters other than a-z A-Z 0-9 - . _",
+                ));
             }
         }
         Ok(Self {
@@ -135,10 +137,20 @@ mod tests {
     #[test]
     fn malformed_identities_are_refused() {
         for bad in [
-            "", "http://mesh.local/ns/a/sa/b", "spiffe://", "spiffe:///ns/a/sa/b", "spiffe://mesh.local",
-            "spiffe://mesh.local/ns/a/sa/b/", "spiffe://mesh.local/ns/a/sa/", "spiffe://mesh.local/ns/../sa/b",
-            "spiffe://Mesh.local/ns/a/sa/b", "spiffe://mesh.local:80/ns/a/sa/b", "spiffe://u@mesh.local/ns/a/sa/b",
-            "spiffe://mesh.local/ns/a/sa/b?x", "spiffe://mesh.local/ns/a/sa/b\0", "spiffe://mesh.local/sa/b/ns/a",
+            "",
+            "http://mesh.local/ns/a/sa/b",
+            "spiffe://",
+            "spiffe:///ns/a/sa/b",
+            "spiffe://mesh.local",
+            "spiffe://mesh.local/ns/a/sa/b/",
+            "spiffe://mesh.local/ns/a/sa/",
+            "spiffe://mesh.local/ns/../sa/b",
+            "spiffe://Mesh.local/ns/a/sa/b",
+            "spiffe://mesh.local:80/ns/a/sa/b",
+            "spiffe://u@mesh.local/ns/a/sa/b",
+            "spiffe://mesh.local/ns/a/sa/b?x",
+            "spiffe://mesh.local/ns/a/sa/b\0",
+            "spiffe://mesh.local/sa/b/ns/a",
         ] {
             assert!(bad.parse::<Identity>().is_err(), "{bad:?} was accepted");
         }

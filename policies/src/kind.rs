@@ -1,7 +1,10 @@
 //! What a policy kind says of itself, and how a bad document is reported.
 
+use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+mod structure;
 
 /// One complaint about a document, addressed by field path so that the control plane can point at the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ pub struct Kind {
     pub summary: &'static str,
     /// JSON schema of `spec`.
     pub schema: fn() -> schemars::Schema,
-    /// Every semantic problem of a `spec` whose structure is sound; a structural error is one problem too.
+    /// Every structural problem of a `spec`, or every semantic one when its structure is sound.
     pub check: fn(&Value) -> Vec<Problem>,
 }
 
@@ -51,8 +54,13 @@ pub fn document<T: Serialize>(spec: &T) -> Value {
     serde_json::to_value(spec).unwrap_or(Value::Null)
 }
 
-/// The problems of a document: its structural one, or else what `semantic` finds.
-pub(crate) fn check<T: DeserializeOwned>(document: &Value, semantic: fn(&T) -> Vec<Problem>) -> Vec<Problem> {
+/// The problems of a document: every difference from the schema of its type, or, when there is none, every problem that
+/// `semantic` finds.
+pub fn check<T: DeserializeOwned + JsonSchema>(document: &Value, semantic: fn(&T) -> Vec<Problem>) -> Vec<Problem> {
+    let found = structure::problems(schemars::schema_for!(T).as_value(), document);
+    if !found.is_empty() {
+        return found;
+    }
     parse(document).map_or_else(|problems| problems, |spec| semantic(&spec))
 }
 
