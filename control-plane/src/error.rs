@@ -1,0 +1,42 @@
+//! Why the control plane cannot start or go on.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::identity::IdentityError;
+
+/// An error that ends the control plane. What users write never does; that is in the status instead.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The certificate authority cannot be opened.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A port cannot be had.
+    #[error("the {role} listener cannot be opened on {address}; is something else using the port?")]
+    Bind {
+        /// `sidecar` or `admin`.
+        role: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The TLS settings cannot be made.
+    #[error("the TLS settings cannot be made")]
+    Tls(#[from] rustls::Error),
+    /// The verifier of client certificates cannot be made.
+    #[error("the verifier of client certificates cannot be made")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
+    /// Two metrics have one name.
+    #[error("the metrics cannot be registered; please report this defect")]
+    Metrics(#[from] prometheus::Error),
+    /// The ports file cannot be written.
+    #[error("the ports file {path} cannot be written")]
+    PortsFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,197 @@
+//! The port sidecars connect to: discovery ([`ads`]) and certificates ([`certificates`]) as gRPC over one TLS listener.
+//!
+//! Guarantees: a handshake never holds up the accept loop and ends in bounded time; a connection without a client
+//! certificate reaches nothing but `Certificates.Sign` and is closed after a minute; on shutdown the streams end
+//! cleanly, within bounded time.
+
+mod ads;
+mod certificates;
+mod push;
+mod tls;
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use selvedge_xds::{
+    proto::{
+        discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
+        mesh::{TrustBundle, certificates_server::CertificatesServer},
+    },
+    resource::{Encoded, Kind},
+    svid::Leaf,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tower::Service;
+
+use self::{ads::Ads, certificates::Certificates};
+use crate::{Error, identity::Authority, snapshot::Snapshot, status::Sidecars, telemetry::Telemetry};
+
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A workload that joins needs one request.
+const STRANGER: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long streams may take to end at shutdown.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Pause after a failed accept, which is mostly a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Largest request: a subscription to a few thousand names.
+const MAX_REQUEST: usize = 4 << 20;
+
+/// What every connection works with.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) sidecars: Arc<Sidecars>,
+    pub(crate) telemetry: Telemetry,
+    bundle: Arc<Encoded>,
+}
+
+impl Mesh {
+    pub(crate) fn new(authority: Authority, telemetry: Telemetry) -> Self {
+        let roots_der = authority.roots().iter().map(|root| root.to_vec().into()).collect();
+        let message = TrustBundle { trust_domain: authority.trust_domain().to_owned(), roots_der };
+        let bundle = Encoded::new(Kind::TrustBundle, authority.trust_domain(), Vec::new(), &message);
+        Self { authority: Arc::new(authority), sidecars: Arc::default(), telemetry, bundle: Arc::new(bundle) }
+    }
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    /// What its certificate proves; `None` when it showed none.
+    pub(crate) leaf: Option<Leaf>,
+    pub(crate) address: SocketAddr,
+}
+
+/// Serves `listener` until `stop` turns true or its sender is gone.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    mesh: Arc<Mesh>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let (config, renewal) = tls::config(&mesh.authority, &mesh.telemetry)?;
+    let (debounced, snapshots) = push::debounced(snapshots);
+    let mut chores = JoinSet::new();
+    chores.spawn(renewal);
+    chores.spawn(debounced);
+    let acceptor = TlsAcceptor::from(config);
+    let mut connections = JoinSet::new();
+    loop {
+        let (socket, address) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    tracing::warn!(error = &e as &dyn std::error::Error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            Some(_) = connections.join_next() => continue,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let services = Services::new(&mesh, &snapshots, &stop);
+        connections.spawn(connection(socket, address, acceptor.clone(), services, stop.clone()));
+    }
+    drop(listener);
+    let farewell = async { while connections.join_next().await.is_some() {} };
+    if timeout(FAREWELL, farewell).await.is_err() {
+        tracing::info!("some connections did not end in time and were closed");
+    }
+    Ok(())
+}
+
+async fn connection(
+    socket: TcpStream,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+    services: Services,
+    mut stop: watch::Receiver<bool>,
+) {
+    let refused = services.mesh.telemetry.handshakes_refused.clone();
+    let (stream, peer) = match handshake(socket, address, &acceptor, &services.mesh).await {
+        Ok(established) => established,
+        Err(problem) => {
+            refused.inc();
+            return tracing::debug!(%address, problem, "a connection was refused");
+        }
+    };
+    let deadline = peer.leaf.is_none().then_some(STRANGER);
+    let service = service_fn(move |request| services.clone().answer(request, peer.clone()));
+    let mut connection = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .max_concurrent_streams(16)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    tokio::select! {
+        result = connection.as_mut() => {
+            if let Err(e) = result {
+                tracing::debug!(%address, error = &e as &dyn std::error::Error, "a connection ended");
+            }
+            return;
+        }
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = tokio::time::sleep(deadline.unwrap_or(Duration::MAX)), if deadline.is_some() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ended_or_cut = timeout(FAREWELL, connection).await;
+}
+
+async fn handshake(
+    socket: TcpStream,
+    address: SocketAddr,
+    acceptor: &TlsAcceptor,
+    mesh: &Mesh,
+) -> Result<(TlsStream<TcpStream>, Peer), String> {
+    socket.set_nodelay(true).map_err(|e| e.to_string())?;
+    let stream = timeout(HANDSHAKE, acceptor.accept(socket)).await.map_err(|_| "no handshake in time".to_owned())?;
+    let stream = stream.map_err(|e| e.to_string())?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let leaf = certificate.map(|der| Leaf::of_trust_domain(der, mesh.authority.trust_domain())).transpose();
+    let leaf = leaf.map_err(|e| e.to_string())?;
+    Ok((stream, Peer { leaf, address }))
+}
+
+/// The gRPC services of one connection.
+#[derive(Clone)]
+struct Services {
+    mesh: Arc<Mesh>,
+    ads: AggregatedDiscoveryServiceServer<Ads>,
+    certificates: CertificatesServer<Certificates>,
+}
+
+impl Services {
+    fn new(mesh: &Arc<Mesh>, snapshots: &watch::Receiver<Arc<Snapshot>>, stop: &watch::Receiver<bool>) -> Self {
+        let ads = Ads { mesh: Arc::clone(mesh), snapshots: snapshots.clone(), stop: stop.clone() };
+        Self {
+            mesh: Arc::clone(mesh),
+            ads: AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MAX_REQUEST),
+            certificates: CertificatesServer::new(Certificates { mesh: Arc::clone(mesh) })
+                .max_decoding_message_size(64 * 1024),
+        }
+    }
+
+    async fn answer(
+        mut self,
+        mut request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Response<tonic::body::Body>, std::convert::Infallible> {
+        request.extensions_mut().insert(peer);
+        match request.uri().path().trim_start_matches('/').split('/').next() {
+            Some("envoy.service.discovery.v3.AggregatedDiscoveryService") => self.ads.call(request).await,
+            Some("selvedge.v1alpha1.Certificates") => self.certificates.call(request).await,
+            _ => Ok(tonic::Status::unimplemented("no such service").into_http()),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Discovery: one task per stream around the state machine of [`selvedge_xds::server`].
+//!
+//! Guarantees: a client proved its identity; it is told its own inbound view only; it is told nothing before the
+//! source said everything (an absent name would look deleted); one that does not read is cut off; a stream ends with
+//! the certificate it was opened with.
+
+use std::{sync::Arc, time::Duration};
+
+use selvedge_policies::facts::Identity;
+use selvedge_xds::{
+    proto::discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, aggregated_discovery_service_server::AggregatedDiscoveryService,
+    },
+    resource::{Encoded, Kind},
+    server::{self, Reply, RequestError},
+    svid::Leaf,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Mesh, Peer};
+use crate::{clock, snapshot::Snapshot, status::StreamId};
+
+/// Responses that may wait for a client to read them; the protocol itself allows one per kind.
+const BACKLOG: usize = Kind::ALL.len();
+/// A client that reads nothing for this long is cut off.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// The discovery service of one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Ads {
+    pub(super) mesh: Arc<Mesh>,
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Ads {
+    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let Some(Peer { leaf: Some(leaf), address }) = peer else {
+            return Err(Status::unauthenticated(
+                "discovery needs a client certificate; get one from Certificates.Sign",
+            ));
+        };
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let id = self.mesh.sidecars.open(leaf.identity.clone(), address, clock::unix());
+        self.mesh.telemetry.sidecars.inc();
+        let session = Session {
+            mesh: Arc::clone(&self.mesh),
+            state: server::Stream::new(),
+            identity: leaf.identity.clone(),
+            id,
+            sender,
+        };
+        tokio::spawn(session.run(request.into_inner(), self.snapshots.clone(), self.stop.clone(), lifetime(&leaf)));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+fn lifetime(leaf: &Leaf) -> Duration {
+    Duration::from_secs(u64::try_from(leaf.not_after).unwrap_or(0).saturating_sub(clock::unix()))
+}
+
+/// One stream.
+struct Session {
+    mesh: Arc<Mesh>,
+    state: server::Stream,
+    identity: Identity,
+    id: StreamId,
+    sender: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.mesh.sidecars.close(self.id);
+        self.mesh.telemetry.sidecars.dec();
+    }
+}
+
+impl Session {
+    async fn run(
+        mut self,
+        mut requests: Streaming<DeltaDiscoveryRequest>,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+        mut stop: watch::Receiver<bool>,
+        lifetime: Duration,
+    ) {
+        let expiry = tokio::time::sleep(lifetime);
+        tokio::pin!(expiry);
+        let status = loop {
+            let mut changed = None;
+            tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => if let Err(e) = self.request(request) { break refusal(&e) },
+                    Ok(None) | Err(_) => return,
+                },
+                result = snapshots.changed() => {
+                    if result.is_err() { break Status::unavailable("the control plane is shutting down") }
+                    self.state.changed();
+                    changed = Some(Instant::now());
+                }
+                () = &mut expiry => break Status::unauthenticated("the client certificate has expired"),
+                _ = stop.wait_for(|stop| *stop) => break Status::unavailable("the control plane is shutting down"),
+            }
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            if self.push(&snapshot).await.is_err() {
+                break Status::resource_exhausted("responses were not read in time");
+            }
+            if let Some(since) = changed {
+                self.mesh.telemetry.push_seconds.observe(since.elapsed().as_secs_f64());
+            }
+        };
+        // The client may have stopped reading; then the closed stream has to be enough.
+        let _unread = self.sender.try_send(Err(status));
+    }
+
+    fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), RequestError> {
+        if let Some(node) = &request.node {
+            self.mesh.sidecars.name(self.id, &node.id.chars().take(server::MAX_NAME).collect::<String>());
+        }
+        if let Some(reply) = self.state.request(request)? {
+            self.record(reply);
+        }
+        Ok(())
+    }
+
+    fn record(&self, reply: Reply) {
+        let answer = if reply.complaint.is_some() { "nack" } else { "ack" };
+        if let Some(complaint) = &reply.complaint {
+            tracing::warn!(sidecar = %self.identity, complaint, "a sidecar refused configuration");
+        }
+        self.mesh.telemetry.replies.with_label_values(&[label(reply.kind), answer]).inc();
+        self.mesh.sidecars.reply(self.id, reply, clock::unix());
+    }
+
+    /// Sends all that may go out now. An error means that the client does not read.
+    async fn push(&mut self, snapshot: &Snapshot) -> Result<(), mpsc::error::SendTimeoutError<()>> {
+        if !snapshot.is_complete() {
+            return Ok(());
+        }
+        let find = |kind: Kind, name: &str| find(&self.mesh, snapshot, &self.identity, kind, name);
+        let responses = self.state.responses(&find, &snapshot.number().to_string());
+        let telemetry = &self.mesh.telemetry;
+        for response in responses {
+            if let Some(kind) = Kind::of(&response.type_url) {
+                telemetry.responses.with_label_values(&[label(kind)]).inc();
+                self.mesh.sidecars.removed(self.id, kind, &response.removed_resources);
+            }
+            let bytes: usize =
+                response.resources.iter().filter_map(|r| r.resource.as_ref()).map(|r| r.value.len()).sum();
+            telemetry.response_bytes.inc_by(bytes as u64);
+            self.sender.send_timeout(Ok(response), SLOW).await.map_err(|e| match e {
+                mpsc::error::SendTimeoutError::Timeout(_) => mpsc::error::SendTimeoutError::Timeout(()),
+                mpsc::error::SendTimeoutError::Closed(_) => mpsc::error::SendTimeoutError::Closed(()),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn find(mesh: &Mesh, snapshot: &Snapshot, client: &Identity, kind: Kind, name: &str) -> Option<Arc<Encoded>> {
+    match kind {
+        Kind::TrustBundle => (name == mesh.bundle.name).then(|| Arc::clone(&mesh.bundle)),
+        Kind::Inbound if snapshot.identity_of_workload(name)? != client.to_string() => None,
+        _ => snapshot.get(kind, name),
+    }
+}
+
+fn label(kind: Kind) -> &'static str {
+    match kind {
+        Kind::TrustBundle => "trust_bundle",
+        Kind::Endpoints => "endpoints",
+        Kind::Destination => "destination",
+        Kind::Inbound => "inbound",
+    }
+}
+
+fn refusal(error: &RequestError) -> Status {
+    match error {
+        RequestError::UnknownType(_) => Status::unimplemented(error.to_string()),
+        RequestError::LongName(_) => Status::invalid_argument(error.to_string()),
+        RequestError::TooManyNames(_) => Status::resource_exhausted(error.to_string()),
+    }
+}

@@ -1,0 +1,39 @@
+//! What an operator sets when the control plane starts.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::identity::LEAF_LIFETIME;
+
+/// Settings of one control plane.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Directory of YAML files with the user's objects.
+    pub config_dir: PathBuf,
+    /// Directory for the CA and the join tokens.
+    pub state_dir: PathBuf,
+    /// Where sidecars connect: configuration and certificates.
+    pub listen: SocketAddr,
+    /// Admin listener: metrics, health and status. Keep it on loopback.
+    pub admin: SocketAddr,
+    /// Trust domain of the mesh.
+    pub trust_domain: String,
+    /// Where to write the addresses really bound, as JSON.
+    pub ports_file: Option<PathBuf>,
+    /// Lifetime of the certificates issued.
+    pub certificate_lifetime: Duration,
+}
+
+impl Settings {
+    /// The defaults around the two directories that have none.
+    pub fn new(config_dir: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            config_dir: config_dir.into(),
+            state_dir: state_dir.into(),
+            listen: ([0, 0, 0, 0], 15010).into(),
+            admin: ([127, 0, 0, 1], 15014).into(),
+            trust_domain: "mesh.local".to_owned(),
+            ports_file: None,
+            certificate_lifetime: LEAF_LIFETIME,
+        }
+    }
+}

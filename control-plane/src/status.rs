@@ -1,0 +1,193 @@
+//! What was accepted, refused, or is still stale, and by whom.
+//!
+//! Sidecars are recorded as their streams say so; user's objects are found in what the sidecars acknowledged, because
+//! every resource names the objects it came from.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use prost::Message;
+use selvedge_policies::facts::Identity;
+use selvedge_xds::{
+    proto::mesh::{Attachment, Destination, Inbound, Origin},
+    resource::{Encoded, Kind},
+    server::Reply,
+};
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// Number of one discovery stream.
+pub(crate) type StreamId = u64;
+
+/// The sidecars connected now.
+#[derive(Debug, Default)]
+pub(crate) struct Sidecars {
+    open: watch::Sender<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    last: StreamId,
+    streams: BTreeMap<StreamId, Sidecar>,
+}
+
+#[derive(Debug)]
+struct Sidecar {
+    workload: String,
+    identity: Identity,
+    address: SocketAddr,
+    connected: u64,
+    in_force: BTreeMap<(Kind, String), Arc<Encoded>>,
+    refused: BTreeMap<(Kind, String), Refused>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    resource: Arc<Encoded>,
+    message: String,
+    at: u64,
+}
+
+/// A sidecar as `/status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SidecarReport {
+    /// `namespace/name` the sidecar says it stands beside.
+    pub workload: String,
+    /// Identity it proved.
+    pub identity: String,
+    /// Where it connected from.
+    pub address: SocketAddr,
+    /// Seconds since the Unix epoch.
+    pub connected_since: u64,
+    /// Generation in force of every object it was told of, by `Kind namespace/name`.
+    pub acknowledged: BTreeMap<String, u64>,
+    /// What it refused.
+    pub refused: Vec<RefusalReport>,
+}
+
+/// A resource a sidecar refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusalReport {
+    /// `Kind name` of the resource.
+    pub resource: String,
+    /// The objects it came from, as `Kind namespace/name`, with their generations.
+    pub objects: BTreeMap<String, u64>,
+    /// The sidecar's words.
+    pub message: String,
+    /// Seconds since the Unix epoch.
+    pub at: u64,
+}
+
+impl Sidecars {
+    /// Records a stream; `now` is in seconds since the Unix epoch.
+    pub(crate) fn open(&self, identity: Identity, address: SocketAddr, now: u64) -> StreamId {
+        let mut id = 0;
+        self.open.send_modify(|open| {
+            open.last += 1;
+            id = open.last;
+            let (in_force, refused) = (BTreeMap::new(), BTreeMap::new());
+            let sidecar = Sidecar { workload: String::new(), identity, address, connected: now, in_force, refused };
+            open.streams.insert(id, sidecar);
+        });
+        id
+    }
+
+    /// Notes which workload the client says it stands beside.
+    pub(crate) fn name(&self, id: StreamId, workload: &str) {
+        self.change(id, |sidecar| workload.clone_into(&mut sidecar.workload));
+    }
+
+    /// Records an ACK or NACK. Of a NACKed response the resources the message does not name are in force.
+    pub(crate) fn reply(&self, id: StreamId, reply: Reply, now: u64) {
+        let Reply { delivered, complaint, .. } = reply;
+        let is_named = |resource: &Encoded, message: &str| message.contains(&place(resource));
+        let names_any = complaint.as_deref().is_some_and(|m| delivered.iter().any(|r| is_named(r, m)));
+        self.change(id, |sidecar| {
+            for resource in delivered {
+                let key = (resource.kind, resource.name.clone());
+                match &complaint {
+                    Some(message) if !names_any || is_named(&resource, message) => {
+                        sidecar.refused.insert(key, Refused { resource, message: message.clone(), at: now });
+                    }
+                    _ => {
+                        sidecar.refused.remove(&key);
+                        sidecar.in_force.insert(key, resource);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Forgets resources a stream was told are gone.
+    pub(crate) fn removed(&self, id: StreamId, kind: Kind, names: &[String]) {
+        self.change(id, |sidecar| {
+            for name in names {
+                let key = (kind, name.clone());
+                sidecar.in_force.remove(&key);
+                sidecar.refused.remove(&key);
+            }
+        });
+    }
+
+    /// Forgets a stream.
+    pub(crate) fn close(&self, id: StreamId) {
+        self.open.send_modify(|open| drop(open.streams.remove(&id)));
+    }
+
+    /// Every sidecar connected now.
+    pub(crate) fn report(&self) -> Vec<SidecarReport> {
+        self.open.borrow().streams.values().map(Sidecar::report).collect()
+    }
+
+    fn change(&self, id: StreamId, change: impl FnOnce(&mut Sidecar)) {
+        self.open.send_if_modified(|open| open.streams.get_mut(&id).map(change).is_some());
+    }
+}
+
+impl Sidecar {
+    fn report(&self) -> SidecarReport {
+        let refused = self.refused.values().map(|refused| RefusalReport {
+            resource: place(&refused.resource),
+            objects: generations(&refused.resource).collect(),
+            message: refused.message.clone(),
+            at: refused.at,
+        });
+        SidecarReport {
+            workload: self.workload.clone(),
+            identity: self.identity.to_string(),
+            address: self.address,
+            connected_since: self.connected,
+            acknowledged: self.in_force.values().flat_map(|resource| generations(resource)).collect(),
+            refused: refused.collect(),
+        }
+    }
+}
+
+fn place(resource: &Encoded) -> String {
+    format!("{:?} {}", resource.kind, resource.name)
+}
+
+fn generations(resource: &Encoded) -> impl Iterator<Item = (String, u64)> + use<> {
+    origins(resource).into_iter().map(|o| (format!("{} {}/{}", o.kind, o.namespace, o.name), o.generation))
+}
+
+/// Every user's object a resource came from.
+fn origins(resource: &Encoded) -> Vec<Origin> {
+    let body = resource.body.clone();
+    let (own, attached): (Option<Origin>, Vec<Attachment>) = match resource.kind {
+        Kind::Destination => match Destination::decode(body) {
+            Ok(d) => (d.origin, [d.routes, d.policies].concat()),
+            Err(_) => return Vec::new(),
+        },
+        Kind::Inbound => match Inbound::decode(body) {
+            Ok(i) => (
+                i.origin,
+                i.ports.into_iter().flat_map(|p| [p.routes, p.policies]).chain([i.policies]).flatten().collect(),
+            ),
+            Err(_) => return Vec::new(),
+        },
+        Kind::TrustBundle | Kind::Endpoints => return Vec::new(),
+    };
+    own.into_iter().chain(attached.into_iter().filter_map(|attachment| attachment.origin)).collect()
+}

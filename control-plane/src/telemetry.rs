@@ -1,0 +1,81 @@
+//! What the control plane counts.
+
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// Every metric of the control plane, in one registry.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    registry: Registry,
+    /// `selvedge_control_plane_sidecars`: discovery streams open now.
+    pub sidecars: IntGauge,
+    /// `selvedge_control_plane_snapshot`: number of the snapshot being served.
+    pub snapshot: IntGauge,
+    /// `selvedge_control_plane_responses_total{kind}`: discovery responses sent.
+    pub responses: IntCounterVec,
+    /// `selvedge_control_plane_response_bytes_total`: bytes of resources in them.
+    pub response_bytes: IntCounter,
+    /// `selvedge_control_plane_replies_total{kind,answer}`: what sidecars said of them, `ack` or `nack`.
+    pub replies: IntCounterVec,
+    /// `selvedge_control_plane_push_seconds`: from a new snapshot to a stream having sent all it owes of it.
+    pub push_seconds: Histogram,
+    /// `selvedge_control_plane_certificates_total{way,result}`: signing requests by `join` or `renew`.
+    pub certificates: IntCounterVec,
+    /// `selvedge_control_plane_certificate_expiry_seconds`: end of the own certificate, Unix time.
+    pub certificate_expiry: IntGauge,
+    /// `selvedge_control_plane_handshakes_refused_total`: TLS handshakes that failed or took too long.
+    pub handshakes_refused: IntCounter,
+}
+
+impl Telemetry {
+    /// A registry with everything at zero.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let name = |end: &str| format!("selvedge_control_plane_{end}");
+        let gauge = |end: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let metric = IntGauge::new(name(end), help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let counter = |end: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let metric = IntCounter::new(name(end), help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let counters = |end: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let metric = IntCounterVec::new(Opts::new(name(end), help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let push_seconds = Histogram::with_opts(
+            HistogramOpts::new(name("push_seconds"), "From a new snapshot to a sidecar having been sent it.")
+                .buckets(vec![0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]),
+        )?;
+        registry.register(Box::new(push_seconds.clone()))?;
+        Ok(Self {
+            sidecars: gauge("sidecars", "Discovery streams open now.")?,
+            snapshot: gauge("snapshot", "Number of the snapshot being served.")?,
+            responses: counters("responses_total", "Discovery responses sent.", &["kind"])?,
+            response_bytes: counter("response_bytes_total", "Bytes of resources in discovery responses.")?,
+            replies: counters("replies_total", "What sidecars said of discovery responses.", &["kind", "answer"])?,
+            push_seconds,
+            certificates: counters("certificates_total", "Certificate signing requests.", &["way", "result"])?,
+            certificate_expiry: gauge("certificate_expiry_seconds", "End of the own certificate, Unix time.")?,
+            handshakes_refused: counter("handshakes_refused_total", "TLS handshakes that failed or took too long.")?,
+            registry,
+        })
+    }
+
+    /// Where other parts of the control plane register theirs.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+            Err(e) => format!("# the metrics could not be rendered: {e}\n"),
+        }
+    }
+}
