@@ -1,10 +1,20 @@
 //! The kit of the tests that look at Selvedge from outside: the mesh as a whole, and the rules of the house.
 //!
-//! [`source`], [`lockfile`] and [`complaints`] read the workspace as text, for `house.rs`, `dependencies.rs` and `advisories.rs`.
+//! - [`mesh`]: a control plane and sidecars as real processes on ports of their own
+//! - [`upstream`]: services that answer as a scenario says; [`client`]: callers, one request or a load
+//! - [`wait`]: polling with a deadline, so that no test sleeps and hopes
+//! - [`source`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of the house
 
+pub mod client;
 pub mod complaints;
+pub mod load;
 pub mod lockfile;
+pub mod mesh;
+pub mod ports;
+pub mod process;
 pub mod source;
+pub mod upstream;
+pub mod wait;
 
 use std::{io::Write, path::PathBuf};
 
@@ -19,4 +29,18 @@ pub fn workspace() -> PathBuf {
 pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
+}
+
+/// The path of an installed program, or `None` after saying that the test is skipped without it.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let postgres =
+        std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin"));
+    let found =
+        std::env::split_paths(&path).chain(usual).chain(postgres).map(|folder| folder.join(name)).find(|p| p.is_file());
+    if found.is_none() {
+        skip(&format!("{name} is not installed"));
+    }
+    found
 }

@@ -95,7 +95,9 @@ fn nothing_is_left_half_done() {
 fn production_code_does_not_panic_on_purpose() {
     let mut complaints = Complaints::new("return an error, or prove it with an #[expect(.., reason = \"..\")]");
     for source in source::production() {
-        complaints.lines(&source.path, source.find(".unwrap()"), "unwrap outside tests");
+        // In a constant the compiler evaluates it, so it cannot fail at run time.
+        let unwraps = source.find(".unwrap()").filter(|(_, line)| !line.contains("const "));
+        complaints.lines(&source.path, unwraps, "unwrap outside tests");
         for (line, _) in source.find(".expect(") {
             if !expectation_above(&source, line) {
                 complaints.line(&source.path, line, "expect without an #[expect(clippy::expect_used, reason)]");

@@ -1,0 +1,151 @@
+//! A mesh of real processes: one control plane and any number of sidecars, each on ports of its own, with its
+//! configuration, state and logs in one temporary folder. Everything ends with the value.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    client,
+    ports::Reserved,
+    process::{Process, binary},
+    wait,
+};
+
+mod sidecar;
+pub use sidecar::{Sidecar, Workload};
+
+/// A control plane and the folder everything lives in.
+pub struct Mesh {
+    folder: TempDir,
+    listen: Reserved,
+    admin: Reserved,
+    settings: Vec<String>,
+    control_plane: Option<Process>,
+}
+
+impl Mesh {
+    /// Starts a control plane on an empty configuration.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a control plane with further command line arguments, for instance `--certificate-lifetime 5s`.
+    pub async fn start_with(settings: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("selvedge-test-").tempdir().expect("a temporary folder");
+        for name in ["config", "state"] {
+            fs::create_dir(folder.path().join(name)).expect("a folder");
+        }
+        let settings = settings.iter().map(|&text| text.to_owned()).collect();
+        let mut mesh = Self { folder, listen: Reserved::new(), admin: Reserved::new(), settings, control_plane: None };
+        mesh.start_control_plane().await;
+        mesh
+    }
+
+    /// Starts the control plane, for the first time or again, on the same ports, files and state.
+    pub async fn start_control_plane(&mut self) {
+        let mut command = Command::new(binary("selvedge"));
+        command.arg("control-plane").args(["--listen", &self.listen.address().to_string()]);
+        command.args(["--admin", &self.admin.address().to_string()]).args(&self.settings);
+        command.arg("--config-dir").arg(self.config_dir()).arg("--state-dir").arg(self.state_dir());
+        self.control_plane = Some(Process::start("control-plane", &mut command, self.folder()));
+        let listen = self.listen.address();
+        wait::until_true("the control plane listens", || client::accepts(listen)).await;
+    }
+
+    /// Kills the control plane without warning.
+    pub fn kill_control_plane(&mut self) {
+        self.control_plane = None;
+    }
+
+    /// Where sidecars find the control plane.
+    pub fn control_plane_address(&self) -> SocketAddr {
+        self.listen.address()
+    }
+
+    /// The control plane's admin address.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// What the control plane has logged.
+    pub fn control_plane_log(&self) -> String {
+        self.control_plane.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Writes one configuration file, as an editor saves: whole, by rename.
+    pub fn write(&self, name: &str, yaml: &str) {
+        let draft = self.folder().join(format!("{name}.draft"));
+        fs::write(&draft, yaml).expect("a draft");
+        fs::rename(&draft, self.config_dir().join(name)).expect("the draft takes the file's place");
+    }
+
+    /// Removes one configuration file.
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.config_dir().join(name)).expect("the file was there");
+    }
+
+    /// Declares the service `namespace/name` on `port`, backed by workloads with label `app: name` on
+    /// `target_port`. `protocol` is the `appProtocol`, empty for "detect it".
+    pub fn service(&self, service: &str, port: u16, target_port: u16, protocol: &str) {
+        let (namespace, name) = split(service);
+        let protocol = if protocol.is_empty() { String::new() } else { format!(", appProtocol: {protocol}") };
+        let yaml = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  selector: \
+             {{app: {name}}}\n  ports:\n  - {{name: main, port: {port}, targetPort: {target_port}{protocol}}}\n"
+        );
+        self.write(&format!("service-{namespace}-{name}.yaml"), &yaml);
+    }
+
+    /// Declares `workload`, starts its sidecar and waits until it is ready.
+    pub async fn sidecar(&self, workload: Workload) -> Sidecar {
+        let sidecar = self.start_sidecar(workload);
+        sidecar.ready().await;
+        sidecar
+    }
+
+    /// Declares `workload` and starts its sidecar, without waiting.
+    pub fn start_sidecar(&self, workload: Workload) -> Sidecar {
+        let (namespace, name) = split(workload.name());
+        self.write(&format!("workload-{namespace}-{name}.yaml"), &workload.document());
+        let home = self.folder().join(format!("sidecar-{namespace}-{name}"));
+        fs::create_dir_all(home.join("state")).expect("a folder for the sidecar");
+        fs::write(home.join("token"), self.token(&workload)).expect("the join token");
+        Sidecar::start(workload, self.listen.address(), home)
+    }
+
+    /// A join token for `workload`.
+    pub fn token(&self, workload: &Workload) -> String {
+        let mut command = Command::new(binary("selvedge"));
+        command.args(["token", "create", "--identity", &workload.account(), "--workload", workload.name()]);
+        let output =
+            command.arg("--state-dir").arg(self.state_dir()).stdin(Stdio::null()).output().expect("selvedge runs");
+        assert!(output.status.success(), "no token: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
+    }
+
+    /// The folder with everything of this mesh.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the control plane reads its configuration.
+    pub fn config_dir(&self) -> PathBuf {
+        self.folder().join("config")
+    }
+
+    /// Where the control plane keeps its keys.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder().join("state")
+    }
+}
+
+/// `namespace/name` as its two parts.
+fn split(name: &str) -> (&str, &str) {
+    name.split_once('/').unwrap_or_else(|| panic!("'{name}' is not namespace/name"))
+}

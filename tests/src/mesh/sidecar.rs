@@ -1,0 +1,211 @@
+//! One sidecar process and what its workload serves and calls.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+};
+
+use super::split;
+use crate::{
+    client,
+    ports::Reserved,
+    process::{Process, binary},
+    wait,
+};
+
+/// A workload to put a sidecar beside.
+pub struct Workload {
+    name: String,
+    account: String,
+    serves: Vec<(u16, SocketAddr, Reserved)>,
+    calls: Vec<(String, Reserved)>,
+    extra: String,
+    label: String,
+}
+
+impl Workload {
+    /// A workload `namespace/name` with the service account `name`, that serves and calls nothing yet.
+    pub fn new(name: &str) -> Self {
+        let account = split(name).1.to_owned();
+        let label = account.clone();
+        Self { name: name.to_owned(), account, serves: Vec::new(), calls: Vec::new(), extra: String::new(), label }
+    }
+
+    /// Backs the service `app` of its namespace instead of the one of its own name.
+    #[must_use]
+    pub fn backs(mut self, app: &str) -> Self {
+        self.label = app.to_owned();
+        self
+    }
+
+    /// Runs as another service account.
+    #[must_use]
+    pub fn runs_as(mut self, account: &str) -> Self {
+        self.account = account.to_owned();
+        self
+    }
+
+    /// Answers on `port`, the port that policies see, with the application that listens on `application`.
+    #[must_use]
+    pub fn serves(mut self, port: u16, application: SocketAddr) -> Self {
+        self.serves.push((port, application, Reserved::new()));
+        self
+    }
+
+    /// Calls `namespace/service:port` through a local port of its own.
+    #[must_use]
+    pub fn calls(mut self, destination: &str) -> Self {
+        self.calls.push((destination.to_owned(), Reserved::new()));
+        self
+    }
+
+    /// Adds lines to the sidecar's bootstrap file.
+    #[must_use]
+    pub fn with(mut self, yaml: &str) -> Self {
+        self.extra.push_str(yaml);
+        self
+    }
+
+    /// `namespace/name`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `namespace/service-account`.
+    pub(super) fn account(&self) -> String {
+        format!("{}/{}", split(&self.name).0, self.account)
+    }
+
+    /// The `Workload` object.
+    pub(super) fn document(&self) -> String {
+        let (namespace, name) = split(&self.name);
+        let mut yaml = format!(
+            "apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  \
+             labels: {{app: {}}}\nspec:\n  serviceAccount: {}\n  address: 127.0.0.1\n",
+            self.label, self.account
+        );
+        if !self.serves.is_empty() {
+            yaml.push_str("  ports:\n");
+        }
+        for (port, _, listen) in &self.serves {
+            writeln!(yaml, "  - {{port: {port}, dial: {}}}", listen.address().port()).expect("a string grows");
+        }
+        yaml
+    }
+
+    fn bootstrap(&self, control_plane: SocketAddr, home: &Path, admin: SocketAddr, metrics: SocketAddr) -> String {
+        let mut yaml = format!(
+            "workload: {}\ncontrolPlane: {control_plane}\njoinTokenFile: {home}/token\nstateDir: {home}/state\nadmin: \
+             {admin}\nmetrics: {metrics}\nportsFile: {home}/ports.json\naccessLogFile: {home}/access.log\ncapture: \
+             explicit\n",
+            self.name,
+            home = home.display()
+        );
+        for (index, (port, application, listen)) in self.serves.iter().enumerate() {
+            let heading = if index == 0 { "inbound:\n" } else { "" };
+            let listen = listen.address();
+            writeln!(yaml, "{heading}- {{listen: {listen}, forward: {application}, port: {port}}}")
+                .expect("a string grows");
+        }
+        for (index, (destination, listen)) in self.calls.iter().enumerate() {
+            let heading = if index == 0 { "outbound:\n" } else { "" };
+            writeln!(yaml, "{heading}- {{listen: {}, to: '{destination}'}}", listen.address()).expect("a string grows");
+        }
+        yaml + &self.extra
+    }
+}
+
+/// A running sidecar.
+pub struct Sidecar {
+    workload: Workload,
+    home: PathBuf,
+    admin: Reserved,
+    metrics: Reserved,
+    process: Process,
+}
+
+impl Sidecar {
+    pub(super) fn start(workload: Workload, control_plane: SocketAddr, home: PathBuf) -> Self {
+        let (admin, metrics) = (Reserved::new(), Reserved::new());
+        let bootstrap = workload.bootstrap(control_plane, &home, admin.address(), metrics.address());
+        fs::write(home.join("sidecar.yaml"), bootstrap).expect("the bootstrap file");
+        let process = Self::spawn(&workload, &home);
+        Self { workload, home, admin, metrics, process }
+    }
+
+    fn spawn(workload: &Workload, home: &Path) -> Process {
+        let mut command = Command::new(binary("selvedge-proxy"));
+        command.arg("run").arg("--config").arg(home.join("sidecar.yaml"));
+        Process::start(&workload.name, &mut command, home)
+    }
+
+    /// Waits until `/ready` says so.
+    pub async fn ready(&self) {
+        let (what, address) = (format!("the sidecar of {} is ready", self.workload.name), self.metrics.address());
+        wait::until_true(&what, || async move {
+            client::get(address, "/ready").await.is_ok_and(|answer| answer.status == 200)
+        })
+        .await;
+    }
+
+    /// Where peers reach the application's `port`: the sidecar's inbound listener.
+    pub fn inbound(&self, port: u16) -> SocketAddr {
+        let found = self.workload.serves.iter().find(|(served, ..)| *served == port);
+        found.unwrap_or_else(|| panic!("{} does not serve {port}", self.workload.name)).2.address()
+    }
+
+    /// Where the application calls `destination`: the sidecar's outbound listener.
+    pub fn outbound(&self, destination: &str) -> SocketAddr {
+        let found = self.workload.calls.iter().find(|(called, _)| called == destination);
+        found.unwrap_or_else(|| panic!("{} does not call {destination}", self.workload.name)).1.address()
+    }
+
+    /// The admin address.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// The folder with its bootstrap file, state and logs.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// The lines of the access log so far, as JSON.
+    pub fn access_log(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.home.join("access.log")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// `/metrics` as text.
+    pub async fn metrics(&self) -> String {
+        client::get(self.metrics.address(), "/metrics").await.expect("the metrics port answers").text()
+    }
+
+    /// The sum of every series of `metric` whose labels contain each of `labels` (written `name="value"`).
+    pub async fn metric(&self, metric: &str, labels: &[&str]) -> f64 {
+        let text = self.metrics().await;
+        let of = |line: &&str| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let lines = text.lines().filter(of).filter(|line| labels.iter().all(|label| line.contains(label)));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// SIGTERM, and what it exited with.
+    pub async fn stop(mut self) -> ExitStatus {
+        self.process.terminate();
+        self.process.ended().await
+    }
+
+    /// Kills the process without warning and starts it again on the same ports and state.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = Self::spawn(&self.workload, &self.home);
+    }
+}

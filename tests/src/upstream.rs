@@ -1,0 +1,222 @@
+//! Services that answer as their scenario says, and remember what they were asked.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::sleep,
+};
+
+pub mod raw;
+
+/// What an HTTP service does with a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scenario {
+    /// 200 with a JSON description of the request; gRPC requests get their own messages back and trailers.
+    Echo,
+    /// This many requests get this status, then [`Scenario::Echo`].
+    Fail(u32, u16),
+    /// [`Scenario::Echo`] after a while.
+    Slow(Duration),
+    /// The connection is closed without an answer.
+    Close,
+}
+
+/// The body of an answer.
+type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
+struct Shared {
+    name: String,
+    scenario: watch::Sender<Scenario>,
+    served: AtomicU32,
+    failed: AtomicU32,
+}
+
+/// An HTTP service on a port of its own. It speaks HTTP/1 and, with prior knowledge, HTTP/2 on the same port.
+pub struct Upstream {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+impl Upstream {
+    /// Starts a service that echoes; its answers carry `served-by: name`.
+    pub async fn start(name: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("an ephemeral port");
+        let address = listener.local_addr().expect("the bound address");
+        let scenario = watch::Sender::new(Scenario::Echo);
+        let (served, failed) = (AtomicU32::new(0), AtomicU32::new(0));
+        let shared = Arc::new(Shared { name: name.to_owned(), scenario, served, failed });
+        let accepting = tokio::spawn(accept(listener, shared.clone()));
+        Self { address, shared, accepting }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Requests it has been given.
+    pub fn served(&self) -> u32 {
+        self.shared.served.load(Ordering::Relaxed)
+    }
+
+    /// Changes what it does from the next request on.
+    pub fn play(&self, scenario: Scenario) {
+        self.shared.failed.store(0, Ordering::Relaxed);
+        self.shared.scenario.send_replace(scenario);
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(connection(stream, shared.clone()));
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    let mut start = [0; 14];
+    let is_http2 = matches!(stream.peek(&mut start).await, Ok(count) if start[..count].starts_with(b"PRI "));
+    let service = service_fn(move |request| answer(request, shared.clone()));
+    // How a connection ends is the business of the peer under test.
+    if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let _ = builder
+            .timer(TokioTimer::new())
+            .enable_connect_protocol()
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+    } else {
+        let mut builder = http1::Builder::new();
+        let connection = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+        let _ = connection.with_upgrades().await;
+    }
+}
+
+/// An error makes hyper close the connection without an answer.
+async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, std::io::Error> {
+    shared.served.fetch_add(1, Ordering::Relaxed);
+    let scenario = *shared.scenario.borrow();
+    match scenario {
+        Scenario::Close => return Err(std::io::Error::other("the scenario closes")),
+        Scenario::Slow(delay) => sleep(delay).await,
+        Scenario::Fail(times, status) if shared.failed.fetch_add(1, Ordering::Relaxed) < times => {
+            return Ok(plain(status, "the scenario fails", &shared.name));
+        }
+        Scenario::Fail(..) | Scenario::Echo => {}
+    }
+    if request.headers().contains_key("upgrade") {
+        return Ok(upgrade(request, &shared.name));
+    }
+    let kind = request.headers().get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
+    if kind.starts_with(b"application/grpc") {
+        return Ok(grpc(request, &shared.name));
+    }
+    Ok(describe(request, &shared.name).await)
+}
+
+fn plain(status: u16, text: &'static str, name: &str) -> Response<Body> {
+    let status = StatusCode::from_u16(status).expect("a valid status");
+    let body = Full::from(text).map_err(never).boxed_unsync();
+    Response::builder().status(status).header("served-by", name).body(body).expect("a valid response")
+}
+
+/// 200 and what was asked. `GET /bytes/N` answers with N bytes instead.
+async fn describe(request: Request<Incoming>, name: &str) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let whole = body.collect().await;
+    let trailers = whole.as_ref().ok().and_then(|whole| whole.trailers().cloned()).unwrap_or_default();
+    let length = whole.map(|whole| whole.to_bytes().len()).unwrap_or_default();
+    let text = if let Some(count) = head.uri.path().strip_prefix("/bytes/").and_then(|count| count.parse().ok()) {
+        "x".repeat(count)
+    } else {
+        json!({
+            "servedBy": name,
+            "method": head.method.as_str(),
+            "target": head.uri.path_and_query().map_or("", |target| target.as_str()),
+            "authority": head.uri.authority().map(|authority| authority.as_str()),
+            "version": format!("{:?}", head.version),
+            "headers": pairs(&head.headers),
+            "trailers": pairs(&trailers),
+            "bodyLength": length,
+        })
+        .to_string()
+    };
+    let body = Full::from(text).map_err(never).boxed_unsync();
+    Response::builder().header("served-by", name).body(body).expect("a valid response")
+}
+
+fn pairs(headers: &HeaderMap) -> Vec<[String; 2]> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| [name.as_str().to_owned(), text(value)]).collect()
+}
+
+/// Sends every message back as it comes, then `grpc-status: 0` as trailer.
+fn grpc(request: Request<Incoming>, name: &str) -> Response<Body> {
+    let (send, receive) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let mut body = request.into_body();
+        while let Some(frame) = body.frame().await {
+            let Ok(Ok(data)) = frame.map(Frame::into_data) else { break };
+            if send.send(Ok(Frame::data(data))).await.is_err() {
+                return;
+            }
+        }
+        let trailers =
+            HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+        let _ = send.send(Ok(Frame::trailers(trailers))).await;
+    });
+    let body = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receive)).boxed_unsync();
+    let builder = Response::builder().header("served-by", name).header("content-type", "application/grpc");
+    builder.body(body).expect("a valid response")
+}
+
+/// Switches to whatever protocol was asked for and echoes its bytes.
+fn upgrade(request: Request<Incoming>, name: &str) -> Response<Body> {
+    let protocol = request.headers()["upgrade"].clone();
+    tokio::spawn(async move {
+        let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+        let mut stream = TokioIo::new(upgraded);
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut chunk).await {
+            if stream.write_all(&chunk[..count]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let builder = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header("served-by", name);
+    let builder = builder.header("connection", "upgrade").header("upgrade", protocol);
+    builder.body(Full::default().map_err(never).boxed_unsync()).expect("a valid response")
+}
+
+fn never(error: Infallible) -> hyper::Error {
+    match error {}
+}
