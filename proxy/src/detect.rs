@@ -17,6 +17,7 @@ use tokio::{
 
 mod client_hello;
 mod prefixed;
+pub mod protocol;
 
 pub use client_hello::ClientHello;
 pub use prefixed::Prefixed;

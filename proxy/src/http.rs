@@ -1,3 +1,29 @@
-//! HTTP on both sides of the sidecar.
+//! HTTP as the mesh reads it: one canonical request, bodies, hop-by-hop hygiene, replies of our own.
+//!
+//! What hyper lets through and a proxy must not is refused in [`canonical`], before routing and policy, so that
+//! the value which policy judged is the value that is forwarded.
 
+pub mod authority;
+pub mod body;
+pub mod canonical;
 pub mod guard;
+pub mod hop;
+pub mod path;
+pub mod reply;
+pub mod serve;
+pub mod upgrade;
+
+pub use body::Body;
+
+/// hyper's executor on a worker: every task stays on its thread, so nothing needs `Send`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalExec;
+
+impl<F> hyper::rt::Executor<F> for LocalExec
+where
+    F: Future<Output: 'static> + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,5 +1,7 @@
 //! Who this workload is: its certificate and key, and the authorities it trusts.
 
+pub mod peer;
+
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

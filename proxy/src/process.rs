@@ -1,3 +1,10 @@
-//! The process around the data path.
+//! Threads, signals and the end of the process.
+//!
+//! One control thread talks to the control plane, renews certificates, compiles configurations and answers the
+//! admin and metrics ports. Workers, one thread each, carry traffic and share nothing that is written per request.
 
+pub mod control;
+pub mod drain;
+pub mod listen;
 pub mod original_dst;
+pub mod worker;

@@ -10,6 +10,7 @@
 
 mod client;
 mod server;
+pub mod terminate;
 mod verify;
 
 use std::sync::Arc;

@@ -66,6 +66,11 @@ impl RouteTable {
         problems
     }
 
+    /// All rules, in the order of their routes.
+    pub fn rules(&self) -> impl Iterator<Item = &RouteRule> {
+        self.rules.iter()
+    }
+
     /// True when there are no rules: requests go to the service they were sent to.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()

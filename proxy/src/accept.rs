@@ -1,0 +1,87 @@
+//! Accepting connections: where each leads, and how many a worker holds.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    exchange::Heading,
+    process::{
+        original_dst::original_dst,
+        worker::{Permit, Worker},
+    },
+};
+
+/// What a listener is for.
+#[derive(Clone, Debug)]
+pub enum Purpose {
+    /// Where every connection leads is declared.
+    Declared(Heading),
+    /// Calls to the application, redirected; the original destination is the application.
+    CapturedInbound,
+    /// Calls of the application, redirected; the original destination is the service.
+    CapturedOutbound,
+}
+
+/// A connection as the kernel gave it.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The worker that accepted it.
+    pub worker: Rc<Worker>,
+    /// The socket.
+    pub socket: TcpStream,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// The listener it came on.
+    pub purpose: Purpose,
+}
+
+/// What is known of a connection besides its bytes.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The worker.
+    pub worker: Rc<Worker>,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Where it leads.
+    pub heading: Heading,
+    /// Counts against the worker's limit.
+    pub permit: Rc<Permit>,
+}
+
+/// A connection that may go on.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Where it comes from and leads to.
+    pub origin: Origin,
+    /// The socket, without Nagle's delay.
+    pub socket: TcpStream,
+}
+
+/// Finds out where a connection leads. `None` (and the socket is closed) when the worker is at its limit, when a
+/// captured connection has no original destination, or when it would lead back to the sidecar itself.
+pub fn admit(accepted: Accepted) -> Option<Admitted> {
+    let Accepted { worker, socket, peer, purpose } = accepted;
+    let heading = match purpose {
+        Purpose::Declared(heading) => heading,
+        Purpose::CapturedInbound => {
+            let original = redirected(&socket)?;
+            Heading::Inbound { forward: original, port: original.port() }
+        }
+        Purpose::CapturedOutbound => {
+            let original = redirected(&socket)?;
+            let destination: Arc<str> = original.to_string().into();
+            Heading::Outbound { destination, port: original.port(), original: Some(original) }
+        }
+    };
+    let permit = Rc::new(Permit::take(&worker, &heading)?);
+    let _ = socket.set_nodelay(true); // only latency is at stake
+    Some(Admitted { origin: Origin { worker, peer, heading, permit }, socket })
+}
+
+/// The address a redirected connection was meant for. One that was not redirected came straight to the capture
+/// port; relaying it would loop for ever.
+fn redirected(socket: &TcpStream) -> Option<SocketAddr> {
+    let original = original_dst(socket)?;
+    (socket.local_addr().ok() != Some(original)).then_some(original)
+}

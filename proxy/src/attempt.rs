@@ -1,0 +1,182 @@
+//! The try loop: timeouts, retries within their budget, bodies that can be sent again.
+
+use std::{rc::Rc, time::Duration};
+
+use http::{Request, request, response};
+use hyper::body::Incoming;
+use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::{
+    balance::{Picked, endpoint::Endpoint},
+    error::{Error, Stage},
+    exchange::Exchange,
+    http::{
+        Body,
+        body::Replay,
+        upgrade::{self, Wanted},
+    },
+    route::Upstream,
+    telemetry::RetryOutcome,
+    upstream::{self, pool::Lease},
+};
+
+/// Tries that were provably not processed are repeated this often without any policy.
+const FREE_REPEATS: u32 = 3;
+
+/// A request as the http stage hands it on.
+pub struct Received {
+    /// Canonical, without hop-by-hop fields.
+    pub request: Request<Incoming>,
+    /// What it asks to become.
+    pub wanted: Option<Wanted>,
+    /// The caller's side of the tunnel, when it asks for one.
+    pub tunnel: Option<hyper::upgrade::OnUpgrade>,
+}
+
+/// A response, with what must live until its body is over.
+pub struct Answered {
+    /// Head.
+    pub parts: response::Parts,
+    /// Body.
+    pub body: Incoming,
+    /// The endpoint's books.
+    pub picked: Picked,
+    /// The HTTP/1 connection.
+    pub lease: Option<Lease>,
+    /// Both sides of the tunnel, when the upgrade was accepted.
+    pub tunnel: Option<(hyper::upgrade::OnUpgrade, hyper::upgrade::OnUpgrade)>,
+}
+
+impl Answered {
+    /// The head.
+    pub const fn head(&mut self) -> &mut response::Parts {
+        &mut self.parts
+    }
+}
+
+/// Tries until there is an answer to give.
+pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Received) -> Result<Answered, Error> {
+    let worker = exchange.connection.worker.clone();
+    let (mut head, body) = received.request.into_parts();
+    if let Some((changes, _)) = upstream.backend_headers() {
+        changes.apply(&mut head.headers);
+    }
+    let replay = Replay::new(body);
+    let overall = upstream.request_timeout().map(|limit| exchange.started + limit);
+    if let Some(cluster) = upstream.cluster() {
+        cluster.budget.deposit(worker.now());
+    }
+    let mut avoid: Option<Rc<Endpoint>> = None;
+    loop {
+        let mut picked = upstream.pick(&worker, avoid.as_deref())?;
+        exchange.endpoint = Some(picked.endpoint.clone());
+        let tried = one(exchange, upstream, &picked, head.clone(), &replay, received.wanted.as_ref(), overall).await;
+        let outcome = outcome(&tried);
+        record(&mut picked, exchange, outcome.as_ref());
+        let again = outcome.filter(|_| received.wanted.is_none() && replay.can_repeat());
+        let pause = again
+            .and_then(|outcome| pause(exchange, upstream, &outcome, head.method.is_idempotent()))
+            .filter(|pause| overall.is_none_or(|deadline| Instant::now() + *pause < deadline));
+        count(exchange, pause.is_some(), tried.is_ok());
+        let Some(pause) = pause else {
+            return finish(tried, picked, received.wanted.as_ref(), received.tunnel);
+        };
+        exchange.retries += 1;
+        avoid = Some(picked.endpoint.clone());
+        drop((tried, picked));
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+    }
+}
+
+/// One try.
+async fn one(
+    exchange: &Exchange,
+    upstream: &Upstream<'_>,
+    picked: &Picked,
+    head: request::Parts,
+    replay: &Replay,
+    wanted: Option<&Wanted>,
+    overall: Option<Instant>,
+) -> Result<upstream::Answer, Error> {
+    exchange.request_bytes.set(0);
+    let body = if wanted.is_some() { Body::empty() } else { replay.body().metered(exchange.request_bytes.clone()) };
+    let sending = upstream::send(exchange, &picked.endpoint, Request::from_parts(head, body), wanted);
+    let own = upstream.try_timeout().map(|limit| Instant::now() + limit);
+    let deadline = match (own, overall) {
+        (Some(own), Some(overall)) => own.min(overall),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => return sending.await,
+    };
+    match timeout_at(deadline, sending).await {
+        Ok(result) => result,
+        Err(_) if overall == Some(deadline) => {
+            Err(Error::new(Stage::Attempt, Reason::RequestTimeout, "the overall timeout of the request passed"))
+        }
+        Err(_) => {
+            let detail = format!("{} gave no response head in time", picked.endpoint.config.address);
+            Err(Error::failed_try(Reason::AttemptTimeout, TryOutcome::Timeout, detail))
+        }
+    }
+}
+
+/// How a try ended, as the retry policy sees it; `None` when no other try may follow.
+fn outcome(tried: &Result<upstream::Answer, Error>) -> Option<TryOutcome> {
+    match tried {
+        Ok(answer) => Some(TryOutcome::Status(answer.response.status().as_u16())),
+        Err(error) => error.outcome,
+    }
+}
+
+fn record(picked: &mut Picked, exchange: &Exchange, outcome: Option<&TryOutcome>) {
+    match outcome {
+        Some(TryOutcome::Refused) => {}
+        Some(TryOutcome::ConnectFailed) => {
+            picked.endpoint.took_no_connection(exchange.connection.worker.now());
+            picked.record(&exchange.connection.worker, false);
+        }
+        Some(TryOutcome::Status(status)) => picked.record(&exchange.connection.worker, *status < 500),
+        _ => picked.record(&exchange.connection.worker, false),
+    }
+}
+
+/// How long to wait before the next try; `None` when there is none.
+fn pause(exchange: &Exchange, upstream: &Upstream<'_>, outcome: &TryOutcome, idempotent: bool) -> Option<Duration> {
+    let worker = &exchange.connection.worker;
+    let untouched = matches!(outcome, TryOutcome::Refused | TryOutcome::ConnectFailed);
+    if untouched && upstream.may_repeat(outcome) && exchange.retries < FREE_REPEATS {
+        return Some(Duration::ZERO);
+    }
+    let policy = upstream.traffic?.retry.as_ref()?;
+    if !policy.should_retry(exchange.retries, outcome, idempotent) {
+        return None;
+    }
+    let allowed = upstream.cluster().is_none_or(|cluster| cluster.budget.withdraw(worker.now()));
+    if !allowed {
+        worker.telemetry.retry(&exchange.service, RetryOutcome::OverBudget);
+    }
+    allowed.then(|| worker.chance(|chance| policy.backoff(exchange.retries, chance)))
+}
+
+/// Counts a try that was a retry.
+fn count(exchange: &Exchange, again: bool, answered: bool) {
+    if exchange.retries > 0 {
+        let outcome = if answered && !again { RetryOutcome::Success } else { RetryOutcome::Failure };
+        exchange.connection.worker.telemetry.retry(&exchange.service, outcome);
+    }
+}
+
+fn finish(
+    tried: Result<upstream::Answer, Error>,
+    picked: Picked,
+    wanted: Option<&Wanted>,
+    tunnel: Option<hyper::upgrade::OnUpgrade>,
+) -> Result<Answered, Error> {
+    let upstream::Answer { mut response, lease } = tried?;
+    let accepted = wanted.is_some_and(|wanted| upgrade::accepted(&response, wanted));
+    let tunnel = tunnel.filter(|_| accepted).map(|caller| (caller, hyper::upgrade::on(&mut response)));
+    let (parts, body) = response.into_parts();
+    Ok(Answered { parts, body, picked, lease, tunnel })
+}

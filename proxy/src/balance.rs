@@ -1,0 +1,81 @@
+//! From a cluster to one endpoint for one try: asks the balancing policy and keeps the endpoint's books.
+
+use std::rc::Rc;
+
+use selvedge_policies::{attempt::breaker::BreakerState, facts::Moment, reason::Reason};
+use tokio::time::Instant;
+
+use crate::{
+    error::{Error, Stage},
+    process::worker::Worker,
+    telemetry,
+};
+
+pub mod cluster;
+pub mod endpoint;
+
+use cluster::Cluster;
+use endpoint::Endpoint;
+
+/// An endpoint that was picked. While it lives the endpoint counts one more request in flight.
+#[derive(Debug)]
+pub struct Picked {
+    /// The endpoint.
+    pub endpoint: Rc<Endpoint>,
+    began: Instant,
+    recorded: bool,
+}
+
+/// Picks an endpoint for one try; another one than `avoid` where there is a choice. An endpoint that took no
+/// connection a moment ago is picked only when there is no other.
+pub fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
+    let now = worker.now();
+    let refuse =
+        |reason| Err(Error::new(Stage::Attempt, reason, format!("{}: {}", cluster.name, Reason::summary(reason))));
+    if cluster.endpoints.is_empty() {
+        return refuse(Reason::NoEndpoints);
+    }
+    let picked = worker
+        .chance(|chance| cluster.pick(now, avoid, true, chance).or_else(|| cluster.pick(now, None, false, chance)));
+    match picked {
+        Some(endpoint) => Ok(Picked::new(endpoint, now)),
+        None => refuse(Reason::BreakerOpen),
+    }
+}
+
+impl Picked {
+    /// Begins a try on `endpoint`.
+    pub fn new(endpoint: Rc<Endpoint>, now: Moment) -> Self {
+        endpoint.begin(now);
+        Self { endpoint, began: Instant::now(), recorded: false }
+    }
+
+    /// The try is over: `ok` feeds the breaker, the time to the response head feeds the latency average.
+    pub fn record(&mut self, worker: &Worker, ok: bool) {
+        self.recorded = true;
+        let now = worker.now();
+        let elapsed = self.began.elapsed();
+        worker.chance(|chance| self.endpoint.record(ok, elapsed, now, chance));
+        if let Some(state) = self.endpoint.breaker_changed(now) {
+            let cluster = &self.endpoint.config.cluster;
+            worker.telemetry.breaker(cluster, self.endpoint.config.address, told(state));
+        }
+    }
+}
+
+const fn told(state: BreakerState) -> telemetry::BreakerState {
+    match state {
+        BreakerState::Closed => telemetry::BreakerState::Closed,
+        BreakerState::HalfOpen => telemetry::BreakerState::HalfOpen,
+        BreakerState::Open => telemetry::BreakerState::Open,
+    }
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        self.endpoint.end();
+        if !self.recorded {
+            self.endpoint.abandon();
+        }
+    }
+}

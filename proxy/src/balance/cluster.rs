@@ -1,0 +1,84 @@
+//! A worker's live copy of the configuration: the immutable part shared by all, and per-worker state that moves
+//! from one version to the next by stable id.
+
+use std::{collections::HashMap, fmt, rc::Rc, sync::Arc};
+
+use selvedge_policies::{
+    attempt::retry::RetryBudget,
+    balance::{Balancer, Candidates, Load},
+    facts::Moment,
+};
+
+use super::endpoint::Endpoint;
+use crate::config::{ClusterConfig, RuntimeConfig};
+
+/// What one worker uses for one request, start to end.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The configuration, shared by all workers.
+    pub config: Arc<RuntimeConfig>,
+    /// Clusters by `namespace/name:port`.
+    pub clusters: HashMap<String, Rc<Cluster>>,
+}
+
+/// The endpoints of one port of a service, with a worker's state for them.
+pub struct Cluster {
+    /// `namespace/name:port`.
+    pub name: String,
+    /// What it was made of.
+    pub config: Arc<ClusterConfig>,
+    /// Endpoints in configuration order.
+    pub endpoints: Vec<Rc<Endpoint>>,
+    /// Shared by all requests to it from this worker.
+    pub budget: Rc<RetryBudget>,
+    balancer: Rc<dyn Balancer>,
+}
+
+impl Cluster {
+    /// A cluster; the state is new or carried.
+    pub fn new(config: Arc<ClusterConfig>, endpoints: Vec<Rc<Endpoint>>, budget: Rc<RetryBudget>) -> Self {
+        let balancer = config.balancer.build().into();
+        Self { name: config.name.clone(), config, endpoints, budget, balancer }
+    }
+
+    pub(super) fn pick(
+        &self,
+        now: Moment,
+        avoid: Option<&Endpoint>,
+        reachable: bool,
+        chance: &mut fastrand::Rng,
+    ) -> Option<Rc<Endpoint>> {
+        let index = self.balancer.pick(&Loads { endpoints: &self.endpoints, now, avoid, reachable }, chance)?;
+        self.endpoints.get(index).cloned()
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("name", &self.name).field("endpoints", &self.endpoints.len()).finish()
+    }
+}
+
+struct Loads<'a> {
+    endpoints: &'a [Rc<Endpoint>],
+    now: Moment,
+    avoid: Option<&'a Endpoint>,
+    /// Leave out endpoints that took no connection a moment ago.
+    reachable: bool,
+}
+
+impl Candidates for Loads<'_> {
+    fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    fn load(&self, index: usize) -> Load {
+        let Some(endpoint) = self.endpoints.get(index) else {
+            return Load { available: false, in_flight: 0, ewma_nanos: 0.0, weight: 1 };
+        };
+        let mut load = endpoint.load(self.now);
+        load.available &= self.avoid.is_none_or(|avoid| !std::ptr::eq(avoid, endpoint.as_ref()));
+        load.available &= !self.reachable || endpoint.reachable(self.now);
+        load
+    }
+}

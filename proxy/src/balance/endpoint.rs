@@ -1,0 +1,94 @@
+//! One endpoint as one worker sees it: its load, its breaker and its connections.
+
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+
+use selvedge_policies::{
+    attempt::breaker::{Breaker, BreakerState},
+    balance::{Load, peak_ewma::Ewma},
+    facts::Moment,
+};
+
+use crate::{config::EndpointConfig, upstream::pool::Pool};
+
+/// An endpoint with its live state.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// What the control plane said of it.
+    pub config: Arc<EndpointConfig>,
+    /// Connections to it.
+    pub pool: Rc<Pool>,
+    in_flight: Cell<u32>,
+    latency: Ewma,
+    breaker: Option<Breaker>,
+    told: Cell<BreakerState>,
+    /// Monotonic nanoseconds until which it is thought unreachable.
+    unreachable_until: Cell<u64>,
+}
+
+/// How long an endpoint that took no connection is left alone where there are others.
+const UNREACHABLE: Duration = Duration::from_secs(1);
+
+impl Endpoint {
+    /// A fresh endpoint with the connections of `pool`.
+    pub fn new(config: Arc<EndpointConfig>, pool: Rc<Pool>) -> Self {
+        let breaker = config.breaker.as_ref().map(Breaker::new);
+        Self {
+            config,
+            pool,
+            in_flight: Cell::new(0),
+            latency: Ewma::default(),
+            breaker,
+            told: Cell::new(BreakerState::Closed),
+            unreachable_until: Cell::new(0),
+        }
+    }
+
+    /// Its load now.
+    pub fn load(&self, now: Moment) -> Load {
+        Load {
+            available: self.breaker.as_ref().is_none_or(|breaker| breaker.peek(now)),
+            in_flight: self.in_flight.get(),
+            ewma_nanos: self.latency.value(now),
+            weight: self.config.weight,
+        }
+    }
+
+    pub(super) fn reachable(&self, now: Moment) -> bool {
+        now.nanos >= self.unreachable_until.get()
+    }
+
+    /// Notes that it took no connection.
+    pub fn took_no_connection(&self, now: Moment) {
+        self.unreachable_until.set(now.nanos + u64::try_from(UNREACHABLE.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn begin(&self, now: Moment) {
+        self.in_flight.set(self.in_flight.get() + 1);
+        if let Some(breaker) = &self.breaker {
+            breaker.admit(now);
+        }
+    }
+
+    pub(super) fn end(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+    }
+
+    pub(super) fn record(&self, ok: bool, elapsed: Duration, now: Moment, chance: &mut fastrand::Rng) {
+        self.latency.observe(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), now);
+        if let Some(breaker) = &self.breaker {
+            breaker.record(ok, now, chance);
+        }
+    }
+
+    pub(super) fn abandon(&self) {
+        if let Some(breaker) = &self.breaker {
+            breaker.abandon();
+        }
+    }
+
+    /// The breaker's state when it is another one than was told last.
+    pub(super) fn breaker_changed(&self, now: Moment) -> Option<BreakerState> {
+        let state = self.breaker.as_ref()?.state(now);
+        (self.told.replace(state) != state).then_some(state)
+    }
+}

@@ -1,0 +1,245 @@
+//! What is fixed when a sidecar starts: one YAML file. Everything else comes from the control plane.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use selvedge_policies::duration::Span;
+use serde::Deserialize;
+
+/// The bootstrap file of a sidecar.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Bootstrap {
+    /// `namespace/name` of the `Workload` this sidecar stands beside.
+    pub workload: String,
+    /// `host:port` of the control plane.
+    pub control_plane: String,
+    /// File with a join token; needed until `stateDir` holds a certificate.
+    #[serde(default)]
+    pub join_token_file: Option<PathBuf>,
+    /// Key, certificate and last good configuration live here (created with mode 0700).
+    pub state_dir: PathBuf,
+    /// Worker threads.
+    #[serde(default = "one")]
+    pub workers: usize,
+    /// Admin listener: configuration and drain.
+    #[serde(default = "admin_default")]
+    pub admin: SocketAddr,
+    /// Metrics and health listener.
+    #[serde(default = "metrics_default")]
+    pub metrics: SocketAddr,
+    /// Where to write the addresses really bound, as JSON; for ports given as 0.
+    #[serde(default)]
+    pub ports_file: Option<PathBuf>,
+    /// How connections reach the sidecar.
+    #[serde(default)]
+    pub capture: Capture,
+    /// Explicit capture: listeners for calls to the application.
+    #[serde(default)]
+    pub inbound: Vec<InboundListener>,
+    /// Explicit capture: listeners for calls the application makes.
+    #[serde(default)]
+    pub outbound: Vec<OutboundListener>,
+    /// Transparent capture: the two listeners the redirect rules point to.
+    #[serde(default)]
+    pub transparent: Transparent,
+    /// How long a drain waits for requests in flight.
+    #[serde(default = "drain_default")]
+    pub drain_deadline: Span,
+    /// Access log file; standard output when absent.
+    #[serde(default)]
+    pub access_log_file: Option<PathBuf>,
+    /// PEM file with the authorities that external TLS services are verified against.
+    #[serde(default)]
+    pub external_roots_file: Option<PathBuf>,
+    /// Connections a worker holds at most.
+    #[serde(default = "connections_default")]
+    pub max_connections: usize,
+}
+
+/// How connections reach the sidecar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Capture {
+    /// Declared local ports; needs no privileges.
+    #[default]
+    Explicit,
+    /// Redirect rules (`selvedge-proxy capture apply`); the original destination is asked of the kernel.
+    Transparent,
+}
+
+/// One declared inbound listener.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InboundListener {
+    /// Where peers connect.
+    pub listen: SocketAddr,
+    /// Where the application listens.
+    pub forward: SocketAddr,
+    /// The application's port as policies name it; the port of `forward` when absent.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
+/// One declared outbound listener.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutboundListener {
+    /// Where the application connects.
+    pub listen: SocketAddr,
+    /// `namespace/service:port` that is meant.
+    pub to: String,
+}
+
+/// Listeners of transparent capture.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Transparent {
+    /// Redirected inbound connections.
+    pub inbound_listen: SocketAddr,
+    /// Redirected outbound connections.
+    pub outbound_listen: SocketAddr,
+}
+
+impl Default for Transparent {
+    fn default() -> Self {
+        Self { inbound_listen: ([0, 0, 0, 0], 15006).into(), outbound_listen: ([0, 0, 0, 0], 15001).into() }
+    }
+}
+
+const fn one() -> usize {
+    1
+}
+
+const fn connections_default() -> usize {
+    10_000
+}
+
+fn admin_default() -> SocketAddr {
+    ([127, 0, 0, 1], 15000).into()
+}
+
+fn metrics_default() -> SocketAddr {
+    ([0, 0, 0, 0], 15020).into()
+}
+
+const fn drain_default() -> Span {
+    Span(Duration::from_secs(30))
+}
+
+/// Why a bootstrap file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// It cannot be read.
+    #[error("the bootstrap file {path} cannot be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what is expected; the message points at line and column.
+    #[error("the bootstrap file {path} is not valid:\n{message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and where.
+        message: String,
+    },
+    /// A value is out of range.
+    #[error("the bootstrap file {path} is not valid: {field} {problem}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The field path.
+        field: String,
+        /// What is wrong and what is expected.
+        problem: String,
+    },
+}
+
+impl Bootstrap {
+    /// Reads and checks a bootstrap file.
+    pub fn load(path: &Path) -> Result<Self, BootstrapError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| BootstrapError::Read { path: path.to_path_buf(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of a bootstrap file; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, BootstrapError> {
+        let bootstrap: Self = serde_saphyr::from_str(text)
+            .map_err(|e| BootstrapError::Parse { path: path.to_path_buf(), message: e.to_string() })?;
+        bootstrap.check().map_err(|(field, problem)| BootstrapError::Value {
+            path: path.to_path_buf(),
+            field,
+            problem,
+        })?;
+        Ok(bootstrap)
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        if self.workload.split('/').filter(|part| !part.is_empty()).count() != 2 {
+            return Err(("workload".into(), format!("is '{}'; expected NAMESPACE/NAME", self.workload)));
+        }
+        if !(1..=256).contains(&self.workers) {
+            return Err(("workers".into(), format!("is {}; expected 1 to 256", self.workers)));
+        }
+        if !self.admin.ip().is_loopback() {
+            return Err(("admin".into(), format!("is {}; the admin port must be on loopback", self.admin)));
+        }
+        for (index, outbound) in self.outbound.iter().enumerate() {
+            if outbound.target().is_none() {
+                let field = format!("outbound[{index}].to");
+                return Err((field, format!("is '{}'; expected NAMESPACE/SERVICE:PORT", outbound.to)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OutboundListener {
+    /// `namespace/service` and port.
+    pub fn target(&self) -> Option<(&str, u16)> {
+        let (name, port) = self.to.rsplit_once(':')?;
+        let (namespace, service) = name.split_once('/')?;
+        let whole = !namespace.is_empty() && !service.is_empty() && !service.contains('/');
+        whole.then_some((name, port.parse().ok().filter(|port| *port != 0)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Bootstrap, String> {
+        Bootstrap::parse(text, Path::new("sidecar.yaml")).map_err(|e| e.to_string())
+    }
+
+    const GOOD: &str = "workload: shop/web-1\ncontrolPlane: 127.0.0.1:15010\nstateDir: /tmp/x\n";
+
+    #[test]
+    fn a_short_file_gets_the_documented_defaults() {
+        let bootstrap = parse(GOOD).unwrap();
+        assert_eq!(bootstrap.workers, 1);
+        assert_eq!(bootstrap.admin, "127.0.0.1:15000".parse().unwrap());
+        assert_eq!(bootstrap.capture, Capture::Explicit);
+        assert_eq!(bootstrap.drain_deadline.0, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (extra, expected) in [
+            ("wrokers: 2\n", "wrokers"),
+            ("workers: 0\n", "workers is 0"),
+            ("admin: 0.0.0.0:1\n", "loopback"),
+            ("outbound: [{listen: '127.0.0.1:0', to: shop/web}]\n", "outbound[0].to is 'shop/web'"),
+        ] {
+            let message = parse(&format!("{GOOD}{extra}")).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}

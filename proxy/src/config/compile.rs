@@ -1,0 +1,268 @@
+//! Resources to [`RuntimeConfig`].
+
+use std::{collections::HashMap, sync::Arc};
+
+use prost::Message;
+use selvedge_policies::{
+    attempt::{TrafficPolicySpec, retry::RetryPolicy},
+    kind::{self, Attached, Problem},
+    request::{Posture, REQUEST_POLICIES, RequestPolicy},
+    route::{HttpRouteSpec, RouteTable},
+};
+use selvedge_xds::{
+    proto::mesh::{self, AccessLog, Attachment, InboundMode, OutboundMode},
+    resource::{Encoded, Kind},
+};
+use serde_json::Value;
+
+use super::{
+    AppProtocol, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, Own, RuntimeConfig, Traffic,
+    Transport,
+};
+use crate::{telemetry::AccessLogMode, tls::TlsContext, xds::Resources};
+
+/// Compiles configurations one after the other. Compiled request policies are kept by the documents they came
+/// from, so a rate limit keeps its buckets when something else changes.
+#[derive(Default)]
+pub struct Compiler {
+    policies: HashMap<String, Arc<dyn RequestPolicy>>,
+    generation: u64,
+}
+
+/// Whether one resource can be put in force; the answer names the user's object and the problem.
+pub fn check(resource: &Encoded) -> Result<(), String> {
+    let text = |e: prost::DecodeError| e.to_string();
+    match resource.kind {
+        Kind::Destination => {
+            let message = mesh::Destination::decode(resource.body.clone()).map_err(text)?;
+            destination(&message)?;
+        }
+        Kind::Inbound => {
+            let message = mesh::Inbound::decode(resource.body.clone()).map_err(text)?;
+            let mut scratch = HashMap::new();
+            for port in message.ports.iter().chain([&mesh::InboundPort::default()]) {
+                inbound_port(&message, port, &HashMap::new(), &mut scratch)?;
+            }
+        }
+        Kind::Endpoints => {
+            let message = mesh::Endpoints::decode(resource.body.clone()).map_err(text)?;
+            cluster(&resource.name, &message, &Traffic::default(), false)?;
+        }
+        Kind::TrustBundle => {
+            mesh::TrustBundle::decode(resource.body.clone()).map_err(text)?;
+        }
+    }
+    Ok(())
+}
+
+impl Compiler {
+    /// The configuration for `resources`. What does not compile is left out; [`check`] has refused it before.
+    pub fn compile(&mut self, resources: &Resources, tls: Option<Arc<TlsContext>>) -> RuntimeConfig {
+        self.generation += 1;
+        let mut config = RuntimeConfig { generation: self.generation, tls, ..RuntimeConfig::default() };
+        if let Some(inbound) = &resources.inbound {
+            self.inbound(&mut config, inbound);
+        }
+        for (name, found) in &resources.destinations {
+            if let Ok(compiled) = destination(&found.value) {
+                config.destinations.insert(name.clone(), Arc::new(compiled));
+            }
+        }
+        config.aliases.clone_from(&resources.aliases);
+        let parents = parents(&config.destinations);
+        for (name, found) in &resources.endpoints {
+            let (service, port) = name.rsplit_once(':').unwrap_or((name, ""));
+            let owner = config.destinations.get(service).or_else(|| config.destinations.get(parents.get(service)?));
+            let http2 = owner.and_then(|d| d.ports.get(&port.parse().ok()?)).is_some_and(|p| *p == AppProtocol::Http2);
+            let traffic = owner.map(|owner| owner.traffic.clone()).unwrap_or_default();
+            if let Ok(compiled) = cluster(name, &found.value, &traffic, http2) {
+                config.clusters.insert(name.clone(), Arc::new(compiled));
+            }
+        }
+        config
+    }
+
+    fn inbound(&mut self, config: &mut RuntimeConfig, inbound: &mesh::Inbound) {
+        let (namespace, workload) = inbound.workload.split_once('/').unwrap_or(("", &inbound.workload));
+        config.own = Own { workload: workload.into(), namespace: namespace.into(), identity: inbound.identity.clone() };
+        config.permissive = inbound.mode() == InboundMode::Permissive;
+        config.passthrough = inbound.outbound_mode() == OutboundMode::Prefer;
+        config.access_log = match inbound.access_log() {
+            AccessLog::Errors => AccessLogMode::Errors,
+            AccessLog::Off => AccessLogMode::Off,
+            AccessLog::All => AccessLogMode::All,
+        };
+        let mut used = HashMap::new();
+        for port in &inbound.ports {
+            let number = u16::try_from(port.port).unwrap_or_default();
+            if let Ok(compiled) = inbound_port(inbound, port, &self.policies, &mut used) {
+                config.ports.insert(number, Arc::new(compiled));
+            }
+        }
+        if let Ok(compiled) = inbound_port(inbound, &mesh::InboundPort::default(), &self.policies, &mut used) {
+            config.other_ports = Arc::new(compiled);
+        }
+        self.policies = used;
+    }
+}
+
+/// Which service's policy governs a backend that has none of its own: the first that routes to it.
+fn parents(destinations: &HashMap<String, Arc<Destination>>) -> HashMap<String, String> {
+    let mut names: Vec<_> = destinations.keys().collect();
+    names.sort();
+    let mut parents = HashMap::new();
+    for name in names {
+        let rules = destinations.get(name).into_iter().flat_map(|d| d.routes.rules());
+        for backend in rules.flat_map(|rule| &rule.backends) {
+            parents.entry(format!("{}/{}", backend.namespace, backend.name)).or_insert_with(|| name.clone());
+        }
+    }
+    parents
+}
+
+fn describe(attachment: &Attachment) -> String {
+    let origin = attachment.origin.clone().unwrap_or_default();
+    format!("{} {}/{} (generation {})", origin.kind, origin.namespace, origin.name, origin.generation)
+}
+
+fn problems(attachment: &str, problems: &[Problem]) -> String {
+    let list: Vec<_> = problems.iter().map(|p| format!("spec.{}: {}", p.path, p.message)).collect();
+    format!("{attachment}: {}", list.join("; "))
+}
+
+fn read(attachment: &Attachment) -> Result<(String, Attached<Value>), String> {
+    let origin = attachment.origin.clone().unwrap_or_default();
+    let spec = serde_json::from_str(&attachment.document).map_err(|e| format!("{}: {e}", describe(attachment)))?;
+    Ok((origin.kind, Attached { name: format!("{}/{}", origin.namespace, origin.name).into(), spec }))
+}
+
+fn routes(attachments: &[Attachment]) -> Result<RouteTable, String> {
+    let mut parsed = Vec::new();
+    for attachment in attachments {
+        let (_, document) = read(attachment)?;
+        let spec: HttpRouteSpec =
+            kind::parse(&document.spec).map_err(|found| problems(&describe(attachment), &found))?;
+        parsed.push(Attached { name: document.name, spec });
+    }
+    let names: Vec<_> = attachments.iter().map(describe).collect();
+    RouteTable::compile(&parsed).map_err(|found| problems(&names.join(", "), &found))
+}
+
+fn inbound_port(
+    inbound: &mesh::Inbound,
+    port: &mesh::InboundPort,
+    known: &HashMap<String, Arc<dyn RequestPolicy>>,
+    used: &mut HashMap<String, Arc<dyn RequestPolicy>>,
+) -> Result<InboundPort, String> {
+    let posture = if inbound.posture == "deny" { Posture::Deny } else { Posture::Allow };
+    let mut attachments: Vec<&Attachment> = inbound.policies.iter().chain(&port.policies).collect();
+    attachments.sort_by_key(|a| a.origin.as_ref().map(|o| (o.namespace.clone(), o.name.clone())));
+    let documents = attachments.iter().map(|a| read(a)).collect::<Result<Vec<_>, _>>()?;
+    let mut policies = Vec::new();
+    for family in REQUEST_POLICIES {
+        let mine: Vec<_> = documents
+            .iter()
+            .filter(|(kind, _)| kind == family.kind.name)
+            .map(|(_, document)| document.clone())
+            .collect();
+        let key = format!("{}|{posture:?}|{}|{:?}", port.port, family.kind.name, mine);
+        let compiled = match used.get(&key).or_else(|| known.get(&key)) {
+            Some(policy) => vec![policy.clone()],
+            None => (family.compile)(&mine, posture)
+                .map_err(|found| problems(&names(&attachments, family.kind.name), &found))?
+                .into_iter()
+                .map(Arc::from)
+                .collect(),
+        };
+        if let Some(policy) = compiled.first() {
+            used.insert(key, policy.clone());
+        }
+        policies.extend(compiled);
+    }
+    Ok(InboundPort {
+        service: port.service.as_str().into(),
+        protocol: AppProtocol::of(&port.app_protocol),
+        routes: routes(&port.routes)?,
+        policies,
+    })
+}
+
+fn names(attachments: &[&Attachment], kind: &str) -> String {
+    let mine = attachments.iter().filter(|a| a.origin.as_ref().is_some_and(|o| o.kind == kind));
+    mine.map(|a| describe(a)).collect::<Vec<_>>().join(", ")
+}
+
+fn destination(message: &mesh::Destination) -> Result<Destination, String> {
+    let mut traffic = Traffic::default();
+    for attachment in message.policies.iter().rev() {
+        let (kind, document) = read(attachment)?;
+        if kind == "TrafficPolicy" {
+            let spec: TrafficPolicySpec =
+                kind::parse(&document.spec).map_err(|found| problems(&describe(attachment), &found))?;
+            traffic = compile_traffic(&spec);
+        }
+    }
+    let number = |port: &mesh::Port| u16::try_from(port.port).unwrap_or_default();
+    Ok(Destination {
+        name: format!("{}/{}", message.namespace, message.name).into(),
+        routes: routes(&message.routes)?,
+        ports: message.ports.iter().map(|port| (number(port), AppProtocol::of(&port.app_protocol))).collect(),
+        traffic,
+    })
+}
+
+fn compile_traffic(spec: &TrafficPolicySpec) -> Traffic {
+    let timeouts = spec.timeouts.clone().unwrap_or_default();
+    Traffic {
+        retry: spec.retry.as_ref().map(RetryPolicy::new),
+        budget: spec.retry.as_ref().map(|retry| retry.budget.clone()).unwrap_or_default(),
+        request_timeout: timeouts.request.map(|span| span.0),
+        try_timeout: timeouts.backend_request.map(|span| span.0),
+        connect_timeout: timeouts.connect.map(|span| span.0),
+        breaker: spec.breaker.clone(),
+        balancer: spec.balancer.unwrap_or_default(),
+    }
+}
+
+fn cluster(name: &str, message: &mesh::Endpoints, traffic: &Traffic, http2: bool) -> Result<ClusterConfig, String> {
+    let mut config = ClusterConfig {
+        name: name.into(),
+        endpoints: Vec::new(),
+        balancer: traffic.balancer,
+        budget: traffic.budget.clone(),
+    };
+    for endpoint in &message.endpoints {
+        let (namespace, workload) = endpoint.workload.split_once('/').unwrap_or(("", &endpoint.workload));
+        config.endpoints.push(Arc::new(EndpointConfig {
+            cluster: name.into(),
+            address: endpoint.address.parse().map_err(|e| format!("endpoint {}: {e}", endpoint.address))?,
+            transport: transport(name, endpoint)?,
+            workload: workload.into(),
+            namespace: namespace.into(),
+            identity: endpoint.identity.clone(),
+            weight: endpoint.weight.max(1),
+            http2,
+            breaker: traffic.breaker.clone(),
+            connect_timeout: traffic.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+        }));
+    }
+    Ok(config)
+}
+
+fn transport(cluster: &str, endpoint: &mesh::Endpoint) -> Result<Transport, String> {
+    let name =
+        |text: String| text.clone().try_into().map_err(|e| format!("endpoint {}: '{text}': {e}", endpoint.address));
+    if !endpoint.identity.is_empty() {
+        let identity = endpoint.identity.parse().map_err(|e| format!("endpoint {}: {e}", endpoint.address))?;
+        let (service, _) = cluster.rsplit_once(':').unwrap_or((cluster, ""));
+        let (namespace, service) = service.split_once('/').unwrap_or(("default", service));
+        return Ok(Transport::Mesh {
+            identity: Arc::new(identity),
+            server_name: name(format!("{service}.{namespace}"))?,
+        });
+    }
+    if endpoint.tls_server_name.is_empty() {
+        return Ok(Transport::Plain);
+    }
+    Ok(Transport::External { server_name: name(endpoint.tls_server_name.clone())? })
+}

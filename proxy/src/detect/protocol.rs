@@ -1,0 +1,158 @@
+//! The detect stage: which of TLS, HTTP/1, HTTP/2 or opaque bytes a connection carries.
+//!
+//! A declared protocol wins. Otherwise the first bytes of either side decide: when the caller is silent for a
+//! moment the service is dialled, and if it speaks first the bytes are opaque. No port list is needed.
+
+use std::{rc::Rc, time::Duration};
+
+use bytes::BytesMut;
+use selvedge_policies::reason::Reason;
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{ClientHello, Detection, Prefixed, classify};
+use crate::{
+    accept::{Admitted, Origin},
+    config::AppProtocol,
+    error::{Error, Stage},
+    exchange::{Connection, Heading},
+    opaque::{self, Dialled},
+    record,
+    telemetry::Protocol,
+};
+
+/// How long a caller may be silent before the service is given the chance to speak first.
+const SILENCE: Duration = Duration::from_millis(10);
+/// How long both may be silent.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest first flight that must be understood: a TLS record.
+const FIRST_BYTES: usize = 16 * 1024 + 5;
+
+/// A connection whose protocol is known.
+pub struct Detected {
+    /// Where it comes from and leads to.
+    pub origin: Origin,
+    /// The socket, with the bytes that were read put back.
+    pub io: Prefixed<TcpStream>,
+    /// What it carries.
+    pub spoken: Spoken,
+    /// The service's side, when it spoke first.
+    pub dialled: Option<Dialled>,
+}
+
+/// What a connection carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// TLS; the mesh's or the application's, by its ALPN.
+    Tls(ClientHello),
+    /// Anything else.
+    Opaque,
+}
+
+/// Finds out what a connection carries. `None` when neither side spoke in time; the connection is closed.
+pub async fn detect(admitted: Admitted) -> Option<Detected> {
+    let Admitted { origin, mut socket } = admitted;
+    let started = Instant::now();
+    let declared = declared(&origin);
+    let calls_service = matches!(origin.heading, Heading::Outbound { .. });
+    if declared == AppProtocol::Opaque && calls_service {
+        let io = Prefixed::new(socket, bytes::Bytes::new());
+        return Some(Detected { origin, io, spoken: Spoken::Opaque, dialled: None });
+    }
+    let mut first = BytesMut::new();
+    let mut dialled = None;
+    let deadline = started + PATIENCE;
+    let spoken = loop {
+        match classify(&first) {
+            Detection::NeedMore => {}
+            Detection::Http1 => break Spoken::Http1,
+            Detection::Http2 => break Spoken::Http2,
+            Detection::Tls(hello) => break Spoken::Tls(hello),
+            Detection::Opaque => break Spoken::Opaque,
+        }
+        let may_dial = first.is_empty() && dialled.is_none() && declared == AppProtocol::Detect;
+        let patience = if may_dial { Instant::now() + SILENCE } else { deadline };
+        match timeout_at(patience, more(&mut socket, &mut first)).await {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(_) if may_dial => match race(&origin, &mut socket, &mut first, deadline).await {
+                Race::Service(service) => {
+                    dialled = Some(service);
+                    break Spoken::Opaque;
+                }
+                Race::Caller => {}
+                Race::Nobody => return silent(origin),
+            },
+            Err(_) => return silent(origin),
+        }
+    };
+    let told = match spoken {
+        Spoken::Http1 => Protocol::Http1,
+        Spoken::Http2 => Protocol::Http2,
+        Spoken::Tls(_) => Protocol::Tls,
+        Spoken::Opaque => Protocol::Tcp,
+    };
+    origin.worker.telemetry.detection(started.elapsed(), told);
+    Some(Detected { origin, io: Prefixed::new(socket, first.freeze()), spoken, dialled })
+}
+
+/// What the port is declared to speak.
+fn declared(origin: &Origin) -> AppProtocol {
+    let snapshot = origin.worker.snapshot();
+    match &origin.heading {
+        Heading::Inbound { port, .. } => snapshot.config.inbound(*port).protocol,
+        Heading::Outbound { destination, port, .. } => {
+            let known = snapshot.config.destination(destination).flatten();
+            known.and_then(|destination| destination.ports.get(port)).copied().unwrap_or_default()
+        }
+    }
+}
+
+/// Reads some more of the first flight. False at the end of the stream or past any sensible length.
+async fn more(socket: &mut TcpStream, first: &mut BytesMut) -> bool {
+    first.len() < FIRST_BYTES && matches!(socket.read_buf(first).await, Ok(read) if read > 0)
+}
+
+enum Race {
+    Caller,
+    Service(Dialled),
+    Nobody,
+}
+
+/// Dials the service and waits for the first byte of either side.
+async fn race(origin: &Origin, socket: &mut TcpStream, first: &mut BytesMut, deadline: Instant) -> Race {
+    let connection = Rc::new(Connection::new(origin.clone(), None, Protocol::Tcp));
+    let speak = async {
+        let Dialled { mut stream, picked } = opaque::dial(&connection).await.ok()?;
+        let mut greeting = BytesMut::new();
+        let spoke = matches!(stream.read_buf(&mut greeting).await, Ok(read) if read > 0);
+        let (_, stream) = stream.into_parts();
+        spoke.then(|| Dialled { stream: Prefixed::new(stream, greeting), picked })
+    };
+    tokio::pin!(speak);
+    let mut service_gone = false;
+    loop {
+        tokio::select! {
+            spoke = more(socket, first) => return if spoke { Race::Caller } else { Race::Nobody },
+            service = &mut speak, if !service_gone => match service {
+                Some(service) => return Race::Service(service),
+                None => service_gone = true,
+            },
+            () = tokio::time::sleep_until(deadline) => return Race::Nobody,
+        }
+    }
+}
+
+fn silent(origin: Origin) -> Option<Detected> {
+    let connection = Connection::new(origin, None, Protocol::Tcp);
+    let error = Error::new(Stage::Detect, Reason::DetectTimeout, "neither side spoke in time");
+    record::connection_refused(&connection, &error);
+    None
+}

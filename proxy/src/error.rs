@@ -1,0 +1,79 @@
+//! How a request or connection ends when no service answered: stage, reason and what may be done about it.
+//!
+//! The reason alone gives the HTTP status, the code in header, log and metric, and whose fault it is, so that no
+//! second opinion is needed further up.
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason, verdict::Answer};
+
+/// The stage of the pipeline at which something ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Admitting a connection.
+    Accept,
+    /// Finding out what is spoken.
+    Detect,
+    /// The TLS handshake with the caller.
+    Tls,
+    /// Reading and canonicalising the request.
+    Http,
+    /// Finding destination and route.
+    Route,
+    /// Policies.
+    Filter,
+    /// Tries, timeouts and retries.
+    Attempt,
+    /// The connection to an endpoint.
+    Upstream,
+}
+
+/// Why a request ended in the sidecar.
+#[derive(Debug)]
+pub struct Error {
+    /// Where.
+    pub stage: Stage,
+    /// Why; see `docs/codes/`.
+    pub reason: Reason,
+    /// What exactly, for the log and for meshed callers.
+    pub detail: Cow<'static, str>,
+    /// The user's object that decided, empty when none did.
+    pub policy: Arc<str>,
+    /// When the caller may try again.
+    pub retry_after: Option<Duration>,
+    /// How a try failed, when this is the failure of a try; decides whether another may follow.
+    pub outcome: Option<TryOutcome>,
+}
+
+impl Error {
+    /// An ending at `stage`.
+    pub fn new(stage: Stage, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { stage, reason, detail: detail.into(), policy: Arc::default(), retry_after: None, outcome: None }
+    }
+
+    /// A failed try.
+    pub fn failed_try(reason: Reason, outcome: TryOutcome, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { outcome: Some(outcome), ..Self::new(Stage::Upstream, reason, detail) }
+    }
+
+    /// A policy's answer.
+    pub fn answered(answer: Answer) -> Self {
+        Self {
+            policy: answer.policy,
+            retry_after: answer.retry_after,
+            ..Self::new(Stage::Filter, answer.reason, answer.reason.summary())
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.detail)?;
+        if !self.policy.is_empty() {
+            write!(f, " (by {})", self.policy)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,191 @@
+//! All that is known of one connection and of one request on it.
+//!
+//! An [`Exchange`] takes the configuration snapshot once, when it begins, so no request ever sees two
+//! configurations. Stages add to it; nobody looks up "the current configuration" again.
+
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
+
+use http::{HeaderValue, Method, Request, Version};
+use selvedge_policies::{
+    facts::{ConnectionFacts, Identity, Peer, RequestFacts},
+    reason::Reason,
+};
+use tokio::time::Instant;
+
+use crate::{
+    accept::Origin,
+    balance::{cluster::Snapshot, endpoint::Endpoint},
+    error::{Error, Stage},
+    http::{
+        canonical::Target,
+        reply::{self, Caller},
+    },
+    process::worker::{Permit, Worker},
+    telemetry::{Direction, Protocol},
+};
+
+/// One connection, after it was accepted and its TLS, if any, was verified.
+#[derive(Debug)]
+pub struct Connection {
+    /// The worker it lives on.
+    pub worker: Rc<Worker>,
+    /// Whether it calls the application or comes from it.
+    pub heading: Heading,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Its SPIFFE ID as text, empty without mTLS; made once for all records.
+    pub peer_identity: String,
+    /// The other end's address and port.
+    pub peer_address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Server name of application TLS that passes through.
+    pub server_name: Option<String>,
+    /// Counts against the worker's limit while the connection lives.
+    pub permit: Rc<Permit>,
+}
+
+/// Where a connection leads.
+#[derive(Clone, Debug)]
+pub enum Heading {
+    /// To the application at `forward`, which policies know as `port`.
+    Inbound {
+        /// The application's address.
+        forward: SocketAddr,
+        /// Its port as policies name it.
+        port: u16,
+    },
+    /// From the application to a service.
+    Outbound {
+        /// `namespace/service` (declared) or `ip:port` (captured).
+        destination: Arc<str>,
+        /// Port of the service.
+        port: u16,
+        /// The address the application dialled, when it was captured.
+        original: Option<SocketAddr>,
+    },
+}
+
+impl Connection {
+    /// A connection whose other end proved nothing (`identity` is `None`) or proved `identity` by mTLS.
+    pub fn new(origin: Origin, identity: Option<Identity>, protocol: Protocol) -> Self {
+        let Origin { worker, peer, heading, permit } = origin;
+        let peer_identity = identity.as_ref().map(ToString::to_string).unwrap_or_default();
+        let facts = Peer { identity: identity.map(Arc::new), address: peer.ip() };
+        Self { worker, heading, peer: facts, peer_identity, peer_address: peer, protocol, server_name: None, permit }
+    }
+
+    /// Direction, for telemetry.
+    pub const fn direction(&self) -> Direction {
+        match self.heading {
+            Heading::Inbound { .. } => Direction::Inbound,
+            Heading::Outbound { .. } => Direction::Outbound,
+        }
+    }
+
+    /// The port that policies are about.
+    pub const fn port(&self) -> u16 {
+        match self.heading {
+            Heading::Inbound { port, .. } | Heading::Outbound { port, .. } => port,
+        }
+    }
+
+    /// True when the caller may learn reasons: a verified peer, or our own application.
+    pub const fn meshed(&self) -> bool {
+        self.peer.identity.is_some() || matches!(self.heading, Heading::Outbound { .. })
+    }
+
+    /// What policies for connections look at.
+    pub fn facts(&self) -> ConnectionFacts<'_> {
+        ConnectionFacts { peer: &self.peer, port: self.port(), server_name: self.server_name.as_deref() }
+    }
+}
+
+/// One request and its answer.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The connection it came on.
+    pub connection: Rc<Connection>,
+    /// The configuration for all of it.
+    pub snapshot: Rc<Snapshot>,
+    /// When the head was read.
+    pub started: Instant,
+    /// Method, as sent.
+    pub method: Method,
+    /// Version the caller spoke, on the connection or, between sidecars, before it.
+    pub version: Version,
+    /// The canonical target; `None` until the http stage has passed.
+    pub target: Option<Target>,
+    /// `namespace/name` of the service called.
+    pub service: Arc<str>,
+    /// Name of the route rule.
+    pub route: Arc<str>,
+    /// The endpoint of the last try.
+    pub endpoint: Option<Rc<Endpoint>>,
+    /// Tries after the first.
+    pub retries: u32,
+    /// Why the mesh ended it, when it did.
+    pub reason: Option<Reason>,
+    /// The object that decided.
+    pub policy: Arc<str>,
+    /// Payload bytes of the request.
+    pub request_bytes: Rc<Cell<u64>>,
+    /// Payload bytes of the response.
+    pub response_bytes: Rc<Cell<u64>>,
+    /// True for gRPC.
+    pub grpc: bool,
+    /// `x-request-id`.
+    pub request_id: Option<HeaderValue>,
+    /// `traceparent` (W3C Trace Context).
+    pub traceparent: Option<HeaderValue>,
+}
+
+impl Exchange {
+    /// Begins an exchange for a request whose head was just read.
+    pub fn begin<B>(connection: &Rc<Connection>, request: &Request<B>) -> Box<Self> {
+        Box::new(Self {
+            snapshot: connection.worker.snapshot(),
+            connection: connection.clone(),
+            started: Instant::now(),
+            method: request.method().clone(),
+            version: request.version(),
+            target: None,
+            service: Arc::default(),
+            route: Arc::default(),
+            endpoint: None,
+            retries: 0,
+            reason: None,
+            policy: Arc::default(),
+            request_bytes: Rc::default(),
+            response_bytes: Rc::default(),
+            grpc: reply::is_grpc(request.headers()),
+            request_id: request.headers().get("x-request-id").cloned(),
+            traceparent: request.headers().get("traceparent").cloned(),
+        })
+    }
+
+    /// The canonical target; an error of ours before the http stage has set it.
+    pub fn target(&self) -> Result<&Target, Error> {
+        self.target.as_ref().ok_or_else(|| Error::new(Stage::Http, Reason::Internal, "the request has no target yet"))
+    }
+
+    /// What request policies look at.
+    pub fn facts<'a, B>(&'a self, request: &'a Request<B>, route: &'a str) -> Result<RequestFacts<'a>, Error> {
+        let target = self.target()?;
+        Ok(RequestFacts {
+            peer: &self.connection.peer,
+            port: self.connection.port(),
+            method: &self.method,
+            host: target.authority.host(),
+            path: target.path_and_query.path(),
+            query: target.path_and_query.query(),
+            headers: request.headers(),
+            route,
+        })
+    }
+
+    /// Who would be answered.
+    pub fn caller(&self) -> Caller {
+        Caller { meshed: self.connection.meshed(), grpc: self.grpc }
+    }
+}

@@ -1,0 +1,63 @@
+//! Runs request policies and header changes: what they decide is theirs, all acting on it is here.
+
+use http::{Request, response};
+use selvedge_policies::{route::RouteRule, verdict::Verdict};
+
+use crate::{
+    error::Error,
+    exchange::{Connection, Exchange},
+    http::hop,
+    route::{Scope, Upstream},
+};
+
+/// Policies in their order, then the header changes of the route.
+pub fn on_request<B>(
+    exchange: &Exchange,
+    scope: &Scope,
+    rule: Option<&RouteRule>,
+    request: &mut Request<B>,
+) -> Result<(), Error> {
+    if !scope.policies().is_empty() {
+        let facts = exchange.facts(request, &exchange.route)?;
+        let now = exchange.connection.worker.now();
+        for policy in scope.policies() {
+            if let Verdict::Answer(answer) = policy.on_request(&facts, now) {
+                return Err(Error::answered(answer));
+            }
+        }
+    }
+    if let (Some(rule), Scope::Outbound(_)) = (rule, scope) {
+        rule.request_headers.apply(request.headers_mut());
+    }
+    Ok(())
+}
+
+/// The header changes of the route and the backend, on the way back. The application cannot speak for the mesh.
+pub fn on_response(
+    exchange: &Exchange,
+    rule: Option<&RouteRule>,
+    upstream: &Upstream<'_>,
+    response: &mut response::Parts,
+) {
+    if matches!(exchange.connection.heading, crate::exchange::Heading::Inbound { .. }) {
+        hop::strip_mesh(&mut response.headers);
+        return;
+    }
+    if let Some((_, changes)) = upstream.backend_headers() {
+        changes.apply(&mut response.headers);
+    }
+    if let Some(rule) = rule {
+        rule.response_headers.apply(&mut response.headers);
+    }
+}
+
+/// Policies that decide whole connections of opaque bytes.
+pub fn on_connection(connection: &Connection, scope: &Scope) -> Result<(), Error> {
+    let now = connection.worker.now();
+    for policy in scope.policies() {
+        if let Verdict::Answer(answer) = policy.on_connection(&connection.facts(), now) {
+            return Err(Error::answered(answer));
+        }
+    }
+    Ok(())
+}

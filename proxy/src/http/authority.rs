@@ -1,0 +1,138 @@
+//! The one authority of a request (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
+//!
+//! Exactly one authority, with no userinfo, no odd characters and no port out of range; where the target and
+//! `Host` both carry one they must say the same.
+
+use http::{HeaderMap, Uri, header::HOST};
+
+/// The authority of a request, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// As it is forwarded: lower case, port kept when it was given.
+    pub full: String,
+    /// Length of the host part of `full`, without port and without a trailing dot.
+    host_len: usize,
+}
+
+impl Authority {
+    /// Host in lower case, without port or trailing dot.
+    pub fn host(&self) -> &str {
+        self.full.get(..self.host_len).unwrap_or(&self.full)
+    }
+
+    /// Reads the authority of a request from its target and `Host`. The error says what is wrong.
+    pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, &'static str> {
+        let mut hosts = headers.get_all(HOST).iter();
+        let host = hosts.next();
+        if hosts.next().is_some() {
+            return Err("more than one Host header field");
+        }
+        let host = host.map(|value| parse(value.as_bytes())).transpose()?;
+        let target = uri.authority().map(|authority| parse(authority.as_str().as_bytes())).transpose()?;
+        match (target, host) {
+            (None, None) => Err("no Host header field and no authority in the target"),
+            (Some(one), None) | (None, Some(one)) => Ok(one),
+            (Some(target), Some(host)) if target == host => Ok(target),
+            (Some(_), Some(_)) => Err("Host and the authority of the target differ"),
+        }
+    }
+}
+
+/// Parses `host[:port]`.
+fn parse(raw: &[u8]) -> Result<Authority, &'static str> {
+    let text = std::str::from_utf8(raw).map_err(|_| "the host is not text")?;
+    let (host, port) = split(text)?;
+    if let Some(port) = port {
+        let digits = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+        if !digits || port.parse::<u16>().is_err() {
+            return Err("the port of the host is not a number from 0 to 65535");
+        }
+    }
+    let bare = host.strip_suffix('.').unwrap_or(host);
+    if bare.is_empty() {
+        return Err("the host is empty");
+    }
+    if !bare.starts_with('[') && !bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
+        return Err("the host has characters that no host name has");
+    }
+    let mut full = bare.to_ascii_lowercase();
+    let host_len = full.len();
+    if let Some(port) = port.and_then(|port| port.parse::<u16>().ok()) {
+        full.push(':');
+        full.push_str(&port.to_string());
+    }
+    Ok(Authority { full, host_len })
+}
+
+/// Splits off the port; checks an IPv6 literal.
+fn split(text: &str) -> Result<(&str, Option<&str>), &'static str> {
+    let Some(rest) = text.strip_prefix('[') else {
+        return Ok(match text.split_once(':') {
+            Some((_, port)) if port.contains(':') => return Err("the host has more than one port"),
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        });
+    };
+    let (literal, after) = rest.split_once(']').ok_or("the IPv6 literal is not closed")?;
+    literal.parse::<std::net::Ipv6Addr>().map_err(|_| "the host is not an IPv6 literal")?;
+    let host = text.get(..literal.len() + 2).unwrap_or(text);
+    match after.strip_prefix(':') {
+        Some(port) => Ok((host, Some(port))),
+        None if after.is_empty() => Ok((host, None)),
+        None => Err("there is something between the IPv6 literal and the port"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn of(uri: &str, hosts: &[&'static str]) -> Result<String, &'static str> {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(HOST, HeaderValue::from_static(host));
+        }
+        Authority::of(&uri.parse().unwrap(), &headers).map(|a| format!("{} {}", a.host(), a.full))
+    }
+
+    #[test]
+    fn spellings_of_one_host_become_one() {
+        for (uri, hosts, expected) in [
+            ("/", &["a.test"][..], "a.test a.test"),
+            ("/", &["SECRET.test"], "secret.test secret.test"),
+            ("/", &["secret.test."], "secret.test secret.test"),
+            ("/", &["a:080"], "a a:80"),
+            ("/", &["[::1]:80"], "[::1] [::1]:80"),
+            ("http://b/a", &["b"], "b b"),
+            ("http://b/a", &[], "b b"),
+        ] {
+            assert_eq!(of(uri, hosts).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn doubtful_hosts_are_refused() {
+        for (uri, hosts) in [
+            ("/", &[][..]),
+            ("/", &["a", "a"]),
+            ("/", &["a b"]),
+            ("/", &["a/b"]),
+            ("/", &["a?b"]),
+            ("/", &[""]),
+            ("/", &["user@a"]),
+            ("/", &["[::1"]),
+            ("/", &["[zz]"]),
+            ("/", &["[::1]x"]),
+            ("/", &["a:99999"]),
+            ("/", &["a:80:80"]),
+            ("/", &["a:"]),
+            ("/", &["a:+1"]),
+            ("http://b/a", &["a"]),
+            ("http://u@b/a", &[]),
+        ] {
+            assert!(of(uri, hosts).is_err(), "{uri} {hosts:?}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Hop-by-hop hygiene (RFC 9110 section 7.6.1): what belongs to one connection does not cross it.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+};
+
+/// Names the protocol the caller spoke, on the hop between sidecars only.
+pub const ORIGINAL_VERSION: HeaderName = HeaderName::from_static("selvedge-original-version");
+/// The reason code of an answer the mesh gave, to meshed callers only.
+pub const REASON: HeaderName = HeaderName::from_static("selvedge-reason");
+
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes the fields of the connection it came on from a message head. Fields named by `Connection` go too,
+/// except those that frame or route a message: naming one is an error.
+pub fn strip(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    if headers.contains_key(CONNECTION) {
+        strip_named(headers)?;
+    }
+    headers.remove(&KEEP_ALIVE);
+    headers.remove(&PROXY_CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
+    if headers.get(TE).is_some_and(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        headers.remove(TE);
+    }
+    Ok(())
+}
+
+fn strip_named(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    let mut named = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty()) {
+            let name = HeaderName::from_bytes(token).map_err(|_| "Connection names something that is not a field")?;
+            if name == HOST
+                || name == CONTENT_LENGTH
+                || name == TRANSFER_ENCODING
+                || name.as_str().starts_with("selvedge-")
+            {
+                return Err("Connection names a field that frames or routes the message");
+            }
+            if name != TE {
+                named.push(name);
+            }
+        }
+    }
+    headers.remove(CONNECTION);
+    for name in named {
+        headers.remove(name);
+    }
+    Ok(())
+}
+
+/// Removes the mesh's own fields, which only the mesh may set.
+pub fn strip_mesh(headers: &mut HeaderMap) {
+    headers.remove(&ORIGINAL_VERSION);
+    headers.remove(&REASON);
+}
+
+/// The value of [`ORIGINAL_VERSION`] for a caller's version; HTTP/2 needs no mark.
+pub fn original_version(version: Version) -> Option<HeaderValue> {
+    match version {
+        Version::HTTP_10 => Some(HeaderValue::from_static("1.0")),
+        Version::HTTP_11 => Some(HeaderValue::from_static("1.1")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn connection_fields_stay_on_their_connection() {
+        let mut map = headers(&[
+            ("connection", "close, x-own"),
+            ("x-own", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "gzip"),
+            ("x-end-to-end", "1"),
+        ]);
+        strip(&mut map).unwrap();
+        assert_eq!(map, headers(&[("x-end-to-end", "1")]));
+    }
+
+    #[test]
+    fn te_trailers_survives_for_grpc() {
+        let mut map = headers(&[("te", "trailers")]);
+        strip(&mut map).unwrap();
+        assert!(map.contains_key("te"));
+    }
+
+    #[test]
+    fn framing_cannot_be_hidden_behind_connection() {
+        for name in ["content-length", "host", "transfer-encoding", "selvedge-reason"] {
+            let mut map = headers(&[]);
+            map.insert(CONNECTION, HeaderValue::from_static(name));
+            assert!(strip(&mut map).is_err(), "{name}");
+        }
+    }
+}

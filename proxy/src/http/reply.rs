@@ -1,0 +1,113 @@
+//! The only place where an error becomes a response.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+};
+use selvedge_policies::reason::Reason;
+
+use super::{Body, hop};
+use crate::error::Error;
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Who is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// A meshed caller learns the reason; any other learns the status and code only.
+    pub meshed: bool,
+    /// The request was gRPC, so the answer is trailers-only (gRPC over HTTP/2).
+    pub grpc: bool,
+}
+
+/// True for gRPC requests, by content type.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The response for `error`.
+pub fn reply(error: &Error, caller: Caller) -> Response<Body> {
+    let mut response = if caller.grpc { grpc(error) } else { json(error, caller) };
+    let headers = response.headers_mut();
+    if caller.meshed {
+        headers.insert(&hop::REASON, HeaderValue::from_static(error.reason.code()));
+    }
+    if let Some(after) = error.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)));
+    }
+    if matches!(error.reason, Reason::MalformedFraming | Reason::UnsupportedTransferCoding | Reason::HeadersTooLarge) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn json(error: &Error, caller: Caller) -> Response<Body> {
+    let mut body = serde_json::json!({ "error": error.reason.code() });
+    if caller.meshed {
+        body["detail"] = error.detail.as_ref().into();
+        if !error.policy.is_empty() {
+            body["policy"] = error.policy.as_ref().into();
+        }
+    }
+    let mut response = Response::new(Body::full(format!("{body}\n")));
+    *response.status_mut() = StatusCode::from_u16(error.reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn grpc(error: &Error) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(&GRPC_STATUS, HeaderValue::from(grpc_status(error.reason)));
+    headers.insert(&GRPC_MESSAGE, HeaderValue::from_static(error.reason.code()));
+    response
+}
+
+/// The gRPC status code for a reason (gRPC's table of HTTP statuses, with 429 as RESOURCE_EXHAUSTED).
+const fn grpc_status(reason: Reason) -> u16 {
+    match reason.status() {
+        400 | 431 => 13,
+        403 => 7,
+        404 | 501 => 12,
+        429 => 8,
+        499 => 1,
+        504 => 4,
+        500 => 2,
+        _ => 14,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Stage;
+
+    fn denied() -> Error {
+        Error { policy: "shop/deny".into(), ..Error::new(Stage::Filter, Reason::PolicyDenied, "because") }
+    }
+
+    #[test]
+    fn only_meshed_callers_learn_the_reason() {
+        let meshed = reply(&denied(), Caller { meshed: true, grpc: false });
+        assert_eq!(meshed.status(), 403);
+        assert_eq!(meshed.headers()["selvedge-reason"], "policy_denied");
+        let stranger = reply(&denied(), Caller { meshed: false, grpc: false });
+        assert!(!stranger.headers().contains_key("selvedge-reason"));
+    }
+
+    #[test]
+    fn grpc_callers_get_a_grpc_status() {
+        let response = reply(&denied(), Caller { meshed: true, grpc: true });
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "7");
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up_to_seconds() {
+        let mut error = Error::new(Stage::Filter, Reason::RateLimited, "");
+        error.retry_after = Some(std::time::Duration::from_millis(1200));
+        assert_eq!(reply(&error, Caller { meshed: false, grpc: false }).headers()["retry-after"], "2");
+    }
+}

@@ -1,0 +1,132 @@
+//! Serving HTTP on a connection: hyper with the bounds it does not set by itself.
+
+use std::{convert::Infallible, pin::pin, rc::Rc, time::Duration};
+
+use http::{Request, Response, Version};
+use hyper::{body::Incoming, server::conn, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use selvedge_policies::reason::Reason;
+
+use super::{
+    Body, LocalExec, canonical,
+    guard::{Budget, FrameGuard},
+    hop, upgrade,
+};
+use crate::{
+    attempt::Received,
+    error::{Error, Stage},
+    exchange::{Connection, Exchange, Heading},
+    identity::peer::{Identified, admitted},
+    pipeline, record,
+    telemetry::Protocol,
+    tls::terminate::ServerStream,
+    upstream::coalesce,
+};
+
+/// Bytes of a request's header section.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// How long a caller may take to send a header section; an idle connection is held this long too.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same for our own application, which may keep connections for long.
+const OWN_HEADER_TIMEOUT: Duration = Duration::from_secs(600);
+/// Streams of a caller that proved its identity; it multiplexes all its requests.
+const MESH_STREAMS: u32 = 10_000;
+/// Streams of any other caller.
+const STREAMS: u32 = 128;
+/// Resets that hyper takes for an attack; a stalled peer whose clients go away is none (see `docs/decisions/`).
+const MESH_RESETS: usize = 100_000;
+
+/// Serves HTTP until the connection is over, or drained.
+pub async fn http(identified: Identified) {
+    let Identified { connection, io, .. } = identified;
+    let opened = record::connection_opened(&connection, None);
+    let reason = match connection.protocol {
+        Protocol::Http2 if connection.peer.identity.is_some() => {
+            let (io, flood) = FrameGuard::new(io, &Budget::TRUSTED);
+            http2(connection, coalesce::coalesced(io)).await;
+            flood.reason()
+        }
+        Protocol::Http2 => {
+            let (io, flood) = FrameGuard::new(io, &Budget::STRICT);
+            http2(connection, io).await;
+            flood.reason()
+        }
+        _ => {
+            http1(connection, io).await;
+            None
+        }
+    };
+    opened.closed(0, 0, reason);
+}
+
+async fn http1(connection: Rc<Connection>, io: ServerStream) {
+    let own = matches!(connection.heading, Heading::Outbound { .. });
+    let mut drain = connection.worker.drain();
+    let served = conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(if own { OWN_HEADER_TIMEOUT } else { HEADER_TIMEOUT })
+        .max_header_size(MAX_HEADER_BYTES)
+        .preserve_header_case(true)
+        .half_close(true)
+        .serve_connection(TokioIo::new(io), service_fn(|request| pipeline_request(&connection, request)))
+        .with_upgrades();
+    let mut served = pin!(served);
+    tokio::select! {
+        _ = served.as_mut() => return, // how a connection ended is in its exchanges' records
+        () = drain.begun(&connection.heading) => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
+}
+
+async fn http2<T>(connection: Rc<Connection>, io: T)
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+{
+    let mesh = connection.peer.identity.is_some();
+    let mut drain = connection.worker.drain();
+    let mut builder = conn::http2::Builder::new(LocalExec);
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
+        .max_concurrent_streams(if mesh { MESH_STREAMS } else { STREAMS })
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .enable_connect_protocol();
+    if mesh {
+        builder.max_pending_accept_reset_streams(MESH_RESETS).max_local_error_reset_streams(MESH_RESETS);
+    } else {
+        builder.max_local_error_reset_streams(128);
+    }
+    let service = service_fn(|request| pipeline_request(&connection, request));
+    let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
+    tokio::select! {
+        _ = served.as_mut() => return,
+        () = drain.begun(&connection.heading) => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
+}
+
+fn pipeline_request(
+    connection: &Rc<Connection>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+    pipeline::request(connection.clone(), request)
+}
+
+/// The http stage: takes a request apart into what the other stages may rely on.
+pub fn receive(exchange: &mut Exchange, mut request: Request<Incoming>) -> Result<Received, Error> {
+    admitted(&exchange.connection, &exchange.snapshot.config)?;
+    let wanted = upgrade::wanted(&request);
+    let tunnel = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
+    exchange.target = Some(canonical::canonical(&mut request)?);
+    let mesh = exchange.connection.peer.identity.is_some();
+    let original = request.headers().get(&hop::ORIGINAL_VERSION).filter(|_| mesh);
+    match original.map(http::HeaderValue::as_bytes) {
+        Some(b"1.0") => exchange.version = Version::HTTP_10,
+        Some(_) => exchange.version = Version::HTTP_11,
+        None => {}
+    }
+    hop::strip(request.headers_mut()).map_err(|detail| Error::new(Stage::Http, Reason::MalformedHeader, detail))?;
+    hop::strip_mesh(request.headers_mut());
+    Ok(Received { request, wanted, tunnel })
+}

@@ -1,0 +1,65 @@
+//! Upgrades (RFC 9110 section 7.8), CONNECT (section 9.3.6) and extended CONNECT (RFC 8441): after the response
+//! head the connection or stream becomes a tunnel.
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::{
+    ext::Protocol,
+    upgrade::{OnUpgrade, Upgraded},
+};
+use hyper_util::rt::TokioIo;
+
+/// What a request asks to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// HTTP/1.1 `Upgrade`, with the protocols named.
+    Upgrade(HeaderValue),
+    /// CONNECT on HTTP/1.
+    Connect,
+    /// CONNECT, plain or extended, on HTTP/2.
+    Stream,
+}
+
+/// What the request asks to become, if anything. Read before hop-by-hop fields are removed.
+pub fn wanted<B>(request: &Request<B>) -> Option<Wanted> {
+    if request.method() == Method::CONNECT {
+        let http2 = request.version() == http::Version::HTTP_2;
+        return Some(if http2 { Wanted::Stream } else { Wanted::Connect });
+    }
+    let asks = request.headers().get_all(header::CONNECTION).iter().any(|value| {
+        value.as_bytes().split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    let protocol = request.headers().get(header::UPGRADE).filter(|_| asks)?;
+    (request.version() == http::Version::HTTP_11).then(|| Wanted::Upgrade(protocol.clone()))
+}
+
+/// Puts the upgrade fields back on a request that goes to an HTTP/1 connection.
+pub fn restore<B>(request: &mut Request<B>, wanted: &Wanted) {
+    if let Wanted::Upgrade(protocol) = wanted {
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(header::UPGRADE, protocol.clone());
+    }
+}
+
+/// True when `response` accepts what was wanted.
+pub fn accepted<B>(response: &Response<B>, wanted: &Wanted) -> bool {
+    match wanted {
+        Wanted::Upgrade(_) => response.status() == StatusCode::SWITCHING_PROTOCOLS,
+        Wanted::Connect | Wanted::Stream => response.status().is_success(),
+    }
+}
+
+/// The `:protocol` of an extended CONNECT, to be set on the next request too.
+pub fn protocol<B>(request: &Request<B>) -> Option<Protocol> {
+    request.extensions().get::<Protocol>().cloned()
+}
+
+/// Joins both sides until both have closed. Returns bytes from and to the caller.
+pub async fn tunnel(caller: OnUpgrade, service: OnUpgrade) -> (u64, u64) {
+    let (Ok(caller), Ok(service)) = tokio::join!(caller, service) else { return (0, 0) };
+    let (mut caller, mut service) = (TokioIo::new(caller), TokioIo::new(service));
+    splice(&mut caller, &mut service).await
+}
+
+async fn splice(caller: &mut TokioIo<Upgraded>, service: &mut TokioIo<Upgraded>) -> (u64, u64) {
+    tokio::io::copy_bidirectional(caller, service).await.unwrap_or_default()
+}

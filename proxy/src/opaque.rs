@@ -1,0 +1,116 @@
+//! Bytes that are not HTTP: the same mTLS, identity policy and counts, without looking inside.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use selvedge_policies::reason::Reason;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    balance::{self, Picked},
+    detect::Prefixed,
+    error::Error,
+    exchange::{Connection, Heading},
+    filter,
+    identity::peer::{Identified, admitted},
+    record,
+    route::{self, Scope},
+    upstream::connect::{self, Hop, Stream},
+};
+
+/// The service's side of a connection.
+pub struct Dialled {
+    /// Its bytes.
+    pub stream: Prefixed<Stream>,
+    /// The endpoint's books.
+    pub picked: Picked,
+}
+
+/// Relays a connection until both sides are done.
+pub async fn relay(identified: Identified) {
+    let Identified { connection, io, dialled } = identified;
+    let dialled = match dialled {
+        Some(dialled) => Ok(dialled),
+        None => dial(&connection).await,
+    };
+    let Dialled { stream, picked } = match dialled {
+        Ok(dialled) => dialled,
+        Err(error) => return record::connection_refused(&connection, &error),
+    };
+    let opened = record::connection_opened(&connection, Some(&picked.endpoint));
+    let (received, sent) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let mut caller = Counted { io, read: received.clone(), written: sent.clone() };
+    let mut service = stream;
+    let ended = {
+        let mut drained = connection.worker.drain();
+        tokio::select! {
+            copied = tokio::io::copy_bidirectional(&mut caller, &mut service) => copied.map(|_| ()),
+            () = drained.passed() => Err(io::ErrorKind::TimedOut.into()),
+        }
+    };
+    let reason = ended.err().filter(|e| e.kind() == io::ErrorKind::ConnectionReset).map(|_| Reason::UpstreamReset);
+    opened.closed(received.get(), sent.get(), reason);
+}
+
+/// Connects to the service, after mode and policies have let the connection pass.
+pub async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {
+    let worker = &connection.worker;
+    let mut snapshot = worker.snapshot();
+    admitted(connection, &snapshot.config)?;
+    let scope = route::resolve(connection, &mut snapshot).await?;
+    filter::on_connection(connection, &scope)?;
+    let mut picked = match (&connection.heading, &scope) {
+        (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
+            let cluster = route::cluster(&snapshot, destination, None, *port)?;
+            balance::pick(worker, &cluster, None)?
+        }
+        (Heading::Outbound { original: Some(address), .. } | Heading::Inbound { forward: address, .. }, _) => {
+            Picked::new(worker.local(*address), worker.now())
+        }
+        (Heading::Outbound { destination, .. }, _) => return Err(route::no_endpoints(destination)),
+    };
+    let connected = connect::stream(&picked.endpoint.config, &snapshot.config, Hop::Tcp).await;
+    picked.record(worker, connected.is_ok());
+    Ok(Dialled { stream: Prefixed::new(connected?, bytes::Bytes::new()), picked })
+}
+
+/// Counts what passes, so that the counts are there even when the connection breaks.
+struct Counted<T> {
+    io: T,
+    read: Rc<Cell<u64>>,
+    written: Rc<Cell<u64>>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let result = Pin::new(&mut this.io).poll_read(cx, buf);
+        this.read.set(this.read.get() + (buf.filled().len() - before) as u64);
+        result
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = result {
+            this.written.set(this.written.get() + written as u64);
+        }
+        result
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,4 @@
+//! stub
+pub fn run() {}
+pub fn run_until() {}
+pub enum StartError {}

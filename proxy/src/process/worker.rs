@@ -1,0 +1,254 @@
+//! One worker: a thread with its own runtime, listeners, connection pools, balancer state and counters.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
+    fmt, io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use selvedge_policies::facts::Moment;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    time::{Instant, interval},
+};
+
+use super::drain::{Drain, Open, Phase};
+use crate::{
+    accept::{Accepted, Purpose},
+    balance::{cluster::Snapshot, endpoint::Endpoint},
+    clock,
+    config::{CONNECT_TIMEOUT, EndpointConfig, RuntimeConfig, Transport, carry},
+    exchange::Heading,
+    pipeline,
+    telemetry::{Telemetry, WorkerTelemetry},
+    upstream::pool::Pool,
+    xds::Demand,
+};
+
+/// How often a worker tells which destinations it has used, and closes what is idle for long.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+/// Addresses outside any cluster that are remembered.
+const LOCALS: usize = 1024;
+
+/// What a worker is started with.
+pub struct Setup {
+    /// Bound listeners, with what each is for.
+    pub listeners: Vec<(std::net::TcpListener, Purpose)>,
+    /// Configurations.
+    pub configs: watch::Receiver<Arc<RuntimeConfig>>,
+    /// Where destinations are asked for.
+    pub demand: mpsc::UnboundedSender<Demand>,
+    /// Counters.
+    pub telemetry: Telemetry,
+    /// The drain.
+    pub phases: watch::Receiver<Phase>,
+    /// Connections open on all workers.
+    pub open: Arc<Open>,
+    /// Connections this worker holds at most.
+    pub max_connections: usize,
+}
+
+/// The state of one worker. It never leaves its thread.
+pub struct Worker {
+    /// Counters and log of this worker.
+    pub telemetry: WorkerTelemetry,
+    snapshot: RefCell<Rc<Snapshot>>,
+    /// Endpoints that belong to no cluster: the application, and addresses outside the mesh.
+    locals: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
+    chance: RefCell<fastrand::Rng>,
+    started: Instant,
+    started_unix: u64,
+    configs: watch::Receiver<Arc<RuntimeConfig>>,
+    demand: mpsc::UnboundedSender<Demand>,
+    used: RefCell<HashSet<Arc<str>>>,
+    phases: watch::Receiver<Phase>,
+    open: Arc<Open>,
+    connections: Cell<usize>,
+    max_connections: usize,
+}
+
+/// Runs a worker on the calling thread until the process ends.
+pub fn run(setup: Setup) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    runtime.block_on(async {
+        let Setup { listeners, configs, demand, telemetry, phases, open, max_connections } = setup;
+        let mut ended = phases.clone();
+        let first = configs.borrow().clone();
+        let worker = Rc::new(Worker {
+            telemetry: telemetry.worker(),
+            snapshot: RefCell::new(Rc::new(Snapshot { config: first, clusters: HashMap::new() })),
+            locals: RefCell::default(),
+            chance: RefCell::new(fastrand::Rng::new()),
+            started: Instant::now(),
+            started_unix: clock::since_epoch().as_secs(),
+            configs,
+            demand,
+            used: RefCell::default(),
+            phases,
+            open,
+            connections: Cell::new(0),
+            max_connections,
+        });
+        tokio::task::spawn_local(worker.telemetry.clone().serve_flushes());
+        for (listener, purpose) in listeners {
+            tokio::task::spawn_local(accept(worker.clone(), TcpListener::from_std(listener)?, purpose));
+        }
+        let mut configs = worker.configs();
+        worker.refresh(&mut configs);
+        let mut housekeeping = interval(HOUSEKEEPING);
+        loop {
+            tokio::select! {
+                changed = configs.changed() => match changed {
+                    Ok(()) => drop(worker.refresh(&mut configs)),
+                    Err(_) => return Ok(()),
+                },
+                _ = housekeeping.tick() => worker.keep_house(),
+                gone = ended.wait_for(|_| false) => if gone.is_err() { return Ok(()) },
+            }
+        }
+    })
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener, purpose: Purpose) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                let accepted = Accepted { worker: worker.clone(), socket, peer, purpose: purpose.clone() };
+                tokio::task::spawn_local(pipeline::connection(accepted));
+            }
+            // Out of descriptors or memory: accepting again at once would only spin.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+impl Worker {
+    /// The configuration in force on this worker.
+    pub fn snapshot(&self) -> Rc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Configurations to come.
+    pub fn configs(&self) -> watch::Receiver<Arc<RuntimeConfig>> {
+        self.configs.clone()
+    }
+
+    /// Puts the newest configuration in force, unless another task of this worker has done so already.
+    pub fn refresh(&self, configs: &mut watch::Receiver<Arc<RuntimeConfig>>) -> Rc<Snapshot> {
+        let config = configs.borrow_and_update().clone();
+        let current = self.snapshot();
+        if Arc::ptr_eq(&config, &current.config) && !current.clusters.is_empty() {
+            return current;
+        }
+        self.telemetry.set_access_log(config.access_log);
+        let next = Rc::new(carry::carry(config, &current));
+        *self.snapshot.borrow_mut() = next.clone();
+        next
+    }
+
+    /// Time for decisions.
+    pub fn now(&self) -> Moment {
+        let elapsed = self.started.elapsed();
+        Moment {
+            nanos: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
+            unix: self.started_unix + elapsed.as_secs(),
+        }
+    }
+
+    /// Chance for decisions.
+    pub fn chance<T>(&self, decide: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        decide(&mut self.chance.borrow_mut())
+    }
+
+    /// Asks the control plane for a destination.
+    pub fn want(&self, name: &str) {
+        let _ = self.demand.send(Demand::Want(name.to_owned())); // without a control thread the process is ending
+    }
+
+    /// Notes that a destination is in use, so that it stays subscribed.
+    pub fn used(&self, name: &Arc<str>) {
+        if !self.used.borrow().contains(name) {
+            self.used.borrow_mut().insert(name.clone());
+        }
+    }
+
+    /// The endpoint at an address that is in no cluster.
+    pub fn local(&self, address: SocketAddr) -> Rc<Endpoint> {
+        let mut locals = self.locals.borrow_mut();
+        if let Some(endpoint) = locals.get(&address) {
+            return endpoint.clone();
+        }
+        if locals.len() >= LOCALS {
+            locals.retain(|_, endpoint| Rc::strong_count(endpoint) > 1);
+        }
+        let config = EndpointConfig {
+            cluster: String::new(),
+            address,
+            transport: Transport::Plain,
+            workload: String::new(),
+            namespace: String::new(),
+            identity: String::new(),
+            weight: 1,
+            http2: false,
+            breaker: None,
+            connect_timeout: CONNECT_TIMEOUT,
+        };
+        let endpoint = Rc::new(Endpoint::new(Arc::new(config), Rc::new(Pool::default())));
+        locals.insert(address, endpoint.clone());
+        endpoint
+    }
+
+    /// The drain, as a connection sees it.
+    pub fn drain(&self) -> Drain {
+        Drain::new(self.phases.clone())
+    }
+
+    fn keep_house(&self) {
+        let used: Vec<String> = self.used.borrow_mut().drain().map(|name| name.to_string()).collect();
+        if !used.is_empty() {
+            let _ = self.demand.send(Demand::Used(used)); // as in `want`
+        }
+        let snapshot = self.snapshot();
+        let clustered = snapshot.clusters.values().flat_map(|cluster| &cluster.endpoints);
+        for endpoint in clustered.chain(self.locals.borrow().values()) {
+            endpoint.pool.sweep();
+        }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("connections", &self.connections.get()).finish_non_exhaustive()
+    }
+}
+
+/// Leave for one connection.
+#[derive(Debug)]
+pub struct Permit {
+    worker: Rc<Worker>,
+    heading: Heading,
+}
+
+impl Permit {
+    /// `None` when the worker holds as many connections as it may.
+    pub fn take(worker: &Rc<Worker>, heading: &Heading) -> Option<Self> {
+        if worker.connections.get() >= worker.max_connections {
+            return None;
+        }
+        worker.connections.set(worker.connections.get() + 1);
+        worker.open.opened(heading);
+        Some(Self { worker: worker.clone(), heading: heading.clone() })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.worker.connections.set(self.worker.connections.get().saturating_sub(1));
+        self.worker.open.closed(&self.heading);
+    }
+}

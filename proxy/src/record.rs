@@ -1,0 +1,230 @@
+//! The last stage: the answer goes out, and when its body is over the exchange is counted and logged, once.
+
+use std::rc::Rc;
+
+use http::{HeaderMap, Response};
+use selvedge_policies::reason::Reason;
+use tokio::time::Instant;
+
+use crate::{
+    attempt::Answered,
+    balance::{Picked, endpoint::Endpoint},
+    error::Error,
+    exchange::{Connection, Exchange, Heading},
+    http::{Body, body::Ending, hop, reply, upgrade},
+    telemetry::{ConnectionRecord, Party, Protocol, RequestRecord},
+    upstream::pool::Lease,
+};
+
+/// Turns the outcome into a response whose end is recorded.
+pub fn finish(mut exchange: Box<Exchange>, outcome: Result<Answered, Error>) -> Response<Body> {
+    match outcome {
+        Ok(answered) => forward(exchange, answered),
+        Err(error) => {
+            exchange.reason = Some(error.reason);
+            exchange.policy = error.policy.clone();
+            let response = reply::reply(&error, exchange.caller());
+            let code = error.reason.status();
+            let meter = exchange.response_bytes.clone();
+            let ending = Finish { exchange, code, held: None, whole: true, grpc_status: None };
+            response.map(|body| body.metered(meter).ending(Box::new(ending)))
+        }
+    }
+}
+
+fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
+    let Answered { mut parts, body, picked, lease, tunnel } = answered;
+    if let Some(reason) = parts.headers.get(&hop::REASON) {
+        exchange.reason = Reason::ALL.iter().copied().find(|known| reason.as_bytes() == known.code().as_bytes());
+    }
+    let switching = parts.headers.get(http::header::UPGRADE).filter(|_| parts.status.as_u16() == 101).cloned();
+    if hop::strip(&mut parts.headers).is_err() {
+        parts.headers.remove(http::header::CONNECTION);
+    }
+    if let Some(protocol) = switching {
+        parts.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+        parts.headers.insert(http::header::UPGRADE, protocol);
+    }
+    parts.version = http::Version::default();
+    if let Some((caller, service)) = tunnel {
+        let opened = connection_opened(&exchange.connection, exchange.endpoint.as_ref());
+        tokio::task::spawn_local(async move {
+            let (received, sent) = upgrade::tunnel(caller, service).await;
+            opened.closed(received, sent, None);
+        });
+    }
+    let code = parts.status.as_u16();
+    let meter = exchange.response_bytes.clone();
+    let held = Some((picked, lease));
+    let ending = Finish { grpc_status: grpc_status(&parts.headers), exchange, code, held, whole: false };
+    Response::from_parts(parts, Body::incoming(body).metered(meter).ending(Box::new(ending)))
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// Records an exchange when its response body is over, or when the caller has gone.
+struct Finish {
+    exchange: Box<Exchange>,
+    code: u16,
+    held: Option<(Picked, Option<Lease>)>,
+    whole: bool,
+    grpc_status: Option<u16>,
+}
+
+impl Ending for Finish {
+    fn complete(&mut self, trailers: Option<&HeaderMap>) {
+        self.whole = true;
+        if let Some(status) = trailers.and_then(grpc_status) {
+            self.grpc_status = Some(status);
+        }
+        if let Some((picked, lease)) = self.held.take() {
+            picked.endpoint.pool.observe_response(self.exchange.response_bytes.get());
+            if let Some(lease) = lease {
+                lease.give_back();
+            }
+        }
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        if !self.whole && self.exchange.reason.is_none() {
+            self.exchange.reason = Some(Reason::DownstreamClosed);
+        }
+        write(&self.exchange, self.code, self.grpc_status);
+    }
+}
+
+fn write(exchange: &Exchange, code: u16, grpc_status: Option<u16>) {
+    let connection = &exchange.connection;
+    let (source, destination) = parties(connection, exchange.endpoint.as_deref(), &exchange.snapshot.config.own);
+    let text = |value: &Option<http::HeaderValue>| value.as_ref().and_then(|v| v.to_str().ok().map(str::to_owned));
+    let (request_id, traceparent) = (text(&exchange.request_id), text(&exchange.traceparent));
+    let (host, path) = match &exchange.target {
+        Some(target) => (target.authority.host(), target.path_and_query.path()),
+        None => ("", ""),
+    };
+    let protocol = match exchange.version {
+        _ if exchange.grpc => Protocol::Grpc,
+        http::Version::HTTP_2 => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    connection.worker.telemetry.request(&RequestRecord {
+        direction: connection.direction(),
+        source,
+        destination,
+        service: &exchange.service,
+        route: &exchange.route,
+        code,
+        grpc_status,
+        reason: exchange.reason,
+        policy: &exchange.policy,
+        protocol,
+        tls: over_tls(connection, exchange.endpoint.as_deref()),
+        duration: exchange.started.elapsed(),
+        bytes_received: exchange.request_bytes.get(),
+        bytes_sent: exchange.response_bytes.get(),
+        retries: exchange.retries,
+        method: exchange.method.as_str(),
+        host,
+        path,
+        peer: connection.peer_address,
+        upstream: exchange.endpoint.as_ref().map(|endpoint| endpoint.config.address),
+        request_id: request_id.as_deref().unwrap_or_default(),
+        traceparent: traceparent.as_deref().unwrap_or_default(),
+    });
+}
+
+/// Who called whom, in the words of metrics. A peer is known by its identity; the workload behind it is not.
+fn parties<'a>(
+    connection: &'a Connection,
+    endpoint: Option<&'a Endpoint>,
+    own: &'a crate::config::Own,
+) -> (Party<'a>, Party<'a>) {
+    let own = Party { workload: &own.workload, namespace: &own.namespace, identity: &own.identity };
+    match &connection.heading {
+        Heading::Inbound { .. } => {
+            let peer = connection.peer.identity.as_deref();
+            let peer = Party {
+                workload: peer.map_or("", |identity| &identity.service_account),
+                namespace: peer.map_or("", |identity| &identity.namespace),
+                identity: &connection.peer_identity,
+            };
+            (peer, own)
+        }
+        Heading::Outbound { .. } => {
+            let endpoint = endpoint.map(|endpoint| &endpoint.config);
+            let service = Party {
+                workload: endpoint.map_or("", |config| &config.workload),
+                namespace: endpoint.map_or("", |config| &config.namespace),
+                identity: endpoint.map_or("", |config| &config.identity),
+            };
+            (own, service)
+        }
+    }
+}
+
+fn over_tls(connection: &Connection, endpoint: Option<&Endpoint>) -> bool {
+    match connection.heading {
+        Heading::Inbound { .. } => connection.peer.identity.is_some(),
+        Heading::Outbound { .. } => endpoint.is_some_and(|endpoint| !endpoint.config.identity.is_empty()),
+    }
+}
+
+/// An opaque connection or tunnel that is open.
+pub struct Opened {
+    connection: Rc<Connection>,
+    endpoint: Option<Rc<Endpoint>>,
+    since: Instant,
+}
+
+/// Counts an opaque connection or tunnel as open.
+pub fn connection_opened(connection: &Rc<Connection>, endpoint: Option<&Rc<Endpoint>>) -> Opened {
+    let tls = over_tls(connection, endpoint.map(Rc::as_ref));
+    connection.worker.telemetry.connection_opened(connection.direction(), tls);
+    Opened { connection: connection.clone(), endpoint: endpoint.cloned(), since: Instant::now() }
+}
+
+impl Opened {
+    /// Counts it as closed, with the bytes from and to the caller.
+    pub fn closed(self, received: u64, sent: u64, reason: Option<Reason>) {
+        connection_record(&self.connection, self.endpoint.as_deref(), self.since, (received, sent), reason, "");
+    }
+}
+
+/// Records a connection that was not let through.
+pub fn connection_refused(connection: &Connection, error: &Error) {
+    let tls = over_tls(connection, None);
+    connection.worker.telemetry.connection_opened(connection.direction(), tls);
+    connection_record(connection, None, Instant::now(), (0, 0), Some(error.reason), &error.policy);
+}
+
+fn connection_record(
+    connection: &Connection,
+    endpoint: Option<&Endpoint>,
+    since: Instant,
+    (bytes_received, bytes_sent): (u64, u64),
+    reason: Option<Reason>,
+    policy: &str,
+) {
+    let snapshot = connection.worker.snapshot();
+    let (source, destination) = parties(connection, endpoint, &snapshot.config.own);
+    connection.worker.telemetry.connection_closed(&ConnectionRecord {
+        direction: connection.direction(),
+        source,
+        destination,
+        service: endpoint.map_or("", |endpoint| endpoint.config.cluster.rsplit_once(':').map_or("", |(name, _)| name)),
+        reason,
+        policy,
+        protocol: connection.protocol,
+        tls: over_tls(connection, endpoint),
+        duration: since.elapsed(),
+        bytes_received,
+        bytes_sent,
+        peer: connection.peer_address,
+        server_name: connection.server_name.as_deref().unwrap_or_default(),
+        upstream: endpoint.map(|endpoint| endpoint.config.address),
+    });
+}

@@ -1,0 +1,238 @@
+//! From a canonical request to the rules that apply to it and the endpoints that may answer it.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use http::Request;
+use selvedge_policies::{
+    attempt::retry::TryOutcome,
+    reason::Reason,
+    request::RequestPolicy,
+    route::{Backend, HeaderChanges, RouteRule, RouteTable},
+};
+use tokio::time::timeout;
+
+use crate::{
+    balance::{
+        self, Picked,
+        cluster::{Cluster, Snapshot},
+        endpoint::Endpoint,
+    },
+    config::{Destination, InboundPort, Traffic},
+    error::{Error, Stage},
+    exchange::{Connection, Exchange, Heading},
+    process::worker::Worker,
+};
+
+/// How long a first request waits for the control plane to name its destination.
+const DISCOVERY: Duration = Duration::from_secs(2);
+
+/// What rules apply.
+pub enum Scope {
+    /// A call to the application.
+    Inbound(Arc<InboundPort>),
+    /// A call to a service.
+    Outbound(Arc<Destination>),
+    /// A call to an address outside the mesh.
+    Passthrough,
+}
+
+/// Where a request may go, and how it is tried.
+pub struct Upstream<'a> {
+    target: Target,
+    /// Timeouts, retries.
+    pub traffic: Option<&'a Traffic>,
+    /// Timeouts of the route rule; they win over the policy's.
+    pub rule: Option<&'a RouteRule>,
+    /// The backend chosen, for its header changes.
+    pub backend: Option<&'a Backend>,
+}
+
+enum Target {
+    Cluster(Rc<Cluster>),
+    One(Rc<Endpoint>),
+}
+
+impl Scope {
+    fn routes(&self) -> Option<&RouteTable> {
+        match self {
+            Self::Inbound(port) => Some(&port.routes),
+            Self::Outbound(destination) => Some(&destination.routes),
+            Self::Passthrough => None,
+        }
+    }
+
+    /// Policies that decide a request in this scope.
+    pub fn policies(&self) -> &[Arc<dyn RequestPolicy>] {
+        match self {
+            Self::Inbound(port) => &port.policies,
+            Self::Outbound(_) | Self::Passthrough => &[],
+        }
+    }
+
+    /// `namespace/name` of the service.
+    pub fn service(&self) -> Arc<str> {
+        match self {
+            Self::Inbound(port) => port.service.clone(),
+            Self::Outbound(destination) => destination.name.clone(),
+            Self::Passthrough => Arc::default(),
+        }
+    }
+}
+
+/// The rules for a request.
+pub async fn scope(exchange: &mut Exchange) -> Result<Scope, Error> {
+    let scope = resolve(&exchange.connection, &mut exchange.snapshot).await?;
+    exchange.service = scope.service();
+    Ok(scope)
+}
+
+/// The rules for what comes over a connection. A destination that was never used before is asked of the control
+/// plane; who waited goes on with the configuration that answered, having used no other.
+pub async fn resolve(connection: &Connection, snapshot: &mut Rc<Snapshot>) -> Result<Scope, Error> {
+    let name = match &connection.heading {
+        Heading::Inbound { port, .. } => return Ok(Scope::Inbound(snapshot.config.inbound(*port).clone())),
+        Heading::Outbound { destination, .. } => destination,
+    };
+    let worker = &connection.worker;
+    if let Some(scope) = known(connection, snapshot, name) {
+        return scope;
+    }
+    worker.want(name);
+    let mut configs = worker.configs();
+    let wait = async {
+        while configs.changed().await.is_ok() {
+            *snapshot = worker.refresh(&mut configs);
+            if let Some(scope) = known(connection, snapshot, name) {
+                return scope;
+            }
+        }
+        unknown(connection, snapshot, name)
+    };
+    if let Ok(scope) = timeout(DISCOVERY, wait).await { scope } else { unknown(connection, snapshot, name) }
+}
+
+fn known(connection: &Connection, snapshot: &Snapshot, name: &str) -> Option<Result<Scope, Error>> {
+    match snapshot.config.destination(name)? {
+        Some(destination) => {
+            connection.worker.used(&destination.name);
+            Some(Ok(Scope::Outbound(destination.clone())))
+        }
+        None => Some(unknown(connection, snapshot, name)),
+    }
+}
+
+fn unknown(connection: &Connection, snapshot: &Snapshot, name: &str) -> Result<Scope, Error> {
+    let captured = matches!(connection.heading, Heading::Outbound { original: Some(_), .. });
+    if snapshot.config.passthrough && captured {
+        return Ok(Scope::Passthrough);
+    }
+    let reason = if snapshot.config.tls.is_none() { Reason::NotReady } else { Reason::UnknownDestination };
+    Err(Error::new(Stage::Route, reason, format!("{name}: {}", reason.summary())))
+}
+
+/// The route rule for a request. On the inbound side it only names the route; the caller's sidecar has routed.
+pub fn rule<'a, B>(
+    exchange: &mut Exchange,
+    scope: &'a Scope,
+    request: &Request<B>,
+) -> Result<Option<&'a RouteRule>, Error> {
+    let Some(routes) = scope.routes().filter(|routes| !routes.is_empty()) else { return Ok(None) };
+    let target = exchange.target()?;
+    let (path, query) = (target.path_and_query.path(), target.path_and_query.query());
+    let rule = routes.select(target.authority.host(), &exchange.method, path, query, request.headers());
+    match (rule, scope) {
+        (Some(rule), _) => exchange.route = rule.name.clone(),
+        (None, Scope::Outbound(destination)) => {
+            let detail = format!("{} has routes and none matches {} {path}", destination.name, exchange.method);
+            return Err(Error::new(Stage::Route, Reason::NoRoute, detail));
+        }
+        (None, _) => {}
+    }
+    Ok(rule)
+}
+
+/// Where the request may go.
+pub fn upstream<'a>(exchange: &Exchange, scope: &'a Scope, rule: Option<&'a RouteRule>) -> Result<Upstream<'a>, Error> {
+    let worker = &exchange.connection.worker;
+    match (&exchange.connection.heading, scope) {
+        (Heading::Inbound { forward, .. }, _) => {
+            Ok(Upstream { target: Target::One(worker.local(*forward)), traffic: None, rule: None, backend: None })
+        }
+        (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
+            let backend = rule.and_then(|rule| worker.chance(|chance| rule.choose(chance)));
+            if rule.is_some_and(|rule| !rule.backends.is_empty()) && backend.is_none() {
+                return Err(no_endpoints(&exchange.route));
+            }
+            let cluster = cluster(&exchange.snapshot, destination, backend, *port)?;
+            let traffic = Some(&destination.traffic);
+            Ok(Upstream { target: Target::Cluster(cluster), traffic, rule, backend })
+        }
+        (Heading::Outbound { original: Some(original), .. }, _) => {
+            Ok(Upstream { target: Target::One(worker.local(*original)), traffic: None, rule: None, backend: None })
+        }
+        (Heading::Outbound { destination, .. }, _) => Err(no_endpoints(destination)),
+    }
+}
+
+/// The endpoints of a destination's port, or of the backend a rule chose.
+pub fn cluster(
+    snapshot: &Snapshot,
+    destination: &Destination,
+    backend: Option<&Backend>,
+    port: u16,
+) -> Result<Rc<Cluster>, Error> {
+    let name = match backend {
+        Some(backend) => format!("{}/{}:{}", backend.namespace, backend.name, backend.port.unwrap_or(port)),
+        None => format!("{}:{port}", destination.name),
+    };
+    snapshot.clusters.get(&name).cloned().ok_or_else(|| no_endpoints(&name))
+}
+
+/// The destination has no endpoint.
+pub fn no_endpoints(name: &str) -> Error {
+    Error::new(Stage::Route, Reason::NoEndpoints, format!("{name}: {}", Reason::NoEndpoints.summary()))
+}
+
+impl Upstream<'_> {
+    /// An endpoint for one try; another one than `avoid` where there is a choice.
+    pub fn pick(&self, worker: &Worker, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
+        match &self.target {
+            Target::Cluster(cluster) => balance::pick(worker, cluster, avoid),
+            Target::One(endpoint) => Ok(Picked::new(endpoint.clone(), worker.now())),
+        }
+    }
+
+    /// Whether a try that was provably not processed is repeated without a policy: on a new connection always,
+    /// after a failed connection only where there is another endpoint.
+    pub fn may_repeat(&self, outcome: &TryOutcome) -> bool {
+        match &self.target {
+            Target::Cluster(cluster) => *outcome == TryOutcome::Refused || cluster.endpoints.len() > 1,
+            Target::One(_) => *outcome == TryOutcome::Refused,
+        }
+    }
+
+    /// The cluster, where there is a choice.
+    pub fn cluster(&self) -> Option<&Rc<Cluster>> {
+        match &self.target {
+            Target::Cluster(cluster) => Some(cluster),
+            Target::One(_) => None,
+        }
+    }
+
+    /// Limit over all tries.
+    pub fn request_timeout(&self) -> Option<Duration> {
+        let rule = self.rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.request);
+        rule.or_else(|| self.traffic?.request_timeout)
+    }
+
+    /// Limit for one try.
+    pub fn try_timeout(&self) -> Option<Duration> {
+        let rule = self.rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.backend_request);
+        rule.or_else(|| self.traffic?.try_timeout)
+    }
+
+    /// Header changes of the backend chosen.
+    pub fn backend_headers(&self) -> Option<(&HeaderChanges, &HeaderChanges)> {
+        self.backend.map(|backend| (&backend.request_headers, &backend.response_headers))
+    }
+}

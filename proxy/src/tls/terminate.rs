@@ -1,0 +1,156 @@
+//! The tls stage: mesh TLS is terminated here, application TLS passes through untouched.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use selvedge_policies::{facts::Identity, reason::Reason};
+use selvedge_xds::resource::alpn;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::peer_identity;
+use crate::{
+    accept::Origin,
+    detect::{
+        ClientHello, Prefixed,
+        protocol::{Detected, Spoken},
+    },
+    error::{Error, Stage},
+    exchange::{Connection, Heading},
+    opaque::Dialled,
+    record,
+    telemetry::Protocol,
+};
+
+/// How long a caller may take for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A connection whose bytes are plain to us.
+pub struct Secured {
+    /// Where it comes from and leads to.
+    pub origin: Origin,
+    /// The bytes.
+    pub io: ServerStream,
+    /// What they are.
+    pub protocol: Protocol,
+    /// The identity the other end proved.
+    pub identity: Option<Identity>,
+    /// Server name of application TLS.
+    pub server_name: Option<String>,
+    /// The service's side, when it spoke first.
+    pub dialled: Option<Dialled>,
+}
+
+/// A caller's stream.
+#[derive(Debug)]
+pub enum ServerStream {
+    /// As it came.
+    Plain(Prefixed<TcpStream>),
+    /// Inside mesh TLS.
+    Tls(Box<TlsStream<Prefixed<TcpStream>>>),
+}
+
+/// Terminates mesh TLS. `None` when the handshake failed; the connection is closed.
+pub async fn terminate(detected: Detected) -> Option<Secured> {
+    let Detected { origin, io, spoken, dialled } = detected;
+    let (protocol, server_name) = match spoken {
+        Spoken::Http1 => (Protocol::Http1, None),
+        Spoken::Http2 => (Protocol::Http2, None),
+        Spoken::Opaque => (Protocol::Tcp, None),
+        Spoken::Tls(hello) if is_mesh(&origin, &hello) => return accept(origin, io).await,
+        Spoken::Tls(hello) => (Protocol::Tls, hello.server_name),
+    };
+    Some(Secured { origin, io: ServerStream::Plain(io), protocol, identity: None, server_name, dialled })
+}
+
+/// Only calls to the application can be mesh TLS; what the application itself encrypts is its own.
+fn is_mesh(origin: &Origin, hello: &ClientHello) -> bool {
+    matches!(origin.heading, Heading::Inbound { .. }) && hello.alpn.iter().any(|offered| of_mesh(offered).is_some())
+}
+
+async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
+    let Some(tls) = origin.worker.snapshot().config.tls.clone() else {
+        return failed(origin, "this sidecar has no certificate yet");
+    };
+    match timeout(HANDSHAKE, TlsAcceptor::from(tls.server.clone()).accept(io)).await {
+        Ok(Ok(stream)) => {
+            let session = stream.get_ref().1;
+            let identity = peer_identity(session);
+            let protocol = session.alpn_protocol().and_then(of_mesh).unwrap_or(Protocol::Tcp);
+            let io = ServerStream::Tls(Box::new(stream));
+            Some(Secured { origin, io, protocol, identity, server_name: None, dialled: None })
+        }
+        Ok(Err(error)) => failed(origin, error.to_string()),
+        Err(_) => failed(origin, "the handshake took too long"),
+    }
+}
+
+fn of_mesh(protocol: &[u8]) -> Option<Protocol> {
+    match protocol {
+        alpn::HTTP1 => Some(Protocol::Http1),
+        alpn::HTTP2 => Some(Protocol::Http2),
+        alpn::TCP => Some(Protocol::Tcp),
+        _ => None,
+    }
+}
+
+fn failed(origin: Origin, detail: impl Into<std::borrow::Cow<'static, str>>) -> Option<Secured> {
+    let connection = Connection::new(origin, None, Protocol::Tls);
+    record::connection_refused(&connection, &Error::new(Stage::Tls, Reason::TlsHandshakeFailed, detail));
+    None
+}
+
+impl AsyncRead for ServerStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for ServerStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Making a connection to an endpoint: TCP, TLS with the identity checked, and the HTTP handshake, each bounded.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::coalesce;
+use crate::{
+    config::{EndpointConfig, RuntimeConfig, Transport},
+    error::Error,
+    http::{Body, LocalExec},
+    tls,
+};
+
+/// Header sections of responses are bounded as those of requests.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// Resets of a peer that proved its identity are no attack; see `docs/decisions/`.
+const MAX_RESETS: usize = 100_000;
+
+/// What a connection between sidecars carries; each has its ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// Pooled HTTP/1.
+    Http1,
+    /// The shared HTTP/2 connection.
+    Http2,
+    /// Opaque bytes.
+    Tcp,
+}
+
+/// A connected stream, with TLS or without.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Plain(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A failure to connect: always safe to try again elsewhere.
+pub fn failure(reason: Reason, detail: String) -> Error {
+    Error::failed_try(reason, TryOutcome::ConnectFailed, detail)
+}
+
+/// Connects to `endpoint` for `hop`. On success the peer has proven the identity it must have.
+pub async fn stream(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) -> Result<Stream, Error> {
+    let address = endpoint.address;
+    match timeout(endpoint.connect_timeout, establish(endpoint, config, hop)).await {
+        Ok(result) => result,
+        Err(_) => Err(failure(
+            Reason::UpstreamConnectTimeout,
+            format!("{address} took no connection within {:?}", endpoint.connect_timeout),
+        )),
+    }
+}
+
+async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) -> Result<Stream, Error> {
+    let address = endpoint.address;
+    let socket = TcpStream::connect(address)
+        .await
+        .map_err(|e| failure(Reason::UpstreamConnectFailed, format!("{address}: {e}")))?;
+    let _ = socket.set_nodelay(true); // only latency is at stake
+    let no_certificate = || failure(Reason::NotReady, "this sidecar has no certificate yet".into());
+    let no_roots = || failure(Reason::UpstreamTlsFailed, "no authorities for external TLS could be read".into());
+    let (tls, server_name) = match &endpoint.transport {
+        Transport::Plain => return Ok(Stream::Plain(socket)),
+        Transport::Mesh { server_name, .. } => {
+            let tls = config.tls.as_ref().ok_or_else(no_certificate)?;
+            let client = match hop {
+                Hop::Http1 => &tls.http1,
+                Hop::Http2 => &tls.http2,
+                Hop::Tcp => &tls.tcp,
+            };
+            (client.clone(), server_name)
+        }
+        Transport::External { server_name } => (config.external_tls.clone().ok_or_else(no_roots)?, server_name),
+    };
+    let stream = TlsConnector::from(tls)
+        .connect(server_name.clone(), socket)
+        .await
+        .map_err(|e| failure(Reason::UpstreamTlsFailed, format!("{address}: {e}")))?;
+    if let Transport::Mesh { identity, .. } = &endpoint.transport {
+        let proven = tls::peer_identity(stream.get_ref().1);
+        if proven.as_ref() != Some(identity.as_ref()) {
+            let proven = proven.map_or_else(|| "no identity".into(), |id| id.to_string());
+            let detail = format!("{address} proved {proven}, not {identity}");
+            return Err(failure(Reason::UpstreamIdentityMismatch, detail));
+        }
+    }
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
+/// The HTTP/1 handshake; the connection runs on this worker until it closes.
+pub async fn http1(stream: Stream) -> Result<http1::SendRequest<Body>, Error> {
+    let (sender, connection) = http1::Builder::new()
+        .preserve_header_case(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| failure(Reason::UpstreamConnectFailed, e.to_string()))?;
+    tokio::task::spawn_local(connection.with_upgrades());
+    Ok(sender)
+}
+
+/// The HTTP/2 handshake, with writes coalesced; the connection runs on this worker until it closes.
+pub async fn http2(stream: Stream) -> Result<http2::SendRequest<Body>, Error> {
+    let (sender, connection) = http2::Builder::new(LocalExec)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(std::time::Duration::from_secs(20))
+        .keep_alive_timeout(std::time::Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_concurrent_reset_streams(MAX_RESETS)
+        .handshake(TokioIo::new(coalesce::coalesced(stream)))
+        .await
+        .map_err(|e| failure(Reason::UpstreamConnectFailed, e.to_string()))?;
+    tokio::task::spawn_local(connection);
+    Ok(sender)
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
