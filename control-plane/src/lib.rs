@@ -1,10 +1,26 @@
-//! The control plane: turns what users wrote into what each sidecar must know.
+//! The brain of the mesh: reads what users wrote, and tells every sidecar what concerns it.
+//!
+//! The modules are listed in the order in which a change flows through them; `docs/life-of-a-config.md` follows
+//! one change along the same headings. Nothing here sees a request of the mesh's users, and with all of it gone
+//! the sidecars go on with what they know.
+
+pub mod source;
+
+pub mod diagnostic;
+pub mod validate;
+
+pub mod model;
+pub mod store;
+
+pub mod compile;
+pub mod snapshot;
+
+pub mod identity;
+pub mod status;
+pub mod telemetry;
 
 pub mod clock;
 mod error;
-pub mod identity;
 pub mod settings;
-pub mod status;
-pub mod telemetry;
 
 pub use error::Error;

@@ -1,0 +1,1 @@
+//! The nouns of the mesh, and how they refer to each other.

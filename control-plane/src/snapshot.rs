@@ -1,0 +1,246 @@
+//! Everything the mesh can be told at one instant: immutable, versioned by content, free of dangling references.
+//!
+//! Two snapshots share every resource that did not change, so a new one costs what changed, and telling them
+//! apart ([`Snapshot::changed_since`]) is a comparison of pointers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use selvedge_xds::resource::{Encoded, Kind};
+use tokio::sync::watch;
+
+mod dangling;
+mod diff;
+
+pub use dangling::Dangling;
+pub use diff::Change;
+
+/// Resources of one kind by canonical name.
+type Table = HashMap<Arc<str>, Arc<Encoded>>;
+
+/// Who answers to an alias, best claim first: a service of the mesh before an external one, then by name. The
+/// order keeps an `ExternalService` from taking over the name of a `Service`.
+type Claims = BTreeSet<(bool, Arc<str>)>;
+
+/// An immutable view of all resources. Cloning it is cheap; sharing it in an `Arc` is cheaper.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    number: u64,
+    complete: bool,
+    tables: [Arc<Table>; Kind::ALL.len()],
+    aliases: Arc<HashMap<Arc<str>, Claims>>,
+    identities: Arc<HashMap<Arc<str>, Arc<str>>>,
+}
+
+/// A channel that always holds the newest snapshot; it starts with an empty, incomplete one.
+pub fn channel() -> (watch::Sender<Arc<Snapshot>>, watch::Receiver<Arc<Snapshot>>) {
+    watch::channel(Arc::new(Snapshot::default()))
+}
+
+impl Snapshot {
+    /// Counts up by one with every published snapshot of this process; 0 is the empty one before the first.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// True once the source has told everything it has. Before that an absent resource may only be late.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The resource of that canonical name, or for a destination any name it answers to (`name.namespace`,
+    /// `host:port`, `ip:port`).
+    pub fn get(&self, kind: Kind, name_or_alias: &str) -> Option<Arc<Encoded>> {
+        let table = self.table(kind);
+        let found = table.get(name_or_alias).or_else(|| match kind {
+            Kind::Destination => table.get(self.canonical(name_or_alias)?),
+            _ => None,
+        });
+        found.cloned()
+    }
+
+    /// The canonical name (`namespace/name`) of the destination that answers to `alias`.
+    pub fn canonical(&self, alias: &str) -> Option<&str> {
+        self.aliases.get(alias).and_then(|claims| claims.first()).map(|(_, name)| &**name)
+    }
+
+    /// The SPIFFE identity the workload `namespace/name` runs as; only that identity may read its inbound view.
+    pub fn identity_of_workload(&self, name: &str) -> Option<String> {
+        self.identities.get(name).map(|identity| identity.to_string())
+    }
+
+    /// All resources of a kind, in no particular order.
+    pub fn resources(&self, kind: Kind) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.table(kind).values()
+    }
+
+    /// How many resources of a kind there are.
+    pub fn count(&self, kind: Kind) -> usize {
+        self.table(kind).len()
+    }
+
+    fn table(&self, kind: Kind) -> &Arc<Table> {
+        &self.tables[kind as usize]
+    }
+}
+
+/// The next snapshot in the making: the previous one with some resources replaced.
+#[derive(Debug)]
+pub struct Draft {
+    next: Snapshot,
+    touched: BTreeMap<(Kind, Arc<str>), Option<Arc<Encoded>>>,
+}
+
+impl Draft {
+    /// Begins with everything `previous` has.
+    pub fn after(previous: &Snapshot) -> Self {
+        Self { next: Snapshot { number: previous.number + 1, ..previous.clone() }, touched: BTreeMap::new() }
+    }
+
+    /// Says whether the source has told everything.
+    pub fn set_complete(&mut self, complete: bool) {
+        self.next.complete = complete;
+    }
+
+    /// Puts a resource in place of the one with its name. One of equal content stays the object it was, so that
+    /// nobody is told of a change that is none. `external` ranks its claim on its aliases.
+    pub fn put(&mut self, resource: Encoded, external: bool) {
+        let slot = self.next.tables[resource.kind as usize].get(resource.name.as_str());
+        if slot.is_some_and(|known| known.version == resource.version) {
+            return;
+        }
+        let known = slot.cloned();
+        self.disclaim(known.as_deref());
+        let name: Arc<str> = resource.name.as_str().into();
+        let resource = Arc::new(resource);
+        if !resource.aliases.is_empty() {
+            let aliases = Arc::make_mut(&mut self.next.aliases);
+            for alias in &resource.aliases {
+                aliases.entry(alias.as_str().into()).or_default().insert((external, name.clone()));
+            }
+        }
+        self.touched.insert((resource.kind, name.clone()), Some(resource.clone()));
+        Arc::make_mut(&mut self.next.tables[resource.kind as usize]).insert(name, resource);
+    }
+
+    /// Takes a resource away.
+    pub fn remove(&mut self, kind: Kind, name: &str) {
+        if !self.next.tables[kind as usize].contains_key(name) {
+            return;
+        }
+        let gone = Arc::make_mut(&mut self.next.tables[kind as usize]).remove_entry(name);
+        if let Some((name, resource)) = gone {
+            self.disclaim(Some(&resource));
+            self.touched.insert((kind, name), None);
+        }
+    }
+
+    /// Says which identity a workload runs as; `None` when it is gone.
+    pub fn set_identity(&mut self, workload: &str, identity: Option<String>) {
+        if self.next.identities.get(workload).map(|known| &**known) == identity.as_deref() {
+            return;
+        }
+        let identities = Arc::make_mut(&mut self.next.identities);
+        match identity {
+            Some(identity) => identities.insert(workload.into(), identity.into()),
+            None => identities.remove(workload),
+        };
+    }
+
+    /// Finishes the snapshot.
+    ///
+    /// # Errors
+    /// Every reference from a changed resource to one that is not there. The caller keeps the previous snapshot:
+    /// a sidecar that follows a dangling reference would wait for a resource that never comes.
+    pub fn finish(self) -> Result<Snapshot, Vec<Dangling>> {
+        let dangling = dangling::find(&self.next, &self.touched);
+        if dangling.is_empty() { Ok(self.next) } else { Err(dangling) }
+    }
+
+    fn disclaim(&mut self, resource: Option<&Encoded>) {
+        let Some(resource) = resource.filter(|resource| !resource.aliases.is_empty()) else { return };
+        let aliases = Arc::make_mut(&mut self.next.aliases);
+        for alias in &resource.aliases {
+            let Some(claims) = aliases.get_mut(alias.as_str()) else { continue };
+            claims.retain(|(_, name)| **name != *resource.name);
+            if claims.is_empty() {
+                aliases.remove(alias.as_str());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_xds::proto::mesh::{Destination, Endpoints, Port};
+
+    use super::*;
+
+    fn destination(name: &str, aliases: &[&str]) -> Encoded {
+        let message = Destination { name: name.into(), ..Default::default() };
+        Encoded::new(Kind::Destination, name, aliases.iter().map(|alias| (*alias).to_owned()).collect(), &message)
+    }
+
+    fn snapshot(previous: &Snapshot, build: impl FnOnce(&mut Draft)) -> Snapshot {
+        let mut draft = Draft::after(previous);
+        build(&mut draft);
+        draft.finish().expect("no dangling references")
+    }
+
+    #[test]
+    fn a_destination_is_found_by_name_and_by_alias() {
+        let one = snapshot(&Snapshot::default(), |draft| draft.put(destination("shop/web", &["web.shop"]), false));
+        assert!(one.get(Kind::Destination, "shop/web").is_some());
+        assert_eq!(one.get(Kind::Destination, "web.shop").unwrap().name, "shop/web");
+        assert!(one.get(Kind::Endpoints, "web.shop").is_none());
+        let gone = snapshot(&one, |draft| draft.remove(Kind::Destination, "shop/web"));
+        assert!(gone.get(Kind::Destination, "web.shop").is_none());
+        assert!(one.get(Kind::Destination, "web.shop").is_some(), "a snapshot never changes");
+    }
+
+    #[test]
+    fn an_external_service_never_takes_the_alias_of_a_service() {
+        let both = snapshot(&Snapshot::default(), |draft| {
+            draft.put(destination("a/thief", &["web.shop"]), true);
+            draft.put(destination("shop/web", &["web.shop"]), false);
+        });
+        assert_eq!(both.canonical("web.shop"), Some("shop/web"));
+        let only_thief = snapshot(&both, |draft| draft.remove(Kind::Destination, "shop/web"));
+        assert_eq!(only_thief.canonical("web.shop"), Some("a/thief"));
+    }
+
+    #[test]
+    fn equal_content_is_the_same_object_in_the_next_snapshot() {
+        let one = snapshot(&Snapshot::default(), |draft| draft.put(destination("shop/web", &["web.shop"]), false));
+        let two = snapshot(&one, |draft| draft.put(destination("shop/web", &["web.shop"]), false));
+        let name = "shop/web";
+        assert!(Arc::ptr_eq(&one.get(Kind::Destination, name).unwrap(), &two.get(Kind::Destination, name).unwrap()));
+        assert_eq!(two.number(), one.number() + 1);
+        assert!(two.changed_since(&one).is_empty());
+    }
+
+    #[test]
+    fn a_port_without_endpoints_is_a_dangling_reference() {
+        let message = Destination {
+            namespace: "shop".into(),
+            name: "web".into(),
+            ports: vec![Port { port: 80, ..Default::default() }],
+            ..Default::default()
+        };
+        let mut draft = Draft::after(&Snapshot::default());
+        draft.put(Encoded::new(Kind::Destination, "shop/web", vec![], &message), false);
+        let dangling = draft.finish().unwrap_err();
+        assert_eq!(dangling.len(), 1);
+        assert_eq!(dangling[0].missing, "shop/web:80");
+
+        let with_endpoints = snapshot(&Snapshot::default(), |draft| {
+            draft.put(Encoded::new(Kind::Destination, "shop/web", vec![], &message), false);
+            draft.put(Encoded::new(Kind::Endpoints, "shop/web:80", vec![], &Endpoints::default()), false);
+        });
+        let mut draft = Draft::after(&with_endpoints);
+        draft.remove(Kind::Endpoints, "shop/web:80");
+        assert_eq!(draft.finish().unwrap_err()[0].from, "shop/web", "removing what is referred to dangles too");
+    }
+}

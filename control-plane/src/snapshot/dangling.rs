@@ -1,0 +1,56 @@
+//! Finds references from one resource to another that is not there.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use prost::Message;
+use selvedge_xds::{
+    proto::mesh::Destination,
+    resource::{Encoded, Kind, endpoints_name},
+};
+
+use super::Snapshot;
+
+/// A reference to a resource that the snapshot does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dangling {
+    /// Canonical name of the destination that refers.
+    pub from: String,
+    /// Name of the missing endpoints resource.
+    pub missing: String,
+}
+
+impl fmt::Display for Dangling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "destination '{}' needs endpoints '{}', which are not there", self.from, self.missing)
+    }
+}
+
+/// Checks the destinations that changed, and those whose endpoints were taken away.
+pub(super) fn find(snapshot: &Snapshot, touched: &BTreeMap<(Kind, Arc<str>), Option<Arc<Encoded>>>) -> Vec<Dangling> {
+    let mut dangling = Vec::new();
+    for ((kind, name), resource) in touched {
+        match (kind, resource) {
+            (Kind::Destination, Some(destination)) => check(snapshot, destination, &mut dangling),
+            (Kind::Endpoints, None) => {
+                let owner = name.rsplit_once(':').map_or(&**name, |(owner, _)| owner);
+                let untouched = !touched.contains_key(&(Kind::Destination, owner.into()));
+                if let Some(destination) = snapshot.get(Kind::Destination, owner).filter(|_| untouched) {
+                    check(snapshot, &destination, &mut dangling);
+                }
+            }
+            _ => {}
+        }
+    }
+    dangling.dedup();
+    dangling
+}
+
+fn check(snapshot: &Snapshot, destination: &Encoded, dangling: &mut Vec<Dangling>) {
+    let Ok(message) = Destination::decode(destination.body.clone()) else { return };
+    for port in &message.ports {
+        let missing = endpoints_name(&message.namespace, &message.name, u16::try_from(port.port).unwrap_or_default());
+        if snapshot.get(Kind::Endpoints, &missing).is_none() {
+            dangling.push(Dangling { from: destination.name.clone(), missing });
+        }
+    }
+}

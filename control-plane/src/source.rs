@@ -1,0 +1,1 @@
+//! A source of configuration tells what users wrote, one consistent state after the other.

@@ -1,0 +1,1 @@
+//! The one writer: takes what a source tells, and publishes snapshots.
