@@ -1,0 +1,200 @@
+//! Transparent capture: packet filter rules that send a workload's TCP connections through its sidecar.
+//!
+//! Rules go into the network namespace of the calling process, for IPv4 and IPv6, with nftables or else with iptables.
+//! They live in a table (or chains) of our own name, so nothing else is touched. [`apply`] replaces what an earlier
+//! call left in one transaction, then checks that connections are really redirected, and takes the rules back
+//! when they are not. A redirected connection's destination is told by
+//! [`original_dst`](super::original_dst::original_dst).
+//!
+//! What is redirected:
+//! - inbound: TCP from outside to an address of this host goes to the inbound port;
+//! - outbound: TCP from this host to another goes to the outbound port;
+//! - TCP from the host to itself stays as it is, except what the sidecar's own outbound side sends to another address
+//!   of the host than loopback: that is the workload calling itself through its service, and goes to the inbound port.
+//!
+//! The sidecar's own connections are told by uid or by socket mark; see [`OUTBOUND_MARK`] and [`INBOUND_MARK`].
+
+use std::io;
+
+use selvedge_policies::matching::cidr::Cidr;
+
+mod iptables;
+mod nft;
+mod tool;
+mod verify;
+
+use tool::{Failure, Tool};
+
+/// Socket mark (`SO_MARK`) for the sidecar's connections to other workloads.
+pub const OUTBOUND_MARK: u32 = 0x5e1;
+
+/// Socket mark for the sidecar's connections to its own workload; never redirected.
+pub const INBOUND_MARK: u32 = 0x5e2;
+
+/// A sidecar that may not set marks binds its connections to its own workload to this source address instead.
+/// IPv6 has no second loopback address; there such a sidecar connects to `::1`.
+pub const INBOUND_SOURCE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 6);
+
+/// What to capture, and what to leave alone.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct Capture {
+    /// Port of the sidecar that takes inbound connections
+    #[arg(long, value_name = "PORT", default_value_t = 15006)]
+    pub inbound_port: u16,
+    /// Port of the sidecar that takes outbound connections
+    #[arg(long, value_name = "PORT", default_value_t = 15001)]
+    pub outbound_port: u16,
+    /// User id of the sidecar, whose connections are not redirected; needed unless it may set socket marks
+    #[arg(long, value_name = "UID")]
+    pub exempt_uid: Option<u32>,
+    /// Ports of this workload that are reached directly
+    #[arg(long, value_name = "PORT,...", value_delimiter = ',', default_value = "15020")]
+    pub exclude_inbound_ports: Vec<u16>,
+    /// Ports that this workload reaches directly
+    #[arg(long, value_name = "PORT,...", value_delimiter = ',')]
+    pub exclude_outbound_ports: Vec<u16>,
+    /// Networks that this workload reaches directly
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
+    pub exclude_cidrs: Vec<Cidr>,
+    /// Packet filter to use; the first that works when absent
+    #[arg(long, value_enum)]
+    pub backend: Option<Backend>,
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self {
+            inbound_port: 15006,
+            outbound_port: 15001,
+            exempt_uid: None,
+            exclude_inbound_ports: vec![15020],
+            exclude_outbound_ports: Vec::new(),
+            exclude_cidrs: Vec::new(),
+            backend: None,
+        }
+    }
+}
+
+/// A packet filter, in the order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// `nft`
+    Nft,
+    /// `iptables-restore` and `ip6tables-restore`
+    Iptables,
+    /// `iptables-legacy-restore` and `ip6tables-legacy-restore`, for kernels without nftables
+    IptablesLegacy,
+}
+
+impl Backend {
+    /// All of them, preferred first.
+    pub const ALL: [Self; 3] = [Self::Nft, Self::Iptables, Self::IptablesLegacy];
+
+    fn apply(self, capture: &Capture) -> Result<(), Failure> {
+        match self {
+            Self::Nft => nft::apply(capture),
+            Self::Iptables => iptables::apply("", capture),
+            Self::IptablesLegacy => iptables::apply("-legacy", capture),
+        }
+    }
+
+    fn remove(self) -> Result<(), Failure> {
+        match self {
+            Self::Nft => nft::remove(),
+            Self::Iptables => iptables::remove(""),
+            Self::IptablesLegacy => iptables::remove("-legacy"),
+        }
+    }
+
+    fn show(self) -> Result<String, Failure> {
+        match self {
+            Self::Nft => nft::show(),
+            Self::Iptables => iptables::show(""),
+            Self::IptablesLegacy => iptables::show("-legacy"),
+        }
+    }
+}
+
+/// Why traffic could not be captured, or released.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// None of the tools is there.
+    #[error("no packet filter tool is installed: install nftables (or iptables) and try again")]
+    NoTool,
+    /// The kernel or the tool refused.
+    #[error("the rules could not be changed: {0} (capture needs CAP_NET_ADMIN in the network namespace)")]
+    Refused(String),
+    /// The rules went in and had no effect; they were taken back.
+    #[error("the rules were applied and do not work, so they were removed again: {0}")]
+    NotInForce(String),
+    /// A local socket call for the check failed; the rules were taken back.
+    #[error("the rules could not be checked, so they were removed again")]
+    Unchecked(#[source] io::Error),
+}
+
+/// Puts the rules in force in place of those of an earlier call, and returns the packet filter that took them.
+///
+/// # Errors
+/// When no packet filter takes the rules; those of an earlier call then stay. When they are taken and do not work,
+/// nothing stays in force.
+pub fn apply(capture: &Capture) -> Result<Backend, CaptureError> {
+    let candidates = capture.backend.map_or(Backend::ALL.to_vec(), |backend| vec![backend]);
+    let mut refusal = CaptureError::NoTool;
+    for backend in candidates {
+        match backend.apply(capture) {
+            Ok(()) => {
+                remove_from(Backend::ALL.into_iter().filter(|other| *other != backend))?;
+                return verify::in_force(capture, backend).map(|()| backend).inspect_err(|_| take_back());
+            }
+            Err(Failure::Missing) => {}
+            Err(Failure::Refused(output)) => refusal = CaptureError::Refused(output),
+        }
+    }
+    Err(refusal)
+}
+
+/// Removes the rules of any backend. Fine when there are none.
+///
+/// # Errors
+/// When rules are there and cannot be removed.
+pub fn remove() -> Result<(), CaptureError> {
+    remove_from(Backend::ALL)
+}
+
+fn remove_from(backends: impl IntoIterator<Item = Backend>) -> Result<(), CaptureError> {
+    for backend in backends {
+        match backend.remove() {
+            Ok(()) | Err(Failure::Missing) => {}
+            Err(Failure::Refused(output)) => return Err(CaptureError::Refused(output)),
+        }
+    }
+    Ok(())
+}
+
+/// The rules in force, as the packet filter prints them; empty when there are none.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn show() -> Result<String, CaptureError> {
+    let mut rules = String::new();
+    for backend in Backend::ALL {
+        match backend.show() {
+            Ok(text) => rules.push_str(&text),
+            Err(Failure::Missing) => {}
+            Err(Failure::Refused(output)) => return Err(CaptureError::Refused(output)),
+        }
+    }
+    Ok(rules)
+}
+
+/// Best effort after a failure, whose own message matters more.
+fn take_back() {
+    if let Err(error) = remove() {
+        tracing::warn!(%error, "capture rules could not be taken back");
+    }
+}
+
+/// Of `cidrs`, those of IPv6 or of IPv4. Networks of IPv6 are written with colons.
+fn of_family(cidrs: &[Cidr], v6: bool) -> Vec<String> {
+    cidrs.iter().map(Cidr::to_string).filter(|cidr| cidr.contains(':') == v6).collect()
+}

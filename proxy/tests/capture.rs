@@ -1,0 +1,197 @@
+//! Capture rules in a real kernel: each test runs in network namespaces of its own, made by `unshare` and gone with
+//! the process. Needs root; without it the tests say so and pass.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    io::Read,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use selvedge_proxy::process::{
+    capture::{self, Backend, Capture, CaptureError, INBOUND_MARK, OUTBOUND_MARK},
+    original_dst::original_dst,
+};
+use socket2::{Domain, Socket, Type};
+
+const INSIDE: &str = "SELVEDGE_TEST_NAMESPACE";
+const NOWHERE: &str = "198.51.100.7:80";
+const UID: u32 = 4321;
+
+/// Runs the test named `name` again in a new network namespace with a neighbour, or `body` when this is that run.
+fn in_namespace(name: &str, tool: &str, body: fn()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    let works = |program: &str, args: &[&str]| {
+        Command::new(program).args(args).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    if !works("unshare", &["-n", "ip", "link", "add", "type", "veth"]) || !works(tool, &["--version"]) {
+        println!("skipped: this needs root to make network namespaces, and the tools unshare, ip, nsenter and {tool}");
+        return;
+    }
+    let script = format!(
+        "set -e
+        ip link set lo up
+        ip link add sv0 type veth peer name sv1
+        unshare -n sleep 60 & neighbour=$!
+        trap 'kill $neighbour' EXIT
+        while [ \"$(readlink /proc/$neighbour/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ]; do sleep 0.01; done
+        ip link set sv1 netns $neighbour
+        nsenter -t $neighbour -n sh -ec 'ip link set sv1 up; ip addr add 10.99.0.2/24 dev sv1;
+            ip -6 addr add fd99::2/64 dev sv1 nodad'
+        ip addr add 10.99.0.1/24 dev sv0; ip -6 addr add fd99::1/64 dev sv0 nodad; ip link set sv0 up
+        ip route add default via 10.99.0.2; ip -6 route add default via fd99::2
+        NEIGHBOUR=$neighbour {INSIDE}=1 \"$0\" --exact {name} --nocapture"
+    );
+    let test = std::env::current_exe().unwrap();
+    let status = Command::new("unshare").args(["-n", "sh", "-c", &script]).arg(test).status().unwrap();
+    assert!(status.success(), "{name} failed in its namespace");
+}
+
+/// A port of the sidecar, on both families.
+fn sidecar(port: u16) -> TcpListener {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+    socket.set_only_v6(false).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)).into()).unwrap();
+    socket.listen(16).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket.into()
+}
+
+/// The original destination of the next connection to `listener`, `None` when none came.
+fn accepted(listener: &TcpListener) -> Option<Option<SocketAddr>> {
+    let (stream, _) = listener.accept().ok()?;
+    stream.set_nonblocking(true).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let _guard = runtime.enter();
+    Some(original_dst(&tokio::net::TcpStream::from_std(stream).unwrap()))
+}
+
+/// Connects from here with `mark`.
+fn connect(target: &str, mark: u32) -> bool {
+    let target: SocketAddr = target.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None).unwrap();
+    socket.set_mark(mark).unwrap();
+    socket.connect_timeout(&target.into(), Duration::from_millis(300)).is_ok()
+}
+
+/// Connects from here as another user.
+fn connect_as(uid: u32, target: &str) -> bool {
+    let (host, port) = target.rsplit_once(':').unwrap();
+    let script = format!("exec 3<>/dev/tcp/{host}/{port}");
+    let mut bash = Command::new("timeout");
+    bash.args(["0.5", "bash", "-c", &script]).stderr(Stdio::null()).uid(uid);
+    bash.status().unwrap().success()
+}
+
+/// Connects from the neighbour.
+fn connect_from_outside(target: &str) -> bool {
+    let (host, port) = target.rsplit_once(':').unwrap();
+    let neighbour = std::env::var("NEIGHBOUR").unwrap();
+    let script = format!("exec 3<>/dev/tcp/{}/{port}", host.trim_matches(['[', ']']));
+    let enter = ["-t", &neighbour, "-n", "timeout", "0.5", "bash", "-c", &script];
+    Command::new("nsenter").args(enter).stderr(Stdio::null()).status().unwrap().success()
+}
+
+fn rules(backend: Backend) -> Capture {
+    Capture {
+        exempt_uid: Some(UID),
+        exclude_outbound_ports: vec![2222],
+        exclude_cidrs: vec!["203.0.113.0/24".parse().unwrap(), "2001:db8:ffff::/48".parse().unwrap()],
+        backend: Some(backend),
+        ..Capture::default()
+    }
+}
+
+fn redirects(backend: Backend) {
+    let (inbound, outbound) = (sidecar(15006), sidecar(15001));
+    let app = TcpListener::bind("0.0.0.0:8080").unwrap();
+    app.set_nonblocking(true).unwrap();
+    for round in 0..2 {
+        assert_eq!(capture::apply(&rules(backend)).unwrap(), backend, "round {round}");
+        while accepted(&outbound).is_some() {}
+    }
+
+    for target in [NOWHERE, "[2001:db8::7]:80"] {
+        assert!(connect(target, 0), "{target}");
+        assert_eq!(accepted(&outbound), Some(Some(target.parse().unwrap())), "{target}");
+    }
+    for direct in ["198.51.100.7:2222", "203.0.113.5:80", "[2001:db8:ffff::1]:80"] {
+        assert!(!connect(direct, 0), "{direct} is excluded");
+    }
+    assert!(!connect(NOWHERE, OUTBOUND_MARK) && !connect(NOWHERE, INBOUND_MARK), "own traffic was redirected");
+    assert!(!connect_as(UID, NOWHERE) && connect_as(UID + 1, NOWHERE), "the uid decides");
+    assert_eq!(accepted(&outbound), Some(Some(NOWHERE.parse().unwrap())));
+
+    for target in ["10.99.0.1:8080", "[fd99::1]:8080"] {
+        assert!(connect_from_outside(target), "{target}");
+        assert_eq!(accepted(&inbound), Some(Some(target.parse().unwrap())), "{target}");
+    }
+    assert!(!connect_from_outside("10.99.0.1:15020"), "an excluded port goes to the workload, which has none open");
+
+    for (target, mark) in [("127.0.0.1:8080", 0), ("10.99.0.1:8080", 0), ("127.0.0.1:8080", OUTBOUND_MARK)] {
+        assert!(connect(target, mark) && app.accept().is_ok(), "{target} with mark {mark} is loopback");
+    }
+    assert!(connect("10.99.0.1:8080", INBOUND_MARK) && app.accept().is_ok(), "the sidecar reaches its workload");
+    assert!(connect("10.99.0.1:8080", OUTBOUND_MARK), "the workload calls itself through its service");
+    assert_eq!(accepted(&inbound), Some(Some("10.99.0.1:8080".parse().unwrap())));
+    assert_eq!((accepted(&inbound), accepted(&outbound)), (None, None));
+
+    let shown = capture::show().unwrap();
+    assert!(shown.contains("15001") && shown.contains("15006"), "{shown}");
+    capture::remove().unwrap();
+    capture::remove().unwrap();
+    assert_eq!(capture::show().unwrap(), "");
+    assert!(!connect(NOWHERE, 0), "still redirected");
+}
+
+#[test]
+fn nftables_redirects() {
+    in_namespace("nftables_redirects", "nft", || redirects(Backend::Nft));
+}
+
+#[test]
+fn iptables_redirects() {
+    in_namespace("iptables_redirects", "iptables", || redirects(Backend::Iptables));
+}
+
+#[test]
+fn iptables_legacy_redirects() {
+    in_namespace("iptables_legacy_redirects", "iptables-legacy", || redirects(Backend::IptablesLegacy));
+}
+
+#[test]
+fn another_backend_takes_over() {
+    in_namespace("another_backend_takes_over", "nft", || {
+        capture::apply(&rules(Backend::Iptables)).unwrap();
+        capture::apply(&rules(Backend::Nft)).unwrap();
+        let shown = capture::show().unwrap();
+        assert!(shown.contains("table inet selvedge") && !shown.contains("SELVEDGE_"), "{shown}");
+    });
+}
+
+#[test]
+fn rules_without_effect_are_taken_back() {
+    in_namespace("rules_without_effect_are_taken_back", "nft", || {
+        let fence = "add table inet fence; add chain inet fence out { type filter hook output priority 0; };
+            add rule inet fence out tcp dport 15001 drop";
+        assert!(Command::new("nft").arg(fence).status().unwrap().success());
+        let refused = capture::apply(&rules(Backend::Nft)).unwrap_err();
+        assert!(matches!(refused, CaptureError::NotInForce(_)), "{refused}");
+        assert_eq!(capture::show().unwrap(), "");
+    });
+}
+
+#[test]
+fn a_connection_that_was_not_redirected_has_no_original_destination() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    assert_eq!(address.ip(), IpAddr::from(Ipv4Addr::LOCALHOST));
+    let mut client = TcpStream::connect(address).unwrap();
+    assert_eq!(accepted(&listener), Some(None));
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
