@@ -63,7 +63,23 @@ fn check(spec: &TrafficPolicySpec) -> Vec<Problem> {
         let why = "a TrafficPolicy is about a Service or an ExternalService, not a Workload";
         problems.push(Problem::new("targetRef.kind", why));
     }
+    problems.extend(kind::name_problem(&spec.target_ref.name).map(|why| Problem::new("targetRef.name", why)));
+    problems.extend(spec.timeouts.iter().flat_map(check_timeouts));
     problems.extend(spec.retry.iter().flat_map(|retry| retry::check(retry, "retry")));
     problems.extend(spec.breaker.iter().flat_map(|breaker| breaker::check(breaker, "breaker")));
+    problems
+}
+
+fn check_timeouts(spec: &TimeoutSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let given = [("request", spec.request), ("backendRequest", spec.backend_request), ("connect", spec.connect)];
+    for (field, _) in given.iter().filter(|(_, span)| *span == Some(Span::default())) {
+        let why = "0s would let nothing succeed: leave it out for no timeout";
+        problems.push(Problem::new(format!("timeouts.{field}"), why));
+    }
+    if let Some((request, backend)) = spec.request.zip(spec.backend_request).filter(|(all, each)| each > all) {
+        let why = format!("{backend} is longer than the timeout of the whole request, {request}");
+        problems.push(Problem::new("timeouts.backendRequest", why));
+    }
     problems
 }

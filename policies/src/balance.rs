@@ -117,3 +117,126 @@ fn by_weight(candidates: &dyn Candidates, chance: &mut fastrand::Rng) -> Option<
     }
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{deviation, shares};
+
+    const ALL: [BalancerSpec; 4] =
+        [BalancerSpec::PeakEwma, BalancerSpec::LeastRequest, BalancerSpec::RoundRobin, BalancerSpec::Random];
+
+    /// Endpoints whose loads can be changed.
+    struct Endpoints(RefCell<Vec<Load>>);
+
+    impl Endpoints {
+        fn of_weights(weights: &[u32]) -> Self {
+            let load = |weight: &u32| Load { available: true, in_flight: 0, ewma_nanos: 1e6, weight: *weight };
+            Self(RefCell::new(weights.iter().map(load).collect()))
+        }
+    }
+
+    impl Candidates for Endpoints {
+        fn len(&self) -> usize {
+            self.0.borrow().len()
+        }
+
+        fn load(&self, index: usize) -> Load {
+            self.0.borrow()[index]
+        }
+    }
+
+    fn chance() -> fastrand::Rng {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        fastrand::Rng::with_seed(seed)
+    }
+
+    #[test]
+    fn round_robin_and_random_keep_to_the_weights() {
+        for (spec, tolerance) in [(BalancerSpec::RoundRobin, 0.002), (BalancerSpec::Random, 0.015)] {
+            for weights in [vec![1], vec![1, 1, 1], vec![1, 2, 3, 4], vec![10, 1], vec![100, 1, 1, 50], vec![3; 20]] {
+                let (endpoints, balancer, mut chance) = (Endpoints::of_weights(&weights), spec.build(), chance());
+                let picks = (0..20_000).map(|_| balancer.pick(&endpoints, &mut chance).unwrap());
+                let shares = shares(weights.len(), picks);
+                assert!(deviation(&shares, &weights) < tolerance, "{spec:?} {weights:?} gives {shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn round_robin_is_smooth() {
+        let (endpoints, balancer, mut chance) =
+            (Endpoints::of_weights(&[3, 1]), BalancerSpec::RoundRobin.build(), chance());
+        let picks: Vec<usize> = (0..40).map(|_| balancer.pick(&endpoints, &mut chance).unwrap()).collect();
+        assert!(picks.windows(5).skip(5).all(|five| five.contains(&1)), "{picks:?}");
+    }
+
+    #[test]
+    fn two_choices_prefer_the_idle_and_the_fast() {
+        for (spec, load) in [
+            (BalancerSpec::LeastRequest, Load { available: true, in_flight: 50, ewma_nanos: 1e6, weight: 1 }),
+            (BalancerSpec::PeakEwma, Load { available: true, in_flight: 0, ewma_nanos: 50e6, weight: 1 }),
+        ] {
+            let (endpoints, balancer, mut chance) = (Endpoints::of_weights(&[1, 1, 1, 1]), spec.build(), chance());
+            endpoints.0.borrow_mut()[2] = load;
+            let picks = shares(4, (0..10_000).map(|_| balancer.pick(&endpoints, &mut chance).unwrap()));
+            assert_eq!(picks[2], 0.0, "{spec:?} picked the worst of four");
+            assert!(deviation(&picks, &[1, 1, 0, 1]) < 0.02, "{spec:?}: {picks:?}");
+        }
+    }
+
+    /// A closed loop: each request stays in flight for the time its endpoint takes.
+    #[test]
+    fn a_slow_endpoint_gets_little() {
+        for spec in [BalancerSpec::PeakEwma, BalancerSpec::LeastRequest] {
+            let (endpoints, balancer, mut chance) = (Endpoints::of_weights(&[1, 1, 1]), spec.build(), chance());
+            let durations = [1u64, 1, 40];
+            let mut in_flight: Vec<(u64, usize)> = Vec::new();
+            let mut picks = Vec::new();
+            for tick in 0..20_000u64 {
+                let mut loads = endpoints.0.borrow_mut();
+                in_flight.retain(|(end, index)| {
+                    let goes_on = *end > tick;
+                    if !goes_on {
+                        loads[*index].in_flight -= 1;
+                        loads[*index].ewma_nanos = durations[*index] as f64 * 1e6;
+                    }
+                    goes_on
+                });
+                drop(loads);
+                let index = balancer.pick(&endpoints, &mut chance).unwrap();
+                endpoints.0.borrow_mut()[index].in_flight += 1;
+                in_flight.push((tick + durations[index], index));
+                picks.push(index);
+            }
+            let shares = shares(3, picks);
+            assert!(shares[2] < 0.1, "{spec:?} gave the slow one {shares:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_available_endpoints_are_picked_and_always_one_if_any(
+            loads in prop::collection::vec((prop::bool::weighted(0.3), 0u32..9, 0.0f64..1e9, 0u32..1000), 0..40),
+            seed in any::<u64>(),
+        ) {
+            let load = |(available, in_flight, ewma_nanos, weight)| Load { available, in_flight, ewma_nanos, weight };
+            let endpoints = Endpoints(RefCell::new(loads.into_iter().map(load).collect()));
+            let any = endpoints.0.borrow().iter().any(|load| load.available);
+            let mut chance = fastrand::Rng::with_seed(seed);
+            for spec in ALL {
+                let balancer = spec.build();
+                for _ in 0..20 {
+                    let picked = balancer.pick(&endpoints, &mut chance);
+                    prop_assert_eq!(picked.is_some(), any, "{:?}", spec);
+                    prop_assert!(picked.is_none_or(|index| endpoints.load(index).available), "{:?}", spec);
+                }
+            }
+        }
+    }
+}

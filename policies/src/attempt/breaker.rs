@@ -163,13 +163,9 @@ impl Breaker {
     }
 }
 
-/// Every semantic problem of `breaker:`.
+/// Every problem of `breaker:` that the schema does not show.
 pub(crate) fn check(spec: &BreakerSpec, path: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if spec.consecutive_failures == 0 {
-        let why = "0 failures would open it at once: expected at least 1";
-        problems.push(Problem::new(format!("{path}.consecutiveFailures"), why));
-    }
     if spec.open_for.0.is_zero() {
         problems.push(Problem::new(format!("{path}.openFor"), "0s never opens it: expected a time such as 5s"));
     }
@@ -178,4 +174,132 @@ pub(crate) fn check(spec: &BreakerSpec, path: &str) -> Vec<Problem> {
         problems.push(Problem::new(format!("{path}.openFor"), why));
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::Clock;
+
+    fn fail(breaker: &Breaker, times: u32, clock: &Clock) {
+        let mut chance = fastrand::Rng::with_seed(1);
+        for _ in 0..times {
+            breaker.record(false, clock.now(), &mut chance);
+        }
+    }
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_only() {
+        let (breaker, clock) = (Breaker::new(&BreakerSpec::default()), Clock::default());
+        fail(&breaker, 4, &clock);
+        breaker.record(true, clock.now(), &mut fastrand::Rng::with_seed(1));
+        fail(&breaker, 4, &clock);
+        assert_eq!(breaker.state(clock.now()), BreakerState::Closed);
+        fail(&breaker, 1, &clock);
+        assert_eq!(breaker.state(clock.now()), BreakerState::Open);
+        assert!(!breaker.admit(clock.now()) && !breaker.peek(clock.now()));
+    }
+
+    #[test]
+    fn one_probe_decides() {
+        let (breaker, mut clock) = (Breaker::new(&BreakerSpec::default()), Clock::default());
+        let mut chance = fastrand::Rng::with_seed(1);
+        fail(&breaker, 5, &clock);
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(breaker.state(clock.now()), BreakerState::HalfOpen);
+        assert!(breaker.peek(clock.now()) && breaker.admit(clock.now()));
+        assert!(!breaker.peek(clock.now()) && !breaker.admit(clock.now()));
+        breaker.abandon();
+        assert!(breaker.admit(clock.now()) && !breaker.admit(clock.now()));
+        breaker.record(true, clock.now(), &mut chance);
+        assert_eq!(breaker.state(clock.now()), BreakerState::Closed);
+        breaker.abandon();
+        assert!(breaker.admit(clock.now()) && breaker.admit(clock.now()));
+    }
+
+    #[test]
+    fn failed_probes_double_the_time_up_to_the_longest() {
+        let (breaker, mut clock) = (Breaker::new(&BreakerSpec::default()), Clock::default());
+        fail(&breaker, 5, &clock);
+        for secs in [5, 10, 20, 40, 60, 60] {
+            let full = Duration::from_secs(secs);
+            clock.advance(full.mul_f64(0.89));
+            assert_eq!(breaker.state(clock.now()), BreakerState::Open, "{secs} s are not over");
+            clock.advance(full.mul_f64(0.11));
+            assert!(breaker.admit(clock.now()), "{secs} s are over");
+            fail(&breaker, 1, &clock);
+        }
+    }
+
+    #[test]
+    fn late_failures_do_not_keep_it_open() {
+        let (breaker, mut clock) = (Breaker::new(&BreakerSpec::default()), Clock::default());
+        fail(&breaker, 5, &clock);
+        clock.advance(Duration::from_secs(4));
+        fail(&breaker, 5, &clock);
+        clock.advance(Duration::from_secs(1));
+        assert!(breaker.admit(clock.now()));
+    }
+
+    #[test]
+    fn statuses_count_as_the_spec_says() {
+        for (count_status, failures) in [
+            (CountStatus::ServerErrors, vec![500, 502, 503, 504, 599]),
+            (CountStatus::GatewayErrors, vec![502, 503, 504]),
+            (CountStatus::None, vec![]),
+        ] {
+            let breaker = Breaker::new(&BreakerSpec { count_status, ..BreakerSpec::default() });
+            let found: Vec<u16> =
+                [200, 404, 499, 500, 502, 503, 504, 599].into_iter().filter(|code| breaker.is_failure(*code)).collect();
+            assert_eq!(found, failures, "{count_status:?}");
+        }
+    }
+
+    proptest! {
+        /// Random walks: never two probes at once, and whatever happened it closes again after successes.
+        #[test]
+        fn exactly_one_probe_passes_at_a_time(steps in prop::collection::vec((0u64..4_000, 0u8..4), 1..200), seed in any::<u64>()) {
+            let (breaker, mut clock) = (Breaker::new(&BreakerSpec { consecutive_failures: 2, ..BreakerSpec::default() }), Clock::default());
+            let mut chance = fastrand::Rng::with_seed(seed);
+            let mut probing = false;
+            for (gap, step) in steps {
+                let now = clock.advance(Duration::from_millis(gap));
+                let before = breaker.state(now);
+                match step {
+                    0 => {
+                        let passed = breaker.admit(now);
+                        match before {
+                            BreakerState::Closed => prop_assert!(passed),
+                            BreakerState::Open => prop_assert!(!passed),
+                            BreakerState::HalfOpen => {
+                                prop_assert_eq!(passed, !probing);
+                                probing = true;
+                            }
+                        }
+                    }
+                    1 if before == BreakerState::Closed || probing => {
+                        breaker.record(false, now, &mut chance);
+                        probing = false;
+                    }
+                    2 if before == BreakerState::Closed || probing => {
+                        breaker.record(true, now, &mut chance);
+                        probing = false;
+                    }
+                    3 => {
+                        breaker.abandon();
+                        probing = false;
+                    }
+                    _ => {}
+                }
+            }
+            if !probing {
+                let now = clock.advance(Duration::from_secs(61));
+                prop_assert!(breaker.admit(now));
+            }
+            breaker.record(true, clock.now(), &mut chance);
+            prop_assert_eq!(breaker.state(clock.now()), BreakerState::Closed);
+        }
+    }
 }

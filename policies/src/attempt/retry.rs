@@ -210,7 +210,6 @@ impl RetryBudget {
     /// The cell of the current second and its value, emptied when it is of an older one.
     fn second(&self, now: Moment) -> (&Cell<Second>, Second) {
         let number = now.nanos / 1_000_000_000;
-        #[expect(clippy::cast_possible_truncation, reason = "the remainder is below WINDOW")]
         let cell = &self.seconds[(number % WINDOW) as usize];
         let kept = cell.get();
         (cell, if kept.number == number { kept } else { Second { number, ..Second::default() } })
@@ -226,13 +225,9 @@ impl RetryBudget {
     }
 }
 
-/// Every semantic problem of `retry:`.
+/// Every problem of `retry:` that the schema does not show.
 pub(crate) fn check(spec: &RetrySpec, path: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if spec.attempts > 10 {
-        let why = format!("{} retries are too many: at most 10", spec.attempts);
-        problems.push(Problem::new(format!("{path}.attempts"), why));
-    }
     for (index, code) in spec.codes.iter().enumerate() {
         if !(400..=599).contains(code) {
             let why = format!("{code} is not a status that is retried: expected 400 to 599");
@@ -243,9 +238,113 @@ pub(crate) fn check(spec: &RetrySpec, path: &str) -> Vec<Problem> {
         let why = format!("{} is longer than max, {}", spec.backoff.base, spec.backoff.max);
         problems.push(Problem::new(format!("{path}.backoff.base"), why));
     }
-    if spec.budget.percent > 100 {
-        let why = format!("{} is not a percentage: expected 0 to 100", spec.budget.percent);
-        problems.push(Problem::new(format!("{path}.budget.percent"), why));
-    }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::Clock;
+
+    #[test]
+    fn only_what_is_named_and_repeatable_is_retried() {
+        use TryOutcome::{ConnectFailed, Refused, Reset, Status, Timeout};
+        let policy = RetryPolicy::new(&RetrySpec { codes: vec![429], ..RetrySpec::default() });
+        for (outcome, idempotent, others) in [
+            (ConnectFailed, true, true),
+            (Reset, true, false),
+            (Refused, true, true),
+            (Timeout, false, false),
+            (Status(503), true, false),
+            (Status(500), false, false),
+            (Status(429), true, false),
+            (Status(200), false, false),
+        ] {
+            assert_eq!(policy.should_retry(0, &outcome, true), idempotent, "{outcome:?}, idempotent");
+            assert_eq!(policy.should_retry(0, &outcome, false), others, "{outcome:?}, not idempotent");
+            assert!(!policy.should_retry(2, &outcome, true), "{outcome:?}, third try");
+        }
+        let all = RetrySpec {
+            retry_non_idempotent: true,
+            on: vec![RetryOn::ServerErrors, RetryOn::Timeout],
+            ..RetrySpec::default()
+        };
+        let all = RetryPolicy::new(&all);
+        assert!(all.should_retry(1, &Status(500), false) && all.should_retry(1, &Timeout, false));
+        assert!(!all.should_retry(0, &Reset, true));
+    }
+
+    #[test]
+    fn without_a_spec_only_what_was_not_processed_is_retried() {
+        let policy = RetryPolicy::default();
+        assert!(policy.should_retry(1, &TryOutcome::Refused, false));
+        assert!(!policy.should_retry(2, &TryOutcome::Refused, true));
+        assert!(!policy.should_retry(0, &TryOutcome::ConnectFailed, true));
+    }
+
+    #[test]
+    fn backoff_has_full_jitter_below_a_bound_that_doubles() {
+        let policy = RetryPolicy::new(&RetrySpec::default());
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut chance = fastrand::Rng::with_seed(seed);
+        for (attempt_no, bound) in [(0, 25), (1, 50), (2, 100), (3, 200), (4, 250), (40, 250)] {
+            let bound = Duration::from_millis(bound);
+            let waits: Vec<Duration> = (0..1000).map(|_| policy.backoff(attempt_no, &mut chance)).collect();
+            assert!(waits.iter().all(|wait| *wait <= bound), "try {attempt_no}");
+            let mean = waits.iter().sum::<Duration>() / 1000;
+            assert!(mean > bound.mul_f64(0.4) && mean < bound.mul_f64(0.6), "try {attempt_no}: {mean:?} of {bound:?}");
+        }
+    }
+
+    #[test]
+    fn with_everything_failing_the_load_grows_by_the_percentage() {
+        let budget = RetryBudget::new(&BudgetSpec { percent: 20, min_per_second: 0 });
+        let mut clock = Clock::default();
+        let mut retries = 0;
+        for _ in 0..60_000 {
+            let now = clock.advance(Duration::from_millis(1));
+            budget.deposit(now);
+            retries += u32::from(budget.withdraw(now));
+        }
+        assert!((11_000..=12_000).contains(&retries), "{retries} retries of 60000 requests");
+    }
+
+    #[test]
+    fn little_traffic_may_be_retried_too() {
+        let budget = RetryBudget::new(&BudgetSpec { percent: 0, min_per_second: 2 });
+        let mut clock = Clock::default();
+        let taken = (0..100).filter(|_| budget.withdraw(clock.now())).count();
+        assert_eq!(taken, 20);
+        clock.advance(Duration::from_secs(10));
+        assert!(budget.withdraw(clock.now()));
+    }
+
+    proptest! {
+        #[test]
+        fn the_budget_is_never_exceeded(
+            percent in 0u32..=100,
+            min_per_second in 0u32..4,
+            steps in prop::collection::vec((0u64..900, any::<bool>()), 1..400),
+        ) {
+            let budget = RetryBudget::new(&BudgetSpec { percent, min_per_second });
+            let mut clock = Clock::default();
+            let (mut requests, mut retries) = (Vec::new(), Vec::new());
+            for (gap, is_request) in steps {
+                let now = clock.advance(Duration::from_millis(gap));
+                let second = now.nanos / 1_000_000_000;
+                if is_request {
+                    budget.deposit(now);
+                    requests.push(second);
+                } else if budget.withdraw(now) {
+                    retries.push(second);
+                    let in_window = |seconds: &[u64]| seconds.iter().filter(|s| **s + WINDOW > second).count() as u64;
+                    let most = in_window(&requests) * u64::from(percent) / 100 + u64::from(min_per_second) * WINDOW;
+                    prop_assert!(in_window(&retries) <= most);
+                }
+            }
+        }
+    }
 }

@@ -42,7 +42,6 @@ impl Default for Ewma {
 
 impl Ewma {
     /// Counts one response time in nanoseconds.
-    #[expect(clippy::cast_precision_loss, reason = "a response time needs no more than 52 bits")]
     pub fn observe(&self, rtt_nanos: u64, now: Moment) {
         let sample = rtt_nanos as f64;
         let next = match self.at.get() {
@@ -64,7 +63,47 @@ impl Ewma {
 }
 
 /// The share of an average that is left.
-#[expect(clippy::cast_precision_loss, reason = "a time in seconds needs no more than 52 bits of nanoseconds")]
 fn decay(at: u64, now: Moment) -> f64 {
     (-(now.nanos.saturating_sub(at) as f64) / DECAY_NANOS).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::Clock;
+
+    const MILLI: u64 = 1_000_000;
+
+    fn millis(ewma: &Ewma, clock: &Clock) -> f64 {
+        (ewma.value(clock.now()) / 1e6 * 100.0).round() / 100.0
+    }
+
+    #[test]
+    fn it_jumps_to_a_peak_and_decays_from_it() {
+        let (ewma, mut clock) = (Ewma::default(), Clock::default());
+        ewma.observe(10 * MILLI, clock.now());
+        assert_eq!(millis(&ewma, &clock), 10.0);
+        ewma.observe(500 * MILLI, clock.now());
+        assert_eq!(millis(&ewma, &clock), 500.0);
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(millis(&ewma, &clock), 183.94);
+        ewma.observe(10 * MILLI, clock.now());
+        assert_eq!(millis(&ewma, &clock), 190.26);
+        for _ in 0..600 {
+            clock.advance(Duration::from_millis(100));
+            ewma.observe(10 * MILLI, clock.now());
+        }
+        assert!((10.0..11.0).contains(&millis(&ewma, &clock)));
+    }
+
+    #[test]
+    fn without_responses_it_is_pessimistic_and_a_clock_that_stands_still_is_harmless() {
+        let (ewma, clock) = (Ewma::default(), Clock::default());
+        assert_eq!(millis(&ewma, &clock), 30.0);
+        ewma.observe(MILLI, clock.now());
+        ewma.observe(0, Moment::default());
+        assert!(ewma.value(clock.now()).is_finite());
+    }
 }

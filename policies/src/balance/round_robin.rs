@@ -36,7 +36,6 @@ impl Balancer for RoundRobin {
 
 impl RoundRobin {
     /// Whose turn it is, and in which round.
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below a usize")]
     fn next(&self, count: usize) -> (usize, u64) {
         let (turn, count) = (self.turn.get(), count as u64);
         self.turn.set(turn.wrapping_add(1));

@@ -170,9 +170,12 @@ fn value_problem(schema: &Map<String, Value>, value: &Value) -> Option<String> {
     if least.is_none_or(|least| number >= least) && most.is_none_or(|most| number <= most) {
         return None;
     }
-    let least = least.map_or(String::new(), |least| format!(" at least {least}"));
-    let most = most.map_or(String::new(), |most| format!(" at most {most}"));
-    Some(format!("{value} is out of range: expected{least}{most}"))
+    let wanted = match (least, most) {
+        (Some(least), Some(most)) => format!("{least} to {most}"),
+        (Some(least), None) => format!("at least {least}"),
+        (None, most) => format!("at most {}", most.unwrap_or(f64::MAX)),
+    };
+    Some(format!("{value} is out of range: expected {wanted}"))
 }
 
 fn word_problem(schema: &Map<String, Value>, text: &str) -> Option<String> {
@@ -276,7 +279,7 @@ mod tests {
             (json!({}), "", "missing field 'name'"),
             (json!({ "name": 1 }), "name", "expected a string, found 1; put it in quotes"),
             (json!({ "name": "a", "port": "80" }), "port", "expected a whole number, found '80'"),
-            (json!({ "name": "a", "port": -1 }), "port", "-1 is out of range: expected at least 0 at most 65535"),
+            (json!({ "name": "a", "port": -1 }), "port", "-1 is out of range: expected 0 to 65535"),
             (json!({ "name": "a", "parts": {} }), "parts", "expected a list, found a map of fields"),
             (
                 json!({ "name": "a", "mode": "carefull" }),

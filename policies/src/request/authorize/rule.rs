@@ -83,7 +83,7 @@ pub(crate) struct SourceMatcher {
 
 impl SourceMatcher {
     fn new(spec: &Source, home: &str, path: &str, problems: &mut Vec<Problem>) -> Self {
-        let mut identities = |texts, field| each(texts, path, field, problems, |text| IdentityPattern::new(text));
+        let mut identities = |texts, field| each(texts, path, field, problems, IdentityPattern::new);
         let (is, is_not) =
             (identities(&spec.identities, "identities"), identities(&spec.not_identities, "notIdentities"));
         let mut accounts = |texts, field| each(texts, path, field, problems, |text| ServiceAccount::new(text, home));

@@ -9,10 +9,9 @@ use governor::{clock::Clock, nanos::Nanos, state::StateStore};
 
 use crate::facts::Moment;
 
-/// Keys with a bucket of their own, for each limit: they take 256 KiB when all are in use.
-#[cfg(test)]
-pub(super) const MOST_KEYS: usize = SHELVES * SLOTS;
+/// Shelves of a table; with [`SLOTS`] it bounds the keys of a limit to 16384, which take 256 KiB.
 const SHELVES: usize = 1024;
+/// Slots of a shelf.
 const SLOTS: usize = 16;
 
 /// The time governor sees: the latest moment that any worker was handed.
@@ -59,14 +58,13 @@ impl KeyTable {
         Self { clock: clock.clone(), shelves: Box::default(), overflow: Slot::default() }
     }
 
-    /// A bucket for each key, up to [`MOST_KEYS`].
+    /// A bucket for each key, as long as there are slots.
     pub(super) fn keyed(clock: &ToldClock) -> Self {
         let shelves = (0..SHELVES).map(|_| OnceLock::new()).collect();
         Self { clock: clock.clone(), shelves, overflow: Slot::default() }
     }
 
     /// The bucket of a key. Zero marks a free slot, so no key is zero.
-    #[expect(clippy::cast_possible_truncation, reason = "only the low bits are used")]
     fn slot(&self, key: u64) -> &Slot {
         let key = key.max(1);
         let Some(shelf) = self.shelves.get(key as usize % SHELVES) else { return &self.overflow };
@@ -84,13 +82,6 @@ impl KeyTable {
             slot.full_at.load(Relaxed) <= now
                 && (owner == key || slot.key.compare_exchange(owner, key, Relaxed, Relaxed).is_ok())
         })
-    }
-
-    /// Keys that have a slot.
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        let slots = self.shelves.iter().filter_map(OnceLock::get).flat_map(|slots| slots.iter());
-        slots.filter(|slot| slot.key.load(Relaxed) != 0).count()
     }
 }
 
@@ -111,5 +102,54 @@ impl StateStore for KeyTable {
                 Err(changed) => before = changed,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take_at(table: &KeyTable, key: u64, full_at: u64) {
+        let taken: Result<(), ()> = table.measure_and_replace(&key, |_| Ok(((), full_at.into())));
+        assert_eq!(taken, Ok(()));
+    }
+
+    fn full_at(table: &KeyTable, key: u64) -> Option<u64> {
+        let seen: Result<(), Option<u64>> =
+            table.measure_and_replace(&key, |full_at| Err::<((), Nanos), _>(full_at.map(Nanos::as_u64)));
+        seen.unwrap_err()
+    }
+
+    fn keys(table: &KeyTable) -> usize {
+        let slots = table.shelves.iter().filter_map(OnceLock::get).flat_map(|slots| slots.iter());
+        slots.filter(|slot| slot.key.load(Relaxed) != 0).count()
+    }
+
+    #[test]
+    fn a_key_keeps_its_slot_while_its_bucket_is_not_full() {
+        let clock = ToldClock::default();
+        clock.tell(Moment { nanos: 10, unix: 0 });
+        let table = KeyTable::keyed(&clock);
+        for key in 1..=100_000 {
+            take_at(&table, key, 20);
+        }
+        assert_eq!(keys(&table), SHELVES * SLOTS);
+        assert_eq!(table.overflow.full_at.load(Relaxed), 20);
+        take_at(&table, 1, 30);
+        assert_eq!((full_at(&table, 1), full_at(&table, 2)), (Some(30), Some(20)));
+        clock.tell(Moment { nanos: 25, unix: 0 });
+        for key in 200_001..=300_000 {
+            take_at(&table, key, 50);
+        }
+        assert_eq!(full_at(&table, 1), Some(30), "the one whose bucket is not full is still there");
+        assert_eq!(keys(&table), SHELVES * SLOTS);
+    }
+
+    #[test]
+    fn a_single_table_has_one_bucket() {
+        let table = KeyTable::single(&ToldClock::default());
+        take_at(&table, 1, 5);
+        assert_eq!(full_at(&table, 2), Some(5));
+        assert_eq!(keys(&table), 0);
     }
 }

@@ -1,0 +1,351 @@
+//! `AuthorizationPolicy`: a table of meanings, and the index against a plain reading of the documents.
+
+use proptest::prelude::*;
+use selvedge_policies::{
+    facts::{Moment, RequestFacts},
+    reason::Reason,
+    request::{
+        Posture,
+        authorize::{Action, AuthorizationPolicySpec, Operation, Rule, Source},
+    },
+    testing::{Clock, Request},
+};
+use serde_json::{Value, json};
+
+use crate::{Target, assert_complaints, attach};
+
+fn target(policies: &[(&str, Value)], posture: Posture) -> Target {
+    let attached: Vec<_> =
+        policies.iter().map(|(name, spec)| attach("AuthorizationPolicy", name, spec.clone())).collect();
+    Target::new(&attached, posture)
+}
+
+fn reason(target: &Target, request: &Request) -> Option<Reason> {
+    target.refusal(request, Clock::default().now()).map(|answer| answer.reason)
+}
+
+#[test]
+fn without_policies_the_posture_decides() {
+    let request = Request::new("GET", "/");
+    assert_eq!(reason(&target(&[], Posture::Allow), &request), None);
+    assert_eq!(reason(&target(&[], Posture::Deny), &request), Some(Reason::PolicyDefaultDeny));
+}
+
+#[test]
+fn one_allow_policy_closes_its_target() {
+    let target = target(
+        &[("shop/web", json!({ "action": "ALLOW", "rules": [{ "from": [{ "serviceAccounts": ["web"] }] }] }))],
+        Posture::Allow,
+    );
+    assert_eq!(reason(&target, &Request::new("GET", "/").from("shop/web")), None);
+    assert_eq!(reason(&target, &Request::new("GET", "/").from("shop/admin")), Some(Reason::PolicyDefaultDeny));
+    assert_eq!(reason(&target, &Request::new("GET", "/").from("other/web")), Some(Reason::PolicyDefaultDeny));
+    assert_eq!(reason(&target, &Request::new("GET", "/")), Some(Reason::PolicyDefaultDeny));
+}
+
+#[test]
+fn deny_wins_and_names_the_first_policy() {
+    let everything = json!([{}]);
+    let target = target(
+        &[
+            ("shop/b-deny", json!({ "action": "DENY", "rules": [{ "to": [{ "paths": ["/admin/*"] }] }] })),
+            ("shop/a-deny", json!({ "action": "DENY", "rules": [{ "to": [{ "methods": ["DELETE"] }] }] })),
+            ("shop/allow", json!({ "action": "ALLOW", "rules": everything })),
+            ("shop/audit", json!({ "action": "AUDIT", "rules": everything })),
+        ],
+        Posture::Deny,
+    );
+    let now = Clock::default().now();
+    assert_eq!(target.refusal(&Request::new("GET", "/"), now), None);
+    for (method, path, policy) in
+        [("GET", "/admin/x", "shop/b-deny"), ("DELETE", "/x", "shop/a-deny"), ("DELETE", "/admin/x", "shop/a-deny")]
+    {
+        let answer = target.refusal(&Request::new(method, path), now).expect("it is denied");
+        assert_eq!((answer.reason, &*answer.policy), (Reason::PolicyDenied, policy), "{method} {path}");
+    }
+}
+
+#[test]
+fn a_policy_without_rules_matches_nothing() {
+    let request = Request::new("GET", "/");
+    let allow = target(&[("shop/none", json!({ "action": "ALLOW" }))], Posture::Allow);
+    assert_eq!(reason(&allow, &request), Some(Reason::PolicyDefaultDeny));
+    let deny = target(&[("shop/none", json!({ "action": "DENY" }))], Posture::Allow);
+    assert_eq!(reason(&deny, &request), None);
+}
+
+/// Each case: a rule, and requests with whether the rule matches them when it allows and when it denies.
+#[test]
+fn conditions_mean_what_the_reference_says() {
+    let request = |target: &str| Request::new("GET", target).from("shop/web");
+    let cases = [
+        (json!({ "from": [{ "identities": ["*"] }] }), Request::new("GET", "/"), false, false),
+        (json!({ "from": [{ "identities": ["*"] }] }), request("/"), true, true),
+        (json!({ "from": [{ "identities": ["spiffe://mesh.local/ns/shop/*"] }] }), request("/"), true, true),
+        (json!({ "from": [{ "notIdentities": ["*"] }] }), Request::new("GET", "/"), false, true),
+        (json!({ "from": [{ "notNamespaces": ["shop"] }] }), request("/"), false, false),
+        (json!({ "from": [{ "notNamespaces": ["evil"] }] }), request("/"), true, true),
+        (json!({ "from": [{ "notNamespaces": ["evil"] }] }), Request::new("GET", "/"), false, true),
+        (json!({ "from": [{ "namespaces": ["shop"], "notServiceAccounts": ["web"] }] }), request("/"), false, false),
+        (json!({ "from": [{ "ipBlocks": ["127.0.0.0/8"] }] }), request("/"), true, true),
+        (json!({ "from": [{ "notIpBlocks": ["127.0.0.1"] }] }), request("/"), false, false),
+        (json!({ "from": [{ "namespaces": ["a"] }, { "namespaces": ["shop"] }] }), request("/"), true, true),
+        (json!({ "to": [{ "methods": ["POST"] }, { "paths": ["/x"] }] }), request("/x"), true, true),
+        (json!({ "to": [{ "methods": ["POST"], "paths": ["/x"] }] }), request("/x"), false, false),
+        (json!({ "to": [{ "paths": ["/v1/*", "*/health"] }] }), request("/a/health"), true, true),
+        (json!({ "to": [{ "paths": ["/v1/*"] }] }), request("/v1?x=1"), false, false),
+        (json!({ "to": [{ "hosts": ["SHOP"] }] }), request("/"), true, true),
+        (json!({ "to": [{ "hosts": ["*.internal"] }] }), request("/").host("a.internal"), true, true),
+        (json!({ "to": [{ "ports": [8080] }] }), request("/"), true, true),
+        (json!({ "to": [{ "ports": [80] }] }), request("/"), false, false),
+        (
+            json!({ "to": [{ "headers": [{ "name": "X-Plan", "value": "pro" }] }] }),
+            request("/").header("x-plan", "pro"),
+            true,
+            true,
+        ),
+        (
+            json!({ "to": [{ "headers": [{ "name": "x-plan", "value": "pro" }] }] }),
+            request("/").header("x-plan", "pro").header("x-plan", "free"),
+            false,
+            true,
+        ),
+    ];
+    for (rule, request, allows, denies) in cases {
+        let allow = target(&[("shop/p", json!({ "action": "ALLOW", "rules": [rule] }))], Posture::Allow);
+        let deny = target(&[("shop/p", json!({ "action": "DENY", "rules": [rule] }))], Posture::Allow);
+        assert_eq!(reason(&allow, &request).is_none(), allows, "ALLOW {rule} for {request:?}");
+        assert_eq!(reason(&deny, &request).is_some(), denies, "DENY {rule} for {request:?}");
+    }
+}
+
+#[test]
+fn on_opaque_connections_conditions_on_http_count_against_the_caller() {
+    let now = Clock::default().now();
+    let caller = Request::new("GET", "/").from("shop/web").port(5432);
+    for (to, allows, denies) in [
+        (json!([{ "ports": [5432] }]), true, true),
+        (json!([{ "ports": [80] }]), false, false),
+        (json!([{ "ports": [5432], "methods": ["GET"] }]), false, true),
+        (json!([{ "ports": [80], "paths": ["/x"] }]), false, false),
+        (json!([{ "paths": ["/x"] }, { "ports": [5432] }]), true, true),
+        (json!([]), true, true),
+    ] {
+        let rules = json!([{ "from": [{ "serviceAccounts": ["web"] }], "to": to }]);
+        let allow = target(&[("shop/p", json!({ "action": "ALLOW", "rules": rules }))], Posture::Allow);
+        let deny = target(&[("shop/p", json!({ "action": "DENY", "rules": rules }))], Posture::Allow);
+        assert_eq!(allow.connection_refusal(&caller, now).is_none(), allows, "ALLOW {to}");
+        assert_eq!(deny.connection_refusal(&caller, now).is_some(), denies, "DENY {to}");
+    }
+}
+
+#[test]
+fn what_expired_no_longer_matches_and_no_longer_opens() {
+    let at = |unix| Moment { nanos: 0, unix };
+    let expires = "2023-11-14T22:13:20Z"; // 1_700_000_000
+    let allow = json!({ "action": "ALLOW", "rules": [{}], "expires": expires });
+    let deny = json!({ "action": "DENY", "rules": [{}], "expires": expires });
+    let request = Request::new("GET", "/");
+    let allowed = |unix| target(&[("shop/p", allow.clone())], Posture::Allow).refusal(&request, at(unix)).is_none();
+    let denied = |unix| target(&[("shop/p", deny.clone())], Posture::Allow).refusal(&request, at(unix)).is_some();
+    assert_eq!((allowed(1_699_999_999), allowed(1_700_000_000)), (true, false));
+    assert_eq!((denied(1_699_999_999), denied(1_700_000_000)), (true, false));
+}
+
+#[test]
+fn every_problem_is_reported_where_it_is() {
+    let spec = json!({
+        "targetRef": { "kind": "ExternalService", "name": "Bad Name" },
+        "action": "ALLOW",
+        "expires": "tomorrow",
+        "rules": [{
+            "from": [{ "identities": ["web"], "serviceAccounts": ["a/b/c"], "namespaces": ["a b"] }],
+            "to": [
+                { "methods": ["get"], "paths": ["v1/*", "/a/*/b", "/a/../b"], "ports": [0] },
+                { "headers": [{ "name": "x y", "value": "1" }, { "type": "RegularExpression", "name": "x", "value": "(" }] },
+            ],
+        }],
+    });
+    assert_complaints(
+        "AuthorizationPolicy",
+        &spec,
+        &[
+            ("targetRef.kind", "Service or Workload"),
+            ("targetRef.name", "'Bad Name'"),
+            ("expires", "RFC 3339"),
+            ("rules[0].from[0].identities[0]", "spiffe://"),
+            ("rules[0].from[0].serviceAccounts[0]", "NAMESPACE/NAME"),
+            ("rules[0].from[0].namespaces[0]", "'a b'"),
+            ("rules[0].to[0].methods[0]", "did you mean 'GET'"),
+            ("rules[0].to[0].paths[0]", "begin with '/'"),
+            ("rules[0].to[0].paths[1]", "'*'"),
+            ("rules[0].to[0].paths[2]", "dot element"),
+            ("rules[0].to[0].ports[0]", "1 to 65535"),
+            ("rules[0].to[1].headers[0].name", "token"),
+            ("rules[0].to[1].headers[1].value", "regular expression"),
+        ],
+    );
+}
+
+#[test]
+fn structural_problems_come_with_suggestions() {
+    let spec = json!({
+        "action": "Allow",
+        "rule": [],
+        "rules": [{ "form": [], "from": [{ "serviceAccount": ["web"], "ipBlocks": ["10.0.0.0/99"] }] }],
+    });
+    assert_complaints(
+        "AuthorizationPolicy",
+        &spec,
+        &[
+            ("action", "did you mean 'ALLOW'?"),
+            ("rule", "did you mean 'rules'?"),
+            ("rules[0].form", "did you mean 'from'?"),
+            ("rules[0].from[0].serviceAccount", "did you mean 'serviceAccounts'?"),
+            ("rules[0].from[0].ipBlocks[0]", "10.0.0.0/8"),
+        ],
+    );
+}
+
+/// A plain reading of the documents: no index, no compiled matcher, strings compared with strings.
+mod naive {
+    use super::*;
+
+    pub(super) fn refuses(
+        policies: &[(String, AuthorizationPolicySpec)],
+        posture: Posture,
+        request: &RequestFacts<'_>,
+    ) -> Option<(Reason, String)> {
+        let matching = |action| {
+            let of_action = policies.iter().filter(move |(_, policy)| policy.action == action);
+            of_action.filter(move |(name, policy)| {
+                let home = name.split('/').next().unwrap();
+                policy.rules.iter().any(|rule| rule_matches(rule, home, request, action))
+            })
+        };
+        if let Some((name, _)) = matching(Action::Deny).min_by_key(|(name, _)| name) {
+            return Some((Reason::PolicyDenied, name.clone()));
+        }
+        let closed = posture == Posture::Deny || policies.iter().any(|(_, policy)| policy.action == Action::Allow);
+        let refused = closed && matching(Action::Allow).next().is_none();
+        refused.then(|| (Reason::PolicyDefaultDeny, String::new()))
+    }
+
+    fn rule_matches(rule: &Rule, home: &str, request: &RequestFacts<'_>, action: Action) -> bool {
+        (rule.from.is_empty() || rule.from.iter().any(|source| source_matches(source, home, request, action)))
+            && (rule.to.is_empty() || rule.to.iter().any(|operation| operation_matches(operation, request)))
+    }
+
+    fn source_matches(source: &Source, home: &str, request: &RequestFacts<'_>, action: Action) -> bool {
+        let identity = request.peer.identity.as_deref();
+        let uri = identity.map(ToString::to_string);
+        let namespace = identity.map(|identity| identity.namespace.to_string());
+        let account = identity.map(|identity| format!("{}/{}", identity.namespace, identity.service_account));
+        let full = |text: &String| if text.contains('/') { text.clone() } else { format!("{home}/{text}") };
+        let accounts: Vec<String> = source.service_accounts.iter().map(full).collect();
+        let not_accounts: Vec<String> = source.not_service_accounts.iter().map(full).collect();
+        let named = |list: &[String], value: &Option<String>| {
+            list.is_empty() || value.as_ref().is_some_and(|value| list.iter().any(|glob| glob_matches(glob, value)))
+        };
+        let not_named = |list: &[String], value: &Option<String>| match value {
+            _ if list.is_empty() => true,
+            Some(value) => !list.iter().any(|glob| glob_matches(glob, value)),
+            None => action == Action::Deny,
+        };
+        named(&source.identities, &uri)
+            && named(&accounts, &account)
+            && named(&source.namespaces, &namespace)
+            && not_named(&source.not_identities, &uri)
+            && not_named(&not_accounts, &account)
+            && not_named(&source.not_namespaces, &namespace)
+    }
+
+    fn operation_matches(operation: &Operation, request: &RequestFacts<'_>) -> bool {
+        let one = |list: &[String], value: &str| list.is_empty() || list.iter().any(|glob| glob_matches(glob, value));
+        one(&operation.methods, request.method.as_str())
+            && one(&operation.paths, request.path)
+            && one(&operation.hosts, request.host)
+            && (operation.ports.is_empty() || operation.ports.contains(&request.port))
+    }
+
+    fn glob_matches(glob: &str, value: &str) -> bool {
+        match (glob.strip_prefix('*'), glob.strip_suffix('*')) {
+            (Some(suffix), _) => value.ends_with(suffix),
+            (_, Some(prefix)) => value.starts_with(prefix),
+            _ => glob == value,
+        }
+    }
+}
+
+fn some_of(values: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
+    let some = prop::collection::vec(prop::sample::select(values), 1..4);
+    prop_oneof![2 => Just(Vec::new()), 1 => some.prop_map(|some| some.into_iter().map(str::to_owned).collect())]
+}
+
+fn sources() -> impl Strategy<Value = Source> {
+    let identities =
+        &["*", "spiffe://mesh.local/ns/a/sa/x", "spiffe://mesh.local/ns/a/*", "spiffe://mesh.local/ns/b/sa/y*"];
+    let accounts = &["x", "y", "a/x", "b/x", "b/y"];
+    let positive = (some_of(identities), some_of(accounts), some_of(&["a", "b"]));
+    let negative = (some_of(identities), some_of(accounts), some_of(&["a", "b"]));
+    (positive, negative).prop_map(
+        |((identities, service_accounts, namespaces), (not_ids, not_accounts, not_namespaces))| Source {
+            identities,
+            service_accounts,
+            namespaces,
+            not_identities: not_ids,
+            not_service_accounts: not_accounts,
+            not_namespaces,
+            ..Source::default()
+        },
+    )
+}
+
+fn operations() -> impl Strategy<Value = Operation> {
+    let paths = some_of(&["/", "/a", "/a/*", "/a/b", "/a*", "*/b", "*", "/b/*", "*b"]);
+    let ports = prop_oneof![Just(Vec::new()), Just(vec![8080]), Just(vec![80, 81])];
+    (some_of(&["GET", "POST"]), paths, some_of(&["shop", "*p", "x"]), ports)
+        .prop_map(|(methods, paths, hosts, ports)| Operation { methods, paths, hosts, ports, ..Operation::default() })
+}
+
+fn policies() -> impl Strategy<Value = Vec<(String, AuthorizationPolicySpec)>> {
+    let rule = (prop::collection::vec(sources(), 0..3), prop::collection::vec(operations(), 0..3));
+    let rules = prop::collection::vec(rule.prop_map(|(from, to)| Rule { from, to }), 0..4);
+    let action = prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Audit)];
+    let policy = (prop::sample::select(&["a", "b"][..]), action, rules);
+    prop::collection::vec(policy, 0..6).prop_map(|policies| {
+        let policies = policies.into_iter().enumerate();
+        policies
+            .map(|(n, (namespace, action, rules))| {
+                (
+                    format!("{namespace}/p{n}"),
+                    AuthorizationPolicySpec { target_ref: None, action, rules, expires: None },
+                )
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #[test]
+    fn the_index_decides_as_a_plain_reading_does(
+        policies in policies(),
+        deny in any::<bool>(),
+        caller in prop::option::of(prop::sample::select(&["a/x", "a/y", "b/x", "b/y", "c/x", "b/yy"][..])),
+        method in prop::sample::select(&["GET", "POST", "PUT"][..]),
+        path in prop::sample::select(&["/", "/a", "/a/", "/a/b", "/ab", "/b/b", "/b"][..]),
+        port in prop::sample::select(&[80u16, 8080][..]),
+    ) {
+        let posture = if deny { Posture::Deny } else { Posture::Allow };
+        let mut request = Request::new(method, path).port(port);
+        if let Some(caller) = caller {
+            request = request.from(caller);
+        }
+        let documents: Vec<(&str, Value)> =
+            policies.iter().map(|(name, spec)| (name.as_str(), serde_json::to_value(spec).unwrap())).collect();
+        let found = target(&documents, posture).refusal(&request, Clock::default().now());
+        let found = found.map(|answer| (answer.reason, answer.policy.to_string()));
+        prop_assert_eq!(found, naive::refuses(&policies, posture, &request.facts()));
+    }
+}
