@@ -183,7 +183,8 @@ mod tests {
         #[test]
         fn canonical_is_a_fixed_point(path in "/[a-z%./;~A-F0-9\\\\ é]{0,40}") {
             if let Ok(once) = canonical(&path) {
-                prop_assert_eq!(canonical(&once).as_deref(), Ok(&*once));
+                let twice = canonical(&once);
+                prop_assert_eq!(twice.as_deref(), Ok(&*once));
                 prop_assert!(!once.contains("//") && !once.contains("/../") && !once.contains("/./"));
             }
         }
