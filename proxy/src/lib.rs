@@ -6,6 +6,7 @@
 //! comes in through [`xds`] and [`config`]; [`process`] holds the threads.
 
 pub mod accept;
+pub mod admin;
 pub mod attempt;
 pub mod balance;
 pub mod bootstrap;

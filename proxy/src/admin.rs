@@ -1,0 +1,87 @@
+//! The two ports for operators: metrics and health for anyone who may scrape, everything else on loopback.
+//!
+//! Runs on the control thread, so a slow or hostile scraper costs the data path nothing: connections are few, each
+//! has a deadline, and no request body is read. What changes something wants POST; the admin port also wants a
+//! `Host` that names loopback, so that a page in a browser cannot reach it by DNS rebinding.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc, watch},
+    time::{sleep, timeout},
+};
+
+use crate::telemetry::Telemetry;
+
+mod answer;
+
+/// Connections each port serves at once; more wait in the listener's queue.
+const CONNECTIONS: usize = 32;
+/// The longest a client may take over its request line and header fields.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+/// The longest a connection lives, so that one that is never read goes away.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the pages show and what they can set off.
+#[derive(Clone, Debug)]
+pub struct AdminState {
+    /// Metrics.
+    pub telemetry: Telemetry,
+    /// Whether the sidecar takes traffic.
+    pub ready: watch::Receiver<bool>,
+    /// The configuration in force, with secrets taken out by whoever sends it.
+    pub config: watch::Receiver<Arc<serde_json::Value>>,
+    /// Takes one message when a drain is asked for.
+    pub drain: mpsc::Sender<()>,
+}
+
+/// Which pages a port has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// `/metrics`, `/ready`, `/live`.
+    Metrics,
+    /// Those, and `/config`, `/drain` and an index.
+    Admin,
+}
+
+/// Answers on `listener` for as long as it is polled. An admin listener must be bound to loopback, which is
+/// [`crate::bootstrap`]'s to check.
+///
+/// # Errors
+/// Never; the type lets a caller tell the end of the listener from its own.
+pub async fn serve(listener: TcpListener, state: AdminState, scope: Scope) -> io::Result<Infallible> {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                // Most likely out of descriptors: there is nothing to do but to let others close theirs.
+                tracing::warn!(%error, "the admin port could not accept a connection");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let state = state.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let (state, (head, _)) = (state.clone(), request.into_parts());
+                async move { Ok::<_, Infallible>(answer::answer(&head, &state, scope).await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_LIMIT)
+                .max_buf_size(16 * 1024)
+                .serve_connection(TokioIo::new(socket), service);
+            // Neither a client that breaks off nor one that is cut off is worth a word.
+            let _ = timeout(CONNECTION_LIMIT, connection).await;
+            drop(slot);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! The pages, one function each.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
+use http_body_util::Full;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::{AdminState, Scope};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+/// The Prometheus text format, as `prometheus::TEXT_FORMAT` with its character set.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+const INDEX: &str = "\
+GET  /metrics  metrics in the Prometheus text format
+GET  /ready    200 when traffic is taken, else 503
+GET  /live     200 while the process runs
+GET  /config   the configuration in force, as JSON
+POST /drain    finish what is in flight, then exit
+";
+
+type Page = Response<Full<Bytes>>;
+
+/// Answers one request; its body is never read.
+pub(super) async fn answer(request: &Parts, state: &AdminState, scope: Scope) -> Page {
+    if scope == Scope::Admin && !names_loopback(request) {
+        return text(StatusCode::FORBIDDEN, "this port answers only to localhost, 127.0.0.1 and [::1]\n");
+    }
+    let admin = scope == Scope::Admin;
+    match request.uri.path() {
+        "/metrics" => match get_only(request) {
+            None => page(StatusCode::OK, EXPOSITION, state.telemetry.render().await),
+            Some(refusal) => refusal,
+        },
+        "/ready" => get_only(request).unwrap_or_else(|| ready(state)),
+        "/live" => get_only(request).unwrap_or_else(|| text(StatusCode::OK, "live\n")),
+        "/config" if admin => get_only(request).unwrap_or_else(|| config(state)),
+        "/drain" if admin => drain(request, state),
+        "/" if admin => get_only(request).unwrap_or_else(|| text(StatusCode::OK, INDEX)),
+        _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+    }
+}
+
+fn ready(state: &AdminState) -> Page {
+    match *state.ready.borrow() {
+        true => text(StatusCode::OK, "ready\n"),
+        false => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    }
+}
+
+fn config(state: &AdminState) -> Page {
+    let config = state.config.borrow().clone();
+    page(StatusCode::OK, "application/json", format!("{config:#}\n"))
+}
+
+fn drain(request: &Parts, state: &AdminState) -> Page {
+    if request.method != Method::POST {
+        return not_allowed("POST");
+    }
+    // Browsers say where a request comes from; no page has a reason to send this one.
+    if request.headers.contains_key(header::ORIGIN) {
+        return text(StatusCode::FORBIDDEN, "this is not for browsers\n");
+    }
+    match state.drain.try_send(()) {
+        Ok(()) | Err(TrySendError::Full(())) => text(StatusCode::ACCEPTED, "draining\n"),
+        Err(TrySendError::Closed(())) => text(StatusCode::SERVICE_UNAVAILABLE, "the process is ending already\n"),
+    }
+}
+
+/// The refusal of any method but GET and HEAD.
+fn get_only(request: &Parts) -> Option<Page> {
+    (!matches!(request.method, Method::GET | Method::HEAD)).then(|| not_allowed("GET, HEAD"))
+}
+
+fn not_allowed(allow: &'static str) -> Page {
+    let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "wrong method\n");
+    refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    refusal
+}
+
+fn text(status: StatusCode, body: &'static str) -> Page {
+    page(status, TEXT, body)
+}
+
+fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Page {
+    let mut page = Response::new(Full::new(body.into()));
+    *page.status_mut() = status;
+    let headers = page.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    page
+}
+
+/// Whether the request was meant for loopback: an absolute target and `Host` both count, each must be there once.
+fn names_loopback(request: &Parts) -> bool {
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let named = |authority: &str| {
+        let uri = format!("http://{authority}/").parse::<Uri>().ok();
+        let host = uri.as_ref().and_then(Uri::host).map(|host| host.trim_matches(['[', ']']).to_ascii_lowercase());
+        host.is_some_and(|host| host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()))
+    };
+    host.to_str().is_ok_and(named) && request.uri.authority().is_none_or(|authority| named(authority.as_str()))
+}

@@ -1,0 +1,98 @@
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::*;
+use crate::telemetry::TelemetrySettings;
+
+struct Desk {
+    address: std::net::SocketAddr,
+    ready: watch::Sender<bool>,
+    _config: watch::Sender<Arc<serde_json::Value>>,
+    drained: mpsc::Receiver<()>,
+}
+
+async fn desk(scope: Scope) -> Desk {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ready, is_ready) = watch::channel(false);
+    let (config_sent, config) = watch::channel(Arc::new(serde_json::json!({ "generation": 7 })));
+    let (drain, drained) = mpsc::channel(1);
+    let telemetry = Telemetry::new(&TelemetrySettings::default()).unwrap();
+    let state = AdminState { telemetry, ready: is_ready, config, drain };
+    tokio::spawn(serve(listener, state, scope));
+    Desk { address, ready, _config: config_sent, drained }
+}
+
+impl Desk {
+    async fn ask(&self, request: &str) -> String {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        socket.shutdown().await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn status(&self, line: &str) -> u16 {
+        let answer = self.ask(&format!("{line} HTTP/1.1\r\nHost: localhost:1\r\n\r\n")).await;
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn readiness_follows_its_switch() {
+    let desk = desk(Scope::Metrics).await;
+    assert_eq!((desk.status("GET /ready").await, desk.status("GET /live").await), (503, 200));
+    desk.ready.send(true).unwrap();
+    assert_eq!(desk.status("GET /ready").await, 200);
+}
+
+#[tokio::test]
+async fn the_metrics_port_shows_metrics_and_nothing_that_matters() {
+    let desk = desk(Scope::Metrics).await;
+    let answer = desk.ask("GET /metrics HTTP/1.1\r\nHost: 10.0.0.1:15020\r\n\r\n").await;
+    assert!(answer.contains("selvedge_build_info{") && answer.contains("version=0.0.4"), "{answer}");
+    for line in ["GET /config", "POST /drain", "GET /", "GET /metrics/../config"] {
+        assert_eq!(desk.status(line).await, 404, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_wants_post_and_happens_once() {
+    let mut desk = desk(Scope::Admin).await;
+    assert_eq!(desk.status("GET /drain").await, 405);
+    assert!(desk.drained.try_recv().is_err());
+    assert_eq!((desk.status("POST /drain").await, desk.status("POST /drain").await), (202, 202));
+    assert!(desk.drained.try_recv().is_ok() && desk.drained.try_recv().is_err());
+    let from_a_page = "POST /drain HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.test\r\n\r\n";
+    assert!(desk.ask(from_a_page).await.starts_with("HTTP/1.1 403"));
+    assert!(desk.drained.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn the_admin_port_shows_the_configuration_to_loopback_names_only() {
+    let desk = desk(Scope::Admin).await;
+    for host in ["localhost", "127.0.0.1:15000", "[::1]:15000", "LOCALHOST:1"] {
+        let answer = desk.ask(&format!("GET /config HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"generation\": 7"), "{host}: {answer}");
+    }
+    for bad in
+        ["Host: evil.test", "Host: localhost.evil.test", "Host: localhost\r\nHost: evil.test", "Host: 10.0.0.1", "X: y"]
+    {
+        let answer = desk.ask(&format!("GET /config HTTP/1.1\r\n{bad}\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{bad}: {answer}");
+    }
+    let absolute = desk.ask("GET http://evil.test/config HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(absolute.starts_with("HTTP/1.1 403"), "{absolute}");
+}
+
+#[tokio::test]
+async fn head_has_no_body_and_other_methods_are_refused() {
+    let desk = desk(Scope::Metrics).await;
+    let head = desk.ask("HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+    let post = desk.ask("POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(post.starts_with("HTTP/1.1 405") && post.contains("allow: GET, HEAD"), "{post}");
+}
