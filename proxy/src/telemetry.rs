@@ -117,3 +117,6 @@ impl Telemetry {
         self.shared.process.set_xds_connected(connected);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,15 +146,15 @@ metrics! {
     BREAKER_STATE Gauge "selvedge_breaker_state" &["destination_service", "endpoint"],
         "Circuit breaker of an endpoint: 0 closed, 1 half open, 2 open; the worst of all workers.";
     TCP_OPENED Counter "selvedge_tcp_connections_opened_total" &["direction", "tls"],
-        "Connections accepted, whatever they carry.";
+        "Connections of opaque bytes, tunnels, and connections refused before they carried anything.";
     TCP_CLOSED Counter "selvedge_tcp_connections_closed_total" CONNECTION_OUTCOME,
-        "Connections that ended, whatever they carried.";
+        "The same, when they end.";
     TCP_OPEN Gauge "selvedge_tcp_connections_open" &["direction"],
-        "Connections open now.";
+        "Connections of opaque bytes and tunnels open now.";
     TCP_RECEIVED Counter "selvedge_tcp_received_bytes_total" CONNECTION_OUTCOME,
-        "Bytes received from callers, counted when the connection ends.";
+        "Bytes of opaque connections and tunnels received from callers, counted at their end.";
     TCP_SENT Counter "selvedge_tcp_sent_bytes_total" CONNECTION_OUTCOME,
-        "Bytes sent to callers, counted when the connection ends.";
+        "Bytes of opaque connections and tunnels sent to callers, counted at their end.";
     DETECTION Histogram "selvedge_detection_duration_seconds" &["protocol"],
         "Time from accept to knowing what a connection speaks.";
     CERTIFICATE_EXPIRATION Gauge "selvedge_certificate_expiration_timestamp_seconds" &[],

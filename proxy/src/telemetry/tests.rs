@@ -1,0 +1,257 @@
+use std::collections::BTreeSet;
+
+use selvedge_policies::reason::Reason;
+use tokio::task::LocalSet;
+
+use super::*;
+
+fn telemetry() -> Telemetry {
+    let settings = TelemetrySettings { workload: "web-1".into(), namespace: "shop".into(), access_log_file: None };
+    Telemetry::new(&settings).unwrap()
+}
+
+const CALLER: Party<'_> = Party { workload: "ui", namespace: "shop", identity: "spiffe://mesh.local/ns/shop/sa/ui" };
+const CALLED: Party<'_> = Party { workload: "web", namespace: "shop", identity: "spiffe://mesh.local/ns/shop/sa/web" };
+
+fn request() -> RequestRecord<'static> {
+    RequestRecord {
+        direction: Direction::Inbound,
+        source: CALLER,
+        destination: CALLED,
+        service: "shop/web",
+        route: "shop/web/0",
+        code: 200,
+        grpc_status: None,
+        reason: None,
+        policy: "",
+        protocol: Protocol::Http1,
+        tls: true,
+        duration: Duration::from_millis(3),
+        bytes_received: 10,
+        bytes_sent: 100,
+        retries: 0,
+        method: "GET",
+        host: "web.shop",
+        path: "/",
+        peer: ([10, 0, 0, 1], 40_000).into(),
+        upstream: Some(([10, 0, 0, 2], 80).into()),
+        request_id: "4242",
+        traceparent: "",
+    }
+}
+
+fn connection() -> ConnectionRecord<'static> {
+    ConnectionRecord {
+        direction: Direction::Inbound,
+        source: CALLER,
+        destination: CALLED,
+        service: "shop/db",
+        protocol: Protocol::Tcp,
+        tls: true,
+        reason: None,
+        policy: "",
+        duration: Duration::from_secs(2),
+        bytes_received: 5,
+        bytes_sent: 7,
+        server_name: "",
+        peer: ([10, 0, 0, 1], 40_001).into(),
+        upstream: None,
+    }
+}
+
+/// The value of the only sample that holds all of `parts`.
+fn sample(text: &str, parts: &[&str]) -> f64 {
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let mut lines = samples.filter(|line| parts.iter().all(|part| line.contains(part)));
+    let line = lines.next().unwrap_or_else(|| panic!("no sample has {parts:?}:\n{text}"));
+    assert_eq!(lines.next(), None, "{parts:?} is ambiguous");
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scrape_sums_up_the_workers() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let workers = [telemetry.worker(), telemetry.worker()];
+            for worker in &workers {
+                tokio::task::spawn_local(worker.clone().serve_flushes());
+                worker.request(&request());
+            }
+            workers[0].request(&RequestRecord { code: 503, ..request() });
+            let text = telemetry.render().await;
+            assert_eq!(sample(&text, &["selvedge_requests_total{", "response_code=\"200\""]), 2.0);
+            assert_eq!(sample(&text, &["selvedge_requests_total{", "response_class=\"5xx\""]), 1.0);
+            let fast = ["selvedge_request_duration_seconds_bucket", "\"2xx\"", "le=\"0.0025\""];
+            let slow = ["selvedge_request_duration_seconds_bucket", "\"2xx\"", "le=\"0.005\""];
+            assert_eq!((sample(&text, &fast), sample(&text, &slow)), (0.0, 2.0));
+            assert_eq!(sample(&text, &["selvedge_response_bytes_total", "\"2xx\""]), 200.0);
+            workers[1].request(&request());
+            let text = telemetry.render().await;
+            assert_eq!(sample(&text, &["selvedge_requests_total{", "response_code=\"200\""]), 3.0);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_worker_delays_a_scrape_and_loses_nothing() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let worker = telemetry.worker();
+            worker.request(&request());
+            let before = tokio::time::Instant::now();
+            assert!(!telemetry.render().await.contains("selvedge_requests_total"));
+            assert_eq!(before.elapsed(), FLUSH_LIMIT);
+            worker.request(&request());
+            tokio::task::spawn_local(worker.clone().serve_flushes());
+            let text = telemetry.render().await;
+            assert_eq!(sample(&text, &["selvedge_requests_total{"]), 2.0);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_breakers_and_connections_have_metrics_of_their_own() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let worker = telemetry.worker();
+            tokio::task::spawn_local(worker.clone().serve_flushes());
+            let denied =
+                RequestRecord { code: 403, reason: Some(Reason::PolicyDenied), policy: "shop/no", ..request() };
+            worker.request(&denied);
+            worker.request(&RequestRecord {
+                code: 429,
+                reason: Some(Reason::RateLimited),
+                policy: "shop/slow",
+                ..request()
+            });
+            worker.connection_opened(Direction::Inbound, true);
+            worker.connection_opened(Direction::Inbound, true);
+            worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDefaultDeny), ..connection() });
+            worker.retry("shop/web", RetryOutcome::Success);
+            worker.breaker("shop/web", ([10, 0, 0, 2], 80).into(), BreakerState::Open);
+            let text = telemetry.render().await;
+            assert_eq!(
+                sample(&text, &["selvedge_denials_total", "reason=\"policy_denied\"", "policy=\"shop/no\""]),
+                1.0
+            );
+            assert_eq!(sample(&text, &["selvedge_denials_total", "protocol=\"tcp\""]), 1.0);
+            assert_eq!(sample(&text, &["selvedge_rate_limited_total", "policy=\"shop/slow\""]), 1.0);
+            assert_eq!(sample(&text, &["selvedge_tcp_connections_open{", "inbound"]), 1.0);
+            assert_eq!(sample(&text, &["selvedge_tcp_sent_bytes_total"]), 7.0);
+            assert_eq!(sample(&text, &["selvedge_breaker_state", "endpoint=\"10.0.0.2:80\""]), 2.0);
+            worker.breaker("shop/web", ([10, 0, 0, 2], 80).into(), BreakerState::Closed);
+            assert_eq!(sample(&telemetry.render().await, &["selvedge_breaker_state", "10.0.0.2:80"]), 0.0);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn series_are_capped_and_nothing_goes_uncounted() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let worker = telemetry.worker();
+            tokio::task::spawn_local(worker.clone().serve_flushes());
+            let names: Vec<String> = (0..SERIES_LIMIT + 500).map(|n| format!("caller-{n}")).collect();
+            for workload in &names {
+                worker.request(&RequestRecord { source: Party { workload, ..CALLER }, ..request() });
+            }
+            let text = telemetry.render().await;
+            let series: Vec<&str> = text.lines().filter(|line| line.starts_with("selvedge_requests_total{")).collect();
+            assert!(series.len() <= SERIES_LIMIT + 1, "{} series", series.len());
+            assert_eq!(sample(&text, &["selvedge_requests_total{", "direction=\"overflow\""]), 500.0);
+            assert_eq!(sample(&text, &["selvedge_metrics_overflow_total", "\"selvedge_requests_total\""]), 500.0);
+        })
+        .await;
+}
+
+/// Names and label names in an exposition.
+fn shown(text: &str) -> BTreeSet<(String, BTreeSet<String>)> {
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let shown = samples.map(|line| {
+        let (name, labels) = line.rsplit_once(' ').unwrap().0.split_once('{').unwrap_or((line, ""));
+        let name = name.split(' ').next().unwrap();
+        let stem = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+        let labels = labels.split("\",").filter_map(|label| label.split_once('=')).map(|(name, _)| name.to_owned());
+        (stem.to_owned(), labels.filter(|name| name != "le").collect())
+    });
+    shown.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_metric_is_declared_with_its_labels_and_documented() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let worker = telemetry.worker();
+            tokio::task::spawn_local(worker.clone().serve_flushes());
+            worker.connection_opened(Direction::Inbound, true);
+            worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDenied), ..connection() });
+            worker.request(&RequestRecord { reason: Some(Reason::RateLimited), ..request() });
+            worker.retry("shop/web", RetryOutcome::OverBudget);
+            worker.breaker("shop/web", ([10, 0, 0, 2], 80).into(), BreakerState::HalfOpen);
+            worker.detection(Duration::from_micros(30), Protocol::Tls);
+            telemetry.config_refused("route shop/web: \"{}\"\nno such service");
+            for workload in (0..=SERIES_LIMIT).map(|n| n.to_string()) {
+                worker.request(&RequestRecord { source: Party { workload: &workload, ..CALLER }, ..request() });
+            }
+            let declared: BTreeSet<_> = metrics::ALL
+                .iter()
+                .map(|metric| (metric.name.to_owned(), metric.labels.iter().map(|label| label.to_string()).collect()))
+                .collect();
+            assert_eq!(shown(&telemetry.render().await), declared);
+        })
+        .await;
+    let page = include_str!("../../../docs/metrics.md");
+    assert!(page.contains(&metrics::reference()), "docs/metrics.md must hold this table:\n{}", metrics::reference());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_access_log_says_what_happened_and_cannot_be_forged() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.log");
+    let settings = TelemetrySettings { access_log_file: Some(file.clone()), ..TelemetrySettings::default() };
+    let telemetry = Telemetry::new(&settings).unwrap();
+    let worker = telemetry.worker();
+    let evil = "/a\r\n{\"forged\":true}\u{1b}[2J\"";
+    worker.request(&request());
+    worker.request(&RequestRecord { code: 403, reason: Some(Reason::PolicyDenied), path: evil, ..request() });
+    worker.set_access_log(AccessLogMode::All);
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    worker.request(&RequestRecord { traceparent, ..request() });
+    worker.connection_closed(&connection());
+    worker.set_access_log(AccessLogMode::Off);
+    worker.request(&RequestRecord { code: 500, ..request() });
+    drop(worker);
+    telemetry.finish_log().await;
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert_eq!(lines[0]["selvedge.reason"], "policy_denied");
+    assert_eq!(lines[0]["url.path"], evil);
+    assert_eq!(lines[1]["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(lines[1]["http.response.status_code"], 200);
+    assert_eq!(lines[2]["selvedge.bytes_sent"], 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_do_not_flood_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.log");
+    let settings = TelemetrySettings { access_log_file: Some(file.clone()), ..TelemetrySettings::default() };
+    let telemetry = Telemetry::new(&settings).unwrap();
+    let worker = telemetry.worker();
+    let denied = RequestRecord { code: 403, reason: Some(Reason::PolicyDenied), ..request() };
+    (0..10_000).for_each(|_| worker.request(&denied));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    worker.request(&denied);
+    drop(worker);
+    telemetry.finish_log().await;
+    let text = std::fs::read_to_string(file).unwrap();
+    assert_eq!(text.lines().count(), 201);
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["selvedge.suppressed_lines"], 9_800);
+}
