@@ -1,11 +1,20 @@
 //! Who this workload is: its certificate and key, and the authorities it trusts.
+//!
+//! Guarantees: the key is made here and never leaves the state directory (mode 0600); the first certificate is fetched
+//! only from a control plane whose authority the join token pins; a certificate is renewed at about two thirds of its
+//! life, with the certificate before it as proof; while the control plane is away the old one serves on.
 
+mod join;
 pub mod peer;
+mod rotate;
+mod store;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use selvedge_policies::facts::Identity;
+
+pub use self::rotate::keep;
 
 /// An X.509-SVID with its key.
 #[derive(Debug)]
@@ -29,4 +38,71 @@ pub struct Credentials {
     pub svid: Arc<Svid>,
     /// Certificate authorities of the trust domain.
     pub roots: Arc<[CertificateDer<'static>]>,
+}
+
+/// Where a sidecar gets its certificate from and keeps it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `host:port` of the control plane.
+    pub control_plane: String,
+    /// `namespace/name` of the workload.
+    pub workload: String,
+    /// File with a join token; needed while the state directory holds no valid certificate.
+    pub join_token_file: Option<PathBuf>,
+    /// Directory of the key and certificate.
+    pub state_dir: PathBuf,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Nothing to join with.
+    #[error("the state directory holds no valid certificate and no join token file is set (joinTokenFile)")]
+    NoToken,
+    /// A file cannot be read or written.
+    #[error("{action} {path} failed")]
+    File {
+        /// `reading` or `writing`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What is stored is no certificate with its key.
+    #[error("{path} is damaged ({problem}); remove it and join again with a new token")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The token is not of the known form.
+    #[error("the join token is not of the form sv1.ID.SECRET.PIN")]
+    MalformedToken,
+    /// No connection to the control plane, which includes one that does not match the token's pin.
+    #[error("no connection to the control plane at {address}")]
+    Connect {
+        /// `host:port`.
+        address: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// TLS settings cannot be made of what we have.
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
+    /// The control plane said no.
+    #[error("the control plane refused a certificate: {0}")]
+    Refused(String),
+    /// The control plane did not answer in time.
+    #[error("the control plane did not sign in time")]
+    TimedOut,
+    /// The control plane's answer is not usable.
+    #[error("the control plane's answer is not usable: {0}")]
+    Answer(String),
+    /// A key or signing request cannot be made.
+    #[error("the key or its signing request cannot be made")]
+    Key(#[from] rcgen::Error),
 }

@@ -24,6 +24,7 @@ use selvedge_policies::facts::Identity;
 use selvedge_xds::{resource::alpn, svid::Leaf};
 
 pub use self::client::{SYSTEM_ROOTS, originate};
+pub(crate) use self::client::{to_control_plane, to_pinned_control_plane};
 use crate::identity::Svid;
 
 /// Why no TLS settings could be made.

@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use prost::Message;
 use selvedge_policies::facts::Moment;
 
@@ -42,6 +41,8 @@ pub enum Answer {
     Waiting,
     /// There is no such resource.
     Absent,
+    /// There is one, and no version of it could be put in force.
+    Refused,
     /// It stands for the resource of this canonical name.
     Held(String),
 }
@@ -247,8 +248,20 @@ impl Interest {
         if !self.is_wanted(&encoded) {
             return Ok(false); // given up while the response was under way
         }
-        check(&encoded).map_err(|problem| complaint(&encoded, &problem))?;
+        if let Err(problem) = check(&encoded) {
+            self.refuse(&encoded);
+            return Err(complaint(&encoded, &problem));
+        }
         Ok(self.hold(encoded))
+    }
+
+    /// Names that stand for nothing yet get to know that waiting is in vain; others keep what they stand for.
+    fn refuse(&mut self, resource: &Encoded) {
+        for name in resource.aliases.iter().chain([&resource.name]) {
+            if let Some(want) = self.wants.get_mut(name).filter(|want| want.answer.held().is_none()) {
+                want.answer = Answer::Refused;
+            }
+        }
     }
 
     fn is_wanted(&self, resource: &Encoded) -> bool {
@@ -308,7 +321,7 @@ impl Interest {
     /// What is known of each name asked for, as the server wants it for a resumption.
     fn versions(&self) -> HashMap<String, String> {
         let version = |answer: &Answer| match answer {
-            Answer::Waiting => None,
+            Answer::Waiting | Answer::Refused => None,
             Answer::Absent => Some(String::new()),
             Answer::Held(canonical) => self.held.get(canonical).map(|resource| resource.version.clone()),
         };
@@ -321,22 +334,19 @@ impl Answer {
     pub fn held(&self) -> Option<&str> {
         match self {
             Self::Held(canonical) => Some(canonical),
-            Self::Waiting | Self::Absent => None,
+            Self::Waiting | Self::Absent | Self::Refused => None,
         }
     }
 }
 
 fn decode(kind: Kind, resource: Resource) -> Result<Encoded, String> {
-    let name = resource.name;
-    let bad = |problem: &str| Err(format!("{kind:?} {:?}: {problem}", cut(name.clone(), 100)));
+    let name = resource.name.clone();
+    let bad = |problem: &str| format!("{kind:?} {:?}: {problem}", cut(name.clone(), 100));
     if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-        return bad("the name is empty, too long or has control characters");
+        return Err(bad("the name is empty, too long or has control characters"));
     }
-    let Some(body) = resource.resource else { return bad("it has no content") };
-    if body.type_url != kind.type_url() {
-        return bad(&format!("its content is of type '{}'", cut(body.type_url, 100)));
-    }
-    Ok(Encoded { kind, name, aliases: resource.aliases, version: resource.version, body: Bytes::from(body.value) })
+    let encoded = Encoded::from_wire(resource).filter(|encoded| encoded.kind == kind);
+    encoded.ok_or_else(|| bad("its content is missing or of another type"))
 }
 
 /// `Service shop/web generation 3 (Destination shop/web): problem`.

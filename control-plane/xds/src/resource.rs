@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use prost::{Message, Name};
 
-use crate::proto::mesh::{Destination, Endpoints, Inbound, TrustBundle};
+use crate::proto::{
+    discovery::Resource,
+    mesh::{Destination, Endpoints, Inbound, TrustBundle},
+};
 
 /// The kinds of resource a sidecar subscribes to, in the order a change must be pushed: what is referred to
 /// comes before what refers to it (make before break); removals go the other way.
@@ -65,6 +68,20 @@ impl Encoded {
             hash = fnv1a(fnv1a(hash, alias.as_bytes()), b"\0");
         }
         Self { kind, name: name.into(), aliases, version: format!("{hash:016x}"), body }
+    }
+
+    /// The message a response carries, with `aliases` as the names that were asked for.
+    pub fn to_wire(&self, aliases: Vec<String>) -> Resource {
+        let content = prost_types::Any { type_url: self.kind.type_url(), value: self.body.to_vec() };
+        Resource { version: self.version.clone(), resource: Some(content), name: self.name.clone(), aliases }
+    }
+
+    /// The resource in a message; `None` when it has no content or one of a type that is not ours.
+    pub fn from_wire(message: Resource) -> Option<Self> {
+        let content = message.resource?;
+        let kind = Kind::of(&content.type_url)?;
+        let body = Bytes::from(content.value);
+        Some(Self { kind, name: message.name, aliases: message.aliases, version: message.version, body })
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource},
+    proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
     resource::{Encoded, Kind},
 };
 
@@ -131,8 +131,8 @@ impl Stream {
     fn response(&mut self, kind: Kind, batch: Batch, version: &str) -> DeltaDiscoveryResponse {
         self.last_nonce += 1;
         let nonce = self.last_nonce.to_string();
-        let resources = batch.resources.iter().map(|(resource, aliases)| on_the_wire(resource, aliases)).collect();
-        let delivered = batch.resources.into_iter().map(|(resource, _)| resource).collect();
+        let delivered = batch.resources.iter().map(|(resource, _)| Arc::clone(resource)).collect();
+        let resources = batch.resources.into_iter().map(|(resource, aliases)| resource.to_wire(aliases)).collect();
         self.subscriptions[kind as usize].in_flight = Some(InFlight { nonce: nonce.clone(), delivered });
         DeltaDiscoveryResponse {
             system_version_info: version.to_owned(),
@@ -141,15 +141,6 @@ impl Stream {
             nonce,
             removed_resources: batch.removed,
         }
-    }
-}
-
-fn on_the_wire(resource: &Encoded, aliases: &[String]) -> Resource {
-    Resource {
-        version: resource.version.clone(),
-        resource: Some(prost_types::Any { type_url: resource.kind.type_url(), value: resource.body.to_vec() }),
-        name: resource.name.clone(),
-        aliases: aliases.to_vec(),
     }
 }
 

@@ -3,13 +3,16 @@
 use std::{path::Path, sync::Arc};
 
 use rustls::{
-    ClientConfig, RootCertStore,
-    client::Resumption,
+    ClientConfig, ConfigBuilder, RootCertStore,
+    client::{Resumption, WantsClientCert},
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::{TlsError, provider, verify::MeshServers};
-use crate::identity::Svid;
+use super::{
+    TlsError, provider, root_store,
+    verify::{ControlPlane, MeshServers, Trust},
+};
+use crate::identity::{Credentials, Svid};
 
 /// Where Debian keeps the public certificate authorities.
 pub const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -36,6 +39,38 @@ pub(super) fn mesh(
     config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(config)
+}
+
+/// Settings for the connection to the control plane with a certificate of our own.
+pub(crate) fn to_control_plane(credentials: &Credentials) -> Result<Arc<ClientConfig>, TlsError> {
+    let trust_domain = credentials.svid.identity.trust_domain.clone();
+    let trust = Trust::Roots { roots: root_store(&credentials.roots)?, trust_domain };
+    let config = control_plane(trust)?
+        .with_client_auth_cert(credentials.svid.chain.clone(), credentials.svid.key.clone_key())
+        .map_err(TlsError::Credentials)?;
+    Ok(grpc(config))
+}
+
+/// Settings for the first connection to the control plane, when nothing is known but `pin`, the SHA-256 of the
+/// authority's certificate.
+pub(crate) fn to_pinned_control_plane(pin: [u8; 32]) -> Result<Arc<ClientConfig>, TlsError> {
+    Ok(grpc(control_plane(Trust::Pin(pin))?.with_no_client_auth()))
+}
+
+fn control_plane(trust: Trust) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let provider = provider();
+    let algorithms = provider.signature_verification_algorithms;
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Credentials)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ControlPlane { trust, algorithms })))
+}
+
+fn grpc(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
 }
 
 /// Settings for TLS to a service outside the mesh: its certificate must be for the name it is called by and be

@@ -1,0 +1,78 @@
+//! Asking for a certificate: the first time with a join token, later with the certificate before.
+
+use std::{sync::Arc, time::Duration};
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+use selvedge_xds::proto::mesh::{SignRequest, SignResponse, certificates_client::CertificatesClient};
+use tokio::time::timeout;
+
+use super::{Credentials, IdentityError, store};
+use crate::{tls, xds::channel};
+
+const SIGN: Duration = Duration::from_secs(10);
+
+/// Gets the first certificate with `token`.
+pub(super) async fn join(control_plane: &str, workload: &str, token: &str) -> Result<Credentials, IdentityError> {
+    let pin = pin(token).ok_or(IdentityError::MalformedToken)?;
+    sign(control_plane, workload, token, tls::to_pinned_control_plane(pin)?).await
+}
+
+/// Gets the next certificate.
+pub(super) async fn renew(
+    control_plane: &str,
+    workload: &str,
+    current: &Credentials,
+) -> Result<Credentials, IdentityError> {
+    let renewed = sign(control_plane, workload, "", tls::to_control_plane(current)?).await?;
+    if renewed.svid.identity != current.svid.identity {
+        return Err(IdentityError::Answer(format!("it is for another identity, '{}'", renewed.svid.identity)));
+    }
+    Ok(renewed)
+}
+
+async fn sign(
+    control_plane: &str,
+    workload: &str,
+    token: &str,
+    tls: Arc<ClientConfig>,
+) -> Result<Credentials, IdentityError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec().into();
+    let request = SignRequest { csr, join_token: token.to_owned(), workload: workload.to_owned() };
+    let channel = channel::connect(control_plane, tls)
+        .await
+        .map_err(|source| IdentityError::Connect { address: control_plane.to_owned(), source })?;
+    let answer = timeout(SIGN, CertificatesClient::new(channel).sign(request))
+        .await
+        .map_err(|_| IdentityError::TimedOut)?
+        .map_err(|status| IdentityError::Refused(status.message().to_owned()))?;
+    let SignResponse { chain, roots, .. } = answer.into_inner();
+    let certificates = |ders: Vec<bytes::Bytes>| ders.into_iter().map(|d| CertificateDer::from(d.to_vec())).collect();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let credentials = store::assemble(key, certificates(chain), certificates(roots)).map_err(IdentityError::Answer)?;
+    // A certificate over another key, or by an authority that is not in the bundle, would show only in handshakes.
+    tls::TlsContext::new(&credentials.svid, &credentials.roots, &credentials.svid.identity.trust_domain)?;
+    Ok(credentials)
+}
+
+/// The last part of a token: SHA-256 of the CA's certificate.
+fn pin(token: &str) -> Option<[u8; 32]> {
+    let mut parts = token.split('.');
+    let (Some("sv1"), Some(_id), Some(_secret), Some(hex), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let mut pin = [0; 32];
+    if hex.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in pin.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(pin)
+}

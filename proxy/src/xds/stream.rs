@@ -1,0 +1,273 @@
+//! The task: one loop over the link to the control plane, the workers' demands, new credentials and a slow tick.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::stream;
+use selvedge_policies::facts::Moment;
+use selvedge_xds::{
+    client::{Check, Client},
+    proto::discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    },
+    resource::Kind,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tonic::Streaming;
+
+use super::{
+    Demand, Resources, Settings, assemble,
+    cache::Cache,
+    channel::{connect, explain},
+};
+use crate::{identity::Credentials, tls};
+
+/// Longest response that is read.
+const MAX_RESPONSE: usize = 16 << 20;
+/// From nothing to an open stream.
+const OPEN: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+type Opening = Pin<Box<dyn Future<Output = Result<Open, String>> + Send>>;
+
+/// The connection to the control plane.
+enum Link {
+    /// There are no credentials to connect with.
+    Idle,
+    /// The last attempt failed; the next is at this time.
+    Pausing(Instant),
+    Opening(Opening),
+    Open(Open),
+}
+
+/// An open stream.
+struct Open {
+    requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+/// What came over the link.
+enum Event {
+    PauseOver,
+    Opened(Result<Open, String>),
+    Response(DeltaDiscoveryResponse),
+    Lost(String),
+}
+
+/// State of the task.
+pub(super) struct Task {
+    settings: Settings,
+    credentials: watch::Receiver<Option<Arc<Credentials>>>,
+    demands: mpsc::UnboundedReceiver<Demand>,
+    resources: watch::Sender<Arc<Resources>>,
+    client: Client,
+    cache: Cache,
+    link: Link,
+    pause: Duration,
+    started: Instant,
+    unsaved: bool,
+}
+
+impl Task {
+    /// A task that holds what the disk has, and the receiver of what it publishes.
+    pub(super) fn new(
+        settings: Settings,
+        credentials: watch::Receiver<Option<Arc<Credentials>>>,
+        demands: mpsc::UnboundedReceiver<Demand>,
+        check: Check,
+    ) -> (Self, watch::Receiver<Arc<Resources>>) {
+        let node = Node {
+            id: settings.workload.clone(),
+            user_agent_name: "selvedge-proxy".to_owned(),
+            user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Node::default()
+        };
+        let mut client = Client::new(node, settings.idle, check);
+        let cache = Cache::new(&settings.state_dir);
+        restore(&mut client, &cache);
+        client.pin(Kind::Inbound, &settings.workload);
+        client.pin_exactly(Kind::Endpoints, &assemble::endpoints_needed(&client));
+        let first = assemble::resources(&client, &Resources::default());
+        let (resources, receiver) = watch::channel(Arc::new(first));
+        let task = Self {
+            settings,
+            credentials,
+            demands,
+            resources,
+            client,
+            cache,
+            link: Link::Idle,
+            pause: FIRST_PAUSE,
+            started: Instant::now(),
+            unsaved: false,
+        };
+        (task, receiver)
+    }
+
+    /// Runs until nobody can ask or is told any more.
+    pub(super) async fn run(mut self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.credentials.mark_changed();
+        loop {
+            tokio::select! {
+                event = self.link.next() => self.event(event),
+                demand = self.demands.recv() => match demand {
+                    Some(demand) => self.demand(demand),
+                    None => return,
+                },
+                Ok(()) = self.credentials.changed() => self.open(),
+                _ = ticks.tick() => self.tick(),
+                () = self.resources.closed() => return,
+            }
+            self.send();
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::PauseOver => self.open(),
+            Event::Opened(Ok(open)) => {
+                tracing::info!(control_plane = self.settings.control_plane, "configuration stream open");
+                self.link = Link::Open(open);
+                self.client.connected();
+                self.note(true, None);
+            }
+            Event::Opened(Err(problem)) | Event::Lost(problem) => self.lost(problem),
+            Event::Response(response) => self.response(response),
+        }
+    }
+
+    /// Opens a new stream with the newest credentials. An open one is given up: it stands on older credentials.
+    fn open(&mut self) {
+        let Some(credentials) = self.credentials.borrow_and_update().clone() else { return };
+        self.client.pin(Kind::TrustBundle, &credentials.svid.identity.trust_domain);
+        self.link = Link::Opening(Box::pin(open(self.settings.control_plane.clone(), credentials)));
+    }
+
+    fn lost(&mut self, problem: String) {
+        let pause = self.pause.mul_f64(0.5 + 0.5 * fastrand::f64());
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.link = Link::Pausing(Instant::now() + pause);
+        tracing::warn!(problem, ?pause, "no configuration stream; what is known stays in force");
+        self.note(false, Some(problem));
+    }
+
+    fn response(&mut self, response: DeltaDiscoveryResponse) {
+        self.pause = FIRST_PAUSE;
+        match self.client.response(response) {
+            Ok(applied) => {
+                if let Some(complaint) = applied.complaint {
+                    tracing::error!(complaint, "configuration refused; the last good version stays in force");
+                    self.note(true, Some(complaint));
+                }
+                if applied.changed {
+                    self.publish();
+                }
+            }
+            Err(e) => self.lost(e.to_string()),
+        }
+    }
+
+    fn demand(&mut self, demand: Demand) {
+        let now = self.now();
+        match demand {
+            Demand::Want(name) => self.client.want(Kind::Destination, &name, now),
+            Demand::Pin(name) => self.client.pin(Kind::Destination, &name),
+            Demand::Used(names) => names.iter().for_each(|name| self.client.touch(Kind::Destination, name, now)),
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.client.expire(self.now()) {
+            self.publish();
+        }
+        if std::mem::take(&mut self.unsaved) {
+            if let Err(e) = self.cache.store(&self.client) {
+                tracing::warn!(error = &e as &dyn std::error::Error, "the last good configuration was not saved");
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.client.pin_exactly(Kind::Endpoints, &assemble::endpoints_needed(&self.client));
+        let next = assemble::resources(&self.client, &self.resources.borrow());
+        self.resources.send_replace(Arc::new(next));
+        self.unsaved = true;
+    }
+
+    /// Publishes the state of the link.
+    fn note(&self, connected: bool, problem: Option<String>) {
+        self.resources.send_modify(|resources| {
+            let resources = Arc::make_mut(resources);
+            resources.connected = connected;
+            resources.last_error = problem;
+        });
+    }
+
+    /// Sends what the client has to say, if somebody listens.
+    fn send(&mut self) {
+        if let Link::Open(open) = &self.link {
+            for request in self.client.requests() {
+                // A closed stream shows itself as the end of the responses.
+                let _closed = open.requests.send(request);
+            }
+        }
+    }
+
+    fn now(&self) -> Moment {
+        let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Moment { nanos, unix: 0 }
+    }
+}
+
+impl Link {
+    /// The next event; loses nothing when it is dropped before it is ready.
+    async fn next(&mut self) -> Event {
+        match self {
+            Self::Idle => std::future::pending().await,
+            Self::Pausing(until) => {
+                sleep_until(*until).await;
+                Event::PauseOver
+            }
+            Self::Opening(opening) => Event::Opened(opening.await),
+            Self::Open(open) => match open.responses.message().await {
+                Ok(Some(response)) => Event::Response(response),
+                Ok(None) => Event::Lost("the control plane ended the stream".to_owned()),
+                Err(status) => Event::Lost(status.message().to_owned()),
+            },
+        }
+    }
+}
+
+async fn open(address: String, credentials: Arc<Credentials>) -> Result<Open, String> {
+    let opening = async {
+        let tls = tls::to_control_plane(&credentials).map_err(|e| explain(&e))?;
+        let channel = connect(&address, tls).await.map_err(|e| explain(&e))?;
+        let mut service = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
+        let (requests, mut queue) = mpsc::unbounded_channel();
+        let outgoing = stream::poll_fn(move |cx| queue.poll_recv(cx));
+        let response =
+            service.delta_aggregated_resources(outgoing).await.map_err(|status| status.message().to_owned())?;
+        Ok(Open { requests, responses: response.into_inner() })
+    };
+    timeout(OPEN, opening).await.unwrap_or_else(|_| Err(format!("no stream from {address} in time")))
+}
+
+fn restore(client: &mut Client, cache: &Cache) {
+    let stored = cache.load().unwrap_or_else(|e| {
+        tracing::warn!(error = &e as &dyn std::error::Error, "the last good configuration cannot be read");
+        Vec::new()
+    });
+    for resource in stored {
+        let (kind, name) = (resource.kind, resource.name.clone());
+        if let Err(problem) = client.restore(resource, Moment::default()) {
+            tracing::warn!(?kind, name, problem, "a stored resource cannot be put in force");
+        }
+    }
+}
