@@ -16,11 +16,14 @@ pub mod compile;
 pub mod snapshot;
 
 pub mod identity;
+mod serve;
 pub mod status;
 pub mod telemetry;
 
+mod admin;
 pub mod clock;
 mod error;
+pub mod run;
 pub mod settings;
 
 pub use error::Error;
