@@ -1,1 +1,67 @@
-//! placeholder
+//! Meshes of any size to measure decisions on: what `n` services of one company would have written.
+
+use std::{cell::Cell, sync::Arc};
+
+use selvedge_policies::{
+    balance::{Candidates, Load},
+    kind::{self, Attached},
+    registry,
+    request::{Posture, RequestPolicy},
+    route::RouteTable,
+};
+use serde_json::{Value, json};
+
+/// The sizes at which growth is measured.
+pub const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
+
+/// A table of `count` route rules; `matches` says what rule `n` matches.
+pub fn routes(count: usize, matches: impl Fn(usize) -> Value) -> RouteTable {
+    let rules: Vec<Value> = (0..count)
+        .map(|n| json!({ "matches": [matches(n)], "backendRefs": [{ "name": "v1", "port": 80 }, { "name": "v2", "port": 80 }] }))
+        .collect();
+    let spec = json!({ "parentRefs": [{ "name": "shop" }], "rules": rules });
+    let spec = kind::parse(&spec).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let route = Attached { name: Arc::from("shop/all"), spec };
+    RouteTable::compile(&[route]).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+/// One compiled policy of `kind` with this `spec`.
+pub fn policy(kind: &str, spec: Value) -> Box<dyn RequestPolicy> {
+    let attached = [(kind.to_owned(), Attached { name: Arc::from("shop/all"), spec })];
+    let compiled = registry::compile_request(&attached, Posture::Deny);
+    let found = compiled.unwrap_or_else(|problems| panic!("{problems:?}")).into_iter();
+    found.rev().find(|policy| policy.kind() == kind).unwrap_or_else(|| panic!("{kind} decides nothing"))
+}
+
+/// An authorization policy of `count` ALLOW rules; `rule` gives rule `n`.
+pub fn authorization(count: usize, rule: impl Fn(usize) -> Value) -> Box<dyn RequestPolicy> {
+    let rules: Vec<Value> = (0..count).map(rule).collect();
+    policy("AuthorizationPolicy", json!({ "action": "ALLOW", "rules": rules }))
+}
+
+/// Endpoints with requests in flight.
+pub struct Endpoints(Vec<Cell<Load>>);
+
+impl Endpoints {
+    /// `count` available endpoints whose loads differ.
+    pub fn new(count: usize) -> Self {
+        let mut chance = fastrand::Rng::with_seed(7);
+        let mut load = || Load {
+            available: true,
+            in_flight: chance.u32(..8),
+            ewma_nanos: 1e6 * (1.0 + chance.f64()),
+            weight: chance.u32(1..4),
+        };
+        Self((0..count).map(|_| Cell::new(load())).collect())
+    }
+}
+
+impl Candidates for Endpoints {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn load(&self, index: usize) -> Load {
+        self.0[index].get()
+    }
+}

@@ -1,5 +1,7 @@
 //! The request policies and routes as their users see them: documents in, verdicts out.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where its own set-up fails")]
+
 use std::sync::Arc;
 
 use selvedge_policies::{
