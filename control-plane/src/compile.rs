@@ -1,1 +1,170 @@
-//! From the model to resources: a pure function, one resource at a time.
+//! From the model to resources: a pure function, one subject at a time.
+//!
+//! A [`Subject`] is what a change can touch: a destination with its endpoints, a workload, the trust bundle.
+//! [`affected`] says which subjects a changed object touches, [`subject`] compiles one of them into a draft, so a
+//! change costs what it touches, and compiling all subjects is the same as compiling from nothing.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use selvedge_xds::{
+    proto::mesh::{Attachment, Origin, TrustBundle},
+    resource::{Encoded, Kind, endpoints_name, object_name},
+};
+
+use crate::{
+    model::{Attached, Model, Object, ObjectId, Place, Spec, Target, mesh_policy::ScopeKind, workload},
+    snapshot::Draft,
+};
+
+mod destination;
+mod inbound;
+
+/// What is the same for all resources.
+#[derive(Clone, Debug, Default)]
+pub struct Mesh {
+    /// Trust domain of every identity.
+    pub trust_domain: String,
+    /// Certificates of the trusted authorities, DER.
+    pub roots: Vec<bytes::Bytes>,
+}
+
+/// What is compiled, and compiled again, as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The trust bundle.
+    Trust,
+    /// A service or external service, and the endpoints of its ports.
+    Destination(Arc<str>, Arc<str>),
+    /// A workload's view of itself.
+    Workload(Arc<str>, Arc<str>),
+}
+
+impl Subject {
+    fn destination(object: &Object) -> Self {
+        Self::Destination(object.id.namespace.clone(), object.id.name.clone())
+    }
+
+    fn workload(object: &Object) -> Self {
+        Self::Workload(object.id.namespace.clone(), object.id.name.clone())
+    }
+}
+
+/// Adds the subjects that `object`, as `model` has it, has a part in. Ask before a change and after it.
+pub fn affected(model: &Model, id: &ObjectId, subjects: &mut BTreeSet<Subject>) {
+    let Some(object) = model.get(id) else { return };
+    let namespace = &id.namespace;
+    match &object.spec {
+        Spec::Service(spec) => {
+            subjects.insert(Subject::destination(object));
+            subjects.extend(model.selected(namespace, &spec.selector).iter().map(|(o, _)| Subject::workload(o)));
+        }
+        Spec::ExternalService(_) => {
+            subjects.insert(Subject::destination(object));
+        }
+        Spec::Workload(_) => {
+            subjects.insert(Subject::workload(object));
+            subjects.extend(model.selecting(namespace, &object.labels).iter().map(|(o, _)| Subject::destination(o)));
+        }
+        Spec::MeshPolicy(spec) => match &spec.target_ref {
+            None => subjects.extend(workloads_of(model, namespace)),
+            Some(target) => match (target.kind, &target.name) {
+                (ScopeKind::Workload, Some(name)) => {
+                    subjects.insert(Subject::Workload(namespace.clone(), name.as_str().into()));
+                }
+                _ => subjects.extend(model.of_kind(workload::KIND.name).map(|object| Subject::workload(object))),
+            },
+        },
+        Spec::Attached(attached) => affected_by_document(model, attached, subjects),
+    }
+}
+
+fn affected_by_document(model: &Model, attached: &Attached, subjects: &mut BTreeSet<Subject>) {
+    for target in &attached.targets {
+        match target {
+            Target::Service(namespace, name) => {
+                if attached.place != Place::Called {
+                    subjects.insert(Subject::Destination(namespace.clone(), name.clone()));
+                }
+                if let Some((_, service)) = model.service(namespace, name).filter(|_| attached.place != Place::Callers)
+                {
+                    subjects
+                        .extend(model.selected(namespace, &service.selector).iter().map(|(o, _)| Subject::workload(o)));
+                }
+            }
+            Target::ExternalService(namespace, name) => {
+                subjects.insert(Subject::Destination(namespace.clone(), name.clone()));
+            }
+            Target::Workload(namespace, name) => {
+                subjects.insert(Subject::Workload(namespace.clone(), name.clone()));
+            }
+            Target::Namespace(namespace) => subjects.extend(workloads_of(model, namespace)),
+        }
+    }
+}
+
+fn workloads_of(model: &Model, namespace: &str) -> Vec<Subject> {
+    model.in_namespace(workload::KIND.name, namespace).map(|object| Subject::workload(object)).collect()
+}
+
+/// Compiles one subject into the draft, or takes its resources away when it is gone.
+pub fn subject(model: &Model, mesh: &Mesh, subject: &Subject, draft: &mut Draft) {
+    match subject {
+        Subject::Trust => {
+            let bundle = TrustBundle { trust_domain: mesh.trust_domain.clone(), roots_der: mesh.roots.clone() };
+            draft.put(Encoded::new(Kind::TrustBundle, &*mesh.trust_domain, Vec::new(), &bundle), false);
+        }
+        Subject::Destination(namespace, name) => {
+            let compiled = destination::compile(model, mesh, namespace, name);
+            let ports: BTreeSet<u16> = compiled.iter().flat_map(|compiled| compiled.ports()).collect();
+            for port in draft.ports_of(&object_name(namespace, name)) {
+                if !ports.contains(&port) {
+                    draft.remove(Kind::Endpoints, &endpoints_name(namespace, name, port));
+                }
+            }
+            match compiled {
+                Some(compiled) => compiled.into_draft(draft),
+                None => draft.remove(Kind::Destination, &object_name(namespace, name)),
+            }
+        }
+        Subject::Workload(namespace, name) => {
+            let path = object_name(namespace, name);
+            let compiled = inbound::compile(model, mesh, namespace, name);
+            draft.set_identity(&path, compiled.as_ref().map(|inbound| inbound.identity.clone()));
+            match compiled {
+                Some(inbound) => draft.put(Encoded::new(Kind::Inbound, path, Vec::new(), &inbound), false),
+                None => draft.remove(Kind::Inbound, &path),
+            }
+        }
+    }
+}
+
+/// Every subject of the model.
+pub fn everything(model: &Model) -> BTreeSet<Subject> {
+    let mut subjects = BTreeSet::from([Subject::Trust]);
+    for object in model.objects() {
+        match &object.spec {
+            Spec::Service(_) | Spec::ExternalService(_) => subjects.insert(Subject::destination(object)),
+            Spec::Workload(_) => subjects.insert(Subject::workload(object)),
+            Spec::MeshPolicy(_) | Spec::Attached(_) => continue,
+        };
+    }
+    subjects
+}
+
+fn origin(object: &Object) -> Origin {
+    Origin {
+        kind: object.id.kind.to_owned(),
+        namespace: object.id.namespace.to_string(),
+        name: object.id.name.to_string(),
+        generation: object.generation,
+    }
+}
+
+fn attachment(object: &Object, attached: &Attached) -> Attachment {
+    Attachment { origin: Some(origin(object)), document: attached.document.to_string() }
+}
+
+/// The SPIFFE identity of a service account.
+fn identity(mesh: &Mesh, namespace: &str, service_account: &str) -> String {
+    format!("spiffe://{}/ns/{namespace}/sa/{service_account}", mesh.trust_domain)
+}

@@ -1,1 +1,142 @@
 //! The nouns of the mesh, and how they refer to each other.
+//!
+//! An object is one YAML document the user wrote, checked. The [`Model`] holds all objects in force and finds,
+//! without looking at all of them, which workloads a service selects, which services select a workload, and what
+//! is attached to a target. A new policy kind needs nothing here: its family says where it is enforced.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use selvedge_policies::kind::Kind;
+
+pub mod attached;
+pub mod external_service;
+mod index;
+pub mod mesh_policy;
+pub mod service;
+pub mod workload;
+
+pub use attached::{Attached, Place, Target};
+use external_service::ExternalServiceSpec;
+pub use index::Model;
+use mesh_policy::MeshPolicySpec;
+use service::ServiceSpec;
+use workload::WorkloadSpec;
+
+/// The kinds that are nouns of the mesh; the others are policies and routes, listed in `selvedge_policies::registry`.
+pub const NOUNS: [&Kind; 4] = [&service::KIND, &workload::KIND, &external_service::KIND, &mesh_policy::KIND];
+
+/// Every kind users may write.
+pub fn kinds() -> impl Iterator<Item = &'static Kind> {
+    NOUNS.into_iter().chain(selvedge_policies::registry::kinds())
+}
+
+/// The `apiVersion` a kind is written with.
+pub fn api_version(kind: &str) -> &'static str {
+    match kind {
+        "Service" => "v1",
+        "HTTPRoute" => "gateway.networking.k8s.io/v1",
+        _ => "selvedge.dev/v1alpha1",
+    }
+}
+
+/// What tells one object from another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId {
+    /// `kind`, as in the list of kinds.
+    pub kind: &'static str,
+    /// `metadata.namespace`.
+    pub namespace: Arc<str>,
+    /// `metadata.name`.
+    pub name: Arc<str>,
+}
+
+impl ObjectId {
+    /// The id made of these parts.
+    pub fn new(kind: &'static str, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+
+    /// `namespace/name`.
+    pub fn path(&self) -> String {
+        selvedge_xds::resource::object_name(&self.namespace, &self.name)
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// Labels of an object, or a selector of them.
+pub type Labels = BTreeMap<String, String>;
+
+/// One object the user wrote, sound in itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Its id.
+    pub id: ObjectId,
+    /// Counts the changes of its content, from 1.
+    pub generation: u64,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// `spec`.
+    pub spec: Spec,
+}
+
+impl Object {
+    /// True when both say the same, whatever their generation.
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.labels == other.labels && self.spec == other.spec
+    }
+}
+
+/// `spec` of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Spec {
+    /// Of a `Service`.
+    Service(ServiceSpec),
+    /// Of a `Workload`.
+    Workload(WorkloadSpec),
+    /// Of an `ExternalService`.
+    ExternalService(ExternalServiceSpec),
+    /// Of a `MeshPolicy`.
+    MeshPolicy(MeshPolicySpec),
+    /// Of a policy or route.
+    Attached(Attached),
+}
+
+/// Why `name` is no DNS label (RFC 1123 section 2.1), if so.
+pub fn label_problem(name: &str) -> Option<String> {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=63).contains(&name.len()) && name.bytes().all(fine) && !name.starts_with('-') && !name.ends_with('-') {
+        return None;
+    }
+    let shown: String = name.chars().take(80).collect();
+    Some(format!("'{shown}' is not a DNS label: expected 1 to 63 characters a-z, 0-9 and '-', such as checkout-2"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_labels() {
+        for good in ["a", "web", "web-2", "2web", &"x".repeat(63)] {
+            assert_eq!(label_problem(good), None, "{good}");
+        }
+        for bad in ["", "Web", "web_1", "-web", "web-", "a.b", "wéb", "a/b", &"x".repeat(64)] {
+            assert!(label_problem(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_kind_has_one_name_and_an_api_version() {
+        let mut names: Vec<_> = kinds().map(|kind| kind.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(names.iter().all(|name| !api_version(name).is_empty()));
+    }
+}

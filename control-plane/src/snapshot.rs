@@ -149,6 +149,12 @@ impl Draft {
         };
     }
 
+    /// The ports a destination has so far; none when it is not there.
+    pub fn ports_of(&self, destination: &str) -> Vec<u16> {
+        let known = self.next.tables[Kind::Destination as usize].get(destination);
+        known.map_or_else(Vec::new, |destination| dangling::ports(destination))
+    }
+
     /// Finishes the snapshot.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use prost::Message;
 use selvedge_xds::{
     proto::mesh::Destination,
-    resource::{Encoded, Kind, endpoints_name},
+    resource::{Encoded, Kind},
 };
 
 use super::Snapshot;
@@ -46,11 +46,16 @@ pub(super) fn find(snapshot: &Snapshot, touched: &BTreeMap<(Kind, Arc<str>), Opt
 }
 
 fn check(snapshot: &Snapshot, destination: &Encoded, dangling: &mut Vec<Dangling>) {
-    let Ok(message) = Destination::decode(destination.body.clone()) else { return };
-    for port in &message.ports {
-        let missing = endpoints_name(&message.namespace, &message.name, u16::try_from(port.port).unwrap_or_default());
+    for port in ports(destination) {
+        let missing = format!("{}:{port}", destination.name);
         if snapshot.get(Kind::Endpoints, &missing).is_none() {
             dangling.push(Dangling { from: destination.name.clone(), missing });
         }
     }
+}
+
+/// The ports of an encoded destination.
+pub(super) fn ports(destination: &Encoded) -> Vec<u16> {
+    let ports = Destination::decode(destination.body.clone()).map(|message| message.ports).unwrap_or_default();
+    ports.iter().filter_map(|port| u16::try_from(port.port).ok()).collect()
 }

@@ -1,0 +1,135 @@
+//! A service as callers see it, and where its ports lead.
+
+use std::net::SocketAddr;
+
+use selvedge_xds::{
+    proto::mesh::{Destination, Endpoint, Endpoints, Port},
+    resource::{Encoded, Kind, endpoints_name, object_name},
+};
+
+use super::{Mesh, attachment, identity, origin};
+use crate::{
+    model::{
+        Model, Object, Place, Target,
+        external_service::{ExternalPort, ExternalServiceSpec},
+        service::{ServicePort, ServiceSpec},
+    },
+    snapshot::Draft,
+};
+
+/// A destination with the endpoints of its ports.
+pub(super) struct Compiled {
+    message: Destination,
+    aliases: Vec<String>,
+    endpoints: Vec<(u16, Endpoints)>,
+}
+
+/// The destination of that name; `None` when there is no such service. A `Service` goes before an
+/// `ExternalService` of the same name.
+pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -> Option<Compiled> {
+    if let Some((object, spec)) = model.service(namespace, name) {
+        return Some(service(model, mesh, object, spec));
+    }
+    model.external_service(namespace, name).map(|(object, spec)| external(model, object, spec))
+}
+
+impl Compiled {
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
+        self.endpoints.iter().map(|(port, _)| *port)
+    }
+
+    pub(super) fn into_draft(self, draft: &mut Draft) {
+        let (namespace, name) = (&self.message.namespace, &self.message.name);
+        for (port, endpoints) in &self.endpoints {
+            let name = endpoints_name(namespace, name, *port);
+            draft.put(Encoded::new(Kind::Endpoints, name, Vec::new(), endpoints), false);
+        }
+        let name = object_name(namespace, name);
+        draft.put(Encoded::new(Kind::Destination, name, self.aliases, &self.message), self.message.external);
+    }
+}
+
+fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> Compiled {
+    let (namespace, name) = (&object.id.namespace, &object.id.name);
+    let hosts = ["", ".svc", ".svc.cluster.local"].map(|suffix| format!("{name}.{namespace}{suffix}"));
+    let numbers: Vec<u16> = spec.ports.iter().map(|port| port.port).collect();
+    let mut aliases = names(&hosts, &numbers);
+    aliases.extend(spec.address().into_iter().flat_map(|ip| numbers.iter().map(move |port| socket(ip, *port))));
+    let port = |p: &ServicePort| Port {
+        port: p.port.into(),
+        name: p.name.clone().unwrap_or_default(),
+        app_protocol: p.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned()),
+    };
+    let target = Target::Service(namespace.clone(), name.clone());
+    let message = Destination {
+        ports: spec.ports.iter().map(port).collect(),
+        hosts: hosts.into(),
+        ..destination(model, object, &target)
+    };
+    let workloads = model.selected(namespace, &spec.selector);
+    let endpoints = |port: &ServicePort| {
+        let endpoints =
+            workloads.iter().filter(|(_, workload)| workload.weight > 0).map(|(object, workload)| Endpoint {
+                address: socket(workload.ip(), workload.dial(port.target())),
+                identity: identity(mesh, namespace, &workload.service_account),
+                workload: object.id.path(),
+                weight: workload.weight,
+                tls_server_name: String::new(),
+            });
+        (port.port, Endpoints { endpoints: endpoints.collect() })
+    };
+    let endpoints = spec.ports.iter().map(endpoints).collect();
+    Compiled { message, aliases, endpoints }
+}
+
+fn external(model: &Model, object: &Object, spec: &ExternalServiceSpec) -> Compiled {
+    let numbers: Vec<u16> = spec.ports.iter().map(|port| port.port).collect();
+    let mut aliases = names(&spec.hosts, &numbers);
+    let port = |p: &ExternalPort| Port {
+        port: p.port.into(),
+        name: p.name.clone().unwrap_or_default(),
+        app_protocol: p.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned()),
+    };
+    let target = Target::ExternalService(object.id.namespace.clone(), object.id.name.clone());
+    let message = Destination {
+        ports: spec.ports.iter().map(port).collect(),
+        hosts: spec.hosts.clone(),
+        external: true,
+        ..destination(model, object, &target)
+    };
+    let mut endpoints = Vec::new();
+    for port in &spec.ports {
+        let known = spec.endpoints.iter().filter_map(|endpoint| Some((endpoint.address.parse().ok()?, endpoint.port)));
+        let addresses: Vec<String> = known.map(|(ip, own)| socket(ip, own.unwrap_or(port.port))).collect();
+        aliases.extend(addresses.iter().cloned());
+        let tls_server_name = spec.tls_server_name(port);
+        let endpoint =
+            |address| Endpoint { address, weight: 1, tls_server_name: tls_server_name.clone(), ..Default::default() };
+        endpoints.push((port.port, Endpoints { endpoints: addresses.into_iter().map(endpoint).collect() }));
+    }
+    Compiled { message, aliases, endpoints }
+}
+
+/// What both kinds of destination have in common.
+fn destination(model: &Model, object: &Object, target: &Target) -> Destination {
+    let documents =
+        |place| model.attached(target, &[place]).into_iter().map(|(o, document)| attachment(o, document)).collect();
+    Destination {
+        namespace: object.id.namespace.to_string(),
+        name: object.id.name.to_string(),
+        routes: documents(Place::Both),
+        policies: documents(Place::Callers),
+        origin: Some(origin(object)),
+        ..Default::default()
+    }
+}
+
+/// Every host, alone and with every port.
+fn names(hosts: &[String], ports: &[u16]) -> Vec<String> {
+    let with_port = hosts.iter().flat_map(|host| ports.iter().map(move |port| format!("{host}:{port}")));
+    hosts.iter().cloned().chain(with_port).collect()
+}
+
+fn socket(ip: std::net::IpAddr, port: u16) -> String {
+    SocketAddr::new(ip, port).to_string()
+}

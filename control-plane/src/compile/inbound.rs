@@ -1,0 +1,104 @@
+//! A workload's view of itself: who it is, which services it stands behind, and what covers the calls it receives.
+
+use selvedge_policies::request::Posture;
+use selvedge_xds::{
+    proto::mesh::{self, Attachment, Inbound, InboundPort},
+    resource::object_name,
+};
+
+use super::{Mesh, attachment, identity, origin};
+use crate::model::{
+    Attached, Model, Object, ObjectId, Place, Target,
+    mesh_policy::{AccessLog, InboundMode, OutboundMode},
+    service::{ServicePort, ServiceSpec},
+    workload,
+};
+
+/// The inbound view of the workload; `None` when there is no such workload.
+pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -> Option<Inbound> {
+    let id = ObjectId::new(workload::KIND.name, namespace, name);
+    let (object, spec) = model.workload(namespace, name)?;
+    let own = model.attached(&Target::Workload(id.namespace.clone(), id.name.clone()), &[Place::Called]);
+    let shared = model.attached(&Target::Namespace(id.namespace.clone()), &[Place::Called]);
+    let covering: Vec<(&Object, &Attached)> = own.into_iter().chain(shared).collect();
+    let on_port = |port: Option<u16>| in_order(covering.iter().filter(|(_, document)| document.port == port));
+    let mut ports: Vec<InboundPort> = model
+        .selecting(&id.namespace, &object.labels)
+        .iter()
+        .flat_map(|(o, service)| ports(model, o, service))
+        .collect();
+    for number in covering.iter().filter_map(|(_, document)| document.port) {
+        if !ports.iter().any(|port| port.port == u32::from(number)) {
+            ports.push(InboundPort { port: number.into(), ..Default::default() });
+        }
+    }
+    for port in &mut ports {
+        port.policies.extend(u16::try_from(port.port).ok().into_iter().flat_map(|number| on_port(Some(number))));
+    }
+    ports.sort_by(|a, b| (a.port, &a.service).cmp(&(b.port, &b.service)));
+    let effective = model.effective(namespace, name);
+    Some(Inbound {
+        workload: object_name(namespace, name),
+        identity: identity(mesh, namespace, &spec.service_account),
+        mode: match effective.inbound {
+            InboundMode::Strict => mesh::InboundMode::Strict,
+            InboundMode::Permissive => mesh::InboundMode::Permissive,
+        }
+        .into(),
+        outbound_mode: match effective.outbound {
+            OutboundMode::Require => mesh::OutboundMode::Require,
+            OutboundMode::Prefer => mesh::OutboundMode::Prefer,
+        }
+        .into(),
+        posture: match effective.posture {
+            Posture::Deny => "deny",
+            Posture::Allow => "allow",
+        }
+        .to_owned(),
+        access_log: match effective.access_log {
+            AccessLog::Errors => mesh::AccessLog::Errors,
+            AccessLog::Off => mesh::AccessLog::Off,
+            AccessLog::All => mesh::AccessLog::All,
+        }
+        .into(),
+        ports,
+        policies: on_port(None),
+        origin: Some(origin(object)),
+        trust_domain: mesh.trust_domain.clone(),
+    })
+}
+
+/// The application's ports behind one service.
+fn ports(model: &Model, object: &Object, service: &ServiceSpec) -> Vec<InboundPort> {
+    let target = Target::Service(object.id.namespace.clone(), object.id.name.clone());
+    let routes = model.attached(&target, &[Place::Both]);
+    let policies = model.attached(&target, &[Place::Called]);
+    let port = |p: &ServicePort| InboundPort {
+        port: p.target().into(),
+        app_protocol: p.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned()),
+        service: object.id.path(),
+        routes: in_order(routes.iter()),
+        policies: in_order(policies.iter().filter(|(_, document)| document.port.is_none_or(|port| port == p.port))),
+    };
+    let mut ports: Vec<InboundPort> = service.ports.iter().map(port).collect();
+    // Two ports of a service may lead to one port of the application: what is attached to either covers it.
+    ports.sort_by_key(|port| port.port);
+    ports.dedup_by(|again, first| {
+        let same = again.port == first.port;
+        if same {
+            let more = std::mem::take(&mut again.policies);
+            first
+                .policies
+                .extend(more.into_iter().filter(|policy| !first.policies.contains(policy)).collect::<Vec<_>>());
+        }
+        same
+    });
+    ports
+}
+
+/// Documents as attachments, in order of kind and name.
+fn in_order<'a>(documents: impl Iterator<Item = &'a (&'a Object, &'a Attached)>) -> Vec<Attachment> {
+    let mut documents: Vec<_> = documents.collect();
+    documents.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+    documents.into_iter().map(|(object, attached)| attachment(object, attached)).collect()
+}

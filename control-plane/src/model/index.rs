@@ -1,0 +1,185 @@
+//! All objects in force, with the indices that keep every question cheap at ten thousand workloads.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    Attached, Labels, Object, ObjectId, Place, Spec, Target,
+    external_service::{self, ExternalServiceSpec},
+    mesh_policy::{self, Effective, MeshPolicySpec, ScopeKind},
+    service::{self, ServiceSpec},
+    workload::{self, WorkloadSpec},
+};
+
+/// Namespace, label name and label value.
+type LabelKey = (Arc<str>, String, String);
+
+/// All objects in force. [`Model::put`] and [`Model::remove`] keep the indices; nothing else writes.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    objects: BTreeMap<ObjectId, Arc<Object>>,
+    workloads_by_label: HashMap<LabelKey, BTreeSet<Arc<str>>>,
+    /// By the first pair of the selector: a workload the service selects has that label.
+    services_by_label: HashMap<LabelKey, BTreeSet<Arc<str>>>,
+    attached: HashMap<Target, BTreeSet<ObjectId>>,
+}
+
+impl Model {
+    /// Puts an object in place of the one with its id.
+    pub fn put(&mut self, object: Arc<Object>) {
+        self.remove(&object.id);
+        self.index(&object, true);
+        self.objects.insert(object.id.clone(), object);
+    }
+
+    /// Takes an object away.
+    pub fn remove(&mut self, id: &ObjectId) {
+        if let Some(object) = self.objects.remove(id) {
+            self.index(&object, false);
+        }
+    }
+
+    /// The object of that id.
+    pub fn get(&self, id: &ObjectId) -> Option<&Arc<Object>> {
+        self.objects.get(id)
+    }
+
+    /// All objects, by kind, namespace and name.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values()
+    }
+
+    /// The objects of a kind in a namespace, by name.
+    pub fn in_namespace(&self, kind: &'static str, namespace: &str) -> impl Iterator<Item = &Arc<Object>> {
+        let first = ObjectId::new(kind, namespace, "");
+        let namespace = first.namespace.clone();
+        let within = move |object: &&Arc<Object>| object.id.kind == kind && object.id.namespace == namespace;
+        self.objects.range(first..).map(|(_, object)| object).take_while(within)
+    }
+
+    /// The objects of a kind, by namespace and name.
+    pub fn of_kind(&self, kind: &'static str) -> impl Iterator<Item = &Arc<Object>> {
+        let of_kind = self.objects.range(ObjectId::new(kind, "", "")..);
+        of_kind.map(|(_, object)| object).take_while(move |object| object.id.kind == kind)
+    }
+
+    /// The `Service` of that name.
+    pub fn service(&self, namespace: &str, name: &str) -> Option<(&Object, &ServiceSpec)> {
+        match self.get(&ObjectId::new(service::KIND.name, namespace, name)).map(|object| (object, &object.spec)) {
+            Some((object, Spec::Service(spec))) => Some((object, spec)),
+            _ => None,
+        }
+    }
+
+    /// The `ExternalService` of that name.
+    pub fn external_service(&self, namespace: &str, name: &str) -> Option<(&Object, &ExternalServiceSpec)> {
+        match self.get(&ObjectId::new(external_service::KIND.name, namespace, name)).map(|o| (o, &o.spec)) {
+            Some((object, Spec::ExternalService(spec))) => Some((object, spec)),
+            _ => None,
+        }
+    }
+
+    /// The `Workload` of that name.
+    pub fn workload(&self, namespace: &str, name: &str) -> Option<(&Object, &WorkloadSpec)> {
+        self.get(&ObjectId::new(workload::KIND.name, namespace, name)).and_then(|object| as_workload(object))
+    }
+
+    /// The workloads of a namespace that have every label of `selector`, by name; none for an empty selector.
+    pub fn selected(&self, namespace: &Arc<str>, selector: &Labels) -> Vec<(&Object, &WorkloadSpec)> {
+        let sets =
+            selector.iter().map(|(k, v)| self.workloads_by_label.get(&(namespace.clone(), k.clone(), v.clone())));
+        let Some(Some(names)) = sets.min_by_key(|set| set.map_or(0, BTreeSet::len)) else { return Vec::new() };
+        let candidates = names.iter().filter_map(|name| self.workload(namespace, name));
+        candidates.filter(|(object, _)| selects(selector, &object.labels)).collect()
+    }
+
+    /// The services of a namespace whose selector these labels satisfy, by name.
+    pub fn selecting(&self, namespace: &Arc<str>, labels: &Labels) -> Vec<(&Object, &ServiceSpec)> {
+        let sets = labels.iter().map(|(k, v)| self.services_by_label.get(&(namespace.clone(), k.clone(), v.clone())));
+        let names: BTreeSet<&Arc<str>> = sets.flatten().flatten().collect();
+        let candidates = names.into_iter().filter_map(|name| self.service(namespace, name));
+        candidates.filter(|(_, service)| selects(&service.selector, labels)).collect()
+    }
+
+    /// The documents attached to `target` that are enforced at any of `places`, by kind and name.
+    pub fn attached(&self, target: &Target, places: &[Place]) -> Vec<(&Object, &Attached)> {
+        let ids = self.attached.get(target).into_iter().flatten();
+        let all = ids.filter_map(|id| match self.get(id).map(|object| (object, &object.spec)) {
+            Some((object, Spec::Attached(attached))) => Some((&**object, attached)),
+            _ => None,
+        });
+        all.filter(|(_, attached)| places.contains(&attached.place)).collect()
+    }
+
+    /// What the mesh policies together say of one workload.
+    pub fn effective(&self, namespace: &str, workload: &str) -> Effective {
+        let own = |spec: &MeshPolicySpec| {
+            spec.target_ref
+                .as_ref()
+                .is_some_and(|t| t.kind == ScopeKind::Workload && t.name.as_deref() == Some(workload))
+        };
+        let local = || self.in_namespace(mesh_policy::KIND.name, namespace).filter_map(|o| as_mesh_policy(o));
+        let wide = self.of_kind(mesh_policy::KIND.name).filter_map(|object| as_mesh_policy(object));
+        let by_scope = local()
+            .filter(move |spec| own(spec))
+            .chain(local().filter(|spec| spec.target_ref.is_none()))
+            .chain(wide.filter(|spec| spec.target_ref.as_ref().is_some_and(|t| t.kind == ScopeKind::Mesh)));
+        let by_scope: Vec<&MeshPolicySpec> = by_scope.collect();
+        Effective::of(by_scope.into_iter())
+    }
+
+    fn index(&mut self, object: &Object, add: bool) {
+        let namespace = &object.id.namespace;
+        match &object.spec {
+            Spec::Workload(_) => {
+                for (key, value) in &object.labels {
+                    let key = (namespace.clone(), key.clone(), value.clone());
+                    set(&mut self.workloads_by_label, key, object.id.name.clone(), add);
+                }
+            }
+            Spec::Service(spec) => {
+                if let Some((key, value)) = spec.selector.first_key_value() {
+                    let key = (namespace.clone(), key.clone(), value.clone());
+                    set(&mut self.services_by_label, key, object.id.name.clone(), add);
+                }
+            }
+            Spec::Attached(attached) => {
+                for target in &attached.targets {
+                    set(&mut self.attached, target.clone(), object.id.clone(), add);
+                }
+            }
+            Spec::ExternalService(_) | Spec::MeshPolicy(_) => {}
+        }
+    }
+}
+
+fn set<K: std::hash::Hash + Eq, V: Ord>(index: &mut HashMap<K, BTreeSet<V>>, key: K, value: V, add: bool) {
+    if add {
+        index.entry(key).or_default().insert(value);
+    } else if let Some(values) = index.get_mut(&key) {
+        values.remove(&value);
+        if values.is_empty() {
+            index.remove(&key);
+        }
+    }
+}
+
+fn selects(selector: &Labels, labels: &Labels) -> bool {
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn as_workload(object: &Object) -> Option<(&Object, &WorkloadSpec)> {
+    match &object.spec {
+        Spec::Workload(spec) => Some((object, spec)),
+        _ => None,
+    }
+}
+
+fn as_mesh_policy(object: &Object) -> Option<&MeshPolicySpec> {
+    match &object.spec {
+        Spec::MeshPolicy(spec) => Some(spec),
+        _ => None,
+    }
+}

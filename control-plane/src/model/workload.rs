@@ -1,0 +1,100 @@
+//! `Workload`: one process with a sidecar, where it is and who it is.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use selvedge_policies::kind::{self, Kind, Problem};
+use serde::{Deserialize, Serialize};
+
+/// The kind `Workload`.
+pub const KIND: Kind = Kind {
+    name: "Workload",
+    summary: "One process with a sidecar: its identity, address and ports.",
+    schema: || schemars::schema_for!(WorkloadSpec),
+    check: |document| kind::check(document, check),
+};
+
+/// `spec` of a `Workload`. A `Service` of the namespace selects it by `metadata.labels`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadSpec {
+    /// The service account that names its identity, `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
+    pub service_account: String,
+    /// The IP address peers dial.
+    pub address: String,
+    /// The ports that peers dial elsewhere than on the application's own number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<WorkloadPort>,
+    /// Its share of the traffic in proportion to the other workloads of a service; 0 takes it out of balancing.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+/// One port of a `Workload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadPort {
+    /// The application's port, as services and policies name it.
+    pub port: u16,
+    /// The port peers dial: that of the sidecar's declared listener. The same as `port` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dial: Option<u16>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl WorkloadSpec {
+    /// The address peers dial; unspecified when it is not sound, which a checked spec never is.
+    pub fn ip(&self) -> IpAddr {
+        self.address.parse().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    }
+
+    /// The port peers dial to reach the application's `port`.
+    pub fn dial(&self, port: u16) -> u16 {
+        let declared = self.ports.iter().find(|declared| declared.port == port);
+        declared.and_then(|declared| declared.dial).unwrap_or(port)
+    }
+}
+
+/// Largest weight, so that sums of weights stay small numbers.
+const MAX_WEIGHT: u32 = 10_000;
+
+fn check(spec: &WorkloadSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let account = super::label_problem(&spec.service_account);
+    problems.extend(account.map(|why| Problem::new("serviceAccount", why)));
+    match spec.address.parse::<IpAddr>() {
+        Ok(address) if address.is_unspecified() || address.is_multicast() => {
+            problems.push(Problem::new(
+                "address",
+                format!("{address} cannot be dialled: expected the address of one host"),
+            ));
+        }
+        Ok(_) => {}
+        Err(_) => {
+            let why = format!("'{}' is not an IP address: expected one such as 10.0.0.7 or fd00::7", spec.address);
+            problems.push(Problem::new("address", why));
+        }
+    }
+    for (n, port) in spec.ports.iter().enumerate() {
+        check_port(port.port, format!("ports[{n}].port"), &mut problems);
+        check_port(port.dial.unwrap_or(1), format!("ports[{n}].dial"), &mut problems);
+        if let Some(first) = spec.ports[..n].iter().position(|other| other.port == port.port) {
+            let why = format!("port {} is already that of ports[{first}]", port.port);
+            problems.push(Problem::new(format!("ports[{n}].port"), why));
+        }
+    }
+    if spec.weight > MAX_WEIGHT {
+        problems.push(Problem::new("weight", format!("{} is out of range: expected 0 to {MAX_WEIGHT}", spec.weight)));
+    }
+    problems
+}
+
+/// Complains of port 0.
+pub(super) fn check_port(port: u16, path: String, problems: &mut Vec<Problem>) {
+    if port == 0 {
+        problems.push(Problem::new(path, "0 is out of range: expected 1 to 65535"));
+    }
+}
