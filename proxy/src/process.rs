@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod control;
+pub mod dial;
 pub mod drain;
 pub mod listen;
 pub mod original_dst;

@@ -12,6 +12,7 @@ use std::{
 
 use selvedge_proxy::process::{
     capture::{self, Backend, Capture, CaptureError, INBOUND_MARK, OUTBOUND_MARK},
+    dial::{Side, dial, expect_capture},
     original_dst::original_dst,
 };
 use socket2::{Domain, Socket, Type};
@@ -97,6 +98,28 @@ fn connect_from_outside(target: &str) -> bool {
     Command::new("nsenter").args(enter).stderr(Stdio::null()).status().unwrap().success()
 }
 
+const DIAL: &str = "SELVEDGE_TEST_DIAL";
+
+/// Run by [`dial_as`], as another user.
+#[test]
+fn dials_when_told_to() {
+    let Ok(told) = std::env::var(DIAL) else { return println!("skipped: only other tests run this") };
+    let (side, target) = told.split_once(' ').unwrap();
+    let side = if side == "mesh" { Side::Mesh } else { Side::Workload };
+    expect_capture();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let patience = Duration::from_millis(300);
+    let dialled = runtime.block_on(async { tokio::time::timeout(patience, dial(target.parse().unwrap(), side)).await });
+    dialled.expect("no answer in time").expect("refused");
+}
+
+/// Connects from here as a sidecar without privileges does.
+fn dial_as(uid: u32, side: &str, target: &str) -> bool {
+    let mut test = Command::new("/proc/self/exe");
+    test.args(["--exact", "dials_when_told_to"]).env(DIAL, format!("{side} {target}")).env("RUST_BACKTRACE", "0");
+    test.stdout(Stdio::null()).stderr(Stdio::null()).uid(uid).status().unwrap().success()
+}
+
 fn rules(backend: Backend) -> Capture {
     Capture {
         exempt_uid: Some(UID),
@@ -139,6 +162,11 @@ fn redirects(backend: Backend) {
     assert!(connect("10.99.0.1:8080", INBOUND_MARK) && app.accept().is_ok(), "the sidecar reaches its workload");
     assert!(connect("10.99.0.1:8080", OUTBOUND_MARK), "the workload calls itself through its service");
     assert_eq!(accepted(&inbound), Some(Some("10.99.0.1:8080".parse().unwrap())));
+    assert!(!dial_as(UID, "mesh", NOWHERE), "a sidecar without privileges was redirected");
+    assert!(dial_as(UID, "workload", "10.99.0.1:8080") && app.accept().is_ok(), "it reaches its workload");
+    assert!(dial_as(UID, "mesh", "10.99.0.1:8080"), "and its workload reaches itself");
+    assert_eq!(accepted(&inbound), Some(Some("10.99.0.1:8080".parse().unwrap())));
+    assert!(!dial_as(UID, "workload", "[fd99::1]:8080"), "nothing listens there, and nothing loops");
     assert_eq!((accepted(&inbound), accepted(&outbound)), (None, None));
 
     let shown = capture::show().unwrap();

@@ -12,7 +12,7 @@
 //! - TCP from the host to itself stays as it is, except what the sidecar's own outbound side sends to another address
 //!   of the host than loopback: that is the workload calling itself through its service, and goes to the inbound port.
 //!
-//! The sidecar's own connections are told by uid or by socket mark; see [`OUTBOUND_MARK`] and [`INBOUND_MARK`].
+//! The sidecar's own connections are told by uid or by socket mark; [`super::dial`] makes them so.
 
 use std::io;
 
@@ -31,8 +31,8 @@ pub const OUTBOUND_MARK: u32 = 0x5e1;
 /// Socket mark for the sidecar's connections to its own workload; never redirected.
 pub const INBOUND_MARK: u32 = 0x5e2;
 
-/// A sidecar that may not set marks binds its connections to its own workload to this source address instead.
-/// IPv6 has no second loopback address; there such a sidecar connects to `::1`.
+/// A sidecar that may not set marks binds its connections to its own workload to this source address instead. IPv6
+/// has no second loopback address, so there such a sidecar cannot take calls of its workload to itself.
 pub const INBOUND_SOURCE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 6);
 
 /// What to capture, and what to leave alone.

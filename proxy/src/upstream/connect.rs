@@ -21,6 +21,7 @@ use crate::{
     config::{EndpointConfig, RuntimeConfig, Transport},
     error::Error,
     http::{Body, LocalExec},
+    process::dial::{Side, dial},
     tls,
 };
 
@@ -68,9 +69,9 @@ pub async fn stream(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop)
 
 async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) -> Result<Stream, Error> {
     let address = endpoint.address;
-    let socket = TcpStream::connect(address)
-        .await
-        .map_err(|e| failure(Reason::UpstreamConnectFailed, format!("{address}: {e}")))?;
+    let side = if endpoint.cluster.is_empty() { Side::Workload } else { Side::Mesh };
+    let socket =
+        dial(address, side).await.map_err(|e| failure(Reason::UpstreamConnectFailed, format!("{address}: {e}")))?;
     let _ = socket.set_nodelay(true); // only latency is at stake
     let no_certificate = || failure(Reason::NotReady, "this sidecar has no certificate yet".into());
     let no_roots = || failure(Reason::UpstreamTlsFailed, "no authorities for external TLS could be read".into());

@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::process::dial::{Side, dial_host};
+
 /// From the first packet to an established connection.
 const CONNECT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -34,7 +36,7 @@ pub(crate) async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Cha
 async fn establish(address: &str, tls: Arc<ClientConfig>) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
     let attempt = async {
-        let socket = TcpStream::connect(address).await?;
+        let socket = dial_host(address, Side::Mesh).await?;
         socket.set_nodelay(true)?;
         TlsConnector::from(tls).connect(name, socket).await
     };

@@ -112,10 +112,15 @@ fn script(family: &Family, capture: &Capture, before: &str) -> String {
     if !family.v6 {
         line(format!("-A SELVEDGE_OUTBOUND -o lo -s {INBOUND_SOURCE} -j RETURN"));
     }
-    let mark = format!("-m mark --mark {OUTBOUND_MARK:#x}");
-    let uid = capture.exempt_uid.map(|uid| format!("-m owner --uid-owner {uid}"));
-    for own in std::iter::once(mark).chain(uid) {
-        line(format!("-A SELVEDGE_OUTBOUND -o lo ! -d {} {own} -j SELVEDGE_TO_INBOUND", family.loopback));
+    let marked = format!("-m mark --mark {OUTBOUND_MARK:#x}");
+    line(format!("-A SELVEDGE_OUTBOUND -o lo ! -d {} {marked} -j SELVEDGE_TO_INBOUND", family.loopback));
+    line(format!("-A SELVEDGE_OUTBOUND {marked} -j RETURN"));
+    if let Some(uid) = capture.exempt_uid {
+        let own = format!("-m owner --uid-owner {uid}");
+        // Not for IPv6: there a sidecar without marks cannot tell its connections to the workload from the others.
+        if !family.v6 {
+            line(format!("-A SELVEDGE_OUTBOUND -o lo ! -d {} {own} -j SELVEDGE_TO_INBOUND", family.loopback));
+        }
         line(format!("-A SELVEDGE_OUTBOUND {own} -j RETURN"));
     }
     line("-A SELVEDGE_OUTBOUND -o lo -j RETURN".into());

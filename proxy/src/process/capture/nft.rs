@@ -27,10 +27,6 @@ pub(super) fn show() -> Result<String, Failure> {
 
 fn script(capture: &Capture) -> String {
     let Capture { inbound_port, outbound_port, .. } = capture;
-    let own = match capture.exempt_uid {
-        Some(uid) => vec![format!("meta mark {OUTBOUND_MARK:#x}"), format!("meta skuid {uid}")],
-        None => vec![format!("meta mark {OUTBOUND_MARK:#x}")],
-    };
     let mut outbound = String::new();
     let mut rule = |text: String| {
         // Writing to a String cannot fail.
@@ -38,10 +34,14 @@ fn script(capture: &Capture) -> String {
     };
     rule(format!("meta mark {INBOUND_MARK:#x} return"));
     rule(format!("oif lo ip saddr {INBOUND_SOURCE} return"));
-    for own in &own {
-        rule(format!("oif lo {own} ip daddr != 127.0.0.0/8 jump to_inbound"));
-        rule(format!("oif lo {own} ip6 daddr != ::1 jump to_inbound"));
-        rule(format!("{own} return"));
+    let marked = format!("meta mark {OUTBOUND_MARK:#x}");
+    rule(format!("oif lo {marked} ip daddr != 127.0.0.0/8 jump to_inbound"));
+    rule(format!("oif lo {marked} ip6 daddr != ::1 jump to_inbound"));
+    rule(format!("{marked} return"));
+    if let Some(uid) = capture.exempt_uid {
+        // Not for IPv6: there a sidecar without marks cannot tell its connections to the workload from the others.
+        rule(format!("oif lo meta skuid {uid} ip daddr != 127.0.0.0/8 jump to_inbound"));
+        rule(format!("meta skuid {uid} return"));
     }
     rule("oif lo return".into());
     for (family, v6) in [("ip", false), ("ip6", true)] {
