@@ -34,9 +34,9 @@ impl HeaderMatcher {
         Ok(Self { name, value })
     }
 
-    /// The field name.
-    pub fn name(&self) -> &HeaderName {
-        &self.name
+    /// Name and value, when the value must be equal.
+    pub(crate) fn exact(&self) -> Option<(&HeaderName, &[u8])> {
+        self.value.exact().map(|value| (&self.name, value))
     }
 
     /// True when the field is present and each of its lines matches, so that a second line never helps a caller.

@@ -1,5 +1,7 @@
 //! Query parameter matches in the shape of the Gateway API.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -35,20 +37,23 @@ impl QueryMatcher {
         Ok(Self { name: spec.name.as_bytes().into(), value })
     }
 
-    /// True when the first parameter of this name matches; `query` is as sent, without `?`.
-    pub fn matches(&self, query: Option<&str>) -> bool {
-        let pairs = query.unwrap_or_default().split('&');
-        let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let first = pairs.find(|(name, _)| decode(name).eq(self.name.iter().copied()));
-        first.is_some_and(|(_, value)| self.matches_value(value))
+    /// Name and value, when the value must be equal.
+    pub(crate) fn exact(&self) -> Option<(&[u8], &[u8])> {
+        self.value.exact().map(|value| (&*self.name, value))
     }
 
-    fn matches_value(&self, value: &str) -> bool {
-        match &self.value {
-            Text::Exact(expected) => decode(value).eq(expected.iter().copied()),
-            Text::Regex(regex) => regex.is_match(&decode(value).collect::<Vec<u8>>()),
-        }
+    /// True when the first parameter of this name matches; `query` is as sent, without `?`.
+    pub fn matches(&self, query: Option<&str>) -> bool {
+        first_value(query, &self.name).is_some_and(|value| self.value.matches(&value))
     }
+}
+
+/// The decoded value of the first parameter of this name; `query` is as sent, without `?`.
+pub(crate) fn first_value<'a>(query: Option<&'a str>, name: &[u8]) -> Option<Cow<'a, [u8]>> {
+    let pairs = query.unwrap_or_default().split('&');
+    let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let (_, value) = pairs.find(|(given, _)| decode(given).eq(name.iter().copied()))?;
+    if value.contains(['%', '+']) { Some(decode(value).collect()) } else { Some(value.as_bytes().into()) }
 }
 
 /// The bytes of `application/x-www-form-urlencoded` text; a broken escape stands for itself.

@@ -35,6 +35,14 @@ impl Text {
         }
     }
 
+    /// The value, when it must be equal.
+    pub(crate) fn exact(&self) -> Option<&[u8]> {
+        match self {
+            Self::Exact(value) => Some(value),
+            Self::Regex(_) => None,
+        }
+    }
+
     /// True when `value` matches.
     pub fn matches(&self, value: &[u8]) -> bool {
         match self {

@@ -9,7 +9,10 @@ use std::cmp::Reverse;
 use http::{HeaderMap, Method};
 use regex::bytes::Regex;
 
-use super::{HttpRouteMatch, HttpRouteRule, HttpRouteSpec, RouteRule, index::PathIndex};
+use super::{
+    HttpRouteMatch, HttpRouteRule, HttpRouteSpec, RouteRule,
+    index::{Asked, PathIndex},
+};
 use crate::{
     kind::{self, Attached, Problem},
     matching::{
@@ -33,11 +36,11 @@ pub struct RouteTable {
 
 /// What one match of a rule asks besides host and path.
 #[derive(Clone, Debug)]
-struct Entry {
+pub(super) struct Entry {
     rule: u32,
     method: Option<Method>,
-    headers: Vec<HeaderMatcher>,
-    queries: Vec<QueryMatcher>,
+    pub(super) headers: Vec<HeaderMatcher>,
+    pub(super) queries: Vec<QueryMatcher>,
 }
 
 impl RouteTable {
@@ -86,12 +89,10 @@ impl RouteTable {
         query: Option<&str>,
         headers: &HeaderMap,
     ) -> Option<&RouteRule> {
-        let mut found = self.hosts.matching(host).flat_map(|paths| paths.matching(path));
-        let matching = found.find_map(|number| {
-            let entry = &self.entries[number as usize];
-            entry.matches(method, query, headers).then_some(entry.rule)
-        });
-        matching.map(|rule| &self.rules[rule as usize])
+        let asked = Asked { method, path, query, headers };
+        let number = self.hosts.matching(host).find_map(|paths| paths.first(asked, &self.entries))?;
+        let entry = &self.entries[number as usize];
+        Some(&self.rules[entry.rule as usize])
     }
 
     fn add_rules<'a>(
@@ -117,19 +118,19 @@ impl RouteTable {
 
     fn file(&mut self, draft: Draft<'_>) {
         let Ok(number) = u32::try_from(self.entries.len()) else { return };
-        self.entries.push(draft.entry);
         let every_host = draft.hostnames.is_empty().then_some(None);
         for host in draft.hostnames.iter().map(|host| Some(host.as_str())).chain(every_host) {
-            self.hosts.entry(host).insert(&draft.path, draft.regex.clone(), number);
+            self.hosts.entry(host).insert(&draft.path, draft.regex.clone(), number, &draft.entry);
         }
+        self.entries.push(draft.entry);
     }
 }
 
 impl Entry {
-    fn matches(&self, method: &Method, query: Option<&str>, headers: &HeaderMap) -> bool {
-        self.method.as_ref().is_none_or(|expected| expected == method)
-            && self.headers.iter().all(|header| header.matches_every(headers))
-            && self.queries.iter().all(|parameter| parameter.matches(query))
+    pub(super) fn matches(&self, asked: Asked<'_>) -> bool {
+        self.method.as_ref().is_none_or(|expected| expected == asked.method)
+            && self.headers.iter().all(|header| header.matches_every(asked.headers))
+            && self.queries.iter().all(|parameter| parameter.matches(asked.query))
     }
 }
 
