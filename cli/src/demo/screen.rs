@@ -1,0 +1,102 @@
+//! What people see while the demo runs: a table that renews itself on a terminal, plain lines elsewhere.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::summary::{ServiceSummary, Summary};
+
+/// Standard output, and how much of it the table occupies.
+pub(super) struct Screen {
+    live: bool,
+    lines: usize,
+}
+
+impl Screen {
+    /// For the terminal, or whatever standard output is.
+    pub(super) fn new() -> Self {
+        Self { live: io::stdout().is_terminal(), lines: 0 }
+    }
+
+    /// Shows the state: replaces the table before it, or adds one line where there is no terminal.
+    pub(super) fn update(&mut self, summary: &Summary, story: &[String]) -> io::Result<()> {
+        if self.live { self.draw(&render(summary, story)) } else { writeln!(io::stdout(), "{}", line(summary)) }
+    }
+
+    /// Shows the final state, in full.
+    pub(super) fn finish(&mut self, summary: &Summary, story: &[String]) -> io::Result<()> {
+        self.draw(&render(summary, story))
+    }
+
+    fn draw(&mut self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.live && self.lines > 0 {
+            // Back to the first line of the table, and erase from there on.
+            write!(out, "\x1b[{}A\x1b[J", self.lines)?;
+        }
+        self.lines = text.lines().count();
+        writeln!(out, "{}", text.trim_end())?;
+        out.flush()
+    }
+}
+
+fn render(summary: &Summary, story: &[String]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "service",
+        "req/s",
+        "success",
+        "p50",
+        "p99",
+        "mTLS",
+        "sidecar memory",
+        "sidecar CPU",
+        "per request",
+    ]);
+    for service in &summary.services {
+        table.add_row(row(service));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut text = format!("{table}\n\n{}\n", line(summary));
+    if !story.is_empty() {
+        text.push_str("\nWhat the mesh did\n");
+    }
+    for sentence in story {
+        text.push_str(&format!("  {sentence}\n"));
+    }
+    text
+}
+
+fn row(service: &ServiceSummary) -> [String; 9] {
+    let milliseconds = |value: Option<f64>| value.map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"));
+    [
+        service.name.to_owned(),
+        format!("{:.1}", service.rps),
+        percent(service.success_rate),
+        milliseconds(service.p50_ms),
+        milliseconds(service.p99_ms),
+        percent(service.mtls_share),
+        format!("{:.1} MiB", service.sidecar_rss_bytes as f64 / f64::from(1 << 20)),
+        format!("{:.1} %", service.cpu_share * 100.0),
+        service.sidecar_cpu_us_per_request.map_or_else(|| "-".into(), |us| format!("{us:.0} us")),
+    ]
+}
+
+fn line(summary: &Summary) -> String {
+    format!(
+        "{} requests, {} well answered, mTLS {}, {} denied, {} limited, {} retries",
+        summary.requests,
+        percent(summary.success_rate),
+        percent(summary.mtls_share),
+        summary.denied,
+        summary.rate_limited,
+        summary.retries
+    )
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".into(), |share| format!("{:.1} %", share * 100.0))
+}

@@ -1,0 +1,90 @@
+//! What the mesh did about the planted faults, in sentences with measured numbers.
+
+use super::{
+    metrics::Series,
+    observe::{Sidecar, Span},
+    summary::{share, total},
+};
+
+/// One sentence for each thing that happened.
+pub(super) fn tell(span: &Span) -> Vec<String> {
+    let sentences = [retries(span), breakers(span), balance(span), denials(span), limits(span), canary(span)];
+    sentences.into_iter().flatten().collect()
+}
+
+fn retries(span: &Span) -> Option<String> {
+    let outcome = |wanted| move |(_, s): &(Sidecar, &Series)| s.label("outcome") == wanted;
+    let made = |wanted| total(span.grown("selvedge_retries_total").filter(outcome(wanted)));
+    let (hidden, failed) = (made("success"), made("failure"));
+    (hidden + failed > 0.0).then(|| {
+        format!("retries      {hidden:.0} failures of content-2 (fails 30 %) hidden by a retry; {failed:.0} retries failed too")
+    })
+}
+
+fn breakers(span: &Span) -> Option<String> {
+    let open: Vec<String> = span
+        .sidecars
+        .iter()
+        .flat_map(|change| change.now.iter().map(|series| (change.sidecar, series)))
+        .filter(|(_, series)| series.name == "selvedge_breaker_state" && series.value >= 1.0)
+        .map(|(sidecar, series)| {
+            format!("{} at {}", instance_at(span, series.label("endpoint")), sidecar.instance.name)
+        })
+        .collect();
+    (!open.is_empty()).then(|| format!("breaker      open now: {}", open.join(", ")))
+}
+
+/// How much of the load the slow instance got.
+fn balance(span: &Span) -> Option<String> {
+    let of = |name: Option<&'static str>| {
+        total(span.grown("selvedge_requests_total").filter(|(sidecar, series)| {
+            let content = sidecar.instance.service == "content" && series.label("direction") == "inbound";
+            content && name.is_none_or(|name| sidecar.instance.name == name)
+        }))
+    };
+    let slow = share(of(Some("content-3")), of(None))?;
+    Some(format!("balancing    content-3 (150 ms slower) got {:.1} % of content's requests", slow * 100.0))
+}
+
+fn denials(span: &Span) -> Option<String> {
+    let denied = |(_, s): &(Sidecar, &Series)| s.label("direction") == "inbound" && s.value > 0.0;
+    let parts: Vec<String> = span
+        .grown("selvedge_denials_total")
+        .filter(denied)
+        .map(|(sidecar, series)| {
+            let (from, to, reason) = (caller(series), sidecar.instance.service, series.label("reason"));
+            format!("{:.0} calls {from} -> {to} ({reason})", series.value)
+        })
+        .collect();
+    (!parts.is_empty()).then(|| format!("denied       {}", parts.join(", ")))
+}
+
+fn limits(span: &Span) -> Option<String> {
+    let limited = |(_, s): &(Sidecar, &Series)| s.label("direction") == "inbound";
+    let count = total(span.grown("selvedge_rate_limited_total").filter(limited));
+    let all = total(
+        span.grown("selvedge_requests_total")
+            .filter(|(sidecar, s)| sidecar.instance.service == "integrations" && s.label("direction") == "inbound"),
+    );
+    (count > 0.0)
+        .then(|| format!("rate limit   {count:.0} of {all:.0} calls to integrations answered 429 (5 a second)"))
+}
+
+fn canary(span: &Span) -> Option<String> {
+    let measured = share(span.load.canary as f64, span.load.versioned as f64)?;
+    Some(format!("canary       {:.1} % of the pages came from ui v2 (10 % wanted)", measured * 100.0))
+}
+
+/// The caller's service account, from its identity.
+fn caller(series: &Series) -> &str {
+    series.label("source_identity").rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("somebody unknown")
+}
+
+fn instance_at<'a>(span: &'a Span, endpoint: &'a str) -> &'a str {
+    let known = span.sidecars.iter().map(|change| change.sidecar);
+    known
+        .filter(|s| s.inbound.is_some_and(|a| a.to_string() == endpoint))
+        .map(|s| s.instance.name)
+        .next()
+        .unwrap_or(endpoint)
+}
