@@ -7,14 +7,6 @@
 //! A verdict of opaque must not become a way around HTTP policy, so anything an HTTP server might still read as
 //! HTTP/1 (a long or a malformed request line) is called HTTP/1 and left for the parser to refuse.
 
-use std::{io, time::Duration};
-
-use bytes::BytesMut;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    time::timeout,
-};
-
 mod client_hello;
 mod prefixed;
 pub mod protocol;
@@ -90,37 +82,9 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Reads into `buf` until [`classify`] has a verdict, and returns it.
-///
-/// Returns [`Detection::NeedMore`] when `limit` passed first: with `buf` empty the client waits for the server to
-/// speak; with bytes in `buf` it is slow, and a caller that goes on with opaque bytes must not let them past a
-/// policy that speaks of HTTP. A client that closes its side early leaves [`Detection::Opaque`].
-/// Safe to cancel: bytes read so far are in `buf`.
-///
-/// # Errors
-/// Those of the read.
-pub async fn read_first<T>(io: &mut T, buf: &mut BytesMut, limit: Duration) -> io::Result<Detection>
-where
-    T: AsyncRead + Unpin,
-{
-    let decide = async {
-        loop {
-            let verdict = classify(buf);
-            if verdict != Detection::NeedMore {
-                return Ok(verdict);
-            }
-            if io.read_buf(buf).await? == 0 {
-                return Ok(Detection::Opaque);
-            }
-        }
-    };
-    timeout(limit, decide).await.unwrap_or(Ok(Detection::NeedMore))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -176,20 +140,6 @@ mod tests {
     fn an_overlong_request_line_does_not_become_opaque() {
         let long = [b"GET /".as_slice(), &[b'a'; 2 * LINE_MAX]].concat();
         assert_eq!(trickle(&long), (Detection::Http1, LINE_MAX));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_client_needs_more_and_a_closed_one_is_opaque() {
-        let (mut client, mut server) = tokio::io::duplex(64);
-        let mut buf = BytesMut::new();
-        let limit = Duration::from_millis(50);
-        assert_eq!(read_first(&mut server, &mut buf, limit).await.unwrap(), Detection::NeedMore);
-        assert!(buf.is_empty());
-        client.write_all(b"GE").await.unwrap();
-        assert_eq!(read_first(&mut server, &mut buf, limit).await.unwrap(), Detection::NeedMore);
-        drop(client);
-        assert_eq!(read_first(&mut server, &mut buf, limit).await.unwrap(), Detection::Opaque);
-        assert_eq!(&buf[..], b"GE");
     }
 
     fn likely_bytes() -> impl Strategy<Value = Vec<u8>> {

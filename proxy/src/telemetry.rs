@@ -102,14 +102,15 @@ impl Telemetry {
         self.shared.process.set_certificate_expiration(unix_seconds);
     }
 
-    /// Says that the configuration with this number is in force; forgets the last error.
+    /// Says that the configuration with this number is in force.
     pub fn config_applied(&self, generation: u64) {
         self.shared.process.config_applied(generation);
     }
 
-    /// Says that a configuration was refused and why; the one before stays in force.
-    pub fn config_refused(&self, error: &str) {
-        self.shared.process.config_refused(error);
+    /// Says why the newest change was refused and what it would have replaced stays in force; `None` when nothing is
+    /// refused. Saying the same again counts once.
+    pub fn config_error(&self, error: Option<&str>) {
+        self.shared.process.config_error(error);
     }
 
     /// Says whether the stream to the control plane is up.

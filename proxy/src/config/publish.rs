@@ -31,10 +31,11 @@ impl Publisher {
         loop {
             let credentials = self.credentials.borrow_and_update().clone();
             let resources = self.resources.borrow_and_update().clone();
+            let mut refused = resources.last_error.clone();
             if let Some(new) = credentials.filter(|new| current.as_ref().is_none_or(|old| !Arc::ptr_eq(old, new))) {
                 match TlsContext::new(&new.svid, &new.roots, &new.svid.identity.trust_domain) {
                     Ok(context) => tls = Some(Arc::new(context)),
-                    Err(error) => self.telemetry.config_refused(&error.to_string()),
+                    Err(error) => refused = Some(error.to_string()),
                 }
                 let expiry = u64::try_from(new.svid.not_after).unwrap_or_default();
                 self.telemetry.set_certificate_expiration(expiry);
@@ -43,9 +44,7 @@ impl Publisher {
             let mut config = compiler.compile(&resources, tls.clone());
             config.external_tls.clone_from(&self.external_tls);
             self.telemetry.config_applied(config.generation);
-            if let Some(error) = &resources.last_error {
-                self.telemetry.config_refused(error);
-            }
+            self.telemetry.config_error(refused.as_deref());
             self.telemetry.set_xds_connected(resources.connected);
             self.configs.send_replace(Arc::new(config));
             tokio::select! {

@@ -34,7 +34,7 @@ impl<const N: usize, V: Default + PartialEq> Table<N, V> {
     pub(super) fn series(&mut self, labels: &[&str; N]) -> &mut V {
         let mut key = hash(self.seed, labels);
         while let Some(&at) = self.index.get(&key) {
-            if self.series[at].0.iter().zip(labels).all(|(have, want)| **have == **want) {
+            if self.series[at].0.iter().zip(labels).all(|(have, want)| same(have, want)) {
                 return &mut self.series[at].1;
             }
             key = key.wrapping_add(1);
@@ -96,15 +96,37 @@ impl Hasher for AlreadyHashed {
     }
 }
 
-/// Hashes label values eight bytes at a time. Not proof against chosen collisions: the seed is secret, and the
-/// limit bounds what collisions could cost.
+/// Hashes label values. Not proof against chosen collisions: the seed is secret, and the limit bounds what
+/// collisions could cost.
 fn hash<const N: usize>(seed: u64, labels: &[&str; N]) -> u64 {
     labels.iter().fold(seed, |hash, label| {
-        let (words, rest) = label.as_bytes().as_chunks::<8>();
+        let (words, _) = label.as_bytes().as_chunks::<8>();
         let hash = words.iter().fold(hash, |hash, word| mix(hash, u64::from_le_bytes(*word)));
-        let tail = rest.iter().fold(0, |tail, byte| tail << 8 | u64::from(*byte));
-        mix(hash, tail ^ (label.len() as u64) << 56)
+        mix(hash, ending(label) ^ (label.len() as u64) << 56)
     })
+}
+
+/// Whether two label values are equal. Values are short, and calling the C library for each costs many times as
+/// much as comparing them.
+fn same(one: &str, other: &str) -> bool {
+    let (words, _) = one.as_bytes().as_chunks::<8>();
+    let (others, _) = other.as_bytes().as_chunks::<8>();
+    let mut pairs = words.iter().zip(others);
+    one.len() == other.len()
+        && ending(one) == ending(other)
+        && pairs.all(|(one, other)| u64::from_le_bytes(*one) == u64::from_le_bytes(*other))
+}
+
+/// The last eight bytes of `label`; of a shorter one all bytes, some of them twice.
+fn ending(label: &str) -> u64 {
+    let bytes = label.as_bytes();
+    match (bytes.last_chunk::<8>(), bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(word), ..) => u64::from_le_bytes(*word),
+        (None, Some(first), Some(last)) => {
+            u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+        }
+        _ => bytes.iter().fold(0, |ending, byte| ending << 8 | u64::from(*byte)),
+    }
 }
 
 /// One round of folded multiplication.
@@ -116,7 +138,17 @@ fn mix(hash: u64, word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn values_are_the_same_when_they_are_equal(one in "[ab]{0,20}", other in "[ab]{0,20}") {
+            prop_assert_eq!(same(&one, &other), one == other);
+            prop_assert!(same(&one, &one.clone()));
+        }
+    }
 
     #[test]
     fn equal_labels_share_a_series_and_others_do_not() {

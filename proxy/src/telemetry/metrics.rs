@@ -146,11 +146,11 @@ metrics! {
     BREAKER_STATE Gauge "selvedge_breaker_state" &["destination_service", "endpoint"],
         "Circuit breaker of an endpoint: 0 closed, 1 half open, 2 open; the worst of all workers.";
     TCP_OPENED Counter "selvedge_tcp_connections_opened_total" &["direction", "tls"],
-        "Connections of opaque bytes, tunnels, and connections refused before they carried anything.";
+        "Connections accepted, whatever they carry, and tunnels through them.";
     TCP_CLOSED Counter "selvedge_tcp_connections_closed_total" CONNECTION_OUTCOME,
         "The same, when they end.";
     TCP_OPEN Gauge "selvedge_tcp_connections_open" &["direction"],
-        "Connections of opaque bytes and tunnels open now.";
+        "Connections and tunnels open now.";
     TCP_RECEIVED Counter "selvedge_tcp_received_bytes_total" CONNECTION_OUTCOME,
         "Bytes of opaque connections and tunnels received from callers, counted at their end.";
     TCP_SENT Counter "selvedge_tcp_sent_bytes_total" CONNECTION_OUTCOME,

@@ -5,6 +5,7 @@ use prometheus::{
     core::{Collector, GenericCounter, GenericGauge},
     proto::MetricFamily,
 };
+use tokio::sync::watch;
 
 use super::{
     TelemetrySettings,
@@ -23,6 +24,7 @@ pub(super) struct ProcessMetrics {
     config_generation: IntGauge,
     config_refused: IntCounter,
     config_last_error: IntGaugeVec,
+    last_error: watch::Sender<Option<String>>,
     xds_connected: IntGauge,
     memory: IntGauge,
     cpu: Counter,
@@ -43,6 +45,7 @@ impl ProcessMetrics {
                 &registry,
                 IntGaugeVec::new(opts(&metrics::CONFIG_LAST_ERROR), metrics::CONFIG_LAST_ERROR.labels)?,
             )?,
+            last_error: watch::Sender::new(None),
             xds_connected: gauge(&metrics::XDS_CONNECTED)?,
             memory: gauge(&metrics::MEMORY)?,
             cpu: register(&registry, GenericCounter::with_opts(opts(&metrics::CPU))?)?,
@@ -63,14 +66,23 @@ impl ProcessMetrics {
 
     pub(super) fn config_applied(&self, generation: u64) {
         self.config_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
-        self.config_last_error.reset();
     }
 
-    pub(super) fn config_refused(&self, error: &str) {
-        self.config_refused.inc();
+    pub(super) fn config_error(&self, error: Option<&str>) {
+        let is_new = self.last_error.send_if_modified(|last| {
+            let is_new = last.as_deref() != error;
+            *last = error.map(str::to_owned);
+            is_new
+        });
+        if !is_new {
+            return;
+        }
         self.config_last_error.reset();
-        let start: String = error.chars().take(ERROR_MAX).collect();
-        self.config_last_error.with_label_values(&[start]).set(1);
+        if let Some(error) = error {
+            self.config_refused.inc();
+            let start: String = error.chars().take(ERROR_MAX).collect();
+            self.config_last_error.with_label_values(&[start]).set(1);
+        }
     }
 
     pub(super) fn set_xds_connected(&self, connected: bool) {

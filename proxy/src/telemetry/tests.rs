@@ -6,7 +6,11 @@ use tokio::task::LocalSet;
 use super::*;
 
 fn telemetry() -> Telemetry {
-    let settings = TelemetrySettings { workload: "web-1".into(), namespace: "shop".into(), access_log_file: None };
+    let settings = TelemetrySettings {
+        workload: "web-1".into(),
+        namespace: "shop".into(),
+        access_log_file: Some("/dev/null".into()),
+    };
     Telemetry::new(&settings).unwrap()
 }
 
@@ -168,6 +172,20 @@ async fn series_are_capped_and_nothing_goes_uncounted() {
         .await;
 }
 
+#[tokio::test]
+async fn a_refused_configuration_is_told_once_and_then_forgotten() {
+    let telemetry = telemetry();
+    telemetry.config_applied(3);
+    (0..3).for_each(|_| telemetry.config_error(Some("no such \"field\"")));
+    let text = telemetry.render().await;
+    assert_eq!(sample(&text, &["selvedge_config_last_error_info", "no such \\\"field\\\""]), 1.0);
+    telemetry.config_error(None);
+    let text = telemetry.render().await;
+    assert!(!text.contains("selvedge_config_last_error_info{"));
+    assert_eq!(sample(&text, &["selvedge_config_refused_total "]), 1.0);
+    assert_eq!(sample(&text, &["selvedge_config_generation "]), 3.0);
+}
+
 /// Names and label names in an exposition.
 fn shown(text: &str) -> BTreeSet<(String, BTreeSet<String>)> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
@@ -194,7 +212,7 @@ async fn every_metric_is_declared_with_its_labels_and_documented() {
             worker.retry("shop/web", RetryOutcome::OverBudget);
             worker.breaker("shop/web", ([10, 0, 0, 2], 80).into(), BreakerState::HalfOpen);
             worker.detection(Duration::from_micros(30), Protocol::Tls);
-            telemetry.config_refused("route shop/web: \"{}\"\nno such service");
+            telemetry.config_error(Some("route shop/web: \"{}\"\nno such service"));
             for workload in (0..=SERIES_LIMIT).map(|n| n.to_string()) {
                 worker.request(&RequestRecord { source: Party { workload: &workload, ..CALLER }, ..request() });
             }
