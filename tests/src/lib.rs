@@ -1,6 +1,7 @@
 //! The kit of the tests that look at Selvedge from outside: the mesh as a whole, and the rules of the house.
 //!
 //! - [`mesh`]: a control plane and sidecars as real processes on ports of their own
+//! - [`pair`]: the smallest mesh with a request path
 //! - [`upstream`]: services that answer as a scenario says; [`client`]: callers, one request or a load
 //! - [`wait`]: polling with a deadline, so that no test sleeps and hopes
 //! - [`source`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of the house
@@ -10,6 +11,7 @@ pub mod complaints;
 pub mod load;
 pub mod lockfile;
 pub mod mesh;
+pub mod pair;
 pub mod ports;
 pub mod process;
 pub mod source;

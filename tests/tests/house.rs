@@ -178,11 +178,40 @@ fn dependencies(package: &str) -> BTreeSet<String> {
 fn every_reason_has_its_page_and_every_page_its_reason() {
     let mut complaints = Complaints::new("docs/codes/<code>.md says what happened, why, and what to do");
     complaints.pages("docs/codes", Reason::ALL.iter().map(|reason| reason.code().to_owned()).collect());
+    let index = complaints::read_page("docs/codes", "README");
     for reason in Reason::ALL {
-        let (path, page) =
-            (format!("docs/codes/{}.md", reason.code()), complaints::read_page("docs/codes", reason.code()));
-        if !page.is_empty() && !page.contains(&reason.status().to_string()) {
-            complaints.file(&path, format!("does not name its status {}", reason.status()));
+        let path = format!("docs/codes/{}.md", reason.code());
+        let page = unwrapped(&complaints::read_page("docs/codes", reason.code()));
+        for fact in [reason.summary(), &reason.status().to_string(), reason.flag()] {
+            if !page.is_empty() && !page.contains(fact) {
+                complaints.file(&path, format!("does not say '{fact}'"));
+            }
+        }
+        if !index.contains(&format!("| [{0}]({0}.md) | {1} | {2} |", reason.code(), reason.status(), reason.summary()))
+        {
+            complaints.file("docs/codes/README.md", format!("has no row for {reason}, or another one"));
+        }
+    }
+    complaints.report();
+}
+
+/// Text with each run of white space as one space, so that line ends do not matter.
+fn unwrapped(page: &str) -> String {
+    page.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_life_of_a_request_has_the_stages_of_the_pipeline() {
+    let mut complaints = Complaints::new("docs/life-of-a-request.md has the stages of proxy/src/lib.rs as headings");
+    let page = complaints::read_page("docs", "life-of-a-request");
+    let door = std::fs::read_to_string(workspace().join("proxy/src/lib.rs")).unwrap();
+    let door = unwrapped(&door.replace("//!", " "));
+    let chain = &door[door.find("accept →").expect("the chain begins with accept")..];
+    let chain = chain.split_once("record").expect("the chain ends with record").0;
+    let mut headings = page.lines().filter_map(|line| line.strip_prefix("## "));
+    for stage in chain.split(" → ").filter(|stage| !stage.is_empty()).chain(["record"]) {
+        if !headings.any(|heading| heading == stage) {
+            complaints.file("docs/life-of-a-request.md", format!("lacks the stage {stage}, or has it out of order"));
         }
     }
     complaints.report();

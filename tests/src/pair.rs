@@ -1,0 +1,72 @@
+//! The smallest mesh with a request path: `web` calls `api` through a sidecar on each side.
+
+use std::net::SocketAddr;
+
+use http::Method;
+
+use crate::{
+    client::{self, Answer, request},
+    mesh::{Mesh, Sidecar, Workload},
+    upstream::Upstream,
+    wait,
+};
+
+/// Host by which `web` calls `api`.
+pub const HOST: &str = "api.shop";
+
+/// What `web` calls.
+pub const DESTINATION: &str = "shop/api:80";
+
+/// `shop/web`, its sidecar, the sidecar of `shop/api`, and `api` itself behind port 8080.
+pub struct Pair {
+    /// The sidecar of `web`.
+    pub web: Sidecar,
+    /// The sidecar of `api`.
+    pub api: Sidecar,
+    /// The application `api`.
+    pub upstream: Upstream,
+    /// The control plane; last, so that it ends last.
+    pub mesh: Mesh,
+}
+
+impl Pair {
+    /// Starts everything and waits until a request gets through.
+    pub async fn start() -> Self {
+        Self::start_with("", &[]).await
+    }
+
+    /// The same with this `appProtocol` on the service, and control plane arguments.
+    pub async fn start_with(protocol: &str, settings: &[&str]) -> Self {
+        let upstream = Upstream::start("api").await;
+        let mesh = Mesh::start_with(settings).await;
+        mesh.service("shop/api", 80, 8080, protocol);
+        let api = mesh.start_sidecar(Workload::new("shop/api").serves(8080, upstream.address()));
+        let web = mesh.start_sidecar(Workload::new("shop/web").calls(DESTINATION));
+        api.ready().await;
+        web.ready().await;
+        let pair = Self { web, api, upstream, mesh };
+        pair.until_status("/", 200).await;
+        pair
+    }
+
+    /// Where `web` sends its calls to `api`.
+    pub fn entry(&self) -> SocketAddr {
+        self.web.outbound(DESTINATION)
+    }
+
+    /// `GET target` from `web` to `api`.
+    pub async fn get(&self, target: &str) -> Answer {
+        client::call(self.entry(), request(Method::GET, HOST, target)).await.expect("the sidecar answers")
+    }
+
+    /// Asks for `target` until the status is `status`, for a change of configuration to arrive.
+    pub async fn until_status(&self, target: &str, status: u16) -> Answer {
+        let what = format!("GET {target} is answered with {status}");
+        let entry = self.entry();
+        wait::until(&what, || async move {
+            let answer = client::call(entry, request(Method::GET, HOST, target)).await.ok()?;
+            (answer.status == status).then_some(answer)
+        })
+        .await
+    }
+}
