@@ -86,9 +86,7 @@ impl Telemetry {
     pub async fn render(&self) -> String {
         let mut store = self.shared.store.lock().await;
         store.collect(FLUSH_LIMIT).await;
-        let mut families = self.shared.process.gather();
-        store.append_to(&mut families);
-        metrics::encode(&families)
+        metrics::encode(self.shared.process.gather().iter().chain(store.families()))
     }
 
     /// Waits until every access log line handed over so far is written. Workers hand over theirs when they are

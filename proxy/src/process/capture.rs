@@ -14,7 +14,7 @@
 //!
 //! The sidecar's own connections are told by uid or by socket mark; [`super::dial`] makes them so.
 
-use std::io;
+use std::{fmt, io};
 
 use selvedge_policies::matching::cidr::Cidr;
 
@@ -75,6 +75,37 @@ impl Default for Capture {
     }
 }
 
+/// The subcommands of `selvedge-proxy capture`.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Put the rules in force in this network namespace
+    Apply(Capture),
+    /// Take the rules away
+    Remove,
+    /// Print the rules in force
+    Show,
+}
+
+impl Command {
+    /// Does it and returns what to print.
+    ///
+    /// # Errors
+    /// Those of [`apply`], [`remove`] and [`show`].
+    pub fn run(&self) -> Result<String, CaptureError> {
+        match self {
+            Self::Apply(capture) => {
+                let backend = apply(capture)?;
+                let Capture { inbound_port, outbound_port, .. } = capture;
+                Ok(format!("captured with {backend}: inbound to port {inbound_port}, outbound to port {outbound_port}"))
+            }
+            Self::Remove => remove().map(|()| "no connection is captured any more".into()),
+            Self::Show => {
+                show().map(|rules| if rules.is_empty() { "no capture rules are in force".into() } else { rules })
+            }
+        }
+    }
+}
+
 /// A packet filter, in the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Backend {
@@ -89,6 +120,14 @@ pub enum Backend {
 impl Backend {
     /// All of them, preferred first.
     pub const ALL: [Self; 3] = [Self::Nft, Self::Iptables, Self::IptablesLegacy];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nft => "nftables",
+            Self::Iptables => "iptables",
+            Self::IptablesLegacy => "iptables-legacy",
+        }
+    }
 
     fn apply(self, capture: &Capture) -> Result<(), Failure> {
         match self {
@@ -112,6 +151,12 @@ impl Backend {
             Self::Iptables => iptables::show(""),
             Self::IptablesLegacy => iptables::show("-legacy"),
         }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -22,12 +22,21 @@ pub(super) struct Table<const N: usize, V> {
     series: Vec<(Labels<N>, V)>,
     overflow: V,
     limit: usize,
+    /// Looking for idle series is worth it once after each drain.
+    may_have_idle: bool,
     seed: u64,
 }
 
 impl<const N: usize, V: Default + PartialEq> Table<N, V> {
     pub(super) fn new(limit: usize) -> Self {
-        Self { index: HashMap::default(), series: Vec::new(), overflow: V::default(), limit, seed: fastrand::u64(..) }
+        Self {
+            index: HashMap::default(),
+            series: Vec::new(),
+            overflow: V::default(),
+            limit,
+            may_have_idle: false,
+            seed: fastrand::u64(..),
+        }
     }
 
     /// The value of the series with these labels; that of the overflow series when the table is full.
@@ -40,7 +49,11 @@ impl<const N: usize, V: Default + PartialEq> Table<N, V> {
             key = key.wrapping_add(1);
         }
         if self.series.len() == self.limit {
-            return &mut self.overflow;
+            if !std::mem::take(&mut self.may_have_idle) {
+                return &mut self.overflow;
+            }
+            self.forget_idle();
+            return self.series(labels);
         }
         self.index.insert(key, self.series.len());
         self.series.push((Arc::new(labels.map(Box::from)), V::default()));
@@ -48,14 +61,10 @@ impl<const N: usize, V: Default + PartialEq> Table<N, V> {
         &mut self.series[last].1
     }
 
-    /// Takes the value of every series that changed since the last call. A table more than half full also forgets
-    /// the series that did not change, so that labels no longer in use make room.
+    /// Takes the value of every series that changed since the last call.
     pub(super) fn drain(&mut self) -> Vec<(Labels<N>, V)> {
         let idle = V::default();
-        if self.series.len() > self.limit / 2 {
-            self.series.retain(|(_, value)| *value != idle);
-            self.reindex();
-        }
+        self.may_have_idle = true;
         let changed = self.series.iter_mut().filter(|(_, value)| *value != idle);
         let mut taken: Vec<_> = changed.map(|(labels, value)| (labels.clone(), std::mem::take(value))).collect();
         if self.overflow != idle {
@@ -64,7 +73,10 @@ impl<const N: usize, V: Default + PartialEq> Table<N, V> {
         taken
     }
 
-    fn reindex(&mut self) {
+    /// Forgets the series that did not change since they were drained, so that labels no longer in use make room.
+    fn forget_idle(&mut self) {
+        let idle = V::default();
+        self.series.retain(|(_, value)| *value != idle);
         self.index.clear();
         for (at, (labels, _)) in self.series.iter().enumerate() {
             let mut key = hash(self.seed, &labels.each_ref().map(|label| &**label));

@@ -238,7 +238,7 @@ pub(super) fn decimal(mut number: u16, buffer: &mut [u8; 5]) -> &str {
 }
 
 /// The Prometheus text format. A family that cannot be encoded is left out rather than failing the scrape.
-pub(super) fn encode(families: &[MetricFamily]) -> String {
+pub(super) fn encode<'a>(families: impl Iterator<Item = &'a MetricFamily>) -> String {
     let encoder = prometheus::TextEncoder::new();
     let mut text = String::new();
     for family in families {

@@ -13,7 +13,7 @@ use super::{
     BreakerState, Direction, Protocol,
     cardinality::OVERFLOW,
     metrics::{self, Histogram, Metric, MetricKind},
-    worker::Delta,
+    worker::{ConnectionCell, Delta, RequestCell},
 };
 
 /// A series that did not change for so long makes room when its metric is full.
@@ -92,10 +92,10 @@ impl Store {
         self.set_overflows(now);
     }
 
-    /// Appends the families that have series, in the order of the documentation.
-    pub(super) fn append_to(&self, families: &mut Vec<MetricFamily>) {
+    /// The families that have series, in the order of the documentation.
+    pub(super) fn families(&self) -> impl Iterator<Item = &MetricFamily> {
         let ours = metrics::ALL.iter().filter_map(|metric| self.families.get(metric.name));
-        families.extend(ours.filter(|family| !family.shown.get_metric().is_empty()).map(|family| family.shown.clone()));
+        ours.map(|family| &family.shown).filter(|shown| !shown.get_metric().is_empty())
     }
 
     fn family(&mut self, metric: &'static Metric) -> &mut Family {
@@ -104,34 +104,17 @@ impl Store {
 
     fn add(&mut self, delta: Delta, now: Instant) {
         for (labels, cell) in &delta.requests {
-            let from = Labels { names: &metrics::REQUEST, values: &**labels, now, records: cell.count };
-            self.family(&metrics::REQUESTS).count(&from, cell.count);
-            self.family(&metrics::REQUEST_DURATION).observe(&from, &metrics::DURATION_BOUNDS, &cell.duration);
-            self.family(&metrics::REQUEST_BYTES).count(&from, cell.bytes_received);
-            self.family(&metrics::RESPONSE_BYTES).count(&from, cell.bytes_sent);
-            if from.is_denied() {
-                self.family(&metrics::DENIALS).count(&from, cell.count);
-            }
-            if from.get("reason") == Reason::RateLimited.code() {
-                self.family(&metrics::RATE_LIMITED).count(&from, cell.count);
-            }
+            self.add_requests(&Labels { names: &metrics::REQUEST, values: &**labels, now, records: cell.count }, cell);
         }
         for (labels, cell) in &delta.connections {
             let from = Labels { names: &metrics::CONNECTION, values: &**labels, now, records: cell.count };
-            self.family(&metrics::TCP_CLOSED).count(&from, cell.count);
-            self.family(&metrics::TCP_RECEIVED).count(&from, cell.bytes_received);
-            self.family(&metrics::TCP_SENT).count(&from, cell.bytes_sent);
-            if from.is_denied() {
-                self.family(&metrics::DENIALS).count(&from, cell.count);
+            self.add_connections(&from, cell);
+        }
+        for (metric, counts) in [(&metrics::TCP_OPENED, &delta.opened), (&metrics::RETRIES, &delta.retries)] {
+            for (labels, count) in counts {
+                let from = Labels { names: metric.labels, values: &**labels, now, records: *count };
+                self.family(metric).count(&from, *count);
             }
-        }
-        for (labels, count) in &delta.opened {
-            let from = Labels { names: metrics::TCP_OPENED.labels, values: &**labels, now, records: *count };
-            self.family(&metrics::TCP_OPENED).count(&from, *count);
-        }
-        for (labels, count) in &delta.retries {
-            let from = Labels { names: metrics::RETRIES.labels, values: &**labels, now, records: *count };
-            self.family(&metrics::RETRIES).count(&from, *count);
         }
         for (protocol, seen) in Protocol::ALL.iter().zip(&delta.detections).filter(|(_, seen)| seen.count() > 0) {
             let values = [Box::from(protocol.as_str())];
@@ -140,6 +123,28 @@ impl Store {
         }
         let from = Labels { names: &[], values: &[], now, records: 1 };
         self.family(&metrics::LOG_LOST).count(&from, delta.log_lines_lost);
+    }
+
+    fn add_requests(&mut self, from: &Labels<'_>, cell: &RequestCell) {
+        self.family(&metrics::REQUESTS).count(from, cell.count);
+        self.family(&metrics::REQUEST_DURATION).observe(from, &metrics::DURATION_BOUNDS, &cell.duration);
+        self.family(&metrics::REQUEST_BYTES).count(from, cell.bytes_received);
+        self.family(&metrics::RESPONSE_BYTES).count(from, cell.bytes_sent);
+        if from.is_denied() {
+            self.family(&metrics::DENIALS).count(from, cell.count);
+        }
+        if from.get("reason") == Reason::RateLimited.code() {
+            self.family(&metrics::RATE_LIMITED).count(from, cell.count);
+        }
+    }
+
+    fn add_connections(&mut self, from: &Labels<'_>, cell: &ConnectionCell) {
+        self.family(&metrics::TCP_CLOSED).count(from, cell.count);
+        self.family(&metrics::TCP_RECEIVED).count(from, cell.bytes_received);
+        self.family(&metrics::TCP_SENT).count(from, cell.bytes_sent);
+        if from.is_denied() {
+            self.family(&metrics::DENIALS).count(from, cell.count);
+        }
     }
 
     fn set_open(&mut self, now: Instant) {

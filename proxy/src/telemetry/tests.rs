@@ -172,6 +172,33 @@ async fn series_are_capped_and_nothing_goes_uncounted() {
         .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_full_metric_forgets_what_is_no_longer_used() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let worker = telemetry.worker();
+            tokio::task::spawn_local(worker.clone().serve_flushes());
+            let call = |round: usize| {
+                for n in 0..SERIES_LIMIT {
+                    let workload = format!("caller-{round}-{n}");
+                    let source = Party { workload: &workload, ..CALLER };
+                    worker.request(&RequestRecord { source, ..request() });
+                }
+            };
+            call(1);
+            telemetry.render().await;
+            tokio::time::advance(Duration::from_secs(601)).await;
+            worker.request(&request());
+            telemetry.render().await;
+            call(2);
+            let text = telemetry.render().await;
+            assert!(!text.contains("caller-1-") && text.contains("caller-2-7\""), "old series are still there");
+            assert_eq!(sample(&text, &["selvedge_requests_total{", "\"ui\""]), 1.0);
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn a_refused_configuration_is_told_once_and_then_forgotten() {
     let telemetry = telemetry();

@@ -25,8 +25,8 @@ pub(super) fn show() -> Result<String, Failure> {
     }
 }
 
-fn script(capture: &Capture) -> String {
-    let Capture { inbound_port, outbound_port, .. } = capture;
+/// The rules for connections that this host makes, one a line.
+fn outbound(capture: &Capture) -> String {
     let mut outbound = String::new();
     let mut rule = |text: String| {
         // Writing to a String cannot fail.
@@ -52,7 +52,12 @@ fn script(capture: &Capture) -> String {
     for port in &capture.exclude_outbound_ports {
         rule(format!("tcp dport {port} return"));
     }
-    rule(format!("meta l4proto tcp redirect to :{outbound_port}"));
+    rule(format!("meta l4proto tcp redirect to :{}", capture.outbound_port));
+    outbound
+}
+
+fn script(capture: &Capture) -> String {
+    let (inbound_port, outbound) = (capture.inbound_port, outbound(capture));
     let direct: String =
         capture.exclude_inbound_ports.iter().map(|port| format!("\t\ttcp dport {port} return\n")).collect();
     format!(
