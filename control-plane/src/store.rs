@@ -1,1 +1,203 @@
 //! The one writer: takes what a source tells, and publishes snapshots.
+//!
+//! Changes gather until the source says [`Change::Complete`]; then they take effect together. An object that is not
+//! sound any more stays in force as it last was, as does every object of a file that cannot be told apart any more;
+//! only what is really gone is taken away. The store knows which resources a change touches and compiles no others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    compile::{self, Mesh, Subject},
+    diagnostic::{Diagnostic, Place, Severity},
+    model::{Model, Object, ObjectId},
+    snapshot::{Draft, Snapshot},
+    source::{Change, Changes},
+    validate::{self, Candidate, Reading, Written, references},
+};
+
+mod merge;
+mod report;
+
+pub use report::{ObjectReport, Report};
+
+/// What the control plane holds in memory. See the module for what it guarantees.
+#[derive(Debug)]
+pub struct Store {
+    mesh: Mesh,
+    files: BTreeMap<Arc<str>, Reading>,
+    unavailable: Option<Diagnostic>,
+    model: Model,
+    written: HashMap<ObjectId, Written>,
+    /// The generation an object had last, also when it is gone: it never counts backwards.
+    generations: HashMap<ObjectId, u64>,
+    dirty: BTreeSet<Subject>,
+    snapshot: Arc<Snapshot>,
+    complete: bool,
+    missing: Severity,
+}
+
+impl Store {
+    /// An empty store of a mesh with this trust domain.
+    pub fn new(trust_domain: &str) -> Self {
+        Self {
+            mesh: Mesh { trust_domain: trust_domain.to_owned(), roots: Vec::new() },
+            files: BTreeMap::new(),
+            unavailable: None,
+            model: Model::default(),
+            written: HashMap::new(),
+            generations: HashMap::new(),
+            dirty: BTreeSet::from([Subject::Trust]),
+            snapshot: Arc::default(),
+            complete: false,
+            missing: Severity::Warning,
+        }
+    }
+
+    /// Sets the trusted authorities (certificates, DER); they go out with the next snapshot.
+    pub fn set_roots(&mut self, roots: Vec<bytes::Bytes>) {
+        if self.mesh.roots != roots {
+            self.mesh.roots = roots;
+            self.dirty.insert(Subject::Trust);
+        }
+    }
+
+    /// Takes one step of a source. True when the step completes a state, so that a snapshot is due.
+    pub fn take(&mut self, change: Change) -> bool {
+        match change {
+            Change::Put(document) => {
+                self.unavailable = None;
+                let reading = validate::read(&document);
+                self.files.insert(document.origin, reading);
+            }
+            Change::Remove(origin) => {
+                self.unavailable = None;
+                self.files.remove(&origin);
+            }
+            Change::Unavailable { origin, reason } => {
+                let place = Place::file(&origin);
+                self.unavailable = Some(Diagnostic::new(Severity::Error, place, &*reason));
+            }
+            Change::Complete => {
+                self.complete |= self.unavailable.is_none();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Puts everything taken so far in force: the snapshot, and what is to be said about it. The snapshot is the
+    /// one before when nothing changed.
+    pub fn commit(&mut self) -> (Arc<Snapshot>, Report) {
+        let mut findings = Vec::new();
+        let merged = merge::merge(&self.files, &self.written);
+        let gone: Vec<ObjectId> = self.written.keys().filter(|id| !merged.stays(id)).cloned().collect();
+        for id in gone {
+            compile::affected(&self.model, &id, &mut self.dirty);
+            self.model.remove(&id);
+            self.written.remove(&id);
+        }
+        for Candidate { object, written } in merged.sound.values().copied() {
+            put(&mut self.model, &mut self.generations, &mut self.dirty, object);
+            self.written.insert(object.id.clone(), written.clone());
+        }
+        findings.extend(self.unavailable.clone());
+        findings.extend(self.files.values().flat_map(|reading| reading.findings.iter().cloned()));
+        findings.extend(merged.duplicates.iter().cloned());
+        findings.extend(references::findings(&self.model, &self.written, self.missing));
+        let report = report::report(&self.model, &self.written, &merged, findings, self.complete);
+        drop(merged);
+        self.compile();
+        (self.snapshot.clone(), report)
+    }
+
+    /// Compiles what is dirty. A snapshot that refers to what is not there would be a defect of the compiler: the
+    /// one before stays, and its subjects stay dirty.
+    fn compile(&mut self) {
+        if self.dirty.is_empty() && self.snapshot.is_complete() == self.complete {
+            return;
+        }
+        let mut draft = Draft::after(&self.snapshot);
+        draft.set_complete(self.complete);
+        for subject in &self.dirty {
+            compile::subject(&self.model, &self.mesh, subject, &mut draft);
+        }
+        match draft.finish() {
+            Ok(snapshot) => {
+                self.snapshot = Arc::new(snapshot);
+                self.dirty.clear();
+            }
+            Err(dangling) => {
+                for reference in dangling {
+                    tracing::error!(%reference, "the new snapshot is not published; please report this defect");
+                }
+            }
+        }
+    }
+}
+
+/// Puts an object into the model when its content is new.
+fn put(model: &mut Model, generations: &mut HashMap<ObjectId, u64>, dirty: &mut BTreeSet<Subject>, object: &Object) {
+    if model.get(&object.id).is_some_and(|known| known.same_content(object)) {
+        return;
+    }
+    let generation = generations.entry(object.id.clone()).or_default();
+    *generation += 1;
+    compile::affected(model, &object.id, dirty);
+    model.put(Arc::new(Object { generation: *generation, ..object.clone() }));
+    compile::affected(model, &object.id, dirty);
+}
+
+/// Feeds a store from a source until the source or the last reader of snapshots is gone. `roots` are the trusted
+/// authorities; a change of them makes a snapshot of its own.
+pub async fn run(
+    mut store: Store,
+    mut changes: Changes,
+    mut roots: watch::Receiver<Vec<bytes::Bytes>>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    reports: watch::Sender<Arc<Report>>,
+) {
+    store.set_roots(roots.borrow_and_update().clone());
+    let mut rotates = true;
+    loop {
+        let due = tokio::select! {
+            change = changes.recv() => match change {
+                Some(change) => store.take(change),
+                None => return,
+            },
+            rotated = roots.changed(), if rotates => {
+                rotates = rotated.is_ok();
+                store.set_roots(roots.borrow_and_update().clone());
+                store.complete && rotates
+            }
+            () = snapshots.closed() => return,
+        };
+        if due {
+            let (snapshot, report) = store.commit();
+            report.log(&reports.borrow());
+            reports.send_replace(Arc::new(report));
+            let is_new = !Arc::ptr_eq(&snapshot, &snapshots.borrow());
+            if is_new {
+                snapshots.send_replace(snapshot);
+            }
+        }
+    }
+}
+
+/// Every finding about a directory of files, by file and line; a reference to what the directory does not have is an
+/// error here.
+///
+/// # Errors
+/// Why the directory cannot be listed.
+pub fn lint(dir: &std::path::Path) -> Result<Vec<Diagnostic>, Arc<str>> {
+    let mut store = Store { missing: Severity::Error, ..Store::new("mesh.local") };
+    for (origin, text) in crate::source::files::read(dir)? {
+        store.take(Change::Put(crate::source::Document { origin, text }));
+    }
+    store.take(Change::Complete);
+    Ok(store.commit().1.findings)
+}

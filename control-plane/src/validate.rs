@@ -1,1 +1,126 @@
 //! What users wrote, as objects of the mesh, and every complaint about the rest.
+//!
+//! One document never hides another: each is read, checked for structure, and checked for meaning by its kind, and
+//! every complaint names file, line, column and field. [`references`] then looks at all objects together.
+
+use std::{ops::Range, sync::Arc};
+
+use selvedge_policies::kind::Problem;
+
+use crate::{
+    diagnostic::{Diagnostic, Place, Severity},
+    model::{Object, ObjectId},
+    source::Document,
+};
+
+mod object;
+pub mod references;
+mod tree;
+mod yaml;
+
+use tree::Node;
+
+/// What one file holds.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// The sound objects, in the order of the file.
+    pub objects: Vec<Candidate>,
+    /// Objects that are there and not sound; their last good version stays in force.
+    pub refused: Vec<ObjectId>,
+    /// True when some document does not even tell which object it is, so that nothing of the file may be taken for
+    /// removed.
+    pub incomplete: bool,
+    /// Every complaint.
+    pub findings: Vec<Diagnostic>,
+}
+
+/// A sound object, with the place it was written.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The object; its generation is not known yet.
+    pub object: Object,
+    /// Where it was written.
+    pub written: Written,
+}
+
+/// Where an object was written, down to the field.
+#[derive(Clone, Debug)]
+pub struct Written {
+    file: Arc<str>,
+    text: Arc<str>,
+    node: Arc<Node>,
+}
+
+/// Most complaints about one file; more would hide the first.
+const MAX_FINDINGS: usize = 100;
+
+/// Reads one document of a source.
+pub fn read(document: &Document) -> Reading {
+    let file = &document.origin;
+    let mut reading = Reading::default();
+    let text = match &document.text {
+        Ok(text) => text,
+        Err(reason) => {
+            reading.incomplete = true;
+            reading.findings.push(Diagnostic::new(Severity::Error, Place::file(file), &**reason));
+            return reading;
+        }
+    };
+    let (trees, faults) = yaml::read(text);
+    for fault in faults {
+        reading.incomplete |= fault.fatal;
+        let place = Place::new(file, text, fault.span);
+        let finding = Diagnostic::new(Severity::Error, place, fault.message);
+        reading.findings.push(match fault.first {
+            Some(first) => finding.related(Place::new(file, text, first), "it stands here first"),
+            None => finding,
+        });
+    }
+    for node in trees {
+        object::read(Written { file: file.clone(), text: text.clone(), node: Arc::new(node) }, &mut reading);
+    }
+    reading.findings.sort_by_key(|finding| (finding.place.line, finding.place.column));
+    shorten(&mut reading.findings, file);
+    reading
+}
+
+fn shorten(findings: &mut Vec<Diagnostic>, file: &Arc<str>) {
+    let more = findings.len().saturating_sub(MAX_FINDINGS);
+    if more > 0 {
+        findings.truncate(MAX_FINDINGS);
+        let message = format!("and {more} more complaints about this file");
+        findings.push(Diagnostic::new(Severity::Error, Place::file(file), message));
+    }
+}
+
+impl Written {
+    /// The file.
+    pub fn file(&self) -> &Arc<str> {
+        &self.file
+    }
+
+    /// The place of a field, as `spec.rules[0].to`.
+    pub fn place(&self, path: &str) -> Place {
+        self.at(self.node.locate(path, false))
+    }
+
+    /// A complaint at a field.
+    pub fn finding(&self, severity: Severity, path: &str, message: impl Into<String>) -> Diagnostic {
+        let message = message.into();
+        let span = self.node.locate(path, message.starts_with("unknown field"));
+        Diagnostic::new(severity, self.at(span), message).field(path)
+    }
+
+    fn problem(&self, problem: &Problem, under: &str) -> Diagnostic {
+        let path = match (under, problem.path.as_str()) {
+            (under, "") => under.to_owned(),
+            ("", path) => path.to_owned(),
+            (under, path) => format!("{under}.{path}"),
+        };
+        self.finding(Severity::Error, &path, &*problem.message)
+    }
+
+    fn at(&self, span: Range<usize>) -> Place {
+        Place::new(&self.file, &self.text, span)
+    }
+}

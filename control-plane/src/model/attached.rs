@@ -19,8 +19,8 @@ pub struct Attached {
     pub targets: Vec<Target>,
     /// Only this port of the target; every port when absent.
     pub port: Option<u16>,
-    /// Services that requests are sent to, with the port and the field that says so.
-    pub backends: Vec<Backend>,
+    /// Everything it refers to, with the field that does: targets, and the services a route sends requests to.
+    pub references: Vec<Reference>,
     /// `spec` as JSON, with every namespace filled in: what travels to the sidecars.
     pub document: Arc<str>,
 }
@@ -49,16 +49,14 @@ pub enum Target {
     Namespace(Arc<str>),
 }
 
-/// A service that a route sends requests to.
+/// A reference from a document to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its port.
+pub struct Reference {
+    /// What is referred to.
+    pub to: Target,
+    /// Its port, when one is named.
     pub port: Option<u16>,
-    /// The field that names it, inside `spec`.
+    /// The field that refers, inside `spec`.
     pub path: String,
 }
 
@@ -78,15 +76,17 @@ pub fn read(kind: &str, namespace: &str, document: &Value) -> Result<Attached, V
     };
     let namespace: Arc<str> = namespace.into();
     let port = target.as_ref().and_then(|target| target.port);
-    let targets = match target {
-        None => vec![Target::Namespace(namespace)],
-        Some(TargetRef { kind, name, .. }) => vec![match kind {
+    let to = match target {
+        None => Target::Namespace(namespace),
+        Some(TargetRef { kind, name, .. }) => match kind {
             TargetKind::Service => Target::Service(namespace, name.into()),
             TargetKind::ExternalService => Target::ExternalService(namespace, name.into()),
             TargetKind::Workload => Target::Workload(namespace, name.into()),
-        }],
+        },
     };
-    Ok(Attached { place, targets, port, backends: Vec::new(), document: document.to_string().into() })
+    let targets = vec![to.clone()];
+    let references = vec![Reference { to, port, path: "targetRef".to_owned() }];
+    Ok(Attached { place, targets, port, references, document: document.to_string().into() })
 }
 
 fn under(field: &str, problems: Vec<Problem>) -> Vec<Problem> {
@@ -96,28 +96,30 @@ fn under(field: &str, problems: Vec<Problem>) -> Vec<Problem> {
 /// A route may only shape calls to services of its own namespace: otherwise anybody could redirect anybody's calls.
 fn read_route(namespace: &str, document: &Value) -> Result<Attached, Vec<Problem>> {
     let mut spec: HttpRouteSpec = kind::parse(document)?;
-    let (mut problems, mut targets) = (Vec::new(), Vec::new());
+    let (mut problems, mut references) = (Vec::new(), Vec::new());
     for (n, parent) in spec.parent_refs.iter_mut().enumerate() {
+        let path = format!("parentRefs[{n}]");
         let given = parent.namespace.get_or_insert_with(|| namespace.to_owned());
         if given != namespace {
             let why = format!("a route shapes calls to services of its own namespace only: expected '{namespace}'");
-            problems.push(Problem::new(format!("parentRefs[{n}].namespace"), why));
+            problems.push(Problem::new(format!("{path}.namespace"), why));
         }
-        targets.push(Target::Service(namespace.into(), parent.name.as_str().into()));
+        let to = Target::Service(namespace.into(), parent.name.as_str().into());
+        references.push(Reference { to, port: parent.port, path });
     }
     if !problems.is_empty() {
         return Err(problems);
     }
-    let mut backends = Vec::new();
-    for (r, rule) in spec.rules.iter_mut().enumerate() {
-        for (n, backend) in rule.backend_refs.iter_mut().enumerate() {
-            let namespace = backend.namespace.get_or_insert_with(|| namespace.to_owned()).clone();
-            let path = format!("rules[{r}].backendRefs[{n}]");
-            backends.push(Backend { namespace, name: backend.name.clone(), port: backend.port, path });
-        }
-    }
+    let mut targets: Vec<Target> = references.iter().map(|parent| parent.to.clone()).collect();
     targets.sort();
     targets.dedup();
+    for (r, rule) in spec.rules.iter_mut().enumerate() {
+        for (n, backend) in rule.backend_refs.iter_mut().enumerate() {
+            let namespace = backend.namespace.get_or_insert_with(|| namespace.to_owned());
+            let to = Target::Service(namespace.as_str().into(), backend.name.as_str().into());
+            references.push(Reference { to, port: backend.port, path: format!("rules[{r}].backendRefs[{n}]") });
+        }
+    }
     let document = kind::document(&spec).to_string().into();
-    Ok(Attached { place: Place::Both, targets, port: None, backends, document })
+    Ok(Attached { place: Place::Both, targets, port: None, references, document })
 }

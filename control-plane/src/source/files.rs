@@ -1,0 +1,154 @@
+//! A directory of YAML files, watched.
+//!
+//! Events only say that something happened; what happened is found by reading the directory again and comparing
+//! contents. An editor that writes a temporary file and renames it, or a mounted Kubernetes ConfigMap that swaps
+//! its `..data` link, is therefore one change. Where the kernel tells nothing (network file systems), a slow poll
+//! finds out.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use notify::Watcher;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{Change, Changes, Document};
+
+mod scan;
+
+pub use scan::{MAX_FILE_BYTES, Scan, read};
+
+/// A burst of events is over when nothing happened for this long.
+const QUIET: Duration = Duration::from_millis(50);
+/// A directory that never rests is read this often all the same.
+const IMPATIENCE: Duration = Duration::from_secs(1);
+/// How often the directory is read without any event.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Watches `dir` and everything below it until the receiver is dropped. The first state is sent at once.
+pub fn watch(dir: impl Into<PathBuf>) -> Changes {
+    watch_every(dir.into(), POLL)
+}
+
+fn watch_every(dir: PathBuf, poll: Duration) -> Changes {
+    let (changes, receiver) = mpsc::channel(64);
+    tokio::spawn(follow(dir, poll, changes));
+    receiver
+}
+
+async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
+    let (wake, mut woken) = mpsc::channel(1);
+    let mut watcher = Watch::new(&dir, wake);
+    let mut told: Option<Scan> = None;
+    let mut unavailable = None;
+    loop {
+        let poll_at = Instant::now() + poll;
+        while woken.try_recv().is_ok() {}
+        match scan::read_blocking(dir.clone()).await {
+            Ok(found) => {
+                unavailable = None;
+                let steps = steps(told.as_ref(), &found);
+                told = Some(found);
+                if send(&changes, steps).await.is_err() {
+                    return;
+                }
+            }
+            Err(reason) if unavailable.as_ref() != Some(&reason) => {
+                unavailable = Some(reason.clone());
+                let origin = dir.display().to_string().into();
+                if send(&changes, vec![Change::Unavailable { origin, reason }, Change::Complete]).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => {}
+        }
+        watcher.renew(&dir);
+        tokio::select! {
+            () = settle(&mut woken) => {}
+            () = sleep_until(poll_at) => {}
+            () = changes.closed() => return,
+        }
+    }
+}
+
+/// Waits for an event, and then for the burst it belongs to.
+async fn settle(woken: &mut mpsc::Receiver<()>) {
+    if woken.recv().await.is_none() {
+        return std::future::pending().await;
+    }
+    let latest = Instant::now() + IMPATIENCE;
+    loop {
+        match timeout_at(latest.min(Instant::now() + QUIET), woken.recv()).await {
+            Ok(Some(())) if Instant::now() < latest => {}
+            _ => return,
+        }
+    }
+}
+
+async fn send(changes: &mpsc::Sender<Change>, steps: Vec<Change>) -> Result<(), mpsc::error::SendError<Change>> {
+    for step in steps {
+        changes.send(step).await?;
+    }
+    Ok(())
+}
+
+/// What leads from the state that was told to the one found; nothing when they are the same.
+fn steps(told: Option<&Scan>, found: &Scan) -> Vec<Change> {
+    let none = BTreeMap::new();
+    let before = told.unwrap_or(&none);
+    let put = found.iter().filter(|(origin, text)| before.get(*origin) != Some(text));
+    let mut steps: Vec<Change> =
+        put.map(|(origin, text)| Change::Put(Document { origin: origin.clone(), text: text.clone() })).collect();
+    steps.extend(before.keys().filter(|origin| !found.contains_key(*origin)).cloned().map(Change::Remove));
+    if told.is_none() || !steps.is_empty() {
+        steps.push(Change::Complete);
+    }
+    steps
+}
+
+/// The kernel's watch on the directory. It is tied to an inode, so it is made anew when the path leads elsewhere.
+struct Watch {
+    wake: mpsc::Sender<()>,
+    watching: Option<(PathBuf, notify::RecommendedWatcher)>,
+}
+
+impl Watch {
+    fn new(dir: &Path, wake: mpsc::Sender<()>) -> Self {
+        let mut watch = Self { wake, watching: None };
+        watch.renew(dir);
+        watch
+    }
+
+    fn renew(&mut self, dir: &Path) {
+        let Ok(real) = dir.canonicalize() else {
+            self.watching = None;
+            return;
+        };
+        if self.watching.as_ref().is_some_and(|(watched, _)| *watched == real) {
+            return;
+        }
+        let wake = self.wake.clone();
+        let on_event = move |event: notify::Result<notify::Event>| {
+            // Reading a file is an event too; answering it with a read would never end.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                drop(wake.try_send(()));
+            }
+        };
+        let started = notify::recommended_watcher(on_event).and_then(|mut watcher| {
+            watcher.watch(&real, notify::RecursiveMode::Recursive)?;
+            Ok(watcher)
+        });
+        match started {
+            Ok(watcher) => {
+                self.watching = Some((real, watcher));
+                drop(self.wake.try_send(()));
+            }
+            Err(error) => tracing::warn!(dir = %dir.display(), %error, "the directory cannot be watched; it is polled"),
+        }
+    }
+}

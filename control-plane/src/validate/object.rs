@@ -1,0 +1,176 @@
+//! One document of Kubernetes shape: the envelope, and `spec` by its kind.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use schemars::JsonSchema;
+use selvedge_policies::kind::{self, Kind, Problem};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Candidate, Reading, Written, tree::Content, tree::Node};
+use crate::{
+    diagnostic::{Diagnostic, Severity},
+    model::{self, Labels, Object, ObjectId, Spec, api_version, attached, label_problem},
+};
+
+/// What every object has beside `spec`. What only a server writes is read over.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Envelope {
+    #[expect(dead_code, reason = "there for the schema; compared before the kind is known to be sound")]
+    api_version: String,
+    #[expect(dead_code, reason = "there for the schema; looked up before the envelope is known to be sound")]
+    kind: String,
+    metadata: Metadata,
+    #[expect(dead_code, reason = "there for the schema; the kind checks it")]
+    spec: Value,
+    #[serde(default)]
+    #[expect(dead_code, reason = "there for the schema; a server writes it")]
+    status: Value,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    labels: Labels,
+    #[serde(default)]
+    #[expect(dead_code, reason = "there for the schema; nothing in the mesh looks at annotations")]
+    annotations: BTreeMap<String, String>,
+}
+
+/// The fields of `metadata` that mean something here; a misspelt one is told from what servers add.
+const METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
+
+/// Reads one document into `reading`: its object, or why there is none.
+pub(super) fn read(written: Written, reading: &mut Reading) {
+    if let Some(items) = list_items(&written.node) {
+        for item in items {
+            read(Written { node: Arc::new(item.clone()), ..written.clone() }, reading);
+        }
+        return;
+    }
+    let start = reading.findings.len();
+    let kind = kind_of(&written, &mut reading.findings);
+    let problems = kind::check::<Envelope>(&written.node.to_value(), envelope_problems);
+    // A kind or apiVersion that is missing is said once, by the schema.
+    reading.findings.extend(problems.iter().map(|problem| written.problem(problem, "")));
+    misspelt_metadata(&written, &mut reading.findings);
+    let id = kind.and_then(|kind| id_of(kind, &written.node));
+    let spec = kind.and_then(|kind| spec(kind, &id, &written, &mut reading.findings));
+    let found = &mut reading.findings[start..];
+    let Some(id) = id else {
+        reading.incomplete = true;
+        return;
+    };
+    found.iter_mut().for_each(|finding| finding.object = id.to_string());
+    match spec {
+        Some(spec) if found.iter().all(|finding| finding.severity == Severity::Warning) => {
+            let labels = labels(&written.node);
+            reading.objects.push(Candidate { object: Object { id, generation: 0, labels, spec }, written });
+        }
+        _ => reading.refused.push(id),
+    }
+}
+
+/// The items of a `kind: List`.
+fn list_items(node: &Node) -> Option<&[Node]> {
+    match (&node.get("items")?.value.content, node.text("kind")) {
+        (Content::List(items), Some("List")) => Some(items),
+        _ => None,
+    }
+}
+
+fn kind_of(written: &Written, findings: &mut Vec<Diagnostic>) -> Option<&'static Kind> {
+    let given = written.node.text("kind")?;
+    let Some(kind) = model::kinds().find(|kind| kind.name == given) else {
+        let message =
+            format!("unknown kind '{}'{}", short(given), nearest(given, model::kinds().map(|kind| kind.name)));
+        findings.push(written.finding(Severity::Error, "kind", message));
+        return None;
+    };
+    let expected = api_version(kind.name);
+    if let Some(version) = written.node.text("apiVersion").filter(|version| *version != expected) {
+        let message = format!("apiVersion '{}' is not that of {}: expected {expected}", short(version), kind.name);
+        findings.push(written.finding(Severity::Error, "apiVersion", message));
+    }
+    Some(kind)
+}
+
+fn envelope_problems(envelope: &Envelope) -> Vec<Problem> {
+    let Metadata { name, namespace, .. } = &envelope.metadata;
+    let name = label_problem(name).map(|why| Problem::new("metadata.name", why));
+    let namespace = namespace.as_deref().and_then(label_problem);
+    name.into_iter().chain(namespace.map(|why| Problem::new("metadata.namespace", why))).collect()
+}
+
+fn misspelt_metadata(written: &Written, findings: &mut Vec<Diagnostic>) {
+    let Some(Content::Map(entries)) = written.node.get("metadata").map(|entry| &entry.value.content) else { return };
+    for entry in entries.iter().filter(|entry| !METADATA.contains(&entry.key.as_str())) {
+        let hint = nearest(&entry.key, METADATA.into_iter());
+        if hint.starts_with(": did you mean") {
+            let message = format!("unknown field '{}'{hint}", short(&entry.key));
+            findings.push(written.finding(Severity::Error, &format!("metadata.{}", entry.key), message));
+        }
+    }
+}
+
+fn id_of(kind: &'static Kind, node: &Node) -> Option<ObjectId> {
+    let metadata = &node.get("metadata")?.value;
+    let name = metadata.text("name").filter(|name| label_problem(name).is_none())?;
+    let namespace = match metadata.get("namespace") {
+        None => "default",
+        Some(entry) if entry.value.content == Content::Null => "default",
+        Some(_) => metadata.text("namespace").filter(|namespace| label_problem(namespace).is_none())?,
+    };
+    Some(ObjectId::new(kind.name, namespace, name))
+}
+
+fn labels(node: &Node) -> Labels {
+    let Some(entry) = node.get("metadata").and_then(|metadata| metadata.value.get("labels")) else {
+        return Labels::new();
+    };
+    serde_json::from_value(entry.value.to_value()).unwrap_or_default()
+}
+
+fn spec(kind: &Kind, id: &Option<ObjectId>, written: &Written, findings: &mut Vec<Diagnostic>) -> Option<Spec> {
+    let document = written.node.get("spec")?.value.to_value();
+    let problems = (kind.check)(&document);
+    let namespace = id.as_ref().map_or("default", |id| &id.namespace);
+    let result = if problems.is_empty() { parse(kind, namespace, &document) } else { Err(problems) };
+    match result {
+        Ok(spec) => Some(spec),
+        Err(problems) => {
+            findings.extend(problems.iter().map(|problem| written.problem(problem, "spec")));
+            None
+        }
+    }
+}
+
+fn parse(kind: &Kind, namespace: &str, document: &Value) -> Result<Spec, Vec<Problem>> {
+    match kind.name {
+        "Service" => kind::parse(document).map(Spec::Service),
+        "Workload" => kind::parse(document).map(Spec::Workload),
+        "ExternalService" => kind::parse(document).map(Spec::ExternalService),
+        "MeshPolicy" => kind::parse(document).map(Spec::MeshPolicy),
+        name => attached::read(name, namespace, document).map(Spec::Attached),
+    }
+}
+
+/// `: did you mean 'x'?` when one of `known` is close to `given`, else `: expected one of ...`.
+fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.collect();
+    let given: String = given.to_lowercase().chars().take(100).collect();
+    let best = known.iter().map(|name| (strsim::damerau_levenshtein(&given, &name.to_lowercase()), *name)).min();
+    match best {
+        Some((distance, name)) if distance <= 1 + name.len() / 4 => format!(": did you mean '{name}'?"),
+        _ => format!(": expected one of {}", known.join(", ")),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(80).collect()
+}
