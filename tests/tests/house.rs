@@ -232,6 +232,22 @@ fn every_policy_kind_has_its_page() {
 }
 
 #[test]
+fn examples_in_the_policy_pages_are_accepted() {
+    let mut complaints = Complaints::new("mend the example, or the check that refuses it");
+    for page in complaints::page_names("docs/policies") {
+        let text = complaints::read_page("docs/policies", &page);
+        for example in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let document: serde_json::Value = serde_saphyr::from_str(example).unwrap_or_else(|e| panic!("{page}: {e}"));
+            let kind = document["kind"].as_str().and_then(registry::find);
+            for problem in kind.map(|kind| (kind.check)(&document["spec"])).unwrap_or_default() {
+                complaints.file(&format!("docs/policies/{page}.md"), format!("{}: {}", problem.path, problem.message));
+            }
+        }
+    }
+    complaints.report();
+}
+
+#[test]
 fn every_metric_is_documented() {
     let mut complaints = Complaints::new("add it to docs/metrics.md: name, type, labels, what it tells");
     let page = complaints::read_page("docs", "metrics");
