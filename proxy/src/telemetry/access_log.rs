@@ -10,25 +10,21 @@ use std::{
 };
 
 use selvedge_policies::reason::Reason;
-use tokio::time::Instant;
 
 use super::{ConnectionRecord, Party, Protocol, RequestRecord};
 
+mod allowance;
 mod json;
 mod sink;
 mod timestamp;
 
+use allowance::Allowance;
 use json::Object;
 pub(super) use sink::Sink;
 use timestamp::Timestamp;
 
 /// A buffer this full is handed over at once.
 const BATCH: usize = 16 * 1024;
-/// Lines about refusals and errors each worker may write in a second, and in a burst. Somebody who is refused can
-/// come back as often as they like; the log must not grow as fast.
-const ERRORS_PER_SECOND: f64 = 50.0;
-const ERRORS_BURST: f64 = 200.0;
-
 /// What is written to the access log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccessLogMode {
@@ -209,33 +205,5 @@ fn trace(line: &mut Object<'_>, traceparent: &str) {
     let hex = |id: &str, len: usize| id.len() == len && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     if hex(trace, 32) && hex(span, 16) {
         line.text("trace_id", trace).text("span_id", span);
-    }
-}
-
-/// Leave to write lines: so many a second, so many at once.
-#[derive(Debug)]
-struct Allowance {
-    left: Cell<f64>,
-    since: Cell<Option<Instant>>,
-    refused: Cell<u64>,
-}
-
-impl Allowance {
-    const fn new() -> Self {
-        Self { left: Cell::new(ERRORS_BURST), since: Cell::new(None), refused: Cell::new(0) }
-    }
-
-    /// Leave for one line, with the number refused since the last; `None` when there is none.
-    fn take(&self) -> Option<u64> {
-        let now = Instant::now();
-        let passed = self.since.replace(Some(now)).map_or(0.0, |since| now.duration_since(since).as_secs_f64());
-        let left = (self.left.get() + passed * ERRORS_PER_SECOND).min(ERRORS_BURST);
-        if left < 1.0 {
-            self.left.set(left);
-            self.refused.set(self.refused.get() + 1);
-            return None;
-        }
-        self.left.set(left - 1.0);
-        Some(self.refused.take())
     }
 }

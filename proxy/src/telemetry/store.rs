@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
-use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric as Series, MetricFamily, MetricType};
+use prometheus::proto::MetricFamily;
 use selvedge_policies::reason::Reason;
 use tokio::{
     sync::mpsc,
@@ -11,13 +11,13 @@ use tokio::{
 
 use super::{
     BreakerState, Direction, Protocol,
-    cardinality::OVERFLOW,
-    metrics::{self, Histogram, Metric, MetricKind},
+    metrics::{self, Metric},
     worker::{ConnectionCell, Delta, RequestCell},
 };
 
-/// A series that did not change for so long makes room when its metric is full.
-const IDLE: Duration = Duration::from_secs(600);
+mod family;
+
+use family::{Family, Labels};
 
 /// The control thread's end of one worker.
 #[derive(Debug)]
@@ -173,143 +173,10 @@ impl Store {
     }
 
     fn set_overflows(&mut self, now: Instant) {
-        let counts: Vec<_> =
-            self.families.values_mut().map(|f| (f.metric.name, std::mem::take(&mut f.overflowed))).collect();
+        let counts: Vec<_> = self.families.values_mut().map(|f| (f.metric.name, f.take_overflowed())).collect();
         for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             let from = Labels { names: metrics::OVERFLOW.labels, values: &[name.into()], now, records: count };
             self.family(&metrics::OVERFLOW).count(&from, count);
         }
     }
-}
-
-/// Where a number comes from: named label values, and how many records it sums up.
-struct Labels<'a> {
-    names: &'a [&'a str],
-    values: &'a [Box<str>],
-    now: Instant,
-    records: u64,
-}
-
-impl Labels<'_> {
-    fn get(&self, name: &str) -> &str {
-        self.names.iter().position(|have| *have == name).map_or("", |at| &self.values[at])
-    }
-
-    fn is_denied(&self) -> bool {
-        let denials = [Reason::PolicyDenied, Reason::PolicyDefaultDeny, Reason::PlaintextRefused];
-        denials.iter().any(|reason| reason.code() == self.get("reason"))
-    }
-
-    fn is_overflow(&self) -> bool {
-        !self.values.is_empty() && self.values.iter().all(|value| &**value == OVERFLOW)
-    }
-}
-
-/// One metric with its series.
-#[derive(Debug)]
-struct Family {
-    metric: &'static Metric,
-    /// Key (label values, one after the other) to the position in `shown`.
-    index: HashMap<String, usize>,
-    changed: Vec<Instant>,
-    shown: MetricFamily,
-    limit: usize,
-    overflowed: u64,
-}
-
-impl Family {
-    fn new(metric: &'static Metric, limit: usize) -> Self {
-        let mut shown = MetricFamily::default();
-        shown.set_name(metric.name.into());
-        shown.set_help(metric.help.into());
-        shown.set_field_type(match metric.kind {
-            MetricKind::Counter => MetricType::COUNTER,
-            MetricKind::Gauge => MetricType::GAUGE,
-            MetricKind::Histogram => MetricType::HISTOGRAM,
-        });
-        Self { metric, index: HashMap::new(), changed: Vec::new(), shown, limit, overflowed: 0 }
-    }
-
-    fn count(&mut self, from: &Labels<'_>, by: u64) {
-        let series = self.series(from);
-        let mut counter = Counter::default();
-        counter.set_value(series.get_counter().get_value() + by as f64);
-        series.set_counter(counter);
-    }
-
-    fn set(&mut self, from: &Labels<'_>, value: f64) {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        self.series(from).set_gauge(gauge);
-    }
-
-    fn observe(&mut self, from: &Labels<'_>, bounds: &[f64], seen: &Histogram) {
-        let series = self.series(from);
-        let mut sum = series.get_histogram().clone();
-        let mut buckets = sum.get_bucket().to_vec();
-        buckets.resize_with(bounds.len(), Bucket::default);
-        let mut cumulative = 0;
-        for ((bucket, bound), count) in buckets.iter_mut().zip(bounds).zip(&seen.counts) {
-            cumulative += count;
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(bucket.cumulative_count() + cumulative);
-        }
-        sum.set_bucket(buckets);
-        sum.set_sample_count(sum.get_sample_count() + seen.count());
-        sum.set_sample_sum(sum.get_sample_sum() + seen.sum);
-        series.set_histogram(sum);
-    }
-
-    /// The series a number belongs to; the overflow series when there is no room for another.
-    fn series(&mut self, from: &Labels<'_>) -> &mut Series {
-        let values: Vec<&str> = self.metric.labels.iter().map(|name| from.get(name)).collect();
-        let mut key = values.join("\u{1f}");
-        let mut overflow = from.is_overflow();
-        if !overflow && self.index.len() >= self.limit && !self.index.contains_key(&key) {
-            self.forget_idle(from.now);
-            overflow = self.index.len() >= self.limit;
-        }
-        let values = if overflow { vec![OVERFLOW; values.len()] } else { values };
-        if overflow {
-            self.overflowed += from.records;
-            key = values.join("\u{1f}");
-        }
-        let at = *self.index.entry(key).or_insert_with(|| {
-            let labels = self.metric.labels.iter().zip(values).map(|(name, value)| pair(name, value)).collect();
-            self.shown.mut_metric().push(Series::from_label(labels));
-            self.changed.push(from.now);
-            self.changed.len() - 1
-        });
-        self.changed[at] = from.now;
-        &mut self.shown.mut_metric()[at]
-    }
-
-    fn forget_idle(&mut self, now: Instant) {
-        let keep: Vec<bool> = self.changed.iter().map(|changed| now.duration_since(*changed) < IDLE).collect();
-        let mut at = 0;
-        let new_place: Vec<usize> = keep
-            .iter()
-            .map(|keep| {
-                let place = at;
-                at += usize::from(*keep);
-                place
-            })
-            .collect();
-        self.index.retain(|_, place| {
-            let kept = keep[*place];
-            *place = new_place[*place];
-            kept
-        });
-        let mut kept = keep.iter();
-        self.changed.retain(|_| kept.next().copied().unwrap_or(true));
-        let mut kept = keep.iter();
-        self.shown.mut_metric().retain(|_| kept.next().copied().unwrap_or(true));
-    }
-}
-
-fn pair(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.into());
-    pair.set_value(value.into());
-    pair
 }
