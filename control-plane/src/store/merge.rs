@@ -32,7 +32,7 @@ impl Merged<'_> {
 
 /// Puts the files together. `written` tells where the objects in force come from: of two with one id the one in
 /// force goes on counting, so that a copy under another file name changes nothing.
-pub(super) fn merge<'a>(files: &'a BTreeMap<Arc<str>, Reading>, written: &'a HashMap<ObjectId, Written>) -> Merged<'a> {
+pub(super) fn merge<'a>(files: &'a BTreeMap<Arc<str>, Reading>, written: &HashMap<ObjectId, Written>) -> Merged<'a> {
     let mut merged = Merged {
         sound: BTreeMap::new(),
         refused: files.values().flat_map(|reading| &reading.refused).collect(),
