@@ -17,7 +17,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("control-plane/xds", &["selvedge-policies"]),
     ("control-plane", &["selvedge-policies", "selvedge-xds"]),
     ("proxy", &["selvedge-policies", "selvedge-xds"]),
-    ("examples/saas", &[]),
+    ("examples/saas", &["selvedge-policies", "selvedge-control-plane"]),
     ("cli", &["selvedge-policies", "selvedge-xds", "selvedge-control-plane", "selvedge-proxy", "selvedge-saas"]),
 ];
 
@@ -283,6 +283,26 @@ fn every_key_of_the_sidecar_file_is_documented() {
             };
             if !page.contains(&format!("`{}`", camel_case(name))) {
                 complaints.line(&source.path, index + 1, format!("`{}` is not in docs/sidecar.md", camel_case(name)));
+            }
+        }
+    }
+    complaints.report();
+}
+
+#[test]
+fn every_flag_is_documented() {
+    let mut complaints = Complaints::new("add it to docs/cli.md or to the page of its command");
+    let pages = source::files(&workspace().join("docs"));
+    let docs: String = pages.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    let commands = |source: &&Source| ["cli/", "proxy/"].iter().any(|package| source.path.starts_with(package));
+    for source in source::production().iter().filter(commands) {
+        for (line, written) in source.find("#[arg(").filter(|(_, written)| written.contains("long")) {
+            let hidden = written.contains("hide = true");
+            let field = source.code[line..].iter().map(|code| code.trim()).find(|code| !code.starts_with('#'));
+            let name = field.and_then(|field| field.trim_start_matches("pub ").split(':').next()).unwrap_or_default();
+            let flag = format!("--{}", name.replace('_', "-"));
+            if !hidden && !docs.contains(&flag) {
+                complaints.line(&source.path, line, format!("{flag} is in no page under docs"));
             }
         }
     }
