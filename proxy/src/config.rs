@@ -22,6 +22,7 @@ use crate::{telemetry::AccessLogMode, tls::TlsContext};
 
 pub mod carry;
 pub mod compile;
+pub mod describe;
 pub mod publish;
 
 /// Everything a worker decides by.
@@ -195,6 +196,11 @@ pub enum Transport {
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl RuntimeConfig {
+    /// True when traffic can be carried: there is a certificate and the workload's own view.
+    pub fn is_complete(&self) -> bool {
+        self.tls.is_some() && !self.own.workload.is_empty()
+    }
+
     /// The rules for calls to the application's `port`.
     pub fn inbound(&self, port: u16) -> &Arc<InboundPort> {
         self.ports.get(&port).unwrap_or(&self.other_ports)

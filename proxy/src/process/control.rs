@@ -1,4 +1,309 @@
-//! stub
-pub fn run() {}
-pub fn run_until() {}
-pub enum StartError {}
+//! The control thread: starts everything, listens to signals, and ends the process in order.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::Serialize;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use super::{
+    dial,
+    drain::{self, Open, Phase},
+    listen, worker,
+};
+use crate::{
+    accept::Purpose,
+    admin::{self, AdminState, Scope},
+    bootstrap::{Bootstrap, Capture, OutboundListener},
+    config::{RuntimeConfig, compile, publish::Publisher},
+    exchange::Heading,
+    identity::{self, Credentials},
+    telemetry::{Telemetry, TelemetrySettings},
+    tls,
+    xds::{self, Demand},
+};
+
+/// Why a sidecar could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be bound.
+    #[error("cannot listen on {address} ({purpose})")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What it is for.
+        purpose: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The addresses bound could not be written.
+    #[error("cannot write the ports file {path}")]
+    Ports {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {path}")]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system refused a thread, a runtime, a signal handler or the log file.
+    #[error("cannot start")]
+    System(#[from] io::Error),
+}
+
+/// The addresses a sidecar really listens on, for ports given as 0. Written to `portsFile` as JSON.
+#[derive(Debug, Serialize)]
+struct Ports {
+    admin: SocketAddr,
+    metrics: SocketAddr,
+    inbound: Vec<SocketAddr>,
+    outbound: Vec<SocketAddr>,
+}
+
+/// Runs a sidecar until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// When it cannot start. Once it runs, whatever is missing (a control plane, a certificate) is waited for.
+pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
+    run_until(bootstrap, std::future::pending())
+}
+
+/// As [`run`], and drains when `stop` is done too.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_until(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(bootstrap, stop))
+}
+
+async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    create_private(&bootstrap.state_dir)
+        .map_err(|source| StartError::State { path: bootstrap.state_dir.clone(), source })?;
+    let telemetry = Telemetry::new(&telemetry_settings(&bootstrap))?;
+    let (phases, phase) = watch::channel(Phase::Serving);
+    let open = Arc::new(Open::default());
+    let mut tasks = JoinSet::new();
+
+    if bootstrap.capture == Capture::Transparent {
+        dial::expect_capture();
+    }
+    let (credentials_sender, credentials) = watch::channel(None::<Arc<Credentials>>);
+    tasks.spawn(identity::keep(identity_settings(&bootstrap), credentials_sender));
+    let xds = xds::spawn(xds_settings(&bootstrap), credentials.clone(), compile::check);
+    for (name, _) in bootstrap.outbound.iter().filter_map(OutboundListener::target) {
+        let _ = xds.demand.send(Demand::Pin(name.to_owned())); // the task lives as long as `xds`
+    }
+    let (configs_sender, configs) = watch::channel(Arc::new(RuntimeConfig::default()));
+    let publisher = Publisher {
+        resources: xds.resources,
+        credentials,
+        configs: configs_sender,
+        external_tls: external_tls(&bootstrap),
+        telemetry: telemetry.clone(),
+    };
+    tasks.spawn(publisher.run());
+
+    let (drain_sender, mut drain_asked) = mpsc::channel(1);
+    let state = AdminState {
+        telemetry: telemetry.clone(),
+        ready: ready(&configs, &phase, &mut tasks),
+        config: describe(&configs, &mut tasks),
+        drain: drain_sender,
+    };
+    let admin = serve_admin(bootstrap.admin, "admin", state.clone(), Scope::Admin, &mut tasks)?;
+    let metrics = serve_admin(bootstrap.metrics, "metrics", state, Scope::Metrics, &mut tasks)?;
+    let (inbound, outbound, shares) = listeners(&bootstrap)?;
+    for (index, listeners) in shares.into_iter().enumerate() {
+        let setup = worker::Setup {
+            listeners,
+            configs: configs.clone(),
+            demand: xds.demand.clone(),
+            telemetry: telemetry.clone(),
+            phases: phase.clone(),
+            open: open.clone(),
+            max_connections: bootstrap.max_connections,
+        };
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker::run(setup))?;
+    }
+    write_ports(&bootstrap, &Ports { admin, metrics, inbound, outbound })?;
+
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        () = stop => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        Some(()) = drain_asked.recv() => {}
+    }
+    drain::drain(&phases, &open, bootstrap.drain_deadline.0).await;
+    telemetry.finish_log().await;
+    Ok(())
+}
+
+fn telemetry_settings(bootstrap: &Bootstrap) -> TelemetrySettings {
+    let (namespace, workload) = bootstrap.workload.split_once('/').unwrap_or(("", &bootstrap.workload));
+    TelemetrySettings {
+        workload: workload.to_owned(),
+        namespace: namespace.to_owned(),
+        access_log_file: bootstrap.access_log_file.clone(),
+    }
+}
+
+fn identity_settings(bootstrap: &Bootstrap) -> identity::Settings {
+    identity::Settings {
+        control_plane: bootstrap.control_plane.clone(),
+        workload: bootstrap.workload.clone(),
+        join_token_file: bootstrap.join_token_file.clone(),
+        state_dir: bootstrap.state_dir.clone(),
+    }
+}
+
+fn xds_settings(bootstrap: &Bootstrap) -> xds::Settings {
+    xds::Settings {
+        control_plane: bootstrap.control_plane.clone(),
+        workload: bootstrap.workload.clone(),
+        state_dir: bootstrap.state_dir.clone(),
+        idle: xds::IDLE,
+    }
+}
+
+/// Creates a directory that only its owner can read.
+fn create_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Without public authorities external TLS fails with a reason; nothing else does.
+fn external_tls(bootstrap: &Bootstrap) -> Option<Arc<rustls::ClientConfig>> {
+    let roots = bootstrap.external_roots_file.as_deref().unwrap_or(Path::new(tls::SYSTEM_ROOTS));
+    match tls::originate(roots, &[b"http/1.1"]) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            tracing::warn!(%error, "TLS to services outside the mesh will fail");
+            None
+        }
+    }
+}
+
+/// Ready: there is a certificate and a configuration, and no drain.
+fn ready(
+    configs: &watch::Receiver<Arc<RuntimeConfig>>,
+    phase: &watch::Receiver<Phase>,
+    tasks: &mut JoinSet<()>,
+) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    let (mut configs, mut phase) = (configs.clone(), phase.clone());
+    tasks.spawn(async move {
+        loop {
+            let serving = *phase.borrow_and_update() == Phase::Serving;
+            let ready = serving && configs.borrow_and_update().is_complete();
+            sender.send_if_modified(|was| std::mem::replace(was, ready) != ready);
+            let changed = tokio::select! {
+                changed = configs.changed() => changed,
+                changed = phase.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The effective configuration for people, made anew when it changes.
+fn describe(
+    configs: &watch::Receiver<Arc<RuntimeConfig>>,
+    tasks: &mut JoinSet<()>,
+) -> watch::Receiver<Arc<serde_json::Value>> {
+    let (sender, receiver) = watch::channel(Arc::default());
+    let mut configs = configs.clone();
+    tasks.spawn(async move {
+        loop {
+            let description = crate::config::describe::describe(&configs.borrow_and_update());
+            sender.send_replace(Arc::new(description));
+            if configs.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn serve_admin(
+    address: SocketAddr,
+    purpose: &'static str,
+    state: AdminState,
+    scope: Scope,
+    tasks: &mut JoinSet<()>,
+) -> Result<SocketAddr, StartError> {
+    let failed = |source| StartError::Listen { address, purpose, source };
+    let (bound, mut listeners) = listen::bind(address, 1).map_err(failed)?;
+    if let Some(listener) = listeners.pop() {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        tasks.spawn(async move {
+            let _ = admin::serve(listener, state, scope).await; // it answers until the process ends
+        });
+    }
+    Ok(bound)
+}
+
+/// Bound listeners with what each is for, one share a worker.
+type Shares = Vec<Vec<(std::net::TcpListener, Purpose)>>;
+
+/// Binds what the bootstrap declares: inbound addresses, outbound addresses, and each worker's share.
+fn listeners(bootstrap: &Bootstrap) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>, Shares), StartError> {
+    let mut shares: Shares = (0..bootstrap.workers).map(|_| Vec::new()).collect();
+    let mut bind = |address, purpose: &'static str, what: &Purpose| -> Result<SocketAddr, StartError> {
+        let (bound, listeners) = listen::bind(address, bootstrap.workers).map_err(|source| StartError::Listen {
+            address,
+            purpose,
+            source,
+        })?;
+        for (share, listener) in shares.iter_mut().zip(listeners) {
+            share.push((listener, what.clone()));
+        }
+        Ok(bound)
+    };
+    let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
+    if bootstrap.capture == Capture::Transparent {
+        let listen = bootstrap.transparent;
+        inbound.push(bind(listen.inbound_listen, "captured inbound", &Purpose::CapturedInbound)?);
+        outbound.push(bind(listen.outbound_listen, "captured outbound", &Purpose::CapturedOutbound)?);
+    }
+    for declared in &bootstrap.inbound {
+        let port = declared.port.unwrap_or_else(|| declared.forward.port());
+        let heading = Heading::Inbound { forward: declared.forward, port };
+        inbound.push(bind(declared.listen, "inbound", &Purpose::Declared(heading))?);
+    }
+    for declared in &bootstrap.outbound {
+        if let Some((name, port)) = declared.target() {
+            let heading = Heading::Outbound { destination: name.into(), port, original: None };
+            outbound.push(bind(declared.listen, "outbound", &Purpose::Declared(heading))?);
+        }
+    }
+    Ok((inbound, outbound, shares))
+}
+
+/// Writes the ports file whole or not at all: a reader never sees half of it.
+fn write_ports(bootstrap: &Bootstrap, ports: &Ports) -> Result<(), StartError> {
+    let Some(path) = &bootstrap.ports_file else { return Ok(()) };
+    let fresh = path.with_extension("new");
+    let text = serde_json::to_string(ports).unwrap_or_default();
+    std::fs::write(&fresh, text)
+        .and_then(|()| std::fs::rename(&fresh, path))
+        .map_err(|source| StartError::Ports { path: path.clone(), source })
+}

@@ -2,7 +2,7 @@
 //!
 //! h2 flushes after every frame it could write. Here a flush only wakes a flusher task, which runs after the other
 //! ready tasks of the worker have written their frames, so one write carries them all: 11 to 20 % less CPU per
-//! request (`docs/decisions/`). At most [`CAPACITY`] bytes wait; beyond that the writer waits.
+//! request (`docs/decisions/`). When more than [`CAPACITY`] bytes wait, so does the writer.
 
 use std::{
     cell::RefCell,
@@ -16,7 +16,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that may wait for the flusher.
+/// Bytes that may wait for the flusher before the writer does too.
 const CAPACITY: usize = 64 * 1024;
 
 /// A stream with coalesced writes. Reads are direct.
@@ -28,9 +28,15 @@ struct Shared<T> {
     io: T,
     waiting: BytesMut,
     flusher: Option<Waker>,
-    writer: Option<Waker>,
+    writer: Option<Writer>,
     error: Option<io::ErrorKind>,
     closed: bool,
+}
+
+/// Who waits for the flusher, and until how few bytes wait. Waking it sooner would only have it ask again.
+struct Writer {
+    waker: Waker,
+    until: usize,
 }
 
 /// Wraps `io` and starts its flusher on this worker.
@@ -49,9 +55,7 @@ async fn flush<T: AsyncWrite + Unpin>(shared: Rc<RefCell<Shared<T>>>) {
         if let Poll::Ready(Err(error)) = &drained {
             shared.error = Some(error.kind());
         }
-        if let Some(writer) = shared.writer.take() {
-            writer.wake();
-        }
+        shared.wake_writer();
         if shared.closed || shared.error.is_some() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
@@ -69,21 +73,28 @@ impl<T: AsyncWrite + Unpin> Shared<T> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
+    fn wake_writer(&mut self) {
+        let (error, waiting) = (self.error.is_some(), self.waiting.len());
+        if let Some(writer) = self.writer.take_if(|writer| error || waiting <= writer.until) {
+            writer.waker.wake();
+        }
+    }
+
     fn wake_flusher(&self) {
         if let Some(flusher) = &self.flusher {
             flusher.wake_by_ref();
         }
     }
 
-    /// Room for the writer, or a promise to wake it.
-    fn room(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready when at most `until` bytes wait; else a promise to wake the writer then.
+    fn at_most(&mut self, until: usize, cx: &Context<'_>) -> Poll<io::Result<()>> {
         if let Some(kind) = self.error {
             return Poll::Ready(Err(kind.into()));
         }
-        if self.waiting.len() < CAPACITY {
+        if self.waiting.len() <= until {
             return Poll::Ready(Ok(()));
         }
-        self.writer = Some(cx.waker().clone());
+        self.writer = Some(Writer { waker: cx.waker().clone(), until });
         self.wake_flusher();
         Poll::Pending
     }
@@ -98,7 +109,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut shared = self.shared.borrow_mut();
-        ready!(shared.room(cx))?;
+        ready!(shared.at_most(CAPACITY, cx))?;
         shared.waiting.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
     }
@@ -109,7 +120,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut shared = self.shared.borrow_mut();
-        ready!(shared.room(cx))?;
+        ready!(shared.at_most(CAPACITY, cx))?;
         for buf in bufs {
             shared.waiting.extend_from_slice(buf);
         }
@@ -133,7 +144,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut shared = self.shared.borrow_mut();
-        ready!(shared.drain(cx))?;
+        ready!(shared.at_most(0, cx))?;
         Pin::new(&mut shared.io).poll_shutdown(cx)
     }
 }

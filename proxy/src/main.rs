@@ -1,0 +1,79 @@
+//! `selvedge-proxy`: the sidecar, and the redirect rules that bring it its traffic.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use selvedge_proxy::{bootstrap::Bootstrap, process::capture};
+
+/// jemalloc keeps a sidecar small: it gives memory back after a burst, which the C library's allocator does not.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// The Selvedge sidecar.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the sidecar until SIGTERM, then drain.
+    Run {
+        /// The bootstrap file (YAML, see docs/sidecar.md).
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Redirect this network namespace's TCP connections to the sidecar, or stop doing so.
+    #[command(subcommand)]
+    Capture(Rules),
+}
+
+#[derive(Subcommand)]
+enum Rules {
+    /// Put the rules in force and verify that they work; safe to repeat.
+    Apply(capture::Capture),
+    /// Take the rules away.
+    Remove,
+    /// Print the rules in force.
+    Show,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("SELVEDGE_LOG").unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    match Arguments::parse().command {
+        Command::Run { config } => end(run(&config)),
+        Command::Capture(rules) => end(redirect(&rules)),
+    }
+}
+
+fn run(config: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+    let bootstrap = Bootstrap::load(config)?;
+    Ok(selvedge_proxy::run(bootstrap)?)
+}
+
+fn redirect(rules: &Rules) -> Result<(), Box<dyn std::error::Error>> {
+    match rules {
+        Rules::Apply(rules) => println!("capture rules are in force ({:?})", capture::apply(rules)?),
+        Rules::Remove => capture::remove()?,
+        Rules::Show => print!("{}", capture::show()?),
+    }
+    Ok(())
+}
+
+/// Prints an error with all its causes.
+fn end(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let mut message = format!("selvedge-proxy: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    eprintln!("{message}");
+    ExitCode::FAILURE
+}
