@@ -11,10 +11,12 @@ use hyper_util::rt::TokioIo;
 use selvedge_saas::{SEEDED_PASSWORD, SEEDED_TENANTS, SEEDED_USER, ui};
 use tokio::{
     net::TcpStream,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
+
+use super::network;
 
 const USERS_PER_TENANT: u32 = 2;
 /// One request in so many shares an article.
@@ -61,8 +63,54 @@ impl Counts {
     }
 }
 
+/// The people, on a thread of their own.
+pub(super) struct Load {
+    /// Resolves when a first page came through.
+    pub(super) first: oneshot::Receiver<()>,
+    /// What they see.
+    pub(super) samples: mpsc::UnboundedReceiver<Sample>,
+    go: oneshot::Sender<()>,
+}
+
+impl Load {
+    /// Knocks at `entrance`, seen from a network namespace if one is named, until a page comes, and then waits.
+    pub(super) fn start(entrance: SocketAddr, namespace: Option<String>, rate: f64) -> anyhow::Result<Self> {
+        let (came, first) = oneshot::channel();
+        let (sender, samples) = mpsc::unbounded_channel();
+        let (go, started) = oneshot::channel();
+        let people = async move {
+            first_page(entrance).await;
+            if came.send(()).is_ok() && started.await.is_ok() {
+                let _users = users(entrance, rate, &sender);
+                sender.closed().await;
+            }
+        };
+        std::thread::Builder::new().name("load".into()).spawn(move || {
+            if let Err(error) = live(namespace.as_deref(), people) {
+                eprintln!("selvedge demo: no load: {error:#}");
+            }
+        })?;
+        Ok(Self { first, samples, go })
+    }
+
+    /// Lets them browse; returns what they see. They stop when it is dropped.
+    pub(super) fn go(self) -> mpsc::UnboundedReceiver<Sample> {
+        // The thread waits for this; were it gone, there would be no samples.
+        let _ = self.go.send(());
+        self.samples
+    }
+}
+
+fn live(namespace: Option<&str>, people: impl Future<Output = ()>) -> anyhow::Result<()> {
+    if let Some(namespace) = namespace {
+        network::enter(namespace)?;
+    }
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(people);
+    Ok(())
+}
+
 /// Returns when a page came through.
-pub(super) async fn first_page(entrance: SocketAddr) {
+async fn first_page(entrance: SocketAddr) {
     let mut user = User::new(entrance, SEEDED_TENANTS[0]);
     while !user.page().await.is_ok_and(|response| response.status().is_success()) {
         user.connection = None;
@@ -71,8 +119,7 @@ pub(super) async fn first_page(entrance: SocketAddr) {
 }
 
 /// Sends `rate` requests a second to `entrance` for as long as the set lives.
-pub(super) fn start(entrance: SocketAddr, rate: f64) -> (JoinSet<()>, mpsc::UnboundedReceiver<Sample>) {
-    let (samples, receiver) = mpsc::unbounded_channel();
+fn users(entrance: SocketAddr, rate: f64, samples: &mpsc::UnboundedSender<Sample>) -> JoinSet<()> {
     let users = USERS_PER_TENANT * u32::try_from(SEEDED_TENANTS.len()).unwrap_or(1);
     let period = Duration::from_secs_f64(f64::from(users) / rate);
     let mut tasks = JoinSet::new();
@@ -84,7 +131,7 @@ pub(super) fn start(entrance: SocketAddr, rate: f64) -> (JoinSet<()>, mpsc::Unbo
             browse(User::new(entrance, tenant), period, samples).await;
         });
     }
-    (tasks, receiver)
+    tasks
 }
 
 async fn browse(mut user: User, period: Duration, samples: mpsc::UnboundedSender<Sample>) {

@@ -35,7 +35,8 @@ const fn call(flag: &'static str, to: &'static str, last: u8) -> Call {
 const LOG: Call = call("--metrics-log", "saas/metrics-log:7000", 70);
 const DATA: Call = call("--data", "saas/data:9090", 60);
 const AUTH: Call = call("--auth", "saas/auth:9090", 50);
-const THIRD_PARTY: Call = Call { flag: "--third-party", to: "saas/third-party:80", cluster: [198, 51, 100, 10] };
+/// The call out of the mesh; its address is that of the third party.
+pub(super) const THIRD_PARTY: Call = Call { flag: "--third-party", to: "saas/third-party:80", cluster: [0, 0, 0, 0] };
 const UI_CALLS: &[Call] = &[
     AUTH,
     call("--content", "saas/content:80", 20),

@@ -1,4 +1,5 @@
-//! Where everything runs: addresses of every process, without root on ports that are free, held until the demo ends.
+//! Where everything runs: without root on free ports of loopback, held until the demo ends; with `--transparent` each
+//! workload in a network namespace, on the ports that the mesh's YAML names.
 
 use std::{
     io,
@@ -7,7 +8,10 @@ use std::{
 
 use tokio::net::TcpSocket;
 
-use super::plan::{INSTANCES, Instance};
+use super::{
+    network::{self, Network},
+    plan::{Call, INSTANCES, Instance, THIRD_PARTY},
+};
 
 /// Where one instance and its sidecar are.
 #[derive(Debug)]
@@ -33,11 +37,25 @@ pub(super) struct Stage {
     pub(super) places: Vec<Place>,
     /// The third party outside the mesh.
     pub(super) third_party: SocketAddr,
+    /// The network namespace of the third party.
+    pub(super) outside: Option<String>,
     /// Where the control plane listens.
     pub(super) control_plane: SocketAddr,
-    /// Sockets that hold the ports.
-    _held: Vec<TcpSocket>,
+    /// What must stay until the end.
+    _held: Held,
 }
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for what their drop does")]
+enum Held {
+    /// Sockets that hold the ports.
+    Ports(Vec<TcpSocket>),
+    /// Namespaces with the capture rules in them.
+    Network(Network),
+}
+
+/// The sidecar's metrics, unless ports are chosen.
+const METRICS_PORT: u16 = 15020;
 
 impl Stage {
     /// Everything on loopback, each listener on a port that was free.
@@ -62,13 +80,47 @@ impl Stage {
             });
         }
         let third_party = free()?;
-        Ok(Self { places, third_party, control_plane: ANY_PORT, _held: held })
+        Ok(Self { places, third_party, outside: None, control_plane: ANY_PORT, _held: Held::Ports(held) })
+    }
+
+    /// Every workload in a network namespace of its own, with capture rules in force.
+    pub(super) fn in_namespaces() -> anyhow::Result<Self> {
+        let mut network = Network::new()?;
+        let gateway = network.gateway();
+        let (outside, third_party) = network.add()?;
+        let third_party = (outside, network::at(third_party, 80));
+        let mut places = Vec::new();
+        for instance in INSTANCES {
+            let (namespace, address) = network.add()?;
+            network::capture(&namespace)?;
+            places.push(Place {
+                instance,
+                address,
+                app: instance.port.map(|port| network::at(address, port)),
+                inbound: None,
+                outbound: instance.calls.iter().map(|call| captured(call, third_party.1)).collect(),
+                metrics: network::at(address, METRICS_PORT),
+                namespace: Some(namespace),
+            });
+        }
+        let control_plane = network::at(gateway, 0);
+        let (outside, third_party) = third_party;
+        Ok(Self { places, third_party, outside: Some(outside), control_plane, _held: Held::Network(network) })
     }
 
     /// The place of the instance of this name.
     pub(super) fn place(&self, name: &str) -> Option<&Place> {
         self.places.iter().find(|place| place.instance.name == name)
     }
+}
+
+/// Where a service connects when its connections are captured: the cluster address, or the third party itself.
+fn captured(call: &Call, third_party: SocketAddr) -> SocketAddr {
+    if call.to == THIRD_PARTY.to {
+        return third_party;
+    }
+    let port = call.to.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default();
+    network::at(call.cluster.into(), port)
 }
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
