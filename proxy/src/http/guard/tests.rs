@@ -23,7 +23,7 @@ fn serve(budget: &'static Budget) -> (DuplexStream, JoinHandle<Option<Reason>>) 
     let (guarded, flood) = FrameGuard::new(server, budget);
     let connection = tokio::task::spawn_local(async move {
         let answer = service_fn(|_: Request<Incoming>| async {
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(&[b'x'; 100_000]))))
         });
         let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         // The outcome is told by the guard.

@@ -6,9 +6,16 @@ use std::{
     io::{self, Write},
     path::Path,
     thread,
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+/// The longest a process that ends waits for whoever reads its log.
+const FINISH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Batches that may wait to be written: with full ones about 1 MiB.
 const WAITING_MAX: usize = 64;
@@ -42,12 +49,17 @@ impl Sink {
         self.messages.try_send(Message::Lines(lines)).is_ok()
     }
 
-    /// Returns when everything handed over before is written.
+    /// Returns when everything handed over before is written, or cannot be in a reasonable time.
     pub(in crate::telemetry) async fn finish(&self) {
         let (done, finished) = oneshot::channel();
-        if self.messages.send(Message::Finish(done)).await.is_ok() {
-            // An error means that the thread has ended and nothing is left to wait for.
-            let _ = finished.await;
+        let wait = async {
+            if self.messages.send(Message::Finish(done)).await.is_ok() {
+                // An error means that the thread has ended and nothing is left to wait for.
+                let _ = finished.await;
+            }
+        };
+        if timeout(FINISH_LIMIT, wait).await.is_err() {
+            tracing::warn!("the last access log lines are lost: nobody reads them");
         }
     }
 }
