@@ -11,9 +11,12 @@ use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 
-use crate::telemetry::Telemetry;
+use crate::{
+    stop::{self, Stop},
+    telemetry::Telemetry,
+};
 
 /// One scrape or query; there is no use in a longer connection.
 const CONNECTION: Duration = Duration::from_secs(30);
@@ -29,7 +32,7 @@ pub(crate) struct Pages {
 }
 
 /// Serves `listener` until `stop` turns true or its sender is gone.
-pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: Stop) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -49,7 +52,7 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: wa
                 });
             }
             Some(_) = connections.join_next() => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stop::requested(&mut stop) => return,
         }
     }
 }

@@ -25,5 +25,6 @@ pub mod clock;
 mod error;
 pub mod run;
 pub mod settings;
+mod stop;
 
 pub use error::Error;

@@ -32,7 +32,14 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::Service;
 
 use self::{ads::Ads, certificates::Certificates};
-use crate::{Error, identity::Authority, snapshot::Snapshot, status::Sidecars, telemetry::Telemetry};
+use crate::{
+    Error,
+    identity::Authority,
+    snapshot::Snapshot,
+    status::Sidecars,
+    stop::{self, Stop},
+    telemetry::Telemetry,
+};
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A workload that joins needs one request.
@@ -76,7 +83,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     mesh: Arc<Mesh>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    mut stop: watch::Receiver<bool>,
+    mut stop: Stop,
 ) -> Result<(), Error> {
     let (config, renewal) = tls::config(&mesh.authority, &mesh.telemetry)?;
     let (debounced, snapshots) = push::debounced(snapshots);
@@ -96,7 +103,7 @@ pub(crate) async fn serve(
                 }
             },
             Some(_) = connections.join_next() => continue,
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stop::requested(&mut stop) => break,
         };
         let services = Services::new(&mesh, &snapshots, &stop);
         connections.spawn(connection(socket, address, acceptor.clone(), services, stop.clone()));
@@ -109,13 +116,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn connection(
-    socket: TcpStream,
-    address: SocketAddr,
-    acceptor: TlsAcceptor,
-    services: Services,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn connection(socket: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, services: Services, mut stop: Stop) {
     let refused = services.mesh.telemetry.handshakes_refused.clone();
     let (stream, peer) = match handshake(socket, address, &acceptor, &services.mesh).await {
         Ok(established) => established,
@@ -141,7 +142,7 @@ async fn connection(
             }
             return;
         }
-        _ = stop.wait_for(|stop| *stop) => {}
+        () = stop::requested(&mut stop) => {}
         () = tokio::time::sleep(deadline.unwrap_or(Duration::MAX)), if deadline.is_some() => {}
     }
     connection.as_mut().graceful_shutdown();
@@ -172,7 +173,7 @@ struct Services {
 }
 
 impl Services {
-    fn new(mesh: &Arc<Mesh>, snapshots: &watch::Receiver<Arc<Snapshot>>, stop: &watch::Receiver<bool>) -> Self {
+    fn new(mesh: &Arc<Mesh>, snapshots: &watch::Receiver<Arc<Snapshot>>, stop: &Stop) -> Self {
         let ads = Ads { mesh: Arc::clone(mesh), snapshots: snapshots.clone(), stop: stop.clone() };
         Self {
             mesh: Arc::clone(mesh),

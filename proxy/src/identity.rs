@@ -14,7 +14,10 @@ use std::{path::PathBuf, sync::Arc};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use selvedge_policies::facts::Identity;
 
-pub use self::rotate::keep;
+pub use self::{
+    join::{join, renew},
+    rotate::keep,
+};
 
 /// An X.509-SVID with its key.
 #[derive(Debug)]

@@ -13,10 +13,10 @@ mod server;
 pub mod terminate;
 mod verify;
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use rustls::{
-    ClientConfig, CommonState, RootCertStore, ServerConfig,
+    CertificateError, ClientConfig, CommonState, OtherError, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, UnixTime},
 };
@@ -92,6 +92,15 @@ pub fn peer_identity(connection: &CommonState) -> Option<Identity> {
     let leaf = Leaf::from_der(connection.peer_certificates()?.first()?).ok()?;
     let now = i64::try_from(UnixTime::now().as_secs()).ok()?;
     (now <= leaf.not_after).then_some(leaf.identity)
+}
+
+/// A handshake error in our own words where the refusal was ours; rustls prints those as a debug dump.
+pub fn readable(error: io::Error) -> io::Error {
+    let refusal = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => Arc::clone(refusal),
+        _ => return error,
+    };
+    io::Error::new(error.kind(), refusal)
 }
 
 pub(crate) fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {

@@ -9,7 +9,7 @@
 
 mod assemble;
 mod cache;
-pub(crate) mod channel;
+pub mod channel;
 mod stream;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};

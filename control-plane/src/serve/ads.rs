@@ -23,7 +23,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Mesh, Peer};
-use crate::{clock, snapshot::Snapshot, status::StreamId};
+use crate::{
+    clock,
+    snapshot::Snapshot,
+    status::StreamId,
+    stop::{self, Stop},
+};
 
 /// Responses that may wait for a client to read them; the protocol itself allows one per kind.
 const BACKLOG: usize = Kind::ALL.len();
@@ -35,7 +40,7 @@ const SLOW: Duration = Duration::from_secs(10);
 pub(super) struct Ads {
     pub(super) mesh: Arc<Mesh>,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
-    pub(super) stop: watch::Receiver<bool>,
+    pub(super) stop: Stop,
 }
 
 #[tonic::async_trait]
@@ -92,7 +97,7 @@ impl Session {
         mut self,
         mut requests: Streaming<DeltaDiscoveryRequest>,
         mut snapshots: watch::Receiver<Arc<Snapshot>>,
-        mut stop: watch::Receiver<bool>,
+        mut stop: Stop,
         lifetime: Duration,
     ) {
         let expiry = tokio::time::sleep(lifetime);
@@ -110,7 +115,7 @@ impl Session {
                     changed = Some(Instant::now());
                 }
                 () = &mut expiry => break Status::unauthenticated("the client certificate has expired"),
-                _ = stop.wait_for(|stop| *stop) => break Status::unavailable("the control plane is shutting down"),
+                () = stop::requested(&mut stop) => break Status::unavailable("the control plane is shutting down"),
             }
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             if self.push(&snapshot).await.is_err() {

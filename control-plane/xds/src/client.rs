@@ -83,6 +83,8 @@ struct Want {
 struct Interest {
     wants: BTreeMap<String, Want>,
     held: BTreeMap<String, Arc<Encoded>>,
+    /// Complaints about the newest version of resources, by canonical name.
+    refused: BTreeMap<String, String>,
     subscribe: BTreeSet<String>,
     unsubscribe: BTreeSet<String>,
     replies: Vec<(String, Option<String>)>,
@@ -208,6 +210,11 @@ impl Client {
         self.kinds[kind as usize].held.values()
     }
 
+    /// What is wrong with resources whose newest version is refused.
+    pub fn complaints(&self) -> impl Iterator<Item = &str> {
+        self.kinds.iter().flat_map(|interest| interest.refused.values()).map(String::as_str)
+    }
+
     fn interest_mut(&mut self, kind: Kind) -> &mut Interest {
         &mut self.kinds[kind as usize]
     }
@@ -229,6 +236,7 @@ impl Interest {
     /// Whether anything was given up.
     fn give_up(&mut self, names: &[String]) -> bool {
         for name in names {
+            self.refused.remove(name);
             self.wants.remove(name);
             self.subscribe.remove(name);
             self.unsubscribe.insert(name.clone());
@@ -249,14 +257,16 @@ impl Interest {
             return Ok(false); // given up while the response was under way
         }
         if let Err(problem) = check(&encoded) {
-            self.refuse(&encoded);
-            return Err(complaint(&encoded, &problem));
+            let complaint = complaint(&encoded, &problem);
+            self.refuse(&encoded, complaint.clone());
+            return Err(complaint);
         }
         Ok(self.hold(encoded))
     }
 
     /// Names that stand for nothing yet get to know that waiting is in vain; others keep what they stand for.
-    fn refuse(&mut self, resource: &Encoded) {
+    fn refuse(&mut self, resource: &Encoded, complaint: String) {
+        self.refused.insert(resource.name.clone(), complaint);
         for name in resource.aliases.iter().chain([&resource.name]) {
             if let Some(want) = self.wants.get_mut(name).filter(|want| want.answer.held().is_none()) {
                 want.answer = Answer::Refused;
@@ -278,6 +288,7 @@ impl Interest {
         }
         let name = resource.name.clone();
         let version = resource.version.clone();
+        self.refused.remove(&name);
         let before = self.held.insert(name, Arc::new(resource));
         changed || before.is_none_or(|old| old.version != version)
     }
@@ -285,6 +296,7 @@ impl Interest {
     fn remove(&mut self, names: &[String]) -> bool {
         let mut changed = false;
         for name in names {
+            self.refused.remove(name);
             if let Some(want) = self.wants.get_mut(name) {
                 changed |= want.answer != Answer::Absent;
                 want.answer = Answer::Absent;

@@ -15,18 +15,14 @@ use crate::{tls, xds::channel};
 
 const SIGN: Duration = Duration::from_secs(10);
 
-/// Gets the first certificate with `token`.
-pub(super) async fn join(control_plane: &str, workload: &str, token: &str) -> Result<Credentials, IdentityError> {
+/// Gets the first certificate with `token` from the control plane at `host:port`.
+pub async fn join(control_plane: &str, workload: &str, token: &str) -> Result<Credentials, IdentityError> {
     let pin = pin(token).ok_or(IdentityError::MalformedToken)?;
     sign(control_plane, workload, token, tls::to_pinned_control_plane(pin)?).await
 }
 
-/// Gets the next certificate.
-pub(super) async fn renew(
-    control_plane: &str,
-    workload: &str,
-    current: &Credentials,
-) -> Result<Credentials, IdentityError> {
+/// Gets the next certificate, over a new key, for as long as `current` is valid.
+pub async fn renew(control_plane: &str, workload: &str, current: &Credentials) -> Result<Credentials, IdentityError> {
     let renewed = sign(control_plane, workload, "", tls::to_control_plane(current)?).await?;
     if renewed.svid.identity != current.svid.identity {
         return Err(IdentityError::Answer(format!("it is for another identity, '{}'", renewed.svid.identity)));

@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::tls;
+
 use crate::process::dial::{Side, dial_host};
 
 /// From the first packet to an established connection.
@@ -18,11 +20,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const NAME: &str = "control-plane.selvedge-system";
 
 /// Connects to `address` (`host:port`).
-pub(crate) async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Channel, tonic::transport::Error> {
+pub async fn connect(address: &str, config: Arc<ClientConfig>) -> Result<Channel, tonic::transport::Error> {
     let address: Arc<str> = address.into();
     let connector = tower::service_fn(move |_: Uri| {
-        let (address, tls) = (Arc::clone(&address), Arc::clone(&tls));
-        async move { establish(&address, tls).await.map(TokioIo::new) }
+        let (address, config) = (Arc::clone(&address), Arc::clone(&config));
+        async move { establish(&address, config).await.map(TokioIo::new) }
     });
     Endpoint::from_static("http://control-plane.selvedge-system")
         .connect_timeout(CONNECT)
@@ -33,19 +35,19 @@ pub(crate) async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Cha
         .await
 }
 
-async fn establish(address: &str, tls: Arc<ClientConfig>) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn establish(address: &str, config: Arc<ClientConfig>) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
     let attempt = async {
         let socket = dial_host(address, Side::Mesh).await?;
         socket.set_nodelay(true)?;
-        TlsConnector::from(tls).connect(name, socket).await
+        TlsConnector::from(config).connect(name, socket).await.map_err(tls::readable)
     };
     let timed_out = || io::Error::new(io::ErrorKind::TimedOut, format!("no TLS connection to {address} in time"));
     tokio::time::timeout(CONNECT, attempt).await.map_err(|_| timed_out())?
 }
 
 /// `error` and everything that caused it, on one line.
-pub(crate) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut lines: Vec<String> = causes.map(ToString::to_string).collect();
     lines.dedup();

@@ -164,11 +164,11 @@ impl Task {
             Ok(applied) => {
                 if let Some(complaint) = applied.complaint {
                     tracing::error!(complaint, "configuration refused; the last good version stays in force");
-                    self.note(true, Some(complaint));
                 }
                 if applied.changed {
                     self.publish();
                 }
+                self.note(true, self.client.complaints().next().map(str::to_owned));
             }
             Err(e) => self.lost(e.to_string()),
         }
@@ -201,12 +201,16 @@ impl Task {
         self.unsaved = true;
     }
 
-    /// Publishes the state of the link.
+    /// Publishes how things stand, if that is news.
     fn note(&self, connected: bool, problem: Option<String>) {
-        self.resources.send_modify(|resources| {
-            let resources = Arc::make_mut(resources);
-            resources.connected = connected;
-            resources.last_error = problem;
+        self.resources.send_if_modified(|resources| {
+            let news = resources.connected != connected || resources.last_error != problem;
+            if news {
+                let resources = Arc::make_mut(resources);
+                resources.connected = connected;
+                resources.last_error = problem;
+            }
+            news
         });
     }
 
