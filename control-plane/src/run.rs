@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::interval};
 
 use crate::{
@@ -12,7 +12,9 @@ use crate::{
     identity::Authority,
     serve::{self, Mesh},
     settings::Settings,
-    snapshot::Snapshot,
+    snapshot::{self, Snapshot},
+    source, status,
+    store::{self, Report, Store},
     telemetry::Telemetry,
 };
 
@@ -23,28 +25,53 @@ const SWEEP: Duration = Duration::from_secs(600);
 pub struct Configuration {
     /// The newest snapshot.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// The user's objects with what was said of each, as `/status` shows them.
-    pub objects: Box<dyn Fn() -> Value + Send + Sync>,
+    /// What is to be said of the user's objects.
+    pub reports: watch::Receiver<Arc<Report>>,
+}
+
+/// Runs a control plane over the directory of the settings until `shutdown` completes.
+///
+/// # Errors
+/// What keeps it from starting; what users write never does.
+pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    let authority = open(&settings)?;
+    let (snapshot_sender, snapshots) = snapshot::channel();
+    let (report_sender, reports) = watch::channel(Arc::default());
+    let (_roots_do_not_change, roots) =
+        watch::channel(authority.roots().iter().map(|root| root.to_vec().into()).collect());
+    let changes = source::files::watch(&settings.config_dir);
+    let store = Store::new(&settings.trust_domain);
+    let mut feeding = JoinSet::new();
+    feeding.spawn(store::run(store, changes, roots, snapshot_sender, report_sender));
+    serve(&settings, authority, Configuration { snapshots, reports }, shutdown).await
+}
+
+/// The authority in the state directory of `settings`.
+pub fn open(settings: &Settings) -> Result<Authority, Error> {
+    let Settings { state_dir, trust_domain, certificate_lifetime, .. } = settings;
+    Ok(Authority::open(state_dir, trust_domain, *certificate_lifetime, clock::unix())?)
 }
 
 /// Serves `configuration` until `shutdown` completes.
+///
+/// # Errors
+/// A port that cannot be had, or TLS settings that cannot be made.
 pub async fn serve(
     settings: &Settings,
+    authority: Authority,
     configuration: Configuration,
-    telemetry: Telemetry,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let authority =
-        Authority::open(&settings.state_dir, &settings.trust_domain, settings.certificate_lifetime, clock::unix())?;
+    let telemetry = Telemetry::new()?;
     let (sidecars, sidecars_at) = bind("sidecar", settings.listen).await?;
     let (admin, admin_at) = bind("admin", settings.admin).await?;
-    let Configuration { snapshots, objects } = configuration;
     let mesh = Arc::new(Mesh::new(authority, telemetry.clone()));
-    let pages = pages(&mesh, telemetry, &snapshots, objects);
+    let snapshots = configuration.snapshots.clone();
     let (stop_sender, stop) = watch::channel(false);
     let mut chores = JoinSet::new();
-    chores.spawn(admin::serve(admin, Arc::new(pages), stop.clone()));
     chores.spawn(sweep(Arc::clone(&mesh.authority)));
+    chores.spawn(measure(telemetry.clone(), configuration.snapshots.clone(), configuration.reports.clone()));
+    chores.spawn(admin::serve(admin, Arc::new(pages(&mesh, telemetry, configuration)), stop.clone()));
     if let Some(path) = &settings.ports_file {
         write_ports(path, sidecars_at, admin_at)?;
     }
@@ -73,29 +100,46 @@ fn write_ports(path: &Path, sidecars: SocketAddr, admin: SocketAddr) -> Result<(
     written.map_err(|source| Error::PortsFile { path: path.to_owned(), source })
 }
 
-fn pages(
-    mesh: &Arc<Mesh>,
-    telemetry: Telemetry,
-    snapshots: &watch::Receiver<Arc<Snapshot>>,
-    objects: Box<dyn Fn() -> Value + Send + Sync>,
-) -> Pages {
+fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -> Pages {
+    let Configuration { snapshots, reports } = configuration;
     let complete = snapshots.clone();
     let unready = move || {
         let complete = complete.borrow().is_complete();
         (!complete).then(|| "the configuration has not been read completely yet".to_owned())
     };
-    let (mesh, snapshots) = (Arc::clone(mesh), snapshots.clone());
+    let mesh = Arc::clone(mesh);
     let status = move || {
-        let snapshot = Arc::clone(&snapshots.borrow());
+        let (snapshot, report) = (Arc::clone(&snapshots.borrow()), Arc::clone(&reports.borrow()));
+        let sidecars = mesh.sidecars.report();
         json!({
             "trustDomain": mesh.authority.trust_domain(),
             "snapshot": snapshot.number(),
             "complete": snapshot.is_complete(),
-            "objects": objects(),
-            "sidecars": mesh.sidecars.report(),
+            "objects": status::objects(&report, &sidecars),
+            "findings": report.findings,
+            "sidecars": sidecars,
         })
     };
     Pages { telemetry, unready: Box::new(unready), status: Box::new(status) }
+}
+
+/// Keeps the gauges of the configuration current.
+async fn measure(
+    telemetry: Telemetry,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    mut reports: watch::Receiver<Arc<Report>>,
+) {
+    loop {
+        telemetry.snapshot.set(i64::try_from(snapshots.borrow_and_update().number()).unwrap_or(i64::MAX));
+        telemetry.set_objects(&reports.borrow_and_update());
+        let changed = tokio::select! {
+            changed = snapshots.changed() => changed,
+            changed = reports.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
 }
 
 async fn sweep(authority: Arc<Authority>) {

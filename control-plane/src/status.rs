@@ -1,6 +1,6 @@
 //! What was accepted, refused, or is still stale, and by whom.
 //!
-//! Sidecars are recorded as their streams say so; user's objects are found in what the sidecars acknowledged, because
+//! Sidecars are recorded as their streams say so; the user's objects are found in what the sidecars acknowledged, because
 //! every resource names the objects it came from.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -14,6 +14,8 @@ use selvedge_xds::{
 };
 use serde::Serialize;
 use tokio::sync::watch;
+
+use crate::store::{ObjectReport, Report};
 
 /// Number of one discovery stream.
 pub(crate) type StreamId = u64;
@@ -77,6 +79,46 @@ pub struct RefusalReport {
     pub message: String,
     /// Seconds since the Unix epoch.
     pub at: u64,
+}
+
+/// A user's object as `/status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectStatus<'a> {
+    /// What the control plane made of it.
+    #[serde(flatten)]
+    pub object: &'a ObjectReport,
+    /// What the connected sidecars made of it.
+    pub sidecars: Reach,
+}
+
+/// How far an object got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reach {
+    /// Sidecars with the accepted generation in force.
+    pub current: usize,
+    /// Sidecars that still have an earlier one.
+    pub behind: usize,
+    /// Sidecars that refused a resource with it.
+    pub refused: usize,
+}
+
+/// Every object with its reach.
+pub(crate) fn objects<'a>(report: &'a Report, sidecars: &[SidecarReport]) -> Vec<ObjectStatus<'a>> {
+    let status = |object: &'a ObjectReport| {
+        let name = format!("{} {}/{}", object.kind, object.namespace, object.name);
+        let mut reach = Reach::default();
+        for sidecar in sidecars {
+            if sidecar.refused.iter().any(|refused| refused.objects.contains_key(&name)) {
+                reach.refused += 1;
+            } else if let Some(generation) = sidecar.acknowledged.get(&name) {
+                *if *generation == object.accepted_generation { &mut reach.current } else { &mut reach.behind } += 1;
+            }
+        }
+        ObjectStatus { object, sidecars: reach }
+    };
+    report.objects.iter().map(status).collect()
 }
 
 impl Sidecars {

@@ -1,6 +1,10 @@
 //! What the control plane counts.
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::store::{ObjectReport, Report};
 
 /// Every metric of the control plane, in one registry.
 #[derive(Clone, Debug)]
@@ -10,6 +14,9 @@ pub struct Telemetry {
     pub sidecars: IntGauge,
     /// `selvedge_control_plane_snapshot`: number of the snapshot being served.
     pub snapshot: IntGauge,
+    /// `selvedge_control_plane_objects{state}`: the user's objects that are `current`, in force as they last were good
+    /// (`stale`), or in no version in force (`refused`).
+    pub objects: IntGaugeVec,
     /// `selvedge_control_plane_responses_total{kind}`: discovery responses sent.
     pub responses: IntCounterVec,
     /// `selvedge_control_plane_response_bytes_total`: bytes of resources in them.
@@ -54,6 +61,11 @@ impl Telemetry {
         Ok(Self {
             sidecars: gauge("sidecars", "Discovery streams open now.")?,
             snapshot: gauge("snapshot", "Number of the snapshot being served.")?,
+            objects: {
+                let metric = IntGaugeVec::new(Opts::new(name("objects"), "The user's objects by state."), &["state"])?;
+                registry.register(Box::new(metric.clone()))?;
+                metric
+            },
             responses: counters("responses_total", "Discovery responses sent.", &["kind"])?,
             response_bytes: counter("response_bytes_total", "Bytes of resources in discovery responses.")?,
             replies: counters("replies_total", "What sidecars said of discovery responses.", &["kind", "answer"])?,
@@ -65,9 +77,15 @@ impl Telemetry {
         })
     }
 
-    /// Where other parts of the control plane register theirs.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    /// Counts the objects of `report`.
+    pub(crate) fn set_objects(&self, report: &Report) {
+        let count = |state: &str, is_in: fn(&ObjectReport) -> bool| {
+            let objects = report.objects.iter().filter(|object| is_in(object)).count();
+            self.objects.with_label_values(&[state]).set(i64::try_from(objects).unwrap_or(i64::MAX));
+        };
+        count("current", |object| object.current);
+        count("stale", |object| !object.current && object.accepted_generation > 0);
+        count("refused", |object| !object.current && object.accepted_generation == 0);
     }
 
     /// The Prometheus text format.

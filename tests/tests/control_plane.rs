@@ -10,7 +10,6 @@ use selvedge_control_plane::{
     run::{self, Configuration},
     settings::Settings,
     snapshot::{self, Draft, Snapshot},
-    telemetry::Telemetry,
 };
 use selvedge_proxy::{
     identity::{self, Credentials, IdentityError},
@@ -61,8 +60,10 @@ impl ControlPlane {
         let (snapshots, receiver) = snapshot::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
-            let configuration = Configuration { snapshots: receiver, objects: Box::new(|| serde_json::json!([])) };
-            run::serve(&settings, configuration, Telemetry::new().unwrap(), async { drop(stopped.await) }).await
+            let (_reports, reports) = watch::channel(Arc::default());
+            let configuration = Configuration { snapshots: receiver, reports };
+            let authority = run::open(&settings)?;
+            run::serve(&settings, authority, configuration, async { drop(stopped.await) }).await
         });
         let ports = eventually("the ports file", async || std::fs::read_to_string(&ports).ok()).await;
         let ports: serde_json::Value = serde_json::from_str(&ports).unwrap();
