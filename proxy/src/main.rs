@@ -27,17 +27,7 @@ enum Command {
     },
     /// Redirect this network namespace's TCP connections to the sidecar, or stop doing so.
     #[command(subcommand)]
-    Capture(Rules),
-}
-
-#[derive(Subcommand)]
-enum Rules {
-    /// Put the rules in force and verify that they work; safe to repeat.
-    Apply(capture::Capture),
-    /// Take the rules away.
-    Remove,
-    /// Print the rules in force.
-    Show,
+    Capture(capture::Command),
 }
 
 fn main() -> ExitCode {
@@ -56,12 +46,8 @@ fn run(config: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
     Ok(selvedge_proxy::run(bootstrap)?)
 }
 
-fn redirect(rules: &Rules) -> Result<(), Box<dyn std::error::Error>> {
-    match rules {
-        Rules::Apply(rules) => println!("capture rules are in force ({:?})", capture::apply(rules)?),
-        Rules::Remove => capture::remove()?,
-        Rules::Show => print!("{}", capture::show()?),
-    }
+fn redirect(rules: &capture::Command) -> Result<(), Box<dyn std::error::Error>> {
+    println!("{}", rules.run()?.trim_end());
     Ok(())
 }
 

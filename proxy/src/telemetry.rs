@@ -89,9 +89,9 @@ impl Telemetry {
         metrics::encode(self.shared.process.gather().iter().chain(store.families()))
     }
 
-    /// Waits until every access log line handed over so far is written. Workers hand over theirs when they are
-    /// dropped; call this last.
+    /// Writes out every access log line so far, those that workers still hold too; call this last.
     pub async fn finish_log(&self) {
+        self.shared.store.lock().await.collect(FLUSH_LIMIT).await;
         self.shared.log.finish().await;
     }
 

@@ -78,7 +78,7 @@ impl Default for Capture {
 /// The subcommands of `selvedge-proxy capture`.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
-    /// Put the rules in force in this network namespace
+    /// Put the rules in force and verify that they work; safe to repeat
     Apply(Capture),
     /// Take the rules away
     Remove,
@@ -167,7 +167,7 @@ pub enum CaptureError {
     #[error("no packet filter tool is installed: install nftables (or iptables) and try again")]
     NoTool,
     /// The kernel or the tool refused.
-    #[error("the rules could not be changed: {0} (capture needs CAP_NET_ADMIN in the network namespace)")]
+    #[error("the rules could not be read or changed: {0} (capture needs CAP_NET_ADMIN in the network namespace)")]
     Refused(String),
     /// The rules went in and had no effect; they were taken back.
     #[error("the rules were applied and do not work, so they were removed again: {0}")]
@@ -192,7 +192,11 @@ pub fn apply(capture: &Capture) -> Result<Backend, CaptureError> {
                 return verify::in_force(capture, backend).map(|()| backend).inspect_err(|_| take_back());
             }
             Err(Failure::Missing) => {}
-            Err(Failure::Refused(output)) => refusal = CaptureError::Refused(output),
+            // The preferred one's words tell most.
+            Err(Failure::Refused(output)) if matches!(refusal, CaptureError::NoTool) => {
+                refusal = CaptureError::Refused(output);
+            }
+            Err(Failure::Refused(_)) => {}
         }
     }
     Err(refusal)

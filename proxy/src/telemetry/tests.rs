@@ -270,8 +270,11 @@ async fn the_access_log_says_what_happened_and_cannot_be_forged() {
     worker.connection_closed(&connection());
     worker.set_access_log(AccessLogMode::Off);
     worker.request(&RequestRecord { code: 500, ..request() });
-    drop(worker);
-    telemetry.finish_log().await;
+    let flushes = worker.clone().serve_flushes();
+    tokio::select! {
+        () = flushes => unreachable!("telemetry is still there"),
+        () = telemetry.finish_log() => {}
+    }
     let text = std::fs::read_to_string(file).unwrap();
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 3, "{text}");

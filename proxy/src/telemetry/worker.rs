@@ -149,6 +149,7 @@ impl WorkerTelemetry {
 
 impl Inner {
     fn drain(&self) -> Delta {
+        self.log.flush();
         let mut delta = self.counts.borrow_mut().drain();
         delta.log_lines_lost = self.log.take_lost();
         delta

@@ -82,8 +82,8 @@ fn ours(family: &Family, variant: &str) -> Result<String, Failure> {
         Ok(saved) => {
             Ok(saved.lines().filter(|line| line.contains("SELVEDGE_")).map(|line| format!("{line}\n")).collect())
         }
-        Err(Failure::Refused(_)) => Ok(String::new()),
-        Err(Failure::Missing) => Err(Failure::Missing),
+        Err(failure @ Failure::Refused(_)) if !failure.is_forbidden() => Ok(String::new()),
+        Err(failure) => Err(failure),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn remove() -> Result<(), Failure> {
 pub(super) fn show() -> Result<String, Failure> {
     // A kernel without nftables, or a table that is not there, means that there are no rules to show.
     match (Tool { program: "nft", args: &["list", "table", "inet", "selvedge"] }).run("") {
-        Err(Failure::Refused(_)) => Ok(String::new()),
+        Err(failure @ Failure::Refused(_)) if !failure.is_forbidden() => Ok(String::new()),
         outcome => outcome,
     }
 }

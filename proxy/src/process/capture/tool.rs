@@ -14,6 +14,13 @@ pub(super) enum Failure {
     Refused(String),
 }
 
+impl Failure {
+    /// Whether it refused for want of privileges, which says nothing about the rules.
+    pub(super) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused(output) if output.contains("ermission denied") || output.contains("not permitted"))
+    }
+}
+
 /// A program with fixed arguments.
 pub(super) struct Tool<'a> {
     pub(super) program: &'a str,
@@ -27,6 +34,7 @@ impl Tool<'_> {
         let started = Command::new(self.program)
             .args(self.args)
             .env("PATH", search_path())
+            .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
