@@ -137,7 +137,10 @@ fn record(picked: &mut Picked, exchange: &Exchange, outcome: Option<&TryOutcome>
             picked.endpoint.took_no_connection(exchange.connection.worker.now());
             picked.record(&exchange.connection.worker, false);
         }
-        Some(TryOutcome::Status(status)) => picked.record(&exchange.connection.worker, *status < 500),
+        Some(TryOutcome::Status(status)) => {
+            let ok = !picked.endpoint.is_failure(*status);
+            picked.record(&exchange.connection.worker, ok);
+        }
         _ => picked.record(&exchange.connection.worker, false),
     }
 }

@@ -23,6 +23,8 @@ pub struct Picked {
     /// The endpoint.
     pub endpoint: Rc<Endpoint>,
     began: Instant,
+    /// Whether it is the probe that decides the endpoint's breaker.
+    probe: bool,
     recorded: bool,
 }
 
@@ -46,8 +48,8 @@ pub fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Res
 impl Picked {
     /// Begins a try on `endpoint`.
     pub fn new(endpoint: Rc<Endpoint>, now: Moment) -> Self {
-        endpoint.begin(now);
-        Self { endpoint, began: Instant::now(), recorded: false }
+        let probe = endpoint.begin(now);
+        Self { endpoint, began: Instant::now(), probe, recorded: false }
     }
 
     /// The try is over: `ok` feeds the breaker, the time to the response head feeds the latency average.
@@ -55,7 +57,8 @@ impl Picked {
         self.recorded = true;
         let now = worker.now();
         let elapsed = self.began.elapsed();
-        worker.chance(|chance| self.endpoint.record(ok, elapsed, now, chance));
+        self.endpoint.observe(elapsed, now);
+        worker.chance(|chance| self.endpoint.record(ok, self.probe, now, chance));
         if let Some(state) = self.endpoint.breaker_changed(now) {
             let cluster = &self.endpoint.config.cluster;
             worker.telemetry.breaker(cluster, self.endpoint.config.address, told(state));
@@ -74,7 +77,7 @@ const fn told(state: BreakerState) -> telemetry::BreakerState {
 impl Drop for Picked {
     fn drop(&mut self) {
         self.endpoint.end();
-        if !self.recorded {
+        if self.probe && !self.recorded {
             self.endpoint.abandon();
         }
     }

@@ -52,7 +52,7 @@ pub struct RouteTimeouts {
 
 impl RouteRule {
     /// A backend by chance, by weight. `None` when there are no backends (then [`RouteRule::to_parent`] says whether
-    /// the parent is meant) or all weights are zero, which is status 500 in the Gateway API.
+    /// the parent is meant) or all weights are zero.
     pub fn choose(&self, chance: &mut fastrand::Rng) -> Option<&Backend> {
         if let ([only], 1..) = (&*self.backends, self.total_weight) {
             return Some(only);

@@ -62,20 +62,32 @@ impl Endpoint {
         self.unreachable_until.set(now.nanos + u64::try_from(UNREACHABLE.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    pub(super) fn begin(&self, now: Moment) {
+    /// A try begins; true when it is the breaker's probe.
+    pub(super) fn begin(&self, now: Moment) -> bool {
         self.in_flight.set(self.in_flight.get() + 1);
-        if let Some(breaker) = &self.breaker {
-            breaker.admit(now);
-        }
+        let Some(breaker) = &self.breaker else { return false };
+        let half_open = breaker.state(now) == BreakerState::HalfOpen;
+        breaker.admit(now) && half_open
+    }
+
+    /// Whether an answer with this status is a failure of the endpoint.
+    pub fn is_failure(&self, status: u16) -> bool {
+        self.breaker.as_ref().is_some_and(|breaker| breaker.is_failure(status))
     }
 
     pub(super) fn end(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
     }
 
-    pub(super) fn record(&self, ok: bool, elapsed: Duration, now: Moment, chance: &mut fastrand::Rng) {
+    pub(super) fn observe(&self, elapsed: Duration, now: Moment) {
         self.latency.observe(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), now);
-        if let Some(breaker) = &self.breaker {
+    }
+
+    /// While the breaker is half open only its probe decides, not tries from before it opened.
+    pub(super) fn record(&self, ok: bool, probe: bool, now: Moment, chance: &mut fastrand::Rng) {
+        if let Some(breaker) = &self.breaker
+            && (probe || breaker.state(now) != BreakerState::HalfOpen)
+        {
             breaker.record(ok, now, chance);
         }
     }
