@@ -1,0 +1,50 @@
+//! `selvedge control-plane`: serves a directory of configuration to sidecars until it is told to stop.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::Context;
+use selvedge_control_plane::{run as control_plane, settings::Settings};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Serve configuration and certificates to sidecars.
+#[derive(Debug, clap::Args)]
+pub struct ControlPlaneArgs {
+    /// Directory of YAML files with services, workloads, routes and policies; changes take effect as they are saved.
+    #[arg(long, value_name = "DIR")]
+    config_dir: PathBuf,
+    /// Directory of the certificate authority and the join tokens; made on first use.
+    #[arg(long, value_name = "DIR")]
+    state_dir: PathBuf,
+    /// Where sidecars connect.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:15010")]
+    listen: SocketAddr,
+    /// Where /metrics, /ready, /live and /status are; keep it on loopback.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15014")]
+    admin: SocketAddr,
+    /// Trust domain of the mesh; fixed once the state directory is made.
+    #[arg(long, value_name = "TD", default_value = "mesh.local")]
+    trust_domain: String,
+    /// Write the addresses really bound to this file, as JSON; for ports given as 0.
+    #[arg(long, value_name = "FILE")]
+    ports_file: Option<PathBuf>,
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps the control plane from starting.
+pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
+    let ControlPlaneArgs { config_dir, state_dir, listen, admin, trust_domain, ports_file } = args;
+    let settings = Settings { listen, admin, trust_domain, ports_file, ..Settings::new(config_dir, state_dir) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let told_to_stop = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        Ok(control_plane::run(settings, told_to_stop).await?)
+    })
+}
