@@ -388,3 +388,317 @@ fn cut(mut text: String, bytes: usize) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{proto::mesh::Endpoints, server::Stream};
+
+    fn moment(seconds: u64) -> Moment {
+        Moment { nanos: seconds * 1_000_000_000, unix: 0 }
+    }
+
+    /// Refuses bodies that are no `Destination`, and those of generation 666.
+    fn check(resource: &Encoded) -> Result<(), String> {
+        match origin(resource) {
+            Some(origin) if origin.generation == 666 => Err("it is bad".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn client() -> Client {
+        Client::new(Node { id: "a/w".into(), ..Node::default() }, Duration::from_secs(60), check)
+    }
+
+    fn destination(name: &str, aliases: &[&str], generation: u64) -> Encoded {
+        let origin = Origin { kind: "Service".into(), namespace: "a".into(), name: name.into(), generation };
+        let message = Destination { name: name.into(), origin: Some(origin), ..Destination::default() };
+        let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
+        Encoded::new(Kind::Destination, format!("a/{name}"), aliases, &message)
+    }
+
+    fn response(nonce: &str, resources: &[Encoded], removed: &[&str]) -> DeltaDiscoveryResponse {
+        DeltaDiscoveryResponse {
+            type_url: Kind::Destination.type_url(),
+            nonce: nonce.into(),
+            resources: resources.iter().map(|r| r.to_wire(r.aliases.clone())).collect(),
+            removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
+            ..DeltaDiscoveryResponse::default()
+        }
+    }
+
+    fn generation(client: &Client, canonical: &str) -> Option<u64> {
+        client
+            .held(Kind::Destination)
+            .find(|held| held.name == canonical)
+            .and_then(|held| Some(origin(held)?.generation))
+    }
+
+    #[test]
+    fn a_stream_begins_with_node_names_and_what_is_known() {
+        let mut client = client();
+        client.want(Kind::Destination, "web.a", moment(0));
+        client.pin(Kind::TrustBundle, "mesh.local");
+        client.connected();
+        let requests = client.requests();
+        assert_eq!(requests.len(), 2);
+        assert_eq!(requests[0].type_url, Kind::TrustBundle.type_url());
+        assert_eq!(requests[0].node.as_ref().unwrap().id, "a/w");
+        assert_eq!(requests[1].resource_names_subscribe, ["web.a"]);
+        assert!(requests[1].node.is_none() && requests[1].initial_resource_versions.is_empty());
+        assert!(client.requests().is_empty(), "nothing is said twice");
+
+        let web = destination("web", &["web.a"], 1);
+        client.response(response("1", &[web.clone()], &[])).unwrap();
+        client.want(Kind::Destination, "gone.a", moment(0));
+        client.response(response("2", &[], &["gone.a"])).unwrap();
+        client.connected();
+        let resumed = &client.requests()[1];
+        let versions = [("web.a".to_owned(), web.version), ("gone.a".to_owned(), String::new())];
+        assert_eq!(resumed.initial_resource_versions, HashMap::from(versions));
+    }
+
+    #[test]
+    fn good_resources_of_a_partly_bad_response_are_in_force_and_bad_ones_keep_their_last_good_version() {
+        let mut client = client();
+        for name in ["a/web", "a/api"] {
+            client.want(Kind::Destination, name, moment(0));
+        }
+        client.connected();
+        client.requests();
+        client.response(response("1", &[destination("web", &[], 1), destination("api", &[], 1)], &[])).unwrap();
+        client.requests();
+        let mixed = response("2", &[destination("web", &[], 666), destination("api", &[], 2)], &[]);
+        let applied = client.response(mixed).unwrap();
+        assert!(applied.changed);
+        assert_eq!((generation(&client, "a/web"), generation(&client, "a/api")), (Some(1), Some(2)));
+        let reply = client.requests().remove(0);
+        assert_eq!(reply.response_nonce, "2");
+        let complaint = reply.error_detail.unwrap();
+        assert_eq!(complaint.code, INVALID_ARGUMENT);
+        assert_eq!(complaint.message, "Service a/web generation 666 (Destination a/web): it is bad");
+        assert_eq!(client.complaints().count(), 1);
+        client.response(response("3", &[destination("web", &[], 3)], &[])).unwrap();
+        assert_eq!((generation(&client, "a/web"), client.complaints().count()), (Some(3), 0));
+    }
+
+    #[test]
+    fn a_first_version_that_is_refused_ends_the_waiting() {
+        let mut client = client();
+        client.want(Kind::Destination, "web.a", moment(0));
+        client.response(response("1", &[destination("web", &["web.a"], 666)], &[])).unwrap();
+        assert_eq!(client.answers(Kind::Destination).next(), Some(("web.a", &Answer::Refused)));
+    }
+
+    #[test]
+    fn malformed_responses_are_refused_with_the_name_of_what_is_wrong() {
+        let good = destination("web", &[], 1);
+        let wire = || good.to_wire(Vec::new());
+        let other_type = Encoded::new(Kind::Endpoints, "a/web", Vec::new(), &Endpoints::default()).to_wire(Vec::new());
+        let cases = [
+            ("name is empty", vec![Resource { name: String::new(), ..wire() }]),
+            ("name is empty, too long", vec![Resource { name: "x".repeat(MAX_NAME + 1), ..wire() }]),
+            ("control characters", vec![Resource { name: "a/we\nb".into(), ..wire() }]),
+            ("content is missing", vec![Resource { resource: None, ..wire() }]),
+            ("another type", vec![other_type]),
+            ("twice", vec![wire(), wire()]),
+        ];
+        for (expected, resources) in cases {
+            let mut client = client();
+            client.want(Kind::Destination, "a/web", moment(0));
+            let applied = client.response(DeltaDiscoveryResponse { resources, ..response("1", &[], &[]) }).unwrap();
+            let complaint = applied.complaint.unwrap_or_default();
+            assert!(complaint.contains(expected), "{complaint:?} does not say {expected:?}");
+        }
+        let unknown = DeltaDiscoveryResponse { type_url: "x".into(), ..DeltaDiscoveryResponse::default() };
+        assert!(client().response(unknown).is_err());
+    }
+
+    #[test]
+    fn a_name_nobody_uses_is_given_up_and_a_pinned_one_never() {
+        let mut client = client();
+        client.want(Kind::Destination, "web.a", moment(0));
+        client.want(Kind::Destination, "api.a", moment(0));
+        client.pin(Kind::Destination, "a/pinned");
+        client.connected();
+        client.requests();
+        client.response(response("1", &[destination("web", &["web.a"], 1)], &[])).unwrap();
+        client.requests();
+        client.touch(Kind::Destination, "api.a", moment(50));
+        assert!(!client.expire(moment(59)));
+        assert!(client.expire(moment(60)));
+        assert_eq!(client.held(Kind::Destination).count(), 0, "what nobody wants is not kept");
+        let requests = client.requests();
+        assert_eq!(requests[0].resource_names_unsubscribe, ["web.a"]);
+        let left: Vec<&str> = client.answers(Kind::Destination).map(|(name, _)| name).collect();
+        assert_eq!(left, ["a/pinned", "api.a"]);
+        client.response(response("2", &[destination("web", &["web.a"], 2)], &[])).unwrap();
+        assert_eq!(client.held(Kind::Destination).count(), 0, "a late response changes nothing");
+    }
+
+    #[test]
+    fn what_the_disk_had_is_in_force_and_is_resumed() {
+        let mut client = client();
+        let web = destination("web", &["web.a"], 1);
+        client.restore(web.clone(), moment(0)).unwrap();
+        assert!(client.restore(destination("bad", &[], 666), moment(0)).is_err());
+        assert_eq!(generation(&client, "a/web"), Some(1));
+        client.connected();
+        let request = client.requests().remove(0);
+        assert_eq!(request.initial_resource_versions["web.a"], web.version);
+        assert_eq!(request.resource_names_subscribe, ["a/web", "web.a"]);
+    }
+
+    /// What the control plane knows: destination number -> (generation, aliases).
+    type World = BTreeMap<u8, (u64, BTreeSet<u8>)>;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u8, u64, BTreeSet<u8>),
+        Remove(u8),
+        Want(String),
+        GiveUp(String),
+        /// Deliver this many messages in each direction.
+        Deliver(u8),
+        Reconnect,
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof![(0..4u8).prop_map(|n| format!("a/d{n}")), (0..6u8).prop_map(|n| format!("alias{n}"))]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let aliases = proptest::collection::btree_set(0..6u8, 0..3);
+        prop_oneof![
+            3 => (0..4u8, 1..5u64, aliases).prop_map(|(d, generation, aliases)| Step::Put(d, generation, aliases)),
+            1 => (0..4u8).prop_map(Step::Remove),
+            3 => name().prop_map(Step::Want),
+            1 => name().prop_map(Step::GiveUp),
+            4 => (1..4u8).prop_map(Step::Deliver),
+            1 => Just(Step::Reconnect),
+        ]
+    }
+
+    fn find(world: &World, kind: Kind, name: &str) -> Option<Arc<Encoded>> {
+        let of = |d: u8, (generation, aliases): &(u64, BTreeSet<u8>)| {
+            let aliases: Vec<String> = aliases.iter().map(|alias| format!("alias{alias}")).collect();
+            let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+            Arc::new(destination(&format!("d{d}"), &aliases, *generation))
+        };
+        (kind == Kind::Destination).then_some(())?;
+        let mut all = world.iter().map(|(d, facts)| of(*d, facts));
+        all.find(|r| r.name == name || r.aliases.iter().any(|alias| alias == name))
+    }
+
+    /// Client and server with a pipe between them that forgets everything under way when it is reconnected.
+    struct Pipe {
+        client: Client,
+        server: Stream,
+        world: World,
+        to_server: Vec<DeltaDiscoveryRequest>,
+        to_client: Vec<DeltaDiscoveryResponse>,
+        delivered: usize,
+    }
+
+    impl Pipe {
+        fn take(&mut self, step: Step) {
+            match step {
+                Step::Put(d, generation, aliases) => drop(self.world.insert(d, (generation, aliases))),
+                Step::Remove(d) => drop(self.world.remove(&d)),
+                Step::Want(name) => self.client.want(Kind::Destination, &name, moment(0)),
+                Step::GiveUp(name) => {
+                    self.client.kinds[Kind::Destination as usize].give_up(&[name]);
+                }
+                Step::Deliver(count) => (0..count).for_each(|_| self.deliver()),
+                Step::Reconnect => {
+                    self.server = Stream::new();
+                    self.to_server.clear();
+                    self.to_client.clear();
+                    self.client.connected();
+                }
+            }
+            self.server.changed();
+        }
+
+        fn deliver(&mut self) {
+            self.to_server.extend(self.client.requests());
+            if !self.to_server.is_empty() {
+                self.server.request(self.to_server.remove(0)).unwrap();
+            }
+            let world = &self.world;
+            self.to_client.extend(self.server.responses(&|kind, name| find(world, kind, name), "1"));
+            if !self.to_client.is_empty() {
+                let response = self.to_client.remove(0);
+                self.delivered += response.resources.len() + response.removed_resources.len();
+                self.client.response(response).unwrap();
+            }
+        }
+
+        fn settle(&mut self) {
+            (0..200).for_each(|_| self.deliver());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn client_and_server_agree_after_any_history(steps in proptest::collection::vec(step(), 0..60)) {
+            let mut pipe = Pipe {
+                client: client(),
+                server: Stream::new(),
+                world: World::new(),
+                to_server: Vec::new(),
+                to_client: Vec::new(),
+                delivered: 0,
+            };
+            pipe.client.connected();
+            steps.into_iter().for_each(|step| pipe.take(step));
+            pipe.settle();
+            for (name, answer) in pipe.client.answers(Kind::Destination) {
+                match find(&pipe.world, Kind::Destination, name) {
+                    None => prop_assert_eq!(answer, &Answer::Absent, "of {}", name),
+                    Some(expected) => {
+                        prop_assert_eq!(answer.held(), Some(expected.name.as_str()), "of {}", name);
+                        let held = pipe.client.held(Kind::Destination).find(|held| held.name == expected.name);
+                        prop_assert_eq!(&held.unwrap().version, &expected.version, "of {}", name);
+                    }
+                }
+            }
+            let before = pipe.delivered;
+            pipe.server.changed();
+            pipe.settle();
+            prop_assert_eq!(pipe.delivered, before, "something was sent although nothing changed");
+            pipe.take(Step::Reconnect);
+            pipe.settle();
+            prop_assert_eq!(pipe.delivered, before, "something was sent again after a reconnection");
+        }
+
+        #[test]
+        fn no_response_makes_the_client_panic(
+            kind in 0..5usize,
+            names in proptest::collection::vec(".{0,8}", 0..4),
+            body in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let mut client = client();
+            client.want(Kind::Destination, "a/web", moment(0));
+            let type_url = Kind::ALL.get(kind).map_or("junk".to_owned(), |kind| kind.type_url());
+            let wanted = "a/web".to_owned();
+            let resources = names.iter().chain([&wanted]).map(|name| Resource {
+                name: name.clone(),
+                resource: Some(prost_types::Any { type_url: type_url.clone(), value: body.clone() }),
+                aliases: names.clone(),
+                ..Resource::default()
+            });
+            let response = DeltaDiscoveryResponse {
+                type_url: type_url.clone(),
+                resources: resources.collect(),
+                removed_resources: names.clone(),
+                ..DeltaDiscoveryResponse::default()
+            };
+            let _refused_or_not = client.response(response);
+        }
+    }
+}

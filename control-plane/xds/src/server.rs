@@ -320,3 +320,214 @@ impl Subscription {
         gone
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::proto::{discovery::Status, mesh::Destination};
+
+    #[derive(Default)]
+    struct Table(HashMap<(Kind, String), Arc<Encoded>>);
+
+    impl Table {
+        fn put(&mut self, kind: Kind, name: &str, aliases: &[&str], content: &str) {
+            let aliases: Vec<String> = aliases.iter().map(|alias| (*alias).to_owned()).collect();
+            let message = Destination { name: content.into(), ..Destination::default() };
+            let resource = Arc::new(Encoded::new(kind, name, aliases.clone(), &message));
+            for name in aliases.into_iter().chain([name.to_owned()]) {
+                self.0.insert((kind, name), Arc::clone(&resource));
+            }
+        }
+
+        fn remove(&mut self, kind: Kind, name: &str) {
+            self.0.retain(|(k, _), resource| *k != kind || resource.name != name);
+        }
+    }
+
+    fn request(kind: Kind) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest { type_url: kind.type_url(), ..DeltaDiscoveryRequest::default() }
+    }
+
+    fn subscribe(kind: Kind, names: &[&str]) -> DeltaDiscoveryRequest {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        DeltaDiscoveryRequest { resource_names_subscribe: names, ..request(kind) }
+    }
+
+    fn reply(response: &DeltaDiscoveryResponse, complaint: Option<&str>) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            error_detail: complaint.map(|message| Status { code: 3, message: message.into() }),
+            ..DeltaDiscoveryRequest::default()
+        }
+    }
+
+    fn push(stream: &mut Stream, table: &Table) -> Vec<DeltaDiscoveryResponse> {
+        stream.changed();
+        stream.responses(&|kind, name| table.0.get(&(kind, name.to_owned())).cloned(), "7")
+    }
+
+    /// Pushes and acknowledges until nothing is left; every response as `+names -names`.
+    fn drain(stream: &mut Stream, table: &Table) -> Vec<String> {
+        let mut said = Vec::new();
+        loop {
+            let responses = push(stream, table);
+            if responses.is_empty() {
+                return said;
+            }
+            for response in responses {
+                let kind = Kind::of(&response.type_url).unwrap();
+                let names = response.resources.iter().map(|r| format!(" +{}", r.name));
+                let removed = response.removed_resources.iter().map(|name| format!(" -{name}"));
+                said.push(format!("{kind:?}{}", names.chain(removed).collect::<String>()));
+                stream.request(reply(&response, None)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_resource_is_sent_once_a_version_under_its_canonical_name_with_the_alias_asked_for() {
+        let (mut stream, mut table) = (Stream::new(), Table::default());
+        table.put(Kind::Destination, "a/web", &["web.a", "10.0.0.1:80"], "1");
+        stream.request(subscribe(Kind::Destination, &["10.0.0.1:80"])).unwrap();
+        let responses = push(&mut stream, &table);
+        assert_eq!(responses.len(), 1);
+        let [resource] = &responses[0].resources[..] else { panic!("{responses:?}") };
+        assert_eq!((&*resource.name, &resource.aliases[..]), ("a/web", &["10.0.0.1:80".to_owned()][..]));
+        assert_eq!(responses[0].system_version_info, "7");
+        stream.request(reply(&responses[0], None)).unwrap();
+        assert!(push(&mut stream, &table).is_empty(), "nothing changed");
+        table.put(Kind::Destination, "a/web", &["web.a", "10.0.0.1:80"], "2");
+        assert_eq!(drain(&mut stream, &table), ["Destination +a/web"]);
+    }
+
+    #[test]
+    fn a_repeated_subscription_is_answered_again() {
+        let (mut stream, mut table) = (Stream::new(), Table::default());
+        table.put(Kind::Destination, "a/web", &["web.a"], "1");
+        for names in [&["a/web", "none"][..], &["a/web", "none"]] {
+            stream.request(subscribe(Kind::Destination, names)).unwrap();
+            assert_eq!(drain(&mut stream, &table), ["Destination +a/web -none"]);
+        }
+        stream.request(subscribe(Kind::Destination, &["web.a"])).unwrap();
+        assert_eq!(drain(&mut stream, &table), ["Destination +a/web"], "so that the client learns of the alias");
+    }
+
+    #[test]
+    fn what_is_absent_is_said_once_and_sent_when_it_appears() {
+        let (mut stream, mut table) = (Stream::new(), Table::default());
+        stream.request(subscribe(Kind::Destination, &["web.a"])).unwrap();
+        assert_eq!(drain(&mut stream, &table), ["Destination -web.a"]);
+        assert!(push(&mut stream, &table).is_empty());
+        table.put(Kind::Destination, "a/web", &["web.a"], "1");
+        assert_eq!(drain(&mut stream, &table), ["Destination +a/web"]);
+        table.remove(Kind::Destination, "a/web");
+        assert_eq!(drain(&mut stream, &table), ["Destination -web.a"]);
+        table.put(Kind::Destination, "a/web", &["web.a"], "1");
+        assert_eq!(drain(&mut stream, &table), ["Destination +a/web"], "the same version, after a removal");
+    }
+
+    #[test]
+    fn one_response_is_in_flight_and_stale_nonces_are_ignored() {
+        let (mut stream, mut table) = (Stream::new(), Table::default());
+        table.put(Kind::Destination, "a/web", &[], "1");
+        stream.request(subscribe(Kind::Destination, &["a/web"])).unwrap();
+        let first = push(&mut stream, &table).remove(0);
+        table.put(Kind::Destination, "a/web", &[], "2");
+        assert!(push(&mut stream, &table).is_empty(), "the first is in flight");
+        let stale = DeltaDiscoveryRequest { response_nonce: "99".into(), ..request(Kind::Destination) };
+        assert_eq!(stream.request(stale).unwrap(), None);
+        assert!(push(&mut stream, &table).is_empty());
+        let replied = stream.request(reply(&first, Some("no"))).unwrap().unwrap();
+        assert_eq!((replied.complaint.as_deref(), replied.delivered.len()), (Some("no"), 1));
+        let second = push(&mut stream, &table).remove(0);
+        assert_ne!(first.nonce, second.nonce);
+        assert_eq!(stream.request(reply(&first, None)).unwrap(), None, "an old nonce answers nothing");
+        assert!(stream.request(reply(&second, None)).unwrap().unwrap().complaint.is_none());
+        assert!(push(&mut stream, &table).is_empty(), "a refused version is not sent again");
+    }
+
+    #[test]
+    fn make_before_break() {
+        let (mut stream, mut table) = (Stream::new(), Table::default());
+        for kind in Kind::ALL {
+            table.put(kind, "old", &[], "1");
+            stream.request(subscribe(kind, &["old", "new"])).unwrap();
+        }
+        drain(&mut stream, &table);
+        for kind in Kind::ALL {
+            table.remove(kind, "old");
+            table.put(kind, "new", &[], "1");
+        }
+        let said = drain(&mut stream, &table);
+        let added = ["TrustBundle +new", "Endpoints +new", "Destination +new", "Inbound +new"];
+        let removed = ["Inbound -old", "Destination -old", "Endpoints -old", "TrustBundle -old"];
+        assert_eq!(said, [added, removed].concat());
+    }
+
+    #[test]
+    fn an_addition_waits_for_what_comes_before_it() {
+        let (mut stream, mut table) = (Stream::new(), Table::default());
+        for kind in [Kind::Endpoints, Kind::Destination] {
+            table.put(kind, "x", &[], "1");
+            stream.request(subscribe(kind, &["x"])).unwrap();
+        }
+        let first = push(&mut stream, &table);
+        assert_eq!(first.len(), 2);
+        stream.request(reply(&first[1], None)).unwrap();
+        for kind in [Kind::Endpoints, Kind::Destination] {
+            table.put(kind, "x", &[], "2");
+        }
+        assert!(push(&mut stream, &table).is_empty(), "the destination would overtake its endpoints");
+        stream.request(reply(&first[0], None)).unwrap();
+        assert_eq!(drain(&mut stream, &table), ["Endpoints +x", "Destination +x"]);
+    }
+
+    #[test]
+    fn a_resumed_stream_says_only_what_differs() {
+        let mut table = Table::default();
+        for (name, alias) in [("a/same", "same.a"), ("a/changed", "changed.a"), ("a/late", "late.a")] {
+            table.put(Kind::Destination, name, &[alias], "now");
+        }
+        let version = |name: &str| table.0[&(Kind::Destination, name.to_owned())].version.clone();
+        let known = [
+            ("same.a", version("a/same")),
+            ("changed.a", "old".to_owned()),
+            ("gone.a", "old".to_owned()),
+            ("never.a", String::new()),
+            ("late.a", String::new()),
+        ];
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        let mut resumption = subscribe(Kind::Destination, &names);
+        resumption.initial_resource_versions = known.iter().map(|(name, v)| ((*name).to_owned(), v.clone())).collect();
+        let mut stream = Stream::new();
+        stream.request(resumption).unwrap();
+        assert_eq!(drain(&mut stream, &table), ["Destination +a/changed +a/late", "Destination -gone.a"]);
+    }
+
+    #[test]
+    fn large_answers_come_in_bounded_responses() {
+        let (mut stream, mut table) = (Stream::new(), Table::default());
+        let names: Vec<String> = (0..8).map(|n| format!("a/d{n}")).collect();
+        for name in &names {
+            table.put(Kind::Destination, name, &[], &"x".repeat(RESPONSE_BYTES / 2));
+        }
+        stream.request(subscribe(Kind::Destination, &names.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+        let sizes: Vec<usize> = drain(&mut stream, &table).iter().map(|said| said.matches('+').count()).collect();
+        assert_eq!(sizes, [2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn requests_that_break_the_protocol_are_errors() {
+        let mut stream = Stream::new();
+        let unknown = DeltaDiscoveryRequest { type_url: "x".into(), ..DeltaDiscoveryRequest::default() };
+        assert_eq!(stream.request(unknown), Err(RequestError::UnknownType("x".into())));
+        let long = "x".repeat(MAX_NAME + 1);
+        assert_eq!(stream.request(subscribe(Kind::Inbound, &[&long])), Err(RequestError::LongName(Kind::Inbound)));
+        let many: Vec<String> = (0..=MAX_NAMES).map(|n| n.to_string()).collect();
+        let many = DeltaDiscoveryRequest { resource_names_subscribe: many, ..request(Kind::Endpoints) };
+        assert_eq!(stream.request(many), Err(RequestError::TooManyNames(Kind::Endpoints)));
+    }
+}
