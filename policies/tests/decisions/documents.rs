@@ -1,7 +1,8 @@
 //! The registry: what is known by which name, and how documents that are not sound are told apart.
 
-use selvedge_policies::{kind, registry, request::Posture, route::HttpRouteSpec};
-use serde_json::json;
+use proptest::prelude::*;
+use selvedge_policies::{kind, registry, request::Posture, route::HttpRouteSpec, testing::Clock};
+use serde_json::{Map, Value, json};
 
 use crate::{assert_complaints, attach};
 
@@ -102,4 +103,75 @@ fn documents_survive_the_wire() {
     });
     let parsed: HttpRouteSpec = kind::parse(&spec).unwrap();
     assert_eq!(kind::document(&parsed), spec);
+}
+
+/// Words that documents are made of, and some that they are not.
+const WORDS: [&str; 24] = [
+    "action",
+    "ALLOW",
+    "DENY",
+    "rules",
+    "from",
+    "to",
+    "paths",
+    "/a/*",
+    "*",
+    "identities",
+    "spiffe://a/ns/b/sa/c",
+    "limits",
+    "requests",
+    "per",
+    "1s",
+    "key",
+    "identity",
+    "parentRefs",
+    "name",
+    "matches",
+    "filters",
+    "type",
+    "RequestHeaderModifier",
+    "é*",
+];
+
+/// Documents of any shape, most of them wrong.
+fn any_document() -> impl Strategy<Value = Value> {
+    let word = || prop::sample::select(&WORDS[..]).prop_map(str::to_owned);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (0u32..3).prop_map(Value::from),
+        word().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 60, 5, move |inner| {
+        let object = prop::collection::vec((word(), inner.clone()), 0..5);
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Value::from),
+            object.prop_map(|fields| Value::Object(fields.into_iter().collect::<Map<_, _>>())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    /// Whatever is in a document: no panic, and what the check accepts can be compiled.
+    #[test]
+    fn what_is_accepted_compiles(document in any_document()) {
+        for kind in registry::kinds() {
+            let problems = (kind.check)(&document);
+            let compiled = registry::compile_request(&[attach(kind.name, "shop/any", document.clone())], Posture::Deny);
+            prop_assert!(!problems.is_empty() || compiled.is_ok(), "{} accepts {document}", kind.name);
+        }
+    }
+}
+
+#[test]
+fn the_longest_wait_does_not_overflow() {
+    let limit = json!({ "limits": [{ "requests": 1, "per": "8784h", "burst": 1, "key": ["identity"] }] });
+    assert_complaints("RateLimit", &limit, &[]);
+    let compiled = registry::compile_request(&[attach("RateLimit", "shop/slow", limit)], Posture::Allow).unwrap();
+    let request = selvedge_policies::testing::Request::new("GET", "/");
+    for _ in 0..3 {
+        let _ = compiled[0].on_request(&request.facts(), Clock::default().now());
+    }
 }

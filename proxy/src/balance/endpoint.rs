@@ -104,3 +104,53 @@ impl Endpoint {
         (self.told.replace(state) != state).then_some(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use selvedge_policies::{
+        attempt::breaker::{BreakerSpec, CountStatus},
+        testing::Clock,
+    };
+
+    use super::*;
+    use crate::config::Transport;
+
+    fn endpoint(breaker: BreakerSpec) -> Endpoint {
+        let config = EndpointConfig {
+            cluster: "shop/web:80".into(),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            transport: Transport::Plain,
+            workload: String::new(),
+            namespace: String::new(),
+            identity: String::new(),
+            weight: 1,
+            http2: false,
+            breaker: Some(breaker),
+            connect_timeout: Duration::from_secs(1),
+        };
+        Endpoint::new(Arc::new(config), Rc::default())
+    }
+
+    #[test]
+    fn only_the_probe_decides_a_half_open_breaker() {
+        let endpoint = endpoint(BreakerSpec { consecutive_failures: 1, ..BreakerSpec::default() });
+        let (mut clock, mut chance) = (Clock::default(), fastrand::Rng::with_seed(1));
+        assert!(!endpoint.begin(clock.now()), "closed: no probe");
+        endpoint.record(false, false, clock.now(), &mut chance);
+        assert!(!endpoint.load(clock.now()).available);
+        clock.advance(Duration::from_secs(5));
+        assert!(endpoint.begin(clock.now()), "the probe");
+        endpoint.record(true, false, clock.now(), &mut chance);
+        assert!(!endpoint.load(clock.now()).available, "a late success does not close it");
+        endpoint.record(true, true, clock.now(), &mut chance);
+        assert!(endpoint.load(clock.now()).available, "the probe's success does");
+    }
+
+    #[test]
+    fn the_policy_names_the_statuses_that_are_failures() {
+        let endpoint = endpoint(BreakerSpec { count_status: CountStatus::GatewayErrors, ..BreakerSpec::default() });
+        assert_eq!((endpoint.is_failure(500), endpoint.is_failure(503)), (false, true));
+    }
+}
