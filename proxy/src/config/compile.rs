@@ -1,6 +1,9 @@
 //! Resources to [`RuntimeConfig`].
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use prost::Message;
 use selvedge_policies::{
@@ -93,7 +96,7 @@ impl Compiler {
             AccessLog::All => AccessLogMode::All,
         };
         let mut used = HashMap::new();
-        for port in &inbound.ports {
+        for port in &by_number(&inbound.ports) {
             let number = u16::try_from(port.port).unwrap_or_default();
             if let Ok(compiled) = inbound_port(inbound, port, &self.policies, &mut used) {
                 config.ports.insert(number, Arc::new(compiled));
@@ -104,6 +107,27 @@ impl Compiler {
         }
         self.policies = used;
     }
+}
+
+/// Each port once. Several services may stand for one port, and a caller could name whichever suits it: what is attached
+/// to any of them covers every call.
+fn by_number(ports: &[mesh::InboundPort]) -> Vec<mesh::InboundPort> {
+    let mut merged: BTreeMap<u32, mesh::InboundPort> = BTreeMap::new();
+    for port in ports {
+        let whole = merged.entry(port.port).or_insert_with(|| mesh::InboundPort {
+            policies: Vec::new(),
+            routes: Vec::new(),
+            ..port.clone()
+        });
+        if whole.app_protocol.is_empty() {
+            whole.app_protocol.clone_from(&port.app_protocol);
+        }
+        for (into, from) in [(&mut whole.policies, &port.policies), (&mut whole.routes, &port.routes)] {
+            let new: Vec<_> = from.iter().filter(|attachment| !into.contains(attachment)).cloned().collect();
+            into.extend(new);
+        }
+    }
+    merged.into_values().collect()
 }
 
 /// Which service's policy governs a backend that has none of its own: the first that routes to it.
@@ -265,4 +289,23 @@ fn transport(cluster: &str, endpoint: &mesh::Endpoint) -> Result<Transport, Stri
         return Ok(Transport::Plain);
     }
     Ok(Transport::External { server_name: name(endpoint.tls_server_name.clone())? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_of_every_service_behind_a_port_cover_it() {
+        let attachment = |document: &str| Attachment { document: document.into(), ..Default::default() };
+        let port = |service: &str, policies: &[&str]| mesh::InboundPort {
+            port: 8080,
+            service: service.into(),
+            policies: policies.iter().map(|document| attachment(document)).collect(),
+            ..Default::default()
+        };
+        let merged = by_number(&[port("shop/web", &["a", "b"]), port("shop/web-v1", &["b", "c"])]);
+        let documents: Vec<_> = merged[0].policies.iter().map(|policy| &*policy.document).collect();
+        assert_eq!((merged.len(), &*merged[0].service, documents), (1, "shop/web", vec!["a", "b", "c"]));
+    }
 }
