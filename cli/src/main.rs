@@ -1,0 +1,55 @@
+//! `selvedge`: one binary for operators. Each command is a file of the library beside this one.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use selvedge::{child, control_plane, demo, lint, proxy, run, token};
+use tracing_subscriber::EnvFilter;
+
+/// jemalloc gives memory back after a burst, which the C library's allocator does not.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Selvedge: a service mesh that stays simple.
+#[derive(Parser)]
+#[command(name = "selvedge", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Lint(lint::LintArgs),
+    ControlPlane(control_plane::ControlPlaneArgs),
+    Token(token::TokenArgs),
+    Proxy(proxy::ProxyArgs),
+    /// Run the example application behind sidecars, with load and planted faults.
+    Demo(demo::DemoArgs),
+    /// Run a command with a sidecar beside it.
+    Run(run::RunArgs),
+    #[command(hide = true)]
+    DemoService(demo::ServiceArgs),
+    #[command(hide = true)]
+    Child(child::ChildArgs),
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("SELVEDGE_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let done = |()| ExitCode::SUCCESS;
+    let result = match Arguments::parse().command {
+        Command::Lint(args) => lint::run(&args),
+        Command::ControlPlane(args) => control_plane::run(args).map(done),
+        Command::Token(args) => token::run(args).map(done),
+        Command::Proxy(args) => proxy::run(&args).map(done),
+        Command::Demo(args) => demo::run(&args).map(done),
+        Command::Run(args) => run::run(args),
+        Command::DemoService(args) => demo::run_service(args).map(done),
+        Command::Child(args) => child::run(args).map(done),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}
