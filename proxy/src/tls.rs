@@ -115,3 +115,282 @@ pub(crate) fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertSt
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+        PKCS_ECDSA_P256_SHA256, SanType,
+    };
+    use rustls::{
+        ClientConnection, HandshakeKind, NamedGroup, ServerConnection,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+    };
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    const DOMAIN: &str = "mesh.local";
+    const GOOD: &str = "spiffe://mesh.local/ns/shop/sa/web";
+
+    struct Ca {
+        issuer: Issuer<'static, KeyPair>,
+        certificate: CertificateDer<'static>,
+    }
+
+    fn key() -> KeyPair {
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
+    }
+
+    fn now() -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(i64::try_from(UnixTime::now().as_secs()).unwrap()).unwrap()
+    }
+
+    fn ca() -> Ca {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = key();
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        Ca { issuer: Issuer::new(params, key), certificate }
+    }
+
+    fn names(uris: &[&str]) -> Vec<SanType> {
+        uris.iter().map(|uri| SanType::URI((*uri).to_owned().try_into().unwrap())).collect()
+    }
+
+    fn leaf(uri: &str) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = names(&[uri]);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.not_before = now() - Duration::from_secs(60);
+        params.not_after = now() + Duration::from_secs(60);
+        params
+    }
+
+    fn changed(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+        let mut params = leaf(GOOD);
+        change(&mut params);
+        params
+    }
+
+    /// An SVID as no CA of ours would sign it; identity and validity are not looked at by TLS settings.
+    fn forged(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Svid {
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Svid { identity: GOOD.parse().unwrap(), chain, key, not_before: 0, not_after: 0 }
+    }
+
+    fn signed(ca: &Ca, params: &CertificateParams) -> Svid {
+        let key = key();
+        let certificate = params.signed_by(&key, &ca.issuer).unwrap();
+        forged(vec![certificate.der().clone()], &key)
+    }
+
+    fn context(ca: &Ca, svid: &Svid) -> TlsContext {
+        TlsContext::new(svid, std::slice::from_ref(&ca.certificate), DOMAIN).unwrap()
+    }
+
+    /// Which side refused, and why.
+    type Refusal = (&'static str, rustls::Error);
+
+    fn handshake(
+        client: &Arc<ClientConfig>,
+        server: &Arc<ServerConfig>,
+    ) -> Result<(ClientConnection, ServerConnection), Refusal> {
+        let name = ServerName::try_from("web.shop").unwrap();
+        let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+        for _ in 0..10 {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            let mut wire = &wire[..];
+            while !wire.is_empty() {
+                server.read_tls(&mut wire).unwrap();
+            }
+            server.process_new_packets().map_err(|e| ("server", e))?;
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            let mut wire = &wire[..];
+            while !wire.is_empty() {
+                client.read_tls(&mut wire).unwrap();
+            }
+            client.process_new_packets().map_err(|e| ("client", e))?;
+        }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        Ok((client, server))
+    }
+
+    /// Both sides must refuse `bad`: shown by a client it is refused by the server, and the other way round.
+    fn refused_on_both_sides(what: &str, ca: &Ca, bad: &Svid) {
+        let (good, bad) = (context(ca, &signed(ca, &leaf(GOOD))), context(ca, bad));
+        let by = |result: Result<_, Refusal>| result.map(|_| ()).map_err(|(side, _)| side);
+        assert_eq!(by(handshake(&bad.http2, &good.server)), Err("server"), "{what}: shown by a client");
+        assert_eq!(by(handshake(&good.http2, &bad.server)), Err("client"), "{what}: shown by a server");
+    }
+
+    #[test]
+    fn two_workloads_prove_themselves_with_the_best_there_is() {
+        let ca = ca();
+        let web = context(&ca, &signed(&ca, &leaf(GOOD)));
+        let cart = context(&ca, &signed(&ca, &leaf("spiffe://mesh.local/ns/shop/sa/cart")));
+        for (config, protocol) in [(&web.http2, alpn::HTTP2), (&web.http1, alpn::HTTP1), (&web.tcp, alpn::TCP)] {
+            let (client, server) = handshake(config, &cart.server).unwrap();
+            assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+            assert_eq!(client.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
+            let suite = format!("{:?}", client.negotiated_cipher_suite().unwrap().suite());
+            assert!(suite.contains("AES") && suite.contains("GCM"), "{suite}");
+            assert_eq!((client.alpn_protocol(), server.alpn_protocol()), (Some(protocol), Some(protocol)));
+            assert_eq!(peer_identity(&server).unwrap().to_string(), GOOD);
+            assert_eq!(peer_identity(&client).unwrap().to_string(), "spiffe://mesh.local/ns/shop/sa/cart");
+        }
+    }
+
+    #[test]
+    fn sessions_are_resumed_with_their_identity_until_credentials_change() {
+        let ca = ca();
+        let web = context(&ca, &signed(&ca, &leaf(GOOD)));
+        let cart = context(&ca, &signed(&ca, &leaf(GOOD)));
+        handshake(&web.http2, &cart.server).unwrap();
+        let (_, server) = handshake(&web.http2, &cart.server).unwrap();
+        assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed));
+        assert_eq!(peer_identity(&server).unwrap().to_string(), GOOD);
+        let renewed = context(&ca, &signed(&ca, &leaf(GOOD)));
+        let (_, server) = handshake(&web.http2, &renewed.server).unwrap();
+        assert_eq!(server.handshake_kind(), Some(HandshakeKind::Full));
+    }
+
+    #[test]
+    fn a_client_without_a_certificate_is_refused() {
+        let ca = ca();
+        let server = context(&ca, &signed(&ca, &leaf(GOOD))).server;
+        let servers = verify::MeshServers {
+            roots: Arc::new(root_store(std::slice::from_ref(&ca.certificate)).unwrap()),
+            algorithms: provider().signature_verification_algorithms,
+            trust_domain: DOMAIN.into(),
+        };
+        let mut anonymous = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(servers))
+            .with_no_client_auth();
+        anonymous.alpn_protocols = vec![alpn::HTTP2.to_vec()];
+        let Err((side, error)) = handshake(&Arc::new(anonymous), &server) else { panic!("it was let in") };
+        assert_eq!((side, error), ("server", rustls::Error::NoCertificatesPresented));
+    }
+
+    #[test]
+    fn certificates_by_others_or_of_another_time_are_refused() {
+        let ca = ca();
+        let hour = Duration::from_secs(3600);
+        refused_on_both_sides("another CA", &ca, &signed(&self::ca(), &leaf(GOOD)));
+        let expired = changed(|p| (p.not_before, p.not_after) = (now() - 2 * hour, now() - hour));
+        refused_on_both_sides("expired", &ca, &signed(&ca, &expired));
+        let future = changed(|p| (p.not_before, p.not_after) = (now() + hour, now() + 2 * hour));
+        refused_on_both_sides("not yet valid", &ca, &signed(&ca, &future));
+        let key = key();
+        let own = leaf(GOOD).self_signed(&key).unwrap();
+        refused_on_both_sides("self-signed", &ca, &forged(vec![own.der().clone()], &key));
+    }
+
+    #[test]
+    fn certificates_that_may_sign_others_are_refused() {
+        let ca = ca();
+        let signing = [KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        for usage in signing {
+            let params = changed(|p| p.key_usages.push(usage));
+            refused_on_both_sides(&format!("{usage:?}"), &ca, &signed(&ca, &params));
+        }
+        let authority = changed(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+        refused_on_both_sides("CA:TRUE", &ca, &signed(&ca, &authority));
+
+        let (middle_key, key) = (key(), key());
+        let middle = leaf(GOOD).signed_by(&middle_key, &ca.issuer).unwrap();
+        let below = leaf("spiffe://mesh.local/ns/shop/sa/admin");
+        let below = below.signed_by(&key, &Issuer::new(leaf(GOOD), middle_key)).unwrap();
+        let chain = vec![below.der().clone(), middle.der().clone()];
+        refused_on_both_sides("signed by a workload", &ca, &forged(chain, &key));
+    }
+
+    #[test]
+    fn certificates_without_exactly_one_identity_of_our_trust_domain_are_refused() {
+        let ca = ca();
+        let two = changed(|p| p.subject_alt_names = names(&[GOOD, "spiffe://mesh.local/ns/shop/sa/admin"]));
+        refused_on_both_sides("two URI names", &ca, &signed(&ca, &two));
+        let dns = changed(|p| p.subject_alt_names = vec![SanType::DnsName("web.shop".try_into().unwrap())]);
+        refused_on_both_sides("only a DNS name", &ca, &signed(&ca, &dns));
+        let common_name = changed(|p| {
+            p.subject_alt_names.clear();
+            p.distinguished_name.push(DnType::CommonName, GOOD);
+        });
+        refused_on_both_sides("only a common name", &ca, &signed(&ca, &common_name));
+        let long = format!("spiffe://mesh.local/ns/shop/sa/{}", "a".repeat(2048));
+        let long_domain = format!("spiffe://{}/ns/shop/sa/web", "a".repeat(256));
+        let uris = [
+            "spiffe://other.local/ns/shop/sa/web",
+            "spiffe://mesh.local.evil/ns/shop/sa/web",
+            "spiffe://mesh.local",
+            "spiffe://mesh.local/",
+            "spiffe://mesh.local/ns/shop/sa/web/",
+            "spiffe://mesh.local//ns/shop/sa/web",
+            "spiffe://mesh.local/ns//sa/web",
+            "spiffe://mesh.local/ns/./sa/web",
+            "spiffe://mesh.local/ns/../sa/web",
+            "spiffe://Mesh.local/ns/shop/sa/web",
+            "spiffe://mesh.local:443/ns/shop/sa/web",
+            "spiffe://user@mesh.local/ns/shop/sa/web",
+            "spiffe://mesh.local/ns/shop/sa/web?x",
+            "spiffe://mesh.local/ns/shop/sa/web#x",
+            "spiffe://mesh.local/ns/shop/sa/w%65b",
+            "spiffe://mesh.local/ns/shop/sa/we b",
+            "SPIFFE://mesh.local/ns/shop/sa/web",
+            "spiffe:/mesh.local/ns/shop/sa/web",
+            "https://mesh.local/ns/shop/sa/web",
+            &long,
+            &long_domain,
+        ];
+        for uri in uris {
+            refused_on_both_sides(uri, &ca, &signed(&ca, &leaf(uri)));
+        }
+    }
+
+    #[test]
+    fn unusable_trust_bundles_are_errors() {
+        let ca = ca();
+        let svid = signed(&ca, &leaf(GOOD));
+        assert!(matches!(TlsContext::new(&svid, &[], DOMAIN), Err(TlsError::NoRoots)));
+        let junk = [ca.certificate.clone(), CertificateDer::from(vec![1, 2, 3])];
+        assert!(matches!(TlsContext::new(&svid, &junk, DOMAIN), Err(TlsError::Root { index: 1, .. })));
+        let other = forged(svid.chain.clone(), &key());
+        assert!(matches!(
+            TlsContext::new(&other, std::slice::from_ref(&ca.certificate), DOMAIN),
+            Err(TlsError::Credentials(_))
+        ));
+    }
+
+    #[test]
+    fn public_authorities_come_from_a_pem_file() {
+        let ca = ca();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("roots.pem");
+        std::fs::write(&file, "no certificate\n").unwrap();
+        assert!(matches!(originate(&file, &[b"h2"]), Err(TlsError::NoRoots)));
+        assert!(matches!(originate(&directory.path().join("none"), &[]), Err(TlsError::RootsFile { .. })));
+        let text = pem(&ca.certificate);
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(originate(&file, &[b"h2", b"http/1.1"]).unwrap().alpn_protocols.len(), 2);
+    }
+
+    fn pem(certificate: &CertificateDer<'_>) -> String {
+        use base64::{Engine, prelude::BASE64_STANDARD};
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64_STANDARD.encode(certificate))
+    }
+}
