@@ -76,6 +76,8 @@ pub fn admit(accepted: Accepted) -> Option<Admitted> {
     };
     let permit = Rc::new(Permit::take(&worker, &heading)?);
     let _ = socket.set_nodelay(true); // only latency is at stake
+    // A dual-stack listener writes IPv4 peers as IPv6; policies and logs know them by their own form.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     Some(Admitted { origin: Origin { worker, peer, heading, permit }, socket })
 }
 

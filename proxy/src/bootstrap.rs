@@ -94,7 +94,7 @@ pub struct OutboundListener {
     pub to: String,
 }
 
-/// Listeners of transparent capture.
+/// Listeners of transparent capture. `[::]` takes IPv4 too, and falls back to IPv4 on a machine without IPv6.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Transparent {
@@ -106,7 +106,8 @@ pub struct Transparent {
 
 impl Default for Transparent {
     fn default() -> Self {
-        Self { inbound_listen: ([0, 0, 0, 0], 15006).into(), outbound_listen: ([0, 0, 0, 0], 15001).into() }
+        let any = std::net::Ipv6Addr::UNSPECIFIED;
+        Self { inbound_listen: (any, 15006).into(), outbound_listen: (any, 15001).into() }
     }
 }
 

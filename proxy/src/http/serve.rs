@@ -29,26 +29,22 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The same for our own application, which may keep connections for long.
 const OWN_HEADER_TIMEOUT: Duration = Duration::from_secs(600);
-/// Streams of a caller that proved its identity; it multiplexes all its requests.
-const MESH_STREAMS: u32 = 10_000;
+/// Streams of a caller that proved its identity, or of our own application; it multiplexes all its requests.
+const TRUSTED_STREAMS: u32 = 10_000;
 /// Streams of any other caller.
 const STREAMS: u32 = 128;
 /// Resets that hyper takes for an attack; a stalled peer whose clients go away is none (see `docs/decisions/`).
-const MESH_RESETS: usize = 100_000;
+const TRUSTED_RESETS: usize = 100_000;
 
 /// Serves HTTP until the connection is over, or drained.
 pub async fn http(identified: Identified) {
     let Identified { connection, io, .. } = identified;
     let opened = record::connection_opened(&connection, None);
     let reason = match connection.protocol {
-        Protocol::Http2 if connection.peer.identity.is_some() => {
-            let (io, flood) = FrameGuard::new(io, &Budget::TRUSTED);
-            http2(connection, coalesce::coalesced(io)).await;
-            flood.reason()
-        }
         Protocol::Http2 => {
-            let (io, flood) = FrameGuard::new(io, &Budget::STRICT);
-            http2(connection, io).await;
+            let budget = if connection.meshed() { &Budget::TRUSTED } else { &Budget::STRICT };
+            let (io, flood) = FrameGuard::new(io, budget);
+            http2(connection, coalesce::coalesced(io)).await;
             flood.reason()
         }
         _ => {
@@ -82,18 +78,18 @@ async fn http2<T>(connection: Rc<Connection>, io: T)
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
-    let mesh = connection.peer.identity.is_some();
+    let trusted = connection.meshed();
     let mut drain = connection.worker.drain();
     let mut builder = conn::http2::Builder::new(LocalExec);
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
-        .max_concurrent_streams(if mesh { MESH_STREAMS } else { STREAMS })
+        .max_concurrent_streams(if trusted { TRUSTED_STREAMS } else { STREAMS })
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
         .enable_connect_protocol();
-    if mesh {
-        builder.max_pending_accept_reset_streams(MESH_RESETS).max_local_error_reset_streams(MESH_RESETS);
+    if trusted {
+        builder.max_pending_accept_reset_streams(TRUSTED_RESETS).max_local_error_reset_streams(TRUSTED_RESETS);
     } else {
         builder.max_local_error_reset_streams(128);
     }
