@@ -147,3 +147,214 @@ impl Authority {
         self.tokens.sweep(now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::PermissionsExt,
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType};
+    use selvedge_xds::svid::Leaf;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn open(directory: &Path) -> Result<Authority, IdentityError> {
+        Authority::open(directory, "mesh.local", LEAF_LIFETIME, NOW)
+    }
+
+    fn state() -> (TempDir, Authority) {
+        let directory = TempDir::new().unwrap();
+        let authority = open(directory.path()).unwrap();
+        (directory, authority)
+    }
+
+    fn grant() -> Grant {
+        let identity = "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap();
+        Grant { identity, workload: None, expires: NOW + 60 }
+    }
+
+    fn csr(params: CertificateParams) -> Vec<u8> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        params.serialize_request(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn an_authority_is_founded_once_and_private() {
+        let (directory, authority) = state();
+        let mode = |name: &str| fs::metadata(directory.path().join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("ca.pem"), mode("tokens")), (0o600, 0o700));
+        assert_eq!(open(directory.path()).unwrap().roots(), authority.roots());
+        assert!(!format!("{authority:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn of_many_founders_at_once_one_wins_and_all_agree() {
+        let directory = TempDir::new().unwrap();
+        let roots = thread::scope(|scope| {
+            let founders: Vec<_> = (0..8).map(|_| scope.spawn(|| open(directory.path()).unwrap().roots())).collect();
+            founders.into_iter().map(|founder| founder.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert!(roots.iter().all(|root| *root == roots[0]));
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let (directory, _) = state();
+        let file = directory.path().join("ca.pem");
+        for mode in [0o640, 0o604, 0o660] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let refused = open(directory.path()).unwrap_err();
+            assert!(matches!(&refused, IdentityError::Exposed { mode: found, .. } if *found == mode), "{refused}");
+            assert!(refused.to_string().contains("chmod 600"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_authority_is_refused_with_what_is_wrong() {
+        let (directory, _) = state();
+        let (other, _) = state();
+        let read = |directory: &TempDir| fs::read_to_string(directory.path().join("ca.pem")).unwrap();
+        let split = |text: &str| {
+            let at = text.find("-----BEGIN CERTIFICATE").unwrap();
+            (text[..at].to_owned(), text[at..].to_owned())
+        };
+        let ((key, certificate), (_, other_certificate)) = (split(&read(&directory)), split(&read(&other)));
+        let cases = [
+            (String::new(), "no usable private key"),
+            ("junk".to_owned(), "no usable private key"),
+            (certificate, "no usable private key"),
+            (key.clone(), "no certificate"),
+            (format!("{key}{other_certificate}"), "does not belong"),
+        ];
+        for (content, expected) in cases {
+            fs::write(directory.path().join("ca.pem"), &content).unwrap();
+            let refused = open(directory.path()).unwrap_err();
+            assert!(
+                matches!(&refused, IdentityError::Damaged { problem, .. } if problem.contains(expected)),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_authority_of_another_mesh_or_time_is_refused() {
+        let (directory, _) = state();
+        let other = Authority::open(directory.path(), "other.local", LEAF_LIFETIME, NOW).unwrap_err();
+        assert!(matches!(&other, IdentityError::OtherTrustDomain { found, .. } if found == "mesh.local"), "{other}");
+        let late = Authority::open(directory.path(), "mesh.local", LEAF_LIFETIME, NOW * 2).unwrap_err();
+        assert!(matches!(late, IdentityError::Damaged { .. }), "{late}");
+        let nowhere = TempDir::new().unwrap();
+        let malformed = Authority::open(nowhere.path(), "Mesh.Local", LEAF_LIFETIME, NOW).unwrap_err();
+        assert!(matches!(malformed, IdentityError::Name(_)), "{malformed}");
+    }
+
+    #[test]
+    fn a_certificate_is_what_the_caller_proved_and_nothing_the_request_asked_for() {
+        let (_directory, authority) = state();
+        let mut greedy = CertificateParams::new(vec!["web.shop".to_owned()]).unwrap();
+        let admin = "spiffe://mesh.local/ns/shop/sa/admin".to_owned();
+        greedy.subject_alt_names.push(SanType::URI(admin.try_into().unwrap()));
+        greedy.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        greedy.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let token = authority.create_token(&grant()).unwrap();
+        let issued = authority.join(&token, "shop/web-1", &csr(greedy), NOW).unwrap();
+        let leaf = Leaf::from_der(&issued.chain[0]).unwrap();
+        assert_eq!(leaf.identity, grant().identity);
+        let now = i64::try_from(NOW).unwrap();
+        assert_eq!((leaf.not_before, leaf.not_after), (now - 30, now + 24 * 3600));
+        assert_eq!((issued.not_before, issued.not_after), (leaf.not_before, leaf.not_after));
+        assert!(!issued.chain[0].windows(8).any(|bytes| bytes == b"web.shop"));
+
+        let again = authority.renew(leaf.identity, &csr(CertificateParams::default()), NOW).unwrap();
+        let serial = |der: &[u8]| {
+            use x509_parser::prelude::FromDer;
+            x509_parser::certificate::X509Certificate::from_der(der).unwrap().1.raw_serial().to_vec()
+        };
+        assert_ne!(serial(&issued.chain[0]), serial(&again.chain[0]));
+    }
+
+    #[test]
+    fn bad_requests_are_refused_and_do_not_use_the_token_up() {
+        let (_directory, authority) = state();
+        let good = csr(CertificateParams::default());
+        let token = authority.create_token(&grant()).unwrap();
+        let mut forged = good.clone();
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        for bad in [Vec::new(), b"junk".to_vec(), good[..good.len() / 2].to_vec(), forged, vec![0x30; 1 << 20]] {
+            let refused = authority.join(&token, "shop/web-1", &bad, NOW).unwrap_err();
+            assert!(matches!(refused, IdentityError::Request(_)), "{refused}");
+        }
+        authority.join(&token, "shop/web-1", &good, NOW).unwrap();
+    }
+
+    #[test]
+    fn a_token_is_redeemed_once_whoever_tries_at_once() {
+        let (directory, authority) = state();
+        let token = authority.create_token(&grant()).unwrap();
+        let redeemed = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let process = open(directory.path()).unwrap();
+                    let joined = process.join(&token, "shop/web-1", &csr(CertificateParams::default()), NOW);
+                    redeemed.fetch_add(usize::from(joined.is_ok()), Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(redeemed.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_time_and_workload_only() {
+        let (directory, authority) = state();
+        let request = csr(CertificateParams::default());
+        let join = |token: &str, workload, now| authority.join(token, workload, &request, now).map(|i| i.identity);
+        let bound = authority.create_token(&Grant { workload: Some("shop/web-1".into()), ..grant() }).unwrap();
+        let says = |refused: Result<Identity, IdentityError>, why: &str| {
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+        };
+        says(join(&bound, "shop/web-2", NOW), "another workload");
+        says(join(&bound, "shop/web-1", NOW + 60), "expired");
+        let parts: Vec<&str> = bound.split('.').collect();
+        let wrong = format!("sv1.{}.{}.{}", parts[1], "0".repeat(64), parts[3]);
+        says(join(&wrong, "shop/web-1", NOW), "unknown");
+        for malformed in ["", "sv1", "sv2.a.b.c", "sv1.../../../x.b.c", &bound[..bound.len() - 70]] {
+            says(join(malformed, "shop/web-1", NOW), "form");
+        }
+        let stored: String = fs::read_dir(directory.path().join("tokens"))
+            .unwrap()
+            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+            .collect();
+        assert!(!stored.is_empty() && !stored.contains(parts[2]), "the secret is not on the disk");
+        assert_eq!(join(&bound, "shop/web-1", NOW + 59).unwrap(), grant().identity);
+    }
+
+    #[test]
+    fn expired_tokens_are_swept_and_others_stay() {
+        let (directory, authority) = state();
+        authority.create_token(&grant()).unwrap();
+        authority.create_token(&Grant { expires: NOW + 1000, ..grant() }).unwrap();
+        let count = || fs::read_dir(directory.path().join("tokens")).unwrap().count();
+        assert_eq!(count(), 2);
+        authority.sweep(NOW + 60).unwrap();
+        assert_eq!(count(), 1);
+    }
+
+    #[test]
+    fn the_control_planes_chain_ends_with_the_authority() {
+        let (_directory, authority) = state();
+        let own = authority.own(NOW).unwrap();
+        assert_eq!(own.chain.last(), authority.roots().first());
+        let identity = Leaf::from_der(&own.chain[0]).unwrap().identity;
+        assert_eq!(identity.to_string(), "spiffe://mesh.local/ns/selvedge-system/sa/control-plane");
+    }
+}
