@@ -18,7 +18,7 @@ use tokio::{
 
 use self::{
     children::Children, files::Files, launch::launch, load::Load, plan::INGRESS, screen::Screen, show::Show,
-    stage::Stage,
+    stage::Stage, story::Rested,
 };
 
 mod children;
@@ -142,7 +142,7 @@ async fn act(
     if args.output == Output::Text {
         println!("first page through the mesh after {ready_ms} ms; Ctrl-C ends everything\n");
     }
-    let mut show = Show { args, ready_ms, sidecars, screen: Screen::new() };
+    let mut show = Show { args, ready_ms, sidecars, screen: Screen::new(), rested: Rested::default() };
     tokio::select! {
         result = show.run(load, told) => result,
         failure = children.failure() => Err(failure),

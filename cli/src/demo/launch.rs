@@ -28,7 +28,12 @@ pub(super) async fn launch(files: &Files, stage: &Stage, children: &mut Children
         let name = format!("{}-sidecar", place.instance.name);
         let arguments = vec!["proxy".into(), "--config".into(), config.into()];
         let pid = children.start(&name, place.namespace.as_deref(), arguments)?;
-        sidecars.push(Sidecar { instance: place.instance, inbound: place.inbound, metrics: place.metrics, pid });
+        sidecars.push(Sidecar {
+            instance: place.instance,
+            dialed: place.inbound.or(place.app),
+            metrics: place.metrics,
+            pid,
+        });
         if let Some(arguments) = service_arguments(place, files) {
             children.start(place.instance.name, place.namespace.as_deref(), arguments)?;
         }

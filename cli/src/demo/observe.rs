@@ -15,7 +15,7 @@ use super::{
 pub(super) struct Sidecar {
     pub(super) instance: &'static Instance,
     /// The address its peers dial.
-    pub(super) inbound: Option<SocketAddr>,
+    pub(super) dialed: Option<SocketAddr>,
     pub(super) metrics: SocketAddr,
     pub(super) pid: u32,
 }

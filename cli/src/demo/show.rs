@@ -9,7 +9,7 @@ use super::{
     load::{Counts, Load},
     observe::{Look, Sidecar, Span, look},
     screen::Screen,
-    story,
+    story::{self, Rested},
     summary::Summary,
 };
 
@@ -24,6 +24,7 @@ pub(super) struct Show<'a> {
     pub(super) ready_ms: u64,
     pub(super) sidecars: Vec<Sidecar>,
     pub(super) screen: Screen,
+    pub(super) rested: Rested,
 }
 
 impl Show<'_> {
@@ -51,7 +52,7 @@ impl Show<'_> {
         let summary = Summary::of(self.ready_ms, &span);
         match self.args.output {
             Output::Json => println!("{}", serde_json::to_string(&summary)?),
-            Output::Text => self.screen.finish(&summary, &story::tell(&span))?,
+            Output::Text => self.screen.finish(&summary, &story::tell(&span, &self.rested))?,
         }
         Ok(())
     }
@@ -67,9 +68,10 @@ impl Show<'_> {
         }
         if let (Some(oldest), Some(newest)) = (recent.front(), recent.back()) {
             let whole = Span::between(first, newest);
+            self.rested.note(&whole);
             let mut summary = Summary::of(self.ready_ms, &whole);
             summary.services = Summary::of(self.ready_ms, &Span::between(oldest, newest)).services;
-            self.screen.update(&summary, &story::tell(&whole))?;
+            self.screen.update(&summary, &story::tell(&whole, &self.rested))?;
         }
         Ok(())
     }

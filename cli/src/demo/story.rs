@@ -1,14 +1,36 @@
 //! What the mesh did about the planted faults, in sentences with measured numbers.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
     metrics::Series,
     observe::{Sidecar, Span},
     summary::{share, total},
 };
 
+/// How often an instance was found resting behind an open breaker.
+#[derive(Debug, Default)]
+pub(super) struct Rested {
+    looks: BTreeMap<String, u32>,
+    of: u32,
+}
+
+impl Rested {
+    /// Takes note of the breakers that are open at the end of `span`.
+    pub(super) fn note(&mut self, span: &Span) {
+        let now = span.sidecars.iter().flat_map(|change| &change.now);
+        let open = now.filter(|series| series.name == "selvedge_breaker_state" && series.value >= 2.0);
+        let names: BTreeSet<&str> = open.map(|series| instance_at(span, series.label("endpoint"))).collect();
+        for name in names {
+            *self.looks.entry(name.to_owned()).or_default() += 1;
+        }
+        self.of += 1;
+    }
+}
+
 /// One sentence for each thing that happened.
-pub(super) fn tell(span: &Span) -> Vec<String> {
-    let sentences = [retries(span), breakers(span), balance(span), denials(span), limits(span), canary(span)];
+pub(super) fn tell(span: &Span, rested: &Rested) -> Vec<String> {
+    let sentences = [retries(span), breakers(rested), balance(span), denials(span), limits(span), canary(span)];
     sentences.into_iter().flatten().collect()
 }
 
@@ -21,17 +43,10 @@ fn retries(span: &Span) -> Option<String> {
     })
 }
 
-fn breakers(span: &Span) -> Option<String> {
-    let open: Vec<String> = span
-        .sidecars
-        .iter()
-        .flat_map(|change| change.now.iter().map(|series| (change.sidecar, series)))
-        .filter(|(_, series)| series.name == "selvedge_breaker_state" && series.value >= 1.0)
-        .map(|(sidecar, series)| {
-            format!("{} at {}", instance_at(span, series.label("endpoint")), sidecar.instance.name)
-        })
-        .collect();
-    (!open.is_empty()).then(|| format!("breaker      open now: {}", open.join(", ")))
+fn breakers(rested: &Rested) -> Option<String> {
+    let parts: Vec<String> = rested.looks.iter().map(|(name, looks)| format!("{name} in {looks}")).collect();
+    let of = rested.of;
+    (!parts.is_empty()).then(|| format!("breaker      open at {of} looks, a second apart: {}", parts.join(", ")))
 }
 
 /// How much of the load the slow instance got.
@@ -67,7 +82,7 @@ fn limits(span: &Span) -> Option<String> {
             .filter(|(sidecar, s)| sidecar.instance.service == "integrations" && s.label("direction") == "inbound"),
     );
     (count > 0.0)
-        .then(|| format!("rate limit   {count:.0} of {all:.0} calls to integrations answered 429 (5 a second)"))
+        .then(|| format!("rate limit   {count:.0} of {all:.0} calls to integrations answered 429 (2 a second allowed)"))
 }
 
 fn canary(span: &Span) -> Option<String> {
@@ -83,7 +98,7 @@ fn caller(series: &Series) -> &str {
 fn instance_at<'a>(span: &'a Span, endpoint: &'a str) -> &'a str {
     let known = span.sidecars.iter().map(|change| change.sidecar);
     known
-        .filter(|s| s.inbound.is_some_and(|a| a.to_string() == endpoint))
+        .filter(|s| s.dialed.is_some_and(|a| a.to_string() == endpoint))
         .map(|s| s.instance.name)
         .next()
         .unwrap_or(endpoint)

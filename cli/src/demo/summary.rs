@@ -40,9 +40,10 @@ pub(super) struct Summary {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ServiceSummary {
     pub(super) name: &'static str,
-    /// Requests a second; connections a second where it is not HTTP.
+    /// Requests a second; 0 where it is not HTTP.
     pub(super) rps: f64,
-    /// Answers that are not the service's fault, after retries. Denials and limits are no fault of the service.
+    /// Answers that are not the service's fault, after retries; denials and limits are no fault of the service. Where
+    /// it is not HTTP, connections that the mesh did not have to end.
     pub(super) success_rate: Option<f64>,
     pub(super) p50_ms: Option<f64>,
     pub(super) p99_ms: Option<f64>,
@@ -85,12 +86,12 @@ impl ServiceSummary {
         let own = || span.sidecars.iter().filter(|change| change.sidecar.instance.service == name);
         let cpu: f64 = own().map(|change| change.cpu.as_secs_f64()).sum();
         let handled: f64 = own().flat_map(|change| &change.grown).filter(|s| s.name == REQUESTS).map(|s| s.value).sum();
-        let (opaque, broken) = opaque(own());
-        let (requests, faults) = if requests > 0.0 { (requests, faults) } else { (opaque, broken) };
+        let (connections, broken) = opaque(own());
+        let success_rate = share(requests - faults, requests).or_else(|| share(connections - broken, connections));
         Self {
             name,
             rps: requests / span.seconds.max(f64::EPSILON),
-            success_rate: share(requests - faults, requests),
+            success_rate,
             p50_ms: quantile_ms(0.5),
             p99_ms: quantile_ms(0.99),
             sidecar_rss_bytes: own().map(|change| change.rss_bytes).max().unwrap_or_default(),
@@ -101,10 +102,11 @@ impl ServiceSummary {
     }
 }
 
-/// Connections that came to these sidecars, and those that the mesh had to end.
+/// Connections that came to these sidecars, and those that the mesh had to end; since the sidecars started, because
+/// such connections live long.
 fn opaque<'a>(changes: impl Iterator<Item = &'a Change>) -> (f64, f64) {
     let mut counts = (0.0, 0.0);
-    for series in changes.flat_map(|change| &change.grown).filter(|s| s.label("direction") == "inbound") {
+    for series in changes.flat_map(|change| &change.now).filter(|s| s.label("direction") == "inbound") {
         if series.name == CONNECTIONS {
             counts.0 += series.value;
         }
@@ -115,11 +117,13 @@ fn opaque<'a>(changes: impl Iterator<Item = &'a Change>) -> (f64, f64) {
     counts
 }
 
-/// Requests and connections that came over mTLS, of all that came to the sidecars chosen.
+/// Requests of the span, and connections so far, that came over mTLS, of all that came to the sidecars chosen.
 fn mtls_share(span: &Span, chosen: impl Fn(Sidecar) -> bool) -> Option<f64> {
     let mut counts = (0.0, 0.0);
-    for (sidecar, series) in span.grown(REQUESTS).chain(span.grown(CONNECTIONS)) {
-        if series.label("direction") == "inbound" && chosen(sidecar) {
+    for change in span.sidecars.iter().filter(|change| chosen(change.sidecar)) {
+        let requests = change.grown.iter().filter(|s| s.name == REQUESTS);
+        let connections = change.now.iter().filter(|s| s.name == CONNECTIONS);
+        for series in requests.chain(connections).filter(|s| s.label("direction") == "inbound") {
             counts.1 += series.value;
             counts.0 += if series.label("tls") == "mtls" { series.value } else { 0.0 };
         }
@@ -149,7 +153,7 @@ fn is_fault(series: &Series) -> bool {
 
 /// The sum of the values.
 pub(super) fn total<'a>(series: impl Iterator<Item = (Sidecar, &'a Series)>) -> f64 {
-    series.map(|(_, s)| s.value).sum()
+    series.fold(0.0, |sum, (_, s)| sum + s.value)
 }
 
 /// `part / whole`, unless there is no whole.
