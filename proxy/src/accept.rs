@@ -2,14 +2,18 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
+use selvedge_policies::reason::Reason;
 use tokio::net::TcpStream;
 
 use crate::{
-    exchange::Heading,
+    error::{Error, Stage},
+    exchange::{Connection, Heading},
     process::{
         original_dst::original_dst,
         worker::{Permit, Worker},
     },
+    record,
+    telemetry::Protocol,
 };
 
 /// What a listener is for.
@@ -74,11 +78,18 @@ pub fn admit(accepted: Accepted) -> Option<Admitted> {
             Heading::Outbound { destination, port: original.port(), original: Some(original) }
         }
     };
-    let permit = Rc::new(Permit::take(&worker, &heading)?);
+    let permit = Rc::new(Permit::take(&worker, &heading));
     let _ = socket.set_nodelay(true); // only latency is at stake
     // A dual-stack listener writes IPv4 peers as IPv6; policies and logs know them by their own form.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    Some(Admitted { origin: Origin { worker, peer, heading, permit }, socket })
+    let origin = Origin { worker, peer, heading, permit };
+    if origin.worker.is_overloaded() {
+        let connection = Connection::new(origin, None, Protocol::Tcp);
+        let error = Error::new(Stage::Accept, Reason::Overloaded, "the worker holds as many connections as it may");
+        record::connection_refused(&connection, &error);
+        return None;
+    }
+    Some(Admitted { origin, socket })
 }
 
 /// The address a redirected connection was meant for. One that was not redirected came straight to the capture

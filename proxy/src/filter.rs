@@ -32,16 +32,16 @@ pub fn on_request<B>(
     Ok(())
 }
 
-/// The header changes of the route and the backend, on the way back. The application cannot speak for the mesh.
+/// The header changes of the route and the backend, on the way back. Only a sidecar can speak for the mesh.
 pub fn on_response(
     exchange: &Exchange,
     rule: Option<&RouteRule>,
     upstream: &Upstream<'_>,
     response: &mut response::Parts,
 ) {
-    if matches!(exchange.connection.heading, crate::exchange::Heading::Inbound { .. }) {
+    let from_mesh = exchange.endpoint.as_ref().is_some_and(|endpoint| !endpoint.config.identity.is_empty());
+    if !from_mesh {
         hop::strip_mesh(&mut response.headers);
-        return;
     }
     if let Some((_, changes)) = upstream.backend_headers() {
         changes.apply(&mut response.headers);

@@ -46,3 +46,22 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<a
     filter::on_response(exchange, rule, &upstream, answered.head());
     Ok(answered)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future an async function makes.
+    fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Futures grow silently, and every connection and request pays for it in memory and copies.
+    #[test]
+    fn futures_of_the_hot_path_stay_small() {
+        let request = size(request);
+        let connection = size(|accepted, ()| connection(accepted));
+        assert!(request <= 6 * 1024, "the request future has {request} bytes");
+        assert!(connection <= 12 * 1024, "the connection future has {connection} bytes");
+    }
+}

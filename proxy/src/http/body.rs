@@ -124,7 +124,7 @@ impl http_body::Body for Body {
             Source::Empty => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Incoming(incoming) => incoming.size_hint(),
-            Source::Replay(reader) => reader.shared.borrow().size.clone(),
+            Source::Replay(reader) => reader.shared.borrow().size,
         }
     }
 }
@@ -139,9 +139,9 @@ impl Drop for Body {
 }
 
 /// A request body that can be sent again while no more than [`REPLAY_LIMIT`] bytes of it have passed.
-#[derive(Clone)]
 pub struct Replay {
-    shared: Rc<RefCell<Shared>>,
+    /// `None` for a request without a body, which most are.
+    shared: Option<Rc<RefCell<Shared>>>,
 }
 
 struct Shared {
@@ -162,34 +162,39 @@ struct Shared {
 impl Replay {
     /// Keeps what passes of `source`.
     pub fn new(source: Incoming) -> Self {
+        if http_body::Body::is_end_stream(&source) {
+            return Self { shared: None };
+        }
         let size = http_body::Body::size_hint(&source);
-        let over = http_body::Body::is_end_stream(&source);
         let overflown = size.exact().is_some_and(|exact| exact > REPLAY_LIMIT as u64);
         let shared = Shared {
             source,
             kept: Vec::new(),
             kept_bytes: 0,
             trailers: None,
-            over,
+            over: false,
             overflown,
             failed: false,
             readers: 0,
             size,
         };
-        Self { shared: Rc::new(RefCell::new(shared)) }
+        Self { shared: Some(Rc::new(RefCell::new(shared))) }
     }
 
     /// True while another [`Replay::body`] would carry the whole body.
     pub fn can_repeat(&self) -> bool {
-        let shared = self.shared.borrow();
-        !shared.failed && (!shared.overflown || shared.readers == 0)
+        self.shared.as_ref().is_none_or(|shared| {
+            let shared = shared.borrow();
+            !shared.failed && (!shared.overflown || shared.readers == 0)
+        })
     }
 
     /// The body from its start. Earlier readers end.
     pub fn body(&self) -> Body {
-        let mut shared = self.shared.borrow_mut();
-        shared.readers += 1;
-        let reader = Reader { shared: self.shared.clone(), turn: shared.readers, next: 0, trailers_sent: false };
+        let Some(shared) = &self.shared else { return Body::empty() };
+        shared.borrow_mut().readers += 1;
+        let turn = shared.borrow().readers;
+        let reader = Reader { shared: shared.clone(), turn, next: 0, trailers_sent: false };
         Body { source: Source::Replay(reader), meter: None, ending: None }
     }
 }

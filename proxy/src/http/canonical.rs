@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn odd_framing_is_refused_with_its_reason() {
         use Reason::{MalformedFraming as Framing, MalformedHeader, UnsupportedTransferCoding as Coding};
-        let cases: [(Version, &[(&str, &str)], Reason); 10] = [
-            (Version::HTTP_11, &[("transfer-encoding", "identity"), ("transfer-encoding", "chunked")], Framing),
+        let cases = [
+            (Version::HTTP_11, &[("transfer-encoding", "identity"), ("transfer-encoding", "chunked")][..], Framing),
             (Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")], Coding),
             (Version::HTTP_11, &[("transfer-encoding", "chunked, chunked")], Coding),
             (Version::HTTP_11, &[("transfer-encoding", ",chunked")], Coding),

@@ -208,6 +208,11 @@ impl Worker {
         Drain::new(self.phases.clone())
     }
 
+    /// True when it holds more connections than it may.
+    pub const fn is_overloaded(&self) -> bool {
+        self.connections.get() > self.max_connections
+    }
+
     fn keep_house(&self) {
         let used: Vec<String> = self.used.borrow_mut().drain().map(|name| name.to_string()).collect();
         if !used.is_empty() {
@@ -235,14 +240,11 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// `None` when the worker holds as many connections as it may.
-    pub fn take(worker: &Rc<Worker>, heading: &Heading) -> Option<Self> {
-        if worker.connections.get() >= worker.max_connections {
-            return None;
-        }
+    /// Counts one more connection.
+    pub fn take(worker: &Rc<Worker>, heading: &Heading) -> Self {
         worker.connections.set(worker.connections.get() + 1);
         worker.open.opened(heading);
-        Some(Self { worker: worker.clone(), heading: heading.clone() })
+        Self { worker: worker.clone(), heading: heading.clone() }
     }
 }
 
