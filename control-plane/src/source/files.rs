@@ -136,7 +136,7 @@ impl Watch {
         let on_event = move |event: notify::Result<notify::Event>| {
             // Reading a file is an event too; answering it with a read would never end.
             if !event.is_ok_and(|event| event.kind.is_access()) {
-                drop(wake.try_send(()));
+                wake.try_send(()).ok();
             }
         };
         let started = notify::recommended_watcher(on_event).and_then(|mut watcher| {
@@ -146,7 +146,7 @@ impl Watch {
         match started {
             Ok(watcher) => {
                 self.watching = Some((real, watcher));
-                drop(self.wake.try_send(()));
+                self.wake.try_send(()).ok();
             }
             Err(error) => tracing::warn!(dir = %dir.display(), %error, "the directory cannot be watched; it is polled"),
         }

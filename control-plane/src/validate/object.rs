@@ -36,6 +36,7 @@ struct Metadata {
     #[serde(default)]
     namespace: Option<String>,
     #[serde(default)]
+    #[expect(dead_code, reason = "there for the schema; read from the tree, like the rest of the id")]
     labels: Labels,
     #[serde(default)]
     #[expect(dead_code, reason = "there for the schema; nothing in the mesh looks at annotations")]
