@@ -1,14 +1,13 @@
 //! From the model to resources: a pure function, one subject at a time.
 //!
-//! A [`Subject`] is what a change can touch: a destination with its endpoints, or a workload. (The trust bundle comes
-//! from the authority, not from the model.)
+//! A [`Subject`] is what a change can touch: a destination with its endpoints, a workload, the trust bundle.
 //! [`affected`] says which subjects a changed object touches, [`subject`] compiles one of them into a draft, so a
 //! change costs what it touches, and compiling all subjects is the same as compiling from nothing.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use selvedge_xds::{
-    proto::mesh::{Attachment, Origin},
+    proto::mesh::{Attachment, Origin, TrustBundle},
     resource::{Encoded, Kind, endpoints_name, object_name},
 };
 
@@ -25,11 +24,15 @@ mod inbound;
 pub struct Mesh {
     /// Trust domain of every identity.
     pub trust_domain: String,
+    /// Certificates of the trusted authorities, DER.
+    pub roots: Vec<bytes::Bytes>,
 }
 
 /// What is compiled, and compiled again, as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
+    /// The trust bundle.
+    Trust,
     /// A service or external service, and the endpoints of its ports.
     Destination(Arc<str>, Arc<str>),
     /// A workload's view of itself.
@@ -106,6 +109,10 @@ fn workloads_of(model: &Model, namespace: &str) -> Vec<Subject> {
 /// Compiles one subject into the draft, or takes its resources away when it is gone.
 pub fn subject(model: &Model, mesh: &Mesh, subject: &Subject, draft: &mut Draft) {
     match subject {
+        Subject::Trust => {
+            let bundle = TrustBundle { trust_domain: mesh.trust_domain.clone(), roots_der: mesh.roots.clone() };
+            draft.put(Encoded::new(Kind::TrustBundle, &*mesh.trust_domain, Vec::new(), &bundle), false);
+        }
         Subject::Destination(namespace, name) => {
             let compiled = destination::compile(model, mesh, namespace, name);
             let ports: BTreeSet<u16> = compiled.iter().flat_map(|compiled| compiled.ports()).collect();
@@ -133,7 +140,7 @@ pub fn subject(model: &Model, mesh: &Mesh, subject: &Subject, draft: &mut Draft)
 
 /// Every subject of the model.
 pub fn everything(model: &Model) -> BTreeSet<Subject> {
-    let mut subjects = BTreeSet::new();
+    let mut subjects = BTreeSet::from([Subject::Trust]);
     for object in model.objects() {
         match &object.spec {
             Spec::Service(_) | Spec::ExternalService(_) => subjects.insert(Subject::destination(object)),

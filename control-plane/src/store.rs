@@ -15,7 +15,7 @@ use crate::{
     compile::{self, Mesh, Subject},
     diagnostic::{Diagnostic, Place, Severity},
     model::{Model, Object, ObjectId},
-    snapshot::{self, Draft, Snapshot},
+    snapshot::{Draft, Snapshot},
     source::{Change, Changes},
     validate::{self, Candidate, Reading, Written, references},
 };
@@ -45,16 +45,24 @@ impl Store {
     /// An empty store of a mesh with this trust domain.
     pub fn new(trust_domain: &str) -> Self {
         Self {
-            mesh: Mesh { trust_domain: trust_domain.to_owned() },
+            mesh: Mesh { trust_domain: trust_domain.to_owned(), roots: Vec::new() },
             files: BTreeMap::new(),
             unavailable: None,
             model: Model::default(),
             written: HashMap::new(),
             generations: HashMap::new(),
-            dirty: BTreeSet::new(),
+            dirty: BTreeSet::from([Subject::Trust]),
             snapshot: Arc::default(),
             complete: false,
             missing: Severity::Warning,
+        }
+    }
+
+    /// Sets the trusted authorities (certificates, DER); they go out with the next snapshot.
+    pub fn set_roots(&mut self, roots: Vec<bytes::Bytes>) {
+        if self.mesh.roots != roots {
+            self.mesh.roots = roots;
+            self.dirty.insert(Subject::Trust);
         }
     }
 
@@ -144,38 +152,39 @@ fn put(model: &mut Model, generations: &mut HashMap<ObjectId, u64>, dirty: &mut 
     compile::affected(model, &object.id, dirty);
 }
 
-/// Runs a store that follows `changes` until the source, or the last reader of its snapshots, is gone. The snapshots
-/// begin with an empty, incomplete one.
-pub fn spawn(trust_domain: &str, changes: Changes) -> (watch::Receiver<Arc<Snapshot>>, watch::Receiver<Arc<Report>>) {
-    let (snapshots, newest) = snapshot::channel();
-    let (reports, latest) = watch::channel(Arc::default());
-    tokio::spawn(run(Store::new(trust_domain), changes, snapshots, reports));
-    (newest, latest)
-}
-
-async fn run(
+/// Feeds a store from a source until the source or the last reader of snapshots is gone. `roots` are the trusted
+/// authorities; a change of them makes a snapshot of its own.
+pub async fn run(
     mut store: Store,
     mut changes: Changes,
+    mut roots: watch::Receiver<Vec<bytes::Bytes>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     reports: watch::Sender<Arc<Report>>,
 ) {
+    store.set_roots(roots.borrow_and_update().clone());
+    let mut rotates = true;
     loop {
-        let change = tokio::select! {
-            change = changes.recv() => change,
-            () = snapshots.closed() => None,
+        let due = tokio::select! {
+            change = changes.recv() => match change {
+                Some(change) => store.take(change),
+                None => return,
+            },
+            rotated = roots.changed(), if rotates => {
+                rotates = rotated.is_ok();
+                store.set_roots(roots.borrow_and_update().clone());
+                store.complete && rotates
+            }
+            () = snapshots.closed() => return,
         };
-        let Some(change) = change else { return };
-        if !store.take(change) {
-            continue;
+        if due {
+            let (snapshot, report) = store.commit();
+            report.log(&reports.borrow());
+            reports.send_replace(Arc::new(report));
+            let is_new = !Arc::ptr_eq(&snapshot, &snapshots.borrow());
+            if is_new {
+                snapshots.send_replace(snapshot);
+            }
         }
-        let (snapshot, report) = store.commit();
-        report.log(&reports.borrow());
-        reports.send_replace(Arc::new(report));
-        snapshots.send_if_modified(|newest| {
-            let is_new = !Arc::ptr_eq(newest, &snapshot);
-            *newest = snapshot;
-            is_new
-        });
     }
 }
 
