@@ -31,7 +31,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::Service;
 
-use self::{ads::Ads, certificates::Certificates};
+use self::{ads::Ads, certificates::Certificates, push::Published};
 use crate::{
     Error,
     identity::Authority,
@@ -86,7 +86,7 @@ pub(crate) async fn serve(
     mut stop: Stop,
 ) -> Result<(), Error> {
     let (config, renewal) = tls::config(&mesh.authority, &mesh.telemetry)?;
-    let (debounced, snapshots) = push::debounced(snapshots);
+    let (debounced, published) = push::debounced(snapshots);
     let mut chores = JoinSet::new();
     chores.spawn(renewal);
     chores.spawn(debounced);
@@ -105,7 +105,7 @@ pub(crate) async fn serve(
             Some(_) = connections.join_next() => continue,
             () = stop::requested(&mut stop) => break,
         };
-        let services = Services::new(&mesh, &snapshots, &stop);
+        let services = Services::new(&mesh, &published, &stop);
         connections.spawn(connection(socket, address, acceptor.clone(), services, stop.clone()));
     }
     drop(listener);
@@ -173,8 +173,8 @@ struct Services {
 }
 
 impl Services {
-    fn new(mesh: &Arc<Mesh>, snapshots: &watch::Receiver<Arc<Snapshot>>, stop: &Stop) -> Self {
-        let ads = Ads { mesh: Arc::clone(mesh), snapshots: snapshots.clone(), stop: stop.clone() };
+    fn new(mesh: &Arc<Mesh>, published: &watch::Receiver<Arc<Published>>, stop: &Stop) -> Self {
+        let ads = Ads { mesh: Arc::clone(mesh), published: published.clone(), stop: stop.clone() };
         Self {
             mesh: Arc::clone(mesh),
             ads: AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MAX_REQUEST),

@@ -15,14 +15,11 @@ use selvedge_xds::{
     server::{self, Reply, RequestError},
     svid::Leaf,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Mesh, Peer};
+use super::{Mesh, Peer, push::Published};
 use crate::{
     clock,
     snapshot::Snapshot,
@@ -39,7 +36,7 @@ const SLOW: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(super) struct Ads {
     pub(super) mesh: Arc<Mesh>,
-    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) published: watch::Receiver<Arc<Published>>,
     pub(super) stop: Stop,
 }
 
@@ -65,9 +62,10 @@ impl AggregatedDiscoveryService for Ads {
             state: server::Stream::new(),
             identity: leaf.identity.clone(),
             id,
+            seen: 0,
             sender,
         };
-        tokio::spawn(session.run(request.into_inner(), self.snapshots.clone(), self.stop.clone(), lifetime(&leaf)));
+        tokio::spawn(session.run(request.into_inner(), self.published.clone(), self.stop.clone(), lifetime(&leaf)));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
@@ -82,6 +80,8 @@ struct Session {
     state: server::Stream,
     identity: Identity,
     id: StreamId,
+    /// Number of the snapshot the state machine looked at last.
+    seen: u64,
     sender: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
 }
 
@@ -96,33 +96,27 @@ impl Session {
     async fn run(
         mut self,
         mut requests: Streaming<DeltaDiscoveryRequest>,
-        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+        mut published: watch::Receiver<Arc<Published>>,
         mut stop: Stop,
         lifetime: Duration,
     ) {
         let expiry = tokio::time::sleep(lifetime);
         tokio::pin!(expiry);
         let status = loop {
-            let mut changed = None;
             tokio::select! {
                 request = requests.message() => match request {
                     Ok(Some(request)) => if let Err(e) = self.request(request) { break refusal(&e) },
                     Ok(None) | Err(_) => return,
                 },
-                result = snapshots.changed() => {
+                result = published.changed() => {
                     if result.is_err() { break Status::unavailable("the control plane is shutting down") }
-                    self.state.changed();
-                    changed = Some(Instant::now());
                 }
                 () = &mut expiry => break Status::unauthenticated("the client certificate has expired"),
                 () = stop::requested(&mut stop) => break Status::unavailable("the control plane is shutting down"),
             }
-            let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            if self.push(&snapshot).await.is_err() {
+            let newest = Arc::clone(&published.borrow_and_update());
+            if self.push(&newest).await.is_err() {
                 break Status::resource_exhausted("responses were not read in time");
-            }
-            if let Some(since) = changed {
-                self.mesh.telemetry.push_seconds.observe(since.elapsed().as_secs_f64());
             }
         };
         // The client may have stopped reading; then the closed stream has to be enough.
@@ -149,13 +143,20 @@ impl Session {
     }
 
     /// Sends all that may go out now. An error means that the client does not read.
-    async fn push(&mut self, snapshot: &Snapshot) -> Result<(), mpsc::error::SendTimeoutError<()>> {
+    async fn push(&mut self, newest: &Published) -> Result<(), mpsc::error::SendTimeoutError<()>> {
+        let snapshot = &newest.snapshot;
         if !snapshot.is_complete() {
             return Ok(());
+        }
+        let is_news = self.seen != snapshot.number();
+        if is_news {
+            newest.tell(&mut self.state, self.seen);
+            self.seen = snapshot.number();
         }
         let find = |kind: Kind, name: &str| find(&self.mesh, snapshot, &self.identity, kind, name);
         let responses = self.state.responses(&find, &snapshot.number().to_string());
         let telemetry = &self.mesh.telemetry;
+        let mut sent = false;
         for response in responses {
             if let Some(kind) = Kind::of(&response.type_url) {
                 telemetry.responses.with_label_values(&[label(kind)]).inc();
@@ -164,10 +165,14 @@ impl Session {
             let bytes: usize =
                 response.resources.iter().filter_map(|r| r.resource.as_ref()).map(|r| r.value.len()).sum();
             telemetry.response_bytes.inc_by(bytes as u64);
+            sent = true;
             self.sender.send_timeout(Ok(response), SLOW).await.map_err(|e| match e {
                 mpsc::error::SendTimeoutError::Timeout(_) => mpsc::error::SendTimeoutError::Timeout(()),
                 mpsc::error::SendTimeoutError::Closed(_) => mpsc::error::SendTimeoutError::Closed(()),
             })?;
+        }
+        if is_news && sent {
+            telemetry.push_seconds.observe(newest.at.elapsed().as_secs_f64());
         }
         Ok(())
     }

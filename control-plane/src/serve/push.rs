@@ -1,7 +1,8 @@
-//! When a change is pushed: at once when it comes alone, and once for all when changes come in a burst.
+//! When a change is pushed, and to whom: once for all that comes in a burst, and only to streams it may concern.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use selvedge_xds::{resource::Kind, server};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -14,16 +15,56 @@ const QUIET: Duration = Duration::from_millis(10);
 /// A change waits no longer than this for the end of its burst.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// `snapshots` without the intermediate ones of a burst, and the task that makes it so.
+/// A snapshot with what sets it apart from the one published before it. That is worked out once here, not by each of
+/// thousands of streams.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) snapshot: Arc<Snapshot>,
+    /// When it was there to be pushed.
+    pub(super) at: Instant,
+    /// Number of the snapshot published before.
+    after: u64,
+    touched: BTreeSet<(Kind, Arc<str>)>,
+}
+
+impl Published {
+    fn new(snapshot: Arc<Snapshot>, before: &Snapshot) -> Self {
+        let mut touched = BTreeSet::new();
+        for change in snapshot.changed_since(before) {
+            let earlier = before.get(change.kind, &change.name);
+            for resource in earlier.iter().chain(&change.now) {
+                touched.extend(resource.aliases.iter().map(|alias| (change.kind, alias.as_str().into())));
+            }
+            touched.insert((change.kind, change.name));
+        }
+        Self { snapshot, at: Instant::now(), after: before.number(), touched }
+    }
+
+    /// Tells a stream that has seen everything up to snapshot `seen` what may concern it.
+    pub(super) fn tell(&self, stream: &mut server::Stream, seen: u64) {
+        if seen != self.after {
+            return stream.changed();
+        }
+        for (kind, name) in &self.touched {
+            stream.changed_name(*kind, name);
+        }
+        // Who may see an inbound view depends on identities, which are no resources.
+        stream.changed_kind(Kind::Inbound);
+    }
+}
+
+/// What of `snapshots` is to be pushed, and the task that makes it so.
 pub(super) fn debounced(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
-) -> (impl Future<Output = ()> + use<>, watch::Receiver<Arc<Snapshot>>) {
-    let (sender, receiver) = watch::channel(Arc::clone(&snapshots.borrow_and_update()));
+) -> (impl Future<Output = ()> + use<>, watch::Receiver<Arc<Published>>) {
+    let mut last = Arc::clone(&snapshots.borrow_and_update());
+    let (sender, receiver) = watch::channel(Arc::new(Published::new(Arc::clone(&last), &Snapshot::default())));
     let task = async move {
         while snapshots.changed().await.is_ok() {
             settle(&mut snapshots).await;
             let newest = Arc::clone(&snapshots.borrow_and_update());
-            sender.send_replace(newest);
+            sender.send_replace(Arc::new(Published::new(Arc::clone(&newest), &last)));
+            last = newest;
         }
     };
     (task, receiver)
@@ -38,5 +79,52 @@ async fn settle(snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
             changed = snapshots.changed() => if changed.is_err() { return },
             () = sleep_until(quiet) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_xds::{proto::mesh::Destination, resource::Encoded};
+
+    use super::*;
+    use crate::snapshot::{Draft, channel};
+
+    fn next(before: &Snapshot, name: &str, aliases: &[&str], content: &str) -> Arc<Snapshot> {
+        let mut draft = Draft::after(before);
+        let message = Destination { name: content.into(), ..Destination::default() };
+        let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
+        draft.put(Encoded::new(Kind::Destination, name, aliases, &message), false);
+        draft.set_complete(true);
+        Arc::new(draft.finish().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_one_push_and_an_endless_one_does_not_starve() {
+        let (sender, snapshots) = channel();
+        let (task, mut pushed) = debounced(snapshots);
+        tokio::spawn(task);
+        let mut pushes = 0;
+        for n in 1..=100 {
+            let newest = next(&sender.borrow(), "a/web", &[], &n.to_string());
+            sender.send_replace(newest);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            pushes += u32::from(pushed.has_changed().unwrap());
+            pushed.mark_unchanged();
+        }
+        assert!((4..=6).contains(&pushes), "{pushes} pushes in 500 ms");
+        let started = Instant::now();
+        let newest = next(&sender.borrow(), "a/web", &[], "last");
+        sender.send_replace(newest);
+        pushed.wait_for(|published| published.snapshot.number() == 101).await.unwrap();
+        assert!(started.elapsed() <= 2 * QUIET);
+    }
+
+    #[test]
+    fn streams_learn_of_a_change_by_every_name_it_has_or_had() {
+        let one = next(&Snapshot::default(), "a/web", &["old.a"], "1");
+        let two = next(&one, "a/web", &["new.a"], "1");
+        let published = Published::new(Arc::clone(&two), &one);
+        let touched: Vec<&str> = published.touched.iter().map(|(_, name)| &**name).collect();
+        assert_eq!(touched, ["a/web", "new.a", "old.a"]);
     }
 }

@@ -453,7 +453,7 @@ mod tests {
         assert!(client.requests().is_empty(), "nothing is said twice");
 
         let web = destination("web", &["web.a"], 1);
-        client.response(response("1", &[web.clone()], &[])).unwrap();
+        client.response(response("1", std::slice::from_ref(&web), &[])).unwrap();
         client.want(Kind::Destination, "gone.a", moment(0));
         client.response(response("2", &[], &["gone.a"])).unwrap();
         client.connected();

@@ -80,9 +80,20 @@ impl Stream {
         Ok(reply)
     }
 
-    /// The resources behind [`Find`] may have changed.
+    /// Any resource behind [`Find`] may have changed.
     pub fn changed(&mut self) {
         self.subscriptions.iter_mut().for_each(|s| s.settled = false);
+    }
+
+    /// Any resource of `kind` may have changed.
+    pub fn changed_kind(&mut self, kind: Kind) {
+        self.subscriptions[kind as usize].settled = false;
+    }
+
+    /// What [`Find`] says of this name may have changed; cheap for a name that nobody asked for.
+    pub fn changed_name(&mut self, kind: Kind, name: &str) {
+        let subscription = &mut self.subscriptions[kind as usize];
+        subscription.settled &= !subscription.asked.contains_key(name);
     }
 
     /// Every response that may go out now, in order. `version` is what `system_version_info` says.
@@ -447,6 +458,23 @@ mod tests {
         assert_eq!(stream.request(reply(&first, None)).unwrap(), None, "an old nonce answers nothing");
         assert!(stream.request(reply(&second, None)).unwrap().unwrap().complaint.is_none());
         assert!(push(&mut stream, &table).is_empty(), "a refused version is not sent again");
+    }
+
+    #[test]
+    fn only_a_name_that_was_asked_for_makes_the_stream_look() {
+        let (mut stream, mut table) = (Stream::new(), Table::default());
+        table.put(Kind::Destination, "a/web", &["web.a"], "1");
+        stream.request(subscribe(Kind::Destination, &["web.a"])).unwrap();
+        drain(&mut stream, &table);
+        table.put(Kind::Destination, "a/web", &["web.a"], "2");
+        let look = |stream: &mut Stream| {
+            stream.responses(&|kind, name| table.0.get(&(kind, name.to_owned())).cloned(), "8").len()
+        };
+        stream.changed_name(Kind::Destination, "a/api");
+        stream.changed_name(Kind::Endpoints, "web.a");
+        assert_eq!(look(&mut stream), 0);
+        stream.changed_name(Kind::Destination, "web.a");
+        assert_eq!(look(&mut stream), 1);
     }
 
     #[test]
