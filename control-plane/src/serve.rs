@@ -17,9 +17,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use selvedge_xds::{
     proto::{
         discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
-        mesh::{TrustBundle, certificates_server::CertificatesServer},
+        mesh::certificates_server::CertificatesServer,
     },
-    resource::{Encoded, Kind},
     svid::Leaf,
 };
 use tokio::{
@@ -58,15 +57,11 @@ pub(crate) struct Mesh {
     pub(crate) authority: Arc<Authority>,
     pub(crate) sidecars: Arc<Sidecars>,
     pub(crate) telemetry: Telemetry,
-    bundle: Arc<Encoded>,
 }
 
 impl Mesh {
     pub(crate) fn new(authority: Authority, telemetry: Telemetry) -> Self {
-        let roots_der = authority.roots().iter().map(|root| root.to_vec().into()).collect();
-        let message = TrustBundle { trust_domain: authority.trust_domain().to_owned(), roots_der };
-        let bundle = Encoded::new(Kind::TrustBundle, authority.trust_domain(), Vec::new(), &message);
-        Self { authority: Arc::new(authority), sidecars: Arc::default(), telemetry, bundle: Arc::new(bundle) }
+        Self { authority: Arc::new(authority), sidecars: Arc::default(), telemetry }
     }
 }
 

@@ -18,7 +18,7 @@ use selvedge_proxy::{
 use selvedge_xds::{
     proto::{
         discovery::{DeltaDiscoveryRequest, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient},
-        mesh::{Destination, Endpoint, Endpoints, Inbound, Origin, Port},
+        mesh::{Destination, Endpoint, Endpoints, Inbound, Origin, Port, TrustBundle},
     },
     resource::{Encoded, Kind},
 };
@@ -91,6 +91,10 @@ impl ControlPlane {
 
     fn publish(&self, change: impl FnOnce(&mut Draft)) {
         let mut draft = Draft::after(&self.snapshots.borrow());
+        let roots = authority(self.state.path()).roots();
+        let roots_der = roots.iter().map(|root| root.to_vec().into()).collect();
+        let bundle = TrustBundle { trust_domain: "mesh.local".into(), roots_der };
+        draft.put(Encoded::new(Kind::TrustBundle, "mesh.local", Vec::new(), &bundle), false);
         change(&mut draft);
         draft.set_complete(true);
         self.snapshots.send_replace(Arc::new(draft.finish().expect("no dangling reference")));

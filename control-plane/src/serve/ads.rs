@@ -153,7 +153,7 @@ impl Session {
             newest.tell(&mut self.state, self.seen);
             self.seen = snapshot.number();
         }
-        let find = |kind: Kind, name: &str| find(&self.mesh, snapshot, &self.identity, kind, name);
+        let find = |kind: Kind, name: &str| find(snapshot, &self.identity, kind, name);
         let responses = self.state.responses(&find, &snapshot.number().to_string());
         let telemetry = &self.mesh.telemetry;
         let mut sent = false;
@@ -178,9 +178,8 @@ impl Session {
     }
 }
 
-fn find(mesh: &Mesh, snapshot: &Snapshot, client: &Identity, kind: Kind, name: &str) -> Option<Arc<Encoded>> {
+fn find(snapshot: &Snapshot, client: &Identity, kind: Kind, name: &str) -> Option<Arc<Encoded>> {
     match kind {
-        Kind::TrustBundle => (name == mesh.bundle.name).then(|| Arc::clone(&mesh.bundle)),
         Kind::Inbound if snapshot.identity_of_workload(name)? != client.to_string() => None,
         _ => snapshot.get(kind, name),
     }
