@@ -11,22 +11,22 @@ const PROTOS: [&str; 3] = [
     "selvedge/v1alpha1/certificates.proto",
 ];
 
-fn generate(out: &Path) {
+fn generate(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
-    let descriptors = protox::compile(PROTOS.map(|p| root.join(p)), [&root]).expect("the protos compile");
+    let descriptors = protox::compile(PROTOS.map(|p| root.join(p)), [&root])?;
     let mut prost = prost_build::Config::new();
     prost.out_dir(out).bytes(["."]).enable_type_names().type_name_domain(["."], "type.googleapis.com");
     tonic_prost_build::configure()
         .out_dir(out)
         .emit_rerun_if_changed(false)
-        .compile_fds_with_config(descriptors, prost)
-        .expect("code is generated");
+        .compile_fds_with_config(descriptors, prost)?;
+    Ok(())
 }
 
 #[test]
 fn generated_code_is_current() {
     let fresh = tempfile::tempdir().expect("a temporary directory");
-    generate(fresh.path());
+    generate(fresh.path()).expect("the protos compile");
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/generated");
     for entry in fs::read_dir(fresh.path()).expect("generated files") {
         let entry = entry.expect("a file");
