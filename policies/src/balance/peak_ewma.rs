@@ -16,11 +16,15 @@ impl Balancer for PeakEwma {
     }
 }
 
+/// A new endpoint is worth one request at once and no second one before it answers: otherwise it would never be
+/// tried beside endpoints that are known to be faster than [`UNKNOWN_NANOS`].
 fn expected_wait(load: &Load) -> f64 {
-    load.ewma_nanos * (f64::from(load.in_flight) + 1.0) / f64::from(load.weight.max(1))
+    let unknown = load.ewma_nanos == 0.0 && load.in_flight > 0;
+    let nanos = if unknown { UNKNOWN_NANOS } else { load.ewma_nanos };
+    nanos * (f64::from(load.in_flight) + 1.0) / f64::from(load.weight.max(1))
 }
 
-/// What an endpoint without any response yet is assumed to take, in nanoseconds.
+/// What an endpoint is assumed to take while its first response is awaited, in nanoseconds.
 const UNKNOWN_NANOS: f64 = 30e6;
 /// Time constant of the decay, in nanoseconds.
 const DECAY_NANOS: f64 = 10e9;
@@ -36,7 +40,7 @@ pub struct Ewma {
 
 impl Default for Ewma {
     fn default() -> Self {
-        Self { nanos: Cell::new(UNKNOWN_NANOS), at: Cell::new(None) }
+        Self { nanos: Cell::new(0.0), at: Cell::new(None) }
     }
 }
 
@@ -56,9 +60,9 @@ impl Ewma {
         self.at.set(Some(now.nanos));
     }
 
-    /// The average in nanoseconds, decayed to `now`.
+    /// The average in nanoseconds, decayed to `now`; 0 before the first response.
     pub fn value(&self, now: Moment) -> f64 {
-        self.at.get().map_or(UNKNOWN_NANOS, |at| self.nanos.get() * decay(at, now))
+        self.at.get().map_or(0.0, |at| self.nanos.get() * decay(at, now))
     }
 }
 
@@ -99,9 +103,15 @@ mod tests {
     }
 
     #[test]
-    fn without_responses_it_is_pessimistic_and_a_clock_that_stands_still_is_harmless() {
+    fn a_new_endpoint_gets_one_request_until_it_answers() {
+        let load = |in_flight, ewma_nanos| Load { available: true, in_flight, ewma_nanos, weight: 1 };
+        assert!(expected_wait(&load(0, 0.0)) < expected_wait(&load(0, 1e5)), "it is tried beside a fast one");
+        assert!(expected_wait(&load(1, 0.0)) > expected_wait(&load(9, 1e6)), "one request is a sample, two are a bet");
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_is_harmless() {
         let (ewma, clock) = (Ewma::default(), Clock::default());
-        assert_eq!(millis(&ewma, &clock), 30.0);
         ewma.observe(MILLI, clock.now());
         ewma.observe(0, Moment::default());
         assert!(ewma.value(clock.now()).is_finite());
