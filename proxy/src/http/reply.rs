@@ -36,10 +36,23 @@ pub fn reply(error: &Error, caller: Caller) -> Response<Body> {
     if let Some(after) = error.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)));
     }
-    if matches!(error.reason, Reason::MalformedFraming | Reason::UnsupportedTransferCoding | Reason::HeadersTooLarge) {
+    if is_untrustworthy(error.reason) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// True when what follows on the connection may not be what its sender means (RFC 9112 section 11.2).
+const fn is_untrustworthy(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::MalformedFraming
+            | Reason::UnsupportedTransferCoding
+            | Reason::MalformedHost
+            | Reason::MalformedPath
+            | Reason::MalformedHeader
+            | Reason::HeadersTooLarge
+    )
 }
 
 fn json(error: &Error, caller: Caller) -> Response<Body> {
