@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
 use selvedge_control_plane::{run as control_plane, settings::Settings};
+use selvedge_policies::duration::Span;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serve configuration and certificates to sidecars.
@@ -24,6 +25,9 @@ pub struct ControlPlaneArgs {
     /// Trust domain of the mesh; fixed once the state directory is made.
     #[arg(long, value_name = "TD", default_value = "mesh.local")]
     trust_domain: String,
+    /// Lifetime of the certificates issued; sidecars renew at about two thirds of it.
+    #[arg(long, value_name = "SPAN", default_value = "24h")]
+    certificate_lifetime: Span,
     /// Write the addresses really bound to this file, as JSON; for ports given as 0.
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
@@ -34,8 +38,14 @@ pub struct ControlPlaneArgs {
 /// # Errors
 /// What keeps the control plane from starting.
 pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
-    let ControlPlaneArgs { config_dir, state_dir, listen, admin, trust_domain, ports_file } = args;
-    let settings = Settings { listen, admin, trust_domain, ports_file, ..Settings::new(config_dir, state_dir) };
+    let settings = Settings {
+        listen: args.listen,
+        admin: args.admin,
+        trust_domain: args.trust_domain,
+        ports_file: args.ports_file,
+        certificate_lifetime: args.certificate_lifetime.0,
+        ..Settings::new(args.config_dir, args.state_dir)
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
