@@ -15,7 +15,7 @@ demo: ## seven services behind sidecars, with mTLS, policies and planted faults;
 
 test: ## every test; says what it skips and why
 	@.ci/setup test
-	$(CARGO) build --locked --package selvedge-proxy --package selvedge
+	$(CARGO) build --locked --workspace --bins --tests
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 check: ## format, lints, licences and advisories, documentation
@@ -24,7 +24,7 @@ check: ## format, lints, licences and advisories, documentation
 		else echo "skipped: format, rustfmt is missing (rustup component add rustfmt)"; fi
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --workspace --all-targets -- -D warnings; \
 		else echo "skipped: lints, clippy is missing (rustup component add clippy)"; fi
-	$(CARGO) test --locked --package selvedge-tests --test house --test dependencies --test advisories
+	$(CARGO) test --locked --workspace --test house --test dependencies --test advisories
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --workspace
 
 bench: ## how fast, in numbers, with peers side by side where they are installed

@@ -92,7 +92,7 @@ pub fn binary(name: &str) -> PathBuf {
     let path = env::var_os("SELVEDGE_BIN_DIR").map_or_else(beside, PathBuf::from).join(name);
     assert!(
         path.is_file(),
-        "{} is not built; `make test` builds it, or run: cargo build --package selvedge-proxy --package selvedge",
+        "{} is not built; `make test` builds it, or run: cargo build --workspace --bins",
         path.display()
     );
     path

@@ -51,6 +51,7 @@ struct Shared {
     scenario: watch::Sender<Scenario>,
     served: AtomicU32,
     failed: AtomicU32,
+    targets: watch::Sender<Vec<String>>,
 }
 
 /// An HTTP service on a port of its own. It speaks HTTP/1 and, with prior knowledge, HTTP/2 on the same port.
@@ -66,8 +67,8 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("an ephemeral port");
         let address = listener.local_addr().expect("the bound address");
         let scenario = watch::Sender::new(Scenario::Echo);
-        let (served, failed) = (AtomicU32::new(0), AtomicU32::new(0));
-        let shared = Arc::new(Shared { name: name.to_owned(), scenario, served, failed });
+        let (served, failed, targets) = (AtomicU32::new(0), AtomicU32::new(0), watch::Sender::default());
+        let shared = Arc::new(Shared { name: name.to_owned(), scenario, served, failed, targets });
         let accepting = tokio::spawn(accept(listener, shared.clone()));
         Self { address, shared, accepting }
     }
@@ -80,6 +81,11 @@ impl Upstream {
     /// Requests it has been given.
     pub fn served(&self) -> u32 {
         self.shared.served.load(Ordering::Relaxed)
+    }
+
+    /// The path and query of each request it has been given, in order.
+    pub fn targets(&self) -> Vec<String> {
+        self.shared.targets.borrow().clone()
     }
 
     /// Changes what it does from the next request on.
@@ -124,6 +130,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
 /// An error makes hyper close the connection without an answer.
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, std::io::Error> {
     shared.served.fetch_add(1, Ordering::Relaxed);
+    shared.targets.send_modify(|targets| targets.push(request.uri().to_string()));
     let scenario = *shared.scenario.borrow();
     match scenario {
         Scenario::Close => return Err(std::io::Error::other("the scenario closes")),

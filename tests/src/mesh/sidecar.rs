@@ -142,13 +142,15 @@ impl Sidecar {
         Process::start(&workload.name, &mut command, home)
     }
 
+    /// Whether `/ready` answers 200.
+    pub async fn is_ready(&self) -> bool {
+        client::get(self.metrics.address(), "/ready").await.is_ok_and(|answer| answer.status == 200)
+    }
+
     /// Waits until `/ready` says so.
     pub async fn ready(&self) {
-        let (what, address) = (format!("the sidecar of {} is ready", self.workload.name), self.metrics.address());
-        wait::until_true(&what, || async move {
-            client::get(address, "/ready").await.is_ok_and(|answer| answer.status == 200)
-        })
-        .await;
+        let what = format!("the sidecar of {} is ready", self.workload.name);
+        wait::until_true(&what, || self.is_ready()).await;
     }
 
     /// Where peers reach the application's `port`: the sidecar's inbound listener.

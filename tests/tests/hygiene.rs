@@ -1,0 +1,222 @@
+//! HTTP/1 bytes that two parties could read differently are refused before routing, with a reason, and the
+//! service sees no request. Cases S1 to S46 of the catalogue in docs/testing.md, over raw sockets.
+
+use std::time::Duration;
+
+use selvedge_tests::{client, pair::Pair};
+
+/// What must come of a case.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Must {
+    /// Refused with one of the statuses 400, 408, 413, 431, 501 or 505, or cut; nothing reaches the service.
+    Refuse,
+    /// Refused, or passed as exactly one request.
+    RefuseOrOne,
+    /// Answered 200, as this many requests.
+    Pass(u32),
+}
+
+use Must::{Pass, Refuse, RefuseOrOne};
+
+const H: &str = "Host: api.shop\r\n";
+
+fn post(head: &str, body: &str) -> Vec<u8> {
+    format!("POST /x HTTP/1.1\r\n{H}{head}\r\n{body}").into_bytes()
+}
+
+fn get(line: &str, head: &str) -> Vec<u8> {
+    format!("{line}\r\n{head}\r\n").into_bytes()
+}
+
+const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
+
+fn framing() -> Vec<(&'static str, Vec<u8>, Must)> {
+    let te = |value: &str| post(&format!("Transfer-Encoding: {value}\r\n"), "0\r\n\r\n");
+    let cl = |value: &str| post(&format!("Content-Length: {value}\r\n"), "x");
+    vec![
+        ("S1 CL and TE", post(&format!("Content-Length: 6\r\n{CHUNKED}"), "0\r\n\r\nX"), RefuseOrOne),
+        ("S2 TE and CL", post(&format!("{CHUNKED}Content-Length: 4\r\n"), "0\r\n\r\nX"), RefuseOrOne),
+        (
+            "S3 TE identity, then chunked",
+            post(&format!("Transfer-Encoding: identity\r\n{CHUNKED}"), "0\r\n\r\n"),
+            Refuse,
+        ),
+        ("S4 TE gzip, chunked", te("gzip, chunked"), Refuse),
+        ("S5 TE chunked twice", te("chunked, chunked"), Refuse),
+        ("S6 TE leading comma", te(",chunked"), Refuse),
+        ("S6 TE trailing comma", te("chunked,"), Refuse),
+        ("S7 TE xchunked", te("xchunked"), Refuse),
+        ("S7 TE vertical tab", te("\x0bchunked"), Refuse),
+        ("S7 TE quoted", te("\"chunked\""), Refuse),
+        ("S7 TE parameter", te("chunked;q=1"), Refuse),
+        ("S8 space before colon", post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"), Refuse),
+        ("S9 HTTP/1.0 and TE", format!("POST /x HTTP/1.0\r\n{H}{CHUNKED}\r\n0\r\n\r\n").into_bytes(), Refuse),
+        (
+            "S10 HTTP/1.0 without CL",
+            format!("POST /x HTTP/1.0\r\n{H}\r\nGET /y HTTP/1.1\r\n{H}\r\n").into_bytes(),
+            RefuseOrOne,
+        ),
+        ("S11 two CL", post("Content-Length: 1\r\nContent-Length: 2\r\n", "xx"), Refuse),
+        ("S12 CL twice the same", post("Content-Length: 1\r\nContent-Length: 1\r\n", "x"), RefuseOrOne),
+        ("S12 CL list", cl("1, 1"), RefuseOrOne),
+        ("S13 CL plus", cl("+1"), Refuse),
+        ("S13 CL minus", cl("-1"), Refuse),
+        ("S13 CL hex", cl("0x1"), Refuse),
+        ("S13 CL underscore", cl("1_0"), Refuse),
+        ("S13 CL empty", cl(""), Refuse),
+        ("S13 CL semicolon", cl("1;"), Refuse),
+        ("S13 CL 20 digits", cl("99999999999999999999"), Refuse),
+        ("S14 CL leading zero", post("Content-Length: 010\r\n", "0123456789"), Pass(1)),
+        ("S30 Connection: content-length", post("Content-Length: 1\r\nConnection: content-length\r\n", "x"), Refuse),
+        ("S30 Connection: host", post("Content-Length: 1\r\nConnection: host\r\n", "x"), Refuse),
+        (
+            "S30 Connection: transfer-encoding",
+            post(&format!("{CHUNKED}Connection: transfer-encoding\r\n"), "0\r\n\r\n"),
+            Refuse,
+        ),
+    ]
+}
+
+fn chunks() -> Vec<(&'static str, Vec<u8>, Must)> {
+    let chunk = |body: &str| post(CHUNKED, body);
+    vec![
+        ("a good chunked body", chunk("3\r\nabc\r\n0\r\n\r\n"), Pass(1)),
+        ("S15 size 0x1", chunk("0x1\r\na\r\n0\r\n\r\n"), RefuseOrOne),
+        ("S15 size +1", chunk("+1\r\na\r\n0\r\n\r\n"), RefuseOrOne),
+        ("S15 size 1z", chunk("1z\r\na\r\n0\r\n\r\n"), RefuseOrOne),
+        ("S15 size of 17 digits", chunk("10000000000000001\r\na\r\n0\r\n\r\n"), RefuseOrOne),
+        ("S16 bare LF after size", chunk("1\na\r\n0\r\n\r\n"), RefuseOrOne),
+        ("S16 garbage after data", chunk("1\r\naXX0\r\n\r\n"), RefuseOrOne),
+        ("S18 extension with a quote", chunk("1;a=\"\r\nb\r\n0\r\n\r\n"), RefuseOrOne),
+        ("S20 framing in trailers", chunk("1\r\na\r\n0\r\nContent-Length: 9\r\nHost: evil\r\n\r\n"), RefuseOrOne),
+        ("S22 a request line as trailer", chunk("1\r\na\r\n0\r\nX:POST /evil HTTP/1.1\r\n\r\n"), RefuseOrOne),
+    ]
+}
+
+fn heads() -> Vec<(&'static str, Vec<u8>, Must)> {
+    let host = |value: &str| get("GET /x HTTP/1.1", &format!("Host: {value}\r\n"));
+    let field = |line: &str| get("GET /x HTTP/1.1", &format!("{H}{line}\r\n"));
+    let line = |line: &str| get(line, H);
+    vec![
+        ("a good request", line("GET /x HTTP/1.1"), Pass(1)),
+        ("S24 first field begins with a space", get("GET /x HTTP/1.1", &format!(" X: 1\r\n{H}")), Refuse),
+        ("S25 folded field", field("X: 1\r\n 2"), RefuseOrOne),
+        ("S26 NUL in a value", field("X: a\0b"), Refuse),
+        ("S26 bare CR in a value", field("X: a\rb"), Refuse),
+        ("S28 no colon", field("nocolon"), Refuse),
+        ("S28 empty name", field(": x"), Refuse),
+        ("S28 space in a name", field("a b: x"), Refuse),
+        ("S28 quote in a name", field("a\"b: x"), Refuse),
+        ("S38 no Host", get("GET /x HTTP/1.1", ""), Refuse),
+        ("S39 two Hosts", get("GET /x HTTP/1.1", &format!("{H}Host: b\r\n")), Refuse),
+        ("S39 the same Host twice", get("GET /x HTTP/1.1", &format!("{H}{H}")), Refuse),
+        ("S40 Host with a space", host("a b"), Refuse),
+        ("S40 Host with a slash", host("a/b"), Refuse),
+        ("S40 Host with a query", host("a?b"), Refuse),
+        ("S40 empty Host", host(""), Refuse),
+        ("S40 Host with half an address", host("[::1"), Refuse),
+        ("S40 Host with a large port", host("a:99999"), Refuse),
+        ("S40 Host with two ports", host("a:80:80"), Refuse),
+        ("S41 Host with userinfo", host("user@a"), Refuse),
+        ("S42 absolute form against Host", get("GET http://b/a HTTP/1.1", H), RefuseOrOne),
+        ("S43 another scheme", line("GET ftp://api.shop/ HTTP/1.1"), Refuse),
+        ("S43 no slash", line("GET a HTTP/1.1"), Refuse),
+        ("S43 GET *", line("GET * HTTP/1.1"), Refuse),
+        ("S44 two spaces", line("GET  /x HTTP/1.1"), Refuse),
+        ("S44 space in the path", line("GET /x y HTTP/1.1"), Refuse),
+        ("S44 lower-case version", line("GET /x http/1.1"), Refuse),
+        ("S44 version 1.32", line("GET /x HTTP/1.32"), Refuse),
+        ("S44 version 2.0", line("GET /x HTTP/2.0"), Refuse),
+        ("S45 HTTP/0.9", b"GET /a\r\n\r\n".to_vec(), Refuse),
+        ("S46 control byte in the method", line("G\x01T /x HTTP/1.1"), Refuse),
+        ("S46 unknown method", line("BREW /x HTTP/1.1"), Pass(1)),
+        ("a path that leaves the root", line("GET /../x HTTP/1.1"), RefuseOrOne),
+        ("NUL escaped in the path", line("GET /x%00y HTTP/1.1"), Refuse),
+        ("a broken escape in the path", line("GET /x%zz HTTP/1.1"), RefuseOrOne),
+        ("a fragment in the target", line("GET /x#y HTTP/1.1"), RefuseOrOne),
+    ]
+}
+
+/// The statuses in `answer`, in order.
+fn statuses(answer: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(answer).into_owned();
+    let parts = text.split("HTTP/1.").skip(1).filter(|part| part.as_bytes().get(1) == Some(&b' '));
+    parts.filter_map(|part| part.get(2..5)?.parse().ok()).collect()
+}
+
+/// The path that tells the requests of one case from those of another.
+fn marked(bytes: &[u8], index: usize) -> Vec<u8> {
+    let text: Vec<u8> = bytes.to_vec();
+    let place = text.windows(3).position(|window| window == b" /x");
+    let Some(place) = place else { return text };
+    [&text[..place], format!(" /case-{index}-").as_bytes(), &text[place + 2..]].concat()
+}
+
+async fn run(cases: Vec<(&'static str, Vec<u8>, Must)>) {
+    let pair = Pair::start_with("http", &[]).await;
+    let mut answers = Vec::new();
+    for (index, (_, bytes, _)) in cases.iter().enumerate() {
+        let answer = client::exchange(pair.entry(), &marked(bytes, index), Duration::from_millis(700)).await;
+        answers.push(statuses(&answer));
+    }
+    // All cases are over when a request that came after them has been answered.
+    assert_eq!(pair.get("/end").await.status, 200);
+    let targets = pair.upstream.targets();
+    let mut wrong = Vec::new();
+    for (index, ((name, _, must), statuses)) in cases.iter().zip(answers).enumerate() {
+        let mark = format!("/case-{index}-");
+        let seen = targets.iter().filter(|target| target.contains(&mark)).count();
+        let refused = statuses.iter().all(|status| matches!(status, 400 | 408 | 413 | 431 | 501 | 502 | 505));
+        let fits = match must {
+            Refuse => refused && seen == 0,
+            RefuseOrOne => seen <= 1 && statuses.len() <= 2,
+            Pass(count) => seen == *count as usize && statuses == [200],
+        };
+        if !fits {
+            wrong.push(format!("{name}: wanted {must:?}, answers {statuses:?}, requests at the service {seen}"));
+        }
+    }
+    let known = |target: &&String| target.contains("/case-") || matches!(target.as_str(), "/" | "/end");
+    let smuggled: Vec<&String> = targets.iter().filter(|target| !known(target)).collect();
+    assert!(wrong.is_empty(), "{} cases:\n  {}", wrong.len(), wrong.join("\n  "));
+    assert!(smuggled.is_empty(), "requests nobody sent reached the service: {smuggled:?}");
+}
+
+#[tokio::test]
+async fn contradictory_framing_is_refused() {
+    run(framing()).await;
+}
+
+#[tokio::test]
+async fn odd_chunks_never_become_a_second_request() {
+    run(chunks()).await;
+}
+
+#[tokio::test]
+async fn malformed_heads_are_refused() {
+    run(heads()).await;
+}
+
+#[tokio::test]
+async fn oversized_heads_are_refused_with_431() {
+    let pair = Pair::start_with("http", &[]).await;
+    let served = pair.upstream.served();
+    let large = get("GET /x HTTP/1.1", &format!("{H}X: {}\r\n", "a".repeat(300_000)));
+    let many = get("GET /x HTTP/1.1", &format!("{H}{}", "X: 1\r\n".repeat(5000)));
+    for bytes in [large, many] {
+        let answer = client::exchange(pair.entry(), &bytes, Duration::from_secs(2)).await;
+        let statuses = statuses(&answer);
+        assert!(statuses.is_empty() || statuses == [431] || statuses == [400], "{statuses:?}");
+    }
+    assert_eq!(pair.upstream.served(), served);
+    assert_eq!(pair.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_refusal_names_its_reason_and_closes() {
+    let pair = Pair::start_with("http", &[]).await;
+    let answer = client::exchange(pair.entry(), &get("GET /x HTTP/1.1", "Host: a b\r\n"), Duration::from_secs(2)).await;
+    let text = String::from_utf8_lossy(&answer).to_lowercase();
+    assert!(text.starts_with("http/1.1 400"), "{text}");
+    assert!(text.contains("malformed_host") && text.contains("connection: close"), "{text}");
+}

@@ -1,0 +1,181 @@
+//! Protocols that are not HTTP cross the mesh unseen and unharmed, whoever speaks first, under the same identity
+//! policy and in the same metrics.
+
+use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use selvedge_tests::{
+    client::{self, expect_bytes},
+    mesh::{Mesh, Sidecar, Workload},
+    ports::Reserved,
+    process::Process,
+    program,
+    upstream::raw::{RawUpstream, Script},
+    wait,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const DESTINATION: &str = "shop/store:6000";
+
+/// A caller and a workload that serves `application` as opaque TCP.
+struct Opaque {
+    web: Sidecar,
+    store: Sidecar,
+    mesh: Mesh,
+}
+
+impl Opaque {
+    async fn start(application: SocketAddr, protocol: &str) -> Self {
+        let mesh = Mesh::start().await;
+        mesh.service("shop/store", 6000, 6000, protocol);
+        let store = mesh.start_sidecar(Workload::new("shop/store").serves(6000, application));
+        let web = mesh.start_sidecar(Workload::new("shop/web").calls(DESTINATION));
+        store.ready().await;
+        web.ready().await;
+        Self { web, store, mesh }
+    }
+
+    fn entry(&self) -> SocketAddr {
+        self.web.outbound(DESTINATION)
+    }
+
+    /// Waits until a connection through the mesh answers `hello` with `wanted`.
+    async fn until_answered(&self, hello: &[u8], wanted: &[u8]) {
+        let entry = self.entry();
+        wait::until_true("the opaque path answers", || async move {
+            client::exchange(entry, hello, Duration::from_millis(500)).await.starts_with(wanted)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_pass_unchanged_in_both_directions_until_both_sides_are_done() {
+    let upstream = RawUpstream::start(Script::echo()).await;
+    let opaque = Opaque::start(upstream.address(), "tcp").await;
+    opaque.until_answered(b"\x00\x01ping", b"\x00\x01ping").await;
+    let mut stream = client::connect(opaque.entry()).await.unwrap();
+    let block: Vec<u8> = (0..=255_u8).cycle().take(300_000).collect();
+    let (mut read, mut write) = stream.split();
+    let echoed = async {
+        let mut all = Vec::new();
+        read.read_to_end(&mut all).await.map(|_| all)
+    };
+    let sent = async {
+        write.write_all(&block).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let (echoed, ()) = wait::within("the echo", async { tokio::join!(echoed, sent) }).await;
+    assert!(echoed.unwrap() == block, "the bytes came back changed");
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_needs_no_declaration() {
+    let upstream = RawUpstream::start(Script::greets(b"220 mail ready\r\n")).await;
+    let opaque = Opaque::start(upstream.address(), "").await;
+    opaque.until_answered(b"", b"220 mail ready\r\n").await;
+    let mut stream = client::connect(opaque.entry()).await.unwrap();
+    expect_bytes(&mut stream, b"220 mail ready\r\n").await;
+    stream.write_all(b"NOOP\r\n").await.unwrap();
+    expect_bytes(&mut stream, b"NOOP\r\n").await;
+}
+
+#[tokio::test]
+async fn identity_policy_and_metrics_cover_opaque_connections() {
+    let upstream = RawUpstream::start(Script::echo()).await;
+    let opaque = Opaque::start(upstream.address(), "tcp").await;
+    opaque.until_answered(b"ping", b"ping").await;
+    let received = opaque.store.metric("selvedge_tcp_received_bytes_total", &[]).await;
+    assert!(received >= 4.0, "{received} bytes in\n{}", opaque.store.metrics().await);
+    opaque.mesh.write(
+        "deny.yaml",
+        "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: no-web, namespace: shop}\nspec:\n  \
+         targetRef: {kind: Service, name: store}\n  action: DENY\n  rules: [{from: [{serviceAccounts: [web]}], to: \
+         [{ports: [6000]}]}]\n",
+    );
+    let entry = opaque.entry();
+    wait::until_true("the denial is in force", || async move {
+        client::exchange(entry, b"ping", Duration::from_millis(500)).await.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_real_redis_works_through_two_sidecars() {
+    let Some(redis) = program("redis-server") else { return };
+    let (port, folder) = (Reserved::new(), tempfile::tempdir().unwrap());
+    let mut command = Command::new(redis);
+    command.args(["--port", &port.address().port().to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]);
+    let _server = Process::start("redis", command.arg(folder.path()), folder.path());
+    wait::until_true("redis listens", || client::accepts(port.address())).await;
+    let opaque = Opaque::start(port.address(), "").await;
+    opaque.until_answered(b"PING\r\n", b"+PONG").await;
+    let mut stream = client::connect(opaque.entry()).await.unwrap();
+    for number in 0..200 {
+        let value = format!("{number:05}");
+        stream.write_all(format!("SET key{number} {value}\r\nGET key{number}\r\n").as_bytes()).await.unwrap();
+        expect_bytes(&mut stream, format!("+OK\r\n$5\r\n{value}\r\n").as_bytes()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_real_postgresql_works_through_two_sidecars() {
+    let (Some(initdb), Some(postgres), Some(psql)) = (program("initdb"), program("postgres"), program("psql")) else {
+        return;
+    };
+    let (port, folder) = (Reserved::new(), tempfile::tempdir().unwrap());
+    let Some(user) = database_user(folder.path()) else { return };
+    let data = folder.path().join("data");
+    let run_as = |program: &Path| match &user {
+        Some(name) => {
+            let mut command = Command::new("runuser");
+            command.args(["-u", name, "--"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    let made = run_as(&initdb).args(["-A", "trust", "-U", "tester", "-D"]).arg(&data).output().unwrap();
+    assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+    let mut command = run_as(&postgres);
+    command.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-F", "-c", "unix_socket_directories=", "-p"]);
+    let mut server = Process::start("postgres", command.arg(port.address().port().to_string()), folder.path());
+    wait::until_true("postgres listens", || client::accepts(port.address())).await;
+    let opaque = Opaque::start(port.address(), "").await;
+    let entry = opaque.entry();
+    let query = |sql: &str| {
+        let mut command = tokio::process::Command::new(&psql);
+        command.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &entry.port().to_string(),
+            "-U",
+            "tester",
+            "-d",
+            "postgres",
+            "-Atc",
+            sql,
+        ]);
+        command
+    };
+    let answered = || async { query("select 41 + 1").output().await.is_ok_and(|output| output.stdout == b"42\n") };
+    wait::until_true("PostgreSQL answers a query", answered).await;
+    let rows = query("select sum(n) from generate_series(1, 100000) n").output().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&rows.stdout), "5000050000\n");
+    server.terminate();
+    server.ended().await;
+}
+
+/// PostgreSQL refuses to run as root: the system's own user then, who must own `folder`. `None` is a skip.
+fn database_user(folder: &Path) -> Option<Option<String>> {
+    if !rustix::process::getuid().is_root() {
+        return Some(None);
+    }
+    let owned = Command::new("chown").arg("postgres").arg(folder).output().is_ok_and(|output| output.status.success());
+    let switched = Command::new("runuser").args(["-u", "postgres", "--", "true"]).output();
+    if !owned || !switched.is_ok_and(|output| output.status.success()) {
+        selvedge_tests::skip("root cannot run PostgreSQL and there is no user postgres");
+        return None;
+    }
+    fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    Some(Some("postgres".to_owned()))
+}

@@ -1,0 +1,112 @@
+//! Policies that a user writes take effect, with one reason code in body, header, log and metric.
+
+use http::Method;
+use selvedge_tests::{
+    client::{self, request},
+    mesh::{Mesh, Workload},
+    pair::{HOST, Pair},
+    upstream::Upstream,
+    wait,
+};
+
+const DENY_ADMIN: &str = "
+apiVersion: selvedge.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: no-admin, namespace: shop }
+spec:
+  targetRef: { kind: Service, name: api }
+  action: DENY
+  rules: [{ to: [{ paths: [/admin, /admin/*] }] }]
+";
+
+const ALLOW_OTHERS: &str = "
+apiVersion: selvedge.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: only-billing, namespace: shop }
+spec:
+  targetRef: { kind: Service, name: api }
+  action: ALLOW
+  rules: [{ from: [{ serviceAccounts: [billing] }], to: [{ methods: [GET] }] }]
+";
+
+const LIMIT: &str = "
+apiVersion: selvedge.dev/v1alpha1
+kind: RateLimit
+metadata: { name: three, namespace: shop }
+spec:
+  targetRef: { kind: Service, name: api }
+  limits: [{ requests: 3, per: 1h, key: [identity] }]
+";
+
+#[tokio::test]
+async fn a_denied_request_is_answered_logged_and_counted_with_one_reason() {
+    let pair = Pair::start().await;
+    pair.mesh.write("deny.yaml", DENY_ADMIN);
+    let denied = pair.until_status("/admin/users", 403).await;
+    assert_eq!(denied.reason(), "policy_denied");
+    assert!(denied.text().contains("policy_denied"), "{}", denied.text());
+    assert_eq!(pair.get("/shop").await.status, 200);
+    let api = &pair.api;
+    wait::until_true("the denial is logged", || async move {
+        api.access_log().iter().any(|line| line.to_string().contains("policy_denied"))
+    })
+    .await;
+    assert!(api.metric("selvedge_denials_total", &["policy_denied"]).await >= 1.0, "{}", api.metrics().await);
+}
+
+#[tokio::test]
+async fn spelling_does_not_get_round_a_denial() {
+    let pair = Pair::start().await;
+    pair.mesh.write("deny.yaml", DENY_ADMIN);
+    pair.until_status("/admin", 403).await;
+    for target in ["/%61dmin", "/x/../admin", "//admin", "/./admin", "/admin/", "/shop/%2e%2e/admin", "/admin?x=1"] {
+        let answer = pair.get(target).await;
+        assert!(
+            matches!(answer.status.as_u16(), 400 | 403),
+            "{target} passed with {}: {}",
+            answer.status,
+            answer.text()
+        );
+    }
+}
+
+#[tokio::test]
+async fn with_an_allow_rule_everybody_else_is_refused() {
+    let upstream = Upstream::start("api").await;
+    let mesh = Mesh::start().await;
+    mesh.service("shop/api", 80, 8080, "http");
+    mesh.write("allow.yaml", ALLOW_OTHERS);
+    let _api = mesh.sidecar(Workload::new("shop/api").serves(8080, upstream.address())).await;
+    let web = mesh.sidecar(Workload::new("shop/web").calls("shop/api:80")).await;
+    let billing = mesh.sidecar(Workload::new("shop/billing").calls("shop/api:80")).await;
+    let call = async |sidecar: &selvedge_tests::mesh::Sidecar, method| {
+        let answer = client::call(sidecar.outbound("shop/api:80"), request(method, HOST, "/")).await.unwrap();
+        (answer.status.as_u16(), answer.reason().to_owned())
+    };
+    assert_eq!(call(&billing, Method::GET).await, (200, String::new()));
+    assert_eq!(call(&billing, Method::DELETE).await, (403, "policy_default_deny".to_owned()));
+    assert_eq!(call(&web, Method::GET).await, (403, "policy_default_deny".to_owned()));
+}
+
+#[tokio::test]
+async fn a_limit_answers_429_and_says_when_to_come_back() {
+    let pair = Pair::start().await;
+    pair.mesh.write("limit.yaml", LIMIT);
+    let limited = pair.until_status("/", 429).await;
+    assert_eq!(limited.reason(), "rate_limited");
+    let seconds: u64 = limited.header("retry-after").parse().expect("Retry-After in seconds");
+    assert!((1..=3600).contains(&seconds), "{seconds}");
+    assert!(pair.api.metric("selvedge_rate_limited_total", &[]).await >= 1.0);
+}
+
+#[tokio::test]
+async fn a_broken_document_keeps_the_last_good_one_in_force() {
+    let pair = Pair::start().await;
+    pair.mesh.write("deny.yaml", DENY_ADMIN);
+    pair.until_status("/admin", 403).await;
+    pair.mesh.write("deny.yaml", &DENY_ADMIN.replace("action: DENY", "action: PERHAPS"));
+    pair.mesh.write("limit.yaml", LIMIT);
+    pair.until_status("/", 429).await;
+    let answer = pair.get("/admin").await;
+    assert!(matches!(answer.status.as_u16(), 403 | 429), "the refused document opened /admin: {}", answer.status);
+}

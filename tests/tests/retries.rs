@@ -1,0 +1,110 @@
+//! `TrafficPolicy`: what fails is tried again within bounds, what hangs is given up, what keeps failing is left alone.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+use selvedge_tests::{
+    client,
+    client::request,
+    pair::{HOST, Pair},
+    upstream::Scenario,
+};
+use tokio::time::Instant;
+
+fn policy(body: &str) -> String {
+    format!(
+        "apiVersion: selvedge.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: api, namespace: shop}}\nspec:\n  \
+         targetRef: {{kind: Service, name: api}}\n{body}"
+    )
+}
+
+/// The policy is in force when a request that needs it succeeds.
+async fn retrying(body: &str) -> Pair {
+    let pair = Pair::start().await;
+    pair.mesh.write("traffic.yaml", &policy(body));
+    let pair_ref = &pair;
+    selvedge_tests::wait::until_true("a failed try is repeated", || async move {
+        pair_ref.upstream.play(Scenario::Fail(1, 503));
+        pair_ref.get("/").await.status == 200
+    })
+    .await;
+    pair
+}
+
+#[tokio::test]
+async fn a_failed_try_is_repeated_and_counted() {
+    let pair = retrying("  retry: {attempts: 3}\n").await;
+    pair.upstream.play(Scenario::Fail(2, 502));
+    assert_eq!(pair.get("/").await.status, 200);
+    assert!(pair.web.metric("selvedge_retries_total", &[]).await >= 3.0, "{}", pair.web.metrics().await);
+}
+
+#[tokio::test]
+async fn a_post_is_not_repeated_unless_asked_and_its_body_is_replayed_whole() {
+    let post = || Request::post("/").header("host", HOST).body(Full::from(Bytes::from(vec![b'x'; 50_000]))).unwrap();
+    let pair = retrying("  retry: {attempts: 3}\n").await;
+    pair.upstream.play(Scenario::Fail(1, 503));
+    assert_eq!(client::call(pair.entry(), post()).await.unwrap().status, 503);
+    pair.mesh.write("traffic.yaml", &policy("  retry: {attempts: 3, retryNonIdempotent: true}\n"));
+    let pair = &pair;
+    let answer = selvedge_tests::wait::until("a POST is repeated", || async move {
+        pair.upstream.play(Scenario::Fail(1, 503));
+        let answer = client::call(pair.entry(), post()).await.ok()?;
+        (answer.status == 200).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.json()["bodyLength"], 50_000);
+}
+
+#[tokio::test]
+async fn retries_do_not_multiply_the_load_on_a_service_that_is_down() {
+    let pair = retrying("  retry: {attempts: 3, budget: {percent: 20, minPerSecond: 1}}\n").await;
+    pair.upstream.play(Scenario::Fail(u32::MAX, 503));
+    let before = pair.upstream.served();
+    for _ in 0..100 {
+        assert_eq!(pair.get("/").await.status, 503);
+    }
+    let tries = pair.upstream.served() - before;
+    assert!((100..=150).contains(&tries), "{tries} tries for 100 requests");
+}
+
+#[tokio::test]
+async fn what_hangs_is_given_up_in_time() {
+    let pair = retrying("  retry: {attempts: 1}\n  timeouts: {request: 600ms, backendRequest: 200ms}\n").await;
+    pair.upstream.play(Scenario::Slow(Duration::from_secs(20)));
+    let start = Instant::now();
+    let answer = pair.get("/").await;
+    assert_eq!(answer.status, 504);
+    assert!(matches!(answer.reason(), "attempt_timeout" | "request_timeout"), "{}", answer.reason());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_keeps_failing_is_left_alone_and_found_again() {
+    let pair = Pair::start().await;
+    pair.mesh.write("traffic.yaml", &policy("  breaker: {consecutiveFailures: 3, openFor: 300ms, maxOpen: 1s}\n"));
+    pair.upstream.play(Scenario::Fail(u32::MAX, 503));
+    let pair = &pair;
+    selvedge_tests::wait::until_true(
+        "the breaker opens",
+        || async move { pair.get("/").await.reason() == "breaker_open" },
+    )
+    .await;
+    pair.upstream.play(Scenario::Echo);
+    pair.until_status("/", 200).await;
+    for _ in 0..20 {
+        assert_eq!(pair.get("/").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_service_without_endpoints_is_answered_at_once() {
+    let pair = Pair::start().await;
+    pair.mesh.remove("workload-shop-api.yaml");
+    let answer = pair.until_status("/", 503).await;
+    assert_eq!(answer.reason(), "no_endpoints", "{}", answer.text());
+    let again = client::call(pair.entry(), request(Method::GET, HOST, "/")).await.unwrap();
+    assert_eq!(again.status, 503);
+}

@@ -1,0 +1,83 @@
+//! `HTTPRoute` sends requests where the user said, and changes what the user asked to change.
+
+use std::collections::HashMap;
+
+use http::Method;
+use selvedge_tests::{
+    client::{self, request},
+    load::{self, Load, Plan},
+    mesh::Workload,
+    pair::{HOST, Pair},
+    upstream::Upstream,
+    wait,
+};
+
+const ROUTE: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: split, namespace: shop }
+spec:
+  parentRefs: [{ kind: Service, name: api }]
+  rules:
+  - name: next
+    matches: [{ path: { type: PathPrefix, value: /next }, headers: [{ name: x-beta, value: 'yes' }] }]
+    filters:
+    - type: RequestHeaderModifier
+      requestHeaderModifier: { set: [{ name: x-routed, value: next }], remove: [x-beta] }
+    - type: ResponseHeaderModifier
+      responseHeaderModifier: { add: [{ name: x-from, value: next }] }
+    backendRefs: [{ name: next, port: 80 }]
+  - name: query
+    matches: [{ queryParams: [{ name: to, value: next }], method: POST }]
+    backendRefs: [{ name: next, port: 80 }]
+  - name: weighted
+    matches: [{ path: { type: PathPrefix, value: /split } }]
+    backendRefs: [{ name: api, port: 80, weight: 80 }, { name: next, port: 80, weight: 20 }]
+  - name: rest
+    matches: [{ path: { type: Exact, value: / } }]
+";
+
+#[tokio::test]
+async fn rules_match_change_and_split() {
+    let pair = Pair::start().await;
+    let next = Upstream::start("next").await;
+    pair.mesh.service("shop/next", 80, 8080, "http");
+    let _next = pair.mesh.sidecar(Workload::new("shop/next").serves(8080, next.address())).await;
+    pair.mesh.write("route.yaml", ROUTE);
+    assert_eq!(pair.until_status("/nowhere", 404).await.reason(), "no_route");
+
+    let mut beta = request(Method::GET, HOST, "/next/a");
+    beta.headers_mut().insert("x-beta", "yes".parse().unwrap());
+    let answer = client::call(pair.entry(), beta).await.unwrap();
+    assert_eq!((answer.header("served-by"), answer.header("x-from")), ("next", "next"), "{}", answer.text());
+    let seen = answer.text();
+    assert!(seen.contains("x-routed") && !seen.contains("x-beta"), "{seen}");
+
+    let answer = client::call(pair.entry(), request(Method::POST, HOST, "/any?to=next")).await.unwrap();
+    assert_eq!(answer.header("served-by"), "next");
+    assert_eq!(pair.get("/").await.header("served-by"), "api");
+    assert_eq!(pair.get("/nextdoor").await.status, 404, "a prefix ends at a segment");
+
+    let mut counts: HashMap<String, u32> = HashMap::new();
+    for _ in 0..300 {
+        *counts.entry(pair.get("/split").await.header("served-by").to_owned()).or_default() += 1;
+    }
+    // 300 draws at 20 %: mean 60, standard deviation 7; six of them either side.
+    assert!((18..=102).contains(&counts["next"]), "{counts:?}");
+}
+
+#[tokio::test]
+async fn load_spreads_over_the_workloads_of_a_service() {
+    let pair = Pair::start().await;
+    let twin = Upstream::start("twin").await;
+    let _twin =
+        pair.mesh.sidecar(Workload::new("shop/api-2").runs_as("api").backs("api").serves(8080, twin.address())).await;
+    let load = Load::start(&Plan::new(pair.entry(), HOST, "/"), 8, load::ok);
+    wait::until_true("both workloads are called", || async { twin.served() > 0 }).await;
+    let before = (pair.upstream.served(), twin.served());
+    load.progress(600).await;
+    load.stop().await.assert_flawless(600);
+    let share = [pair.upstream.served() - before.0, twin.served() - before.1];
+    // Equally fast workloads; measured noise decides each choice, so only a gross imbalance is wrong.
+    assert!(share.iter().all(|requests| *requests >= 60), "600 requests were shared as {share:?}");
+}

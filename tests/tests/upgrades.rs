@@ -1,0 +1,116 @@
+//! Beyond request and response: upgrades, CONNECT, streams in both directions, trailers, 1xx.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{body::Frame, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use selvedge_tests::{
+    client::{self, expect_bytes},
+    pair::{HOST, Pair},
+    wait::within,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Sends a head and reads the head of the answer.
+async fn raw_head(pair: &Pair, head: &str) -> (TcpStream, String) {
+    let mut stream = client::connect(pair.entry()).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = within("the head of the answer", read_head(&mut stream)).await;
+    (stream, answer)
+}
+
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("the head is complete"));
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test]
+async fn a_websocket_stays_open_and_carries_bytes_both_ways() {
+    let pair = Pair::start().await;
+    let head = format!(
+        "GET /chat HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: \
+         13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let (mut stream, answer) = raw_head(&pair, &head).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    assert!(answer.to_lowercase().contains("upgrade: websocket"), "{answer}");
+    for frame in [&b"\x81\x05hello"[..], b"\x82\x03\x00\x01\x02"] {
+        stream.write_all(frame).await.unwrap();
+        expect_bytes(&mut stream, frame).await;
+    }
+    assert_eq!(pair.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_100_continue_gets_an_answer() {
+    let pair = Pair::start().await;
+    let head = format!("POST /x HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    let (mut stream, first) = raw_head(&pair, &head).await;
+    assert!(first.starts_with("HTTP/1.1 100"), "{first}");
+    stream.write_all(b"hello").await.unwrap();
+    let last = within("the final answer", read_head(&mut stream)).await;
+    assert!(last.starts_with("HTTP/1.1 200"), "{last}");
+}
+
+#[tokio::test]
+async fn a_grpc_stream_flows_in_both_directions_and_ends_with_trailers() {
+    let pair = Pair::start().await;
+    let io = TokioIo::new(client::connect(pair.entry()).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let (send, receive) = mpsc::channel::<Result<Frame<Bytes>, std::convert::Infallible>>(1);
+    let request = Request::post(format!("http://{HOST}/shop.Api/Chat")).header("content-type", "application/grpc");
+    let request = request.header("te", "trailers").body(StreamBody::new(ReceiverStream::new(receive))).unwrap();
+    send.send(Ok(Frame::data(Bytes::from_static(b"\0\0\0\0\x03one")))).await.unwrap();
+    let mut response = within("the head", sender.send_request(request)).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/grpc");
+    // Each message comes back before the next is sent: nothing on the way waits for the end of the body.
+    for (message, next) in [(&b"\0\0\0\0\x03one"[..], Some(&b"\0\0\0\0\x03two"[..])), (b"\0\0\0\0\x03two", None)] {
+        let frame = within("a message", response.frame()).await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), message);
+        if let Some(next) = next {
+            send.send(Ok(Frame::data(Bytes::copy_from_slice(next)))).await.unwrap();
+        }
+    }
+    drop(send);
+    let trailers = within("the trailers", response.frame()).await.unwrap().unwrap().into_trailers().unwrap();
+    assert_eq!(trailers["grpc-status"], "0");
+}
+
+#[tokio::test]
+async fn request_trailers_reach_the_service_over_http2() {
+    let pair = Pair::start().await;
+    let io = TokioIo::new(client::connect(pair.entry()).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("x-checksum"), HeaderValue::from_static("7"))]);
+    let frames = [Frame::data(Bytes::from_static(b"body")), Frame::trailers(trailers)];
+    let body = StreamBody::new(tokio_stream::iter(frames.map(Ok::<_, std::convert::Infallible>)));
+    let request = Request::post(format!("http://{HOST}/")).body(body).unwrap();
+    let response = within("the answer", sender.send_request(request)).await.unwrap();
+    let seen = client::Answer::read(response).await.unwrap().json();
+    assert_eq!(seen["trailers"][0][1], "7", "{seen}");
+}
+
+#[tokio::test]
+async fn an_idle_upgraded_connection_is_not_cut() {
+    let pair = Pair::start().await;
+    let head = format!("GET /raw HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    let (mut stream, answer) = raw_head(&pair, &head).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    // Longer than any per-try or detection timeout that could be left running.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    stream.write_all(b"late").await.unwrap();
+    expect_bytes(&mut stream, b"late").await;
+}
