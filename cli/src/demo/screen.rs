@@ -6,6 +6,10 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::summary::{ServiceSummary, Summary};
 
+/// Cuts long lines off on a narrow terminal (DECAWM): a wrapped line would be two, and the table could not be replaced.
+const NO_WRAP: &str = "\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
+
 /// Standard output, and how much of it the table occupies.
 pub(super) struct Screen {
     live: bool,
@@ -25,18 +29,25 @@ impl Screen {
 
     /// Shows the final state, in full.
     pub(super) fn finish(&mut self, summary: &Summary, story: &[String]) -> io::Result<()> {
-        self.draw(&render(summary, story))
+        self.erase()?;
+        write!(io::stdout(), "{}", render(summary, story))
     }
 
     fn draw(&mut self, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.live && self.lines > 0 {
-            // Back to the first line of the table, and erase from there on.
-            write!(out, "\x1b[{}A\x1b[J", self.lines)?;
-        }
+        self.erase()?;
         self.lines = text.lines().count();
-        writeln!(out, "{}", text.trim_end())?;
+        let mut out = io::stdout().lock();
+        write!(out, "{NO_WRAP}{text}{WRAP}")?;
         out.flush()
+    }
+
+    /// Takes the table away that is shown now.
+    fn erase(&mut self) -> io::Result<()> {
+        match std::mem::take(&mut self.lines) {
+            0 => Ok(()),
+            // Back to the first line of the table, and erase from there on.
+            lines => write!(io::stdout(), "\x1b[{lines}A\x1b[J"),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::{
     DemoArgs, Output,
@@ -33,7 +33,7 @@ impl Show<'_> {
         let mut told = std::pin::pin!(told);
         let over = sleep(self.args.duration.map_or(Duration::MAX, |length| length.0));
         let mut over = std::pin::pin!(over);
-        let mut tick = interval(REFRESH);
+        let mut tick = interval_at(Instant::now() + REFRESH, REFRESH);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let first = look(&self.sidecars, Counts::default()).await?;
         let mut recent = VecDeque::from([first.clone()]);

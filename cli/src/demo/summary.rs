@@ -63,11 +63,13 @@ impl Summary {
     pub(super) fn of(ready_ms: u64, span: &Span) -> Self {
         let inbound = |name| total(span.grown(name).filter(|(_, s)| s.label("direction") == "inbound"));
         let retried = |(_, s): &(Sidecar, &Series)| matches!(s.label("outcome"), "success" | "failure");
+        let (over_mtls, all) =
+            SERVICES.iter().map(|name| mtls(span, name)).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
         Self {
             ready_ms,
             requests: span.load.requests,
             success_rate: share(span.load.successes as f64, span.load.requests as f64),
-            mtls_share: mtls_share(span, |_| true),
+            mtls_share: share(over_mtls, all),
             denied: inbound("selvedge_denials_total") as u64,
             rate_limited: inbound("selvedge_rate_limited_total") as u64,
             retries: total(span.grown("selvedge_retries_total").filter(retried)) as u64,
@@ -86,8 +88,10 @@ impl ServiceSummary {
         let own = || span.sidecars.iter().filter(|change| change.sidecar.instance.service == name);
         let cpu: f64 = own().map(|change| change.cpu.as_secs_f64()).sum();
         let handled: f64 = own().flat_map(|change| &change.grown).filter(|s| s.name == REQUESTS).map(|s| s.value).sum();
-        let (connections, broken) = opaque(own());
-        let success_rate = share(requests - faults, requests).or_else(|| share(connections - broken, connections));
+        let opaque = Opaque::of(own());
+        let success_rate = share(requests - faults, requests)
+            .or_else(|| share(opaque.opened - opaque.broken, opaque.opened - opaque.refused));
+        let (over_mtls, all) = mtls(span, name);
         Self {
             name,
             rps: requests / span.seconds.max(f64::EPSILON),
@@ -97,38 +101,53 @@ impl ServiceSummary {
             sidecar_rss_bytes: own().map(|change| change.rss_bytes).max().unwrap_or_default(),
             sidecar_cpu_us_per_request: share(cpu * 1e6, handled),
             cpu_share: cpu / span.seconds.max(f64::EPSILON),
-            mtls_share: mtls_share(span, |sidecar| sidecar.instance.service == name),
+            mtls_share: share(over_mtls, all),
         }
     }
 }
 
-/// Connections that came to these sidecars, and those that the mesh had to end; since the sidecars started, because
-/// such connections live long.
-fn opaque<'a>(changes: impl Iterator<Item = &'a Change>) -> (f64, f64) {
-    let mut counts = (0.0, 0.0);
-    for series in changes.flat_map(|change| &change.now).filter(|s| s.label("direction") == "inbound") {
-        if series.name == CONNECTIONS {
-            counts.0 += series.value;
-        }
-        if series.name == ENDED_CONNECTIONS && !series.label("reason").is_empty() {
-            counts.1 += series.value;
-        }
-    }
-    counts
+/// Opaque connections that came to a service's sidecars since they started, because such connections live long.
+#[derive(Default)]
+struct Opaque {
+    opened: f64,
+    mtls: f64,
+    /// Ended by the mesh.
+    broken: f64,
+    /// Ended by the mesh before anything was carried, without mTLS.
+    refused: f64,
 }
 
-/// Requests of the span, and connections so far, that came over mTLS, of all that came to the sidecars chosen.
-fn mtls_share(span: &Span, chosen: impl Fn(Sidecar) -> bool) -> Option<f64> {
-    let mut counts = (0.0, 0.0);
-    for change in span.sidecars.iter().filter(|change| chosen(change.sidecar)) {
-        let requests = change.grown.iter().filter(|s| s.name == REQUESTS);
-        let connections = change.now.iter().filter(|s| s.name == CONNECTIONS);
-        for series in requests.chain(connections).filter(|s| s.label("direction") == "inbound") {
-            counts.1 += series.value;
-            counts.0 += if series.label("tls") == "mtls" { series.value } else { 0.0 };
+impl Opaque {
+    fn of<'a>(changes: impl Iterator<Item = &'a Change>) -> Self {
+        let mut counts = Self::default();
+        for series in changes.flat_map(|change| &change.now).filter(|s| s.label("direction") == "inbound") {
+            let mtls = series.label("tls") == "mtls";
+            if series.name == CONNECTIONS {
+                counts.opened += series.value;
+                counts.mtls += if mtls { series.value } else { 0.0 };
+            } else if series.name == ENDED_CONNECTIONS && !series.label("reason").is_empty() {
+                counts.broken += series.value;
+                counts.refused += if mtls { 0.0 } else { series.value };
+            }
         }
+        counts
     }
-    share(counts.0, counts.1)
+}
+
+/// What came to the sidecars of a service over mTLS, and all that came: requests of the span, or opaque connections
+/// where there are none.
+fn mtls(span: &Span, service: &str) -> (f64, f64) {
+    let own = || span.sidecars.iter().filter(|change| change.sidecar.instance.service == service);
+    let requests =
+        own().flat_map(|change| &change.grown).filter(|s| s.name == REQUESTS && s.label("direction") == "inbound");
+    let (over_mtls, all) = requests.fold((0.0, 0.0), |(over_mtls, all), s| {
+        (over_mtls + if s.label("tls") == "mtls" { s.value } else { 0.0 }, all + s.value)
+    });
+    if all > 0.0 {
+        return (over_mtls, all);
+    }
+    let opaque = Opaque::of(own());
+    (opaque.mtls, opaque.opened - opaque.refused)
 }
 
 /// The service that was called, without namespace and version.
