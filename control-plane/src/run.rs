@@ -110,7 +110,7 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -
     let mesh = Arc::clone(mesh);
     let status = move || {
         let (snapshot, report) = (Arc::clone(&snapshots.borrow()), Arc::clone(&reports.borrow()));
-        let sidecars = mesh.sidecars.report();
+        let sidecars = mesh.sidecars.report(&snapshot);
         json!({
             "trustDomain": mesh.authority.trust_domain(),
             "snapshot": snapshot.number(),

@@ -15,7 +15,10 @@ use selvedge_xds::{
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::store::{ObjectReport, Report};
+use crate::{
+    snapshot::Snapshot,
+    store::{ObjectReport, Report},
+};
 
 /// Number of one discovery stream.
 pub(crate) type StreamId = u64;
@@ -65,6 +68,9 @@ pub struct SidecarReport {
     pub acknowledged: BTreeMap<String, u64>,
     /// What it refused.
     pub refused: Vec<RefusalReport>,
+    /// Why it is not told its own view, when it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A resource a sidecar refused.
@@ -177,9 +183,9 @@ impl Sidecars {
         self.open.send_modify(|open| drop(open.streams.remove(&id)));
     }
 
-    /// Every sidecar connected now.
-    pub(crate) fn report(&self) -> Vec<SidecarReport> {
-        self.open.borrow().streams.values().map(Sidecar::report).collect()
+    /// Every sidecar connected now, as seen by the newest snapshot.
+    pub(crate) fn report(&self, snapshot: &Snapshot) -> Vec<SidecarReport> {
+        self.open.borrow().streams.values().map(|sidecar| sidecar.report(snapshot)).collect()
     }
 
     fn change(&self, id: StreamId, change: impl FnOnce(&mut Sidecar)) {
@@ -188,7 +194,7 @@ impl Sidecars {
 }
 
 impl Sidecar {
-    fn report(&self) -> SidecarReport {
+    fn report(&self, snapshot: &Snapshot) -> SidecarReport {
         let refused = self.refused.values().map(|refused| RefusalReport {
             resource: place(&refused.resource),
             objects: generations(&refused.resource).collect(),
@@ -202,6 +208,18 @@ impl Sidecar {
             connected_since: self.connected,
             acknowledged: self.in_force.values().flat_map(|resource| generations(resource)).collect(),
             refused: refused.collect(),
+            problem: self.problem(snapshot),
+        }
+    }
+
+    fn problem(&self, snapshot: &Snapshot) -> Option<String> {
+        let Self { workload, identity, .. } = self;
+        match snapshot.identity_of_workload(workload) {
+            None => Some(format!("there is no Workload {workload}")),
+            Some(expected) if expected != identity.to_string() => {
+                Some(format!("Workload {workload} runs as {expected}, but this sidecar proved {identity}"))
+            }
+            Some(_) => None,
         }
     }
 }

@@ -350,6 +350,9 @@ async fn a_workload_cannot_read_the_inbound_view_of_another_identity() {
     sidecar.want("cart.shop");
     let resources = sidecar.until("the destination", |r| !r.destinations.is_empty()).await;
     assert_eq!(resources.inbound, None);
+    let status: serde_json::Value = serde_json::from_str(&control_plane.get("/status").await).unwrap();
+    let problem = status["sidecars"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("sa/somebody-else, but this sidecar proved"), "{problem}");
 }
 
 #[tokio::test]

@@ -18,16 +18,12 @@ use super::{Resources, Versioned};
 /// The resources `client` holds, after `before`. What did not change stays the same allocation. A destination whose
 /// endpoints have no answer yet stays as it was.
 pub(super) fn resources(client: &Client, before: &Resources) -> Resources {
-    let endpoints: HashMap<_, _> = client
-        .held(Kind::Endpoints)
-        .filter_map(|held| Some((held.name.clone(), versioned::<Endpoints>(held, before.endpoints.get(&held.name))?)))
-        .collect();
     let answered: BTreeSet<&str> = client
         .answers(Kind::Endpoints)
         .filter(|(_, answer)| **answer != Answer::Waiting)
         .map(|(name, _)| name)
         .collect();
-    let mut destinations = HashMap::new();
+    let mut destinations: HashMap<String, Arc<Versioned<Destination>>> = HashMap::new();
     for held in client.held(Kind::Destination) {
         let known = before.destinations.get(&held.name);
         let Some(new) = versioned::<Destination>(held, known) else { continue };
@@ -36,6 +32,11 @@ pub(super) fn resources(client: &Client, before: &Resources) -> Resources {
             destinations.insert(held.name.clone(), destination);
         }
     }
+    let needed: BTreeSet<String> = destinations.values().flat_map(|d| endpoints_of(&d.value)).collect();
+    let endpoints = client
+        .held(Kind::Endpoints)
+        .filter(|held| needed.contains(&held.name))
+        .filter_map(|held| Some((held.name.clone(), versioned::<Endpoints>(held, before.endpoints.get(&held.name))?)));
     let aliases = client.answers(Kind::Destination).filter_map(|(name, answer)| match answer {
         Answer::Waiting => None,
         Answer::Absent | Answer::Refused => Some((name.to_owned(), None)),
@@ -46,17 +47,18 @@ pub(super) fn resources(client: &Client, before: &Resources) -> Resources {
         inbound: single(client, Kind::Inbound),
         bundle: single(client, Kind::TrustBundle),
         aliases: aliases.collect(),
+        endpoints: endpoints.collect(),
         destinations,
-        endpoints,
         connected: before.connected,
         last_error: before.last_error.clone(),
     }
 }
 
-/// Names of the endpoints that all destinations `client` holds need.
-pub(super) fn endpoints_needed(client: &Client) -> BTreeSet<String> {
-    let decoded = client.held(Kind::Destination).filter_map(|held| Destination::decode(held.body.clone()).ok());
-    decoded.flat_map(|destination| endpoints_of(&destination)).collect()
+/// Names of the endpoints that the destinations need which `client` holds or which are still published.
+pub(super) fn endpoints_needed(client: &Client, published: &Resources) -> BTreeSet<String> {
+    let held = client.held(Kind::Destination).filter_map(|held| Destination::decode(held.body.clone()).ok());
+    let shown = published.destinations.values().flat_map(|destination| endpoints_of(&destination.value));
+    held.flat_map(|destination| endpoints_of(&destination)).chain(shown).collect()
 }
 
 /// Endpoints of the destination's own ports, and of the backends its routes name.
@@ -95,4 +97,87 @@ fn versioned<T: Message + Default>(held: &Encoded, known: Option<&Arc<Versioned<
 
 fn single<T: Message + Default>(client: &Client, kind: Kind) -> Option<Arc<T>> {
     client.held(kind).next().and_then(|held| T::decode(held.body.clone()).ok()).map(Arc::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use selvedge_policies::facts::Moment;
+    use selvedge_xds::proto::{
+        discovery::{DeltaDiscoveryResponse, Node},
+        mesh::{Origin, Port},
+    };
+
+    use super::*;
+
+    fn destination(ports: &[u32], route: &str) -> Destination {
+        let origin = Origin { kind: "HTTPRoute".into(), namespace: "shop".into(), name: "r".into(), generation: 1 };
+        Destination {
+            namespace: "shop".into(),
+            name: "web".into(),
+            ports: ports.iter().map(|port| Port { port: *port, ..Port::default() }).collect(),
+            routes: vec![Attachment { origin: Some(origin), document: route.into() }],
+            ..Destination::default()
+        }
+    }
+
+    fn names(destination: &Destination) -> Vec<String> {
+        endpoints_of(destination).into_iter().collect()
+    }
+
+    #[test]
+    fn endpoints_are_those_of_the_ports_and_of_every_backend() {
+        let route = r#"{"rules": [
+            {"backendRefs": [{"name": "v1", "port": 81}, {"name": "v2", "namespace": "other", "port": 82}]},
+            {"backendRefs": [{"name": "v3"}]},
+            {}
+        ]}"#;
+        let expected = ["other/v2:82", "shop/v1:81", "shop/v3:80", "shop/v3:8080", "shop/web:80", "shop/web:8080"];
+        assert_eq!(names(&destination(&[80, 8080], route)), expected);
+        for odd in ["", "null", "[]", r#"{"rules": 1}"#, r#"{"rules": [{"backendRefs": [{"port": 70000}]}]}"#] {
+            assert_eq!(names(&destination(&[80, 70_000], odd)), ["shop/web:80"], "{odd}");
+        }
+    }
+
+    fn client() -> Client {
+        Client::new(Node::default(), Duration::from_secs(60), |_| Ok(()))
+    }
+
+    fn receive(client: &mut Client, kind: Kind, resources: &[Encoded]) {
+        let response = DeltaDiscoveryResponse {
+            type_url: kind.type_url(),
+            resources: resources.iter().map(|resource| resource.to_wire(resource.aliases.clone())).collect(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        client.response(response).unwrap();
+        client.pin_exactly(Kind::Endpoints, &endpoints_needed(client, &Resources::default()));
+    }
+
+    #[test]
+    fn a_destination_shows_up_and_changes_together_with_its_endpoints() {
+        let mut client = client();
+        client.want(Kind::Destination, "web.shop", Moment::default());
+        let web = |ports: &[u32]| {
+            Encoded::new(Kind::Destination, "shop/web", vec!["web.shop".into()], &destination(ports, "{}"))
+        };
+        let endpoints = |port| Encoded::new(Kind::Endpoints, format!("shop/web:{port}"), vec![], &Endpoints::default());
+
+        receive(&mut client, Kind::Destination, &[web(&[80])]);
+        let one = resources(&client, &Resources::default());
+        assert!(one.destinations.is_empty() && one.aliases.is_empty(), "its endpoints are not known yet");
+        receive(&mut client, Kind::Endpoints, &[endpoints(80)]);
+        let two = resources(&client, &one);
+        assert_eq!(two.aliases["web.shop"].as_deref(), Some("shop/web"));
+        assert_eq!(two.destinations["shop/web"].value.ports.len(), 1);
+
+        receive(&mut client, Kind::Destination, &[web(&[80, 8080])]);
+        let three = resources(&client, &two);
+        assert!(Arc::ptr_eq(&three.destinations["shop/web"], &two.destinations["shop/web"]), "the old one stays");
+        receive(&mut client, Kind::Endpoints, &[endpoints(8080)]);
+        let four = resources(&client, &three);
+        assert_eq!(four.destinations["shop/web"].value.ports.len(), 2);
+        assert!(Arc::ptr_eq(&four.endpoints["shop/web:80"], &two.endpoints["shop/web:80"]), "nothing is decoded twice");
+        assert_eq!(four.generation, 4);
+    }
 }

@@ -91,8 +91,9 @@ impl Task {
         let cache = Cache::new(&settings.state_dir);
         restore(&mut client, &cache);
         client.pin(Kind::Inbound, &settings.workload);
-        client.pin_exactly(Kind::Endpoints, &assemble::endpoints_needed(&client));
-        let first = assemble::resources(&client, &Resources::default());
+        let nothing = Resources::default();
+        client.pin_exactly(Kind::Endpoints, &assemble::endpoints_needed(&client, &nothing));
+        let first = assemble::resources(&client, &nothing);
         let (resources, receiver) = watch::channel(Arc::new(first));
         let task = Self {
             settings,
@@ -195,8 +196,9 @@ impl Task {
     }
 
     fn publish(&mut self) {
-        self.client.pin_exactly(Kind::Endpoints, &assemble::endpoints_needed(&self.client));
         let next = assemble::resources(&self.client, &self.resources.borrow());
+        // Endpoints go only after the last destination that needs them, and come before the first.
+        self.client.pin_exactly(Kind::Endpoints, &assemble::endpoints_needed(&self.client, &next));
         self.resources.send_replace(Arc::new(next));
         self.unsaved = true;
     }
