@@ -1,0 +1,64 @@
+//! The data plane outlives the control plane: traffic, policy and certificates go on without it.
+
+use selvedge_tests::{
+    load::{self, Load, Plan},
+    pair::{HOST, Pair},
+    wait,
+};
+
+const DENY: &str = "
+apiVersion: selvedge.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: no-admin, namespace: shop }
+spec:
+  targetRef: { kind: Service, name: api }
+  action: DENY
+  rules: [{ to: [{ paths: [/admin] }] }]
+";
+
+#[tokio::test]
+async fn a_control_plane_that_dies_and_returns_under_load_costs_no_request() {
+    let mut pair = Pair::start().await;
+    let load = Load::start(&Plan::new(pair.entry(), HOST, "/"), 4, load::ok);
+    load.progress(100).await;
+    pair.mesh.kill_control_plane();
+    load.progress(300).await;
+    pair.mesh.write("deny.yaml", DENY);
+    pair.mesh.start_control_plane().await;
+    // Both sidecars find it again and learn what changed while it was away.
+    pair.until_status("/admin", 403).await;
+    load.progress(100).await;
+    load.stop().await.assert_flawless(500);
+}
+
+#[tokio::test]
+async fn a_sidecar_restarted_without_a_control_plane_serves_from_disk() {
+    let mut pair = Pair::start().await;
+    pair.mesh.write("deny.yaml", DENY);
+    pair.until_status("/admin", 403).await;
+    // What was received is on disk a moment later.
+    for (sidecar, known) in [(&pair.web, "shop/api"), (&pair.api, "no-admin")] {
+        let file = sidecar.home().join("state/resources.pb");
+        wait::until_true("the configuration is on disk", || {
+            let stored = std::fs::read(&file).unwrap_or_default();
+            std::future::ready(stored.windows(known.len()).any(|bytes| bytes == known.as_bytes()))
+        })
+        .await;
+    }
+    pair.mesh.kill_control_plane();
+    pair.web.restart();
+    pair.api.restart();
+    pair.web.ready().await;
+    pair.api.ready().await;
+    pair.until_status("/", 200).await;
+    assert_eq!(pair.get("/admin").await.reason(), "policy_denied", "policy survives the restart");
+}
+
+#[tokio::test]
+async fn the_loss_of_the_control_plane_shows_in_the_metrics() {
+    let mut pair = Pair::start().await;
+    pair.mesh.kill_control_plane();
+    let web = &pair.web;
+    wait::until_true("the loss is visible", || async move { web.metric("selvedge_xds_connected", &[]).await == 0.0 })
+        .await;
+}
