@@ -5,8 +5,6 @@
 
 use std::{ops::Range, sync::Arc};
 
-use selvedge_policies::kind::Problem;
-
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
     model::{Object, ObjectId},
@@ -30,7 +28,7 @@ pub struct Reading {
     /// True when some document does not even tell which object it is, so that nothing of the file may be taken for
     /// removed.
     pub incomplete: bool,
-    /// Every complaint.
+    /// The complaints; of very many the first, and how many more there are.
     pub findings: Vec<Diagnostic>,
 }
 
@@ -67,29 +65,45 @@ pub fn read(document: &Document) -> Reading {
         }
     };
     let (trees, faults) = yaml::read(text);
+    let mut complaints = Complaints { findings: Vec::new(), more: 0 };
     for fault in faults {
         reading.incomplete |= fault.fatal;
-        let place = Place::new(file, text, fault.span);
-        let finding = Diagnostic::new(Severity::Error, place, fault.message);
-        reading.findings.push(match fault.first {
-            Some(first) => finding.related(Place::new(file, text, first), "it stands here first"),
-            None => finding,
+        complaints.add(|| {
+            let finding = Diagnostic::new(Severity::Error, Place::new(file, text, fault.span), fault.message);
+            let first = fault.first.map(|first| Place::new(file, text, first));
+            first.into_iter().fold(finding, |finding, first| finding.related(first, "it stands here first"))
         });
     }
     for node in trees {
-        object::read(Written { file: file.clone(), text: text.clone(), node: Arc::new(node) }, &mut reading);
+        let written = Written { file: file.clone(), text: text.clone(), node: Arc::new(node) };
+        object::read(written, &mut reading, &mut complaints);
     }
-    reading.findings.sort_by_key(|finding| (finding.place.line, finding.place.column));
-    shorten(&mut reading.findings, file);
+    reading.findings = complaints.finish(file);
     reading
 }
 
-fn shorten(findings: &mut Vec<Diagnostic>, file: &Arc<str>) {
-    let more = findings.len().saturating_sub(MAX_FINDINGS);
-    if more > 0 {
-        findings.truncate(MAX_FINDINGS);
-        let message = format!("and {more} more complaints about this file");
-        findings.push(Diagnostic::new(Severity::Error, Place::file(file), message));
+/// The complaints about one file. Finding a place takes time, so it is not looked for beyond those that are shown.
+struct Complaints {
+    findings: Vec<Diagnostic>,
+    more: usize,
+}
+
+impl Complaints {
+    fn add(&mut self, complaint: impl FnOnce() -> Diagnostic) {
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(complaint());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn finish(mut self, file: &Arc<str>) -> Vec<Diagnostic> {
+        self.findings.sort_by_key(|finding| (finding.place.line, finding.place.column));
+        if self.more > 0 {
+            let message = format!("and {} more complaints about this file", self.more);
+            self.findings.push(Diagnostic::new(Severity::Error, Place::file(file), message));
+        }
+        self.findings
     }
 }
 
@@ -109,15 +123,6 @@ impl Written {
         let message = message.into();
         let span = self.node.locate(path, message.starts_with("unknown field"));
         Diagnostic::new(severity, self.at(span), message).field(path)
-    }
-
-    fn problem(&self, problem: &Problem, under: &str) -> Diagnostic {
-        let path = match (under, problem.path.as_str()) {
-            (under, "") => under.to_owned(),
-            ("", path) => path.to_owned(),
-            (under, path) => format!("{under}.{path}"),
-        };
-        self.finding(Severity::Error, &path, &*problem.message)
     }
 
     fn at(&self, span: Range<usize>) -> Place {

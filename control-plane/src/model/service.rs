@@ -127,7 +127,7 @@ fn check(spec: &ServiceSpec) -> Vec<Problem> {
     }
     for (n, port) in spec.ports.iter().enumerate() {
         super::workload::check_port(port.port, format!("ports[{n}].port"), &mut problems);
-        super::workload::check_port(port.target(), format!("ports[{n}].targetPort"), &mut problems);
+        super::workload::check_port(port.target_port.unwrap_or(1), format!("ports[{n}].targetPort"), &mut problems);
         if let Some(first) = spec.ports[..n].iter().position(|other| other.port == port.port) {
             let why = format!("port {} is already that of ports[{first}]", port.port);
             problems.push(Problem::new(format!("ports[{n}].port"), why));

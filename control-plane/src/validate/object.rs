@@ -7,9 +7,12 @@ use selvedge_policies::kind::{self, Kind, Problem};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Candidate, Reading, Written, tree::Content, tree::Node};
+use super::{
+    Candidate, Complaints, Reading, Written,
+    tree::{Content, Node},
+};
 use crate::{
-    diagnostic::{Diagnostic, Severity},
+    diagnostic::Severity,
     model::{self, Labels, Object, ObjectId, Spec, api_version, attached, label_problem},
 };
 
@@ -47,33 +50,29 @@ struct Metadata {
 const METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
 
 /// Reads one document into `reading`: its object, or why there is none.
-pub(super) fn read(written: Written, reading: &mut Reading) {
+pub(super) fn read(written: Written, reading: &mut Reading, complaints: &mut Complaints) {
     if let Some(items) = list_items(&written.node) {
         for item in items {
-            read(Written { node: Arc::new(item.clone()), ..written.clone() }, reading);
+            read(Written { node: Arc::new(item.clone()), ..written.clone() }, reading, complaints);
         }
         return;
     }
-    let start = reading.findings.len();
-    let kind = kind_of(&written, &mut reading.findings);
-    let problems = kind::check::<Envelope>(&written.node.to_value(), envelope_problems);
-    // A kind or apiVersion that is missing is said once, by the schema.
-    reading.findings.extend(problems.iter().map(|problem| written.problem(problem, "")));
-    misspelt_metadata(&written, &mut reading.findings);
+    let mut problems = kind::check::<Envelope>(&written.node.to_value(), envelope_problems);
+    problems.extend(misspelt_metadata(&written.node));
+    let kind = kind_of(&written.node, &mut problems);
     let id = kind.and_then(|kind| id_of(kind, &written.node));
-    let spec = kind.and_then(|kind| spec(kind, &id, &written, &mut reading.findings));
-    let found = &mut reading.findings[start..];
-    let Some(id) = id else {
-        reading.incomplete = true;
-        return;
-    };
-    found.iter_mut().for_each(|finding| finding.object = id.to_string());
-    match spec {
-        Some(spec) if found.iter().all(|finding| finding.severity == Severity::Warning) => {
+    let spec = kind.and_then(|kind| spec(kind, id.as_ref(), &written.node, &mut problems));
+    for problem in &problems {
+        let object = id.as_ref().map_or(String::new(), ObjectId::to_string);
+        complaints.add(|| written.finding(Severity::Error, &problem.path, &*problem.message).object(object));
+    }
+    match (id, spec) {
+        (Some(id), Some(spec)) if problems.is_empty() => {
             let labels = labels(&written.node);
             reading.objects.push(Candidate { object: Object { id, generation: 0, labels, spec }, written });
         }
-        _ => reading.refused.push(id),
+        (Some(id), _) => reading.refused.push(id),
+        (None, _) => reading.incomplete = true,
     }
 }
 
@@ -85,18 +84,17 @@ fn list_items(node: &Node) -> Option<&[Node]> {
     }
 }
 
-fn kind_of(written: &Written, findings: &mut Vec<Diagnostic>) -> Option<&'static Kind> {
-    let given = written.node.text("kind")?;
+fn kind_of(node: &Node, problems: &mut Vec<Problem>) -> Option<&'static Kind> {
+    let given = node.text("kind")?;
     let Some(kind) = model::kinds().find(|kind| kind.name == given) else {
-        let message =
-            format!("unknown kind '{}'{}", short(given), nearest(given, model::kinds().map(|kind| kind.name)));
-        findings.push(written.finding(Severity::Error, "kind", message));
+        let hint = nearest(given, model::kinds().map(|kind| kind.name));
+        problems.push(Problem::new("kind", format!("unknown kind '{}'{hint}", short(given))));
         return None;
     };
     let expected = api_version(kind.name);
-    if let Some(version) = written.node.text("apiVersion").filter(|version| *version != expected) {
-        let message = format!("apiVersion '{}' is not that of {}: expected {expected}", short(version), kind.name);
-        findings.push(written.finding(Severity::Error, "apiVersion", message));
+    if let Some(version) = node.text("apiVersion").filter(|version| *version != expected) {
+        let why = format!("apiVersion '{}' is not that of {}: expected {expected}", short(version), kind.name);
+        problems.push(Problem::new("apiVersion", why));
     }
     Some(kind)
 }
@@ -108,15 +106,14 @@ fn envelope_problems(envelope: &Envelope) -> Vec<Problem> {
     name.into_iter().chain(namespace.map(|why| Problem::new("metadata.namespace", why))).collect()
 }
 
-fn misspelt_metadata(written: &Written, findings: &mut Vec<Diagnostic>) {
-    let Some(Content::Map(entries)) = written.node.get("metadata").map(|entry| &entry.value.content) else { return };
-    for entry in entries.iter().filter(|entry| !METADATA.contains(&entry.key.as_str())) {
-        let hint = nearest(&entry.key, METADATA.into_iter());
-        if hint.starts_with(": did you mean") {
-            let message = format!("unknown field '{}'{hint}", short(&entry.key));
-            findings.push(written.finding(Severity::Error, &format!("metadata.{}", entry.key), message));
-        }
-    }
+fn misspelt_metadata(node: &Node) -> Vec<Problem> {
+    let Some(Content::Map(entries)) = node.get("metadata").map(|entry| &entry.value.content) else { return Vec::new() };
+    let unknown = entries.iter().map(|entry| &*entry.key).filter(|key| !METADATA.contains(key));
+    let hints = unknown.map(|key| (key, nearest(key, METADATA.into_iter())));
+    let misspelt = hints.filter(|(_, hint)| hint.starts_with(": did you mean"));
+    let problem =
+        |(key, hint)| Problem::new(format!("metadata.{key}"), format!("unknown field '{}'{hint}", short(key)));
+    misspelt.map(problem).collect()
 }
 
 fn id_of(kind: &'static Kind, node: &Node) -> Option<ObjectId> {
@@ -137,15 +134,16 @@ fn labels(node: &Node) -> Labels {
     serde_json::from_value(entry.value.to_value()).unwrap_or_default()
 }
 
-fn spec(kind: &Kind, id: &Option<ObjectId>, written: &Written, findings: &mut Vec<Diagnostic>) -> Option<Spec> {
-    let document = written.node.get("spec")?.value.to_value();
-    let problems = (kind.check)(&document);
-    let namespace = id.as_ref().map_or("default", |id| &id.namespace);
-    let result = if problems.is_empty() { parse(kind, namespace, &document) } else { Err(problems) };
+fn spec(kind: &Kind, id: Option<&ObjectId>, node: &Node, problems: &mut Vec<Problem>) -> Option<Spec> {
+    let document = node.get("spec")?.value.to_value();
+    let found = (kind.check)(&document);
+    let namespace = id.map_or("default", |id| &id.namespace);
+    let result = if found.is_empty() { parse(kind, namespace, &document) } else { Err(found) };
+    let within = |path: &str| if path.is_empty() { "spec".to_owned() } else { format!("spec.{path}") };
     match result {
         Ok(spec) => Some(spec),
-        Err(problems) => {
-            findings.extend(problems.iter().map(|problem| written.problem(problem, "spec")));
+        Err(found) => {
+            problems.extend(found.into_iter().map(|problem| Problem::new(within(&problem.path), problem.message)));
             None
         }
     }

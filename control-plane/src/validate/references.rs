@@ -82,11 +82,11 @@ impl Check<'_> {
             Target::Workload(namespace, name) if self.model.workload(namespace, name).is_none() => {
                 self.unknown("Workload", namespace, name, &path, written);
             }
-            Target::Namespace(namespace) => {
-                if self.model.in_namespace(workload::KIND.name, namespace).next().is_none() {
-                    let message = format!("this {kind} covers namespace '{namespace}', which has no Workload");
-                    self.findings.push(written.finding(Severity::Warning, "metadata", message));
-                }
+            Target::Namespace(namespace)
+                if self.model.in_namespace(workload::KIND.name, namespace).next().is_none() =>
+            {
+                let message = format!("this {kind} covers namespace '{namespace}', which has no Workload");
+                self.findings.push(written.finding(Severity::Warning, "metadata", message));
             }
             _ => {}
         }

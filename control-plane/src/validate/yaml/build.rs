@@ -8,7 +8,7 @@ use crate::validate::tree::{Content, Entry, Node};
 /// Deepest nesting, aliases followed.
 const MAX_DEPTH: usize = 64;
 /// Most memory a text may take as trees, roughly in bytes. Aliases multiply; this is where they stop.
-const MAX_WEIGHT: usize = 128 * 1024 * 1024;
+const MAX_WEIGHT: usize = 64 * 1024 * 1024;
 /// Memory of a value beside its text, roughly in bytes.
 const NODE_WEIGHT: usize = 96;
 

@@ -1,0 +1,11 @@
+//! What users write, from the file to the snapshot.
+#![cfg(test)]
+
+#[path = "config/compile.rs"]
+mod compile;
+#[path = "config/diagnostics.rs"]
+mod diagnostics;
+#[path = "config/files.rs"]
+mod files;
+#[path = "config/kept.rs"]
+mod kept;

@@ -1,0 +1,276 @@
+//! What sidecars are told of what users wrote.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use prost::Message;
+use selvedge_control_plane::{
+    snapshot::Snapshot,
+    source::{Change, Document},
+    store::Store,
+};
+use selvedge_xds::{
+    proto::mesh::{Destination, Endpoints, Inbound, InboundMode, OutboundMode},
+    resource::Kind,
+};
+
+const SHOP: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.1, selector: {app: web}, ports: [{port: 80, targetPort: 8080, appProtocol: http}, {port: 81}]}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: Workload
+metadata: {name: web-1, namespace: shop, labels: {app: web, version: v1}}
+spec: {serviceAccount: web, address: 10.0.0.1, ports: [{port: 8080, dial: 15006}], weight: 3}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: Workload
+metadata: {name: web-2, namespace: shop, labels: {app: web}}
+spec: {serviceAccount: web, address: 'fd00::2', weight: 0}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: ExternalService
+metadata: {name: pay, namespace: shop}
+spec:
+  hosts: [api.pay.example]
+  ports: [{port: 443, tls: {}}]
+  endpoints: [{address: 198.51.100.1}, {address: 198.51.100.2, port: 8443}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: split, namespace: shop}
+spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: on-service, namespace: shop}
+spec: {targetRef: {kind: Service, name: web}, action: ALLOW, rules: [{from: [{serviceAccounts: [ui]}]}]}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: on-namespace, namespace: shop}
+spec: {action: DENY, rules: [{from: [{namespaces: [evil]}]}]}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: RateLimit
+metadata: {name: on-workload, namespace: shop}
+spec: {targetRef: {kind: Workload, name: web-1}, limits: [{requests: 5, per: 1s}]}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: tries, namespace: shop}
+spec: {targetRef: {kind: Service, name: web}, timeouts: {request: 3s}}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: {name: mesh, namespace: selvedge-system}
+spec: {targetRef: {kind: Mesh}, mtls: {inbound: PERMISSIVE, outbound: PREFER}, defaultPosture: deny}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: {name: default, namespace: shop}
+spec: {mtls: {inbound: STRICT}}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: {name: one, namespace: shop}
+spec: {targetRef: {kind: Workload, name: web-2}, defaultPosture: allow}
+";
+
+fn snapshot(text: &str) -> Arc<Snapshot> {
+    let mut store = Store::new("mesh.local");
+    store.take(Change::Put(Document { origin: "a.yaml".into(), text: Ok(text.into()) }));
+    store.take(Change::Complete);
+    let (snapshot, report) = store.commit();
+    assert_eq!(report.findings, [], "the example is sound");
+    snapshot
+}
+
+fn decode<T: Message + Default>(snapshot: &Snapshot, kind: Kind, name: &str) -> T {
+    let resource = snapshot.get(kind, name).unwrap_or_else(|| panic!("no {kind:?} {name}"));
+    T::decode(resource.body.clone()).unwrap()
+}
+
+#[test]
+fn a_service_answers_to_all_its_names_and_addresses() {
+    let snapshot = snapshot(SHOP);
+    for alias in [
+        "shop/web",
+        "web.shop",
+        "web.shop.svc",
+        "web.shop.svc.cluster.local",
+        "web.shop:80",
+        "10.96.0.1:80",
+        "10.96.0.1:81",
+    ] {
+        let destination: Destination = decode(&snapshot, Kind::Destination, alias);
+        assert_eq!(destination.name, "web", "{alias}");
+    }
+    for alias in ["web", "10.96.0.1:82", "10.0.0.1:15006", "other.shop"] {
+        assert!(snapshot.get(Kind::Destination, alias).is_none(), "{alias}");
+    }
+    let web: Destination = decode(&snapshot, Kind::Destination, "shop/web");
+    let ports: Vec<_> = web.ports.iter().map(|port| (port.port, port.app_protocol.as_str())).collect();
+    assert_eq!(ports, [(80, "http"), (81, "")]);
+    assert_eq!(web.origin.unwrap().generation, 1);
+    let names: Vec<_> = web.policies.iter().map(|p| p.origin.as_ref().unwrap().name.as_str()).collect();
+    assert_eq!(names, ["tries"]);
+    assert!(web.routes[0].document.contains(r#""namespace":"shop""#), "namespaces are filled in");
+}
+
+#[test]
+fn endpoints_are_where_peers_dial_and_whom_they_must_find() {
+    let snapshot = snapshot(SHOP);
+    let http: Endpoints = decode(&snapshot, Kind::Endpoints, "shop/web:80");
+    let endpoint = &http.endpoints[0];
+    assert_eq!(http.endpoints.len(), 1, "a workload of weight 0 gets nothing");
+    assert_eq!((endpoint.address.as_str(), endpoint.weight), ("10.0.0.1:15006", 3));
+    assert_eq!(endpoint.identity, "spiffe://mesh.local/ns/shop/sa/web");
+    assert_eq!(endpoint.workload, "shop/web-1");
+    let other: Endpoints = decode(&snapshot, Kind::Endpoints, "shop/web:81");
+    assert_eq!(other.endpoints[0].address, "10.0.0.1:81");
+}
+
+#[test]
+fn an_external_service_has_no_identity_and_may_have_tls() {
+    let snapshot = snapshot(SHOP);
+    for alias in ["shop/pay", "api.pay.example", "api.pay.example:443", "198.51.100.1:443", "198.51.100.2:8443"] {
+        assert!(decode::<Destination>(&snapshot, Kind::Destination, alias).external, "{alias}");
+    }
+    let pay: Endpoints = decode(&snapshot, Kind::Endpoints, "shop/pay:443");
+    let endpoints: Vec<_> =
+        pay.endpoints.iter().map(|e| (e.address.as_str(), e.identity.as_str(), e.tls_server_name.as_str())).collect();
+    assert_eq!(endpoints, [("198.51.100.1:443", "", "api.pay.example"), ("198.51.100.2:8443", "", "api.pay.example")]);
+}
+
+#[test]
+fn a_workload_sees_what_covers_it() {
+    let snapshot = snapshot(SHOP);
+    let one: Inbound = decode(&snapshot, Kind::Inbound, "shop/web-1");
+    let names = |attached: &[selvedge_xds::proto::mesh::Attachment]| -> Vec<String> {
+        attached.iter().map(|a| a.origin.as_ref().unwrap().name.clone()).collect()
+    };
+    assert_eq!(names(&one.policies), ["on-namespace", "on-workload"]);
+    let http = &one.ports[1];
+    assert_eq!((http.port, http.service.as_str(), http.app_protocol.as_str()), (8080, "shop/web", "http"));
+    assert_eq!(names(&http.policies), ["on-service"]);
+    assert_eq!(names(&http.routes), ["split"]);
+    assert_eq!(snapshot.identity_of_workload("shop/web-1").unwrap(), "spiffe://mesh.local/ns/shop/sa/web");
+    assert_eq!(snapshot.identity_of_workload("shop/web"), None);
+}
+
+#[test]
+fn the_most_specific_mesh_policy_decides_each_field() {
+    let snapshot = snapshot(SHOP);
+    let one: Inbound = decode(&snapshot, Kind::Inbound, "shop/web-1");
+    let two: Inbound = decode(&snapshot, Kind::Inbound, "shop/web-2");
+    assert_eq!((one.mode(), one.outbound_mode()), (InboundMode::Strict, OutboundMode::Prefer));
+    assert_eq!((one.posture.as_str(), two.posture.as_str()), ("deny", "allow"));
+}
+
+/// Small worlds in which everything refers to everything.
+fn documents() -> impl Strategy<Value = Vec<(usize, Option<String>)>> {
+    let name = || prop_oneof![Just("a"), Just("b")];
+    let own = "selvedge.dev/v1alpha1";
+    let head = move |version: &str, kind: &str, name: &str, labels: &str| {
+        format!(
+            "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: n, labels: {{{labels}}}}}\nspec: "
+        )
+    };
+    let service = (name(), name(), 1u16..3).prop_map(move |(n, app, port)| {
+        head("v1", "Service", n, "") + &format!("{{selector: {{app: {app}}}, ports: [{{port: {port}}}]}}\n")
+    });
+    let workload = (name(), name(), 1u16..3).prop_map(move |(n, app, port)| {
+        head(own, "Workload", n, &format!("app: {app}"))
+            + &format!("{{serviceAccount: a, address: 10.0.0.{port}, ports: [{{port: 1, dial: {port}}}]}}\n")
+    });
+    let external = name().prop_map(move |n| {
+        head(own, "ExternalService", n, "")
+            + "{hosts: [x.example], ports: [{port: 1}], endpoints: [{address: 1.1.1.1}]}\n"
+    });
+    let target = || {
+        prop_oneof![
+            Just(""),
+            Just("targetRef: {kind: Service, name: a}, "),
+            Just("targetRef: {kind: Workload, name: a}, ")
+        ]
+    };
+    let policy = (name(), target()).prop_map(move |(n, target)| {
+        head(own, "AuthorizationPolicy", n, "") + &format!("{{{target}action: DENY, rules: []}}\n")
+    });
+    let traffic = (name(), prop_oneof![Just("Service"), Just("ExternalService")]).prop_map(move |(n, kind)| {
+        head(own, "TrafficPolicy", n, "") + &format!("{{targetRef: {{kind: {kind}, name: {n}}}}}\n")
+    });
+    let route = (name(), name()).prop_map(move |(n, parent)| {
+        head("gateway.networking.k8s.io/v1", "HTTPRoute", n, "") + &format!("{{parentRefs: [{{name: {parent}}}]}}\n")
+    });
+    let scope =
+        prop_oneof![Just(""), Just("targetRef: {kind: Mesh}, "), Just("targetRef: {kind: Workload, name: a}, ")];
+    let mesh = (name(), scope)
+        .prop_map(move |(n, scope)| head(own, "MeshPolicy", n, "") + &format!("{{{scope}defaultPosture: deny}}\n"));
+    let document = prop_oneof![service, workload, external, policy, traffic, route, mesh];
+    prop::collection::vec((0usize..6, prop::option::weighted(0.8, document)), 1..24)
+}
+
+fn contents(snapshot: &Snapshot) -> Vec<(Kind, String, String)> {
+    let of = |kind| {
+        snapshot
+            .resources(kind)
+            .map(move |r| (kind, r.name.clone(), format!("{:?}{:?}", r.aliases, without_generations(kind, &r.body))))
+    };
+    let mut all: Vec<_> = Kind::ALL.into_iter().flat_map(of).collect();
+    all.sort();
+    all
+}
+
+/// Generations count changes, so they differ between a store with a past and a new one.
+fn without_generations(kind: Kind, body: &[u8]) -> String {
+    let text = match kind {
+        Kind::Destination => format!("{:?}", Destination::decode(body).unwrap()),
+        Kind::Inbound => format!("{:?}", Inbound::decode(body).unwrap()),
+        Kind::Endpoints => format!("{:?}", Endpoints::decode(body).unwrap()),
+        Kind::TrustBundle => String::new(),
+    };
+    let mut parts = text.split("generation: ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.trim_start_matches(|c: char| c.is_ascii_digit()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// However the mesh came to be what it is, it is what it would be if it had been read at once.
+    #[test]
+    fn step_by_step_is_the_same_as_at_once(steps in documents()) {
+        let mut store = Store::new("mesh.local");
+        let mut files = std::collections::BTreeMap::new();
+        let mut latest = store.commit().0;
+        for (file, document) in steps {
+            let origin: Arc<str> = format!("{file}.yaml").into();
+            match document {
+                Some(text) => {
+                    files.insert(origin.clone(), text.clone());
+                    store.take(Change::Put(Document { origin, text: Ok(text.into()) }));
+                }
+                None => {
+                    files.remove(&origin);
+                    store.take(Change::Remove(origin));
+                }
+            }
+            store.take(Change::Complete);
+            latest = store.commit().0;
+        }
+        // Of two objects with one name the older one counts, so only the files that are in force are read again.
+        let report = store.commit().1;
+        let mut again = Store::new("mesh.local");
+        for (origin, text) in files {
+            if report.objects.iter().any(|object| object.file == *origin) {
+                again.take(Change::Put(Document { origin, text: Ok(text.into()) }));
+            }
+        }
+        again.take(Change::Complete);
+        prop_assert_eq!(contents(&latest), contents(&again.commit().0));
+    }
+}

@@ -1,0 +1,309 @@
+//! Every complaint points at the right place, and no input does harm.
+
+use proptest::prelude::*;
+use selvedge_control_plane::{
+    diagnostic::{Diagnostic, Severity},
+    source::Document,
+    validate::{self, Reading},
+};
+
+fn read(text: &str) -> Reading {
+    validate::read(&Document { origin: "mesh.yaml".into(), text: Ok(text.into()) })
+}
+
+fn at(finding: &Diagnostic) -> (usize, usize) {
+    (finding.place.line, finding.place.column)
+}
+
+/// A sound document of each kind, by its `spec`.
+fn object(kind: &str, spec: &str) -> String {
+    let version = match kind {
+        "Service" => "v1",
+        "HTTPRoute" => "gateway.networking.k8s.io/v1",
+        _ => "selvedge.dev/v1alpha1",
+    };
+    format!("apiVersion: {version}\nkind: {kind}\nmetadata:\n  name: a\nspec:\n{spec}")
+}
+
+#[test]
+fn bad_input_is_pointed_at() {
+    let table: &[(&str, &str, (usize, usize), &str)] = &[
+        // YAML
+        ("unclosed list", "kind: [\n", (1, 7), "not YAML"),
+        ("tab", "a:\n\tb: 1\n", (2, 2), "not YAML"),
+        ("unknown alias", "a: *b\n", (1, 4), "not YAML"),
+        ("field twice", "a: 1\nb: 2\na: 3\n", (3, 1), "field 'a' stands twice"),
+        ("merge key", "a: &a {b: 1}\nc:\n  <<: *a\n", (3, 3), "merge keys are not supported"),
+        ("list as field name", "? [1]\n: 2\n", (1, 3), "cannot be the name of a field"),
+        ("alias of what holds it", "a: &a [*a]\n", (1, 8), "the alias stands inside"),
+        // envelope
+        ("no map", "just text\n", (1, 1), "expected a map of fields, found 'just text'"),
+        ("list at the top", "- a\n", (1, 1), "expected a map of fields, found a list"),
+        (
+            "unknown kind",
+            "apiVersion: v1\nkind: Sevrice\nmetadata: {name: a}\nspec: {}\n",
+            (2, 7),
+            "unknown kind 'Sevrice'",
+        ),
+        ("no kind", "apiVersion: v1\nmetadata: {name: a}\nspec: {}\n", (1, 1), "missing field 'kind'"),
+        (
+            "kind of wrong type",
+            "apiVersion: v1\nkind: 7\nmetadata: {name: a}\nspec: {}\n",
+            (2, 7),
+            "expected a string, found 7",
+        ),
+        (
+            "apiVersion of another kind",
+            "apiVersion: v1\nkind: Workload\nmetadata: {name: a}\nspec: {serviceAccount: a, address: 10.0.0.1}\n",
+            (1, 13),
+            "apiVersion 'v1' is not that of Workload: expected selvedge.dev/v1alpha1",
+        ),
+        (
+            "no name",
+            "apiVersion: v1\nkind: Service\nmetadata: {}\nspec: {ports: [{port: 1}]}\n",
+            (3, 1),
+            "missing field 'name'",
+        ),
+        (
+            "bad name",
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: My_Service\nspec: {ports: [{port: 1}]}\n",
+            (4, 9),
+            "'My_Service' is not a DNS label",
+        ),
+        (
+            "bad namespace",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: a.b}\nspec: {ports: [{port: 1}]}\n",
+            (3, 32),
+            "'a.b' is not a DNS label",
+        ),
+        (
+            "misspelt namespace",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a, namepsace: b}\nspec: {ports: [{port: 1}]}\n",
+            (3, 21),
+            "unknown field 'namepsace': did you mean 'namespace'?",
+        ),
+        (
+            "misspelt spec",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspce: {}\n",
+            (4, 1),
+            "unknown field 'spce': did you mean 'spec'?",
+        ),
+        (
+            "label that is no text",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: {v: 1}}\nspec: {ports: [{port: 1}]}\n",
+            (3, 33),
+            "expected a string, found 1; put it in quotes",
+        ),
+    ];
+    for (what, text, place, message) in table {
+        assert_found(what, text, *place, message);
+    }
+}
+
+#[test]
+fn bad_specs_are_pointed_at() {
+    let table: &[(&str, &str, (usize, usize), &str)] = &[
+        (
+            "Service",
+            "  selectro: {app: a}\n  ports: [{port: 80}]\n",
+            (6, 3),
+            "unknown field 'selectro': did you mean 'selector'?",
+        ),
+        ("Service", "  ports:\n  - port: '80'\n", (7, 11), "expected a whole number, found '80'"),
+        ("Service", "  ports:\n  - port: 70000\n", (7, 11), "70000 is out of range"),
+        ("Service", "  ports:\n  - port: 0\n", (7, 11), "0 is out of range"),
+        ("Service", "  ports: []\n", (6, 3), "a service without ports"),
+        ("Service", "  ports:\n  - port: 80\n  - port: 80\n", (8, 11), "port 80 is already that of ports[0]"),
+        (
+            "Service",
+            "  ports:\n  - port: 80\n    appProtocol: htpp\n",
+            (8, 18),
+            "'htpp' is not known here: did you mean 'http'?",
+        ),
+        ("Service", "  ports:\n  - port: 80\n    protocol: UDP\n", (8, 15), "'UDP' is not known here"),
+        ("Service", "  clusterIP: 10.0.0\n  ports: [{port: 80}]\n", (6, 14), "'10.0.0' is not an IP address"),
+        ("Service", "  ports:\n  - prot: 80\n", (7, 5), "unknown field 'prot': did you mean 'port'?"),
+        ("Workload", "  address: 10.0.0.1\n", (5, 1), "missing field 'serviceAccount'"),
+        ("Workload", "  serviceAccount: a\n  address: example.com\n", (7, 12), "'example.com' is not an IP address"),
+        ("Workload", "  serviceAccount: a\n  address: 0.0.0.0\n", (7, 12), "0.0.0.0 cannot be dialled"),
+        ("Workload", "  serviceAccount: A\n  address: 10.0.0.1\n", (6, 19), "'A' is not a DNS label"),
+        ("Workload", "  serviceAccount: a\n  address: 10.0.0.1\n  weight: 99999\n", (8, 11), "99999 is out of range"),
+        (
+            "ExternalService",
+            "  hosts: ['*.a.com']\n  ports: [{port: 80}]\n  endpoints: [{address: 1.2.3.4}]\n",
+            (6, 11),
+            "wildcard",
+        ),
+        (
+            "ExternalService",
+            "  hosts: [a.com]\n  ports: [{port: 80}]\n  endpoints: [{address: a.com}]\n",
+            (8, 25),
+            "host names are not resolved",
+        ),
+        ("MeshPolicy", "  mtls: {inbound: STRIKT}\n", (6, 19), "'STRIKT' is not known here: did you mean 'STRICT'?"),
+        ("MeshPolicy", "  mtls: {inbuond: STRICT}\n", (6, 10), "unknown field 'inbuond': did you mean 'inbound'?"),
+        ("MeshPolicy", "  targetRef: {kind: Workload}\n", (6, 3), "missing field 'name'"),
+        ("MeshPolicy", "  targetRef: {kind: Mesh, name: a}\n", (6, 33), "the mesh has no name"),
+        ("MeshPolicy", "  defaultPosture: block\n", (6, 19), "'block' is not known here"),
+        (
+            "AuthorizationPolicy",
+            "  action: ALLOW\n  rules:\n  - from:\n    - serviceAcounts: [a]\n",
+            (9, 7),
+            "unknown field 'serviceAcounts'",
+        ),
+        ("RateLimit", "  limits:\n  - requests: 5\n    per: 5\n", (8, 10), "expected a string"),
+        ("RateLimit", "  limits:\n  - requests: 5\n    per: 5 seconds\n", (8, 10), "is not a duration"),
+        ("HTTPRoute", "  parentRefs: [{name: a, namespace: other}]\n", (6, 37), "services of its own namespace only"),
+        (
+            "HTTPRoute",
+            "  parentRefs: [{name: a}]\n  rules:\n  - backendRefs:\n    - name: b\n      prot: 80\n",
+            (10, 7),
+            "unknown field 'prot'",
+        ),
+        ("TrafficPolicy", "  targetRef: {name: a}\n  balancer: fastest\n", (7, 13), "'fastest' is not known here"),
+    ];
+    for (kind, spec, place, message) in table {
+        assert_found(kind, &object(kind, spec), *place, message);
+    }
+}
+
+fn assert_found(what: &str, text: &str, place: (usize, usize), message: &str) {
+    let findings = read(text).findings;
+    let told = |finding: &Diagnostic| finding.to_string().contains(message) && at(finding) == place;
+    let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert!(findings.iter().any(told), "{what}: expected {place:?} {message:?}, found {all:#?} in\n{text}");
+    for finding in &findings {
+        assert!(finding.render(false).contains(&finding.message), "{what}: rendering loses the message");
+    }
+}
+
+#[test]
+fn sound_objects_have_no_findings() {
+    for (kind, spec) in [
+        (
+            "Service",
+            "  type: ClusterIP\n  clusterIP: None\n  selector: {a: b}\n  ports: [{name: x, port: 80, protocol: TCP}]\n",
+        ),
+        ("Workload", "  serviceAccount: a\n  address: 'fd00::1'\n  ports: [{port: 80, dial: 8080}]\n  weight: 0\n"),
+        ("ExternalService", "  hosts: [a.com]\n  ports: [{port: 443, tls: {}}]\n  endpoints: [{address: 1.2.3.4}]\n"),
+        (
+            "MeshPolicy",
+            "  targetRef: {kind: Mesh}\n  mtls: {inbound: PERMISSIVE, outbound: PREFER}\n  accessLog: 'off'\n",
+        ),
+        ("MeshPolicy", "  accessLog: off\n"),
+        ("HTTPRoute", "  parentRefs: [{name: a, port: 80}]\n  rules: [{backendRefs: [{name: b, port: 80}]}]\n"),
+    ] {
+        let reading = read(&object(kind, spec));
+        let all: Vec<String> = reading.findings.iter().map(ToString::to_string).collect();
+        assert!(all.is_empty(), "{kind}: {all:#?}");
+        assert_eq!(reading.objects.len(), 1);
+    }
+}
+
+#[test]
+fn one_document_never_hides_another() {
+    let sound = object("Workload", "  serviceAccount: a\n  address: 10.0.0.1\n");
+    let text = format!("{sound}---\nkind: [\n---\n{sound}---\nkind: Sevrice\n---\n# only a comment\n---\n{sound}");
+    let reading = read(&text);
+    assert_eq!(reading.objects.len(), 3, "all sound documents are read");
+    assert!(reading.incomplete, "nothing of this file may be taken for removed");
+    let lines: Vec<usize> = reading.findings.iter().map(|finding| finding.place.line).collect();
+    assert!(lines.contains(&9) && lines.contains(&19), "places count from the start of the file: {lines:?}");
+}
+
+#[test]
+fn every_complaint_of_an_object_is_told_at_once() {
+    let text = object("Service", "  selectro: {a: b}\n  ports: [{port: x, targetPort: []}, {prot: 1}]\n");
+    assert_eq!(read(&text).findings.len(), 5, "{:#?}", read(&text).findings);
+}
+
+#[test]
+fn a_list_is_its_items() {
+    let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n  spec: {ports: [{port: 1}]}\n- kind: Nothing\n";
+    let reading = read(text);
+    assert_eq!(reading.objects.len(), 1);
+    assert!(reading.findings.iter().any(|finding| at(finding) == (8, 9)), "{:#?}", reading.findings);
+}
+
+#[test]
+fn what_a_server_adds_is_read_over() {
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a, uid: x, resourceVersion: '1', creationTimestamp: null}\nspec: {ports: [{port: 1}]}\nstatus: {loadBalancer: {}}\n";
+    assert_eq!(read(text).findings, []);
+}
+
+#[test]
+fn a_finding_looks_like_a_compilers() {
+    let text = object("Service", "  selectro: {app: a}\n  ports: [{port: 80}]\n");
+    let rendered = read(&text).findings[0].render(false);
+    let expected = "\
+error: unknown field 'selectro'
+ --> mesh.yaml:6:3
+  |
+6 |   selectro: {app: a}
+  |   ^^^^^^^^ did you mean 'selector'?
+  |
+  = field spec.selectro of Service default/a";
+    assert_eq!(rendered, expected);
+}
+
+#[test]
+fn places_are_right_after_wide_characters_and_windows_line_ends() {
+    let text = "# größe 🧵\r\napiVersion: v1\r\nkind: Service\r\nmetadata: {name: a, annotations: {ö: ü}, labels: {v: 1}}\r\nspec: {ports: [{port: 1}]}\r\n";
+    let findings = read(text).findings;
+    assert_eq!(findings.iter().map(at).collect::<Vec<_>>(), [(4, 54)], "{findings:#?}");
+    assert!(findings[0].render(false).contains("labels: {v: 1}"));
+}
+
+#[test]
+fn alias_bombs_deep_nests_and_floods_of_complaints_are_bounded() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for n in 1..12 {
+        let before = n - 1;
+        let aliases = vec![format!("*a{before}"); 10].join(", ");
+        bomb.push_str(&format!("a{n}: &a{n} [{aliases}]\n"));
+    }
+    let reading = read(&bomb);
+    assert!(reading.findings[0].message.contains("aliases"), "{:#?}", reading.findings);
+
+    let mut chain = "a0: &a0 [x]\n".to_owned();
+    (1..5000).for_each(|n| chain.push_str(&format!("a{n}: &a{n} [*a{}]\n", n - 1)));
+    assert!(read(&chain).findings[0].message.contains("nested too deep"));
+
+    for open in ["[", "{a: ", "- "] {
+        assert!(!read(&open.repeat(100_000)).findings.is_empty());
+    }
+    let many = "kind: Nothing\n---\n".repeat(5000);
+    assert!(read(&many).findings.len() <= 101);
+}
+
+#[test]
+fn an_unreadable_file_is_one_finding() {
+    let reading = validate::read(&Document { origin: "a.yaml".into(), text: Err("the file is not UTF-8".into()) });
+    assert!(reading.incomplete);
+    assert_eq!(reading.findings[0].severity, Severity::Error);
+    assert!(reading.findings[0].render(false).contains("a.yaml"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}") {
+        for finding in read(&text).findings {
+            finding.render(false);
+        }
+    }
+
+    #[test]
+    fn no_damaged_document_panics(cut in 0usize..400, insert in "[\\PC\n\t]{0,6}") {
+        let whole = object("HTTPRoute", "  parentRefs: [{name: a, port: 80}]\n  rules:\n  - name: ä\n    matches: [{path: {type: Exact, value: /x}}]\n    backendRefs: [{name: b, port: 80, weight: 3}]\n");
+        let mut cut = cut.min(whole.len());
+        while !whole.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let text = format!("{}{insert}{}", &whole[..cut], &whole[cut..]);
+        for finding in read(&text).findings {
+            finding.render(true);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What is in force after good and bad changes: the last good version of everything, and nothing that is gone.
+
+use std::sync::Arc;
+
+use selvedge_control_plane::{
+    diagnostic::Severity,
+    snapshot::Snapshot,
+    source::{Change, Document},
+    store::{Report, Store},
+};
+use selvedge_xds::resource::Kind;
+
+const A: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
+const B: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n";
+
+struct Mesh {
+    store: Store,
+    snapshot: Arc<Snapshot>,
+    report: Report,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        Self { store: Store::new("mesh.local"), snapshot: Arc::default(), report: Report::default() }
+    }
+
+    fn put(&mut self, file: &str, text: &str) -> &mut Self {
+        self.take(Change::Put(Document { origin: file.into(), text: Ok(text.into()) }))
+    }
+
+    fn take(&mut self, change: Change) -> &mut Self {
+        assert!(!self.store.take(change));
+        self
+    }
+
+    fn commit(&mut self) {
+        assert!(self.store.take(Change::Complete));
+        (self.snapshot, self.report) = self.store.commit();
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.snapshot.resources(Kind::Destination).map(|r| r.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    fn state(&self, name: &str) -> (u64, bool, usize) {
+        let object = self.report.objects.iter().find(|object| object.name == name).expect("the object is reported");
+        (object.accepted_generation, object.current, object.problems.len())
+    }
+}
+
+#[test]
+fn nothing_takes_effect_before_the_state_is_complete() {
+    let mut mesh = Mesh::new();
+    mesh.put("a.yaml", A);
+    assert_eq!(mesh.names(), [""; 0]);
+    mesh.commit();
+    assert_eq!(mesh.names(), ["default/a"]);
+    assert!(mesh.snapshot.is_complete());
+}
+
+#[test]
+fn a_bad_object_keeps_its_last_good_version_and_the_others_go_live() {
+    let mut mesh = Mesh::new();
+    mesh.put("a.yaml", A).commit();
+    let before = mesh.snapshot.get(Kind::Destination, "default/a").unwrap();
+    mesh.put("a.yaml", &format!("{}---\n{B}", A.replace("port: 80", "port: 0"))).commit();
+    assert_eq!(mesh.names(), ["default/a", "default/b"]);
+    assert!(Arc::ptr_eq(&before, &mesh.snapshot.get(Kind::Destination, "default/a").unwrap()));
+    assert_eq!(mesh.state("a"), (1, false, 1));
+    assert_eq!(mesh.state("b"), (1, true, 0));
+    mesh.put("a.yaml", &A.replace("port: 80", "port: 81")).commit();
+    assert_eq!(mesh.state("a"), (2, true, 0));
+    assert_eq!(mesh.names(), ["default/a"], "what is really gone is taken away");
+}
+
+#[test]
+fn an_object_that_was_never_good_is_reported_with_its_problem() {
+    let mut mesh = Mesh::new();
+    mesh.put("a.yaml", &A.replace("port: 80", "port: 0")).commit();
+    assert_eq!(mesh.names(), [""; 0]);
+    assert_eq!(mesh.state("a"), (0, false, 1));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_any_more_loses_nothing() {
+    let unreadable = Change::Put(Document { origin: "a.yaml".into(), text: Err("no".into()) });
+    let texts = [("syntax", "kind: [\n"), ("no name", "kind: Service\n"), ("misspelt kind", "kind: Sevrice\n")];
+    let mut bad: Vec<(&str, Change)> = vec![("unreadable", unreadable)];
+    let put = |text: &str| Change::Put(Document { origin: "a.yaml".into(), text: Ok(text.into()) });
+    bad.extend(texts.iter().map(|(what, text)| (*what, put(text))));
+    for (what, change) in bad {
+        let mut mesh = Mesh::new();
+        mesh.put("a.yaml", &format!("{A}---\n{B}")).commit();
+        mesh.take(change).commit();
+        assert_eq!(mesh.names(), ["default/a", "default/b"], "{what}");
+        assert!(mesh.report.errors() > 0, "{what}");
+        mesh.take(Change::Remove("a.yaml".into())).commit();
+        assert_eq!(mesh.names(), [""; 0], "{what}: a removed file is no bad file");
+    }
+}
+
+#[test]
+fn an_unavailable_source_keeps_everything_and_says_so() {
+    let mut mesh = Mesh::new();
+    mesh.put("a.yaml", A).commit();
+    mesh.take(Change::Unavailable { origin: "mesh".into(), reason: "gone".into() }).commit();
+    assert_eq!(mesh.names(), ["default/a"]);
+    assert_eq!(mesh.report.findings[0].message, "gone");
+    let mut never = Mesh::new();
+    never.take(Change::Unavailable { origin: "mesh".into(), reason: "gone".into() }).commit();
+    assert!(!never.snapshot.is_complete(), "nothing was told yet");
+}
+
+#[test]
+fn objects_move_between_files_and_generations_count_content_only() {
+    let mut mesh = Mesh::new();
+    mesh.put("a.yaml", A).commit();
+    let before = mesh.snapshot.clone();
+    mesh.take(Change::Remove("a.yaml".into()));
+    mesh.put("b.yaml", &format!("# moved\n{A}")).commit();
+    assert_eq!(mesh.state("a"), (1, true, 0));
+    assert!(mesh.snapshot.changed_since(&before).is_empty());
+    mesh.take(Change::Remove("b.yaml".into())).commit();
+    mesh.put("b.yaml", A).commit();
+    assert_eq!(mesh.state("a").0, 2, "a generation is never used twice");
+}
+
+#[test]
+fn of_two_objects_with_one_name_the_one_in_force_stays_and_both_places_are_named() {
+    let mut mesh = Mesh::new();
+    mesh.put("b.yaml", A).commit();
+    mesh.put("a.yaml", &A.replace("port: 80", "port: 81")).commit();
+    assert_eq!(mesh.state("a").0, 1, "the copy does not take over");
+    let finding = mesh.report.findings.iter().find(|f| f.severity == Severity::Error).unwrap();
+    assert_eq!((finding.place.file.as_str(), finding.place.line), ("a.yaml", 3));
+    assert_eq!(finding.related.as_ref().unwrap().place.file, "b.yaml");
+    mesh.take(Change::Remove("b.yaml".into())).commit();
+    assert_eq!(mesh.state("a"), (2, true, 0), "now the copy is the one");
+}
+
+#[test]
+fn references_to_what_is_not_there_are_warnings_that_refuse_nothing() {
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:\n  parentRefs: [{name: a, port: 81}]\n  rules:\n  - backendRefs: [{name: bb, port: 80}]\n";
+    let policy = "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec:\n  targetRef: {kind: Workload, name: w}\n  action: DENY\n  rules: []\n";
+    let selector =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  selector: {app: s}\n  ports: [{port: 80}]\n";
+    let mut mesh = Mesh::new();
+    mesh.put("a.yaml", &[A, B, route, policy, selector].join("---\n")).commit();
+    assert_eq!(mesh.report.errors(), 0);
+    let found: Vec<(usize, usize, &str)> =
+        mesh.report.findings.iter().map(|f| (f.place.line, f.place.column, &*f.message)).collect();
+    assert_eq!(
+        found,
+        [
+            (15, 32, "Service 'a' has no port 81"),
+            (17, 26, "there is no Service 'bb' in namespace 'default'"),
+            (23, 37, "there is no Workload 'w' in namespace 'default'"),
+            (31, 3, "no Workload of namespace 'default' has these labels"),
+        ]
+    );
+    assert!(mesh.report.objects.iter().all(|object| object.current));
+}
+
+#[test]
+fn lint_calls_missing_references_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy =
+        "apiVersion: selvedge.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p}\nspec: {targetRef: {name: aa}}\n";
+    std::fs::write(dir.path().join("a.yaml"), format!("{A}---\n{policy}")).unwrap();
+    let findings = selvedge_control_plane::store::lint(dir.path()).unwrap();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert_eq!((findings[0].severity, findings[0].hint.as_str()), (Severity::Error, "did you mean 'a'?"));
+}
