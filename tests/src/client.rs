@@ -159,6 +159,11 @@ pub async fn accepts(address: SocketAddr) -> bool {
     TcpStream::connect(address).await.is_ok()
 }
 
+/// True when an HTTP request for anything is answered 200 there.
+pub async fn answers(address: SocketAddr) -> bool {
+    call(address, request(Method::GET, "api.shop", "/")).await.is_ok_and(|answer| answer.status == 200)
+}
+
 /// Sends `bytes` and returns everything that comes back until the peer closes or is silent for `patience`.
 pub async fn exchange(address: SocketAddr, bytes: &[u8], patience: Duration) -> Vec<u8> {
     let mut stream = connect(address).await.expect("a connection");

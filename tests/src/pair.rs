@@ -38,15 +38,28 @@ impl Pair {
     /// The same with this `appProtocol` on the service, and control plane arguments.
     pub async fn start_with(protocol: &str, settings: &[&str]) -> Self {
         let upstream = Upstream::start("api").await;
+        let application = upstream.address();
+        let pair = Self::around(upstream, application, protocol, settings).await;
+        pair.until_status("/", 200).await;
+        pair
+    }
+
+    /// The same with another application behind the sidecar of `api`; `upstream` stands idle.
+    pub async fn in_front_of(application: SocketAddr, protocol: &str) -> Self {
+        let pair = Self::around(Upstream::start("idle").await, application, protocol, &[]).await;
+        let entry = pair.entry();
+        wait::until_true("the application answers through the mesh", || client::answers(entry)).await;
+        pair
+    }
+
+    async fn around(upstream: Upstream, application: SocketAddr, protocol: &str, settings: &[&str]) -> Self {
         let mesh = Mesh::start_with(settings).await;
         mesh.service("shop/api", 80, 8080, protocol);
-        let api = mesh.start_sidecar(Workload::new("shop/api").serves(8080, upstream.address()));
+        let api = mesh.start_sidecar(Workload::new("shop/api").serves(8080, application));
         let web = mesh.start_sidecar(Workload::new("shop/web").calls(DESTINATION));
         api.ready().await;
         web.ready().await;
-        let pair = Self { web, api, upstream, mesh };
-        pair.until_status("/", 200).await;
-        pair
+        Self { web, api, upstream, mesh }
     }
 
     /// Where `web` sends its calls to `api`.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
@@ -140,8 +140,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         }
         Scenario::Fail(..) | Scenario::Echo => {}
     }
-    if request.headers().contains_key("upgrade") {
-        return Ok(upgrade(request, &shared.name));
+    if request.headers().contains_key("upgrade") || request.method() == Method::CONNECT {
+        return Ok(tunnel(request, &shared.name));
     }
     let kind = request.headers().get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
     if kind.starts_with(b"application/grpc") {
@@ -206,9 +206,9 @@ fn grpc(request: Request<Incoming>, name: &str) -> Response<Body> {
     builder.body(body).expect("a valid response")
 }
 
-/// Switches to whatever protocol was asked for and echoes its bytes.
-fn upgrade(request: Request<Incoming>, name: &str) -> Response<Body> {
-    let protocol = request.headers()["upgrade"].clone();
+/// Becomes whatever was asked for, by upgrade or CONNECT, and echoes its bytes.
+fn tunnel(request: Request<Incoming>, name: &str) -> Response<Body> {
+    let protocol = request.headers().get("upgrade").cloned();
     tokio::spawn(async move {
         let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
         let mut stream = TokioIo::new(upgraded);
@@ -219,9 +219,14 @@ fn upgrade(request: Request<Incoming>, name: &str) -> Response<Body> {
             }
         }
     });
-    let builder = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header("served-by", name);
-    let builder = builder.header("connection", "upgrade").header("upgrade", protocol);
-    builder.body(Full::default().map_err(never).boxed_unsync()).expect("a valid response")
+    let mut response = Response::new(Full::default().map_err(never).boxed_unsync());
+    response.headers_mut().insert("served-by", name.parse().expect("a plain name"));
+    if let Some(protocol) = protocol {
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        response.headers_mut().insert("connection", HeaderValue::from_static("upgrade"));
+        response.headers_mut().insert("upgrade", protocol);
+    }
+    response
 }
 
 fn never(error: Infallible) -> hyper::Error {

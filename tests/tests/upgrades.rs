@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use selvedge_tests::{
     client::{self, expect_bytes},
     pair::{HOST, Pair},
+    upstream::raw::{RawUpstream, Script},
     wait::within,
 };
 use tokio::{
@@ -50,6 +51,29 @@ async fn a_websocket_stays_open_and_carries_bytes_both_ways() {
         expect_bytes(&mut stream, frame).await;
     }
     assert_eq!(pair.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn connect_opens_a_tunnel() {
+    let pair = Pair::start().await;
+    let (mut stream, answer) = raw_head(&pair, &format!("CONNECT {HOST}:80 HTTP/1.1\r\nHost: {HOST}:80\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    stream.write_all(b"through the tunnel").await.unwrap();
+    expect_bytes(&mut stream, b"through the tunnel").await;
+}
+
+#[tokio::test]
+async fn an_interim_response_does_not_disturb_the_final_one() {
+    let reply = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfinal";
+    let upstream = RawUpstream::start(Script::replies(reply.as_bytes())).await;
+    let pair = Pair::in_front_of(upstream.address(), "http").await;
+    let answer = client::exchange(pair.entry(), &head_of_get(), Duration::from_secs(2)).await;
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.contains("HTTP/1.1 200") && text.ends_with("final"), "{text}");
+}
+
+fn head_of_get() -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 #[tokio::test]
