@@ -7,7 +7,7 @@
 //! - A resource the check refuses is never published; its last good version stays.
 //! - Nothing here waits for anything: a request decides for itself how long it waits for a destination.
 
-mod assemble;
+pub mod assemble;
 mod cache;
 pub mod channel;
 mod stream;

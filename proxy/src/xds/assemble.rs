@@ -17,7 +17,7 @@ use super::{Resources, Versioned};
 
 /// The resources `client` holds, after `before`. What did not change stays the same allocation. A destination whose
 /// endpoints have no answer yet stays as it was.
-pub(super) fn resources(client: &Client, before: &Resources) -> Resources {
+pub fn resources(client: &Client, before: &Resources) -> Resources {
     let answered: BTreeSet<&str> = client
         .answers(Kind::Endpoints)
         .filter(|(_, answer)| **answer != Answer::Waiting)
@@ -55,7 +55,7 @@ pub(super) fn resources(client: &Client, before: &Resources) -> Resources {
 }
 
 /// Names of the endpoints that the destinations need which `client` holds or which are still published.
-pub(super) fn endpoints_needed(client: &Client, published: &Resources) -> BTreeSet<String> {
+pub fn endpoints_needed(client: &Client, published: &Resources) -> BTreeSet<String> {
     let held = client.held(Kind::Destination).filter_map(|held| Destination::decode(held.body.clone()).ok());
     let shown = published.destinations.values().flat_map(|destination| endpoints_of(&destination.value));
     held.flat_map(|destination| endpoints_of(&destination)).chain(shown).collect()

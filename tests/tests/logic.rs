@@ -1,0 +1,141 @@
+//! What users' documents come to, end to end but for the bytes: from YAML to a sidecar's decision.
+
+use std::time::Duration;
+
+use selvedge_policies::{reason::Reason, testing::Request};
+#[path = "logic/mesh.rs"]
+mod mesh;
+
+use mesh::LogicMesh;
+
+const SHOP: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web-next, namespace: shop}
+spec: {selector: {app: web-next}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: Workload
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+spec: {serviceAccount: web, address: 10.0.0.1}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: Workload
+metadata: {name: next-1, namespace: shop, labels: {app: web-next}}
+spec: {serviceAccount: web, address: 10.0.0.2}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: Workload
+metadata: {name: client-1, namespace: shop, labels: {app: client}}
+spec: {serviceAccount: client, address: 10.0.0.3}
+";
+
+const ALLOW_CLIENT: &str = "
+apiVersion: selvedge.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  targetRef: {kind: Service, name: web}
+  action: ALLOW
+  rules: [{from: [{serviceAccounts: [client]}], to: [{methods: [GET], paths: ['/public/*']}]}]
+";
+
+fn get(path: &str, account: &str) -> Request {
+    Request::new("GET", path).from(account)
+}
+
+#[test]
+fn a_policy_is_in_force_for_whom_it_names_and_gone_when_it_is_removed() {
+    let mut mesh = LogicMesh::new();
+    mesh.write("shop.yaml", SHOP);
+    let mut web = mesh.sidecar("shop/web-1", &[]);
+    assert_eq!(web.receive(&mesh.clock, &get("/anything", "shop/stranger"), 8080), None, "no policy, no posture");
+
+    mesh.write("policy.yaml", ALLOW_CLIENT);
+    mesh.sync(&mut web);
+    assert_eq!(web.receive(&mesh.clock, &get("/public/a", "shop/client"), 8080), None);
+    for (path, account) in [("/private", "shop/client"), ("/public/a", "shop/stranger")] {
+        let verdict = web.receive(&mesh.clock, &get(path, account), 8080);
+        assert_eq!(verdict, Some(Reason::PolicyDefaultDeny), "{account} {path}");
+    }
+
+    mesh.write("policy.yaml", "");
+    mesh.sync(&mut web);
+    assert_eq!(web.receive(&mesh.clock, &get("/private", "shop/client"), 8080), None);
+}
+
+#[test]
+fn a_broken_edit_leaves_the_policy_before_in_force_and_says_where_it_is_wrong() {
+    let mut mesh = LogicMesh::new();
+    mesh.write("shop.yaml", SHOP);
+    mesh.write("policy.yaml", ALLOW_CLIENT);
+    let mut web = mesh.sidecar("shop/web-1", &[]);
+    let report = mesh.write("policy.yaml", &ALLOW_CLIENT.replace("action: ALLOW", "acton: ALLOW"));
+    assert!(!report.findings.is_empty(), "the misspelt field is reported");
+    mesh.sync(&mut web);
+    let verdict = web.receive(&mesh.clock, &get("/private", "shop/client"), 8080);
+    assert_eq!(verdict, Some(Reason::PolicyDefaultDeny));
+}
+
+#[test]
+fn a_limit_refills_with_time_and_survives_changes_elsewhere() {
+    let mut mesh = LogicMesh::new();
+    mesh.write("shop.yaml", SHOP);
+    mesh.write(
+        "limit.yaml",
+        "
+apiVersion: selvedge.dev/v1alpha1
+kind: RateLimit
+metadata: {name: web, namespace: shop}
+spec: {targetRef: {kind: Service, name: web}, limits: [{requests: 2, per: 1s, burst: 2, key: [identity]}]}
+",
+    );
+    let mut web = mesh.sidecar("shop/web-1", &[]);
+    let call = get("/", "shop/client");
+    assert_eq!(web.receive(&mesh.clock, &call, 8080), None);
+    assert_eq!(web.receive(&mesh.clock, &call, 8080), None);
+    assert_eq!(web.receive(&mesh.clock, &call, 8080), Some(Reason::RateLimited));
+    assert_eq!(web.receive(&mesh.clock, &get("/", "shop/other"), 8080), None, "each identity has its own");
+
+    mesh.write("policy.yaml", &ALLOW_CLIENT.replace("/public/*", "/*"));
+    mesh.sync(&mut web);
+    assert_eq!(web.receive(&mesh.clock, &call, 8080), Some(Reason::RateLimited), "the bucket was carried over");
+    mesh.clock.advance(Duration::from_secs(1));
+    assert_eq!(web.receive(&mesh.clock, &call, 8080), None);
+}
+
+#[test]
+fn callers_route_by_the_newest_route_and_know_the_endpoints_of_its_backends() {
+    let mut mesh = LogicMesh::new();
+    mesh.write("shop.yaml", SHOP);
+    let mut client = mesh.sidecar("shop/client-1", &["shop/web"]);
+    assert!(client.config.clusters.contains_key("shop/web:80"));
+    mesh.write(
+        "route.yaml",
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{kind: Service, name: web, group: '', port: 80}]
+  rules:
+    - name: beta
+      matches: [{headers: [{name: x-beta, value: 'on'}]}]
+      backendRefs: [{name: web-next, port: 80}]
+    - name: all
+      backendRefs: [{name: web, port: 80}]
+",
+    );
+    mesh.sync(&mut client);
+    let beta = get("/", "shop/client").header("x-beta", "on");
+    assert_eq!(client.route("shop/web", &beta).as_deref(), Some("shop/web/beta"));
+    assert_eq!(client.route("shop/web", &get("/", "shop/client")).as_deref(), Some("shop/web/all"));
+    let next = &client.config.clusters["shop/web-next:80"].endpoints;
+    assert_eq!(next[0].address.to_string(), "10.0.0.2:8080");
+    assert!(client.config.destination("web.shop").is_none(), "names nobody asked for are not known");
+}

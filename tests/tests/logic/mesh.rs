@@ -1,0 +1,140 @@
+//! The mesh's decisions in one process: no sockets, no threads, a clock that tests move.
+//!
+//! YAML goes through the real validation, store and compiler of the control plane, over the two real halves of the
+//! discovery protocol, into the real configuration of a sidecar; only the bytes in between are handed over by
+//! function calls. What a sidecar would decide can then be asked directly.
+
+use std::{sync::Arc, time::Duration};
+
+use selvedge_control_plane::{
+    snapshot::Snapshot,
+    source::{Change, Document},
+    store::{Report, Store},
+};
+use selvedge_policies::{
+    reason::Reason,
+    testing::{Clock, Request},
+    verdict::Verdict,
+};
+use selvedge_proxy::{
+    config::{
+        RuntimeConfig,
+        compile::{Compiler, check},
+    },
+    xds::{Resources, assemble},
+};
+use selvedge_xds::{
+    client::Client,
+    proto::discovery::Node,
+    resource::Kind,
+    server::{Reply, Stream},
+};
+
+/// A control plane and its clock.
+pub(crate) struct LogicMesh {
+    store: Store,
+    snapshot: Arc<Snapshot>,
+    /// Time for every decision.
+    pub(crate) clock: Clock,
+}
+
+/// One sidecar's half of the protocol, and the configuration it came to.
+pub(crate) struct LogicSidecar {
+    client: Client,
+    stream: Stream,
+    resources: Resources,
+    compiler: Compiler,
+    /// What it decides by.
+    pub(crate) config: RuntimeConfig,
+    /// What it refused.
+    pub(crate) replies: Vec<Reply>,
+}
+
+impl LogicMesh {
+    /// A mesh without any object.
+    pub(crate) fn new() -> Self {
+        Self { store: Store::new("mesh.local"), snapshot: Arc::default(), clock: Clock::default() }
+    }
+
+    /// Puts `yaml` in force as the content of the file `name`, and gives the control plane's report.
+    pub(crate) fn write(&mut self, name: &str, yaml: &str) -> Report {
+        self.store.take(Change::Put(Document { origin: name.into(), text: Ok(yaml.into()) }));
+        self.store.take(Change::Complete);
+        let (snapshot, report) = self.store.commit();
+        self.snapshot = snapshot;
+        report
+    }
+
+    /// A sidecar beside `workload` that calls `services`, in sync.
+    pub(crate) fn sidecar(&self, workload: &str, services: &[&str]) -> LogicSidecar {
+        let node = Node { id: workload.to_owned(), ..Node::default() };
+        let mut client = Client::new(node, Duration::from_secs(60), check);
+        client.pin(Kind::Inbound, workload);
+        client.pin(Kind::TrustBundle, "mesh.local");
+        for service in services {
+            client.pin(Kind::Destination, service);
+        }
+        client.connected();
+        let mut sidecar = LogicSidecar {
+            client,
+            stream: Stream::new(),
+            resources: Resources::default(),
+            compiler: Compiler::default(),
+            config: RuntimeConfig::default(),
+            replies: Vec::new(),
+        };
+        self.sync(&mut sidecar);
+        sidecar
+    }
+
+    /// Hands messages over in both directions until neither side has anything to say.
+    pub(crate) fn sync(&self, sidecar: &mut LogicSidecar) {
+        sidecar.stream.changed();
+        for _ in 0..100 {
+            let requests = sidecar.client.requests();
+            for request in requests {
+                let reply = sidecar.stream.request(request).expect("the client speaks the protocol");
+                sidecar.replies.extend(reply.filter(|reply| reply.complaint.is_some()));
+            }
+            let find = |kind: Kind, name: &str| self.snapshot.get(kind, name);
+            let responses = sidecar.stream.responses(&find, "test");
+            let quiet = responses.is_empty();
+            for response in responses {
+                sidecar.client.response(response).expect("the server speaks the protocol");
+            }
+            let needed = assemble::endpoints_needed(&sidecar.client);
+            sidecar.client.pin_exactly(Kind::Endpoints, &needed);
+            if quiet && sidecar.client.requests().is_empty() {
+                break;
+            }
+        }
+        sidecar.resources = assemble::resources(&sidecar.client, &sidecar.resources);
+        sidecar.config = sidecar.compiler.compile(&sidecar.resources, None);
+    }
+}
+
+impl Default for LogicMesh {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LogicSidecar {
+    /// What this sidecar says to a call of its application's `port`: `None` lets it pass.
+    pub(crate) fn receive(&self, clock: &Clock, request: &Request, port: u16) -> Option<Reason> {
+        let mut facts = request.facts();
+        facts.port = port;
+        self.config.inbound(port).policies.iter().find_map(|policy| match policy.on_request(&facts, clock.now()) {
+            Verdict::Continue => None,
+            Verdict::Answer(answer) => Some(answer.reason),
+        })
+    }
+
+    /// The rule a call of `service` takes, by name; `None` when no rule matches.
+    pub(crate) fn route(&self, service: &str, request: &Request) -> Option<Arc<str>> {
+        let destination = self.config.destination(service).flatten()?;
+        let facts = request.facts();
+        let rule = destination.routes.select(facts.host, facts.method, facts.path, facts.query, facts.headers)?;
+        Some(rule.name.clone())
+    }
+}
