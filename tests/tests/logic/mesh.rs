@@ -102,7 +102,7 @@ impl LogicMesh {
             for response in responses {
                 sidecar.client.response(response).expect("the server speaks the protocol");
             }
-            let needed = assemble::endpoints_needed(&sidecar.client);
+            let needed = assemble::endpoints_needed(&sidecar.client, &sidecar.resources);
             sidecar.client.pin_exactly(Kind::Endpoints, &needed);
             if quiet && sidecar.client.requests().is_empty() {
                 break;
