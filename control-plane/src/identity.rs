@@ -1,7 +1,8 @@
 //! Who is who: the built-in certificate authority, join tokens, and the certificates issued.
 //!
 //! Guarantees: the CA's key never leaves a file only its owner can read; a certificate names the identity its caller
-//! was authenticated as, whatever the request asked for; a join token is worth one certificate.
+//! was authenticated as, whatever the request asked for; a join token is worth a certificate
+//! for one key.
 
 mod ca;
 mod issue;
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use rcgen::PublicKeyData;
 use rustls::pki_types::CertificateDer;
 use selvedge_policies::facts::{Identity, IdentityError as BadIdentity};
 
@@ -121,12 +123,12 @@ impl Authority {
         self.tokens.create(grant, self.ca.certificate())
     }
 
-    /// Signs the key of a workload that has no certificate yet. The token is used up by this, also when the answer
-    /// gets lost; a malformed `csr` does not use it up.
+    /// Signs the key of a workload that has no certificate yet. The token is used up by this for any other key; a
+    /// malformed `csr` does not use it up.
     pub fn join(&self, token: &str, workload: &str, csr: &[u8], now: u64) -> Result<Issued, IdentityError> {
-        let key = issue::verified_key(csr)?;
-        let identity = self.tokens.redeem(token, workload, now)?;
-        issue::leaf(&self.ca, key, identity, self.lifetime, now)
+        let request = issue::verified_key(csr)?;
+        let identity = self.tokens.redeem(token, workload, request.public_key.der_bytes(), now)?;
+        issue::leaf(&self.ca, request, identity, self.lifetime, now)
     }
 
     /// Signs a new key for a workload that proved `identity` with its current certificate.
@@ -313,6 +315,18 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_answer_can_be_asked_for_again_with_the_same_key_only() {
+        let (_directory, authority) = state();
+        let token = authority.create_token(&grant()).unwrap();
+        let request = csr(CertificateParams::default());
+        for _ in 0..2 {
+            authority.join(&token, "shop/web-1", &request, NOW).unwrap();
+        }
+        assert!(authority.join(&token, "shop/web-1", &csr(CertificateParams::default()), NOW).is_err());
+        assert!(authority.join(&token, "shop/web-1", &request, NOW + 60).is_err(), "it has expired");
+    }
+
+    #[test]
     fn a_token_is_good_for_its_time_and_workload_only() {
         let (directory, authority) = state();
         let request = csr(CertificateParams::default());
@@ -341,10 +355,11 @@ mod tests {
     #[test]
     fn expired_tokens_are_swept_and_others_stay() {
         let (directory, authority) = state();
-        authority.create_token(&grant()).unwrap();
+        let token = authority.create_token(&grant()).unwrap();
+        authority.join(&token, "shop/web-1", &csr(CertificateParams::default()), NOW).unwrap();
         authority.create_token(&Grant { expires: NOW + 1000, ..grant() }).unwrap();
         let count = || fs::read_dir(directory.path().join("tokens")).unwrap().count();
-        assert_eq!(count(), 2);
+        assert_eq!(count(), 3);
         authority.sweep(NOW + 60).unwrap();
         assert_eq!(count(), 1);
     }

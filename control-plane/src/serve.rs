@@ -41,6 +41,8 @@ use crate::{
 };
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Connections at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 50_000;
 /// A workload that joins needs one request.
 const STRANGER: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -89,7 +91,7 @@ pub(crate) async fn serve(
     let mut connections = JoinSet::new();
     loop {
         let (socket, address) = tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok(accepted) => accepted,
                 Err(e) => {
                     tracing::warn!(error = &e as &dyn std::error::Error, "accepting a connection failed");

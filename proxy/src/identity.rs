@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use selvedge_policies::facts::Identity;
 
 pub use self::{
-    join::{join, renew},
+    join::{join, new_key, renew},
     rotate::keep,
 };
 

@@ -86,7 +86,7 @@ impl ControlPlane {
     }
 
     async fn join(&self) -> Credentials {
-        identity::join(&self.address(), WORKLOAD, &self.token(grant("web"))).await.unwrap()
+        join(&self.address(), &self.token(grant("web"))).await.unwrap()
     }
 
     fn publish(&self, change: impl FnOnce(&mut Draft)) {
@@ -103,6 +103,10 @@ impl ControlPlane {
     async fn get(&self, path: &str) -> String {
         get(self.admin, path).await
     }
+}
+
+async fn join(address: &str, token: &str) -> Result<Credentials, IdentityError> {
+    identity::join(address, WORKLOAD, token, &identity::new_key().unwrap()).await
 }
 
 fn authority(state: &Path) -> Authority {
@@ -207,9 +211,9 @@ fn generation(resources: &Resources, destination: &str) -> Option<u64> {
 async fn a_join_token_is_worth_one_certificate() {
     let control_plane = ControlPlane::start().await;
     let token = control_plane.token(grant("web"));
-    let credentials = identity::join(&control_plane.address(), WORKLOAD, &token).await.unwrap();
+    let credentials = join(&control_plane.address(), &token).await.unwrap();
     assert_eq!(credentials.svid.identity, grant("web").identity);
-    let refused = identity::join(&control_plane.address(), WORKLOAD, &token).await.unwrap_err();
+    let refused = join(&control_plane.address(), &token).await.unwrap_err();
     assert!(matches!(&refused, IdentityError::Refused(why) if why.contains("used already")), "{refused}");
 }
 
@@ -217,7 +221,7 @@ async fn a_join_token_is_worth_one_certificate() {
 async fn of_many_that_redeem_a_token_at_once_one_gets_a_certificate() {
     let control_plane = ControlPlane::start().await;
     let (address, token) = (control_plane.address(), control_plane.token(grant("web")));
-    let attempts = (0..8).map(|_| identity::join(&address, WORKLOAD, &token));
+    let attempts = (0..8).map(|_| join(&address, &token));
     let joined = futures_util::future::join_all(attempts).await;
     assert_eq!(joined.iter().filter(|result| result.is_ok()).count(), 1, "{joined:?}");
 }
@@ -227,24 +231,24 @@ async fn worthless_tokens_are_refused() {
     let control_plane = ControlPlane::start().await;
     let address = control_plane.address();
     let expired = control_plane.token(Grant { expires: 1, ..grant("web") });
-    assert!(matches!(identity::join(&address, WORKLOAD, &expired).await, Err(IdentityError::Refused(_))));
+    assert!(matches!(join(&address, &expired).await, Err(IdentityError::Refused(_))));
 
     let bound = control_plane.token(Grant { workload: Some("shop/other".into()), ..grant("web") });
-    let refused = identity::join(&address, WORKLOAD, &bound).await.unwrap_err();
+    let refused = join(&address, &bound).await.unwrap_err();
     assert!(refused.to_string().contains("another workload"), "{refused}");
 
     let good = control_plane.token(grant("web"));
     let mut wrong_secret = good.clone();
     wrong_secret.replace_range(21..25, if &good[21..25] == "0000" { "1111" } else { "0000" });
-    assert!(matches!(identity::join(&address, WORKLOAD, &wrong_secret).await, Err(IdentityError::Refused(_))));
+    assert!(matches!(join(&address, &wrong_secret).await, Err(IdentityError::Refused(_))));
 
     let pin = good.rfind('.').unwrap() + 1;
     let wrong_pin = format!("{}{}", &good[..pin], "ab".repeat(32));
-    let refused = identity::join(&address, WORKLOAD, &wrong_pin).await.unwrap_err();
+    let refused = join(&address, &wrong_pin).await.unwrap_err();
     let words = xds::channel::explain(&refused);
     assert!(words.contains("not the one the join token pins"), "{words}");
 
-    identity::join(&address, WORKLOAD, &good).await.expect("failures by others do not use a token up");
+    join(&address, &good).await.expect("failures by others do not use a token up");
 }
 
 #[tokio::test]

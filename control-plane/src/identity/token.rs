@@ -1,8 +1,9 @@
 //! Join tokens: `sv1.<id>.<secret>.<sha256 of the CA's certificate>`, all hex.
 //!
-//! Guarantees: the disk holds a hash of the secret only; a token is redeemed at most once, also by processes that try
-//! at the same time (one removal decides); an expired or misused token stays worthless. The last part lets the
-//! workload recognise the control plane before it knows any authority.
+//! Guarantees: the disk holds a hash of the secret only; a token is redeemed for one key, also by processes that try
+//! at the same time (who makes the `used` file decides); the owner of that key may ask again until the token expires,
+//! so that a lost answer does not lock a workload out; an expired or misused token stays worthless. The last part of a
+//! token lets the workload recognise the control plane before it knows any authority.
 
 use std::{
     fs, io,
@@ -17,6 +18,8 @@ use super::{IdentityError, private_file};
 
 const VERSION: &str = "sv1";
 const DIRECTORY: &str = "tokens";
+/// Extension of the file beside a token's record that holds the hash of the key it was used for.
+const USED: &str = "used";
 
 /// What a token is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +70,8 @@ impl Tokens {
         Ok(format!("{VERSION}.{id}.{secret}.{}", sha256_hex(ca)))
     }
 
-    /// Uses a token up and returns the identity it grants to `workload`.
-    pub(super) fn redeem(&self, token: &str, workload: &str, now: u64) -> Result<Identity, IdentityError> {
+    /// Uses a token up for `key` and returns the identity it grants to `workload`.
+    pub(super) fn redeem(&self, token: &str, workload: &str, key: &[u8], now: u64) -> Result<Identity, IdentityError> {
         let refused = |why| Err(IdentityError::Token(why));
         let Some((id, secret)) = parse(token) else {
             return refused("it is not a token of the form sv1.ID.SECRET.PIN");
@@ -85,12 +88,17 @@ impl Tokens {
         if record.workload.as_deref().is_some_and(|only| only != workload) {
             return refused("it is for another workload");
         }
-        let identity = record.identity.parse().map_err(IdentityError::Name)?;
-        match fs::remove_file(&path) {
-            Ok(()) => Ok(identity),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => refused("it is unknown or was used already"),
-            Err(e) => Err(self.failed("removing", &path, e)),
+        let used = path.with_extension(USED);
+        let key = sha256_hex(key);
+        if private_file::create(&used, key.as_bytes())? || self.holds(&used, &key)? {
+            return record.identity.parse().map_err(IdentityError::Name);
         }
+        refused("it is unknown or was used already")
+    }
+
+    fn holds(&self, path: &Path, content: &str) -> Result<bool, IdentityError> {
+        let found = fs::read_to_string(path).map_err(|e| self.failed("reading", path, e))?;
+        Ok(found == content)
     }
 
     /// Removes the tokens that have expired.
@@ -99,13 +107,19 @@ impl Tokens {
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("json".as_ref()))
         {
             if self.read(&path)?.is_some_and(|record| now >= record.expires) {
-                match fs::remove_file(&path) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("removing", &path, e)),
-                    _ => {}
-                }
+                // The record goes first: without it the token is worthless.
+                self.remove(&path)?;
+                self.remove(&path.with_extension(USED))?;
             }
         }
         Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), IdentityError> {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.failed("removing", path, e)),
+            _ => Ok(()),
+        }
     }
 
     fn path(&self, id: &str) -> PathBuf {

@@ -15,15 +15,26 @@ use crate::{tls, xds::channel};
 
 const SIGN: Duration = Duration::from_secs(10);
 
-/// Gets the first certificate with `token` from the control plane at `host:port`.
-pub async fn join(control_plane: &str, workload: &str, token: &str) -> Result<Credentials, IdentityError> {
+/// A new key for a certificate.
+pub fn new_key() -> Result<KeyPair, IdentityError> {
+    Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
+}
+
+/// Gets the first certificate with `token` from the control plane at `host:port`. When the answer gets lost it can be
+/// asked for again, with the same key.
+pub async fn join(
+    control_plane: &str,
+    workload: &str,
+    token: &str,
+    key: &KeyPair,
+) -> Result<Credentials, IdentityError> {
     let pin = pin(token).ok_or(IdentityError::MalformedToken)?;
-    sign(control_plane, workload, token, tls::to_pinned_control_plane(pin)?).await
+    sign(control_plane, workload, token, tls::to_pinned_control_plane(pin)?, key).await
 }
 
 /// Gets the next certificate, over a new key, for as long as `current` is valid.
 pub async fn renew(control_plane: &str, workload: &str, current: &Credentials) -> Result<Credentials, IdentityError> {
-    let renewed = sign(control_plane, workload, "", tls::to_control_plane(current)?).await?;
+    let renewed = sign(control_plane, workload, "", tls::to_control_plane(current)?, &new_key()?).await?;
     if renewed.svid.identity != current.svid.identity {
         return Err(IdentityError::Answer(format!("it is for another identity, '{}'", renewed.svid.identity)));
     }
@@ -35,9 +46,9 @@ async fn sign(
     workload: &str,
     token: &str,
     tls: Arc<ClientConfig>,
+    key: &KeyPair,
 ) -> Result<Credentials, IdentityError> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec().into();
+    let csr = CertificateParams::default().serialize_request(key)?.der().to_vec().into();
     let request = SignRequest { csr, join_token: token.to_owned(), workload: workload.to_owned() };
     let channel = channel::connect(control_plane, tls)
         .await

@@ -2,6 +2,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
+use rcgen::KeyPair;
 use tokio::{sync::watch, time::sleep};
 
 use super::{Credentials, IdentityError, Settings, join, store};
@@ -16,6 +17,7 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 pub async fn keep(settings: Settings, credentials: watch::Sender<Option<Arc<Credentials>>>) {
     let mut current = stored(&settings).map(Arc::new);
     credentials.send_replace(current.clone());
+    let mut joining = None;
     let mut pause = FIRST_PAUSE;
     let mut wait = current.as_deref().map_or(Duration::ZERO, until_renewal);
     loop {
@@ -23,7 +25,7 @@ pub async fn keep(settings: Settings, credentials: watch::Sender<Option<Arc<Cred
             () = sleep(wait) => {}
             () = credentials.closed() => return,
         }
-        match obtain(&settings, current.as_deref()).await {
+        match obtain(&settings, current.as_deref(), &mut joining).await {
             Ok(new) => {
                 save(&settings, &new);
                 let new = Arc::new(new);
@@ -31,6 +33,7 @@ pub async fn keep(settings: Settings, credentials: watch::Sender<Option<Arc<Cred
                 wait = until_renewal(&new);
                 credentials.send_replace(Some(new));
                 pause = FIRST_PAUSE;
+                joining = None;
             }
             Err(e) => {
                 wait = pause.mul_f64(0.5 + 0.5 * fastrand::f64());
@@ -48,7 +51,12 @@ fn save(settings: &Settings, new: &Credentials) {
     }
 }
 
-async fn obtain(settings: &Settings, current: Option<&Credentials>) -> Result<Credentials, IdentityError> {
+/// `joining` keeps the key between attempts to join, because a token is worth one key.
+async fn obtain(
+    settings: &Settings,
+    current: Option<&Credentials>,
+    joining: &mut Option<KeyPair>,
+) -> Result<Credentials, IdentityError> {
     let Settings { control_plane, workload, .. } = settings;
     if let Some(current) = current.filter(|current| left(current) > Duration::ZERO) {
         return join::renew(control_plane, workload, current).await;
@@ -60,7 +68,11 @@ async fn obtain(settings: &Settings, current: Option<&Credentials>) -> Result<Cr
         path: path.clone(),
         source,
     })?;
-    join::join(control_plane, workload, token.trim()).await
+    let key = match joining.take() {
+        Some(key) => key,
+        None => join::new_key()?,
+    };
+    join::join(control_plane, workload, token.trim(), joining.insert(key)).await
 }
 
 fn stored(settings: &Settings) -> Option<Credentials> {

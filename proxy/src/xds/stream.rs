@@ -42,7 +42,7 @@ enum Link {
     /// The last attempt failed; the next is at this time.
     Pausing(Instant),
     Opening(Opening),
-    Open(Open),
+    Open(Box<Open>),
 }
 
 /// An open stream.
@@ -135,7 +135,7 @@ impl Task {
             Event::PauseOver => self.open(),
             Event::Opened(Ok(open)) => {
                 tracing::info!(control_plane = self.settings.control_plane, "configuration stream open");
-                self.link = Link::Open(open);
+                self.link = Link::Open(Box::new(open));
                 self.client.connected();
                 self.note(true, None);
             }
@@ -188,10 +188,10 @@ impl Task {
         if self.client.expire(self.now()) {
             self.publish();
         }
-        if std::mem::take(&mut self.unsaved) {
-            if let Err(e) = self.cache.store(&self.client) {
-                tracing::warn!(error = &e as &dyn std::error::Error, "the last good configuration was not saved");
-            }
+        if std::mem::take(&mut self.unsaved)
+            && let Err(e) = self.cache.store(&self.client)
+        {
+            tracing::warn!(error = &e as &dyn std::error::Error, "the last good configuration was not saved");
         }
     }
 
