@@ -67,13 +67,10 @@ async fn an_interim_response_does_not_disturb_the_final_one() {
     let reply = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfinal";
     let upstream = RawUpstream::start(Script::replies(reply.as_bytes())).await;
     let pair = Pair::in_front_of(upstream.address(), "http").await;
-    let answer = client::exchange(pair.entry(), &head_of_get(), Duration::from_secs(2)).await;
+    let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let answer = client::exchange(pair.entry(), head.as_bytes(), Duration::from_secs(2)).await;
     let text = String::from_utf8_lossy(&answer);
     assert!(text.contains("HTTP/1.1 200") && text.ends_with("final"), "{text}");
-}
-
-fn head_of_get() -> Vec<u8> {
-    format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 #[tokio::test]
