@@ -97,3 +97,25 @@ impl Telemetry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn every_metric_is_documented() {
+        let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/control-plane.md")).unwrap();
+        let telemetry = Telemetry::new().unwrap();
+        telemetry.set_objects(&Report::default());
+        telemetry.responses.with_label_values(&["inbound"]).inc();
+        telemetry.replies.with_label_values(&["inbound", "ack"]).inc();
+        telemetry.certificates.with_label_values(&["join", "issued"]).inc();
+        let families = telemetry.registry.gather();
+        assert_eq!(families.len(), 10);
+        for family in families {
+            assert!(page.contains(&format!("`{}`", family.name())), "{} is not documented", family.name());
+        }
+    }
+}

@@ -65,10 +65,8 @@ impl ControlPlane {
             let authority = run::open(&settings)?;
             run::serve(&settings, authority, configuration, async { drop(stopped.await) }).await
         });
-        let ports = eventually("the ports file", async || std::fs::read_to_string(&ports).ok()).await;
-        let ports: serde_json::Value = serde_json::from_str(&ports).unwrap();
-        let address = |name: &str| ports[name].as_str().unwrap().parse().unwrap();
-        Self { address: address("listen"), admin: address("admin"), state, snapshots, stop, task }
+        let (address, admin) = addresses(&ports).await;
+        Self { address, admin, state, snapshots, stop, task }
     }
 
     async fn stop(self) -> TempDir {
@@ -116,6 +114,14 @@ fn authority(state: &Path) -> Authority {
 fn grant(service_account: &str) -> Grant {
     let identity = format!("spiffe://mesh.local/ns/shop/sa/{service_account}").parse().unwrap();
     Grant { identity, workload: None, expires: u64::MAX }
+}
+
+/// Where a control plane listens for sidecars and for its operator.
+async fn addresses(ports_file: &Path) -> (SocketAddr, SocketAddr) {
+    let ports = eventually("the ports file", async || std::fs::read_to_string(ports_file).ok()).await;
+    let ports: serde_json::Value = serde_json::from_str(&ports).unwrap();
+    let address = |name: &str| ports[name].as_str().unwrap().parse().unwrap();
+    (address("listen"), address("admin"))
 }
 
 /// Asks until there is an answer.
@@ -436,6 +442,67 @@ async fn the_admin_port_answers_only_what_it_should() {
     tokio::spawn(connection);
     let rebound = http::Request::get("/status").header("host", "evil.example").body(Empty::<Bytes>::new()).unwrap();
     assert_eq!(sender.send_request(rebound).await.unwrap().status(), 421);
+}
+
+const SHOP: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: { name: cart, namespace: shop }
+spec:
+  clusterIP: 10.0.0.1
+  selector: { app: cart }
+  ports: [{ name: http, port: 80, targetPort: 8080 }]
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: Workload
+metadata: { name: cart-1, namespace: shop, labels: { app: cart } }
+spec: { serviceAccount: cart, address: 192.0.2.1, ports: [{ port: 8080 }] }
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: Workload
+metadata: { name: web-1, namespace: shop, labels: { app: web } }
+spec: { serviceAccount: web, address: 192.0.2.2 }
+"#;
+
+#[tokio::test]
+async fn what_is_saved_in_the_directory_reaches_the_sidecar_and_the_status_says_so() {
+    let directory = TempDir::new().unwrap();
+    let (config, state, ports) =
+        (directory.path().join("mesh"), directory.path().join("state"), directory.path().join("ports.json"));
+    std::fs::create_dir(&config).unwrap();
+    let save = |text: &str| std::fs::write(config.join("shop.yaml"), text).unwrap();
+    save(SHOP);
+    let loopback = ([127, 0, 0, 1], 0).into();
+    let settings = Settings {
+        listen: loopback,
+        admin: loopback,
+        ports_file: Some(ports.clone()),
+        ..Settings::new(&config, &state)
+    };
+    let (_stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(run::run(settings, async { drop(stopped.await) }));
+    let bound = addresses(&ports).await;
+    let address = bound.0.to_string();
+    let token = authority(&state).create_token(&grant("web")).unwrap();
+    let mut sidecar = Sidecar::start(address.clone(), &directory.path().join("web"), join(&address, &token).await.ok());
+    sidecar.want("10.0.0.1:80");
+    let resources = sidecar.until("everything", |r| !r.destinations.is_empty() && r.inbound.is_some()).await;
+    assert_eq!(resources.endpoints["shop/cart:80"].value.endpoints[0].address, "192.0.2.1:8080");
+
+    save(&SHOP.replace("10.0.0.1", "10.0.0.2"));
+    sidecar.until("the alias to be gone", |r| r.aliases.get("10.0.0.1:80") == Some(&None)).await;
+    save(&format!("{SHOP}        oops"));
+    eventually("the complaint", async || get(bound.1, "/status").await.contains("\"current\": false").then_some(()))
+        .await;
+    save(SHOP);
+    let service = eventually("the status", async || {
+        let status: serde_json::Value = serde_json::from_str(&get(bound.1, "/status").await).unwrap();
+        let objects = status["objects"].as_array()?.clone();
+        objects.into_iter().find(|o| o["kind"] == "Service" && o["sidecars"]["current"] == 1)
+    })
+    .await;
+    assert_eq!((&service["name"], &service["acceptedGeneration"]), (&"cart".into(), &3.into()));
+    running.abort();
 }
 
 /// A TLS client without a certificate, that takes any server.
