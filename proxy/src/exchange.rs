@@ -184,6 +184,12 @@ impl Exchange {
         })
     }
 
+    /// True when a sidecar asks on behalf of an HTTP/1 caller over HTTP/2, which spells names in lower case only.
+    pub fn loses_spelling(&self) -> bool {
+        let mesh = self.connection.peer.identity.is_some();
+        mesh && self.connection.protocol == Protocol::Http2 && self.version != Version::HTTP_2
+    }
+
     /// Who would be answered.
     pub fn caller(&self) -> Caller {
         Caller { meshed: self.connection.meshed(), grpc: self.grpc }

@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod body;
 pub mod canonical;
+pub mod case;
 pub mod guard;
 pub mod hop;
 pub mod path;

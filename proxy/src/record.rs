@@ -11,7 +11,7 @@ use crate::{
     balance::{Picked, endpoint::Endpoint},
     error::Error,
     exchange::{Connection, Exchange, Heading},
-    http::{Body, body::Ending, hop, reply, upgrade},
+    http::{Body, body::Ending, case, hop, reply, upgrade},
     telemetry::{ConnectionRecord, Party, Protocol, RequestRecord},
     upstream::pool::Lease,
 };
@@ -44,6 +44,11 @@ fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
     if let Some(protocol) = switching {
         parts.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
         parts.headers.insert(http::header::UPGRADE, protocol);
+    }
+    if exchange.loses_spelling()
+        && let Some(names) = case::told(&parts.extensions)
+    {
+        parts.headers.insert(case::HEADER_CASE, names);
     }
     parts.version = http::Version::default();
     if let Some((caller, service)) = tunnel {

@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     exchange::Exchange,
     http::{
-        Body, hop,
+        Body, case, hop,
         upgrade::{self, Wanted},
     },
 };
@@ -64,17 +64,20 @@ pub async fn send(
         Wire::Http2 => {
             let mut sender = pool.http2(endpoint, config).await?;
             let sent = sender.try_send_request(request).await;
-            let response = sent.map_err(|mut e| failed(e.take_message().is_some(), e.error()))?;
+            let mut response = sent.map_err(|mut e| failed(e.take_message().is_some(), e.error()))?;
+            hear(exchange, endpoint, &mut response);
             Ok(Answer { response, lease: None })
         }
         Wire::Http1 => {
             let mut lease = pool.http1(endpoint, config).await?;
             let idempotent = request.method().is_idempotent();
             let sent = lease.sender.try_send_request(request).await;
-            let response = sent.map_err(|mut e| {
+            let mut response = sent.map_err(|mut e| {
                 let stale = lease.reused && idempotent && e.error().is_incomplete_message();
                 failed(e.take_message().is_some() || stale, e.error())
             })?;
+            response.headers_mut().remove(case::HEADER_CASE);
+            lease.spellings.note_response(&mut response);
             Ok(Answer { response, lease: Some(lease) })
         }
     }
@@ -101,6 +104,14 @@ fn bulk(endpoint: &Endpoint, request: &Request<Body>) -> bool {
     announced.is_some_and(|size| size >= BULK) || endpoint.pool.mean_response() >= BULK
 }
 
+/// Takes the spelling that the sidecar at the other end tells out of its response.
+fn hear(exchange: &Exchange, endpoint: &Endpoint, response: &mut Response<Incoming>) {
+    let mesh = matches!(endpoint.config.transport, Transport::Mesh { .. });
+    if let Some(names) = response.headers_mut().remove(case::HEADER_CASE).filter(|_| mesh) {
+        case::heard(&names, response.extensions_mut(), &exchange.connection.worker.spellings);
+    }
+}
+
 /// Gives the request the target form and marks of its wire.
 fn address(exchange: &Exchange, endpoint: &Endpoint, request: &mut Request<Body>, wire: Wire) -> Result<(), Error> {
     let target = exchange.target()?;
@@ -111,6 +122,9 @@ fn address(exchange: &Exchange, endpoint: &Endpoint, request: &mut Request<Body>
         request.headers_mut().insert(&hop::ORIGINAL_VERSION, version);
     }
     if wire == Wire::Http2 {
+        if let Some(names) = case::told(request.extensions()).filter(|_| mesh) {
+            request.headers_mut().insert(case::HEADER_CASE, names);
+        }
         request.headers_mut().remove(HOST);
         *request.version_mut() = Version::HTTP_2;
         let builder = Uri::builder().scheme(Scheme::HTTP).authority(authority.as_str());

@@ -1,11 +1,13 @@
 //! The kit of the tests that look at Selvedge from outside: the mesh as a whole, and the rules of the house.
 //!
 //! - [`mesh`]: a control plane and sidecars as real processes on ports of their own
-//! - [`pair`]: the smallest mesh with a request path
+//! - [`pair`]: the smallest mesh with a request path; [`around`]: the same around any application
 //! - [`upstream`]: services that answer as a scenario says; [`client`]: callers, one request or a load
+//! - [`recorder`]: a service that takes down every byte and forgives nothing
 //! - [`wait`]: polling with a deadline, so that no test sleeps and hopes
 //! - [`source`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of the house
 
+pub mod around;
 pub mod client;
 pub mod complaints;
 pub mod load;
@@ -14,6 +16,7 @@ pub mod mesh;
 pub mod pair;
 pub mod ports;
 pub mod process;
+pub mod recorder;
 pub mod source;
 pub mod upstream;
 pub mod wait;

@@ -8,7 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::reason::Reason;
 
 use super::{
-    Body, LocalExec, canonical,
+    Body, LocalExec, canonical, case,
     guard::{Budget, FrameGuard},
     hop, upgrade,
 };
@@ -58,13 +58,20 @@ pub async fn http(identified: Identified) {
 async fn http1(connection: Rc<Connection>, io: ServerStream) {
     let own = matches!(connection.heading, Heading::Outbound { .. });
     let mut drain = connection.worker.drain();
+    let (io, spellings) = case::tap(io, case::Kind::Requests);
     let served = conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(if own { OWN_HEADER_TIMEOUT } else { HEADER_TIMEOUT })
         .max_header_size(MAX_HEADER_BYTES)
         .preserve_header_case(true)
         .half_close(true)
-        .serve_connection(TokioIo::new(io), service_fn(|request| pipeline_request(&connection, request)))
+        .serve_connection(
+            TokioIo::new(io),
+            service_fn(|mut request| {
+                spellings.note_request(&mut request);
+                pipeline_request(&connection, request)
+            }),
+        )
         .with_upgrades();
     let mut served = pin!(served);
     tokio::select! {
@@ -124,5 +131,9 @@ pub fn receive(exchange: &mut Exchange, mut request: Request<Incoming>) -> Resul
     }
     hop::strip(request.headers_mut()).map_err(|detail| Error::new(Stage::Http, Reason::MalformedHeader, detail))?;
     hop::strip_mesh(request.headers_mut());
+    let names = request.headers_mut().remove(case::HEADER_CASE).filter(|_| mesh);
+    if let Some(names) = names {
+        case::heard(&names, request.extensions_mut(), &exchange.connection.worker.spellings);
+    }
     Ok(Received { request, wanted, tunnel })
 }

@@ -24,6 +24,7 @@ use crate::{
     clock,
     config::{CONNECT_TIMEOUT, EndpointConfig, RuntimeConfig, Transport, carry},
     exchange::Heading,
+    http::case,
     pipeline,
     telemetry::{Telemetry, WorkerTelemetry},
     upstream::pool::Pool,
@@ -57,6 +58,8 @@ pub struct Setup {
 pub struct Worker {
     /// Counters and log of this worker.
     pub telemetry: WorkerTelemetry,
+    /// How peers' messages are spelled.
+    pub spellings: case::Memory,
     snapshot: RefCell<Rc<Snapshot>>,
     /// Endpoints that belong to no cluster: the application, and addresses outside the mesh.
     locals: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
@@ -81,6 +84,7 @@ pub fn run(setup: Setup) -> io::Result<()> {
         let first = configs.borrow().clone();
         let worker = Rc::new(Worker {
             telemetry: telemetry.worker(),
+            spellings: case::Memory::default(),
             snapshot: RefCell::new(Rc::new(Snapshot { config: first, clusters: HashMap::new() })),
             locals: RefCell::default(),
             chance: RefCell::new(fastrand::Rng::new()),

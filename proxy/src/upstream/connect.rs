@@ -20,7 +20,10 @@ use super::coalesce;
 use crate::{
     config::{EndpointConfig, RuntimeConfig, Transport},
     error::Error,
-    http::{Body, LocalExec},
+    http::{
+        Body, LocalExec,
+        case::{self, Spellings},
+    },
     process::dial::{Side, dial},
     tls,
 };
@@ -104,14 +107,15 @@ async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) 
 }
 
 /// The HTTP/1 handshake; the connection runs on this worker until it closes.
-pub async fn http1(stream: Stream) -> Result<http1::SendRequest<Body>, Error> {
+pub async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, Spellings), Error> {
+    let (stream, spellings) = case::tap(stream, case::Kind::Responses);
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|e| failure(Reason::UpstreamConnectFailed, e.to_string()))?;
     tokio::task::spawn_local(connection.with_upgrades());
-    Ok(sender)
+    Ok((sender, spellings))
 }
 
 /// The HTTP/2 handshake, with writes coalesced; the connection runs on this worker until it closes.

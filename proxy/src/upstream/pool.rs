@@ -15,7 +15,7 @@ use crate::{
     balance::endpoint::Endpoint,
     config::{RuntimeConfig, Transport},
     error::Error,
-    http::Body,
+    http::{Body, case::Spellings},
 };
 
 /// An idle HTTP/1 connection to an application is not used after this time: servers close idle connections after
@@ -39,13 +39,15 @@ pub struct Pool {
 }
 
 /// Idle HTTP/1 connections, the latest used last.
-type Idle = RefCell<Vec<(http1::SendRequest<Body>, Instant)>>;
+type Idle = RefCell<Vec<(http1::SendRequest<Body>, Spellings, Instant)>>;
 
 /// An HTTP/1 connection in use. It goes back to its pool when the response has been read to its end.
 #[derive(Debug)]
 pub struct Lease {
     /// The connection.
     pub sender: http1::SendRequest<Body>,
+    /// How the names of its responses are written.
+    pub spellings: Spellings,
     /// True when it has served a request before.
     pub reused: bool,
     home: Weak<Idle>,
@@ -57,7 +59,7 @@ impl Lease {
         if let Some(idle) = self.home.upgrade().filter(|_| !self.sender.is_closed()) {
             let mut idle = idle.borrow_mut();
             if idle.len() < IDLE_MAX {
-                idle.push((self.sender, Instant::now()));
+                idle.push((self.sender, self.spellings, Instant::now()));
             }
         }
     }
@@ -95,19 +97,19 @@ impl Pool {
     /// An HTTP/1 connection: an idle one that is still open, or a new one.
     pub async fn http1(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Result<Lease, Error> {
         let limit = if matches!(endpoint.config.transport, Transport::Mesh { .. }) { IDLE_MESH } else { IDLE_PLAIN };
-        while let Some((mut sender, since)) = self.take_idle() {
+        while let Some((mut sender, spellings, since)) = self.take_idle() {
             if since.elapsed() < limit && sender.ready().await.is_ok() {
-                return Ok(Lease { sender, reused: true, home: Rc::downgrade(&self.idle) });
+                return Ok(Lease { sender, spellings, reused: true, home: Rc::downgrade(&self.idle) });
             }
         }
         let stream = connect::stream(&endpoint.config, config, Hop::Http1).await?;
-        let sender = connect::http1(stream).await?;
-        Ok(Lease { sender, reused: false, home: Rc::downgrade(&self.idle) })
+        let (sender, spellings) = connect::http1(stream).await?;
+        Ok(Lease { sender, spellings, reused: false, home: Rc::downgrade(&self.idle) })
     }
 
     /// Closes idle HTTP/1 connections that are too old, so that they do not wait for a request to be found out.
     pub fn sweep(&self) {
-        self.idle.borrow_mut().retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE_MESH);
+        self.idle.borrow_mut().retain(|(sender, _, since)| !sender.is_closed() && since.elapsed() < IDLE_MESH);
     }
 
     /// Mean payload of recent responses in bytes; tells bulk services from chatty ones.
@@ -125,7 +127,7 @@ impl Pool {
         self.http2.borrow().as_ref().filter(|sender| !sender.is_closed()).cloned()
     }
 
-    fn take_idle(&self) -> Option<(http1::SendRequest<Body>, Instant)> {
+    fn take_idle(&self) -> Option<(http1::SendRequest<Body>, Spellings, Instant)> {
         self.idle.borrow_mut().pop()
     }
 }

@@ -1,0 +1,251 @@
+//! Finds the field names in HTTP/1 heads as their bytes pass.
+//!
+//! A head is looked for at the start and again after each write to the peer: that is when a request or a response may
+//! follow. Whatever does not look like a head ends the search, so bodies cost a glance. The search may be wrong (a
+//! body can look like a head), so [`Heads::next`] believes only names whose number fits the parsed message.
+
+use std::collections::VecDeque;
+
+use http::HeaderValue;
+
+/// A longer line is no head that is worth remembering.
+const MAX_LINE: usize = 16 * 1024;
+/// Bytes of names that are remembered of one head.
+const MAX_NAMES: usize = 4 * 1024;
+/// Pipelined requests that are remembered at once.
+const MAX_HEADS: usize = 32;
+
+/// What a peer sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Requests.
+    Requests,
+    /// Responses.
+    Responses,
+}
+
+/// The heads found so far, oldest first.
+#[derive(Debug)]
+pub(super) struct Heads {
+    kind: Kind,
+    place: Place,
+    /// The part of the current line that came with earlier reads.
+    partial: Vec<u8>,
+    /// Names of the head that is being read, each with a comma after it.
+    names: Vec<u8>,
+    fields: usize,
+    capitals: bool,
+    found: VecDeque<Head>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Before a start line.
+    Start,
+    /// In a head; an interim response (RFC 9110 section 15.2) is passed over.
+    Fields { interim: bool },
+    /// In something else, until the next write.
+    Elsewhere,
+}
+
+#[derive(Debug)]
+struct Head {
+    fields: usize,
+    /// `None` when every name is in lower case.
+    names: Option<HeaderValue>,
+}
+
+impl Heads {
+    pub(super) const fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            place: Place::Start,
+            partial: Vec::new(),
+            names: Vec::new(),
+            fields: 0,
+            capitals: false,
+            found: VecDeque::new(),
+        }
+    }
+
+    /// Something was written to the peer: a head may be the answer.
+    pub(super) fn expect(&mut self) {
+        if self.place == Place::Elsewhere {
+            self.place = Place::Start;
+        }
+    }
+
+    /// The names of the oldest head not asked for yet, if it has `fields` fields and capital letters.
+    pub(super) fn next(&mut self, fields: usize) -> Option<HeaderValue> {
+        let head = self.found.pop_front()?;
+        if head.fields != fields {
+            self.found.clear();
+            return None;
+        }
+        head.names
+    }
+
+    /// Like [`Heads::next`] when no other head can have come: what was found besides is none.
+    pub(super) fn only(&mut self, fields: usize) -> Option<HeaderValue> {
+        let names = self.next(fields);
+        self.found.clear();
+        names
+    }
+
+    /// Bytes were read from the peer.
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
+        while self.place != Place::Elsewhere && !bytes.is_empty() {
+            if self.place == Place::Start && self.partial.is_empty() && !self.may_start(bytes) {
+                self.place = Place::Elsewhere;
+                return;
+            }
+            let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+                self.keep(bytes);
+                return;
+            };
+            let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
+            if self.partial.is_empty() {
+                self.line(line);
+            } else {
+                let mut whole = std::mem::take(&mut self.partial);
+                whole.extend_from_slice(line);
+                self.line(&whole);
+                whole.clear();
+                self.partial = whole;
+            }
+            bytes = rest;
+        }
+    }
+
+    /// Tells most bodies from heads by their first bytes.
+    fn may_start(&self, bytes: &[u8]) -> bool {
+        match self.kind {
+            Kind::Requests => bytes[0].is_ascii_alphabetic() || matches!(bytes[0], b'\r' | b'\n'),
+            Kind::Responses => bytes[0] == b'H',
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.partial.len() + bytes.len() > MAX_LINE {
+            self.partial.clear();
+            self.place = Place::Elsewhere;
+        } else {
+            self.partial.extend_from_slice(bytes);
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match self.place {
+            Place::Start if line.is_empty() => {}
+            Place::Start => self.start(line),
+            Place::Fields { interim } if line.is_empty() => self.end(interim),
+            Place::Fields { .. } => self.field(line),
+            Place::Elsewhere => {}
+        }
+    }
+
+    fn start(&mut self, line: &[u8]) {
+        let begins = match self.kind {
+            Kind::Requests => line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0"),
+            Kind::Responses => line.starts_with(b"HTTP/1."),
+        };
+        let interim = self.kind == Kind::Responses && line.get(9) == Some(&b'1') && !line[9..].starts_with(b"101");
+        self.place = if begins { Place::Fields { interim } } else { Place::Elsewhere };
+        self.names.clear();
+        (self.fields, self.capitals) = (0, false);
+    }
+
+    fn field(&mut self, line: &[u8]) {
+        let Some(end) = line.iter().position(|byte| *byte == b':') else {
+            self.place = Place::Elsewhere;
+            return;
+        };
+        self.fields += 1;
+        self.capitals |= line[..end].iter().any(u8::is_ascii_uppercase);
+        if self.names.len() + end < MAX_NAMES {
+            self.names.extend_from_slice(&line[..end]);
+        }
+        self.names.push(b',');
+    }
+
+    fn end(&mut self, interim: bool) {
+        self.place = Place::Start;
+        if interim || self.found.len() >= MAX_HEADS {
+            return;
+        }
+        let spelled = self.capitals && self.names.len() < MAX_NAMES;
+        let names = self.names.strip_suffix(b",").filter(|_| spelled);
+        let names = names.and_then(|names| HeaderValue::from_bytes(names).ok());
+        self.found.push_back(Head { fields: self.fields, names });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: Option<HeaderValue>) -> Option<String> {
+        value.map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn names_are_found_however_the_bytes_are_cut() {
+        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX-Weird-CASE: b: c\r\n\r\nPOST /b HTTP/1.1\r\nhost: a\r\n\r\n";
+        for cut in 1..bytes.len() {
+            let mut heads = Heads::new(Kind::Requests);
+            bytes.chunks(cut).for_each(|part| heads.pass(part));
+            assert_eq!(text(heads.next(2)).as_deref(), Some("Host,X-Weird-CASE"), "cut every {cut} bytes");
+            assert!(heads.next(1).is_none(), "lower case needs no words");
+        }
+    }
+
+    #[test]
+    fn interim_responses_are_passed_over() {
+        let mut heads = Heads::new(Kind::Responses);
+        heads.pass(b"HTTP/1.1 100 Continue\r\nX-No: 1\r\n\r\nHTTP/1.1 200 OK\r\nETag: 1\r\n\r\n");
+        assert_eq!(text(heads.next(1)).as_deref(), Some("ETag"));
+    }
+
+    #[test]
+    fn a_body_is_no_head_and_the_next_head_is_found_after_a_write() {
+        let mut heads = Heads::new(Kind::Requests);
+        heads.pass(b"POST / HTTP/1.1\r\nHost: a\r\n\r\nA body\nof text: two\n\n");
+        heads.pass(b"more of it\n");
+        assert!(heads.next(1).is_some());
+        heads.expect();
+        heads.pass(b"GET / HTTP/1.1\r\nHOST: a\r\n\r\n");
+        assert_eq!(text(heads.next(1)).as_deref(), Some("HOST"));
+    }
+
+    #[test]
+    fn names_that_do_not_fit_the_message_are_not_believed() {
+        let mut heads = Heads::new(Kind::Requests);
+        heads.pass(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(heads.next(7).is_none());
+        assert!(heads.next(1).is_none(), "what follows a misfit is doubtful too");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut heads = Heads::new(Kind::Requests);
+        heads.pass(b"GET / HTTP/1.1\r\nHost: ");
+        for _ in 0..100 {
+            heads.pass(&[b'x'; 1024]);
+        }
+        assert_eq!((heads.partial.len(), heads.place), (0, Place::Elsewhere));
+        let mut heads = Heads::new(Kind::Requests);
+        for _ in 0..100 {
+            heads.pass(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        assert_eq!(heads.found.len(), MAX_HEADS);
+        let mut heads = Heads::new(Kind::Requests);
+        heads.pass(b"GET / HTTP/1.1\r\n");
+        for _ in 0..100 {
+            heads.pass(format!("{}: 1\r\n", "X".repeat(100)).as_bytes());
+        }
+        heads.pass(b"\r\n");
+        assert!(heads.names.len() <= MAX_NAMES + 100);
+        assert!(heads.next(100).is_none());
+    }
+}
