@@ -1,0 +1,63 @@
+//! What is shown of the results: Markdown tables and a chart, made of medians over the rounds.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, ensure};
+
+use crate::{
+    load::Load,
+    measure::{Results, Sample},
+    peer::Name,
+};
+
+mod chart;
+mod tables;
+
+pub(crate) use chart::chart;
+pub(crate) use tables::tables;
+
+const BEGIN: &str = "<!-- figures: written by benches/side-by-side -->";
+const END: &str = "<!-- end of the figures -->";
+
+/// Least, median and greatest over the rounds.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    least: f64,
+    median: f64,
+    greatest: f64,
+}
+
+impl Spread {
+    /// Of `value` over the samples of `peer` under `load`; `None` when there is none.
+    fn of(results: &Results, peer: Name, load: Load, value: impl Fn(&Sample) -> Option<f64>) -> Option<Self> {
+        let mine = results.samples.iter().filter(|sample| sample.peer == peer && sample.load == load);
+        let mut values: Vec<f64> = mine.filter_map(value).collect();
+        values.sort_by(f64::total_cmp);
+        let median = *values.get(values.len() / 2)?;
+        Some(Self { least: *values.first()?, median, greatest: *values.last()? })
+    }
+
+    /// CPU time per request; `None` where no proxy is.
+    fn cpu(results: &Results, peer: Name, load: Load) -> Option<Self> {
+        Self::of(results, peer, load, |sample| Some(sample.cpu_us_per_request).filter(|cpu| *cpu > 0.0))
+    }
+}
+
+/// The peers that were measured, in the order of the tables.
+fn present(results: &Results) -> impl Iterator<Item = Name> {
+    Name::ALL.into_iter().filter(|name| results.samples.iter().any(|sample| sample.peer == *name))
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// Puts `tables` between the two marks of `page`.
+pub(crate) fn replace_tables(page: &Path, tables: &str) -> anyhow::Result<()> {
+    let text = fs::read_to_string(page).with_context(|| format!("reading {}", page.display()))?;
+    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("{} has no '{BEGIN}'", page.display()))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("{} has no '{END}'", page.display()))?;
+    ensure!(!tables.contains(END), "the tables contain the mark of their end");
+    fs::write(page, format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))?;
+    Ok(())
+}

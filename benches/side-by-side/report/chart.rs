@@ -1,0 +1,88 @@
+//! The chart: small panels of horizontal bars, ours in colour, readable on light and dark ground.
+
+use std::fmt::Write as _;
+
+use super::{Spread, mebibytes, present};
+use crate::{load::Load, measure::Results, peer::Name};
+
+const PANEL_WIDTH: usize = 440;
+const PANEL_HEIGHT: usize = 190;
+const LABEL_WIDTH: usize = 168;
+const BAR_WIDTH: f64 = 200.0;
+const ROW: usize = 24;
+
+const STYLE: &str = "text { font: 12px system-ui, sans-serif; fill: #24292f } .title { font-size: 13px; font-weight: 600 } \
+                     .note { fill: #57606a } .bar { fill: #9aa4af } .ours { fill: #0b7285 } .whisker { stroke: #24292f } \
+                     @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .note { fill: #9198a1 } .bar { fill: \
+                     #59636e } .ours { fill: #3bc9db } .whisker { stroke: #e6edf3 } }";
+
+/// One bar.
+struct Bar {
+    peer: Name,
+    spread: Spread,
+}
+
+/// The whole chart as SVG.
+pub(crate) fn chart(results: &Results) -> String {
+    let cpu = |load: Load| {
+        (format!("CPU us per request: {}", load.title()), bars(results, |peer| Spread::cpu(results, peer, load)))
+    };
+    let p99 =
+        |peer: Name| Spread::of(results, peer, Load::Http1Paced, |sample| sample.p99_us.map(|us| us as f64 / 1e3));
+    let panels = [
+        cpu(Load::Http1Closed),
+        cpu(Load::Http1Paced),
+        cpu(Load::Http2Closed),
+        cpu(Load::Large),
+        (format!("p99 in ms: {}", Load::Http1Paced.title()), bars(results, p99)),
+        ("Resident MiB, 1 000 busy connections".to_owned(), bars(results, |peer| memory(results, peer))),
+    ];
+    let (width, height) = (2 * PANEL_WIDTH, panels.len().div_ceil(2) * PANEL_HEIGHT);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"Cost of \
+         proxies side by side; shorter is better\">\n<style>{STYLE}</style>\n"
+    );
+    for (index, (title, bars)) in panels.iter().enumerate() {
+        let (x, y) = (index % 2 * PANEL_WIDTH, index / 2 * PANEL_HEIGHT);
+        let _ = writeln!(svg, "<g transform=\"translate({x} {y})\">\n{}</g>", panel(title, bars));
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn bars(results: &Results, value: impl Fn(Name) -> Option<Spread>) -> Vec<Bar> {
+    present(results).filter_map(|peer| Some(Bar { peer, spread: value(peer)? })).collect()
+}
+
+/// The sum over the path.
+fn memory(results: &Results, peer: Name) -> Option<Spread> {
+    let bytes: u64 = results.memory.get(&peer)?.busy.iter().sum();
+    let median = Some(mebibytes(bytes)).filter(|mebibytes| *mebibytes > 0.0)?;
+    Some(Spread { least: median, median, greatest: median })
+}
+
+fn panel(title: &str, bars: &[Bar]) -> String {
+    let greatest = bars.iter().map(|bar| bar.spread.greatest).fold(f64::MIN_POSITIVE, f64::max);
+    let scale = BAR_WIDTH / greatest;
+    let mut svg = format!("<text class=\"title\" x=\"8\" y=\"22\">{title}</text>\n");
+    for (row, Bar { peer, spread }) in bars.iter().enumerate() {
+        let y = 34 + row * ROW;
+        let (middle, text) = (y + 8, y + 12);
+        let class = if peer.is_ours() { "bar ours" } else { "bar" };
+        let width = spread.median * scale;
+        let at = |value: f64| LABEL_WIDTH as f64 + 8.0 + value * scale;
+        let _ = writeln!(
+            svg,
+            "<text x=\"{LABEL_WIDTH}\" y=\"{text}\" text-anchor=\"end\">{}</text><rect class=\"{class}\" x=\"{}\" \
+             y=\"{y}\" width=\"{width:.1}\" height=\"16\" rx=\"2\"/><line class=\"whisker\" x1=\"{:.1}\" x2=\"{:.1}\" \
+             y1=\"{middle}\" y2=\"{middle}\"/><text class=\"note\" x=\"{:.1}\" y=\"{text}\">{:.1}</text>",
+            peer.title(),
+            LABEL_WIDTH + 8,
+            at(spread.least),
+            at(spread.greatest),
+            at(spread.greatest) + 6.0,
+            spread.median
+        );
+    }
+    svg
+}

@@ -1,0 +1,82 @@
+//! The Markdown tables.
+
+use super::{Spread, mebibytes, present};
+use crate::{
+    load::Load,
+    machine::Machine,
+    measure::{Plan, Results},
+    peer::Name,
+};
+
+/// Everything as Markdown.
+pub(crate) fn tables(machine: &Machine, plan: Plan, results: &Results) -> String {
+    let mut text = format!(
+        "Measured {} on {} x {}, Linux {}; load average when the run began: {}. {}. {} rounds of {} ms a load; fixed \
+         rate: {} requests/s. Median, and least to greatest in parentheses.\n",
+        machine.date,
+        machine.processors,
+        machine.processor,
+        machine.kernel,
+        machine.load_before,
+        machine.versions.join(", "),
+        plan.rounds,
+        plan.each.as_millis(),
+        plan.rate
+    );
+    for load in Load::ALL {
+        text.push_str(&under(load, results));
+    }
+    text.push_str(&footprint(results));
+    for reason in &results.skipped {
+        text.push_str(&format!("\nSkipped: {reason}\n"));
+    }
+    text
+}
+
+fn under(load: Load, results: &Results) -> String {
+    let envoy = Spread::cpu(results, Name::Envoy, load).map(|spread| spread.median);
+    let mut text = format!(
+        "\n### {}\n\n| | CPU us/request | of Envoy's | requests/s | p50 ms | p99 ms | failed |\n|---|---|---|---|---|---|---|\n",
+        load.title()
+    );
+    for peer in present(results) {
+        let cpu = Spread::cpu(results, peer, load);
+        let milliseconds = |value: fn(&crate::measure::Sample) -> Option<u64>| {
+            let spread = Spread::of(results, peer, load, |sample| value(sample).map(|us| us as f64 / 1e3));
+            spread.map_or_else(|| "-".to_owned(), |spread| shown(spread, 2))
+        };
+        let rate = Spread::of(results, peer, load, |sample| Some(sample.requests_per_second));
+        let mine = |sample: &&crate::measure::Sample| sample.peer == peer && sample.load == load;
+        let failed: u64 = results.samples.iter().filter(mine).map(|sample| sample.failed).sum();
+        text.push_str(&format!(
+            "| {} | {} | {} | {} | {} | {} | {failed} |\n",
+            peer.title(),
+            cpu.map_or_else(|| "-".to_owned(), |spread| shown(spread, 1)),
+            cpu.zip(envoy).map_or_else(|| "-".to_owned(), |(cpu, envoy)| format!("{:.2}", cpu.median / envoy)),
+            rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.0}", rate.median)),
+            milliseconds(|sample| sample.p50_us),
+            milliseconds(|sample| sample.p99_us),
+        ));
+    }
+    text
+}
+
+fn shown(spread: Spread, digits: usize) -> String {
+    let Spread { least, median, greatest } = spread;
+    format!("{median:.digits$} ({least:.digits$}-{greatest:.digits$})")
+}
+
+fn footprint(results: &Results) -> String {
+    let mut text = "\n### Memory and system calls\n\n| | resident MiB, idle | with 1 000 busy connections | system \
+                    calls/request |\n|---|---|---|---|\n"
+        .to_owned();
+    for peer in present(results).filter(|peer| *peer != Name::Direct) {
+        let each = |bytes: &[u64]| {
+            bytes.iter().map(|bytes| format!("{:.1}", mebibytes(*bytes))).collect::<Vec<_>>().join(" + ")
+        };
+        let memory = results.memory.get(&peer).cloned().unwrap_or_default();
+        let calls = results.syscalls.get(&peer).map_or_else(|| "-".to_owned(), |calls| format!("{calls:.1}"));
+        text.push_str(&format!("| {} | {} | {} | {calls} |\n", peer.title(), each(&memory.idle), each(&memory.busy)));
+    }
+    text
+}
