@@ -1,8 +1,6 @@
 //! The checked-in code is what the `.proto` files say. `UPDATE_GENERATED=1 cargo test -p selvedge-xds --test
 //! generated` writes it anew.
 
-#![expect(clippy::expect_used, reason = "a test")]
-
 use std::{fs, path::Path};
 
 const PROTOS: [&str; 3] = [
