@@ -1,9 +1,13 @@
 //! HTTP/1 bytes that two parties could read differently are refused before routing, with a reason, and the
 //! service sees no request. Cases S1 to S46 of the catalogue in docs/testing.md, over raw sockets.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use selvedge_tests::{client, pair::Pair};
+use selvedge_tests::{around::Around, client, pair::Pair, recorder::Recorder, wait};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 /// What must come of a case.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,10 +17,17 @@ enum Must {
     /// Refused, or passed as exactly one request.
     RefuseOrOne,
     /// Answered 200, as this many requests.
-    Pass(u32),
+    Pass(usize),
 }
 
 use Must::{Pass, Refuse, RefuseOrOne};
+
+const PERMISSIVE: &str = "
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: { name: permissive, namespace: shop }
+spec: { mtls: { inbound: PERMISSIVE } }
+";
 
 const H: &str = "Host: api.shop\r\n";
 
@@ -67,6 +78,7 @@ fn framing() -> Vec<(&'static str, Vec<u8>, Must)> {
         ("S13 CL semicolon", cl("1;"), Refuse),
         ("S13 CL 20 digits", cl("99999999999999999999"), Refuse),
         ("S14 CL leading zero", post("Content-Length: 010\r\n", "0123456789"), Pass(1)),
+        ("S29 Content_Length", post("Content_Length: 1\r\nContent-Length: 0\r\n", ""), Refuse),
         ("S30 Connection: content-length", post("Content-Length: 1\r\nConnection: content-length\r\n", "x"), Refuse),
         ("S30 Connection: host", post("Content-Length: 1\r\nConnection: host\r\n", "x"), Refuse),
         (
@@ -87,6 +99,12 @@ fn chunks() -> Vec<(&'static str, Vec<u8>, Must)> {
         ("S15 size of 17 digits", chunk("10000000000000001\r\na\r\n0\r\n\r\n"), RefuseOrOne),
         ("S16 bare LF after size", chunk("1\na\r\n0\r\n\r\n"), RefuseOrOne),
         ("S16 garbage after data", chunk("1\r\naXX0\r\n\r\n"), RefuseOrOne),
+        ("S15 empty size", chunk("\r\na\r\n0\r\n\r\n"), RefuseOrOne),
+        ("S16 bare LF after data", chunk("1\r\na\n0\r\n\r\n"), RefuseOrOne),
+        ("S17 bare LF in an extension", chunk("1;a\nb\r\na\r\n0\r\n\r\n"), RefuseOrOne),
+        ("S17 bare CR in an extension", chunk("1;a\rb\r\na\r\n0\r\n\r\n"), RefuseOrOne),
+        ("S19 20 KB of extensions", chunk(&format!("1;{}\r\na\r\n0\r\n\r\n", "e".repeat(20_000))), RefuseOrOne),
+        ("S21 20 KB of trailers", chunk(&format!("0\r\nX: {}\r\n\r\n", "t".repeat(20_000))), RefuseOrOne),
         ("S18 extension with a quote", chunk("1;a=\"\r\nb\r\n0\r\n\r\n"), RefuseOrOne),
         ("S20 framing in trailers", chunk("1\r\na\r\n0\r\nContent-Length: 9\r\nHost: evil\r\n\r\n"), RefuseOrOne),
         ("S22 a request line as trailer", chunk("1\r\na\r\n0\r\nX:POST /evil HTTP/1.1\r\n\r\n"), RefuseOrOne),
@@ -103,10 +121,18 @@ fn heads() -> Vec<(&'static str, Vec<u8>, Must)> {
         ("S25 folded field", field("X: 1\r\n 2"), RefuseOrOne),
         ("S26 NUL in a value", field("X: a\0b"), Refuse),
         ("S26 bare CR in a value", field("X: a\rb"), Refuse),
+        ("S26 vertical tab in a value", field("X: a\x0bb"), Refuse),
+        ("S26 DEL in a value", field("X: a\x7fb"), Refuse),
+        ("S27 bare LF line ends", b"GET /x HTTP/1.1\nHost: api.shop\n\n".to_vec(), RefuseOrOne),
         ("S28 no colon", field("nocolon"), Refuse),
         ("S28 empty name", field(": x"), Refuse),
         ("S28 space in a name", field("a b: x"), Refuse),
         ("S28 quote in a name", field("a\"b: x"), Refuse),
+        (
+            "S31 GET with a body",
+            get("GET /x HTTP/1.1", &format!("{H}Content-Length: 2\r\n")).into_iter().chain(*b"xy").collect(),
+            Pass(1),
+        ),
         ("S38 no Host", get("GET /x HTTP/1.1", ""), Refuse),
         ("S39 two Hosts", get("GET /x HTTP/1.1", &format!("{H}Host: b\r\n")), Refuse),
         ("S39 the same Host twice", get("GET /x HTTP/1.1", &format!("{H}{H}")), Refuse),
@@ -125,6 +151,7 @@ fn heads() -> Vec<(&'static str, Vec<u8>, Must)> {
         ("S44 two spaces", line("GET  /x HTTP/1.1"), Refuse),
         ("S44 space in the path", line("GET /x y HTTP/1.1"), Refuse),
         ("S44 lower-case version", line("GET /x http/1.1"), Refuse),
+        ("S44 tab in the line", line("GET\t/x HTTP/1.1"), Refuse),
         ("S44 version 1.32", line("GET /x HTTP/1.32"), Refuse),
         ("S44 version 2.0", line("GET /x HTTP/2.0"), Refuse),
         ("S45 HTTP/0.9", b"GET /a\r\n\r\n".to_vec(), Refuse),
@@ -152,34 +179,96 @@ fn marked(bytes: &[u8], index: usize) -> Vec<u8> {
     [&text[..place], format!(" /case-{index}-").as_bytes(), &text[place + 2..]].concat()
 }
 
-async fn run(cases: Vec<(&'static str, Vec<u8>, Must)>) {
-    let pair = Pair::start_with("http", &[]).await;
-    let mut answers = Vec::new();
-    for (index, (_, bytes, _)) in cases.iter().enumerate() {
-        let answer = client::exchange(pair.entry(), &marked(bytes, index), Duration::from_millis(700)).await;
-        answers.push(statuses(&answer));
-    }
-    // All cases are over when a request that came after them has been answered.
-    assert_eq!(pair.get("/end").await.status, 200);
-    let targets = pair.upstream.targets();
-    let mut wrong = Vec::new();
-    for (index, ((name, _, must), statuses)) in cases.iter().zip(answers).enumerate() {
-        let mark = format!("/case-{index}-");
-        let seen = targets.iter().filter(|target| target.contains(&mark)).count();
-        let refused = statuses.iter().all(|status| matches!(status, 400 | 408 | 413 | 431 | 501 | 502 | 505));
-        let fits = match must {
-            Refuse => refused && seen == 0,
-            RefuseOrOne => seen <= 1 && statuses.len() <= 2,
-            Pass(count) => seen == *count as usize && statuses == [200],
-        };
-        if !fits {
-            wrong.push(format!("{name}: wanted {must:?}, answers {statuses:?}, requests at the service {seen}"));
+/// How the bytes of a case are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Delivery {
+    /// In one segment.
+    Whole,
+    /// Byte by byte.
+    Drip,
+}
+
+/// What came of a case: the statuses, and whether the sidecar closed the connection.
+struct Outcome {
+    statuses: Vec<u16>,
+    closed: bool,
+}
+
+/// Sends the bytes of a case. A sidecar that refuses must close by itself; anything else is told that no more comes.
+async fn send(address: SocketAddr, bytes: &[u8], delivery: Delivery, must: Must) -> Outcome {
+    let mut stream = client::connect(address).await.unwrap();
+    // The sidecar may refuse and close before it has been sent everything.
+    match delivery {
+        Delivery::Whole => drop(stream.write_all(bytes).await),
+        Delivery::Drip => {
+            for byte in bytes {
+                if stream.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
         }
     }
-    let known = |target: &&String| target.contains("/case-") || matches!(target.as_str(), "/" | "/end");
-    let smuggled: Vec<&String> = targets.iter().filter(|target| !known(target)).collect();
+    if must != Refuse {
+        let _ = stream.shutdown().await;
+    }
+    let mut answer = Vec::new();
+    let closed = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.is_ok();
+    Outcome { statuses: statuses(&answer), closed }
+}
+
+/// Why the outcome of a case is wrong. When bytes come after the refusal, its status may be lost with the connection.
+fn misfit(must: Must, delivery: Delivery, outcome: &Outcome, seen: usize) -> Option<String> {
+    let Outcome { statuses, closed } = outcome;
+    let refused = match &statuses[..] {
+        [] => delivery == Delivery::Drip,
+        [status] => matches!(status, 400 | 408 | 413 | 414 | 431 | 501 | 505),
+        _ => false,
+    };
+    let fits = match must {
+        Refuse => refused && seen == 0 && *closed,
+        RefuseOrOne => seen <= 1 && statuses.len() <= 2 && *closed,
+        Pass(count) => seen == count && *statuses == vec![200; count],
+    };
+    let wanted = format!("wanted {must:?}, answers {statuses:?}, requests at the service {seen}, closed {closed}");
+    (!fits).then_some(wanted)
+}
+
+/// Sends every case to the caller's sidecar and, as a stranger would, to the application's; whole and in drips.
+async fn run(cases: Vec<(&'static str, Vec<u8>, Must)>) {
+    let recorder = Recorder::start(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let around = Around::start(recorder.address(), "http").await;
+    around.mesh.write("permissive.yaml", PERMISSIVE);
+    let inside = around.api.inbound(8080);
+    wait::until_true("strangers may call", || async move {
+        client::get(inside, "/").await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await;
+    recorder.take().await;
+    let mut outcomes = Vec::new();
+    for door in [around.entry(), inside] {
+        for delivery in [Delivery::Whole, Delivery::Drip] {
+            for (name, bytes, must) in &cases {
+                let outcome = send(door, &marked(bytes, outcomes.len()), delivery, *must).await;
+                outcomes.push((*name, delivery, *must, outcome));
+            }
+        }
+    }
+    // All cases are over when a request that came after them has been answered.
+    assert_eq!(client::get(around.entry(), "/end").await.unwrap().status, 200);
+    let record = recorder.take().await;
+    let targets: Vec<&str> = record.requests.iter().filter_map(|request| request.head.split(' ').nth(1)).collect();
+    let mut wrong = Vec::new();
+    for (index, (name, delivery, must, outcome)) in outcomes.iter().enumerate() {
+        let mark = format!("/case-{index}-");
+        let seen = targets.iter().filter(|target| target.contains(&mark)).count();
+        let problem = misfit(*must, *delivery, outcome, seen);
+        wrong.extend(problem.map(|problem| format!("{name}, {delivery:?} ({index}): {problem}")));
+    }
     assert!(wrong.is_empty(), "{} cases:\n  {}", wrong.len(), wrong.join("\n  "));
+    let smuggled: Vec<&&str> = targets.iter().filter(|t| !t.contains("/case-") && **t != "/end").collect();
     assert!(smuggled.is_empty(), "requests nobody sent reached the service: {smuggled:?}");
+    assert!(record.faults.is_empty(), "ambiguous bytes reached the service: {:#?}", record.faults);
 }
 
 #[tokio::test]

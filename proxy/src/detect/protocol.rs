@@ -75,7 +75,7 @@ pub async fn detect(admitted: Admitted) -> Option<Detected> {
             Detection::Http1 => break Spoken::Http1,
             Detection::Http2 => break Spoken::Http2,
             Detection::Tls(hello) => break Spoken::Tls(hello),
-            Detection::Opaque => break Spoken::Opaque,
+            Detection::Opaque => break as_declared(declared),
         }
         let may_dial = first.is_empty() && dialled.is_none() && declared == AppProtocol::Detect;
         let patience = if may_dial { Instant::now() + SILENCE } else { deadline };
@@ -101,6 +101,16 @@ pub async fn detect(admitted: Admitted) -> Option<Detected> {
     };
     origin.worker.telemetry.detection(started.elapsed(), told);
     Some(Detected { origin, io: Prefixed::new(socket, first.freeze()), spoken, dialled })
+}
+
+/// What bytes of no known protocol are taken for. On a port declared as HTTP they are malformed HTTP, which the http
+/// stage refuses; as opaque bytes they would pass it by.
+const fn as_declared(declared: AppProtocol) -> Spoken {
+    match declared {
+        AppProtocol::Http => Spoken::Http1,
+        AppProtocol::Http2 => Spoken::Http2,
+        AppProtocol::Detect | AppProtocol::Opaque => Spoken::Opaque,
+    }
 }
 
 /// What the port is declared to speak.
