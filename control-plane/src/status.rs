@@ -167,6 +167,14 @@ impl Sidecars {
         });
     }
 
+    /// Records what a resumed client holds already.
+    pub(crate) fn confirmed(&self, id: StreamId, resources: Vec<Arc<Encoded>>) {
+        if !resources.is_empty() {
+            let keyed = resources.into_iter().map(|resource| ((resource.kind, resource.name.clone()), resource));
+            self.change(id, |sidecar| sidecar.in_force.extend(keyed));
+        }
+    }
+
     /// Forgets resources a stream was told are gone.
     pub(crate) fn removed(&self, id: StreamId, kind: Kind, names: &[String]) {
         self.change(id, |sidecar| {

@@ -176,7 +176,7 @@ fn workload(draft: &mut Draft, name: &str, service_account: &str) {
 /// A sidecar's configuration task; it ends with this value.
 struct Sidecar {
     handle: xds::Handle,
-    _credentials: watch::Sender<Option<Arc<Credentials>>>,
+    credentials: watch::Sender<Option<Arc<Credentials>>>,
 }
 
 impl Sidecar {
@@ -184,7 +184,7 @@ impl Sidecar {
         let (sender, receiver) = watch::channel(credentials.map(Arc::new));
         let settings =
             xds::Settings { control_plane, workload: WORKLOAD.into(), state_dir: state_dir.into(), idle: xds::IDLE };
-        Self { handle: xds::spawn(settings, receiver, check), _credentials: sender }
+        Self { handle: xds::spawn(settings, receiver, check), credentials: sender }
     }
 
     fn want(&self, name: &str) {
@@ -427,6 +427,46 @@ async fn a_sidecar_lives_without_a_control_plane_and_goes_on_with_the_next() {
         workload(draft, WORKLOAD, "web");
     });
     restarted.until("the next control plane", |r| r.connected && generation(r, "shop/cart") == Some(2)).await;
+}
+
+#[tokio::test]
+async fn a_new_certificate_makes_a_new_stream_on_which_nothing_is_said_again() {
+    let control_plane = ControlPlane::start().await;
+    control_plane.publish(|draft| {
+        service(draft, "cart", 1, "cart.shop");
+        workload(draft, WORKLOAD, "web");
+    });
+    let state = TempDir::new().unwrap();
+    let current = control_plane.join().await;
+    let renewed = identity::renew(&control_plane.address(), WORKLOAD, &current).await.unwrap();
+    let mut sidecar = Sidecar::start(control_plane.address(), state.path(), Some(current));
+    sidecar.want("cart.shop");
+    sidecar.until("everything", |r| !r.destinations.is_empty() && r.inbound.is_some() && r.bundle.is_some()).await;
+    let sent = async || {
+        let metrics = control_plane.get("/metrics").await;
+        let counters = metrics.lines().filter(|line| line.starts_with("selvedge_control_plane_responses_total"));
+        counters.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = sent().await;
+    let source = async || {
+        let status: serde_json::Value = serde_json::from_str(&control_plane.get("/status").await).unwrap();
+        let [only] = &status["sidecars"].as_array()?[..] else { return None };
+        (only["acknowledged"]["Service shop/cart"] == 1).then(|| only["address"].clone())
+    };
+    let first = eventually("the first stream", source).await;
+    sidecar.credentials.send_replace(Some(Arc::new(renewed)));
+    let another = async || source().await.filter(|address| *address != first);
+    eventually("the new stream alone, with what the sidecar has in force", another).await;
+    control_plane.publish(|draft| service(draft, "other", 1, "other.shop"));
+    sidecar.want("other.shop");
+    let resources = sidecar.until("the new destination", |r| generation(r, "shop/other").is_some()).await;
+    assert_eq!(generation(&resources, "shop/cart"), Some(1));
+    let after = sent().await;
+    assert_eq!(before.len(), 4, "{before:?}");
+    for (before, after) in before.iter().zip(&after) {
+        let more = after.contains("\"destination\"") || after.contains("\"endpoints\"");
+        assert!(more || before == after, "{before} became {after}");
+    }
 }
 
 #[tokio::test]

@@ -155,6 +155,7 @@ impl Session {
         }
         let find = |kind: Kind, name: &str| find(snapshot, &self.identity, kind, name);
         let responses = self.state.responses(&find, &snapshot.number().to_string());
+        self.mesh.sidecars.confirmed(self.id, self.state.confirmed());
         let telemetry = &self.mesh.telemetry;
         let mut sent = false;
         for response in responses {

@@ -119,6 +119,11 @@ impl Stream {
         out
     }
 
+    /// Resources a resumed client turned out to hold in their newest version, each told once.
+    pub fn confirmed(&mut self) -> Vec<Arc<Encoded>> {
+        self.subscriptions.iter_mut().flat_map(|s| std::mem::take(&mut s.confirmed)).collect()
+    }
+
     /// Whether every addition is out.
     fn send_additions(&mut self, find: Find<'_>, version: &str, out: &mut Vec<DeltaDiscoveryResponse>) -> bool {
         for kind in Kind::ALL {
@@ -198,6 +203,8 @@ struct Subscription {
     /// Versions sent, by canonical name.
     sent: HashMap<String, String>,
     in_flight: Option<InFlight>,
+    /// What it turned out to hold when it resumed.
+    confirmed: Vec<Arc<Encoded>>,
     /// Nothing is left to send until a request or a change comes.
     settled: bool,
 }
@@ -271,6 +278,9 @@ impl Subscription {
             if due && bytes >= RESPONSE_BYTES {
                 batch.complete = false;
                 continue;
+            }
+            if !due && names.iter().any(|name| matches!(self.asked.get(name), Some(Answer::Resumed(_)))) {
+                self.confirmed.push(Arc::clone(&resource));
             }
             self.record(&canonical, &resource.version, &names);
             if due {
@@ -533,6 +543,9 @@ mod tests {
         let mut stream = Stream::new();
         stream.request(resumption).unwrap();
         assert_eq!(drain(&mut stream, &table), ["Destination +a/changed +a/late", "Destination -gone.a"]);
+        let confirmed: Vec<String> = stream.confirmed().iter().map(|resource| resource.name.clone()).collect();
+        assert_eq!(confirmed, ["a/same"]);
+        assert!(stream.confirmed().is_empty());
     }
 
     #[test]
