@@ -5,6 +5,8 @@
 mod compile;
 #[path = "config/diagnostics.rs"]
 mod diagnostics;
+#[path = "config/docs.rs"]
+mod docs;
 #[path = "config/files.rs"]
 mod files;
 #[path = "config/kept.rs"]
