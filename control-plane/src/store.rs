@@ -102,6 +102,9 @@ impl Store {
             self.written.remove(&id);
         }
         for Candidate { object, written } in merged.sound.values().copied() {
+            if self.written.get(&object.id).is_some_and(|known| known.is(written)) {
+                continue;
+            }
             put(&mut self.model, &mut self.generations, &mut self.dirty, object);
             self.written.insert(object.id.clone(), written.clone());
         }

@@ -113,6 +113,11 @@ impl Written {
         &self.file
     }
 
+    /// True when both are one reading of one document, so that nothing can have changed.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.node, &other.node)
+    }
+
     /// The place of a field, as `spec.rules[0].to`.
     pub fn place(&self, path: &str) -> Place {
         self.at(self.node.locate(path, false))

@@ -88,11 +88,25 @@ impl Model {
 
     /// The workloads of a namespace that have every label of `selector`, by name; none for an empty selector.
     pub fn selected(&self, namespace: &Arc<str>, selector: &Labels) -> Vec<(&Object, &WorkloadSpec)> {
+        self.matching(namespace, selector).collect()
+    }
+
+    /// True when the selector selects any workload of the namespace.
+    pub fn selects_any(&self, namespace: &Arc<str>, selector: &Labels) -> bool {
+        self.matching(namespace, selector).next().is_some()
+    }
+
+    fn matching<'m, 's>(
+        &'m self,
+        namespace: &Arc<str>,
+        selector: &'s Labels,
+    ) -> impl Iterator<Item = (&'m Object, &'m WorkloadSpec)> + use<'m, 's> {
         let sets =
             selector.iter().map(|(k, v)| self.workloads_by_label.get(&(namespace.clone(), k.clone(), v.clone())));
-        let Some(Some(names)) = sets.min_by_key(|set| set.map_or(0, BTreeSet::len)) else { return Vec::new() };
-        let candidates = names.iter().filter_map(|name| self.workload(namespace, name));
-        candidates.filter(|(object, _)| selects(selector, &object.labels)).collect()
+        let names = sets.min_by_key(|set| set.map_or(0, BTreeSet::len)).flatten().into_iter().flatten();
+        let namespace = namespace.clone();
+        let candidates = names.filter_map(move |name| self.workload(&namespace, name));
+        candidates.filter(move |(object, _)| selects(selector, &object.labels))
     }
 
     /// The services of a namespace whose selector these labels satisfy, by name.

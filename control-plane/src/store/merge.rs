@@ -14,7 +14,7 @@ use crate::{
 /// What all files say together.
 pub(super) struct Merged<'a> {
     /// The sound objects, one for each id.
-    pub(super) sound: BTreeMap<&'a ObjectId, &'a Candidate>,
+    pub(super) sound: HashMap<&'a ObjectId, &'a Candidate>,
     /// Objects that are there and not sound.
     pub(super) refused: BTreeSet<&'a ObjectId>,
     /// Objects last seen in a file of which nobody can tell any more what is in it.
@@ -34,7 +34,7 @@ impl Merged<'_> {
 /// force goes on counting, so that a copy under another file name changes nothing.
 pub(super) fn merge<'a>(files: &'a BTreeMap<Arc<str>, Reading>, written: &HashMap<ObjectId, Written>) -> Merged<'a> {
     let mut merged = Merged {
-        sound: BTreeMap::new(),
+        sound: HashMap::new(),
         refused: files.values().flat_map(|reading| &reading.refused).collect(),
         held: BTreeSet::new(),
         duplicates: Vec::new(),

@@ -1,6 +1,6 @@
 //! What was accepted and what was refused, object by object.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -65,7 +65,11 @@ pub(super) fn report(
         file: written.get(id).map_or(String::new(), |written| written.file().to_string()),
         accepted_generation: model.get(id).map_or(0, |object| object.generation),
         current: merged.sound.contains_key(id) && !merged.refused.contains(id),
-        problems: problems.get(id.to_string().as_str()).cloned().unwrap_or_default(),
+        problems: if problems.is_empty() {
+            Vec::new()
+        } else {
+            problems.get(id.to_string().as_str()).cloned().unwrap_or_default()
+        },
     };
     let in_force = model.objects().map(|known| object(&known.id));
     let never = merged.refused.iter().filter(|id| model.get(id).is_none()).map(|id| object(id));
@@ -82,7 +86,8 @@ impl Report {
 
     /// Logs the findings that `before` did not have.
     pub(super) fn log(&self, before: &Report) {
-        for finding in self.findings.iter().filter(|finding| !before.findings.contains(finding)) {
+        let known: HashSet<String> = before.findings.iter().map(ToString::to_string).collect();
+        for finding in self.findings.iter().filter(|finding| !known.contains(&finding.to_string())) {
             match finding.severity {
                 Severity::Error => tracing::error!(object = %finding.object, field = %finding.field, "{finding}"),
                 Severity::Warning => tracing::warn!(object = %finding.object, field = %finding.field, "{finding}"),

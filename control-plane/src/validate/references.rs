@@ -41,7 +41,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn service(&mut self, object: &Object, spec: &ServiceSpec, written: &Written) {
-        if !spec.selector.is_empty() && self.model.selected(&object.id.namespace, &spec.selector).is_empty() {
+        if !spec.selector.is_empty() && !self.model.selects_any(&object.id.namespace, &spec.selector) {
             let message = format!("no Workload of namespace '{}' has these labels", object.id.namespace);
             self.findings.push(written.finding(Severity::Warning, "spec.selector", message));
         }
