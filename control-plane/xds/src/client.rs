@@ -8,8 +8,10 @@
 //! - What is held survives a lost stream: [`Client::connected`] resumes with the versions held.
 //! - A name asked for on demand is given up when it was not used for the idle time; a pinned one never.
 
+mod interest;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -17,20 +19,18 @@ use std::{
 use prost::Message;
 use selvedge_policies::facts::Moment;
 
+use self::interest::{Interest, Want};
 use crate::{
     proto::{
-        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status},
+        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
         mesh::{Destination, Inbound, Origin},
     },
     resource::{Encoded, Kind},
-    server::MAX_NAME,
 };
 
 /// Whether a resource can be put in force; the error says why not.
 pub type Check = fn(&Encoded) -> Result<(), String>;
 
-/// `INVALID_ARGUMENT` of google.rpc.Code.
-const INVALID_ARGUMENT: i32 = 3;
 /// Longest NACK message, in bytes; a longer one is cut.
 const MAX_COMPLAINT: usize = 4096;
 
@@ -69,27 +69,6 @@ pub struct Client {
     check: Check,
     kinds: [Interest; Kind::ALL.len()],
     node_sent: bool,
-}
-
-#[derive(Debug)]
-struct Want {
-    pinned: bool,
-    last_used: Moment,
-    answer: Answer,
-}
-
-/// One kind.
-#[derive(Debug, Default)]
-struct Interest {
-    wants: BTreeMap<String, Want>,
-    held: BTreeMap<String, Arc<Encoded>>,
-    /// Complaints about the newest version of resources, by canonical name.
-    refused: BTreeMap<String, String>,
-    subscribe: BTreeSet<String>,
-    unsubscribe: BTreeSet<String>,
-    replies: Vec<(String, Option<String>)>,
-    /// The next request is the first of its kind on the stream and says what is held.
-    resuming: bool,
 }
 
 impl Client {
@@ -220,127 +199,6 @@ impl Client {
     }
 }
 
-impl Interest {
-    fn want(&mut self, name: &str, pinned: bool, now: Moment) {
-        if let Some(want) = self.wants.get_mut(name) {
-            want.pinned |= pinned;
-            want.last_used = want.last_used.max(now);
-            return;
-        }
-        let answer = if self.held.contains_key(name) { Answer::Held(name.to_owned()) } else { Answer::Waiting };
-        self.wants.insert(name.to_owned(), Want { pinned, last_used: now, answer });
-        self.unsubscribe.remove(name);
-        self.subscribe.insert(name.to_owned());
-    }
-
-    /// Whether anything was given up.
-    fn give_up(&mut self, names: &[String]) -> bool {
-        for name in names {
-            self.refused.remove(name);
-            self.wants.remove(name);
-            self.subscribe.remove(name);
-            self.unsubscribe.insert(name.clone());
-        }
-        self.drop_unwanted();
-        !names.is_empty()
-    }
-
-    fn drop_unwanted(&mut self) {
-        let standing: HashSet<&str> = self.wants.values().filter_map(|want| want.answer.held()).collect();
-        self.held.retain(|canonical, _| standing.contains(canonical.as_str()));
-    }
-
-    /// Puts one resource of a response in force. Whether that changed anything.
-    fn take(&mut self, kind: Kind, resource: Resource, check: Check) -> Result<bool, String> {
-        let encoded = decode(kind, resource)?;
-        if !self.is_wanted(&encoded) {
-            return Ok(false); // given up while the response was under way
-        }
-        if let Err(problem) = check(&encoded) {
-            let complaint = complaint(&encoded, &problem);
-            self.refuse(&encoded, complaint.clone());
-            return Err(complaint);
-        }
-        Ok(self.hold(encoded))
-    }
-
-    /// Names that stand for nothing yet get to know that waiting is in vain; others keep what they stand for.
-    fn refuse(&mut self, resource: &Encoded, complaint: String) {
-        self.refused.insert(resource.name.clone(), complaint);
-        for name in resource.aliases.iter().chain([&resource.name]) {
-            if let Some(want) = self.wants.get_mut(name).filter(|want| want.answer.held().is_none()) {
-                want.answer = Answer::Refused;
-            }
-        }
-    }
-
-    fn is_wanted(&self, resource: &Encoded) -> bool {
-        resource.aliases.iter().chain([&resource.name]).any(|name| self.wants.contains_key(name))
-    }
-
-    fn hold(&mut self, resource: Encoded) -> bool {
-        let mut changed = false;
-        for name in resource.aliases.iter().chain([&resource.name]) {
-            if let Some(want) = self.wants.get_mut(name) {
-                changed |= want.answer.held() != Some(&resource.name);
-                want.answer = Answer::Held(resource.name.clone());
-            }
-        }
-        let name = resource.name.clone();
-        let version = resource.version.clone();
-        self.refused.remove(&name);
-        let before = self.held.insert(name, Arc::new(resource));
-        changed || before.is_none_or(|old| old.version != version)
-    }
-
-    fn remove(&mut self, names: &[String]) -> bool {
-        let mut changed = false;
-        for name in names {
-            self.refused.remove(name);
-            if let Some(want) = self.wants.get_mut(name) {
-                changed |= want.answer != Answer::Absent;
-                want.answer = Answer::Absent;
-            }
-        }
-        changed
-    }
-
-    fn requests(&mut self, kind: Kind) -> Vec<DeltaDiscoveryRequest> {
-        let mut requests: Vec<_> = self
-            .replies
-            .drain(..)
-            .map(|(nonce, complaint)| DeltaDiscoveryRequest {
-                type_url: kind.type_url(),
-                response_nonce: nonce,
-                error_detail: complaint.map(|message| Status { code: INVALID_ARGUMENT, message }),
-                ..DeltaDiscoveryRequest::default()
-            })
-            .collect();
-        if self.subscribe.is_empty() && self.unsubscribe.is_empty() {
-            return requests;
-        }
-        requests.push(DeltaDiscoveryRequest {
-            type_url: kind.type_url(),
-            initial_resource_versions: if self.resuming { self.versions() } else { HashMap::new() },
-            resource_names_subscribe: std::mem::take(&mut self.subscribe).into_iter().collect(),
-            resource_names_unsubscribe: std::mem::take(&mut self.unsubscribe).into_iter().collect(),
-            ..DeltaDiscoveryRequest::default()
-        });
-        self.resuming = false;
-        requests
-    }
-
-    /// What is known of each name asked for, as the server wants it for a resumption.
-    fn versions(&self) -> HashMap<String, String> {
-        let version = |answer: &Answer| match answer {
-            Answer::Waiting | Answer::Refused => None,
-            Answer::Absent => Some(String::new()),
-            Answer::Held(canonical) => self.held.get(canonical).map(|resource| resource.version.clone()),
-        };
-        self.wants.iter().filter_map(|(name, want)| Some((name.clone(), version(&want.answer)?))).collect()
-    }
-}
-
 impl Answer {
     /// The canonical name it stands for.
     pub fn held(&self) -> Option<&str> {
@@ -348,27 +206,6 @@ impl Answer {
             Self::Held(canonical) => Some(canonical),
             Self::Waiting | Self::Absent | Self::Refused => None,
         }
-    }
-}
-
-fn decode(kind: Kind, resource: Resource) -> Result<Encoded, String> {
-    let name = resource.name.clone();
-    let bad = |problem: &str| format!("{kind:?} {:?}: {problem}", cut(name.clone(), 100));
-    if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-        return Err(bad("the name is empty, too long or has control characters"));
-    }
-    let encoded = Encoded::from_wire(resource).filter(|encoded| encoded.kind == kind);
-    encoded.ok_or_else(|| bad("its content is missing or of another type"))
-}
-
-/// `Service shop/web generation 3 (Destination shop/web): problem`.
-fn complaint(resource: &Encoded, problem: &str) -> String {
-    let place = format!("{:?} {}", resource.kind, resource.name);
-    match origin(resource) {
-        Some(Origin { kind, namespace, name, generation }) => {
-            format!("{kind} {namespace}/{name} generation {generation} ({place}): {problem}")
-        }
-        None => format!("{place}: {problem}"),
     }
 }
 
@@ -391,12 +228,15 @@ fn cut(mut text: String, bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{BTreeMap, HashMap};
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{proto::mesh::Endpoints, server::Stream};
+    use crate::{
+        proto::{discovery::Resource, mesh::Endpoints},
+        server::{MAX_NAME, Stream},
+    };
 
     fn moment(seconds: u64) -> Moment {
         Moment { nanos: seconds * 1_000_000_000, unix: 0 }
@@ -479,7 +319,7 @@ mod tests {
         let reply = client.requests().remove(0);
         assert_eq!(reply.response_nonce, "2");
         let complaint = reply.error_detail.unwrap();
-        assert_eq!(complaint.code, INVALID_ARGUMENT);
+        assert_eq!(complaint.code, 3, "INVALID_ARGUMENT");
         assert_eq!(complaint.message, "Service a/web generation 666 (Destination a/web): it is bad");
         assert_eq!(client.complaints().count(), 1);
         client.response(response("3", &[destination("web", &[], 3)], &[])).unwrap();

@@ -1,0 +1,184 @@
+//! What a client wants and holds of one kind.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use selvedge_policies::facts::Moment;
+
+use super::{Answer, Check, cut, origin};
+use crate::{
+    proto::{
+        discovery::{DeltaDiscoveryRequest, Resource, Status},
+        mesh::Origin,
+    },
+    resource::{Encoded, Kind},
+    server::MAX_NAME,
+};
+
+/// `INVALID_ARGUMENT` of google.rpc.Code.
+const INVALID_ARGUMENT: i32 = 3;
+
+#[derive(Debug)]
+pub(super) struct Want {
+    pub(super) pinned: bool,
+    pub(super) last_used: Moment,
+    pub(super) answer: Answer,
+}
+
+/// One kind.
+#[derive(Debug, Default)]
+pub(super) struct Interest {
+    pub(super) wants: BTreeMap<String, Want>,
+    pub(super) held: BTreeMap<String, Arc<Encoded>>,
+    /// Complaints about the newest version of resources, by canonical name.
+    pub(super) refused: BTreeMap<String, String>,
+    pub(super) subscribe: BTreeSet<String>,
+    pub(super) unsubscribe: BTreeSet<String>,
+    pub(super) replies: Vec<(String, Option<String>)>,
+    /// The next request is the first of its kind on the stream and says what is held.
+    pub(super) resuming: bool,
+}
+
+impl Interest {
+    pub(super) fn want(&mut self, name: &str, pinned: bool, now: Moment) {
+        if let Some(want) = self.wants.get_mut(name) {
+            want.pinned |= pinned;
+            want.last_used = want.last_used.max(now);
+            return;
+        }
+        let answer = if self.held.contains_key(name) { Answer::Held(name.to_owned()) } else { Answer::Waiting };
+        self.wants.insert(name.to_owned(), Want { pinned, last_used: now, answer });
+        self.unsubscribe.remove(name);
+        self.subscribe.insert(name.to_owned());
+    }
+
+    /// Whether anything was given up.
+    pub(super) fn give_up(&mut self, names: &[String]) -> bool {
+        for name in names {
+            self.refused.remove(name);
+            self.wants.remove(name);
+            self.subscribe.remove(name);
+            self.unsubscribe.insert(name.clone());
+        }
+        self.drop_unwanted();
+        !names.is_empty()
+    }
+
+    pub(super) fn drop_unwanted(&mut self) {
+        let standing: HashSet<&str> = self.wants.values().filter_map(|want| want.answer.held()).collect();
+        self.held.retain(|canonical, _| standing.contains(canonical.as_str()));
+    }
+
+    /// Puts one resource of a response in force. Whether that changed anything.
+    pub(super) fn take(&mut self, kind: Kind, resource: Resource, check: Check) -> Result<bool, String> {
+        let encoded = decode(kind, resource)?;
+        if !self.is_wanted(&encoded) {
+            return Ok(false); // given up while the response was under way
+        }
+        if let Err(problem) = check(&encoded) {
+            let complaint = complaint(&encoded, &problem);
+            self.refuse(&encoded, complaint.clone());
+            return Err(complaint);
+        }
+        Ok(self.hold(encoded))
+    }
+
+    /// Names that stand for nothing yet get to know that waiting is in vain; others keep what they stand for.
+    fn refuse(&mut self, resource: &Encoded, complaint: String) {
+        self.refused.insert(resource.name.clone(), complaint);
+        for name in resource.aliases.iter().chain([&resource.name]) {
+            if let Some(want) = self.wants.get_mut(name).filter(|want| want.answer.held().is_none()) {
+                want.answer = Answer::Refused;
+            }
+        }
+    }
+
+    fn is_wanted(&self, resource: &Encoded) -> bool {
+        resource.aliases.iter().chain([&resource.name]).any(|name| self.wants.contains_key(name))
+    }
+
+    pub(super) fn hold(&mut self, resource: Encoded) -> bool {
+        let mut changed = false;
+        for name in resource.aliases.iter().chain([&resource.name]) {
+            if let Some(want) = self.wants.get_mut(name) {
+                changed |= want.answer.held() != Some(&resource.name);
+                want.answer = Answer::Held(resource.name.clone());
+            }
+        }
+        let name = resource.name.clone();
+        let version = resource.version.clone();
+        self.refused.remove(&name);
+        let before = self.held.insert(name, Arc::new(resource));
+        changed || before.is_none_or(|old| old.version != version)
+    }
+
+    pub(super) fn remove(&mut self, names: &[String]) -> bool {
+        let mut changed = false;
+        for name in names {
+            self.refused.remove(name);
+            if let Some(want) = self.wants.get_mut(name) {
+                changed |= want.answer != Answer::Absent;
+                want.answer = Answer::Absent;
+            }
+        }
+        changed
+    }
+
+    pub(super) fn requests(&mut self, kind: Kind) -> Vec<DeltaDiscoveryRequest> {
+        let mut requests: Vec<_> = self
+            .replies
+            .drain(..)
+            .map(|(nonce, complaint)| DeltaDiscoveryRequest {
+                type_url: kind.type_url(),
+                response_nonce: nonce,
+                error_detail: complaint.map(|message| Status { code: INVALID_ARGUMENT, message }),
+                ..DeltaDiscoveryRequest::default()
+            })
+            .collect();
+        if self.subscribe.is_empty() && self.unsubscribe.is_empty() {
+            return requests;
+        }
+        requests.push(DeltaDiscoveryRequest {
+            type_url: kind.type_url(),
+            initial_resource_versions: if self.resuming { self.versions() } else { HashMap::new() },
+            resource_names_subscribe: std::mem::take(&mut self.subscribe).into_iter().collect(),
+            resource_names_unsubscribe: std::mem::take(&mut self.unsubscribe).into_iter().collect(),
+            ..DeltaDiscoveryRequest::default()
+        });
+        self.resuming = false;
+        requests
+    }
+
+    /// What is known of each name asked for, as the server wants it for a resumption.
+    fn versions(&self) -> HashMap<String, String> {
+        let version = |answer: &Answer| match answer {
+            Answer::Waiting | Answer::Refused => None,
+            Answer::Absent => Some(String::new()),
+            Answer::Held(canonical) => self.held.get(canonical).map(|resource| resource.version.clone()),
+        };
+        self.wants.iter().filter_map(|(name, want)| Some((name.clone(), version(&want.answer)?))).collect()
+    }
+}
+
+fn decode(kind: Kind, resource: Resource) -> Result<Encoded, String> {
+    let name = resource.name.clone();
+    let bad = |problem: &str| format!("{kind:?} {:?}: {problem}", cut(name.clone(), 100));
+    if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        return Err(bad("the name is empty, too long or has control characters"));
+    }
+    let encoded = Encoded::from_wire(resource).filter(|encoded| encoded.kind == kind);
+    encoded.ok_or_else(|| bad("its content is missing or of another type"))
+}
+
+/// `Service shop/web generation 3 (Destination shop/web): problem`.
+fn complaint(resource: &Encoded, problem: &str) -> String {
+    let place = format!("{:?} {}", resource.kind, resource.name);
+    match origin(resource) {
+        Some(Origin { kind, namespace, name, generation }) => {
+            format!("{kind} {namespace}/{name} generation {generation} ({place}): {problem}")
+        }
+        None => format!("{place}: {problem}"),
+    }
+}

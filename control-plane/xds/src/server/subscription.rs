@@ -1,0 +1,197 @@
+//! What one client subscribed to of one kind, and what it was told.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{Find, MAX_NAME, MAX_NAMES, Reply, RequestError};
+use crate::{
+    proto::discovery::DeltaDiscoveryRequest,
+    resource::{Encoded, Kind},
+};
+
+/// A response is closed once it has this many bytes of resources; the rest follows in the next one.
+pub(super) const RESPONSE_BYTES: usize = 1 << 20;
+
+/// What the client knows about a name it asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It waits for an answer, whatever it may hold.
+    Owed,
+    /// It resumed with this version.
+    Resumed(String),
+    /// It was told that there is none.
+    Absent,
+    /// It was sent the resource of this canonical name.
+    Holds(String),
+}
+
+impl Answer {
+    fn held(&self) -> Option<&str> {
+        match self {
+            Self::Holds(canonical) => Some(canonical),
+            Self::Owed | Self::Resumed(_) | Self::Absent => None,
+        }
+    }
+
+    fn claims_something(&self) -> bool {
+        match self {
+            Self::Holds(_) => true,
+            Self::Resumed(version) => !version.is_empty(),
+            Self::Owed | Self::Absent => false,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) nonce: String,
+    pub(super) delivered: Vec<Arc<Encoded>>,
+}
+
+/// One kind on one stream.
+#[derive(Debug, Default)]
+pub(super) struct Subscription {
+    pub(super) asked: BTreeMap<String, Answer>,
+    /// Versions sent, by canonical name.
+    sent: HashMap<String, String>,
+    pub(super) in_flight: Option<InFlight>,
+    /// What it turned out to hold when it resumed.
+    pub(super) confirmed: Vec<Arc<Encoded>>,
+    /// Nothing is left to send until a request or a change comes.
+    pub(super) settled: bool,
+}
+
+/// A resource with the names it was asked by, and whether it must be sent.
+struct Found {
+    resource: Arc<Encoded>,
+    names: Vec<String>,
+    due: bool,
+}
+
+/// What one response will say.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// Resources with the aliases they were asked by.
+    pub(super) resources: Vec<(Arc<Encoded>, Vec<String>)>,
+    pub(super) removed: Vec<String>,
+    pub(super) complete: bool,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.resources.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl Subscription {
+    pub(super) fn reply(&mut self, kind: Kind, request: &DeltaDiscoveryRequest) -> Option<Reply> {
+        let answered = self.in_flight.take_if(|f| f.nonce == request.response_nonce)?;
+        let complaint = request.error_detail.as_ref().map(|status| status.message.clone());
+        Some(Reply { kind, delivered: answered.delivered, complaint })
+    }
+
+    /// Applies the names of a request. A name in both lists ends up subscribed.
+    pub(super) fn rename(&mut self, kind: Kind, request: DeltaDiscoveryRequest) -> Result<(), RequestError> {
+        let mut resumed = request.initial_resource_versions;
+        for name in &request.resource_names_unsubscribe {
+            self.asked.remove(name);
+        }
+        for name in request.resource_names_subscribe {
+            if name.len() > MAX_NAME {
+                return Err(RequestError::LongName(kind));
+            }
+            let answer = resumed.remove(&name).map_or(Answer::Owed, Answer::Resumed);
+            self.asked.insert(name, answer);
+            self.settled = false;
+        }
+        self.prune();
+        if self.asked.len() > MAX_NAMES { Err(RequestError::TooManyNames(kind)) } else { Ok(()) }
+    }
+
+    /// Forgets the versions of resources no name stands for any more.
+    fn prune(&mut self) {
+        let held: HashSet<&str> = self.asked.values().filter_map(Answer::held).collect();
+        self.sent.retain(|canonical, _| held.contains(canonical.as_str()));
+    }
+
+    /// The next additions and "there is none" answers, recorded as sent; `None` when there are some and the kind
+    /// is `busy`.
+    pub(super) fn additions(&mut self, kind: Kind, find: Find<'_>, busy: bool) -> Option<Batch> {
+        let (found, absent) = self.look_up(kind, find);
+        if busy && (!absent.is_empty() || found.values().any(|f| f.due)) {
+            return None;
+        }
+        for name in &absent {
+            self.asked.insert(name.clone(), Answer::Absent);
+        }
+        let mut batch = Batch { removed: absent, complete: true, ..Batch::default() };
+        let mut bytes = 0;
+        for (canonical, Found { resource, names, due }) in found {
+            if due && bytes >= RESPONSE_BYTES {
+                batch.complete = false;
+                continue;
+            }
+            if !due && names.iter().any(|name| matches!(self.asked.get(name), Some(Answer::Resumed(_)))) {
+                self.confirmed.push(Arc::clone(&resource));
+            }
+            self.record(&canonical, &resource.version, &names);
+            if due {
+                bytes += resource.body.len();
+                let aliases = names.into_iter().filter(|name| *name != canonical).collect();
+                batch.resources.push((resource, aliases));
+            }
+        }
+        self.prune();
+        Some(batch)
+    }
+
+    /// The resources there are by canonical name, and the names that wait for an answer and have none.
+    fn look_up(&self, kind: Kind, find: Find<'_>) -> (BTreeMap<String, Found>, Vec<String>) {
+        let mut found: BTreeMap<String, Found> = BTreeMap::new();
+        let mut absent = Vec::new();
+        for (name, answer) in &self.asked {
+            let Some(resource) = find(kind, name) else {
+                if *answer == Answer::Owed {
+                    absent.push(name.clone());
+                }
+                continue;
+            };
+            let due = self.is_due(answer, &resource);
+            let entry = found.entry(resource.name.clone()).or_insert(Found { resource, names: Vec::new(), due: false });
+            entry.names.push(name.clone());
+            entry.due |= due;
+        }
+        (found, absent)
+    }
+
+    fn is_due(&self, answer: &Answer, resource: &Encoded) -> bool {
+        match answer {
+            Answer::Owed | Answer::Absent => true,
+            Answer::Resumed(version) => *version != resource.version,
+            Answer::Holds(held) => *held != resource.name || self.sent.get(held) != Some(&resource.version),
+        }
+    }
+
+    fn record(&mut self, canonical: &str, version: &str, names: &[String]) {
+        for name in names {
+            self.asked.insert(name.clone(), Answer::Holds(canonical.to_owned()));
+        }
+        self.sent.insert(canonical.to_owned(), version.to_owned());
+    }
+
+    /// Names the client holds something for although there is nothing any more; recorded as told unless a response
+    /// is in flight.
+    pub(super) fn removals(&mut self, kind: Kind, find: Find<'_>) -> Vec<String> {
+        let is_gone = |(name, answer): &(&String, &Answer)| answer.claims_something() && find(kind, name).is_none();
+        let gone: Vec<String> = self.asked.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
+        if self.in_flight.is_none() {
+            for name in &gone {
+                self.asked.insert(name.clone(), Answer::Absent);
+            }
+            self.prune();
+        }
+        gone
+    }
+}
