@@ -1,0 +1,184 @@
+//! A caller that floods its HTTP/2 connection loses that connection, and nobody else notices. Cases H1, H10, H11, H15
+//! to H17 and H19 of the catalogue in docs/testing.md, from a raw client that keeps to no rule.
+
+use std::net::SocketAddr;
+
+use selvedge_tests::{
+    client,
+    load::{self, Load, Plan},
+    pair::{HOST, Pair},
+    wait::{self, within},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const PERMISSIVE: &str = "
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: { name: permissive, namespace: shop }
+spec: { mtls: { inbound: PERMISSIVE } }
+";
+
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const UNKNOWN: u8 = 0xfa;
+
+const END_HEADERS: u8 = 4;
+const END_STREAM: u8 = 1;
+
+/// `:method`, `:scheme: http`, `:path: /` and `:authority: api.shop` (RFC 7541 appendix A has the numbers).
+const GET: &[u8] = b"\x82\x86\x84\x01\x08api.shop";
+const POST: &[u8] = b"\x83\x86\x84\x01\x08api.shop";
+const ENHANCE_YOUR_CALM: u32 = 11;
+const REFUSED_STREAM: u32 = 7;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A frame as it came.
+struct Frame {
+    kind: u8,
+    payload: Vec<u8>,
+}
+
+impl Frame {
+    /// The error code of RST_STREAM, or of GOAWAY behind the last stream.
+    fn code(&self) -> u32 {
+        u32::from_be_bytes(self.payload[self.payload.len() - 4..].try_into().unwrap())
+    }
+}
+
+/// Sends `frames` after the preface and reads nothing meanwhile, then waits until the sidecar has closed. Returns what
+/// it said before; that may be cut short by the reset of the connection.
+async fn flood(address: SocketAddr, frames: &[u8]) -> Vec<Frame> {
+    let mut stream = open(address).await;
+    // The sidecar closes in the middle of it.
+    let _ = within("the flood is taken or refused", stream.write_all(frames)).await;
+    let mut bytes = Vec::new();
+    let _ = within("the sidecar ends the connection", stream.read_to_end(&mut bytes)).await;
+    parse(&bytes)
+}
+
+async fn open(address: SocketAddr) -> TcpStream {
+    let mut stream = client::connect(address).await.unwrap();
+    let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
+    stream.write_all(&hello).await.unwrap();
+    stream
+}
+
+fn parse(mut bytes: &[u8]) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    while let Some((head, rest)) = bytes.split_at_checked(9) {
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let Some((payload, rest)) = rest.split_at_checked(length) else { break };
+        frames.push(Frame { kind: head[3], payload: payload.to_vec() });
+        bytes = rest;
+    }
+    frames
+}
+
+/// Floods both sidecars, the caller's and, as a stranger, the application's, while others send requests.
+async fn unharmed(what: &str, frames: Vec<u8>) {
+    let pair = permissive().await;
+    let others = [
+        Plan::new(pair.entry(), HOST, "/"),
+        Plan::new(pair.entry(), HOST, "/").over_http2(),
+        Plan::new(pair.api.inbound(8080), HOST, "/"),
+    ];
+    let others = others.map(|plan| Load::start(&plan, 1, load::ok));
+    for door in [pair.entry(), pair.api.inbound(8080)] {
+        for said in flood(door, &frames).await.iter().filter(|frame| frame.kind == GOAWAY) {
+            assert!(matches!(said.code(), 0 | ENHANCE_YOUR_CALM), "{what}: GOAWAY with {}", said.code());
+        }
+    }
+    for load in &others {
+        load.progress(20).await;
+    }
+    for load in others {
+        load.stop().await.assert_flawless(20);
+    }
+}
+
+async fn permissive() -> Pair {
+    let pair = Pair::start_with("", &[]).await;
+    pair.mesh.write("permissive.yaml", PERMISSIVE);
+    let inside = pair.api.inbound(8080);
+    wait::until_true("strangers may call", || async move {
+        client::get(inside, "/").await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await;
+    pair
+}
+
+#[tokio::test]
+async fn pings_and_settings() {
+    unharmed("H10 PING", frame(PING, 0, 0, b"8 octets").repeat(20_000)).await;
+    unharmed("H11 SETTINGS", frame(SETTINGS, 0, 0, &[]).repeat(20_000)).await;
+}
+
+#[tokio::test]
+async fn window_updates() {
+    unharmed("H15 WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(20_000)).await;
+}
+
+#[tokio::test]
+async fn priorities_and_unknown_frames() {
+    unharmed("H16 PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 16]).repeat(20_000)).await;
+    unharmed("H17 unknown", frame(UNKNOWN, 0, 0, b"?").repeat(20_000)).await;
+}
+
+#[tokio::test]
+async fn rapid_resets_start_few_requests() {
+    let mut pair = permissive().await;
+    let others = Load::start(&Plan::new(pair.entry(), HOST, "/").over_http2(), 2, load::ok);
+    let frames: Vec<u8> = (0..2_000)
+        .flat_map(|number| {
+            let stream = 2 * number + 1;
+            let opened = frame(HEADERS, END_HEADERS | END_STREAM, stream, GET);
+            [opened, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+        })
+        .collect();
+    let memory = pair.api.process().resident_bytes();
+    others.progress(20).await;
+    let (before, served) = (others.succeeded(), pair.upstream.served());
+    let said = flood(pair.api.inbound(8080), &frames).await;
+    assert!(said.iter().all(|frame| frame.kind != GOAWAY || matches!(frame.code(), 0 | ENHANCE_YOUR_CALM)));
+    others.progress(20).await;
+    let started = u64::from(pair.upstream.served() - served).saturating_sub(others.succeeded() - before);
+    assert!(started < 250, "{started} requests of the flood reached the service");
+    others.stop().await.assert_flawless(40);
+    let grown = pair.api.process().resident_bytes().saturating_sub(memory);
+    assert!(grown < 20 << 20, "{grown} bytes more memory");
+}
+
+#[tokio::test]
+async fn a_stranger_has_a_bounded_number_of_streams() {
+    let pair = permissive().await;
+    let served = pair.upstream.served();
+    let mut stream = open(pair.api.inbound(8080)).await;
+    // Requests that never end.
+    let opened: Vec<u8> = (0..500).flat_map(|number| frame(HEADERS, END_HEADERS, 2 * number + 1, POST)).collect();
+    stream.write_all(&opened).await.unwrap();
+    let mut bytes = Vec::new();
+    let refused = within("a stream is refused", async {
+        loop {
+            let count = parse(&bytes).iter().filter(|f| f.kind == RST_STREAM && f.code() == REFUSED_STREAM).count();
+            if count >= 500 - 128 || matches!(stream.read_buf(&mut bytes).await, Ok(0) | Err(_)) {
+                return count;
+            }
+        }
+    })
+    .await;
+    assert!(refused > 0, "no stream was refused");
+    assert!(pair.upstream.served() - served <= 128, "{}", pair.upstream.served() - served);
+    assert_eq!(pair.get("/").await.status, 200);
+}
