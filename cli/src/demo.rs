@@ -29,6 +29,7 @@ mod metrics;
 mod network;
 mod observe;
 mod plan;
+mod postgres;
 mod screen;
 mod show;
 mod stage;
@@ -53,6 +54,9 @@ pub struct DemoArgs {
     /// Put each service into a network namespace and capture its connections there (needs root).
     #[arg(long)]
     transparent: bool,
+    /// Put a PostgreSQL server behind data, reached through the mesh (needs initdb and postgres installed).
+    #[arg(long)]
+    postgres: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -98,9 +102,16 @@ fn positive(text: &str) -> Result<f64, String> {
 async fn demo(args: &DemoArgs, start: Instant) -> anyhow::Result<()> {
     let watch = |kind| signal(kind).context("watching for signals");
     let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
-    let files = Files::new()?;
-    let stage =
-        if args.transparent { Stage::in_namespaces()? } else { Stage::on_loopback().context("finding free ports")? };
+    let mut files = Files::new()?;
+    if args.postgres {
+        files.add_database(postgres::user())?;
+    }
+    let instances = plan::instances(args.postgres);
+    let stage = if args.transparent {
+        Stage::in_namespaces(&instances)?
+    } else {
+        Stage::on_loopback(&instances).context("finding free ports")?
+    };
     let mut children = Children::new(files.path("logs"));
     let told = async {
         tokio::select! {
@@ -124,7 +135,11 @@ async fn act(
 ) -> anyhow::Result<()> {
     let mut told = std::pin::pin!(told);
     if args.output == Output::Text {
-        println!("selvedge demo: 7 services in 10 processes, 11 sidecars; state in {}", files.path("").display());
+        println!(
+            "selvedge demo: {} sidecars, a process each; state in {}",
+            stage.places.len(),
+            files.path("").display()
+        );
     }
     let sidecars = tokio::select! {
         sidecars = launch(files, stage, children) => sidecars?,

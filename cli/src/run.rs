@@ -60,7 +60,7 @@ async fn together(config: &Path, bootstrap: &Bootstrap, command: Vec<OsString>) 
         status = sidecar.wait() => bail!("the sidecar ended ({}) before it was ready; the command was not started", status?),
         _ = signals.recv() => return leave(sidecar, bootstrap).await.map(|()| 128 + 15),
     }
-    let words = child::tied(command)?;
+    let words = child::tied(None, command)?;
     let mut command =
         Command::new(&words[0]).args(&words[1..]).kill_on_drop(true).spawn().context("starting the command")?;
     // A terminal sends Ctrl-C to the command itself.
@@ -88,7 +88,7 @@ async fn together(config: &Path, bootstrap: &Bootstrap, command: Vec<OsString>) 
 
 fn start_sidecar(config: &Path) -> anyhow::Result<Child> {
     let itself: OsString = child::own_binary()?.into();
-    let words = child::tied([itself, "proxy".into(), "--config".into(), config.into()])?;
+    let words = child::tied(None, [itself, "proxy".into(), "--config".into(), config.into()])?;
     // In a process group of its own, Ctrl-C does not reach the sidecar before the command is done.
     let spawned = Command::new(&words[0]).args(&words[1..]).process_group(0).kill_on_drop(true).spawn();
     spawned.context("starting the sidecar")

@@ -47,14 +47,24 @@ impl Children {
 
     /// Starts this binary with other arguments, in a network namespace if one is named. Returns the process id.
     pub(super) fn start(&mut self, name: &str, namespace: Option<&str>, args: Vec<OsString>) -> anyhow::Result<u32> {
-        let itself: OsString = child::own_binary().context("finding this binary")?.into();
-        let mut command: Vec<OsString> = Vec::new();
-        if let Some(namespace) = namespace {
-            command.extend(["ip", "netns", "exec", namespace].map(OsString::from));
-        }
-        command.push(itself);
+        let mut command: Vec<OsString> = vec![child::own_binary().context("finding this binary")?.into()];
         command.extend(args);
-        let words = child::tied(command).context("finding this binary")?;
+        self.start_command(name, namespace, None, command)
+    }
+
+    /// The same with any command, and as another user if one is named.
+    pub(super) fn start_command(
+        &mut self,
+        name: &str,
+        namespace: Option<&str>,
+        user: Option<u32>,
+        command: Vec<OsString>,
+    ) -> anyhow::Result<u32> {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(namespace) = namespace {
+            words.extend(["ip", "netns", "exec", namespace].map(OsString::from));
+        }
+        words.extend(child::tied(user, command).context("finding this binary")?);
         let log = File::create(self.logs.join(format!("{name}.log"))).context("creating a log file")?;
         let mut child = Command::new(&words[0])
             .args(&words[1..])

@@ -4,6 +4,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    os::unix::fs::chown,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +27,8 @@ const TOKEN_SECONDS: u64 = 300;
 /// The folder.
 pub(super) struct Files {
     folder: TempDir,
+    /// A second one, for a database server of another user.
+    database: Option<TempDir>,
 }
 
 impl Files {
@@ -33,12 +36,25 @@ impl Files {
     pub(super) fn new() -> anyhow::Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("selvedge-demo-").tempdir().context("making a temporary folder")?;
-        let files = Self { folder };
+        let files = Self { folder, database: None };
         for name in ["mesh", "control-plane", "sidecars", "tokens", "logs"] {
             let path = files.path(name);
             fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
         }
         Ok(files)
+    }
+
+    /// Makes the folder of a database server that runs as `user`.
+    pub(super) fn add_database(&mut self, user: Option<u32>) -> anyhow::Result<()> {
+        let folder = temporary("selvedge-demo-database-")?;
+        chown(folder.path(), user, user).context("giving the database its folder")?;
+        self.database = Some(folder);
+        Ok(())
+    }
+
+    /// The folder of the database server.
+    pub(super) fn database(&self) -> Option<&Path> {
+        self.database.as_ref().map(TempDir::path)
     }
 
     /// A path in the folder.
@@ -108,6 +124,11 @@ impl Files {
         let path = self.path(name);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     }
+}
+
+/// A new folder that only this user can look into.
+fn temporary(prefix: &str) -> anyhow::Result<TempDir> {
+    tempfile::Builder::new().prefix(prefix).tempdir().context("making a temporary folder")
 }
 
 /// The object that says where an instance is.

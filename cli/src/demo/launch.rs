@@ -10,6 +10,8 @@ use super::{
     children::Children,
     files::{self, Files},
     observe::Sidecar,
+    plan::POSTGRES,
+    postgres,
     stage::{Place, Stage},
 };
 
@@ -34,7 +36,9 @@ pub(super) async fn launch(files: &Files, stage: &Stage, children: &mut Children
             metrics: place.metrics,
             pid,
         });
-        if let Some(arguments) = service_arguments(place, files) {
+        if place.instance.name == POSTGRES {
+            postgres::start(place, files, children)?;
+        } else if let Some(arguments) = service_arguments(place, files) {
             children.start(place.instance.name, place.namespace.as_deref(), arguments)?;
         }
     }
@@ -75,7 +79,9 @@ fn service_arguments(place: &Place, files: &Files) -> Option<Vec<OsString>> {
     let mut words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
     match instance.service {
         "metrics-log" => words.extend(["--file".into(), files.path("metrics.log").into()]),
-        "data" => words.extend(["--file".into(), files.path("saas.db").into()]),
+        "data" if !instance.calls.iter().any(|call| call.flag == "--postgres") => {
+            words.extend(["--file".into(), files.path("saas.db").into()])
+        }
         _ => {}
     }
     Some(words)

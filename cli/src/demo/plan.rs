@@ -52,10 +52,11 @@ const fn instance(name: &'static str, service: &'static str, port: u16, calls: &
 /// Where the load comes from: a sidecar without a service of its own.
 pub(super) const INGRESS: &str = "ingress";
 
-/// Every instance.
-pub(super) const INSTANCES: &[Instance] = &[
+const DATA_NAME: &str = "data";
+
+static INSTANCES: [Instance; 11] = [
     instance("metrics-log", "metrics-log", 7000, &[]),
-    Instance { flags: &["--seed"], ..instance("data", "data", 9090, &[LOG]) },
+    Instance { flags: &["--seed"], ..instance(DATA_NAME, DATA_NAME, 9090, &[LOG]) },
     instance("auth", "auth", 9090, &[DATA, LOG]),
     instance("content-1", "content", 8080, &[DATA, LOG]),
     Instance { flags: &["--fail-percent", "30"], ..instance("content-2", "content", 8080, &[DATA, LOG]) },
@@ -73,6 +74,23 @@ pub(super) const INSTANCES: &[Instance] = &[
         flags: &[],
     },
 ];
+
+/// The server behind `data`, if it is asked for.
+pub(super) const POSTGRES: &str = "postgres";
+
+static WITH_POSTGRES: [Instance; 2] = [
+    instance(POSTGRES, POSTGRES, 5432, &[]),
+    Instance {
+        flags: &["--seed"],
+        ..instance(DATA_NAME, DATA_NAME, 9090, &[call("--postgres", "saas/postgres:5432", 80), LOG])
+    },
+];
+
+/// Every instance, `data` with SQLite or with PostgreSQL.
+pub(super) fn instances(postgres: bool) -> Vec<&'static Instance> {
+    let common = INSTANCES.iter().filter(|instance| !(postgres && instance.name == DATA_NAME));
+    common.chain(WITH_POSTGRES.iter().filter(|_| postgres)).collect()
+}
 
 /// The seven services, in the order of the table.
 pub(super) const SERVICES: [&str; 7] = ["ui", "content", "auth", "data", "reports", "metrics-log", "integrations"];

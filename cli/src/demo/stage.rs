@@ -10,7 +10,7 @@ use tokio::net::TcpSocket;
 
 use super::{
     network::{self, Network},
-    plan::{Call, INSTANCES, Instance, THIRD_PARTY},
+    plan::{Call, Instance, POSTGRES, THIRD_PARTY},
 };
 
 /// Where one instance and its sidecar are.
@@ -59,7 +59,7 @@ const METRICS_PORT: u16 = 15020;
 
 impl Stage {
     /// Everything on loopback, each listener on a port that was free.
-    pub(super) fn on_loopback() -> io::Result<Self> {
+    pub(super) fn on_loopback(instances: &[&'static Instance]) -> io::Result<Self> {
         let mut held = Vec::new();
         let mut free = || {
             let (socket, address) = hold()?;
@@ -67,12 +67,17 @@ impl Stage {
             io::Result::Ok(address)
         };
         let mut places = Vec::new();
-        for instance in INSTANCES {
+        for instance in instances {
             let serves = instance.port.is_some();
+            let mut app = serves.then(&mut free).transpose()?;
+            if instance.name == POSTGRES {
+                // It does not say SO_REUSEPORT: the same port of another loopback address is as good as held.
+                app = app.map(|address| network::at(OTHER_LOOPBACK, address.port()));
+            }
             places.push(Place {
                 instance,
                 address: Ipv4Addr::LOCALHOST.into(),
-                app: serves.then(&mut free).transpose()?,
+                app,
                 inbound: serves.then(&mut free).transpose()?,
                 outbound: instance.calls.iter().map(|_| free()).collect::<io::Result<_>>()?,
                 metrics: free()?,
@@ -84,13 +89,13 @@ impl Stage {
     }
 
     /// Every workload in a network namespace of its own, with capture rules in force.
-    pub(super) fn in_namespaces() -> anyhow::Result<Self> {
+    pub(super) fn in_namespaces(instances: &[&'static Instance]) -> anyhow::Result<Self> {
         let mut network = Network::new()?;
         let gateway = network.gateway();
         let (outside, third_party) = network.add()?;
         let third_party = (outside, network::at(third_party, 80));
         let mut places = Vec::new();
-        for instance in INSTANCES {
+        for instance in instances {
             let (namespace, address) = network.add()?;
             network::capture(&namespace)?;
             places.push(Place {
@@ -123,6 +128,7 @@ fn captured(call: &Call, third_party: SocketAddr) -> SocketAddr {
     network::at(call.cluster.into(), port)
 }
 
+const OTHER_LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Takes a free port and keeps it: a bound socket that never listens gets no connection, and only sockets of the
@@ -143,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn held_ports_are_distinct_and_can_still_be_listened_on() {
-        let stage = Stage::on_loopback().expect("free ports");
+        let stage = Stage::on_loopback(&super::super::plan::instances(false)).expect("free ports");
         let ports: Vec<_> = stage
             .places
             .iter()

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use aws_lc_rs::pbkdf2;
+use http::uri::Authority;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -10,7 +11,8 @@ use crate::{
     proto::{self, data_server},
 };
 
-mod seed;
+mod postgres;
+mod sqlite;
 mod store;
 
 use store::Store;
@@ -24,6 +26,18 @@ pub struct Config {
     /// The SQLite database; in memory when absent.
     #[arg(long, env = "DATA_FILE")]
     pub file: Option<PathBuf>,
+    /// Keep the data in this PostgreSQL server instead.
+    #[arg(long, env = "POSTGRES_ADDR", value_name = "HOST:PORT", conflicts_with = "file")]
+    pub postgres: Option<Authority>,
+    /// The role to log in as.
+    #[arg(long, env = "POSTGRES_USER", default_value = "saas")]
+    pub postgres_user: String,
+    /// The database of the server.
+    #[arg(long, env = "POSTGRES_DATABASE", default_value = "postgres")]
+    pub postgres_database: String,
+    /// The password of the role, if it needs one.
+    #[arg(long, env = "POSTGRES_PASSWORD", hide_env_values = true)]
+    pub postgres_password: Option<String>,
     /// Fill an empty database with the tenants, users and articles of the example.
     #[arg(long)]
     pub seed: bool,
@@ -42,9 +56,9 @@ pub(crate) struct Data {
 impl Data {
     /// Opens the database.
     pub(crate) async fn open(config: &Config) -> Result<Self, Error> {
-        let store = Store::open(config.file.clone())?;
+        let store = Store::open(config).await?;
         if config.seed {
-            store.call(seed::seed).await?;
+            store.seed().await?;
         }
         Ok(Self { store })
     }
@@ -55,7 +69,7 @@ impl data_server::Data for Data {
     async fn get_user(&self, request: Request<proto::GetUserRequest>) -> Result<Response<proto::GetUserReply>, Status> {
         let proto::GetUserRequest { tenant, user } = request.into_inner();
         let missing = Error::NotFound(format!("user {user:?} of tenant {tenant:?}"));
-        let found = self.store.call(move |db| store::user(db, &tenant, &user)).await?;
+        let found = self.store.user(tenant, user).await?;
         Ok(Response::new(found.ok_or(missing)?))
     }
 
@@ -64,7 +78,7 @@ impl data_server::Data for Data {
         request: Request<proto::ListArticlesRequest>,
     ) -> Result<Response<proto::ListArticlesReply>, Status> {
         let tenant = request.into_inner().tenant;
-        let articles = self.store.call(move |db| store::articles(db, &tenant)).await?;
+        let articles = self.store.articles(tenant).await?;
         Ok(Response::new(proto::ListArticlesReply { articles }))
     }
 
@@ -74,7 +88,7 @@ impl data_server::Data for Data {
     ) -> Result<Response<proto::Article>, Status> {
         let proto::GetArticleRequest { tenant, id } = request.into_inner();
         let missing = Error::NotFound(format!("article {id} of tenant {tenant:?}"));
-        let found = self.store.call(move |db| store::article(db, &tenant, id)).await?;
+        let found = self.store.article(tenant, id).await?;
         Ok(Response::new(found.ok_or(missing)?))
     }
 
@@ -86,13 +100,13 @@ impl data_server::Data for Data {
         if title.trim().is_empty() || title.len() + body.len() > MAX_TEXT {
             return Err(Error::Invalid(format!("an article needs a title and at most {MAX_TEXT} bytes")).into());
         }
-        let article = self.store.call(move |db| store::create_article(db, &tenant, &title, &body)).await?;
+        let article = self.store.create_article(tenant, title, body).await?;
         Ok(Response::new(article))
     }
 
     async fn usage(&self, request: Request<proto::UsageRequest>) -> Result<Response<proto::UsageReply>, Status> {
         let tenant = request.into_inner().tenant;
-        let usage = self.store.call(move |db| store::usage(db, &tenant)).await?;
+        let usage = self.store.usage(tenant).await?;
         Ok(Response::new(proto::UsageReply { usage }))
     }
 }

@@ -38,6 +38,9 @@ pub enum Error {
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] rusqlite::Error),
+    /// The database server failed, or could not be reached.
+    #[error("the database server failed")]
+    DatabaseServer(#[from] tokio_postgres::Error),
     /// A socket or file failed.
     #[error("{what}")]
     Io {
@@ -86,7 +89,7 @@ impl Error {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Refused { .. } | Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
-            Self::Database(_) | Self::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Database(_) | Self::DatabaseServer(_) | Self::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Planted | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -56,6 +56,7 @@ fn only_the_calls_of_the_picture_are_allowed() {
         "auth -> data",
         "content -> data",
         "reports -> data",
+        "data -> postgres",
     ];
     let expected: BTreeSet<String> = calls.iter().map(ToString::to_string).chain(log).collect();
     assert_eq!(edges, expected);

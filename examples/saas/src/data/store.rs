@@ -1,149 +1,119 @@
-//! SQLite on a thread of its own: calls queue up for the one connection, and no async task ever waits on a disk.
+//! What `data` keeps, in one of two databases: SQLite in this process, or a PostgreSQL server.
 
-use std::{path::PathBuf, sync::mpsc};
+use std::num::NonZeroU32;
 
-use rusqlite::{Connection, OptionalExtension, Result, Row, params};
-use tokio::sync::oneshot;
+use aws_lc_rs::{pbkdf2, rand};
 
-use crate::{error::Error, proto};
+use super::{Config, PASSWORD_ALGORITHM, postgres::Postgres, sqlite::Sqlite};
+use crate::{SEEDED_PASSWORD, SEEDED_TENANTS, SEEDED_USER, error::Error, proto};
 
-const SCHEMA: &str = "
-    PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = NORMAL;
-    CREATE TABLE IF NOT EXISTS users (
-        tenant TEXT NOT NULL, name TEXT NOT NULL, display_name TEXT NOT NULL, email TEXT NOT NULL,
-        password_hash BLOB NOT NULL, salt BLOB NOT NULL, iterations INTEGER NOT NULL,
-        PRIMARY KEY (tenant, name)
-    ) STRICT;
-    CREATE TABLE IF NOT EXISTS articles (
-        id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX IF NOT EXISTS articles_of_tenant ON articles (tenant, id);
-    CREATE TABLE IF NOT EXISTS usage (
-        tenant TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (tenant, kind)
-    ) STRICT;";
+/// Few, so that the example starts fast; a real service takes 600 000 (OWASP).
+const ITERATIONS: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
+const TITLES: [&str; 3] = ["Welcome", "How we bill", "What changed this week"];
 /// A list shows this many articles.
-const PAGE: i64 = 20;
+pub(super) const PAGE: i64 = 20;
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+/// The database.
+pub(super) enum Store {
+    Sqlite(Sqlite),
+    Postgres(Box<Postgres>),
+}
 
-/// A handle on the database thread; the thread ends with the last handle.
-pub(super) struct Store {
-    jobs: mpsc::Sender<Job>,
+/// What an empty database is filled with.
+pub(super) struct Seed {
+    /// Tenant and user.
+    pub(super) users: Vec<(String, proto::GetUserReply)>,
+    /// Tenant, title and body.
+    pub(super) articles: Vec<(String, String, String)>,
 }
 
 impl Store {
-    /// Opens `file` (in memory when absent) and creates what is missing in it.
-    pub(super) fn open(file: Option<PathBuf>) -> std::result::Result<Self, Error> {
-        let mut connection = match file {
-            Some(path) => Connection::open(path)?,
-            None => Connection::open_in_memory()?,
-        };
-        connection.execute_batch(SCHEMA)?;
-        let (jobs, queue) = mpsc::channel::<Job>();
-        std::thread::Builder::new()
-            .name("sqlite".into())
-            .spawn(move || queue.into_iter().for_each(|job| job(&mut connection)))
-            .map_err(Error::io("starting the database thread"))?;
-        Ok(Self { jobs })
+    /// Opens the database and creates what is missing in it.
+    pub(super) async fn open(config: &Config) -> Result<Self, Error> {
+        match &config.postgres {
+            Some(server) => Ok(Self::Postgres(Box::new(Postgres::open(server, config).await?))),
+            None => Ok(Self::Sqlite(Sqlite::open(config.file.clone())?)),
+        }
     }
 
-    /// Runs `job` on the database thread.
-    pub(super) async fn call<T: Send + 'static>(
+    /// Fills the database unless it has users already.
+    pub(super) async fn seed(&self) -> Result<(), Error> {
+        let seed = Seed::new()?;
+        match self {
+            Self::Sqlite(db) => db.call(move |db| super::sqlite::seed(db, &seed)).await,
+            Self::Postgres(db) => db.seed(&seed).await,
+        }
+    }
+
+    /// The user, if there is one.
+    pub(super) async fn user(&self, tenant: String, name: String) -> Result<Option<proto::GetUserReply>, Error> {
+        match self {
+            Self::Sqlite(db) => db.call(move |db| super::sqlite::user(db, &tenant, &name)).await,
+            Self::Postgres(db) => db.user(&tenant, &name).await,
+        }
+    }
+
+    /// The newest articles of a tenant, without bodies.
+    pub(super) async fn articles(&self, tenant: String) -> Result<Vec<proto::Article>, Error> {
+        match self {
+            Self::Sqlite(db) => db.call(move |db| super::sqlite::articles(db, &tenant)).await,
+            Self::Postgres(db) => db.articles(&tenant).await,
+        }
+    }
+
+    /// One article, if there is one.
+    pub(super) async fn article(&self, tenant: String, id: i64) -> Result<Option<proto::Article>, Error> {
+        match self {
+            Self::Sqlite(db) => db.call(move |db| super::sqlite::article(db, &tenant, id)).await,
+            Self::Postgres(db) => db.article(&tenant, id).await,
+        }
+    }
+
+    /// Stores an article.
+    pub(super) async fn create_article(
         &self,
-        job: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
-    ) -> std::result::Result<T, Error> {
-        let (sender, receiver) = oneshot::channel();
-        let job: Job = Box::new(move |connection| drop(sender.send(job(connection))));
-        self.jobs.send(job).map_err(|_| Error::Stopping)?;
-        Ok(receiver.await.map_err(|_| Error::Stopping)??)
+        tenant: String,
+        title: String,
+        body: String,
+    ) -> Result<proto::Article, Error> {
+        match self {
+            Self::Sqlite(db) => db.call(move |db| super::sqlite::create_article(db, &tenant, &title, &body)).await,
+            Self::Postgres(db) => db.create_article(&tenant, &title, &body).await,
+        }
+    }
+
+    /// How often a tenant did what.
+    pub(super) async fn usage(&self, tenant: String) -> Result<Vec<proto::Usage>, Error> {
+        match self {
+            Self::Sqlite(db) => db.call(move |db| super::sqlite::usage(db, &tenant)).await,
+            Self::Postgres(db) => db.usage(&tenant).await,
+        }
     }
 }
 
-/// The user, if there is one.
-pub(super) fn user(db: &mut Connection, tenant: &str, name: &str) -> Result<Option<proto::GetUserReply>> {
-    let sql = "SELECT display_name, email, password_hash, salt, iterations FROM users WHERE tenant = ? AND name = ?";
-    db.prepare_cached(sql)?
-        .query_row([tenant, name], |row| {
-            Ok(proto::GetUserReply {
-                display_name: row.get(0)?,
-                email: row.get(1)?,
-                password_hash: row.get(2)?,
-                salt: row.get(3)?,
-                iterations: row.get(4)?,
-            })
-        })
-        .optional()
-}
-
-/// The newest articles of a tenant, without bodies.
-pub(super) fn articles(db: &mut Connection, tenant: &str) -> Result<Vec<proto::Article>> {
-    count(db, tenant, "list")?;
-    let sql = "SELECT id, title, '' FROM articles WHERE tenant = ? ORDER BY id DESC LIMIT ?";
-    db.prepare_cached(sql)?.query_map(params![tenant, PAGE], article_of)?.collect()
-}
-
-/// One article, if there is one.
-pub(super) fn article(db: &mut Connection, tenant: &str, id: i64) -> Result<Option<proto::Article>> {
-    let sql = "SELECT id, title, body FROM articles WHERE tenant = ? AND id = ?";
-    let found = db.prepare_cached(sql)?.query_row(params![tenant, id], article_of).optional()?;
-    if found.is_some() {
-        count(db, tenant, "read")?;
+impl Seed {
+    /// The tenants, users and articles of the example.
+    fn new() -> Result<Self, Error> {
+        let (mut users, mut articles) = (Vec::new(), Vec::new());
+        for tenant in SEEDED_TENANTS {
+            users.push((tenant.to_owned(), user(tenant)?));
+            let article =
+                |title: &str| (tenant.to_owned(), title.to_owned(), format!("{title}: written for {tenant}."));
+            articles.extend(TITLES.map(article));
+        }
+        Ok(Self { users, articles })
     }
-    Ok(found)
 }
 
-/// Stores an article.
-pub(super) fn create_article(db: &mut Connection, tenant: &str, title: &str, body: &str) -> Result<proto::Article> {
-    let transaction = db.transaction()?;
-    let sql = "INSERT INTO articles (tenant, title, body) VALUES (?, ?, ?) RETURNING id, title, body";
-    let article = transaction.prepare_cached(sql)?.query_row([tenant, title, body], article_of)?;
-    count(&transaction, tenant, "write")?;
-    transaction.commit()?;
-    Ok(article)
-}
-
-/// How often a tenant did what.
-pub(super) fn usage(db: &mut Connection, tenant: &str) -> Result<Vec<proto::Usage>> {
-    let sql = "SELECT kind, count FROM usage WHERE tenant = ? ORDER BY kind";
-    let of = |row: &Row<'_>| Ok(proto::Usage { kind: row.get(0)?, count: row.get::<_, i64>(1)?.unsigned_abs() });
-    db.prepare_cached(sql)?.query_map([tenant], of)?.collect()
-}
-
-fn count(db: &Connection, tenant: &str, kind: &str) -> Result<()> {
-    let sql = "INSERT INTO usage VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1";
-    db.prepare_cached(sql)?.execute([tenant, kind]).map(drop)
-}
-
-fn article_of(row: &Row<'_>) -> Result<proto::Article> {
-    Ok(proto::Article { id: row.get(0)?, title: row.get(1)?, body: row.get(2)? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn tenants_see_only_their_own_articles_and_usage() {
-        let store = Store::open(None).expect("a database in memory");
-        let article = store.call(|db| create_article(db, "acme", "Plans", "secret")).await.expect("stored");
-        let id = article.id;
-        assert_eq!(store.call(move |db| super::article(db, "globex", id)).await.expect("read"), None);
-        assert_eq!(store.call(move |db| super::article(db, "acme", id)).await.expect("read"), Some(article));
-        assert_eq!(store.call(|db| usage(db, "globex")).await.expect("counted"), []);
-        let kinds: Vec<_> =
-            store.call(|db| usage(db, "acme")).await.expect("counted").into_iter().map(|u| (u.kind, u.count)).collect();
-        assert_eq!(kinds, [("read".to_owned(), 1), ("write".to_owned(), 1)]);
-    }
-
-    #[tokio::test]
-    async fn what_was_stored_is_there_after_a_restart() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = Some(folder.path().join("saas.db"));
-        let store = Store::open(file.clone()).expect("a new database");
-        store.call(|db| create_article(db, "acme", "Kept", "")).await.expect("stored");
-        drop(store);
-        let again = Store::open(file).expect("the old database");
-        assert_eq!(again.call(|db| articles(db, "acme")).await.expect("listed").len(), 1);
-    }
+fn user(tenant: &str) -> Result<proto::GetUserReply, Error> {
+    let (mut salt, mut hash) = ([0_u8; 16], [0_u8; 32]);
+    rand::fill(&mut salt).map_err(|_| Error::Invalid("the system gives no random bytes".into()))?;
+    pbkdf2::derive(PASSWORD_ALGORITHM, ITERATIONS, &salt, SEEDED_PASSWORD.as_bytes(), &mut hash);
+    Ok(proto::GetUserReply {
+        display_name: "Ada Lovelace".into(),
+        email: format!("{SEEDED_USER}@{tenant}.example"),
+        password_hash: hash.into(),
+        salt: salt.into(),
+        iterations: ITERATIONS.get(),
+    })
 }
