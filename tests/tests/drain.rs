@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use http::Method;
 use selvedge_tests::{
+    around::talk,
     client::{self, Connection, request},
     load::{self, Load, Plan},
-    mesh::Workload,
-    pair::{HOST, Pair},
+    mesh::{Mesh, Workload},
+    pair::{DESTINATION, HOST, Pair},
     upstream::{Scenario, Upstream},
     wait,
 };
@@ -76,4 +77,56 @@ async fn replacing_every_workload_in_turn_fails_no_request() {
     }
     load.stop().await.assert_flawless(200);
     http2.stop().await.assert_flawless(50);
+}
+
+#[tokio::test]
+async fn an_instance_that_stops_hands_its_callers_over() {
+    let pair = Pair::start().await;
+    let twin = Upstream::start("twin").await;
+    let plan = Plan::new(pair.entry(), HOST, "/");
+    let loads = [Load::start(&plan, 4, load::ok), Load::start(&plan.clone().over_http2(), 2, load::ok)];
+    for by_signal in [true, false] {
+        let second = Workload::new("shop/api-2").runs_as("api").backs("api").serves(8080, twin.address());
+        let mut second = pair.mesh.sidecar(second).await;
+        let (twin, before) = (&twin, twin.served());
+        wait::until_true("the second instance is called", || async move { twin.served() > before + 20 }).await;
+        // Nobody has told the callers: they hear it from the sidecar itself.
+        if by_signal {
+            second.process().terminate();
+        } else {
+            let drain = request(Method::POST, "localhost", "/drain");
+            assert_eq!(client::call(second.admin(), drain).await.unwrap().status, 202);
+        }
+        assert!(second.process().ended().await.success(), "by signal: {by_signal}");
+        pair.mesh.remove("workload-shop-api-2.yaml");
+        for load in &loads {
+            load.progress(50).await;
+        }
+    }
+    for load in loads {
+        load.stop().await.assert_flawless(100);
+    }
+}
+
+#[tokio::test]
+async fn the_deadline_ends_what_does_not_end_by_itself() {
+    let upstream = Upstream::start("api").await;
+    let mesh = Mesh::start().await;
+    mesh.service("shop/api", 80, 8080, "");
+    let api = mesh.sidecar(Workload::new("shop/api").serves(8080, upstream.address())).await;
+    let mut web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION).with("drainDeadline: 1s\n")).await;
+    let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    let entry = web.outbound(DESTINATION);
+    wait::until_true("the service can be reached", || async move {
+        client::call(entry, request(Method::GET, HOST, "/")).await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await;
+    let mut tunnel = client::connect(entry).await.unwrap();
+    assert!(talk(&mut tunnel, head.as_bytes(), "\r\n\r\n", 1).await.starts_with("HTTP/1.1 101"));
+    let start = Instant::now();
+    web.process().terminate();
+    assert!(talk(&mut tunnel, b"still here", "still here", 1).await.ends_with("here"));
+    assert!(web.process().ended().await.success());
+    assert!((1..10).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(api.is_ready().await);
 }

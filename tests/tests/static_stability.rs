@@ -1,10 +1,19 @@
 //! The data plane outlives the control plane: traffic, policy and certificates go on without it.
 
+use std::{
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use http::Method;
 use selvedge_tests::{
+    client::{self, request},
     load::{self, Load, Plan},
+    mesh::{Mesh, Workload},
     pair::{HOST, Pair},
     wait,
 };
+use tokio::time::Instant;
 
 const DENY: &str = "
 apiVersion: selvedge.dev/v1alpha1
@@ -61,4 +70,38 @@ async fn the_loss_of_the_control_plane_shows_in_the_metrics() {
     let web = &pair.web;
     wait::until_true("the loss is visible", || async move { web.metric("selvedge_xds_connected", &[]).await == 0.0 })
         .await;
+}
+
+#[tokio::test]
+async fn without_a_control_plane_an_unknown_destination_is_refused_in_time() {
+    let mut mesh = Mesh::start().await;
+    let web = mesh.sidecar(Workload::new("shop/web").calls("shop/late:80")).await;
+    mesh.kill_control_plane();
+    mesh.service("shop/late", 80, 8080, "");
+    let start = Instant::now();
+    let asked = request(Method::GET, "late.shop", "/");
+    let answer = client::call(web.outbound("shop/late:80"), asked).await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.reason()), (503, "unknown_destination"), "{}", answer.text());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_sidecar_restarted_with_an_expired_certificate_is_not_ready() {
+    let mut pair = Pair::start_with("", &["--certificate-lifetime", "4s"]).await;
+    pair.mesh.kill_control_plane();
+    let expiry = pair.web.metric("selvedge_certificate_expiration_timestamp_seconds", &[]).await;
+    let folder = pair.mesh.folder().to_path_buf();
+    wait::until_true("the certificate expires", || std::future::ready(now(&folder) > expiry)).await;
+    pair.web.restart();
+    let answer = pair.until_status("/", 503).await;
+    assert_eq!(answer.reason(), "not_ready", "{}", answer.text());
+    assert!(!pair.web.is_ready().await);
+}
+
+/// Seconds since the epoch, as the file system has it.
+fn now(folder: &Path) -> f64 {
+    let file = folder.join("now");
+    std::fs::write(&file, "").unwrap();
+    let modified = std::fs::metadata(&file).unwrap().modified().unwrap();
+    modified.duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
