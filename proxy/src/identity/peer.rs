@@ -40,9 +40,40 @@ pub fn establish(secured: Secured) -> Identified {
 /// Whether the peer may call at all. Asked for every request, so that a change of mode holds for live connections.
 pub fn admitted(connection: &Connection, config: &RuntimeConfig) -> Result<(), Error> {
     match connection.heading {
-        Heading::Inbound { .. } if connection.peer.identity.is_none() && !config.permissive => {
-            Err(Error::new(Stage::Accept, Reason::PlaintextRefused, Reason::PlaintextRefused.summary()))
-        }
-        _ => Ok(()),
+        Heading::Inbound { .. } => may_call(connection.peer.identity.as_ref(), config),
+        Heading::Outbound { .. } => Ok(()),
+    }
+}
+
+/// Without the workload's own view its policies are not known, so nobody may call.
+fn may_call<I>(identity: Option<&I>, config: &RuntimeConfig) -> Result<(), Error> {
+    let refuse = |reason: Reason| Err(Error::new(Stage::Accept, reason, reason.summary()));
+    if config.own.workload.is_empty() {
+        return refuse(Reason::NotReady);
+    }
+    if identity.is_none() && !config.permissive {
+        return refuse(Reason::PlaintextRefused);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Own;
+
+    fn config(workload: &str, permissive: bool) -> RuntimeConfig {
+        let own = Own { workload: workload.into(), ..Own::default() };
+        RuntimeConfig { own, permissive, ..RuntimeConfig::default() }
+    }
+
+    #[test]
+    fn nobody_calls_a_workload_whose_policies_are_not_known() {
+        let reason = |identity: Option<&()>, config| may_call(identity, &config).err().map(|error| error.reason);
+        assert_eq!(reason(Some(&()), config("", false)), Some(Reason::NotReady));
+        assert_eq!(reason(None, config("", true)), Some(Reason::NotReady));
+        assert_eq!(reason(Some(&()), config("web-1", false)), None);
+        assert_eq!(reason(None, config("web-1", false)), Some(Reason::PlaintextRefused));
+        assert_eq!(reason(None, config("web-1", true)), None);
     }
 }
