@@ -180,6 +180,10 @@ fn finish(
     let upstream::Answer { mut response, lease } = tried?;
     let accepted = wanted.is_some_and(|wanted| upgrade::accepted(&response, wanted));
     let tunnel = tunnel.filter(|_| accepted).map(|caller| (caller, hyper::upgrade::on(&mut response)));
+    if tunnel.is_none() && response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+        let detail = "the endpoint switched protocols, which it was not asked for";
+        return Err(Error::new(Stage::Upstream, Reason::UpstreamProtocolError, detail));
+    }
     let (parts, body) = response.into_parts();
     Ok(Answered { parts, body, picked, lease, tunnel })
 }

@@ -20,7 +20,10 @@ pub enum Wanted {
 }
 
 /// What the request asks to become, if anything. Read before hop-by-hop fields are removed.
-pub fn wanted<B>(request: &Request<B>) -> Option<Wanted> {
+///
+/// A server may leave `Upgrade` unheeded, and two kinds are: one to another version of HTTP, because the requests in
+/// that tunnel would pass unseen by every policy, and one on a request with a body, which is the plainer half of it.
+pub fn wanted<B: http_body::Body>(request: &Request<B>) -> Option<Wanted> {
     if request.method() == Method::CONNECT {
         let http2 = request.version() == http::Version::HTTP_2;
         return Some(if http2 { Wanted::Stream } else { Wanted::Connect });
@@ -29,7 +32,16 @@ pub fn wanted<B>(request: &Request<B>) -> Option<Wanted> {
         value.as_bytes().split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     });
     let protocol = request.headers().get(header::UPGRADE).filter(|_| asks)?;
-    (request.version() == http::Version::HTTP_11).then(|| Wanted::Upgrade(protocol.clone()))
+    let heeded = request.version() == http::Version::HTTP_11 && request.body().is_end_stream() && !names_http(protocol);
+    heeded.then(|| Wanted::Upgrade(protocol.clone()))
+}
+
+/// True when one of the protocols is HTTP itself (`h2c`, `HTTP/2.0`).
+fn names_http(protocols: &HeaderValue) -> bool {
+    protocols.as_bytes().split(|b| *b == b',').any(|protocol| {
+        let name = protocol.split(|b| *b == b'/').next().unwrap_or_default().trim_ascii();
+        [&b"h2c"[..], b"h2", b"http"].iter().any(|http| name.eq_ignore_ascii_case(http))
+    })
 }
 
 /// Puts the upgrade fields back on a request that goes to an HTTP/1 connection.
@@ -62,4 +74,30 @@ pub async fn tunnel(caller: OnUpgrade, service: OnUpgrade) -> (u64, u64) {
 
 async fn splice(caller: &mut TokioIo<Upgraded>, service: &mut TokioIo<Upgraded>) -> (u64, u64) {
     tokio::io::copy_bidirectional(caller, service).await.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+
+    use super::*;
+
+    fn asked(protocol: &str, body: &'static str) -> Option<Wanted> {
+        let request = Request::post("/").header("connection", "keep-alive, Upgrade").header("upgrade", protocol);
+        wanted(&request.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap())
+    }
+
+    #[test]
+    fn no_upgrade_leads_around_the_policies_for_requests() {
+        assert!(matches!(asked("websocket", ""), Some(Wanted::Upgrade(_))));
+        for protocol in ["h2c", "H2C", "websocket, h2c", "HTTP/2.0", " h2 "] {
+            assert_eq!(asked(protocol, ""), None, "{protocol}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_not_lost_to_an_upgrade() {
+        assert_eq!(asked("websocket", "body"), None);
+    }
 }
