@@ -111,10 +111,10 @@ pub async fn resolve(connection: &Connection, snapshot: &mut Rc<Snapshot>) -> Re
     if let Ok(scope) = timeout(DISCOVERY, wait).await { scope } else { unknown(connection, snapshot, name) }
 }
 
-fn known(connection: &Connection, snapshot: &Snapshot, name: &str) -> Option<Result<Scope, Error>> {
+fn known(connection: &Connection, snapshot: &Snapshot, name: &Arc<str>) -> Option<Result<Scope, Error>> {
     match snapshot.config.destination(name)? {
         Some(destination) => {
-            connection.worker.used(&destination.name);
+            connection.worker.used(name); // as it was asked for: that is what is subscribed to
             Some(Ok(Scope::Outbound(destination.clone())))
         }
         None => Some(unknown(connection, snapshot, name)),

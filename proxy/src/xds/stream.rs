@@ -89,7 +89,7 @@ impl Task {
         };
         let mut client = Client::new(node, settings.idle, check);
         let cache = Cache::new(&settings.state_dir);
-        restore(&mut client, &cache);
+        restore(&mut client, &cache, &settings.workload);
         client.pin(Kind::Inbound, &settings.workload);
         let nothing = Resources::default();
         client.pin_exactly(Kind::Endpoints, &assemble::endpoints_needed(&client, &nothing));
@@ -185,7 +185,8 @@ impl Task {
     }
 
     fn tick(&mut self) {
-        if self.client.expire(self.now()) {
+        // What is given up while the control plane is away could not be had back.
+        if matches!(self.link, Link::Open(_)) && self.client.expire(self.now()) {
             self.publish();
         }
         if std::mem::take(&mut self.unsaved)
@@ -265,12 +266,13 @@ async fn open(address: String, credentials: Arc<Credentials>) -> Result<Open, St
     timeout(OPEN, opening).await.unwrap_or_else(|_| Err(format!("no stream from {address} in time")))
 }
 
-fn restore(client: &mut Client, cache: &Cache) {
+/// Another workload's view, from a state directory that was used for it before, is not this one's.
+fn restore(client: &mut Client, cache: &Cache, workload: &str) {
     let stored = cache.load().unwrap_or_else(|e| {
         tracing::warn!(error = &e as &dyn std::error::Error, "the last good configuration cannot be read");
         Vec::new()
     });
-    for resource in stored {
+    for resource in stored.into_iter().filter(|stored| stored.kind != Kind::Inbound || stored.name == workload) {
         let (kind, name) = (resource.kind, resource.name.clone());
         if let Err(problem) = client.restore(resource, Moment::default()) {
             tracing::warn!(?kind, name, problem, "a stored resource cannot be put in force");
