@@ -43,7 +43,7 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
         Kind::Inbound => {
             let message = mesh::Inbound::decode(resource.body.clone()).map_err(text)?;
             let mut scratch = HashMap::new();
-            for port in message.ports.iter().chain([&mesh::InboundPort::default()]) {
+            for port in by_number(&message.ports).iter().chain([&mesh::InboundPort::default()]) {
                 inbound_port(&message, port, &HashMap::new(), &mut scratch)?;
             }
         }
@@ -178,10 +178,11 @@ fn inbound_port(
     known: &HashMap<String, Arc<dyn RequestPolicy>>,
     used: &mut HashMap<String, Arc<dyn RequestPolicy>>,
 ) -> Result<InboundPort, String> {
-    let posture = if inbound.posture == "deny" { Posture::Deny } else { Posture::Allow };
+    let posture = posture(inbound)?;
     let mut attachments: Vec<&Attachment> = inbound.policies.iter().chain(&port.policies).collect();
     attachments.sort_by_key(|a| a.origin.as_ref().map(|o| (o.namespace.clone(), o.name.clone())));
     let documents = attachments.iter().map(|a| read(a)).collect::<Result<Vec<_>, _>>()?;
+    known_kinds(&documents)?;
     let mut policies = Vec::new();
     for family in REQUEST_POLICIES {
         let mine: Vec<_> = documents
@@ -209,6 +210,25 @@ fn inbound_port(
         routes: routes(&port.routes)?,
         policies,
     })
+}
+
+/// A posture this sidecar does not know must not be taken for leave.
+fn posture(inbound: &mesh::Inbound) -> Result<Posture, String> {
+    match inbound.posture.as_str() {
+        "deny" => Ok(Posture::Deny),
+        "" | "allow" => Ok(Posture::Allow),
+        other => Err(format!("posture '{other}' is not known to this version of the sidecar")),
+    }
+}
+
+/// A policy that cannot be enforced must not be left out in silence: the control plane may be newer than this sidecar.
+fn known_kinds(documents: &[(String, Attached<Value>)]) -> Result<(), String> {
+    match documents.iter().find(|(kind, _)| REQUEST_POLICIES.iter().all(|family| family.kind.name != kind)) {
+        Some((kind, document)) => {
+            Err(format!("{kind} {}: this version of the sidecar cannot enforce policies of this kind", document.name))
+        }
+        None => Ok(()),
+    }
 }
 
 fn names(attachments: &[&Attachment], kind: &str) -> String {
@@ -294,6 +314,21 @@ fn transport(cluster: &str, endpoint: &mesh::Endpoint) -> Result<Transport, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn inbound(posture: &str, kind: &str) -> Encoded {
+        let origin = mesh::Origin { kind: kind.into(), ..Default::default() };
+        let policy = Attachment { origin: Some(origin), document: r#"{"action": "DENY"}"#.into() };
+        let message = mesh::Inbound { posture: posture.into(), policies: vec![policy], ..Default::default() };
+        Encoded::new(Kind::Inbound, "shop/web-1", Vec::new(), &message)
+    }
+
+    #[test]
+    fn what_cannot_be_enforced_is_refused_and_not_left_out() {
+        check(&inbound("deny", "AuthorizationPolicy")).unwrap();
+        let newer = check(&inbound("deny", "RequestAuthentication")).unwrap_err();
+        assert!(newer.contains("RequestAuthentication"), "{newer}");
+        assert!(check(&inbound("audit", "AuthorizationPolicy")).is_err());
+    }
 
     #[test]
     fn policies_of_every_service_behind_a_port_cover_it() {
