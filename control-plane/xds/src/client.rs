@@ -31,6 +31,9 @@ use crate::{
 /// Whether a resource can be put in force; the error says why not.
 pub type Check = fn(&Encoded) -> Result<(), String>;
 
+/// Names asked for on demand that are kept, per kind; far fewer than [`crate::server::MAX_NAMES`], past which the whole
+/// stream would be refused. An application that calls ever new addresses must not cost its sidecar the configuration.
+const MOST_ON_DEMAND: usize = 4096;
 /// Longest NACK message, in bytes; a longer one is cut.
 const MAX_COMPLAINT: usize = 4096;
 
@@ -92,9 +95,13 @@ impl Client {
         interest.give_up(&surplus)
     }
 
-    /// Wants `name` on demand; it counts as used `now`.
+    /// Wants `name` on demand; it counts as used `now`. When there are too many, the name that stands for nothing and
+    /// was used least lately gives way; when all stand for something, the new one is not asked for.
     pub fn want(&mut self, kind: Kind, name: &str, now: Moment) {
-        self.interest_mut(kind).want(name, false, now);
+        let interest = self.interest_mut(kind);
+        if interest.wants.contains_key(name) || interest.make_room(MOST_ON_DEMAND) {
+            interest.want(name, false, now);
+        }
     }
 
     /// Notes a use of a name that was asked for on demand; an unknown name is not asked for by this.
@@ -276,6 +283,20 @@ mod tests {
             .held(Kind::Destination)
             .find(|held| held.name == canonical)
             .and_then(|held| Some(origin(held)?.generation))
+    }
+
+    #[test]
+    fn ever_new_names_push_out_those_that_stand_for_nothing() {
+        let mut client = client();
+        let web = destination("web", &["web.a"], 1);
+        client.want(Kind::Destination, "web.a", moment(0));
+        client.response(response("1", &[web], &[])).unwrap();
+        for n in 0..2 * MOST_ON_DEMAND as u64 {
+            client.want(Kind::Destination, &format!("10.0.0.1:{n}"), moment(n));
+        }
+        let names: Vec<&str> = client.answers(Kind::Destination).map(|(name, _)| name).collect();
+        assert_eq!(names.len(), MOST_ON_DEMAND);
+        assert!(names.contains(&"web.a") && names.contains(&"10.0.0.1:8191") && !names.contains(&"10.0.0.1:0"));
     }
 
     #[test]

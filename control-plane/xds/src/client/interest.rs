@@ -54,6 +54,18 @@ impl Interest {
         self.subscribe.insert(name.to_owned());
     }
 
+    /// Whether there is room for one more name among `most`, once the least needed has made way.
+    pub(super) fn make_room(&mut self, most: usize) -> bool {
+        if self.wants.len() < most {
+            return true;
+        }
+        let idle = self.wants.iter().filter(|(_, want)| !want.pinned && want.answer.held().is_none());
+        let Some(name) = idle.min_by_key(|(_, want)| want.last_used).map(|(name, _)| name.clone()) else {
+            return false;
+        };
+        self.give_up(&[name])
+    }
+
     /// Whether anything was given up.
     pub(super) fn give_up(&mut self, names: &[String]) -> bool {
         for name in names {
