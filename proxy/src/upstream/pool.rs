@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,20 +17,22 @@ use crate::{
     config::{RuntimeConfig, Transport},
     error::Error,
     http::{Body, case::Spellings},
+    tls::TlsContext,
 };
 
 /// An idle HTTP/1 connection to an application is not used after this time: servers close idle connections after
 /// 5 s and more, and a request sent into a closing connection fails.
 const IDLE_PLAIN: Duration = Duration::from_secs(4);
-/// The same between sidecars, which keep idle connections for minutes.
-const IDLE_MESH: Duration = Duration::from_secs(60);
+/// The same between sidecars, which close them after a minute.
+const IDLE_MESH: Duration = Duration::from_secs(50);
 /// Idle HTTP/1 connections kept.
 const IDLE_MAX: usize = 256;
 
-/// Connections to one endpoint.
+/// Connections to one endpoint. Those that stand on older credentials are not used for new requests: whom the mesh no
+/// longer trusts must not be reached, and peers must not see a certificate that has run out.
 #[derive(Default)]
 pub struct Pool {
-    http2: RefCell<Option<http2::SendRequest<Body>>>,
+    http2: RefCell<Option<Shared>>,
     /// Held while one task dials the shared connection; the others wait for its result.
     dialing: tokio::sync::Mutex<()>,
     dials_failed: Cell<u64>,
@@ -38,8 +41,17 @@ pub struct Pool {
     mean_response: Cell<u64>,
 }
 
+/// The credentials a connection was made with; `None` outside the mesh.
+type Standing = Option<Arc<TlsContext>>;
+
+/// The HTTP/2 connection that all requests share.
+struct Shared {
+    sender: http2::SendRequest<Body>,
+    standing: Standing,
+}
+
 /// Idle HTTP/1 connections, the latest used last.
-type Idle = RefCell<Vec<(http1::SendRequest<Body>, Spellings, Instant)>>;
+type Idle = RefCell<Vec<(Lease, Instant)>>;
 
 /// An HTTP/1 connection in use. It goes back to its pool when the response has been read to its end.
 #[derive(Debug)]
@@ -50,6 +62,7 @@ pub struct Lease {
     pub spellings: Spellings,
     /// True when it has served a request before.
     pub reused: bool,
+    standing: Standing,
     home: Weak<Idle>,
 }
 
@@ -59,7 +72,7 @@ impl Lease {
         if let Some(idle) = self.home.upgrade().filter(|_| !self.sender.is_closed()) {
             let mut idle = idle.borrow_mut();
             if idle.len() < IDLE_MAX {
-                idle.push((self.sender, self.spellings, Instant::now()));
+                idle.push((Self { reused: true, ..self }, Instant::now()));
             }
         }
     }
@@ -68,12 +81,12 @@ impl Lease {
 impl Pool {
     /// The shared HTTP/2 connection, dialled when there is none.
     pub async fn http2(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Result<http2::SendRequest<Body>, Error> {
-        if let Some(sender) = self.live() {
+        if let Some(sender) = self.live(endpoint, config) {
             return Ok(sender);
         }
         let failures = self.dials_failed.get();
         let _turn = self.dialing.lock().await;
-        if let Some(sender) = self.live() {
+        if let Some(sender) = self.live(endpoint, config) {
             return Ok(sender);
         }
         if self.dials_failed.get() != failures
@@ -83,7 +96,8 @@ impl Pool {
         }
         match dial_http2(endpoint, config).await {
             Ok(sender) => {
-                *self.http2.borrow_mut() = Some(sender.clone());
+                let standing = standing(endpoint, config).cloned();
+                *self.http2.borrow_mut() = Some(Shared { sender: sender.clone(), standing });
                 Ok(sender)
             }
             Err(error) => {
@@ -97,19 +111,22 @@ impl Pool {
     /// An HTTP/1 connection: an idle one that is still open, or a new one.
     pub async fn http1(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Result<Lease, Error> {
         let limit = if matches!(endpoint.config.transport, Transport::Mesh { .. }) { IDLE_MESH } else { IDLE_PLAIN };
-        while let Some((mut sender, spellings, since)) = self.take_idle() {
-            if since.elapsed() < limit && sender.ready().await.is_ok() {
-                return Ok(Lease { sender, spellings, reused: true, home: Rc::downgrade(&self.idle) });
+        while let Some((lease, since)) = self.take_idle() {
+            // One that is not ready may still be sending the body of a request that was answered early: another
+            // caller's pace, which nobody else should wait for.
+            if since.elapsed() < limit && lease.sender.is_ready() && stands(&lease.standing, endpoint, config) {
+                return Ok(lease);
             }
         }
         let stream = connect::stream(&endpoint.config, config, Hop::Http1).await?;
         let (sender, spellings) = connect::http1(stream).await?;
-        Ok(Lease { sender, spellings, reused: false, home: Rc::downgrade(&self.idle) })
+        let standing = standing(endpoint, config).cloned();
+        Ok(Lease { sender, spellings, reused: false, standing, home: Rc::downgrade(&self.idle) })
     }
 
     /// Closes idle HTTP/1 connections that are too old, so that they do not wait for a request to be found out.
     pub fn sweep(&self) {
-        self.idle.borrow_mut().retain(|(sender, _, since)| !sender.is_closed() && since.elapsed() < IDLE_MESH);
+        self.idle.borrow_mut().retain(|(lease, since)| !lease.sender.is_closed() && since.elapsed() < IDLE_MESH);
     }
 
     /// Mean payload of recent responses in bytes; tells bulk services from chatty ones.
@@ -123,13 +140,24 @@ impl Pool {
         self.mean_response.set(mean - mean / 8 + bytes / 8);
     }
 
-    fn live(&self) -> Option<http2::SendRequest<Body>> {
-        self.http2.borrow().as_ref().filter(|sender| !sender.is_closed()).cloned()
+    fn live(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Option<http2::SendRequest<Body>> {
+        let shared = self.http2.borrow();
+        let live = |shared: &&Shared| !shared.sender.is_closed() && stands(&shared.standing, endpoint, config);
+        shared.as_ref().filter(live).map(|shared| shared.sender.clone())
     }
 
-    fn take_idle(&self) -> Option<(http1::SendRequest<Body>, Spellings, Instant)> {
+    fn take_idle(&self) -> Option<(Lease, Instant)> {
         self.idle.borrow_mut().pop()
     }
+}
+
+fn standing<'a>(endpoint: &Endpoint, config: &'a RuntimeConfig) -> Option<&'a Arc<TlsContext>> {
+    config.tls.as_ref().filter(|_| matches!(endpoint.config.transport, Transport::Mesh { .. }))
+}
+
+/// Whether a connection made with `made` stands on the credentials of `config`.
+fn stands(made: &Standing, endpoint: &Endpoint, config: &RuntimeConfig) -> bool {
+    made.as_ref().map(Arc::as_ptr) == standing(endpoint, config).map(Arc::as_ptr)
 }
 
 impl std::fmt::Debug for Pool {
