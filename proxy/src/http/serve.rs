@@ -47,24 +47,26 @@ pub async fn http(identified: Identified) {
             http2(connection, coalesce::coalesced(io)).await;
             flood.reason()
         }
-        _ => {
-            http1(connection, io).await;
-            None
-        }
+        _ => http1(connection, io).await,
     };
     opened.closed(0, 0, reason);
 }
 
-async fn http1(connection: Rc<Connection>, io: ServerStream) {
+/// Why the mesh ended the connection, if it did; how its requests ended is in their records.
+async fn http1(connection: Rc<Connection>, io: ServerStream) -> Option<Reason> {
     let own = matches!(connection.heading, Heading::Outbound { .. });
     let mut drain = connection.worker.drain();
     let (io, spellings) = case::tap(io, case::Kind::Requests);
+    // Told to finish before its first request it would be closed without an answer, so one that comes while the
+    // sidecar drains is limited to one request instead.
+    let late = drain.has_begun(&connection.heading);
     let served = conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(if own { OWN_HEADER_TIMEOUT } else { HEADER_TIMEOUT })
         .max_header_size(MAX_HEADER_BYTES)
         .preserve_header_case(true)
         .half_close(true)
+        .keep_alive(!late)
         .serve_connection(
             TokioIo::new(io),
             service_fn(|mut request| {
@@ -74,11 +76,24 @@ async fn http1(connection: Rc<Connection>, io: ServerStream) {
         )
         .with_upgrades();
     let mut served = pin!(served);
-    tokio::select! {
-        _ = served.as_mut() => return, // how a connection ended is in its exchanges' records
-        () = drain.begun(&connection.heading) => served.as_mut().graceful_shutdown(),
+    let ended = tokio::select! {
+        biased; // what has come is read before the drain is looked at
+        ended = served.as_mut() => ended,
+        () = drain.begun(&connection.heading), if !late => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    ended.err().as_ref().and_then(refused)
+}
+
+/// A head that hyper itself refused never became an exchange.
+fn refused(error: &hyper::Error) -> Option<Reason> {
+    match error {
+        _ if error.is_parse_too_large() => Some(Reason::HeadersTooLarge),
+        _ if error.is_parse() => Some(Reason::MalformedHeader),
+        _ => None,
     }
-    let _ = served.await;
 }
 
 async fn http2<T>(connection: Rc<Connection>, io: T)

@@ -84,11 +84,12 @@ impl Drain {
 
     /// Waits until connections with this heading should finish.
     pub async fn begun(&mut self, heading: &Heading) {
-        let enough = match heading {
-            Heading::Inbound { .. } => Phase::Draining,
-            Heading::Outbound { .. } => Phase::Closing,
-        };
-        self.reached(enough).await;
+        self.reached(end_of(heading)).await;
+    }
+
+    /// Whether connections with this heading should finish.
+    pub fn has_begun(&self, heading: &Heading) -> bool {
+        *self.0.borrow() >= end_of(heading)
     }
 
     /// Waits until the deadline has passed, when even opaque connections must end.
@@ -100,6 +101,14 @@ impl Drain {
         if self.0.wait_for(|now| *now >= phase).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// The phase in which connections with this heading finish.
+const fn end_of(heading: &Heading) -> Phase {
+    match heading {
+        Heading::Inbound { .. } => Phase::Draining,
+        Heading::Outbound { .. } => Phase::Closing,
     }
 }
 
