@@ -37,6 +37,10 @@ fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
     if let Some(reason) = parts.headers.get(&hop::REASON) {
         exchange.reason = Reason::ALL.iter().copied().find(|known| reason.as_bytes() == known.code().as_bytes());
     }
+    // Its sender framed the body by the coding (RFC 9112 section 6.3); a length beside it is an error or an attack.
+    if parts.headers.contains_key(http::header::TRANSFER_ENCODING) {
+        parts.headers.remove(http::header::CONTENT_LENGTH);
+    }
     let switching = parts.headers.get(http::header::UPGRADE).filter(|_| parts.status.as_u16() == 101).cloned();
     if hop::strip(&mut parts.headers).is_err() {
         parts.headers.remove(http::header::CONNECTION);
@@ -90,6 +94,10 @@ impl Ending for Finish {
                 lease.give_back();
             }
         }
+    }
+
+    fn broke(&mut self) {
+        self.exchange.reason = self.exchange.reason.or(Some(Reason::UpstreamReset));
     }
 }
 
@@ -193,6 +201,12 @@ pub fn connection_opened(connection: &Rc<Connection>, endpoint: Option<&Rc<Endpo
 }
 
 impl Opened {
+    /// Counts it as closed by the sidecar, with the bytes from and to the caller.
+    pub fn cut(self, received: u64, sent: u64, error: &Error) {
+        let endpoint = self.endpoint.as_deref();
+        connection_record(&self.connection, endpoint, self.since, (received, sent), Some(error.reason), &error.policy);
+    }
+
     /// Counts it as closed, with the bytes from and to the caller.
     pub fn closed(self, received: u64, sent: u64, reason: Option<Reason>) {
         connection_record(&self.connection, self.endpoint.as_deref(), self.since, (received, sent), reason, "");

@@ -19,10 +19,13 @@ pub const REPLAY_LIMIT: usize = 64 * 1024;
 /// Errors while a body streams.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Told when a body is over. Dropping it without a call to [`Ending::complete`] means the body was cut short.
+/// Told when a body is over. Dropping it without a call to either method means that its reader went away.
 pub trait Ending {
     /// The last frame has passed; `trailers` when there were any.
     fn complete(&mut self, trailers: Option<&HeaderMap>);
+
+    /// Its sender broke off.
+    fn broke(&mut self);
 }
 
 /// A body.
@@ -104,7 +107,11 @@ impl http_body::Body for Body {
                     this.finish(None);
                 }
             }
-            Some(Err(_)) => this.ending = None,
+            Some(Err(_)) => {
+                if let Some(mut ending) = this.ending.take() {
+                    ending.broke();
+                }
+            }
             None => this.finish(None),
         }
         Poll::Ready(frame)

@@ -14,11 +14,9 @@ static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Removes the fields of the connection it came on from a message head. Fields named by `Connection` go too,
-/// except those that frame or route a message: naming one is an error.
+/// except those that frame or route a message: naming one is an error, which leaves only those named in place.
 pub fn strip(headers: &mut HeaderMap) -> Result<(), &'static str> {
-    if headers.contains_key(CONNECTION) {
-        strip_named(headers)?;
-    }
+    let named = if headers.contains_key(CONNECTION) { strip_named(headers) } else { Ok(()) };
     headers.remove(&KEEP_ALIVE);
     headers.remove(&PROXY_CONNECTION);
     headers.remove(TRANSFER_ENCODING);
@@ -26,7 +24,7 @@ pub fn strip(headers: &mut HeaderMap) -> Result<(), &'static str> {
     if headers.get(TE).is_some_and(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         headers.remove(TE);
     }
-    Ok(())
+    named
 }
 
 fn strip_named(headers: &mut HeaderMap) -> Result<(), &'static str> {
@@ -102,7 +100,9 @@ mod tests {
         for name in ["content-length", "host", "transfer-encoding", "selvedge-reason"] {
             let mut map = headers(&[]);
             map.insert(CONNECTION, HeaderValue::from_static(name));
+            map.insert(UPGRADE, HeaderValue::from_static("h2c"));
             assert!(strip(&mut map).is_err(), "{name}");
+            assert!(!map.contains_key(UPGRADE), "the others go nevertheless");
         }
     }
 }
