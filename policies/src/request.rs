@@ -23,6 +23,12 @@ pub trait RequestPolicy: Send + Sync {
     fn on_connection(&self, _connection: &ConnectionFacts<'_>, _now: Moment) -> Verdict {
         Verdict::Continue
     }
+
+    /// Decides whether an opaque connection that was let pass may stay, when the policies have changed. It counts
+    /// nothing: it is no new connection.
+    fn on_open_connection(&self, _connection: &ConnectionFacts<'_>, _now: Moment) -> Verdict {
+        Verdict::Continue
+    }
 }
 
 /// What happens to a request that no ALLOW rule names.

@@ -1,7 +1,9 @@
 //! Runs request policies and header changes: what they decide is theirs, all acting on it is here.
 
+use std::sync::Arc;
+
 use http::{Request, response};
-use selvedge_policies::{route::RouteRule, verdict::Verdict};
+use selvedge_policies::{request::RequestPolicy, route::RouteRule, verdict::Verdict};
 
 use crate::{
     error::Error,
@@ -56,6 +58,17 @@ pub fn on_connection(connection: &Connection, scope: &Scope) -> Result<(), Error
     let now = connection.worker.now();
     for policy in scope.policies() {
         if let Verdict::Answer(answer) = policy.on_connection(&connection.facts(), now) {
+            return Err(Error::answered(answer));
+        }
+    }
+    Ok(())
+}
+
+/// The same for one that is open, when the policies are others than when it was let pass.
+pub fn on_open_connection(connection: &Connection, policies: &[Arc<dyn RequestPolicy>]) -> Result<(), Error> {
+    let now = connection.worker.now();
+    for policy in policies {
+        if let Verdict::Answer(answer) = policy.on_open_connection(&connection.facts(), now) {
             return Err(Error::answered(answer));
         }
     }

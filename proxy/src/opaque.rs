@@ -12,9 +12,9 @@ use selvedge_policies::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    balance::{self, Picked},
+    balance::{self, Picked, cluster::Snapshot},
     detect::Prefixed,
-    error::Error,
+    error::{Error, Stage},
     exchange::{Connection, Heading},
     filter,
     identity::peer::{Identified, admitted},
@@ -46,15 +46,34 @@ pub async fn relay(identified: Identified) {
     let (received, sent) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let mut caller = Counted { io, read: received.clone(), written: sent.clone() };
     let mut service = stream;
-    let ended = {
-        let mut drained = connection.worker.drain();
-        tokio::select! {
-            copied = tokio::io::copy_bidirectional(&mut caller, &mut service) => copied.map(|_| ()),
-            () = drained.passed() => Err(io::ErrorKind::TimedOut.into()),
+    let mut drained = connection.worker.drain();
+    let revoked = tokio::select! {
+        copied = tokio::io::copy_bidirectional(&mut caller, &mut service) => {
+            let reset = copied.err().filter(|e| e.kind() == io::ErrorKind::ConnectionReset);
+            return opened.closed(received.get(), sent.get(), reset.map(|_| Reason::UpstreamReset));
         }
+        () = drained.passed() => Error::new(Stage::Accept, Reason::Draining, Reason::Draining.summary()),
+        revoked = revoked(&connection) => revoked,
     };
-    let reason = ended.err().filter(|e| e.kind() == io::ErrorKind::ConnectionReset).map(|_| Reason::UpstreamReset);
-    opened.closed(received.get(), sent.get(), reason);
+    opened.cut(received.get(), sent.get(), &revoked);
+}
+
+/// Waits until a new configuration no longer lets the connection be.
+async fn revoked(connection: &Connection) -> Error {
+    let mut configs = connection.worker.configs();
+    while configs.changed().await.is_ok() {
+        let snapshot = connection.worker.refresh(&mut configs);
+        if let Err(error) = still_admitted(connection, &snapshot) {
+            return error;
+        }
+    }
+    std::future::pending().await
+}
+
+fn still_admitted(connection: &Connection, snapshot: &Snapshot) -> Result<(), Error> {
+    let Heading::Inbound { port, .. } = connection.heading else { return Ok(()) };
+    admitted(connection, &snapshot.config)?;
+    filter::on_open_connection(connection, &snapshot.config.inbound(port).policies)
 }
 
 /// Connects to the service, after mode and policies have let the connection pass.

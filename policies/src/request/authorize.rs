@@ -163,6 +163,10 @@ impl RequestPolicy for Authorize {
         }
         Verdict::Continue
     }
+
+    fn on_open_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Verdict {
+        self.on_connection(connection, now)
+    }
 }
 
 fn denied(policy: &Arc<str>) -> Verdict {
