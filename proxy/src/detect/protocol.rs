@@ -28,6 +28,8 @@ use crate::{
 const SILENCE: Duration = Duration::from_millis(10);
 /// How long both may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same when our own application calls: clients open connections long before they use them.
+const OWN_PATIENCE: Duration = Duration::from_secs(600);
 /// The longest first flight that must be understood: a TLS record.
 const FIRST_BYTES: usize = 16 * 1024 + 5;
 
@@ -68,7 +70,7 @@ pub async fn detect(admitted: Admitted) -> Option<Detected> {
     }
     let mut first = BytesMut::new();
     let mut dialled = None;
-    let deadline = started + PATIENCE;
+    let deadline = started + if calls_service { OWN_PATIENCE } else { PATIENCE };
     let spoken = loop {
         match classify(&first) {
             Detection::NeedMore => {}
@@ -77,7 +79,8 @@ pub async fn detect(admitted: Admitted) -> Option<Detected> {
             Detection::Tls(hello) => break Spoken::Tls(hello),
             Detection::Opaque => break as_declared(declared),
         }
-        let may_dial = first.is_empty() && dialled.is_none() && declared == AppProtocol::Detect;
+        let speaks_first = matches!(declared, AppProtocol::Detect | AppProtocol::Opaque);
+        let may_dial = first.is_empty() && dialled.is_none() && speaks_first;
         let patience = if may_dial { Instant::now() + SILENCE } else { deadline };
         match timeout_at(patience, more(&mut socket, &mut first)).await {
             Ok(true) => {}
@@ -88,10 +91,16 @@ pub async fn detect(admitted: Admitted) -> Option<Detected> {
                     break Spoken::Opaque;
                 }
                 Race::Caller => {}
-                Race::Nobody => return silent(origin),
+                Race::Gone => return None,
+                Race::Nobody(error) => return refuse(origin, &error),
             },
-            Err(_) => return silent(origin),
+            Err(_) => return refuse(origin, &silence()),
         }
+    };
+    let spoken = match spoken {
+        // A TLS ClientHello may still be the mesh's, which is ours to terminate.
+        Spoken::Http1 | Spoken::Http2 if declared == AppProtocol::Opaque => Spoken::Opaque,
+        spoken => spoken,
     };
     let told = match spoken {
         Spoken::Http1 => Protocol::Http1,
@@ -133,36 +142,46 @@ async fn more(socket: &mut TcpStream, first: &mut BytesMut) -> bool {
 enum Race {
     Caller,
     Service(Dialled),
-    Nobody,
+    /// The caller closed the connection without a word.
+    Gone,
+    /// Nobody spoke in time, or the service cannot be reached.
+    Nobody(Error),
 }
 
 /// Dials the service and waits for the first byte of either side.
-async fn race(origin: &Origin, socket: &mut TcpStream, first: &mut BytesMut, deadline: Instant) -> Race {
+async fn race(origin: &Origin, socket: &mut TcpStream, first: &mut BytesMut, mut deadline: Instant) -> Race {
     let connection = Rc::new(Connection::new(origin.clone(), None, Protocol::Tcp));
     let speak = async {
-        let Dialled { mut stream, picked } = opaque::dial(&connection).await.ok()?;
+        let Dialled { mut stream, picked } = opaque::dial(&connection).await?;
         let mut greeting = BytesMut::new();
         let spoke = matches!(stream.read_buf(&mut greeting).await, Ok(read) if read > 0);
         let (_, stream) = stream.into_parts();
-        spoke.then(|| Dialled { stream: Prefixed::new(stream, greeting), picked })
+        Ok::<_, Error>(spoke.then(|| Dialled { stream: Prefixed::new(stream, greeting), picked }))
     };
     tokio::pin!(speak);
-    let mut service_gone = false;
+    let mut without_service = None;
     loop {
         tokio::select! {
-            spoke = more(socket, first) => return if spoke { Race::Caller } else { Race::Nobody },
-            service = &mut speak, if !service_gone => match service {
-                Some(service) => return Race::Service(service),
-                None => service_gone = true,
-            },
-            () = tokio::time::sleep_until(deadline) => return Race::Nobody,
+            spoke = more(socket, first) => return if spoke { Race::Caller } else { Race::Gone },
+            service = &mut speak, if without_service.is_none() => {
+                match service {
+                    Ok(Some(service)) => return Race::Service(service),
+                    Ok(None) => without_service = Some(silence()),
+                    Err(error) => without_service = Some(error),
+                }
+                // Only a slow caller of HTTP can still make something of it.
+                deadline = deadline.min(Instant::now() + PATIENCE);
+            }
+            () = tokio::time::sleep_until(deadline) => return Race::Nobody(without_service.unwrap_or_else(silence)),
         }
     }
 }
 
-fn silent(origin: Origin) -> Option<Detected> {
-    let connection = Connection::new(origin, None, Protocol::Tcp);
-    let error = Error::new(Stage::Detect, Reason::DetectTimeout, "neither side spoke in time");
-    record::connection_refused(&connection, &error);
+fn silence() -> Error {
+    Error::new(Stage::Detect, Reason::DetectTimeout, "neither side spoke in time")
+}
+
+fn refuse(origin: Origin, error: &Error) -> Option<Detected> {
+    record::connection_refused(&Connection::new(origin, None, Protocol::Tcp), error);
     None
 }
