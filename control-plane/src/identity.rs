@@ -80,6 +80,9 @@ pub enum IdentityError {
     /// A join token is not one of ours, is used up, or has expired.
     #[error("the join token was refused: {0}; create a new one with `selvedge token create`")]
     Token(&'static str),
+    /// A token was asked for with the control plane's own identity.
+    #[error("the identity {}/{} is the control plane's own; no workload can have it", OWN_NAME.0, OWN_NAME.1)]
+    Reserved,
     /// A signing request is malformed or not signed by its own key.
     #[error("the certificate signing request was refused: {0}")]
     Request(String),
@@ -118,8 +121,12 @@ impl Authority {
         vec![self.ca.certificate().clone()]
     }
 
-    /// Writes a join token for `grant` and returns it. The token pins this authority's certificate.
+    /// Writes a join token for `grant` and returns it. The token pins this authority's certificate. No token stands for
+    /// the control plane itself: whoever had that identity could tell sidecars anything.
     pub fn create_token(&self, grant: &Grant) -> Result<String, IdentityError> {
+        if (&*grant.identity.namespace, &*grant.identity.service_account) == OWN_NAME {
+            return Err(IdentityError::Reserved);
+        }
         self.tokens.create(grant, self.ca.certificate())
     }
 
@@ -194,6 +201,15 @@ mod tests {
         assert_eq!((mode("ca.pem"), mode("tokens")), (0o600, 0o700));
         assert_eq!(open(directory.path()).unwrap().roots(), authority.roots());
         assert!(!format!("{authority:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn no_token_makes_a_workload_the_control_plane() {
+        let (_directory, authority) = state();
+        let (namespace, name) = OWN_NAME;
+        let identity = Identity::new("mesh.local", namespace, name).unwrap();
+        let refused = authority.create_token(&Grant { identity, ..grant() }).unwrap_err();
+        assert!(matches!(refused, IdentityError::Reserved), "{refused}");
     }
 
     #[test]
