@@ -7,7 +7,7 @@ use selvedge_policies::{request::RequestPolicy, route::RouteRule, verdict::Verdi
 
 use crate::{
     error::Error,
-    exchange::{Connection, Exchange},
+    exchange::{Connection, Exchange, Heading},
     http::hop,
     route::{Scope, Upstream},
 };
@@ -34,7 +34,8 @@ pub fn on_request<B>(
     Ok(())
 }
 
-/// The header changes of the route and the backend, on the way back. Only a sidecar can speak for the mesh.
+/// The header changes of the route and the backend, on the way back; made where those of the request were, at the caller's
+/// side, so that they are made once and by one configuration. Only a sidecar can speak for the mesh.
 pub fn on_response(
     exchange: &Exchange,
     rule: Option<&RouteRule>,
@@ -48,7 +49,7 @@ pub fn on_response(
     if let Some((_, changes)) = upstream.backend_headers() {
         changes.apply(&mut response.headers);
     }
-    if let Some(rule) = rule {
+    if let (Some(rule), Heading::Outbound { .. }) = (rule, &exchange.connection.heading) {
         rule.response_headers.apply(&mut response.headers);
     }
 }

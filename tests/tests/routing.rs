@@ -33,6 +33,9 @@ spec:
   - name: weighted
     matches: [{ path: { type: PathPrefix, value: /split } }]
     backendRefs: [{ name: api, port: 80, weight: 80 }, { name: next, port: 80, weight: 20 }]
+  - name: own
+    matches: [{ path: { type: Exact, value: /own } }]
+    filters: [{ type: ResponseHeaderModifier, responseHeaderModifier: { add: [{ name: x-from, value: own }] } }]
   - name: rest
     matches: [{ path: { type: Exact, value: / } }]
 ";
@@ -56,6 +59,8 @@ async fn rules_match_change_and_split() {
     let answer = client::call(pair.entry(), request(Method::POST, HOST, "/any?to=next")).await.unwrap();
     assert_eq!(answer.header("served-by"), "next");
     assert_eq!(pair.get("/").await.header("served-by"), "api");
+    let own = pair.get("/own").await;
+    assert_eq!(own.headers.get_all("x-from").iter().count(), 1, "made once, not on both sides: {:?}", own.headers);
     assert_eq!(pair.get("/nextdoor").await.status, 404, "a prefix ends at a segment");
 
     let mut counts: HashMap<String, u32> = HashMap::new();
@@ -73,11 +78,19 @@ async fn load_spreads_over_the_workloads_of_a_service() {
     let _twin =
         pair.mesh.sidecar(Workload::new("shop/api-2").runs_as("api").backs("api").serves(8080, twin.address())).await;
     let load = Load::start(&Plan::new(pair.entry(), HOST, "/"), 8, load::ok);
-    wait::until_true("both workloads are called", || async { twin.served() > 0 }).await;
-    let before = (pair.upstream.served(), twin.served());
-    load.progress(600).await;
-    load.stop().await.assert_flawless(600);
-    let share = [pair.upstream.served() - before.0, twin.served() - before.1];
-    // Equally fast workloads; measured noise decides each choice, so only a gross imbalance is wrong.
-    assert!(share.iter().all(|requests| *requests >= 60), "600 requests were shared as {share:?}");
+    wait::until_true("the new workload is called", || async { twin.served() > 0 }).await;
+    pair.mesh.write(
+        "traffic.yaml",
+        "apiVersion: selvedge.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: api, namespace: shop}\nspec:\n  targetRef: \
+         {kind: Service, name: api}\n  balancer: roundRobin\n",
+    );
+    // The default prefers whichever answers faster; taking turns is exact, from when it is in force.
+    wait::until_true("both take turns", || async {
+        let before = (pair.upstream.served(), twin.served());
+        load.progress(100).await;
+        let share = [pair.upstream.served() - before.0, twin.served() - before.1];
+        share[0].abs_diff(share[1]) <= 20
+    })
+    .await;
+    load.stop().await.assert_flawless(100);
 }
