@@ -34,8 +34,8 @@ pub fn on_request<B>(
     Ok(())
 }
 
-/// The header changes of the route and the backend, on the way back; made where those of the request were, at the caller's
-/// side, so that they are made once and by one configuration. Only a sidecar can speak for the mesh.
+/// The header changes of the route and the backend, on the way back; made where those of the request were, at the
+/// caller's side, so that they are made once and by one configuration. Only a sidecar can speak for the mesh.
 pub fn on_response(
     exchange: &Exchange,
     rule: Option<&RouteRule>,
