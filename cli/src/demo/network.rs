@@ -118,7 +118,8 @@ fn sweep() -> anyhow::Result<()> {
     for line in String::from_utf8_lossy(&listed.stdout).lines() {
         let name = line.split_whitespace().next().unwrap_or_default();
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).filter(|pid| !pid.is_empty());
-        if let Some(pid) = owner.filter(|pid| !PathBuf::from("/proc").join(pid).exists()) {
+        // One that ended and was not waited for yet has no executable any more.
+        if let Some(pid) = owner.filter(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_err()) {
             ip(&["netns", "del", name])?;
             // The bridge goes with the first of its namespaces.
             let _ = ip(&["link", "del", &format!("sv{pid}br")]);
