@@ -43,7 +43,7 @@ fn service(n: usize, count: usize, weight: u32) -> (String, Arc<Encoded>) {
         weight: if index == 0 { weight } else { 1 },
         ..Endpoint::default()
     };
-    let message = Endpoints { endpoints: (0..count).map(endpoint).collect(), ..Endpoints::default() };
+    let message = Endpoints { endpoints: (0..count).map(endpoint).collect() };
     (name.clone(), Arc::new(Encoded::new(Kind::Endpoints, name, Vec::new(), &message)))
 }
 

@@ -52,8 +52,10 @@ pub(crate) struct Sample {
 pub(crate) struct Memory {
     /// Before any load.
     pub(crate) idle: Vec<u64>,
-    /// While 1 000 connections are busy.
+    /// While 1 000 connections are busy, before any other load.
     pub(crate) busy: Vec<u64>,
+    /// After all loads.
+    pub(crate) after: Vec<u64>,
 }
 
 /// Everything that was measured.
@@ -70,8 +72,9 @@ pub(crate) struct Results {
 /// Measures `peers` as `plan` says.
 pub(crate) async fn all(plan: Plan, ground: &mut Ground, peers: &mut [Peer]) -> anyhow::Result<Results> {
     let mut results = Results::default();
-    for peer in peers.iter() {
-        results.memory.insert(peer.name, Memory { idle: peer.resident_bytes(), busy: Vec::new() });
+    for peer in peers.iter().filter(|peer| !peer.proxies.is_empty()) {
+        let idle = peer.resident_bytes();
+        results.memory.insert(peer.name, Memory { idle, busy: busy_memory(peer).await?, after: Vec::new() });
     }
     for peer in peers.iter() {
         for load in Load::ALL {
@@ -101,9 +104,7 @@ pub(crate) async fn all(plan: Plan, ground: &mut Ground, peers: &mut [Peer]) -> 
         }
     }
     for peer in peers.iter().filter(|peer| !peer.proxies.is_empty()) {
-        results.memory.entry(peer.name).or_default().busy = busy_memory(peer).await?;
-    }
-    for peer in peers.iter().filter(|peer| !peer.proxies.is_empty()) {
+        results.memory.entry(peer.name).or_default().after = peer.resident_bytes();
         match syscalls(peer, plan.rate).await {
             Ok(count) => _ = results.syscalls.insert(peer.name, count),
             Err(error) => results.skipped.push(format!("system calls of {}: {error:#}", peer.name.title())),

@@ -67,8 +67,8 @@ fn shown(spread: Spread, digits: usize) -> String {
 }
 
 fn footprint(results: &Results) -> String {
-    let mut text = "\n### Memory and system calls\n\n| | resident MiB, idle | with 1 000 busy connections | system \
-                    calls/request |\n|---|---|---|---|\n"
+    let mut text = "\n### Memory and system calls\n\n| | resident MiB, idle | with 1 000 busy connections | after all \
+                    loads | system calls/request |\n|---|---|---|---|---|\n"
         .to_owned();
     for peer in present(results).filter(|peer| *peer != Name::Direct) {
         let each = |bytes: &[u64]| {
@@ -76,7 +76,8 @@ fn footprint(results: &Results) -> String {
         };
         let memory = results.memory.get(&peer).cloned().unwrap_or_default();
         let calls = results.syscalls.get(&peer).map_or_else(|| "-".to_owned(), |calls| format!("{calls:.1}"));
-        text.push_str(&format!("| {} | {} | {} | {calls} |\n", peer.title(), each(&memory.idle), each(&memory.busy)));
+        let [idle, busy, after] = [&memory.idle, &memory.busy, &memory.after].map(|bytes| each(bytes));
+        text.push_str(&format!("| {} | {idle} | {busy} | {after} | {calls} |\n", peer.title()));
     }
     text
 }
