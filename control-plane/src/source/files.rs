@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -49,7 +50,7 @@ async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
     loop {
         let poll_at = Instant::now() + poll;
         while woken.try_recv().is_ok() {}
-        match scan::read_blocking(dir.clone()).await {
+        match read_settled(&dir, told.as_ref()).await {
             Ok(found) => {
                 unavailable = None;
                 let steps = steps(told.as_ref(), &found);
@@ -74,6 +75,21 @@ async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
             () = changes.closed() => return,
         }
     }
+}
+
+/// Reads the directory. A file that had content and has none is most likely being written right now, so it gets time
+/// before its objects are taken for removed.
+async fn read_settled(dir: &Path, told: Option<&Scan>) -> Result<Scan, Arc<str>> {
+    let found = scan::read_blocking(dir.to_owned()).await?;
+    let is_empty = |text: &Result<Arc<str>, Arc<str>>| text.as_ref().is_ok_and(|text| text.is_empty());
+    let emptied = |(origin, text): (&Arc<str>, &Result<Arc<str>, Arc<str>>)| {
+        is_empty(text) && told.and_then(|told| told.get(origin)).is_some_and(|before| !is_empty(before))
+    };
+    if !found.iter().any(emptied) {
+        return Ok(found);
+    }
+    tokio::time::sleep(IMPATIENCE).await;
+    scan::read_blocking(dir.to_owned()).await
 }
 
 /// Waits for an event, and then for the burst it belongs to.

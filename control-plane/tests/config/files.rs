@@ -1,6 +1,6 @@
 //! A watched directory: what happens on disk is one change, however it happens.
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{fs, io::Write, os::unix::fs::symlink, path::Path, time::Duration};
 
 use selvedge_control_plane::source::{Change, Changes, files};
 use tokio::time::timeout;
@@ -53,6 +53,23 @@ async fn an_atomic_save_is_one_change() {
     fs::write(dir.path().join(".a.tmp.yaml"), "2").unwrap();
     fs::rename(dir.path().join(".a.tmp.yaml"), &file).unwrap();
     assert_eq!(next(&mut changes).await, ["+a.yaml 2"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_slowly_is_never_seen_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.yaml");
+    fs::write(&path, "1").unwrap();
+    let mut changes = files::watch(dir.path());
+    assert_eq!(next(&mut changes).await, ["+a.yaml 1"]);
+    let mut file = fs::File::create(&path).unwrap();
+    // The gap is longer than the quiet time after which a burst is over, and far shorter than the grace of an
+    // emptied file.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    file.write_all(b"2").unwrap();
+    assert_eq!(next(&mut changes).await, ["+a.yaml 2"]);
+    fs::write(&path, "").unwrap();
+    assert_eq!(next(&mut changes).await, ["+a.yaml "], "a file that stays empty is empty");
 }
 
 #[tokio::test]
