@@ -134,7 +134,7 @@ fn record(picked: &mut Picked, exchange: &Exchange, outcome: Option<&TryOutcome>
     match outcome {
         Some(TryOutcome::Refused) => {}
         Some(TryOutcome::ConnectFailed) => {
-            picked.endpoint.took_no_connection(exchange.connection.worker.now());
+            picked.endpoint.leave_alone(exchange.connection.worker.now());
             picked.record(&exchange.connection.worker, false);
         }
         Some(TryOutcome::Status(status)) => {

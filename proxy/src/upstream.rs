@@ -62,6 +62,9 @@ pub async fn send(
     let pool: &Pool = &endpoint.pool;
     match wire {
         Wire::Http2 => {
+            if pool.was_left() {
+                endpoint.leave_alone(exchange.connection.worker.now());
+            }
             let mut sender = pool.http2(endpoint, config).await?;
             let sent = sender.try_send_request(request).await;
             let mut response = sent.map_err(|mut e| failed(e.take_message().is_some(), e.error()))?;

@@ -25,7 +25,7 @@ pub struct Endpoint {
     unreachable_until: Cell<u64>,
 }
 
-/// How long an endpoint that took no connection is left alone where there are others.
+/// How long an endpoint that took no connection, or closed it, is left alone where there are others.
 const UNREACHABLE: Duration = Duration::from_secs(1);
 
 impl Endpoint {
@@ -57,8 +57,8 @@ impl Endpoint {
         now.nanos >= self.unreachable_until.get()
     }
 
-    /// Notes that it took no connection.
-    pub fn took_no_connection(&self, now: Moment) {
+    /// Notes that it took no connection, or closed the one it had.
+    pub fn leave_alone(&self, now: Moment) {
         self.unreachable_until.set(now.nanos + u64::try_from(UNREACHABLE.as_nanos()).unwrap_or(u64::MAX));
     }
 

@@ -108,6 +108,11 @@ impl Pool {
         }
     }
 
+    /// True once after the endpoint has closed the shared connection, as it does when it is about to stop.
+    pub fn was_left(&self) -> bool {
+        self.http2.borrow_mut().take_if(|sender| sender.is_closed()).is_some()
+    }
+
     /// An HTTP/1 connection: an idle one that is still open, or a new one.
     pub async fn http1(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Result<Lease, Error> {
         let limit = if matches!(endpoint.config.transport, Transport::Mesh { .. }) { IDLE_MESH } else { IDLE_PLAIN };
