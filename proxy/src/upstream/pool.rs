@@ -110,7 +110,7 @@ impl Pool {
 
     /// True once after the endpoint has closed the shared connection, as it does when it is about to stop.
     pub fn was_left(&self) -> bool {
-        self.http2.borrow_mut().take_if(|sender| sender.is_closed()).is_some()
+        self.http2.borrow_mut().take_if(|shared| shared.sender.is_closed()).is_some()
     }
 
     /// An HTTP/1 connection: an idle one that is still open, or a new one.
