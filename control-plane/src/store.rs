@@ -167,27 +167,54 @@ pub async fn run(
     store.set_roots(roots.borrow_and_update().clone());
     let mut rotates = true;
     loop {
-        let due = tokio::select! {
+        let step = tokio::select! {
             change = changes.recv() => match change {
-                Some(change) => store.take(change),
+                Some(change) => Step::Change(change),
                 None => return,
             },
             rotated = roots.changed(), if rotates => {
                 rotates = rotated.is_ok();
-                store.set_roots(roots.borrow_and_update().clone());
-                store.complete && rotates
+                Step::Roots(roots.borrow_and_update().clone())
             }
             () = snapshots.closed() => return,
         };
-        if due {
-            let (snapshot, report) = store.commit();
-            report.log(&reports.borrow());
-            reports.send_replace(Arc::new(report));
-            let is_new = !Arc::ptr_eq(&snapshot, &snapshots.borrow());
-            if is_new {
-                snapshots.send_replace(snapshot);
+        let (same, outcome) = match tokio::task::spawn_blocking(move || store.step(step)).await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(%error, "the configuration is not followed any more; please report this defect");
+                return;
             }
+        };
+        store = same;
+        let Some((snapshot, report)) = outcome else { continue };
+        report.log(&reports.borrow());
+        reports.send_replace(Arc::new(report));
+        let is_new = !Arc::ptr_eq(&snapshot, &snapshots.borrow());
+        if is_new {
+            snapshots.send_replace(snapshot);
         }
+    }
+}
+
+/// What a running store is given.
+enum Step {
+    Change(Change),
+    Roots(Vec<bytes::Bytes>),
+}
+
+impl Store {
+    /// Takes one step, and commits when that is due. Reading and compiling take time, so this runs on a thread of
+    /// its own while sidecars are served.
+    fn step(mut self, step: Step) -> (Self, Option<(Arc<Snapshot>, Report)>) {
+        let due = match step {
+            Step::Change(change) => self.take(change),
+            Step::Roots(roots) => {
+                self.set_roots(roots);
+                self.complete
+            }
+        };
+        let outcome = due.then(|| self.commit());
+        (self, outcome)
     }
 }
 

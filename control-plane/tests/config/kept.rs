@@ -6,7 +6,7 @@ use selvedge_control_plane::{
     diagnostic::Severity,
     snapshot::Snapshot,
     source::{Change, Document},
-    store::{Report, Store},
+    store::{self, Report, Store},
 };
 use selvedge_xds::resource::Kind;
 
@@ -172,4 +172,28 @@ fn lint_calls_missing_references_errors() {
     let findings = selvedge_control_plane::store::lint(dir.path()).unwrap();
     assert_eq!(findings.len(), 1, "{findings:#?}");
     assert_eq!((findings[0].severity, findings[0].hint.as_str()), (Severity::Error, "did you mean 'a'?"));
+}
+
+#[tokio::test]
+async fn a_running_store_publishes_what_a_directory_holds_and_then_what_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.yaml"), A).unwrap();
+    let (sender, mut snapshots) = selvedge_control_plane::snapshot::channel();
+    let (reports, report) = tokio::sync::watch::channel(Arc::default());
+    let (_authority, roots) = tokio::sync::watch::channel(vec![vec![1].into()]);
+    let changes = selvedge_control_plane::source::files::watch(dir.path());
+    let running = store::run(Store::new("mesh.local"), changes, roots, sender, reports);
+    let follow = async {
+        let first = snapshots.wait_for(|snapshot| snapshot.is_complete()).await.unwrap().clone();
+        assert!(
+            first.get(Kind::Destination, "default/a").is_some() && first.get(Kind::TrustBundle, "mesh.local").is_some()
+        );
+        std::fs::write(dir.path().join("b.yaml"), B).unwrap();
+        snapshots.wait_for(|snapshot| snapshot.get(Kind::Destination, "default/b").is_some()).await.unwrap();
+        assert_eq!(report.borrow().objects.len(), 2);
+    };
+    tokio::select! {
+        () = running => panic!("the store ended"),
+        done = tokio::time::timeout(std::time::Duration::from_secs(30), follow) => done.expect("two snapshots"),
+    }
 }
