@@ -123,7 +123,7 @@ const fn as_declared(declared: AppProtocol) -> Spoken {
 }
 
 /// What the port is declared to speak.
-fn declared(origin: &Origin) -> AppProtocol {
+pub(crate) fn declared(origin: &Origin) -> AppProtocol {
     let snapshot = origin.worker.snapshot();
     match &origin.heading {
         Heading::Inbound { port, .. } => snapshot.config.inbound(*port).protocol,

@@ -19,9 +19,10 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::peer_identity;
 use crate::{
     accept::Origin,
+    config::AppProtocol,
     detect::{
         ClientHello, Prefixed,
-        protocol::{Detected, Spoken},
+        protocol::{Detected, Spoken, declared},
     },
     error::{Error, Stage},
     exchange::{Connection, Heading},
@@ -84,12 +85,23 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
         Ok(Ok(stream)) => {
             let session = stream.get_ref().1;
             let identity = peer_identity(session);
-            let protocol = session.alpn_protocol().and_then(of_mesh).unwrap_or(Protocol::Tcp);
+            let offered = session.alpn_protocol().and_then(of_mesh).unwrap_or(Protocol::Tcp);
+            let protocol = as_declared(offered, declared(&origin));
             let io = ServerStream::Tls(Box::new(stream));
             Some(Secured { origin, io, protocol, identity, server_name: None, dialled: None })
         }
         Ok(Err(error)) => failed(origin, error.to_string()),
         Err(_) => failed(origin, "the handshake took too long"),
+    }
+}
+
+/// Bytes on a port declared as HTTP are HTTP, whatever the caller calls them: as opaque ones they would pass by the
+/// checks and the limits for requests.
+const fn as_declared(offered: Protocol, declared: AppProtocol) -> Protocol {
+    match (offered, declared) {
+        (Protocol::Tcp, AppProtocol::Http) => Protocol::Http1,
+        (Protocol::Tcp, AppProtocol::Http2) => Protocol::Http2,
+        (offered, _) => offered,
     }
 }
 
@@ -152,5 +164,18 @@ impl AsyncWrite for ServerStream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_is_not_carried_past_its_checks_as_opaque_bytes() {
+        assert_eq!(as_declared(Protocol::Tcp, AppProtocol::Http), Protocol::Http1);
+        assert_eq!(as_declared(Protocol::Tcp, AppProtocol::Http2), Protocol::Http2);
+        assert_eq!(as_declared(Protocol::Tcp, AppProtocol::Detect), Protocol::Tcp);
+        assert_eq!(as_declared(Protocol::Http1, AppProtocol::Http2), Protocol::Http1);
     }
 }
