@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -128,6 +129,7 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
     let admin = serve_admin(bootstrap.admin, "admin", state.clone(), Scope::Admin, &mut tasks)?;
     let metrics = serve_admin(bootstrap.metrics, "metrics", state, Scope::Metrics, &mut tasks)?;
     let (inbound, outbound, shares) = listeners(&bootstrap)?;
+    let (worker_ended, mut ended) = mpsc::channel(1);
     for (index, listeners) in shares.into_iter().enumerate() {
         let setup = worker::Setup {
             listeners,
@@ -138,7 +140,12 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
             open: open.clone(),
             max_connections: bootstrap.max_connections,
         };
-        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker::run(setup))?;
+        let ended = worker_ended.clone();
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| worker::run(setup)));
+            let outcome = outcome.unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+            let _ = ended.blocking_send(outcome); // the process may have ended before it
+        })?;
     }
     write_ports(&bootstrap, &Ports { admin, metrics, inbound, outbound })?;
 
@@ -148,6 +155,8 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         Some(()) = drain_asked.recv() => {}
+        // Half a sidecar would look alive: whoever supervises it starts a whole one.
+        Some(outcome) = ended.recv() => return outcome.map_err(StartError::System),
     }
     drain::drain(&phases, &open, bootstrap.drain_deadline.0).await;
     telemetry.finish_log().await;
