@@ -4,7 +4,12 @@
 //! cannot be compiled was refused resource by resource before ([`compile::check`]), so the last good version of
 //! each resource is always in force.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::pki_types::ServerName;
 use selvedge_policies::{
@@ -46,6 +51,8 @@ pub struct RuntimeConfig {
     pub destinations: HashMap<String, Arc<Destination>>,
     /// Every name that was asked for; `None` when the control plane knows no such destination.
     pub aliases: HashMap<String, Option<String>>,
+    /// Names of destinations of the mesh that cannot be put in force; plaintext is not the way to them.
+    pub refused: HashSet<String>,
     /// Endpoints by `namespace/name:port`.
     pub clusters: HashMap<String, Arc<ClusterConfig>>,
     /// Certificates in TLS form; `None` before the first certificate.

@@ -123,7 +123,7 @@ fn known(connection: &Connection, snapshot: &Snapshot, name: &Arc<str>) -> Optio
 
 fn unknown(connection: &Connection, snapshot: &Snapshot, name: &str) -> Result<Scope, Error> {
     let captured = matches!(connection.heading, Heading::Outbound { original: Some(_), .. });
-    if snapshot.config.passthrough && captured {
+    if snapshot.config.passthrough && captured && !snapshot.config.refused.contains(name) {
         return Ok(Scope::Passthrough);
     }
     let reason = if snapshot.config.tls.is_none() { Reason::NotReady } else { Reason::UnknownDestination };

@@ -12,7 +12,12 @@ mod cache;
 pub mod channel;
 mod stream;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use selvedge_xds::{
     client::Check,
@@ -53,6 +58,8 @@ pub struct Resources {
     /// Canonical name of every destination asked for, by the name it was asked by; `None` where the control plane
     /// said that there is none, or none that can be put in force. A name that is missing has no answer yet.
     pub aliases: HashMap<String, Option<String>>,
+    /// Those of the names that stand for a destination of the mesh which cannot be put in force.
+    pub refused: HashSet<String>,
     /// Whether a stream to the control plane stands.
     pub connected: bool,
     /// What went wrong last, until it goes right again.

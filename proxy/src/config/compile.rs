@@ -72,6 +72,7 @@ impl Compiler {
             }
         }
         config.aliases.clone_from(&resources.aliases);
+        config.refused.clone_from(&resources.refused);
         let parents = parents(&config.destinations);
         for (name, found) in &resources.endpoints {
             let (service, port) = name.rsplit_once(':').unwrap_or((name, ""));

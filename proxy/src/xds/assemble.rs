@@ -42,8 +42,10 @@ pub fn resources(client: &Client, before: &Resources) -> Resources {
         Answer::Absent | Answer::Refused => Some((name.to_owned(), None)),
         Answer::Held(held) => destinations.contains_key(held).then(|| (name.to_owned(), Some(held.clone()))),
     });
+    let refused = client.answers(Kind::Destination).filter(|(_, answer)| **answer == Answer::Refused);
     Resources {
         generation: before.generation + 1,
+        refused: refused.map(|(name, _)| name.to_owned()).collect(),
         inbound: single(client, Kind::Inbound),
         bundle: single(client, Kind::TrustBundle),
         aliases: aliases.collect(),
