@@ -83,7 +83,7 @@ pub fn admit(accepted: Accepted) -> Option<Admitted> {
     // A dual-stack listener writes IPv4 peers as IPv6; policies and logs know them by their own form.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let origin = Origin { worker, peer, heading, permit };
-    if origin.worker.is_overloaded() {
+    if origin.worker.is_overloaded(&origin.heading) {
         let connection = Connection::new(origin, None, Protocol::Tcp);
         let error = Error::new(Stage::Accept, Reason::Overloaded, "the worker holds as many connections as it may");
         record::connection_refused(&connection, &error);

@@ -55,7 +55,7 @@ pub struct Bootstrap {
     /// PEM file with the authorities that external TLS services are verified against.
     #[serde(default)]
     pub external_roots_file: Option<PathBuf>,
-    /// Connections a worker holds at most.
+    /// Connections a worker holds at most in each direction.
     #[serde(default = "connections_default")]
     pub max_connections: usize,
 }

@@ -50,7 +50,7 @@ pub struct Setup {
     pub phases: watch::Receiver<Phase>,
     /// Connections open on all workers.
     pub open: Arc<Open>,
-    /// Connections this worker holds at most.
+    /// Connections this worker holds at most in each direction.
     pub max_connections: usize,
 }
 
@@ -71,7 +71,8 @@ pub struct Worker {
     used: RefCell<HashSet<Arc<str>>>,
     phases: watch::Receiver<Phase>,
     open: Arc<Open>,
-    connections: Cell<usize>,
+    /// Calls received, calls made.
+    connections: [Cell<usize>; 2],
     max_connections: usize,
 }
 
@@ -95,7 +96,7 @@ pub fn run(setup: Setup) -> io::Result<()> {
             used: RefCell::default(),
             phases,
             open,
-            connections: Cell::new(0),
+            connections: Default::default(),
             max_connections,
         });
         tokio::task::spawn_local(worker.telemetry.clone().serve_flushes());
@@ -212,9 +213,17 @@ impl Worker {
         Drain::new(self.phases.clone())
     }
 
-    /// True when it holds more connections than it may.
-    pub const fn is_overloaded(&self) -> bool {
-        self.connections.get() > self.max_connections
+    /// True when it holds more connections of this direction than it may. Callers must not cost the application its
+    /// own calls.
+    pub fn is_overloaded(&self, heading: &Heading) -> bool {
+        self.connections(heading).get() > self.max_connections
+    }
+
+    const fn connections(&self, heading: &Heading) -> &Cell<usize> {
+        match heading {
+            Heading::Inbound { .. } => &self.connections[0],
+            Heading::Outbound { .. } => &self.connections[1],
+        }
     }
 
     fn keep_house(&self) {
@@ -232,7 +241,7 @@ impl Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("connections", &self.connections.get()).finish_non_exhaustive()
+        f.debug_struct("Worker").field("connections", &self.connections).finish_non_exhaustive()
     }
 }
 
@@ -246,7 +255,7 @@ pub struct Permit {
 impl Permit {
     /// Counts one more connection.
     pub fn take(worker: &Rc<Worker>, heading: &Heading) -> Self {
-        worker.connections.set(worker.connections.get() + 1);
+        worker.connections(heading).update(|open| open + 1);
         worker.open.opened(heading);
         Self { worker: worker.clone(), heading: heading.clone() }
     }
@@ -254,7 +263,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.worker.connections.set(self.worker.connections.get().saturating_sub(1));
+        self.worker.connections(&self.heading).update(|open| open.saturating_sub(1));
         self.worker.open.closed(&self.heading);
     }
 }
