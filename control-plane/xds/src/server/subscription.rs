@@ -13,6 +13,8 @@ use crate::{
 
 /// A response is closed once it has this many bytes of resources; the rest follows in the next one.
 pub(super) const RESPONSE_BYTES: usize = 1 << 20;
+/// Characters of a client's complaint that are kept; it goes into the log and the status.
+const MAX_COMPLAINT: usize = 4096;
 
 /// What the client knows about a name it asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +90,8 @@ impl Batch {
 impl Subscription {
     pub(super) fn reply(&mut self, kind: Kind, request: &DeltaDiscoveryRequest) -> Option<Reply> {
         let answered = self.in_flight.take_if(|f| f.nonce == request.response_nonce)?;
-        let complaint = request.error_detail.as_ref().map(|status| status.message.clone());
+        let complaint =
+            request.error_detail.as_ref().map(|status| status.message.chars().take(MAX_COMPLAINT).collect());
         Some(Reply { kind, delivered: answered.delivered, complaint })
     }
 
