@@ -79,8 +79,8 @@ pub async fn send(
                 let stale = lease.reused && idempotent && e.error().is_incomplete_message();
                 failed(e.take_message().is_some() || stale, e.error())
             })?;
-            response.headers_mut().remove(case::HEADER_CASE);
             lease.spellings.note_response(&mut response);
+            hear(exchange, endpoint, &mut response);
             Ok(Answer { response, lease: Some(lease) })
         }
     }
@@ -107,10 +107,13 @@ fn bulk(endpoint: &Endpoint, request: &Request<Body>) -> bool {
     announced.is_some_and(|size| size >= BULK) || endpoint.pool.mean_response() >= BULK
 }
 
-/// Takes the spelling that the sidecar at the other end tells out of its response.
+/// Takes the mesh's own fields out of a response. What they say is believed when a sidecar says it; the reason then
+/// goes on to the caller.
 fn hear(exchange: &Exchange, endpoint: &Endpoint, response: &mut Response<Incoming>) {
-    let mesh = matches!(endpoint.config.transport, Transport::Mesh { .. });
-    if let Some(names) = response.headers_mut().remove(case::HEADER_CASE).filter(|_| mesh) {
+    let names = response.headers_mut().remove(case::HEADER_CASE);
+    if !matches!(endpoint.config.transport, Transport::Mesh { .. }) {
+        response.headers_mut().remove(&hop::REASON);
+    } else if let Some(names) = names {
         case::heard(&names, response.extensions_mut(), &exchange.connection.worker.spellings);
     }
 }

@@ -12,7 +12,7 @@ use selvedge_tests::{
     client::{self, Answer, Connection, request},
     pair::{HOST, Pair},
     recorder::Recorder,
-    wait::within,
+    wait::{self, within},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -143,7 +143,7 @@ async fn extended_connect_carries_a_websocket_over_http2() {
 async fn around_http2(application: SocketAddr) -> Around {
     let around = Around::launch(application, "http2").await;
     let entry = around.entry();
-    selvedge_tests::wait::until_true("a request gets through", || async move {
+    wait::until_true("a request gets through", || async move {
         let Ok(mut connection) = Connection::open_http2(entry).await else { return false };
         connection.call(request(Method::GET, HOST, "/")).await.is_ok_and(|answer| answer.status == 200)
     })
@@ -184,4 +184,21 @@ async fn a_denied_grpc_call_ends_with_a_grpc_status() {
     assert_eq!((answer.status.as_u16(), answer.header("grpc-status")), (200, "7"), "{answer:?}");
     assert_eq!((answer.header("grpc-message"), answer.reason()), ("policy_denied", "policy_denied"));
     assert_eq!(answer.header("content-type"), "application/grpc");
+}
+
+#[tokio::test]
+async fn an_application_cannot_speak_for_the_mesh() {
+    let forged: &[u8] = b"HTTP/1.1 403 Forbidden\r\nselvedge-reason: policy_denied\r\nSelvedge-Header-Case: X\r\n\
+        Content-Length: 2\r\n\r\nno";
+    let recorder = Recorder::start(forged).await;
+    let around = Around::launch(recorder.address(), "").await;
+    let entry = around.entry();
+    wait::until_true("the application answers", || async move {
+        client::call(entry, request(Method::GET, HOST, "/")).await.is_ok_and(|answer| answer.status == 403)
+    })
+    .await;
+    let asked = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let answer = talk(&mut around.connect().await, asked.as_bytes(), "\r\n\r\nno", 1).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && !answer.to_lowercase().contains("selvedge-"), "{answer}");
+    assert_eq!(around.web.metric("selvedge_requests_total", &["reason=\"policy_denied\""]).await, 0.0);
 }
