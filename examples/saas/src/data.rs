@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use aws_lc_rs::pbkdf2;
-use http::uri::Authority;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -12,9 +11,13 @@ use crate::{
 };
 
 mod postgres;
+mod seed;
 mod sqlite;
 mod store;
 
+pub use store::Database;
+
+use seed::Seed;
 use store::Store;
 
 /// Settings.
@@ -23,21 +26,12 @@ pub struct Config {
     /// Listening and identity.
     #[command(flatten)]
     pub common: crate::Common,
-    /// The SQLite database; in memory when absent.
-    #[arg(long, env = "DATA_FILE")]
-    pub file: Option<PathBuf>,
-    /// Keep the data in this PostgreSQL server instead.
-    #[arg(long, env = "POSTGRES_ADDR", value_name = "HOST:PORT", conflicts_with = "file")]
-    pub postgres: Option<Authority>,
-    /// The role to log in as.
-    #[arg(long, env = "POSTGRES_USER", default_value = "saas")]
-    pub postgres_user: String,
-    /// The database of the server.
-    #[arg(long, env = "POSTGRES_DATABASE", default_value = "postgres")]
-    pub postgres_database: String,
-    /// The password of the role, if it needs one.
-    #[arg(long, env = "POSTGRES_PASSWORD", hide_env_values = true)]
-    pub postgres_password: Option<String>,
+    /// The database: a file for SQLite, or postgres://USER@HOST:PORT/DATABASE; SQLite in memory when absent.
+    #[arg(long, env = "DATABASE", value_name = "PATH|URL")]
+    pub database: Option<Database>,
+    /// A file with the password for PostgreSQL, which keeps it off the command line.
+    #[arg(long, env = "DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    pub database_password_file: Option<PathBuf>,
     /// Fill an empty database with the tenants, users and articles of the example.
     #[arg(long)]
     pub seed: bool,
@@ -56,11 +50,9 @@ pub(crate) struct Data {
 impl Data {
     /// Opens the database.
     pub(crate) async fn open(config: &Config) -> Result<Self, Error> {
-        let store = Store::open(config).await?;
-        if config.seed {
-            store.seed().await?;
-        }
-        Ok(Self { store })
+        let seed = config.seed.then(Seed::new).transpose()?;
+        let (database, password) = (config.database.clone(), config.database_password_file.clone());
+        Ok(Self { store: Store::open(database, password, seed).await? })
     }
 }
 
@@ -97,6 +89,9 @@ impl data_server::Data for Data {
         request: Request<proto::CreateArticleRequest>,
     ) -> Result<Response<proto::Article>, Status> {
         let proto::CreateArticleRequest { tenant, title, body } = request.into_inner();
+        if title.contains('\0') || body.contains('\0') {
+            return Err(Error::Invalid("text must not contain NUL characters".into()).into());
+        }
         if title.trim().is_empty() || title.len() + body.len() > MAX_TEXT {
             return Err(Error::Invalid(format!("an article needs a title and at most {MAX_TEXT} bytes")).into());
         }

@@ -35,12 +35,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The database failed.
+    /// SQLite failed.
     #[error("the database failed")]
     Database(#[from] rusqlite::Error),
-    /// The database server failed, or could not be reached.
-    #[error("the database server failed")]
-    DatabaseServer(#[from] tokio_postgres::Error),
+    /// PostgreSQL refused a statement, or answered what nobody expects.
+    #[error("PostgreSQL failed")]
+    Postgres(#[from] tokio_postgres::Error),
+    /// PostgreSQL cannot be reached now, with its address.
+    #[error("PostgreSQL at {0} is away; it is called again, so try later")]
+    DatabaseAway(String),
     /// A socket or file failed.
     #[error("{what}")]
     Io {
@@ -89,8 +92,8 @@ impl Error {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Refused { .. } | Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
-            Self::Database(_) | Self::DatabaseServer(_) | Self::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Planted | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(_) | Self::Postgres(_) | Self::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Planted | Self::Stopping | Self::DatabaseAway(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -25,6 +25,7 @@ mod error;
 pub mod faults;
 pub mod integrations;
 mod journal;
+pub mod local_postgres;
 pub mod mesh;
 pub mod metrics_log;
 mod proto;

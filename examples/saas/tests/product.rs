@@ -37,7 +37,7 @@ async fn product(content_flags: &str) -> Product {
     let path = folder.path().display();
     let metrics_log = service(&format!("metrics-log --file {path}/metrics.log")).await;
     let log = format!("--metrics-log {}", metrics_log.address);
-    let data = service(&format!("data --file {path}/saas.db --seed {log}")).await;
+    let data = service(&format!("data --database {path}/saas.db --seed {log}")).await;
     let auth = service(&format!("auth --data {} {log}", data.address)).await;
     let content = service(&format!("content --data {} {log} {content_flags}", data.address)).await;
     let reports = service(&format!("reports --data {} --auth {} {log}", data.address, auth.address)).await;

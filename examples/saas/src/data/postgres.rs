@@ -1,158 +1,223 @@
-//! A PostgreSQL server, over plain TCP: encryption and identity are the mesh's. One connection, on which requests are
-//! pipelined; a lost one is made again by the next request.
+//! PostgreSQL over one connection, which pipelines: queries of concurrent requests are on the wire at once. A lost
+//! connection is made again, with growing waits, and each call is one statement, so that it happens whole or not at all.
 
 use std::{sync::Arc, time::Duration};
 
-use http::uri::Authority;
-use tokio::{sync::Mutex, time::sleep};
-use tokio_postgres::{Client, NoTls, Row, types::ToSql};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+    try_join,
+};
+use tokio_postgres::{Client, Config, NoTls, Row, Statement, error::SqlState, types::ToSql};
 
 use super::{
-    Config,
-    store::{PAGE, Seed},
+    seed::Seed,
+    store::{PAGE, addresses, explain},
 };
-use crate::{SEEDED_USER, client::TIMEOUT, error::Error, proto};
+use crate::{error::Error, proto};
 
+/// For whoever comes first; others wait, because `IF NOT EXISTS` alone does not hold two at once apart.
 const SCHEMA: &str = "
+    SELECT pg_advisory_xact_lock(7370611);
     CREATE TABLE IF NOT EXISTS users (
         tenant TEXT NOT NULL, name TEXT NOT NULL, display_name TEXT NOT NULL, email TEXT NOT NULL,
         password_hash BYTEA NOT NULL, salt BYTEA NOT NULL, iterations BIGINT NOT NULL,
         PRIMARY KEY (tenant, name)
     );
     CREATE TABLE IF NOT EXISTS articles (
-        id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tenant TEXT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL
+        id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        tenant TEXT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL
     );
     CREATE INDEX IF NOT EXISTS articles_of_tenant ON articles (tenant, id);
     CREATE TABLE IF NOT EXISTS usage (
         tenant TEXT NOT NULL, kind TEXT NOT NULL, count BIGINT NOT NULL, PRIMARY KEY (tenant, kind)
     );";
-/// At start the server, or the way to it, may come up later than this service.
-const START_TRIES: u32 = 300;
-const START_PAUSE: Duration = Duration::from_millis(100);
+const USER: &str =
+    "SELECT display_name, email, password_hash, salt, iterations FROM users WHERE tenant = $1 AND name = $2";
+const ARTICLES: &str = "
+    WITH counted AS (
+        INSERT INTO usage VALUES ($1, 'list', 1) ON CONFLICT (tenant, kind) DO UPDATE SET count = usage.count + 1
+    ) SELECT id, title, ''::text FROM articles WHERE tenant = $1 ORDER BY id DESC LIMIT $2";
+const ARTICLE: &str = "
+    WITH found AS (
+        SELECT tenant, id, title, body FROM articles WHERE tenant = $1 AND id = $2
+    ), counted AS (
+        INSERT INTO usage SELECT tenant, 'read', 1 FROM found
+        ON CONFLICT (tenant, kind) DO UPDATE SET count = usage.count + 1
+    ) SELECT id, title, body FROM found";
+const CREATE_ARTICLE: &str = "
+    WITH counted AS (
+        INSERT INTO usage VALUES ($1, 'write', 1) ON CONFLICT (tenant, kind) DO UPDATE SET count = usage.count + 1
+    ) INSERT INTO articles (tenant, title, body) VALUES ($1, $2, $3) RETURNING id, title, body";
+const USAGE: &str = "SELECT kind, count FROM usage WHERE tenant = $1 ORDER BY kind COLLATE \"C\"";
 
-type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+/// Making a connection and preparing the database must not take longer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// A request waits this long for a connection and this long for its answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// A handle on the server.
+/// A handle on the connection, which ends with it.
 pub(super) struct Postgres {
-    config: tokio_postgres::Config,
-    client: Mutex<Option<Arc<Client>>>,
+    address: Arc<str>,
+    session: watch::Receiver<Option<Arc<Session>>>,
+}
+
+/// A connection with its prepared statements.
+struct Session {
+    client: Client,
+    user: Statement,
+    articles: Statement,
+    article: Statement,
+    create_article: Statement,
+    usage: Statement,
 }
 
 impl Postgres {
-    /// Connects, waiting for a server that is not up yet, and creates what is missing.
-    pub(super) async fn open(server: &Authority, config: &Config) -> Result<Self, Error> {
-        let mut settings = tokio_postgres::Config::new();
-        settings.host(server.host()).port(server.port_u16().unwrap_or(5432)).connect_timeout(TIMEOUT);
-        settings.user(&config.postgres_user).dbname(&config.postgres_database);
-        if let Some(password) = &config.postgres_password {
-            settings.password(password);
-        }
-        let store = Self { config: settings, client: Mutex::new(None) };
-        let mut tries = 1;
-        while let Err(error) = store.client().await {
-            if tries == START_TRIES {
-                return Err(error);
-            }
-            tries += 1;
-            sleep(START_PAUSE).await;
-        }
-        store.client().await?.batch_execute(SCHEMA).await?;
-        Ok(store)
+    /// Starts connecting, on the current runtime. Every new connection finds or makes the tables, and fills them with
+    /// `seed` if they are empty.
+    pub(super) fn open(mut config: Config, seed: Option<Seed>) -> Self {
+        config.application_name("selvedge-saas").connect_timeout(CONNECT_LIMIT);
+        config.keepalives_idle(Duration::from_secs(30)).tcp_user_timeout(CONNECT_LIMIT);
+        let address: Arc<str> = addresses(&config).into();
+        let (sender, session) = watch::channel(None);
+        tokio::spawn(keep(config, seed, Arc::clone(&address), sender));
+        Self { address, session }
     }
 
-    pub(super) async fn seed(&self, seed: &Seed) -> Result<(), Error> {
-        if self.one("SELECT count(*) FROM users", &[]).await?.get::<_, i64>(0) > 0 {
-            return Ok(());
-        }
-        for (tenant, user) in &seed.users {
-            let sql = "INSERT INTO users VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
-            let (display_name, email, iterations) = (&user.display_name, &user.email, i64::from(user.iterations));
-            let values: Parameters<'_> =
-                &[tenant, &SEEDED_USER, display_name, email, &user.password_hash, &user.salt, &iterations];
-            self.all(sql, values).await?;
-        }
-        for (tenant, title, body) in &seed.articles {
-            self.all("INSERT INTO articles (tenant, title, body) VALUES ($1, $2, $3)", &[tenant, title, body]).await?;
-        }
-        Ok(())
-    }
-
+    /// The user, if there is one.
     pub(super) async fn user(&self, tenant: &str, name: &str) -> Result<Option<proto::GetUserReply>, Error> {
-        let sql =
-            "SELECT display_name, email, password_hash, salt, iterations FROM users WHERE tenant = $1 AND name = $2";
-        let rows = self.all(sql, &[&tenant, &name]).await?;
-        Ok(rows.first().map(|row| proto::GetUserReply {
-            display_name: row.get(0),
-            email: row.get(1),
-            password_hash: row.get(2),
-            salt: row.get(3),
-            iterations: u32::try_from(row.get::<_, i64>(4)).unwrap_or_default(),
-        }))
+        self.query(|session| &session.user, &[&tenant, &name]).await?.first().map(user_of).transpose()
     }
 
+    /// The newest articles of a tenant, without bodies.
     pub(super) async fn articles(&self, tenant: &str) -> Result<Vec<proto::Article>, Error> {
-        let sql = "SELECT id, title, '' FROM articles WHERE tenant = $1 ORDER BY id DESC LIMIT $2";
-        let values: Parameters<'_> = &[&tenant, &PAGE];
-        let (articles, ()) = tokio::try_join!(self.all(sql, values), self.count(tenant, "list"))?;
-        Ok(articles.iter().map(article_of).collect())
+        self.query(|session| &session.articles, &[&tenant, &PAGE]).await?.iter().map(article_of).collect()
     }
 
+    /// One article, if there is one.
     pub(super) async fn article(&self, tenant: &str, id: i64) -> Result<Option<proto::Article>, Error> {
-        let sql = "SELECT id, title, body FROM articles WHERE tenant = $1 AND id = $2";
-        let found = self.all(sql, &[&tenant, &id]).await?;
-        if !found.is_empty() {
-            self.count(tenant, "read").await?;
-        }
-        Ok(found.first().map(article_of))
+        self.query(|session| &session.article, &[&tenant, &id]).await?.first().map(article_of).transpose()
     }
 
+    /// Stores an article.
     pub(super) async fn create_article(&self, tenant: &str, title: &str, body: &str) -> Result<proto::Article, Error> {
-        // One statement, so that the article and its count are stored together.
-        let sql = "WITH counted AS (
-                INSERT INTO usage AS known VALUES ($1, 'write', 1)
-                ON CONFLICT (tenant, kind) DO UPDATE SET count = known.count + 1
-            ) INSERT INTO articles (tenant, title, body) VALUES ($1, $2, $3) RETURNING id, title, body";
-        self.one(sql, &[&tenant, &title, &body]).await.map(|row| article_of(&row))
+        let rows = self.query(|session| &session.create_article, &[&tenant, &title, &body]).await?;
+        rows.first().map(article_of).transpose()?.ok_or_else(|| self.away())
     }
 
+    /// How often a tenant did what.
     pub(super) async fn usage(&self, tenant: &str) -> Result<Vec<proto::Usage>, Error> {
-        let rows = self.all("SELECT kind, count FROM usage WHERE tenant = $1 ORDER BY kind", &[&tenant]).await?;
-        let of = |row: &Row| proto::Usage { kind: row.get(0), count: row.get::<_, i64>(1).unsigned_abs() };
-        Ok(rows.iter().map(of).collect())
+        self.query(|session| &session.usage, &[&tenant]).await?.iter().map(usage_of).collect()
     }
 
-    async fn count(&self, tenant: &str, kind: &str) -> Result<(), Error> {
-        let sql = "INSERT INTO usage AS known VALUES ($1, $2, 1)
-            ON CONFLICT (tenant, kind) DO UPDATE SET count = known.count + 1";
-        self.all(sql, &[&tenant, &kind]).await.map(drop)
-    }
-
-    async fn one(&self, sql: &str, values: Parameters<'_>) -> Result<Row, Error> {
-        Ok(self.client().await?.query_one(sql, values).await?)
-    }
-
-    async fn all(&self, sql: &str, values: Parameters<'_>) -> Result<Vec<Row>, Error> {
-        Ok(self.client().await?.query(sql, values).await?)
-    }
-
-    /// The connection, made again when it is lost.
-    async fn client(&self) -> Result<Arc<Client>, Error> {
-        let mut current = self.client.lock().await;
-        if let Some(client) = current.as_ref().filter(|client| !client.is_closed()) {
-            return Ok(Arc::clone(client));
-        }
-        let (client, connection) = self.config.connect(NoTls).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::warn!(%error, "the connection to PostgreSQL was lost");
+    /// Asks once: a statement that was on the wire may have happened, and only the caller knows whether it may again.
+    async fn query(
+        &self,
+        statement: impl Fn(&Session) -> &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        let mut sessions = self.session.clone();
+        let ready = timeout(PATIENCE, sessions.wait_for(Option::is_some)).await;
+        let session = ready.ok().and_then(|session| session.ok()?.clone()).ok_or_else(|| self.away())?;
+        let asked = timeout(PATIENCE, session.client.query(statement(&session), parameters)).await;
+        asked.map_err(|_| self.away())?.map_err(|error| match error.code() {
+            Some(code) if *code == SqlState::CHARACTER_NOT_IN_REPERTOIRE => {
+                Error::Invalid("text must not contain NUL characters".into())
             }
-        });
-        let client = Arc::new(client);
-        *current = Some(Arc::clone(&client));
-        Ok(client)
+            Some(_) => Error::Postgres(error),
+            None if error.is_closed() => self.away(),
+            None => Error::Postgres(error),
+        })
+    }
+
+    fn away(&self) -> Error {
+        Error::DatabaseAway(self.address.to_string())
     }
 }
 
-fn article_of(row: &Row) -> proto::Article {
-    proto::Article { id: row.get(0), title: row.get(1), body: row.get(2) }
+/// Keeps a connection until nobody wants one any more.
+async fn keep(config: Config, seed: Option<Seed>, address: Arc<str>, sessions: watch::Sender<Option<Arc<Session>>>) {
+    let mut wait = FIRST_WAIT;
+    while !sessions.is_closed() {
+        match timeout(CONNECT_LIMIT, connect(&config, seed.as_ref())).await {
+            Ok(Ok((session, connection))) => {
+                wait = FIRST_WAIT;
+                sessions.send_replace(Some(Arc::new(session)));
+                tokio::select! {
+                    _ = connection => tracing::warn!("PostgreSQL at {address} ended the connection; connecting again"),
+                    () = sessions.closed() => return,
+                }
+                sessions.send_replace(None);
+            }
+            Ok(Err(error)) => tracing::warn!("no connection to PostgreSQL at {address}: {}", explain(&error)),
+            Err(_) => tracing::warn!("PostgreSQL at {address} did not answer within {CONNECT_LIMIT:?}"),
+        }
+        sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+async fn connect(config: &Config, seed: Option<&Seed>) -> Result<(Session, JoinHandle<()>), tokio_postgres::Error> {
+    let (mut client, connection) = config.connect(NoTls).await?;
+    // It ends when the client is dropped; why it ended is in the errors of the queries.
+    let connection = tokio::spawn(async move { drop(connection.await) });
+    prepare(&mut client, seed).await?;
+    let (user, articles, article, create_article, usage) = try_join!(
+        client.prepare(USER),
+        client.prepare(ARTICLES),
+        client.prepare(ARTICLE),
+        client.prepare(CREATE_ARTICLE),
+        client.prepare(USAGE),
+    )?;
+    Ok((Session { client, user, articles, article, create_article, usage }, connection))
+}
+
+/// Makes the tables that are missing, and fills them if they are empty.
+async fn prepare(client: &mut Client, seed: Option<&Seed>) -> Result<(), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(SCHEMA).await?;
+    let filled: bool = transaction.query_one("SELECT EXISTS (SELECT FROM users)", &[]).await?.try_get(0)?;
+    if let Some(seed) = seed.filter(|_| !filled) {
+        for u in &seed.users {
+            let iterations = i64::from(u.iterations);
+            let row: [&(dyn ToSql + Sync); 7] = [
+                &u.tenant,
+                &u.name,
+                &u.display_name,
+                &u.email,
+                &u.password_hash.as_slice(),
+                &u.salt.as_slice(),
+                &iterations,
+            ];
+            transaction.execute("INSERT INTO users VALUES ($1, $2, $3, $4, $5, $6, $7)", &row).await?;
+        }
+        let sql = "INSERT INTO articles (tenant, title, body) VALUES ($1, $2, $3)";
+        for article in &seed.articles {
+            transaction.execute(sql, &[&article.tenant, &article.title, &article.body]).await?;
+        }
+    }
+    transaction.commit().await
+}
+
+fn user_of(row: &Row) -> Result<proto::GetUserReply, Error> {
+    let iterations: i64 = row.try_get(4)?;
+    Ok(proto::GetUserReply {
+        display_name: row.try_get(0)?,
+        email: row.try_get(1)?,
+        password_hash: row.try_get(2)?,
+        salt: row.try_get(3)?,
+        iterations: u32::try_from(iterations).unwrap_or_default(),
+    })
+}
+
+fn article_of(row: &Row) -> Result<proto::Article, Error> {
+    Ok(proto::Article { id: row.try_get(0)?, title: row.try_get(1)?, body: row.try_get(2)? })
+}
+
+fn usage_of(row: &Row) -> Result<proto::Usage, Error> {
+    let count: i64 = row.try_get(1)?;
+    Ok(proto::Usage { kind: row.try_get(0)?, count: count.unsigned_abs() })
 }

@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::mpsc};
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use tokio::sync::oneshot;
 
-use super::store::{PAGE, Seed};
-use crate::{SEEDED_USER, error::Error, proto};
+use super::{seed::Seed, store::PAGE};
+use crate::{error::Error, proto};
 
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
@@ -60,20 +60,19 @@ impl Sqlite {
 }
 
 /// Fills the database unless it has users already.
-pub(super) fn seed(db: &mut Connection, seed: &Seed) -> Result<()> {
-    let users: i64 = db.query_row("SELECT count(*) FROM users", [], |row| row.get(0))?;
-    if users > 0 {
+pub(super) fn fill(db: &mut Connection, seed: &Seed) -> Result<()> {
+    let filled: bool = db.query_row("SELECT EXISTS (SELECT 1 FROM users)", [], |row| row.get(0))?;
+    if filled {
         return Ok(());
     }
     let transaction = db.transaction()?;
-    for (tenant, user) in &seed.users {
-        let proto::GetUserReply { display_name, email, password_hash, salt, iterations } = user;
-        let values = params![tenant, SEEDED_USER, display_name, email, password_hash, salt, iterations];
-        transaction.execute("INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?)", values)?;
+    for u in &seed.users {
+        let row = params![u.tenant, u.name, u.display_name, u.email, u.password_hash, u.salt, u.iterations];
+        transaction.execute("INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?)", row)?;
     }
-    for (tenant, title, body) in &seed.articles {
-        let values = params![tenant, title, body];
-        transaction.execute("INSERT INTO articles (tenant, title, body) VALUES (?, ?, ?)", values)?;
+    for article in &seed.articles {
+        let sql = "INSERT INTO articles (tenant, title, body) VALUES (?, ?, ?)";
+        transaction.execute(sql, params![article.tenant, article.title, article.body])?;
     }
     transaction.commit()
 }
