@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use selvedge_policies::duration::Span as Length;
-use selvedge_saas::Service;
+use selvedge_saas::{Service, local_postgres::Installed};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, timeout},
@@ -29,7 +29,6 @@ mod metrics;
 mod network;
 mod observe;
 mod plan;
-mod postgres;
 mod screen;
 mod show;
 mod stage;
@@ -54,9 +53,37 @@ pub struct DemoArgs {
     /// Put each service into a network namespace and capture its connections there (needs root).
     #[arg(long)]
     transparent: bool,
-    /// Put a PostgreSQL server behind data, reached through the mesh (needs initdb and postgres installed).
-    #[arg(long)]
-    postgres: bool,
+    /// What data keeps its state in.
+    #[arg(long, value_enum, default_value = "sqlite")]
+    database: Database,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Database {
+    /// A file.
+    Sqlite,
+    /// A PostgreSQL server of the demo's own, reached through the mesh (needs initdb and postgres installed).
+    Postgres,
+    /// PostgreSQL where it is installed, SQLite elsewhere.
+    Auto,
+}
+
+impl Database {
+    /// The PostgreSQL to use; `None` for SQLite.
+    fn postgres(self) -> anyhow::Result<Option<Installed>> {
+        match (self, Installed::find()) {
+            (Self::Sqlite, _) => Ok(None),
+            (Self::Postgres, found) => found.map(Some).map_err(anyhow::Error::msg),
+            (Self::Auto, Ok(found)) => {
+                eprintln!("selvedge demo: the database is PostgreSQL, from {}", found.programs().display());
+                Ok(Some(found))
+            }
+            (Self::Auto, Err(reason)) => {
+                eprintln!("selvedge demo: the database is SQLite, because {reason}");
+                Ok(None)
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -103,10 +130,10 @@ async fn demo(args: &DemoArgs, start: Instant) -> anyhow::Result<()> {
     let watch = |kind| signal(kind).context("watching for signals");
     let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
     let mut files = Files::new()?;
-    if args.postgres {
-        files.add_database(postgres::user())?;
+    if let Some(installed) = args.database.postgres()? {
+        files.add_database(&installed)?;
     }
-    let instances = plan::instances(args.postgres);
+    let instances = plan::instances(files.database().is_some());
     let stage = if args.transparent {
         Stage::in_namespaces(&instances)?
     } else {

@@ -96,15 +96,12 @@ fn the_demo_does_the_same_with_captured_connections() {
 
 #[test]
 fn the_product_works_with_a_real_database_server_behind_the_mesh() {
-    let found = |folder: &Path| ["initdb", "postgres"].iter().all(|program| folder.join(program).exists());
-    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&path).chain(debian.map(|entry| entry.path().join("bin"))).any(|folder| found(&folder)) {
-        println!("skipped: PostgreSQL is not installed");
+    if let Err(reason) = selvedge_saas::local_postgres::Installed::find() {
+        println!("skipped: {reason}");
         return;
     }
     let _alone = ALONE.blocking_lock();
-    check(&json(&["--duration", "4s", "--postgres"]));
+    check(&json(&["--duration", "4s", "--database", "postgres"]));
 }
 
 /// A demo that shows pages already.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     process::{Child, Command},
     sync::{mpsc, watch},
@@ -111,7 +111,8 @@ async fn tend(child: &mut Child, mut stop: watch::Receiver<bool>) -> Option<Stri
         _ = stop.wait_for(|stop| *stop) => {}
     }
     if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::TERM);
+        // The group, because a shell may still wait for what it started.
+        let _ = kill_process_group(pid, Signal::TERM);
     }
     if timeout(GRACE, child.wait()).await.is_err() {
         let _ = child.kill().await;

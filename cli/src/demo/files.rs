@@ -4,7 +4,7 @@
 use std::{
     fs,
     net::SocketAddr,
-    os::unix::fs::chown,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +14,10 @@ use selvedge_control_plane::{
     identity::{Authority, Grant, LEAF_LIFETIME},
 };
 use selvedge_policies::facts::Identity;
-use selvedge_saas::mesh::{NAMESPACE, POLICIES};
+use selvedge_saas::{
+    local_postgres::{Installed, LocalPostgres},
+    mesh::{NAMESPACE, POLICIES},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -27,15 +30,14 @@ const TOKEN_SECONDS: u64 = 300;
 /// The folder.
 pub(super) struct Files {
     folder: TempDir,
-    /// A second one, for a database server of another user.
-    database: Option<TempDir>,
+    /// A second one, because a database server may run as another user.
+    database: Option<(LocalPostgres, TempDir)>,
 }
 
 impl Files {
     /// A new folder that only this user can look into.
     pub(super) fn new() -> anyhow::Result<Self> {
-        let folder =
-            tempfile::Builder::new().prefix("selvedge-demo-").tempdir().context("making a temporary folder")?;
+        let folder = temporary("selvedge-demo-")?;
         let files = Self { folder, database: None };
         for name in ["mesh", "control-plane", "sidecars", "tokens", "logs"] {
             let path = files.path(name);
@@ -44,17 +46,16 @@ impl Files {
         Ok(files)
     }
 
-    /// Makes the folder of a database server that runs as `user`.
-    pub(super) fn add_database(&mut self, user: Option<u32>) -> anyhow::Result<()> {
+    /// Makes the folder of a database server.
+    pub(super) fn add_database(&mut self, installed: &Installed) -> anyhow::Result<()> {
         let folder = temporary("selvedge-demo-database-")?;
-        chown(folder.path(), user, user).context("giving the database its folder")?;
-        self.database = Some(folder);
+        self.database = Some((LocalPostgres::prepare(installed, folder.path())?, folder));
         Ok(())
     }
 
-    /// The folder of the database server.
-    pub(super) fn database(&self) -> Option<&Path> {
-        self.database.as_ref().map(TempDir::path)
+    /// The database server, unless `data` keeps everything in a file.
+    pub(super) fn database(&self) -> Option<&LocalPostgres> {
+        self.database.as_ref().map(|(database, _)| database)
     }
 
     /// A path in the folder.
@@ -128,7 +129,8 @@ impl Files {
 
 /// A new folder that only this user can look into.
 fn temporary(prefix: &str) -> anyhow::Result<TempDir> {
-    tempfile::Builder::new().prefix(prefix).tempdir().context("making a temporary folder")
+    let own = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix(prefix).permissions(own).tempdir().context("making a temporary folder")
 }
 
 /// The object that says where an instance is.

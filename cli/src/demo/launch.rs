@@ -3,6 +3,7 @@
 use std::{ffi::OsString, net::SocketAddr, time::Duration};
 
 use anyhow::Context;
+use selvedge_saas::local_postgres;
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -10,8 +11,7 @@ use super::{
     children::Children,
     files::{self, Files},
     observe::Sidecar,
-    plan::POSTGRES,
-    postgres,
+    plan::{DATABASE, POSTGRES},
     stage::{Place, Stage},
 };
 
@@ -36,8 +36,8 @@ pub(super) async fn launch(files: &Files, stage: &Stage, children: &mut Children
             metrics: place.metrics,
             pid,
         });
-        if place.instance.name == POSTGRES {
-            postgres::start(place, files, children)?;
+        if place.instance.service == POSTGRES {
+            start_database(place, files, children)?;
         } else if let Some(arguments) = service_arguments(place, files) {
             children.start(place.instance.name, place.namespace.as_deref(), arguments)?;
         }
@@ -67,21 +67,31 @@ async fn start_control_plane(files: &Files, stage: &Stage, children: &mut Childr
     }
 }
 
+/// Starts PostgreSQL as a workload like the others.
+fn start_database(place: &Place, files: &Files, children: &mut Children) -> anyhow::Result<()> {
+    let (Some(listen), Some(database)) = (place.app, files.database()) else { return Ok(()) };
+    let command = database.command(listen);
+    children.start_command(place.instance.name, place.namespace.as_deref(), database.user(), command)?;
+    Ok(())
+}
+
 /// The command line of a service; `None` where there is only a sidecar.
 fn service_arguments(place: &Place, files: &Files) -> Option<Vec<OsString>> {
     let instance = place.instance;
     let mut words = vec!["demo-service".to_owned(), instance.service.to_owned(), "--reuse-port".to_owned()];
     words.extend(["--listen".to_owned(), place.app?.to_string(), "--instance".to_owned(), instance.name.to_owned()]);
     for (call, address) in instance.calls.iter().zip(&place.outbound) {
-        words.extend([call.flag.to_owned(), address.to_string()]);
+        let value = if call.to == DATABASE { local_postgres::url(*address) } else { address.to_string() };
+        words.extend([call.flag.to_owned(), value]);
     }
     words.extend(instance.flags.iter().map(ToString::to_string));
     let mut words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
     match instance.service {
         "metrics-log" => words.extend(["--file".into(), files.path("metrics.log").into()]),
-        "data" if !instance.calls.iter().any(|call| call.flag == "--postgres") => {
-            words.extend(["--file".into(), files.path("saas.db").into()])
-        }
+        "data" => match files.database() {
+            Some(database) => words.extend(["--database-password-file".into(), database.password_file().into()]),
+            None => words.extend(["--database".into(), files.path("saas.db").into()]),
+        },
         _ => {}
     }
     Some(words)

@@ -77,13 +77,12 @@ static INSTANCES: [Instance; 11] = [
 
 /// The server behind `data`, if it is asked for.
 pub(super) const POSTGRES: &str = "postgres";
+/// What `data` calls then.
+pub(super) const DATABASE: &str = "saas/postgres:5432";
 
 static WITH_POSTGRES: [Instance; 2] = [
-    instance(POSTGRES, POSTGRES, 5432, &[]),
-    Instance {
-        flags: &["--seed"],
-        ..instance(DATA_NAME, DATA_NAME, 9090, &[call("--postgres", "saas/postgres:5432", 80), LOG])
-    },
+    instance("postgres-1", POSTGRES, 5432, &[]),
+    Instance { flags: &["--seed"], ..instance(DATA_NAME, DATA_NAME, 9090, &[call("--database", DATABASE, 80), LOG]) },
 ];
 
 /// Every instance, `data` with SQLite or with PostgreSQL.

@@ -70,7 +70,7 @@ impl Stage {
         for instance in instances {
             let serves = instance.port.is_some();
             let mut app = serves.then(&mut free).transpose()?;
-            if instance.name == POSTGRES {
+            if instance.service == POSTGRES {
                 // It does not say SO_REUSEPORT: the same port of another loopback address is as good as held.
                 app = app.map(|address| network::at(OTHER_LOOPBACK, address.port()));
             }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     metrics::Series,
     observe::{Sidecar, Span},
+    plan::POSTGRES,
     summary::{share, total},
 };
 
@@ -30,7 +31,8 @@ impl Rested {
 
 /// One sentence for each thing that happened.
 pub(super) fn tell(span: &Span, rested: &Rested) -> Vec<String> {
-    let sentences = [retries(span), breakers(rested), balance(span), denials(span), limits(span), canary(span)];
+    let sentences =
+        [retries(span), breakers(rested), balance(span), denials(span), limits(span), canary(span), database(span)];
     sentences.into_iter().flatten().collect()
 }
 
@@ -88,6 +90,19 @@ fn limits(span: &Span) -> Option<String> {
 fn canary(span: &Span) -> Option<String> {
     let measured = share(span.load.canary as f64, span.load.versioned as f64)?;
     Some(format!("canary       {:.1} % of the pages came from ui v2 (10 % wanted)", measured * 100.0))
+}
+
+/// Connections live long and are counted from the start.
+fn database(span: &Span) -> Option<String> {
+    let own = span.sidecars.iter().filter(|change| change.sidecar.instance.service == POSTGRES);
+    let opened = own.flat_map(|change| &change.now).filter(|series| {
+        series.name == "selvedge_tcp_connections_opened_total" && series.label("direction") == "inbound"
+    });
+    let (over_mtls, all) = opened.fold((0.0, 0.0), |(over_mtls, all), series| {
+        (over_mtls + if series.label("tls") == "mtls" { series.value } else { 0.0 }, all + series.value)
+    });
+    (all > 0.0)
+        .then(|| format!("database     PostgreSQL, as opaque bytes: {over_mtls:.0} of {all:.0} connections over mTLS"))
 }
 
 /// The caller's service account, from its identity.
