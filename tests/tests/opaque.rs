@@ -84,8 +84,14 @@ async fn identity_policy_and_metrics_cover_opaque_connections() {
     let upstream = RawUpstream::start(Script::echo()).await;
     let opaque = Opaque::start(upstream.address(), "tcp").await;
     opaque.until_answered(b"ping", b"ping").await;
-    let received = opaque.store.metric("selvedge_tcp_received_bytes_total", &[]).await;
-    assert!(received >= 4.0, "{received} bytes in\n{}", opaque.store.metrics().await);
+    let store = &opaque.store;
+    wait::until_true("the bytes are counted, as they are when the connection is over", || async move {
+        store.metric("selvedge_tcp_received_bytes_total", &[]).await >= 4.0
+    })
+    .await;
+    let mut open = client::connect(opaque.entry()).await.unwrap();
+    open.write_all(b"stay").await.unwrap();
+    expect_bytes(&mut open, b"stay").await;
     opaque.mesh.write(
         "deny.yaml",
         "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: no-web, namespace: shop}\nspec:\n  \
@@ -97,6 +103,8 @@ async fn identity_policy_and_metrics_cover_opaque_connections() {
         client::exchange(entry, b"ping", Duration::from_millis(500)).await.is_empty()
     })
     .await;
+    let cut = wait::within("the connection that was open before is cut", open.read_u8()).await;
+    assert!(cut.is_err(), "{cut:?}");
 }
 
 #[tokio::test]
