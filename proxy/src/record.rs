@@ -113,8 +113,6 @@ impl Drop for Finish {
 fn write(exchange: &Exchange, code: u16, grpc_status: Option<u16>) {
     let connection = &exchange.connection;
     let (source, destination) = parties(connection, exchange.endpoint.as_deref(), &exchange.snapshot.config.own);
-    let text = |value: &Option<http::HeaderValue>| value.as_ref().and_then(|v| v.to_str().ok().map(str::to_owned));
-    let (request_id, traceparent) = (text(&exchange.request_id), text(&exchange.traceparent));
     let (host, path) = match &exchange.target {
         Some(target) => (target.authority.host(), target.path_and_query.path()),
         None => ("", ""),
@@ -145,9 +143,13 @@ fn write(exchange: &Exchange, code: u16, grpc_status: Option<u16>) {
         path,
         peer: connection.peer_address,
         upstream: exchange.endpoint.as_ref().map(|endpoint| endpoint.config.address),
-        request_id: request_id.as_deref().unwrap_or_default(),
-        traceparent: traceparent.as_deref().unwrap_or_default(),
+        request_id: text(exchange.request_id.as_ref()),
+        traceparent: text(exchange.traceparent.as_ref()),
     });
+}
+
+fn text(value: Option<&http::HeaderValue>) -> &str {
+    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// Who called whom, in the words of metrics. A peer is known by its identity; the workload behind it is not.

@@ -115,7 +115,8 @@ where
     } else {
         builder.max_local_error_reset_streams(128);
     }
-    let service = service_fn(|request| pipeline_request(&connection, request));
+    // hyper moves the future of a stream several times on its way to a task of its own; a pointer is cheaper to move.
+    let service = service_fn(|request| Box::pin(pipeline_request(&connection, request)));
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {
         _ = served.as_mut() => return,
