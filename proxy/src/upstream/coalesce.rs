@@ -2,7 +2,7 @@
 //!
 //! h2 flushes after every frame it could write. Here a flush only wakes a flusher task, which runs after the other
 //! ready tasks of the worker have written their frames, so one write carries them all: 11 to 20 % less CPU per
-//! request (`docs/decisions/`). When more than [`CAPACITY`] bytes wait, so does the writer.
+//! request (`docs/decisions/`). When more than 64 KiB wait, so does the writer.
 
 use std::{
     cell::RefCell,
