@@ -1,6 +1,6 @@
 //! The try loop: timeouts, retries within their budget, bodies that can be sent again.
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 use http::{Request, request, response};
 use hyper::body::Incoming;
@@ -8,7 +8,7 @@ use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    balance::{Picked, endpoint::Endpoint},
+    balance::Picked,
     error::{Error, Stage},
     exchange::Exchange,
     http::{
@@ -67,9 +67,20 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
     if let Some(cluster) = upstream.cluster() {
         cluster.budget.deposit(worker.now());
     }
-    let mut avoid: Option<Rc<Endpoint>> = None;
+    let mut before: Option<(Result<upstream::Answer, Error>, Picked)> = None;
     loop {
-        let mut picked = upstream.pick(&worker, avoid.as_deref())?;
+        let avoid = before.as_ref().map(|(_, picked)| picked.endpoint.clone());
+        let mut picked = match (upstream.pick(&worker, avoid.as_deref()), before.take()) {
+            (Ok(picked), before) => {
+                exchange.retries += u32::from(before.is_some());
+                picked
+            }
+            // Why there is no other try says less than how the last one failed.
+            (Err(_), Some((tried, picked))) => {
+                return finish(tried, picked, received.wanted.as_ref(), received.tunnel);
+            }
+            (Err(error), None) => return Err(error),
+        };
         exchange.endpoint = Some(picked.endpoint.clone());
         let tried = one(exchange, upstream, &picked, head.clone(), &replay, received.wanted.as_ref(), overall).await;
         let outcome = outcome(&tried);
@@ -82,9 +93,7 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
         let Some(pause) = pause else {
             return finish(tried, picked, received.wanted.as_ref(), received.tunnel);
         };
-        exchange.retries += 1;
-        avoid = Some(picked.endpoint.clone());
-        drop((tried, picked));
+        before = Some((tried, picked));
         if !pause.is_zero() {
             sleep(pause).await;
         }

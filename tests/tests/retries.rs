@@ -100,6 +100,22 @@ async fn an_endpoint_that_keeps_failing_is_left_alone_and_found_again() {
 }
 
 #[tokio::test]
+async fn when_no_endpoint_is_left_for_a_retry_the_failure_before_it_is_the_answer() {
+    let body = "  retry: {attempts: 2}\n  breaker: {consecutiveFailures: 2, openFor: 300ms, maxOpen: 400ms}\n";
+    let pair = &retrying(body).await;
+    for round in 0..3 {
+        pair.upstream.play(Scenario::Echo);
+        pair.until_status("/", 200).await;
+        pair.upstream.play(Scenario::Fail(u32::MAX, 503));
+        // The second failure opens the breaker, so the third try has nowhere to go.
+        let answer = pair.get("/").await;
+        assert_eq!((answer.status.as_u16(), answer.reason()), (503, ""), "round {round}: {}", answer.text());
+        assert_eq!(answer.header("served-by"), "api", "the service's own answer");
+        assert_eq!(pair.get("/").await.reason(), "breaker_open", "nothing was tried");
+    }
+}
+
+#[tokio::test]
 async fn a_service_without_endpoints_is_answered_at_once() {
     let pair = Pair::start().await;
     pair.mesh.remove("workload-shop-api.yaml");
