@@ -12,6 +12,7 @@ pub mod hop;
 pub mod path;
 pub mod reply;
 pub mod serve;
+mod trailers;
 pub mod upgrade;
 
 pub use body::Body;

@@ -3,9 +3,15 @@
 use std::{convert::Infallible, net::SocketAddr};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, Full};
-use hyper::{body::Incoming, client::conn::http2, ext::Protocol, server, service::service_fn};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::http2,
+    ext::Protocol,
+    server,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use selvedge_tests::{
     around::{Around, talk, talk_to_the_end},
@@ -184,6 +190,69 @@ async fn a_denied_grpc_call_ends_with_a_grpc_status() {
     assert_eq!((answer.status.as_u16(), answer.header("grpc-status")), (200, "7"), "{answer:?}");
     assert_eq!((answer.header("grpc-message"), answer.reason()), ("policy_denied", "policy_denied"));
     assert_eq!(answer.header("content-type"), "application/grpc");
+}
+
+#[tokio::test]
+async fn trailers_cannot_frame_route_or_authorize() {
+    let forbidden = "Host: evil\r\nAuthorization: x\r\nContent-Length: 9\r\nX-Forwarded-For: 1.2.3.4\r\nSelvedge-Reason: \
+                     internal\r\n";
+    let names = "X-Sum, Host, Authorization, Content-Length, X-Forwarded-For, Selvedge-Reason";
+    let pair = Pair::start().await;
+    let head = format!("Transfer-Encoding: chunked\r\nTrailer: {names}\r\n\r\n");
+    let asked = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\n{head}4\r\nbody\r\n0\r\n{forbidden}X-Sum: 7\r\n\r\n");
+    let mut stream = client::connect(pair.entry()).await.unwrap();
+    let answer = talk(&mut stream, asked.as_bytes(), "\"version\"", 1).await;
+    assert!(answer.contains(r#""trailers":[["x-sum","7"]]"#), "{answer}");
+
+    let said = format!("HTTP/1.1 200 OK\r\n{head}2\r\nok\r\n0\r\n{forbidden}X-Sum: 9\r\n\r\n");
+    let recorder = Recorder::start(said.leak().as_bytes()).await;
+    let around = Around::start(recorder.address(), "").await;
+    let mut connection = Connection::open(around.entry()).await.unwrap();
+    let mut asked = request(Method::GET, HOST, "/");
+    asked.headers_mut().insert("te", "trailers".parse().unwrap());
+    let answer = connection.call(asked).await.unwrap();
+    assert_eq!(answer.trailers.keys().collect::<Vec<_>>(), ["x-sum"], "{:?}", answer.trailers);
+}
+
+#[tokio::test]
+async fn trailers_of_http2_cannot_either() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let application = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let served = server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = served.serve_connection(TokioIo::new(stream), service_fn(mirror_trailers)).await;
+            });
+        }
+    });
+    let mesh = around_http2(application).await;
+    let io = TokioIo::new(mesh.connect().await);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let names = ["x-sum", "host", "authorization", "x-forwarded-for", "selvedge-reason"];
+    let trailers: HeaderMap =
+        names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).into_iter().collect();
+    let frames = [Frame::data(Bytes::from_static(b"body")), Frame::trailers(trailers)];
+    let body = StreamBody::new(tokio_stream::iter(frames.map(Ok::<_, Infallible>)));
+    let asked = Request::post(format!("http://{HOST}/")).body(body).unwrap();
+    let answer = within("the answer", sender.send_request(asked)).await.unwrap();
+    assert_eq!(answer.headers()["x-heard"], "x-sum", "what the application was sent");
+    let answer = Answer::read(answer).await.unwrap();
+    assert_eq!(answer.trailers.keys().collect::<Vec<_>>(), ["x-answered"], "{:?}", answer.trailers);
+}
+
+/// Names the trailers of the request in a header, and answers with some that may not be.
+async fn mirror_trailers(
+    request: Request<Incoming>,
+) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
+    let whole = request.into_body().collect().await.unwrap();
+    let heard: Vec<&str> = whole.trailers().into_iter().flat_map(HeaderMap::keys).map(HeaderName::as_str).collect();
+    let names = ["x-answered", "set-cookie", "host", "selvedge-reason"];
+    let trailers = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")));
+    let frames = [Frame::data(Bytes::from_static(b"ok")), Frame::trailers(trailers.into_iter().collect())];
+    let body = StreamBody::new(tokio_stream::iter(frames.map(Ok)));
+    Ok(Response::builder().header("x-heard", heard.join(",")).body(body).unwrap())
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::trailers;
+
 /// Bytes of a request body that are kept so that a try can be repeated.
 pub const REPLAY_LIMIT: usize = 64 * 1024;
 
@@ -78,6 +80,15 @@ impl Body {
     }
 }
 
+/// The frame as it may be forwarded; nothing when no field of a trailer section may.
+fn without_refused_trailers(mut frame: Result<Frame<Bytes>, BodyError>) -> Option<Result<Frame<Bytes>, BodyError>> {
+    if let Some(fields) = frame.as_mut().ok().and_then(Frame::trailers_mut) {
+        trailers::strip(fields);
+        return (!fields.is_empty()).then_some(frame);
+    }
+    Some(frame)
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
@@ -96,6 +107,7 @@ impl http_body::Body for Body {
             }
             Source::Replay(reader) => ready!(reader.poll(cx)),
         };
+        let frame = frame.and_then(without_refused_trailers);
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(meter), Some(data)) = (&this.meter, frame.data_ref()) {
