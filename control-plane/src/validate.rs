@@ -11,6 +11,7 @@ use crate::{
     source::Document,
 };
 
+mod addresses;
 mod object;
 pub mod references;
 mod tree;

@@ -126,6 +126,22 @@ impl Effective {
     }
 }
 
+/// The namespace of those who run the mesh: what covers all of it is written here.
+pub const ROOT_NAMESPACE: &str = "selvedge-system";
+
+/// Why a policy of `namespace` may not cover what it names, if so: who may write to one namespace does not decide for
+/// the others.
+pub fn scope_problem(spec: &MeshPolicySpec, namespace: &str) -> Option<Problem> {
+    let wide = spec.target_ref.as_ref().is_some_and(|target| target.kind == ScopeKind::Mesh);
+    (wide && namespace != ROOT_NAMESPACE).then(|| {
+        let why = format!(
+            "a policy of namespace '{namespace}' cannot cover the whole mesh: expected namespace {ROOT_NAMESPACE}, or \
+             no targetRef"
+        );
+        Problem::new("targetRef.kind", why)
+    })
+}
+
 fn check(spec: &MeshPolicySpec) -> Vec<Problem> {
     let Some(target) = &spec.target_ref else { return Vec::new() };
     let problem = match (target.kind, &target.name) {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     diagnostic::Severity,
-    model::{self, Labels, Object, ObjectId, Spec, api_version, attached, label_problem},
+    model::{self, Labels, Object, ObjectId, Spec, api_version, attached, label_problem, mesh_policy::scope_problem},
 };
 
 /// What every object has beside `spec`. What only a server writes is read over.
@@ -154,8 +154,16 @@ fn parse(kind: &Kind, namespace: &str, document: &Value) -> Result<Spec, Vec<Pro
         "Service" => kind::parse(document).map(Spec::Service),
         "Workload" => kind::parse(document).map(Spec::Workload),
         "ExternalService" => kind::parse(document).map(Spec::ExternalService),
-        "MeshPolicy" => kind::parse(document).map(Spec::MeshPolicy),
+        "MeshPolicy" => mesh_policy(namespace, document),
         name => attached::read(name, namespace, document).map(Spec::Attached),
+    }
+}
+
+fn mesh_policy(namespace: &str, document: &Value) -> Result<Spec, Vec<Problem>> {
+    let spec = kind::parse(document)?;
+    match scope_problem(&spec, namespace) {
+        Some(problem) => Err(vec![problem]),
+        None => Ok(Spec::MeshPolicy(spec)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::Written;
+use super::{Written, addresses::Addresses};
 use crate::{
     diagnostic::{Diagnostic, Severity},
     model::{
@@ -12,10 +12,10 @@ use crate::{
     },
 };
 
-/// Every finding about the objects of `model`. `missing` is how bad a reference to a missing object is: in a running
-/// control plane a warning, in a linter an error.
+/// Every finding about the objects of `model`. `missing` is how bad it is to refer to a missing object, or to claim
+/// what is another's: in a running control plane a warning, in a linter an error.
 pub fn findings(model: &Model, written: &HashMap<ObjectId, Written>, missing: Severity) -> Vec<Diagnostic> {
-    let mut check = Check { model, missing, findings: Vec::new() };
+    let mut check = Check { model, written, addresses: Addresses::of(model), missing, findings: Vec::new() };
     for object in model.objects() {
         let Some(written) = written.get(&object.id) else { continue };
         let found = check.findings.len();
@@ -35,6 +35,8 @@ pub fn findings(model: &Model, written: &HashMap<ObjectId, Written>, missing: Se
 
 struct Check<'a> {
     model: &'a Model,
+    written: &'a HashMap<ObjectId, Written>,
+    addresses: Addresses<'a>,
     missing: Severity,
     findings: Vec<Diagnostic>,
 }
@@ -45,6 +47,22 @@ impl Check<'_> {
             let message = format!("no Workload of namespace '{}' has these labels", object.id.namespace);
             self.findings.push(written.finding(Severity::Warning, "spec.selector", message));
         }
+        let Some(address) = spec.address() else { return };
+        let other = self.addresses.services(address).find(|id| **id != object.id);
+        if let Some(other) = other {
+            let message = format!("{address} is the clusterIP of two services, this one and {other}");
+            self.claimed_twice("spec.clusterIP", message, written, other, "spec.clusterIP");
+        }
+    }
+
+    /// Says that a field claims what another object claims too.
+    fn claimed_twice(&mut self, path: &str, message: String, written: &Written, other: &ObjectId, at: &str) {
+        let finding = written.finding(self.missing, path, message);
+        let finding = match self.written.get(other) {
+            Some(other) => finding.related(other.place(at), "it stands here too"),
+            None => finding,
+        };
+        self.findings.push(finding);
     }
 
     fn external_service(&mut self, object: &Object, spec: &ExternalServiceSpec, written: &Written) {
@@ -59,6 +77,12 @@ impl Check<'_> {
                 let message = format!("this host is that of Service {namespace}/{name}, which goes before this one");
                 self.findings.push(written.finding(Severity::Warning, &format!("spec.hosts[{n}]"), message));
             }
+        }
+        for (n, endpoint) in spec.endpoints.iter().enumerate() {
+            let Some(owner) = self.addresses.owner(spec, n) else { continue };
+            let at = if owner.kind == workload::KIND.name { "spec.address" } else { "spec.clusterIP" };
+            let message = format!("{} is the address of {owner}, which is inside the mesh", endpoint.address);
+            self.claimed_twice(&format!("spec.endpoints[{n}].address"), message, written, owner, at);
         }
     }
 

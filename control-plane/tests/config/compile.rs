@@ -208,8 +208,13 @@ fn documents() -> impl Strategy<Value = Vec<(usize, Option<String>)>> {
     });
     let scope =
         prop_oneof![Just(""), Just("targetRef: {kind: Mesh}, "), Just("targetRef: {kind: Workload, name: a}, ")];
-    let mesh = (name(), scope)
-        .prop_map(move |(n, scope)| head(own, "MeshPolicy", n, "") + &format!("{{{scope}defaultPosture: deny}}\n"));
+    let mesh = (name(), scope).prop_map(move |(n, scope)| {
+        let mut head = head(own, "MeshPolicy", n, "");
+        if scope.contains("Mesh") {
+            head = head.replace("namespace: n,", "namespace: selvedge-system,");
+        }
+        head + &format!("{{{scope}defaultPosture: deny}}\n")
+    });
     let document = prop_oneof![service, workload, external, policy, traffic, route, mesh];
     prop::collection::vec((0usize..6, prop::option::weighted(0.8, document)), 1..24)
 }

@@ -144,6 +144,12 @@ fn bad_specs_are_pointed_at() {
         ("MeshPolicy", "  mtls: {inbuond: STRICT}\n", (6, 10), "unknown field 'inbuond': did you mean 'inbound'?"),
         ("MeshPolicy", "  targetRef: {kind: Workload}\n", (6, 3), "missing field 'name'"),
         ("MeshPolicy", "  targetRef: {kind: Mesh, name: a}\n", (6, 33), "the mesh has no name"),
+        (
+            "MeshPolicy",
+            "  targetRef: {kind: Mesh}\n",
+            (6, 21),
+            "a policy of namespace 'default' cannot cover the whole mesh: expected namespace selvedge-system",
+        ),
         ("MeshPolicy", "  defaultPosture: block\n", (6, 19), "'block' is not known here"),
         (
             "AuthorizationPolicy",
@@ -188,7 +194,7 @@ fn sound_objects_have_no_findings() {
         ("ExternalService", "  hosts: [a.com]\n  ports: [{port: 443, tls: {}}]\n  endpoints: [{address: 1.2.3.4}]\n"),
         (
             "MeshPolicy",
-            "  targetRef: {kind: Mesh}\n  mtls: {inbound: PERMISSIVE, outbound: PREFER}\n  accessLog: 'off'\n",
+            "  targetRef: {kind: Workload, name: a}\n  mtls: {inbound: PERMISSIVE, outbound: PREFER}\n  accessLog: 'off'\n",
         ),
         ("MeshPolicy", "  accessLog: off\n"),
         ("HTTPRoute", "  parentRefs: [{name: a, port: 80}]\n  rules: [{backendRefs: [{name: b, port: 80}]}]\n"),

@@ -164,6 +164,44 @@ fn references_to_what_is_not_there_are_warnings_that_refuse_nothing() {
 }
 
 #[test]
+fn an_address_that_two_objects_claim_is_told_with_both() {
+    let service = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: 10.96.0.1, ports: [{{port: 80}}]}}\n"
+        )
+    };
+    let workload = "apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {name: w}\nspec: {serviceAccount: w, address: 10.0.0.7, ports: [{port: 8080, dial: 8443}]}\n";
+    let external = |name: &str, endpoint: &str| {
+        format!(
+            "apiVersion: selvedge.dev/v1alpha1\nkind: ExternalService\nmetadata: {{name: {name}}}\nspec: {{hosts: [{name}.example], ports: [{{port: 80}}], endpoints: [{{{endpoint}}}]}}\n"
+        )
+    };
+    let mut mesh = Mesh::new();
+    let neighbour = external("neighbour", "address: 10.0.0.7, port: 5432");
+    mesh.put("fine.yaml", &[workload, &service("a"), &neighbour].join("---\n")).commit();
+    assert_eq!(mesh.report.findings, [], "another port of the machine is another's");
+    mesh.put(
+        "claims.yaml",
+        &[service("b"), external("x", "address: 10.0.0.7, port: 8443"), external("y", "address: 10.96.0.1")]
+            .join("---\n"),
+    );
+    mesh.commit();
+    let told: Vec<(&str, &str)> = mesh.report.findings.iter().map(|f| (&*f.object, &*f.message)).collect();
+    assert_eq!(
+        told,
+        [
+            ("Service default/b", "10.96.0.1 is the clusterIP of two services, this one and Service default/a"),
+            ("ExternalService default/x", "10.0.0.7 is the address of Workload default/w, which is inside the mesh"),
+            ("ExternalService default/y", "10.96.0.1 is the address of Service default/a, which is inside the mesh"),
+            ("Service default/a", "10.96.0.1 is the clusterIP of two services, this one and Service default/b"),
+        ]
+    );
+    let related: Vec<_> = mesh.report.findings.iter().filter_map(|f| f.related.as_ref()).collect();
+    assert_eq!(related.len(), 4, "both places are named");
+    assert!(mesh.report.objects.iter().all(|object| object.current), "what is in force stays so");
+}
+
+#[test]
 fn lint_calls_missing_references_errors() {
     let dir = tempfile::tempdir().unwrap();
     let policy =
