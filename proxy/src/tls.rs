@@ -70,11 +70,14 @@ pub struct TlsContext {
     pub http1: Arc<ClientConfig>,
     /// For calls made over `selvedge-tcp`.
     pub tcp: Arc<ClientConfig>,
+    /// SHA-256 of the certificates of the authorities trusted, in hex.
+    pub authorities: Vec<String>,
 }
 
 impl TlsContext {
     /// Settings that prove `svid` and trust `roots` to vouch for workloads of `trust_domain`.
     pub fn new(svid: &Svid, roots: &[CertificateDer<'static>], trust_domain: &str) -> Result<Self, TlsError> {
+        let authorities = roots.iter().map(|root| fingerprint(root)).collect();
         let roots = Arc::new(root_store(roots)?);
         let client = |protocol: &[u8]| client::mesh(svid, &roots, trust_domain, protocol).map(Arc::new);
         Ok(Self {
@@ -82,6 +85,7 @@ impl TlsContext {
             http2: client(alpn::HTTP2)?,
             http1: client(alpn::HTTP1)?,
             tcp: client(alpn::TCP)?,
+            authorities,
         })
     }
 }
@@ -101,6 +105,14 @@ pub fn readable(error: io::Error) -> io::Error {
         _ => return error,
     };
     io::Error::new(error.kind(), refusal)
+}
+
+fn fingerprint(certificate: &[u8]) -> String {
+    ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, certificate)
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 pub(crate) fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {

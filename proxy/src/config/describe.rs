@@ -14,6 +14,7 @@ pub fn describe(config: &RuntimeConfig) -> Value {
         "workload": format!("{}/{}", config.own.namespace, config.own.workload),
         "identity": config.own.identity,
         "certificate": config.tls.is_some(),
+        "authorities": config.tls.as_ref().map(|tls| &tls.authorities),
         "inbound": {
             "mode": if config.permissive { "PERMISSIVE" } else { "STRICT" },
             "ports": ports.collect::<serde_json::Map<_, _>>(),

@@ -66,8 +66,9 @@ struct Trust {
 }
 
 impl Trust {
-    /// Takes what is new. The authorities of the discovery stream win over those that came with the certificate,
-    /// because they change without a renewal. On an error the context before stays in force.
+    /// Takes what is new. Authorities come with the discovery stream and with each certificate; the last to bring news
+    /// wins, so neither a stream nor a renewal that is late takes back what the other has brought. On an error the
+    /// context before stays in force.
     fn update(
         &mut self,
         credentials: Option<Arc<Credentials>>,
@@ -75,18 +76,71 @@ impl Trust {
     ) -> Result<(), TlsError> {
         let Some(credentials) = credentials else { return Ok(()) };
         let known = self.credentials.as_ref().is_some_and(|old| Arc::ptr_eq(old, &credentials));
-        if known && self.bundle.as_ref() == bundle {
+        let announced = self.bundle.as_ref() != bundle;
+        if known && !announced {
             return Ok(());
         }
+        let first = self.credentials.is_none();
         self.credentials = Some(credentials.clone());
         self.bundle = bundle.cloned();
-        let announced = bundle.map(|bundle| &bundle.roots_der).filter(|roots| !roots.is_empty());
-        let roots: Vec<CertificateDer<'static>> = match announced {
-            Some(roots) => roots.iter().map(|root| root.to_vec().into()).collect(),
+        let news = bundle.filter(|bundle| (first || announced) && !bundle.roots_der.is_empty());
+        let roots: Vec<CertificateDer<'static>> = match news {
+            Some(bundle) => bundle.roots_der.iter().map(|root| root.to_vec().into()).collect(),
             None => credentials.roots.to_vec(),
         };
         let svid = &credentials.svid;
         self.context = Some(Arc::new(TlsContext::new(svid, &roots, &svid.identity.trust_domain)?));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+    use super::*;
+    use crate::identity::Svid;
+
+    fn root() -> CertificateDer<'static> {
+        CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    fn credentials(roots: &[&CertificateDer<'static>]) -> Option<Arc<Credentials>> {
+        let key = KeyPair::generate().unwrap();
+        let chain = vec![CertificateParams::default().self_signed(&key).unwrap().der().clone()];
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let identity = "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap();
+        let svid = Arc::new(Svid { identity, chain, key, not_before: 0, not_after: 0 });
+        Some(Arc::new(Credentials { svid, roots: roots.iter().copied().cloned().collect() }))
+    }
+
+    fn bundle(roots: &[&CertificateDer<'static>]) -> Arc<TrustBundle> {
+        let roots_der = roots.iter().map(|root| root.to_vec().into()).collect();
+        Arc::new(TrustBundle { trust_domain: "mesh.local".to_owned(), roots_der })
+    }
+
+    #[test]
+    fn the_last_news_of_the_authorities_wins() {
+        let (a, b) = (root(), root());
+        let context = |trust: &Trust| trust.context.clone().unwrap();
+        let mut trust = Trust::default();
+        let mut trusted = |credentials: &Option<Arc<Credentials>>, bundle: Option<&Arc<TrustBundle>>| {
+            trust.update(credentials.clone(), bundle).unwrap();
+            (context(&trust).authorities.len(), context(&trust))
+        };
+        let (first, both) = (credentials(&[&a]), bundle(&[&a, &b]));
+        assert_eq!(trusted(&first, None).0, 1);
+        let (count, in_force) = trusted(&first, Some(&both));
+        assert_eq!(count, 2, "the stream announces a second authority");
+        assert!(Arc::ptr_eq(&trusted(&first, Some(&both)).1, &in_force), "no news leaves sessions resumable");
+        let renewed = credentials(&[&b]);
+        assert_eq!(trusted(&renewed, Some(&both)).0, 1, "a renewal is newer than a stream that fell silent");
+        assert_eq!(trusted(&renewed, Some(&bundle(&[&b, &a, &root()]))).0, 3);
+        assert_eq!(trusted(&renewed, Some(&bundle(&[]))).0, 1, "an empty bundle is no news");
+
+        let mut restarted = Trust::default();
+        restarted.update(first, Some(&both)).unwrap();
+        assert_eq!(context(&restarted).authorities.len(), 2, "a restart takes up the stream's bundle");
     }
 }
