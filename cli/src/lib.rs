@@ -1,5 +1,6 @@
 //! The commands of the `selvedge` binary.
 
+pub mod ca;
 pub mod child;
 pub mod control_plane;
 pub mod demo;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge::{child, control_plane, demo, lint, proxy, run, token};
+use selvedge::{ca, child, control_plane, demo, lint, proxy, run, token};
 use tracing_subscriber::EnvFilter;
 
 /// jemalloc gives memory back after a burst, which the C library's allocator does not.
@@ -23,6 +23,7 @@ enum Command {
     Lint(lint::LintArgs),
     ControlPlane(control_plane::ControlPlaneArgs),
     Token(token::TokenArgs),
+    Ca(ca::CaArgs),
     Proxy(proxy::ProxyArgs),
     /// Run the example application behind sidecars, with load and planted faults.
     Demo(demo::DemoArgs),
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::ControlPlane(args) => control_plane::run(args).map(done),
         Command::Token(args) => token::run(args).map(done),
+        Command::Ca(args) => ca::run(args).map(done),
         Command::Proxy(args) => proxy::run(&args).map(done),
         Command::Demo(args) => demo::run(&args).map(done),
         Command::Run(args) => run::run(args),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use selvedge_control_plane::{
     clock,
-    identity::{Authority, Grant, LEAF_LIFETIME},
+    identity::{Authority, Grant, LEAF_LIFETIME, Role},
 };
 use selvedge_policies::{duration::Span, facts::Identity};
 
@@ -41,7 +41,7 @@ struct CreateArgs {
     trust_domain: String,
 }
 
-/// Prints the token to standard output, and nothing else.
+/// Prints the token, and nothing else, to standard output.
 ///
 /// # Errors
 /// A malformed name, or a state directory that cannot be used.
@@ -59,6 +59,16 @@ pub fn run(args: TokenArgs) -> anyhow::Result<()> {
         expires: now.saturating_add(args.ttl.0.as_secs()),
     };
     println!("{}", authority.create_token(&grant)?);
+    for authority in authority.describe() {
+        if let Role::SignsFrom(from) = authority.role
+            && from < grant.expires
+        {
+            let from = clock::rfc3339(i64::try_from(from).unwrap_or(i64::MAX));
+            eprintln!(
+                "note: a new CA signs from {from}; this token pins the present one and is worth nothing from then"
+            );
+        }
+    }
     Ok(())
 }
 

@@ -7,22 +7,27 @@
 mod ca;
 mod issue;
 mod private_file;
+mod rotation;
 mod token;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use rcgen::PublicKeyData;
 use rustls::pki_types::CertificateDer;
 use selvedge_policies::facts::{Identity, IdentityError as BadIdentity};
+use serde::Serialize;
+use tokio::sync::watch;
 
-use self::{ca::Ca, token::Tokens};
 pub use self::{
     issue::{Issued, KeyedCertificate},
+    rotation::Role,
     token::Grant,
 };
+use self::{rotation::Authorities, token::Tokens};
 
 /// Lifetime of a workload's certificate.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -54,7 +59,7 @@ pub enum IdentityError {
     },
     /// The CA's file is not what was written there.
     #[error(
-        "{path} is damaged: {problem}; restore it from a backup, or remove it to start a new CA (every workload must then join again)"
+        "{path} is damaged: {problem}; restore it from a backup, or remove it (without ca.pem a new CA is founded, and every workload must join again)"
     )]
     Damaged {
         /// The file.
@@ -74,6 +79,9 @@ pub enum IdentityError {
         /// Asked for.
         expected: String,
     },
+    /// A new CA was asked for while another one is being introduced or dropped.
+    #[error("a rotation of the CA is under way already; see how far it is with `selvedge ca show`")]
+    Rotating,
     /// A trust domain, namespace or name is malformed.
     #[error("no identity can be made of this name")]
     Name(#[source] BadIdentity),
@@ -91,11 +99,25 @@ pub enum IdentityError {
     Signing(#[source] rcgen::Error),
 }
 
+/// An authority, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Described {
+    /// SHA-256 of its certificate, in hex; the last part of a join token is the same.
+    pub fingerprint: String,
+    /// What it does.
+    #[serde(flatten)]
+    pub role: Role,
+    /// End of its validity, seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
 /// The certificate authority of one mesh, with its join tokens.
 #[derive(Debug)]
 pub struct Authority {
-    ca: Ca,
+    authorities: watch::Sender<Arc<Authorities>>,
     tokens: Tokens,
+    state_dir: PathBuf,
     trust_domain: String,
     lifetime: Duration,
 }
@@ -106,9 +128,15 @@ impl Authority {
     pub fn open(state_dir: &Path, trust_domain: &str, lifetime: Duration, now: u64) -> Result<Self, IdentityError> {
         let (namespace, name) = OWN_NAME;
         Identity::new(trust_domain, namespace, name).map_err(IdentityError::Name)?;
-        let ca = Ca::open(state_dir, trust_domain, now)?;
+        let (authorities, _) = watch::channel(Arc::new(Authorities::open(state_dir, trust_domain, now)?));
         let tokens = Tokens::open(state_dir)?;
-        Ok(Self { ca, tokens, trust_domain: trust_domain.to_owned(), lifetime })
+        let (state_dir, trust_domain) = (state_dir.to_owned(), trust_domain.to_owned());
+        Ok(Self { authorities, tokens, state_dir, trust_domain, lifetime })
+    }
+
+    /// Whether there is an authority in `state_dir`.
+    pub fn is_founded(state_dir: &Path) -> bool {
+        rotation::is_founded(state_dir)
     }
 
     /// The trust domain this authority speaks for.
@@ -118,16 +146,54 @@ impl Authority {
 
     /// The trust bundle.
     pub fn roots(&self) -> Vec<CertificateDer<'static>> {
-        vec![self.ca.certificate().clone()]
+        self.current().roots()
     }
 
-    /// Writes a join token for `grant` and returns it. The token pins this authority's certificate. No token stands for
-    /// the control plane itself: whoever had that identity could tell sidecars anything.
+    /// Ticks when the authority that signs, or the trust bundle, changes.
+    pub fn changes(&self) -> watch::Receiver<impl Sized + use<>> {
+        self.authorities.subscribe()
+    }
+
+    /// The authorities there are, the one that signs first.
+    pub fn describe(&self) -> Vec<Described> {
+        let current = self.current();
+        let signing = (current.signing.certificate(), Role::Signs);
+        let others = current.others.iter().map(|(certificate, role)| (certificate, *role));
+        let describe = |(certificate, role): (&CertificateDer<'_>, Role)| Described {
+            fingerprint: token::sha256_hex(certificate),
+            role,
+            not_after: ca::not_after(certificate),
+        };
+        std::iter::once(signing).chain(others).map(describe).collect()
+    }
+
+    /// Asks the control plane on this state directory for a new CA. It is announced to all sidecars first, signs after
+    /// one lifetime of a certificate, and the CA before it is dropped after another.
+    pub fn rotate(&self, now: u64) -> Result<(), IdentityError> {
+        rotation::request(&self.state_dir, &self.trust_domain, now)
+    }
+
+    /// Takes the steps of a rotation that are due, and follows those another control plane on this directory took.
+    pub fn advance(&self, now: u64) -> Result<(), IdentityError> {
+        rotation::advance(&self.state_dir, &self.trust_domain, self.lifetime, now)?;
+        if !self.current().are_current(&self.state_dir)? {
+            let authorities = Authorities::open(&self.state_dir, &self.trust_domain, now)?;
+            self.authorities.send_replace(Arc::new(authorities));
+        }
+        Ok(())
+    }
+
+    fn current(&self) -> Arc<Authorities> {
+        Arc::clone(&self.authorities.borrow())
+    }
+
+    /// Writes a join token for `grant` and returns it. The token pins the CA that signs now. No token stands for the
+    /// control plane itself: whoever had that identity could tell sidecars anything.
     pub fn create_token(&self, grant: &Grant) -> Result<String, IdentityError> {
         if (&*grant.identity.namespace, &*grant.identity.service_account) == OWN_NAME {
             return Err(IdentityError::Reserved);
         }
-        self.tokens.create(grant, self.ca.certificate())
+        self.tokens.create(grant, self.current().signing.certificate())
     }
 
     /// Signs the key of a workload that has no certificate yet. The token is used up by this for any other key; a
@@ -135,12 +201,12 @@ impl Authority {
     pub fn join(&self, token: &str, workload: &str, csr: &[u8], now: u64) -> Result<Issued, IdentityError> {
         let request = issue::verified_key(csr)?;
         let identity = self.tokens.redeem(token, workload, request.public_key.der_bytes(), now)?;
-        issue::leaf(&self.ca, request, identity, self.lifetime, now)
+        issue::leaf(&self.current().signing, request, identity, self.lifetime, now)
     }
 
     /// Signs a new key for a workload that proved `identity` with its current certificate.
     pub fn renew(&self, identity: Identity, csr: &[u8], now: u64) -> Result<Issued, IdentityError> {
-        issue::leaf(&self.ca, issue::verified_key(csr)?, identity, self.lifetime, now)
+        issue::leaf(&self.current().signing, issue::verified_key(csr)?, identity, self.lifetime, now)
     }
 
     /// A certificate for the control plane itself. Its chain ends with the CA's certificate, because a joining
@@ -148,7 +214,7 @@ impl Authority {
     pub fn own(&self, now: u64) -> Result<KeyedCertificate, IdentityError> {
         let (namespace, name) = OWN_NAME;
         let identity = Identity::new(&self.trust_domain, namespace, name).map_err(IdentityError::Name)?;
-        issue::keyed(&self.ca, identity, self.lifetime, now)
+        issue::keyed(&self.current().signing, identity, self.lifetime, now)
     }
 
     /// Removes tokens that have expired.

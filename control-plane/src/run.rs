@@ -2,6 +2,7 @@
 
 use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::interval};
 
@@ -20,6 +21,8 @@ use crate::{
 
 /// How often expired join tokens are removed.
 const SWEEP: Duration = Duration::from_secs(600);
+/// How often the state directory is looked at for a step of a CA rotation.
+const ROTATION: Duration = Duration::from_secs(1);
 
 /// What the source of configuration gives the rest of the control plane.
 pub struct Configuration {
@@ -37,19 +40,19 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let authority = open(&settings)?;
     let (snapshot_sender, snapshots) = snapshot::channel();
     let (report_sender, reports) = watch::channel(Arc::default());
-    let (_roots_do_not_change, roots) =
-        watch::channel(authority.roots().iter().map(|root| root.to_vec().into()).collect());
+    let (root_sender, roots) = watch::channel(roots(&authority));
     let changes = source::files::watch(&settings.config_dir);
     let store = Store::new(&settings.trust_domain);
     let mut feeding = JoinSet::new();
+    feeding.spawn(follow(Arc::clone(&authority), root_sender));
     feeding.spawn(store::run(store, changes, roots, snapshot_sender, report_sender));
     serve(&settings, authority, Configuration { snapshots, reports }, shutdown).await
 }
 
 /// The authority in the state directory of `settings`.
-pub fn open(settings: &Settings) -> Result<Authority, Error> {
+pub fn open(settings: &Settings) -> Result<Arc<Authority>, Error> {
     let Settings { state_dir, trust_domain, certificate_lifetime, .. } = settings;
-    Ok(Authority::open(state_dir, trust_domain, *certificate_lifetime, clock::unix())?)
+    Ok(Arc::new(Authority::open(state_dir, trust_domain, *certificate_lifetime, clock::unix())?))
 }
 
 /// Serves `configuration` until `shutdown` completes.
@@ -58,7 +61,7 @@ pub fn open(settings: &Settings) -> Result<Authority, Error> {
 /// A port that cannot be had, or TLS settings that cannot be made.
 pub async fn serve(
     settings: &Settings,
-    authority: Authority,
+    authority: Arc<Authority>,
     configuration: Configuration,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
@@ -70,6 +73,7 @@ pub async fn serve(
     let (stop_sender, stop) = watch::channel(false);
     let mut chores = JoinSet::new();
     chores.spawn(sweep(Arc::clone(&mesh.authority)));
+    chores.spawn(rotate(Arc::clone(&mesh.authority)));
     chores.spawn(measure(telemetry.clone(), configuration.snapshots.clone(), configuration.reports.clone()));
     chores.spawn(admin::serve(admin, Arc::new(pages(&mesh, telemetry, configuration)), stop.clone()));
     if let Some(path) = &settings.ports_file {
@@ -113,6 +117,7 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -
         let sidecars = mesh.sidecars.report(&snapshot);
         json!({
             "trustDomain": mesh.authority.trust_domain(),
+            "authorities": mesh.authority.describe(),
             "snapshot": snapshot.number(),
             "complete": snapshot.is_complete(),
             "objects": status::objects(&report, &sidecars),
@@ -139,6 +144,39 @@ async fn measure(
         if changed.is_err() {
             return;
         }
+    }
+}
+
+/// The trust bundle as the store takes it.
+fn roots(authority: &Authority) -> Vec<Bytes> {
+    authority.roots().iter().map(|root| root.to_vec().into()).collect()
+}
+
+/// Hands every change of the trust bundle on.
+async fn follow(authority: Arc<Authority>, sender: watch::Sender<Vec<Bytes>>) {
+    let mut changes = authority.changes();
+    loop {
+        sender.send_replace(roots(&authority));
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes the steps of a CA rotation when they are due.
+async fn rotate(authority: Arc<Authority>) {
+    let mut ticks = interval(ROTATION);
+    let mut known = None;
+    loop {
+        ticks.tick().await;
+        let authority = Arc::clone(&authority);
+        let advanced = tokio::task::spawn_blocking(move || authority.advance(clock::unix())).await;
+        let problem = advanced.ok().and_then(Result::err);
+        let text = problem.as_ref().map(ToString::to_string);
+        if let Some(e) = problem.filter(|_| text != known) {
+            tracing::error!(error = &e as &dyn std::error::Error, "the CA rotation does not go on");
+        }
+        known = text;
     }
 }
 

@@ -62,8 +62,8 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    pub(crate) fn new(authority: Authority, telemetry: Telemetry) -> Self {
-        Self { authority: Arc::new(authority), sidecars: Arc::default(), telemetry }
+    pub(crate) fn new(authority: Arc<Authority>, telemetry: Telemetry) -> Self {
+        Self { authority, sidecars: Arc::default(), telemetry }
     }
 }
 
@@ -87,7 +87,6 @@ pub(crate) async fn serve(
     let mut chores = JoinSet::new();
     chores.spawn(renewal);
     chores.spawn(debounced);
-    let acceptor = TlsAcceptor::from(config);
     let mut connections = JoinSet::new();
     loop {
         let (socket, address) = tokio::select! {
@@ -103,7 +102,8 @@ pub(crate) async fn serve(
             () = stop::requested(&mut stop) => break,
         };
         let services = Services::new(&mesh, &published, &stop);
-        connections.spawn(connection(socket, address, acceptor.clone(), services, stop.clone()));
+        let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
+        connections.spawn(connection(socket, address, acceptor, services, stop.clone()));
     }
     drop(listener);
     let farewell = async { while connections.join_next().await.is_some() {} };

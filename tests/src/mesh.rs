@@ -121,12 +121,16 @@ impl Mesh {
 
     /// A join token for `workload`.
     pub fn token(&self, workload: &Workload) -> String {
+        self.selvedge(&["token", "create", "--identity", &workload.account(), "--workload", workload.name()])
+    }
+
+    /// What `selvedge` prints for `arguments` on the state directory of this control plane.
+    pub fn selvedge(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(binary("selvedge"));
-        command.args(["token", "create", "--identity", &workload.account(), "--workload", workload.name()]);
-        let output =
-            command.arg("--state-dir").arg(self.state_dir()).stdin(Stdio::null()).output().expect("selvedge runs");
-        assert!(output.status.success(), "no token: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
+        command.args(arguments).arg("--state-dir").arg(self.state_dir()).stdin(Stdio::null());
+        let output = command.output().expect("selvedge runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("it prints text").trim().to_owned()
     }
 
     /// The folder with everything of this mesh.

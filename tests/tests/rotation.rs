@@ -1,4 +1,4 @@
-//! Certificates are renewed before they expire, and no request notices.
+//! Certificates are renewed before they expire, the authority that signs them is replaced, and no request notices.
 
 use std::time::Duration;
 
@@ -6,9 +6,12 @@ use selvedge_tests::{
     around::talk,
     client,
     load::{self, Load, Plan},
-    pair::{HOST, Pair},
+    mesh::{Mesh, Sidecar, Workload},
+    pair::{DESTINATION, HOST, Pair},
     wait,
 };
+use serde_json::Value;
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn renewals_under_load_lose_no_request() {
@@ -29,13 +32,72 @@ async fn a_tunnel_outlives_the_certificates_it_was_opened_with() {
     let pair = Pair::start_with("", &["--certificate-lifetime", "5s"]).await;
     let expiry = async || pair.web.metric("selvedge_certificate_expiration_timestamp_seconds", &[]).await;
     let first = expiry().await;
-    let mut tunnel = client::connect(pair.entry()).await.unwrap();
-    let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
-    assert!(talk(&mut tunnel, head.as_bytes(), "\r\n\r\n", 1).await.starts_with("HTTP/1.1 101"));
+    let mut tunnel = tunnel(&pair).await;
     // Two lifetimes on, neither certificate of the handshake is valid any more.
     while expiry().await < first + 10.0 {
         assert_eq!(talk(&mut tunnel, b"ping", "ping", 1).await, "ping");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(talk(&mut tunnel, b"last", "last", 1).await, "last");
+}
+
+/// Requests go on, a tunnel stays open, and sidecars that connect anew during and after each step understand each other.
+#[tokio::test]
+async fn a_new_authority_takes_over_under_load_and_no_connection_notices() {
+    let pair = Pair::start_with("", &["--certificate-lifetime", "5s"]).await;
+    let first = fingerprints(&pair.mesh);
+    assert_eq!(trusted(&pair.api).await, first);
+    let kept = Load::start(&Plan::new(pair.entry(), HOST, "/"), 3, load::ok);
+    let streams = Load::start(&Plan::new(pair.entry(), HOST, "/").over_http2(), 2, load::ok);
+    let mut tunnel = tunnel(&pair).await;
+    let mut late = pair.mesh.sidecar(Workload::new("shop/late").calls(DESTINATION)).await;
+
+    pair.mesh.selvedge(&["ca", "rotate"]);
+    let mut steps = Vec::new();
+    while steps.last().map(String::as_str) != Some("signs") || fingerprints(&pair.mesh) == first {
+        let step = roles(&pair.mesh).join("+");
+        if steps.last() != Some(&step) {
+            steps.push(step);
+            late.restart();
+            let entry = late.outbound(DESTINATION);
+            wait::until_true("a sidecar that connects anew gets through", || client::answers(entry)).await;
+        }
+        assert_eq!(talk(&mut tunnel, b"ping", "ping", 1).await, "ping");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    steps.retain(|step| !step.contains("requested"));
+    assert_eq!(steps, ["signs+signsFrom", "signs+trustedUntil", "signs"].map(String::from), "first {first:?}");
+    let second = fingerprints(&pair.mesh);
+    for sidecar in [&pair.web, &pair.api] {
+        wait::until_true("the sidecars trust the new authority alone", async || trusted(sidecar).await == second).await;
+    }
+    assert_eq!(talk(&mut tunnel, b"last", "last", 1).await, "last");
+    kept.stop().await.assert_flawless(200);
+    streams.stop().await.assert_flawless(100);
+}
+
+async fn tunnel(pair: &Pair) -> TcpStream {
+    let mut tunnel = client::connect(pair.entry()).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert!(talk(&mut tunnel, head.as_bytes(), "\r\n\r\n", 1).await.starts_with("HTTP/1.1 101"));
+    tunnel
+}
+
+fn authorities(mesh: &Mesh, field: &str) -> Vec<String> {
+    let shown: Vec<Value> = serde_json::from_str(&mesh.selvedge(&["ca", "show", "-o", "json"])).unwrap();
+    shown.iter().map(|authority| authority[field].as_str().unwrap().to_owned()).collect()
+}
+
+fn roles(mesh: &Mesh) -> Vec<String> {
+    authorities(mesh, "role")
+}
+
+fn fingerprints(mesh: &Mesh) -> Vec<String> {
+    authorities(mesh, "fingerprint")
+}
+
+/// The authorities a sidecar has in force.
+async fn trusted(sidecar: &Sidecar) -> Vec<String> {
+    let config = client::get(sidecar.admin(), "/config").await.unwrap().json();
+    serde_json::from_value(config["authorities"].clone()).unwrap()
 }

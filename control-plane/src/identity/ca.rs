@@ -1,5 +1,5 @@
-//! The certificate authority: one P-256 key and one certificate, in one file of mode 0600, so that neither can be
-//! there without the other.
+//! One certificate authority: a P-256 key and its certificate, in one file of mode 0600, so that neither can be there
+//! without the other.
 
 use std::{fmt, fs, io, os::unix::fs::PermissionsExt, path::Path};
 
@@ -13,9 +13,10 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
 use super::{IdentityError, issue, private_file};
 
-const FILE: &str = "ca.pem";
-/// Ten years: the CA of this mesh is replaced by adding a second root, not by expiry.
+/// Ten years; an authority is [rotated](super::rotation) long before.
 const LIFETIME: Duration = Duration::days(3650);
+/// Where the certificate begins in the file, behind the key.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE";
 
 /// An opened authority.
 pub(super) struct Ca {
@@ -30,27 +31,20 @@ impl fmt::Debug for Ca {
 }
 
 impl Ca {
-    /// Reads the CA in `state_dir`, or founds it. Of two processes that found it at once one wins and the other reads.
-    pub(super) fn open(state_dir: &Path, trust_domain: &str, now: u64) -> Result<Self, IdentityError> {
-        let path = state_dir.join(FILE);
-        if !path.exists() {
-            private_file::create_dir(state_dir)?;
-            private_file::create(&path, found(trust_domain, now)?.as_bytes())?;
-        }
-        let (pem, mode) =
-            read(&path).map_err(|source| IdentityError::File { action: "reading", path: path.clone(), source })?;
+    /// Founds an authority in the file `path`. False, with nothing changed, when the file exists already: of two
+    /// processes that found one at once one wins.
+    pub(super) fn found(path: &Path, trust_domain: &str, now: u64) -> Result<bool, IdentityError> {
+        private_file::create(path, founded(trust_domain, now)?.as_bytes())
+    }
+
+    /// Reads the authority in the file `path`.
+    pub(super) fn read(path: &Path, trust_domain: &str, now: u64) -> Result<Self, IdentityError> {
+        let (pem, mode) = content(path)?;
         if mode & 0o077 != 0 {
-            return Err(IdentityError::Exposed { path, mode });
+            return Err(IdentityError::Exposed { path: path.to_owned(), mode });
         }
-        let damaged = |problem: String| IdentityError::Damaged { path: path.clone(), problem };
-        let ca = Self::parse(&pem).map_err(damaged)?;
-        let (named, not_after) = facts(&ca.certificate).map_err(damaged)?;
-        if named != trust_domain {
-            return Err(IdentityError::OtherTrustDomain { path, found: named, expected: trust_domain.to_owned() });
-        }
-        if not_after <= i64::try_from(now).unwrap_or(i64::MAX) {
-            return Err(damaged("the CA's certificate has expired".to_owned()));
-        }
+        let ca = Self::parse(&pem).map_err(|problem| damaged(path, problem))?;
+        check(path, &ca.certificate, trust_domain, now)?;
         Ok(ca)
     }
 
@@ -77,15 +71,62 @@ impl Ca {
     }
 }
 
+/// Reads a certificate without its key.
+pub(super) fn read_certificate(
+    path: &Path,
+    trust_domain: &str,
+    now: u64,
+) -> Result<CertificateDer<'static>, IdentityError> {
+    let (pem, _) = content(path)?;
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|e| damaged(path, format!("it has no certificate ({e})")))?;
+    check(path, &certificate, trust_domain, now)?;
+    Ok(certificate)
+}
+
+/// The certificate of the authority in the file `path`, as PEM and without the key.
+pub(super) fn certificate_pem(path: &Path) -> Result<String, IdentityError> {
+    let (pem, _) = content(path)?;
+    let at = pem.find(CERTIFICATE).ok_or_else(|| damaged(path, "it has no certificate".to_owned()))?;
+    Ok(pem[at..].to_owned())
+}
+
+/// End of validity, seconds since the Unix epoch; 0 for what is no certificate.
+pub(super) fn not_after(certificate: &CertificateDer<'_>) -> i64 {
+    facts(certificate).map_or(0, |(_, not_after)| not_after)
+}
+
+fn check(path: &Path, certificate: &CertificateDer<'_>, trust_domain: &str, now: u64) -> Result<(), IdentityError> {
+    let (found, not_after) = facts(certificate).map_err(|problem| damaged(path, problem))?;
+    if found != trust_domain {
+        return Err(IdentityError::OtherTrustDomain {
+            path: path.to_owned(),
+            found,
+            expected: trust_domain.to_owned(),
+        });
+    }
+    if not_after <= i64::try_from(now).unwrap_or(i64::MAX) {
+        return Err(damaged(path, "the CA's certificate has expired".to_owned()));
+    }
+    Ok(())
+}
+
+fn damaged(path: &Path, problem: String) -> IdentityError {
+    IdentityError::Damaged { path: path.to_owned(), problem }
+}
+
 /// Content and permission bits of the same open file.
-fn read(path: &Path) -> io::Result<(String, u32)> {
-    let file = fs::File::open(path)?;
-    let mode = file.metadata()?.permissions().mode() & 0o7777;
-    Ok((io::read_to_string(file)?, mode))
+fn content(path: &Path) -> Result<(String, u32), IdentityError> {
+    let read = || -> io::Result<(String, u32)> {
+        let file = fs::File::open(path)?;
+        let mode = file.metadata()?.permissions().mode() & 0o7777;
+        Ok((io::read_to_string(file)?, mode))
+    };
+    read().map_err(|source| IdentityError::File { action: "reading", path: path.to_owned(), source })
 }
 
 /// A new key and its certificate as PEM.
-fn found(trust_domain: &str, now: u64) -> Result<String, IdentityError> {
+fn founded(trust_domain: &str, now: u64) -> Result<String, IdentityError> {
     let signing = IdentityError::Signing;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(signing)?;
     let mut params = CertificateParams::default();

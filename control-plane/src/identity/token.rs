@@ -158,7 +158,8 @@ fn random_hex<const BYTES: usize>() -> Result<String, IdentityError> {
     Ok(hex(&bytes))
 }
 
-fn sha256_hex(bytes: &[u8]) -> String {
+/// SHA-256 in hex.
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 

@@ -1,4 +1,4 @@
-//! TLS of the port sidecars connect to, with a certificate that renews itself.
+//! TLS of the port sidecars connect to, with a certificate and a trust bundle that renew themselves.
 //!
 //! Guarantees: TLS 1.3 only; a client certificate, when there is one, is a valid X.509-SVID of the trust domain; no
 //! session outlives its connection, so every connection proves itself anew.
@@ -7,9 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use rustls::{
     RootCertStore, ServerConfig,
-    crypto::{CryptoProvider, aws_lc_rs},
-    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
-    sign::CertifiedKey,
+    crypto::aws_lc_rs,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
 };
 use tokio::sync::watch;
 
@@ -18,23 +17,20 @@ use crate::{Error, clock, identity::Authority, telemetry::Telemetry};
 /// How soon a failed renewal is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// The control plane's own certificate.
-#[derive(Debug)]
-pub(super) struct OwnCertificate {
-    current: watch::Receiver<Arc<CertifiedKey>>,
-}
-
-impl ResolvesServerCert for OwnCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.borrow()))
-    }
-}
-
-/// TLS settings, and the task that keeps their certificate fresh for as long as the settings are in use.
+/// TLS settings that are always current, and the task that keeps them so while somebody reads them.
 pub(super) fn config(
     authority: &Arc<Authority>,
     telemetry: &Telemetry,
-) -> Result<(Arc<ServerConfig>, impl Future<Output = ()> + use<>), Error> {
+) -> Result<(watch::Receiver<Arc<ServerConfig>>, impl Future<Output = ()> + use<>), Error> {
+    let changes = authority.changes();
+    let (first, not_after) = build(authority)?;
+    telemetry.certificate_expiry.set(not_after);
+    let (configs, current) = watch::channel(first);
+    Ok((current, renew(configs, Arc::clone(authority), changes, telemetry.clone(), not_after)))
+}
+
+/// Settings around a new certificate, and its end of validity.
+fn build(authority: &Authority) -> Result<(Arc<ServerConfig>, i64), Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     for root in authority.roots() {
@@ -44,45 +40,36 @@ pub(super) fn config(
         .allow_unauthenticated()
         .build()
         .map_err(Error::Verifier)?;
-    let (certificate, not_after) = issue(authority, &provider)?;
-    telemetry.certificate_expiry.set(not_after);
-    let (sender, current) = watch::channel(certificate);
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let own = authority.own(clock::unix())?;
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(OwnCertificate { current }));
+        .with_single_cert(own.chain, own.key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    let renewal = renew(sender, Arc::clone(authority), provider, telemetry.clone(), not_after);
-    Ok((Arc::new(config), renewal))
+    Ok((Arc::new(config), own.not_after))
 }
 
-fn issue(authority: &Authority, provider: &CryptoProvider) -> Result<(Arc<CertifiedKey>, i64), Error> {
-    let own = authority.own(clock::unix())?;
-    let key = provider.key_provider.load_private_key(own.key)?;
-    Ok((Arc::new(CertifiedKey::new(own.chain, key)), own.not_after))
-}
-
-async fn renew(
-    certificate: watch::Sender<Arc<CertifiedKey>>,
+async fn renew<T>(
+    configs: watch::Sender<Arc<ServerConfig>>,
     authority: Arc<Authority>,
-    provider: Arc<CryptoProvider>,
+    mut changes: watch::Receiver<T>,
     telemetry: Telemetry,
-    mut not_after: i64,
+    not_after: i64,
 ) {
     let mut wait = until_renewal(not_after);
     loop {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = certificate.closed() => return,
+            Ok(()) = changes.changed() => {}
+            () = configs.closed() => return,
         }
-        wait = match issue(&authority, &provider) {
+        wait = match build(&authority) {
             Ok((fresh, end)) => {
-                certificate.send_replace(fresh);
+                configs.send_replace(fresh);
                 telemetry.certificate_expiry.set(end);
-                not_after = end;
-                until_renewal(not_after)
+                until_renewal(end)
             }
             Err(e) => {
                 tracing::error!(error = &e as &dyn std::error::Error, "the own certificate was not renewed");
