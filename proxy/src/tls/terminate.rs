@@ -1,20 +1,12 @@
 //! The tls stage: mesh TLS is terminated here, application TLS passes through untouched.
 
-use std::{
-    io::{self, IoSlice},
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
 use selvedge_policies::{facts::Identity, reason::Reason};
 use selvedge_xds::resource::alpn;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::either::Either;
 
 use super::peer_identity;
 use crate::{
@@ -50,14 +42,8 @@ pub struct Secured {
     pub dialled: Option<Dialled>,
 }
 
-/// A caller's stream.
-#[derive(Debug)]
-pub enum ServerStream {
-    /// As it came.
-    Plain(Prefixed<TcpStream>),
-    /// Inside mesh TLS.
-    Tls(Box<TlsStream<Prefixed<TcpStream>>>),
-}
+/// A caller's stream: as it came, or inside mesh TLS.
+pub type ServerStream = Either<Prefixed<TcpStream>, Box<TlsStream<Prefixed<TcpStream>>>>;
 
 /// Terminates mesh TLS. `None` when the handshake failed; the connection is closed.
 pub async fn terminate(detected: Detected) -> Option<Secured> {
@@ -69,7 +55,7 @@ pub async fn terminate(detected: Detected) -> Option<Secured> {
         Spoken::Tls(hello) if is_mesh(&origin, &hello) => return accept(origin, io).await,
         Spoken::Tls(hello) => (Protocol::Tls, hello.server_name),
     };
-    Some(Secured { origin, io: ServerStream::Plain(io), protocol, identity: None, server_name, dialled })
+    Some(Secured { origin, io: Either::Left(io), protocol, identity: None, server_name, dialled })
 }
 
 /// Only calls to the application can be mesh TLS; what the application itself encrypts is its own.
@@ -87,7 +73,7 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
             let identity = peer_identity(session);
             let offered = session.alpn_protocol().and_then(of_mesh).unwrap_or(Protocol::Tcp);
             let protocol = as_declared(offered, declared(&origin));
-            let io = ServerStream::Tls(Box::new(stream));
+            let io = Either::Right(Box::new(stream));
             Some(Secured { origin, io, protocol, identity, server_name: None, dialled: None })
         }
         Ok(Err(error)) => failed(origin, error.to_string()),
@@ -118,53 +104,6 @@ fn failed(origin: Origin, detail: impl Into<std::borrow::Cow<'static, str>>) -> 
     let connection = Connection::new(origin, None, Protocol::Tls);
     record::connection_refused(&connection, &Error::new(Stage::Tls, Reason::TlsHandshakeFailed, detail));
     None
-}
-
-impl AsyncRead for ServerStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for ServerStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }
 
 #[cfg(test)]

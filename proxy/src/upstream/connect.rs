@@ -1,20 +1,11 @@
 //! Making a connection to an endpoint: TCP, TLS with the identity checked, and the HTTP handshake, each bounded.
 
-use std::{
-    io::{self, IoSlice},
-    pin::Pin,
-    task::{Context, Poll},
-};
-
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::either::Either;
 
 use super::coalesce;
 use crate::{
@@ -44,14 +35,8 @@ pub enum Hop {
     Tcp,
 }
 
-/// A connected stream, with TLS or without.
-#[derive(Debug)]
-pub enum Stream {
-    /// TCP.
-    Plain(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// A connected stream: TCP, or TLS over it.
+pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// A failure to connect: always safe to try again elsewhere.
 pub fn failure(reason: Reason, detail: String) -> Error {
@@ -79,7 +64,7 @@ async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) 
     let no_certificate = || failure(Reason::NotReady, "this sidecar has no certificate yet".into());
     let no_roots = || failure(Reason::UpstreamTlsFailed, "no authorities for external TLS could be read".into());
     let (tls, server_name) = match &endpoint.transport {
-        Transport::Plain => return Ok(Stream::Plain(socket)),
+        Transport::Plain => return Ok(Either::Left(socket)),
         Transport::Mesh { server_name, .. } => {
             let tls = config.tls.as_ref().ok_or_else(no_certificate)?;
             let client = match hop {
@@ -103,7 +88,7 @@ async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) 
             return Err(failure(Reason::UpstreamIdentityMismatch, detail));
         }
     }
-    Ok(Stream::Tls(Box::new(stream)))
+    Ok(Either::Right(Box::new(stream)))
 }
 
 /// The HTTP/1 handshake; the connection runs on this worker until it closes.
@@ -132,51 +117,4 @@ pub async fn http2(stream: Stream) -> Result<http2::SendRequest<Body>, Error> {
         .map_err(|e| failure(Reason::UpstreamConnectFailed, e.to_string()))?;
     tokio::task::spawn_local(connection);
     Ok(sender)
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }
