@@ -14,6 +14,7 @@ use crate::{
     http::{
         Body,
         body::Replay,
+        case::Spelling,
         upgrade::{self, Wanted},
     },
     route::Upstream,
@@ -44,6 +45,8 @@ pub struct Answered {
     pub picked: Picked,
     /// The HTTP/1 connection.
     pub lease: Option<Lease>,
+    /// How the names of the head were written.
+    pub spelling: Option<Spelling>,
     /// Both sides of the tunnel, when the upgrade was accepted.
     pub tunnel: Option<(hyper::upgrade::OnUpgrade, hyper::upgrade::OnUpgrade)>,
 }
@@ -186,7 +189,7 @@ fn finish(
     wanted: Option<&Wanted>,
     tunnel: Option<hyper::upgrade::OnUpgrade>,
 ) -> Result<Answered, Error> {
-    let upstream::Answer { mut response, lease } = tried?;
+    let upstream::Answer { mut response, lease, spelling } = tried?;
     let accepted = wanted.is_some_and(|wanted| upgrade::accepted(&response, wanted));
     let tunnel = tunnel.filter(|_| accepted).map(|caller| (caller, hyper::upgrade::on(&mut response)));
     if tunnel.is_none() && response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
@@ -194,5 +197,5 @@ fn finish(
         return Err(Error::new(Stage::Upstream, Reason::UpstreamProtocolError, detail));
     }
     let (parts, body) = response.into_parts();
-    Ok(Answered { parts, body, picked, lease, tunnel })
+    Ok(Answered { parts, body, picked, lease, spelling, tunnel })
 }

@@ -18,6 +18,7 @@ use crate::{
     error::{Error, Stage},
     http::{
         canonical::Target,
+        case::Spelling,
         reply::{self, Caller},
     },
     process::worker::{Permit, Worker},
@@ -134,6 +135,8 @@ pub struct Exchange {
     pub response_bytes: Rc<Cell<u64>>,
     /// True for gRPC.
     pub grpc: bool,
+    /// How the names of an HTTP/1 request were written.
+    pub spelling: Option<Spelling>,
     /// `x-request-id`.
     pub request_id: Option<HeaderValue>,
     /// `traceparent` (W3C Trace Context).
@@ -142,7 +145,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins an exchange for a request whose head was just read.
-    pub fn begin<B>(connection: &Rc<Connection>, request: &Request<B>) -> Box<Self> {
+    pub fn begin<B>(connection: &Rc<Connection>, spelling: Option<Spelling>, request: &Request<B>) -> Box<Self> {
         Box::new(Self {
             snapshot: connection.worker.snapshot(),
             connection: connection.clone(),
@@ -159,6 +162,7 @@ impl Exchange {
             request_bytes: Rc::default(),
             response_bytes: Rc::default(),
             grpc: reply::is_grpc(request.headers()),
+            spelling,
             request_id: request.headers().get("x-request-id").cloned(),
             traceparent: request.headers().get("traceparent").cloned(),
         })

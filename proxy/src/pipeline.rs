@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     exchange::{Connection, Exchange},
     filter,
-    http::{Body, serve},
+    http::{Body, case::Spelling, serve},
     identity, opaque, record, route, tls,
 };
 
@@ -30,8 +30,12 @@ pub async fn connection(accepted: Accepted) {
 }
 
 /// A request, from its head to its response; the record is written when the response body is over.
-pub async fn request(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let mut exchange = Exchange::begin(&connection, &request);
+pub async fn request(
+    connection: Rc<Connection>,
+    spelling: Option<Spelling>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let mut exchange = Exchange::begin(&connection, spelling, &request);
     let outcome = answer(&mut exchange, request).await;
     Ok(record::finish(exchange, outcome))
 }
@@ -59,7 +63,7 @@ mod tests {
     /// Futures grow silently, and every connection and request pays for it in memory and copies.
     #[test]
     fn futures_of_the_hot_path_stay_small() {
-        let request = size(request);
+        let request = size(|connection, incoming| request(connection, None, incoming));
         let connection = size(|accepted, ()| connection(accepted));
         assert!(request <= 6 * 1024, "the request future has {request} bytes");
         assert!(connection <= 12 * 1024, "the connection future has {connection} bytes");

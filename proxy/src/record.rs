@@ -11,7 +11,7 @@ use crate::{
     balance::{Picked, endpoint::Endpoint},
     error::Error,
     exchange::{Connection, Exchange, Heading},
-    http::{Body, body::Ending, case, hop, reply, upgrade},
+    http::{Body, body::Ending, hop, reply, upgrade},
     telemetry::{ConnectionRecord, Party, Protocol, RequestRecord},
     upstream::pool::Lease,
 };
@@ -33,7 +33,7 @@ pub fn finish(mut exchange: Box<Exchange>, outcome: Result<Answered, Error>) -> 
 }
 
 fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
-    let Answered { mut parts, body, picked, lease, tunnel } = answered;
+    let Answered { mut parts, body, picked, lease, spelling, tunnel } = answered;
     if let Some(reason) = parts.headers.get(&hop::REASON) {
         exchange.reason = Reason::ALL.iter().copied().find(|known| reason.as_bytes() == known.code().as_bytes());
     }
@@ -49,10 +49,12 @@ fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
         parts.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
         parts.headers.insert(http::header::UPGRADE, protocol);
     }
-    if exchange.loses_spelling()
-        && let Some(names) = case::told(&parts.extensions)
-    {
-        parts.headers.insert(case::HEADER_CASE, names);
+    match spelling {
+        Some(spelling) if exchange.loses_spelling() => spelling.tell(&mut parts.headers),
+        Some(spelling) if exchange.connection.protocol == Protocol::Http1 => {
+            spelling.keep(&mut parts.extensions, &exchange.connection.worker.spellings);
+        }
+        _ => {}
     }
     parts.version = http::Version::default();
     if let Some((caller, service)) = tunnel {

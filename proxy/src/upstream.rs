@@ -14,7 +14,9 @@ use crate::{
     error::Error,
     exchange::Exchange,
     http::{
-        Body, case, hop,
+        Body,
+        case::Spelling,
+        hop,
         upgrade::{self, Wanted},
     },
 };
@@ -44,6 +46,8 @@ pub struct Answer {
     pub response: Response<Incoming>,
     /// The HTTP/1 connection it came on.
     pub lease: Option<Lease>,
+    /// How the names of its head were written.
+    pub spelling: Option<Spelling>,
 }
 
 /// Sends `request`, whose URI is in origin form, to `endpoint`.
@@ -68,8 +72,8 @@ pub async fn send(
             let mut sender = pool.http2(endpoint, config).await?;
             let sent = sender.try_send_request(request).await;
             let mut response = sent.map_err(|mut e| failed(e.take_message().is_some(), e.error()))?;
-            hear(exchange, endpoint, &mut response);
-            Ok(Answer { response, lease: None })
+            let spelling = hear(endpoint, &mut response);
+            Ok(Answer { response, lease: None, spelling })
         }
         Wire::Http1 => {
             let mut lease = pool.http1(endpoint, config).await?;
@@ -79,9 +83,9 @@ pub async fn send(
                 let stale = lease.reused && idempotent && e.error().is_incomplete_message();
                 failed(e.take_message().is_some() || stale, e.error())
             })?;
-            lease.spellings.note_response(&mut response);
-            hear(exchange, endpoint, &mut response);
-            Ok(Answer { response, lease: Some(lease) })
+            let spelling = lease.spellings.of_response(&response);
+            hear(endpoint, &mut response);
+            Ok(Answer { response, lease: Some(lease), spelling })
         }
     }
 }
@@ -109,13 +113,13 @@ fn bulk(endpoint: &Endpoint, request: &Request<Body>) -> bool {
 
 /// Takes the mesh's own fields out of a response. What they say is believed when a sidecar says it; the reason then
 /// goes on to the caller.
-fn hear(exchange: &Exchange, endpoint: &Endpoint, response: &mut Response<Incoming>) {
-    let names = response.headers_mut().remove(case::HEADER_CASE);
-    if !matches!(endpoint.config.transport, Transport::Mesh { .. }) {
-        response.headers_mut().remove(&hop::REASON);
-    } else if let Some(names) = names {
-        case::heard(&names, response.extensions_mut(), &exchange.connection.worker.spellings);
+fn hear(endpoint: &Endpoint, response: &mut Response<Incoming>) -> Option<Spelling> {
+    let heard = Spelling::heard(response.headers_mut());
+    if matches!(endpoint.config.transport, Transport::Mesh { .. }) {
+        return heard;
     }
+    response.headers_mut().remove(&hop::REASON);
+    None
 }
 
 /// Gives the request the target form and marks of its wire.
@@ -128,14 +132,17 @@ fn address(exchange: &Exchange, endpoint: &Endpoint, request: &mut Request<Body>
         request.headers_mut().insert(&hop::ORIGINAL_VERSION, version);
     }
     if wire == Wire::Http2 {
-        if let Some(names) = case::told(request.extensions()).filter(|_| mesh) {
-            request.headers_mut().insert(case::HEADER_CASE, names);
+        if let Some(spelling) = exchange.spelling.as_ref().filter(|_| mesh) {
+            spelling.tell(request.headers_mut());
         }
         request.headers_mut().remove(HOST);
         *request.version_mut() = Version::HTTP_2;
         let builder = Uri::builder().scheme(Scheme::HTTP).authority(authority.as_str());
         *request.uri_mut() = builder.path_and_query(target.path_and_query.clone()).build().map_err(internal)?;
     } else {
+        if let Some(spelling) = &exchange.spelling {
+            spelling.keep(request.extensions_mut(), &exchange.connection.worker.spellings);
+        }
         *request.version_mut() = Version::HTTP_11;
         let host = HeaderValue::from_str(authority).map_err(|e| internal(e.into()))?;
         request.headers_mut().insert(HOST, host);

@@ -2,13 +2,13 @@
 //!
 //! Field names are case-insensitive (RFC 9110 section 5.1), yet some applications compare them byte by byte. HTTP/2,
 //! which sidecars speak to each other, carries them in lower case. So the sidecar beside an HTTP/1 message reads the
-//! names as they were written ([`tap`]), sends them along in [`HEADER_CASE`] when any has a capital letter, and the
-//! sidecar at the far end writes them so again ([`Memory`]). Nothing but the spelling depends on any of this: names
-//! that do not fit the message are ignored.
+//! names as they were written ([`tap`]), sends them along in [`HEADER_CASE`] when any has a capital letter, and whoever
+//! writes the message over HTTP/1 again writes them so ([`Memory`]). Nothing but the spelling depends on any of this:
+//! names that do not fit the message are ignored.
 
 use std::sync::Arc;
 
-use http::{Extensions, HeaderName, HeaderValue, Request, Response};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::sync::Mutex;
 
 mod heads;
@@ -21,12 +21,13 @@ pub use tap::Tapped;
 
 use heads::Heads;
 
-/// The names of an HTTP/1 head as they were written, in order and joined by commas; on the hop between sidecars only.
+/// The names of an HTTP/1 head as they were written, in order up to the last one with a capital letter, and joined by
+/// commas; on the hop between sidecars only.
 pub const HEADER_CASE: HeaderName = HeaderName::from_static("selvedge-header-case");
 
-/// How a message's names were written; kept in its extensions while it passes through this process.
+/// How a message's names were written: the value of [`HEADER_CASE`]. A message without one is in lower case.
 #[derive(Clone, Debug)]
-struct Spelling(HeaderValue);
+pub struct Spelling(HeaderValue);
 
 /// The names of the heads that a tapped connection has read. The lock is there because an upgraded stream must be
 /// `Send`; a connection stays on its worker, so it is never waited for.
@@ -40,18 +41,16 @@ pub fn tap<T>(io: T, kind: Kind) -> (Tapped<T>, Spellings) {
 }
 
 impl Spellings {
-    /// Notes on the next request of the connection how its names were written.
-    pub fn note_request<B>(&self, request: &mut Request<B>) {
+    /// How the names of the next request of the connection were written.
+    pub fn of_request<B>(&self, request: &Request<B>) -> Option<Spelling> {
         let fields = request.headers().len();
-        let spelling = self.with(|heads| heads.next(fields)).flatten();
-        note(request.extensions_mut(), spelling);
+        self.with(|heads| heads.next(fields))?.map(Spelling)
     }
 
-    /// Notes on the response that was just read how its names were written.
-    pub fn note_response<B>(&self, response: &mut Response<B>) {
+    /// How the names of the response that was just read were written.
+    pub fn of_response<B>(&self, response: &Response<B>) -> Option<Spelling> {
         let fields = response.headers().len();
-        let spelling = self.with(|heads| heads.only(fields)).flatten();
-        note(response.extensions_mut(), spelling);
+        self.with(|heads| heads.only(fields))?.map(Spelling)
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Heads) -> T) -> Option<T> {
@@ -59,20 +58,21 @@ impl Spellings {
     }
 }
 
-fn note(extensions: &mut Extensions, spelling: Option<HeaderValue>) {
-    if let Some(spelling) = spelling {
-        extensions.insert(Spelling(spelling));
+impl Spelling {
+    /// Takes what another sidecar told out of a message.
+    pub fn heard(headers: &mut HeaderMap) -> Option<Self> {
+        headers.remove(HEADER_CASE).map(Self)
     }
-}
 
-/// What to tell the next sidecar in [`HEADER_CASE`] about a message with these extensions.
-pub fn told(extensions: &Extensions) -> Option<HeaderValue> {
-    extensions.get().map(|Spelling(names)| names.clone())
-}
+    /// Tells the next sidecar.
+    pub fn tell(&self, headers: &mut HeaderMap) {
+        headers.insert(HEADER_CASE, self.0.clone());
+    }
 
-/// Has a message with these extensions written with `names`, as another sidecar told in [`HEADER_CASE`].
-pub fn heard(names: &HeaderValue, extensions: &mut Extensions, memory: &Memory) {
-    if let Some(known) = memory.recall(names) {
-        extensions.extend(known);
+    /// Has a message with these extensions written so, when it is written over HTTP/1.
+    pub fn keep(&self, extensions: &mut Extensions, memory: &Memory) {
+        if let Some(known) = memory.recall(&self.0) {
+            extensions.extend(known);
+        }
     }
 }

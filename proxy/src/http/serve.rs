@@ -1,14 +1,15 @@
 //! Serving HTTP on a connection: hyper with the bounds it does not set by itself.
 
-use std::{convert::Infallible, pin::pin, rc::Rc, time::Duration};
+use std::{pin::pin, rc::Rc, time::Duration};
 
-use http::{Request, Response, Version};
+use http::{Request, Version};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::reason::Reason;
 
 use super::{
-    Body, LocalExec, canonical, case,
+    LocalExec, canonical,
+    case::{self, Spelling},
     guard::{Budget, FrameGuard},
     hop, upgrade,
 };
@@ -64,14 +65,13 @@ async fn http1(connection: Rc<Connection>, io: ServerStream) -> Option<Reason> {
         .timer(TokioTimer::new())
         .header_read_timeout(if own { OWN_HEADER_TIMEOUT } else { HEADER_TIMEOUT })
         .max_header_size(MAX_HEADER_BYTES)
-        .preserve_header_case(true)
         .half_close(true)
         .keep_alive(!late)
         .serve_connection(
             TokioIo::new(io),
-            service_fn(|mut request| {
-                spellings.note_request(&mut request);
-                pipeline_request(&connection, request)
+            service_fn(|request| {
+                let spelling = spellings.of_request(&request);
+                pipeline::request(connection.clone(), spelling, request)
             }),
         )
         .with_upgrades();
@@ -116,20 +116,13 @@ where
         builder.max_local_error_reset_streams(128);
     }
     // hyper moves the future of a stream several times on its way to a task of its own; a pointer is cheaper to move.
-    let service = service_fn(|request| Box::pin(pipeline_request(&connection, request)));
+    let service = service_fn(|request| Box::pin(pipeline::request(connection.clone(), None, request)));
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {
         _ = served.as_mut() => return,
         () = drain.begun(&connection.heading) => served.as_mut().graceful_shutdown(),
     }
     let _ = served.await;
-}
-
-fn pipeline_request(
-    connection: &Rc<Connection>,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
-    pipeline::request(connection.clone(), request)
 }
 
 /// The http stage: takes a request apart into what the other stages may rely on.
@@ -147,9 +140,6 @@ pub fn receive(exchange: &mut Exchange, mut request: Request<Incoming>) -> Resul
     }
     hop::strip(request.headers_mut()).map_err(|detail| Error::new(Stage::Http, Reason::MalformedHeader, detail))?;
     hop::strip_mesh(request.headers_mut());
-    let names = request.headers_mut().remove(case::HEADER_CASE).filter(|_| mesh);
-    if let Some(names) = names {
-        case::heard(&names, request.extensions_mut(), &exchange.connection.worker.spellings);
-    }
+    exchange.spelling = Spelling::heard(request.headers_mut()).filter(|_| mesh).or(exchange.spelling.take());
     Ok(Received { request, wanted, tunnel })
 }

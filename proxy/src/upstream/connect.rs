@@ -94,9 +94,7 @@ async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) 
 /// The HTTP/1 handshake; the connection runs on this worker until it closes.
 pub async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, Spellings), Error> {
     let (stream, spellings) = case::tap(stream, case::Kind::Responses);
-    let (sender, connection) = http1::Builder::new()
-        .preserve_header_case(true)
-        .handshake(TokioIo::new(stream))
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| failure(Reason::UpstreamConnectFailed, e.to_string()))?;
     tokio::task::spawn_local(connection.with_upgrades());

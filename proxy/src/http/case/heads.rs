@@ -33,8 +33,9 @@ pub(super) struct Heads {
     partial: Vec<u8>,
     /// Names of the head that is being read, each with a comma after it.
     names: Vec<u8>,
+    /// Length of `names` up to the last one with a capital letter.
+    capitals: usize,
     fields: usize,
-    capitals: bool,
     found: VecDeque<Head>,
 }
 
@@ -62,8 +63,8 @@ impl Heads {
             place: Place::Start,
             partial: Vec::new(),
             names: Vec::new(),
+            capitals: 0,
             fields: 0,
-            capitals: false,
             found: VecDeque::new(),
         }
     }
@@ -99,7 +100,7 @@ impl Heads {
                 self.place = Place::Elsewhere;
                 return;
             }
-            let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+            let Some(end) = line_end(bytes) else {
                 self.keep(bytes);
                 return;
             };
@@ -153,22 +154,25 @@ impl Heads {
         let interim = self.kind == Kind::Responses && line.get(9) == Some(&b'1') && !line[9..].starts_with(b"101");
         self.place = if begins { Place::Fields { interim } } else { Place::Elsewhere };
         self.names.clear();
-        (self.fields, self.capitals) = (0, false);
+        (self.fields, self.capitals) = (0, 0);
     }
 
     fn field(&mut self, line: &[u8]) {
-        let Some(end) = line.iter().position(|byte| *byte == b':') else {
+        let mut capital = false;
+        let end = line.iter().position(|byte| {
+            capital |= byte.is_ascii_uppercase();
+            *byte == b':'
+        });
+        // A longer one is too long to remember, or a body without end that looks like a head.
+        let Some(end) = end.filter(|end| self.names.len() + end < MAX_NAMES) else {
             self.place = Place::Elsewhere;
             return;
         };
-        if self.names.len() + end >= MAX_NAMES {
-            // Too long to remember, or a body without end that looks like a head.
-            self.place = Place::Elsewhere;
-            return;
-        }
         self.fields += 1;
-        self.capitals |= line[..end].iter().any(u8::is_ascii_uppercase);
         self.names.extend_from_slice(&line[..end]);
+        if capital {
+            self.capitals = self.names.len();
+        }
         self.names.push(b',');
     }
 
@@ -177,15 +181,39 @@ impl Heads {
         if interim || self.found.len() >= MAX_HEADS {
             return;
         }
-        let names = self.names.strip_suffix(b",").filter(|_| self.capitals);
-        let names = names.and_then(|names| HeaderValue::from_bytes(names).ok());
+        let spelled = self.names.get(..self.capitals).filter(|spelled| !spelled.is_empty());
+        let names = spelled.and_then(|names| HeaderValue::from_bytes(names).ok());
         self.found.push_back(Head { fields: self.fields, names });
     }
+}
+
+/// Where the first line of `bytes` ends. Eight bytes at a time: heads are read once for every message.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let with_end = words.iter().position(|word| {
+        let zero_at_end = u64::from_ne_bytes(*word) ^ (ONES * b'\n' as u64);
+        zero_at_end.wrapping_sub(ONES) & !zero_at_end & (ONES << 7) != 0
+    });
+    let (start, part) = with_end.map_or((bytes.len() - rest.len(), rest), |word| (word * 8, &words[word][..]));
+    part.iter().position(|byte| *byte == b'\n').map(|at| start + at)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_line_is_found_wherever_it_is() {
+        for length in 0..40 {
+            let mut line = vec![b'a' + 1; length];
+            assert_eq!(line_end(&line), None, "{length}");
+            for end in (0..length).rev() {
+                line[end] = b'\n';
+                assert_eq!(line_end(&line), Some(end), "{length}");
+            }
+        }
+    }
 
     fn text(value: Option<HeaderValue>) -> Option<String> {
         value.map(|value| value.to_str().unwrap().to_owned())
@@ -193,11 +221,12 @@ mod tests {
 
     #[test]
     fn names_are_found_however_the_bytes_are_cut() {
-        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX-Weird-CASE: b: c\r\n\r\nPOST /b HTTP/1.1\r\nhost: a\r\n\r\n";
+        let bytes =
+            b"GET / HTTP/1.1\r\nHost: a\r\nX-Weird-CASE: b: c\r\nx-low: 1\r\n\r\nPOST /b HTTP/1.1\r\nhost: a\r\n\r\n";
         for cut in 1..bytes.len() {
             let mut heads = Heads::new(Kind::Requests);
             bytes.chunks(cut).for_each(|part| heads.pass(part));
-            assert_eq!(text(heads.next(2)).as_deref(), Some("Host,X-Weird-CASE"), "cut every {cut} bytes");
+            assert_eq!(text(heads.next(3)).as_deref(), Some("Host,X-Weird-CASE"), "cut every {cut} bytes");
             assert!(heads.next(1).is_none(), "lower case needs no words");
         }
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use http::{Extensions, HeaderName, HeaderValue, Request, Response, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 
 use crate::http::Body;
@@ -43,12 +43,12 @@ impl Memory {
     }
 }
 
-/// A request head with `names`. Fields that frame a message are left out or empty it.
+/// A request head with `names`. What would frame it otherwise is left out; that is written by the library alone.
 fn head(names: &[u8]) -> Option<Vec<u8>> {
     let mut head = b"GET / HTTP/1.1\r\n".to_vec();
     for written in names.split(|byte| *byte == b',') {
         let name = HeaderName::from_bytes(written).ok()?;
-        if matches!(name, header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE | header::EXPECT) {
+        if name == header::TRANSFER_ENCODING {
             continue;
         }
         head.extend_from_slice(written);
@@ -68,7 +68,9 @@ fn parse(head: Vec<u8>) -> Option<Extensions> {
     let connection = http1::Builder::new().preserve_header_case(true).serve_connection(TokioIo::new(io), service);
     // The whole head is there, so one poll parses it; there is nobody to wake for more.
     let _ = pin!(connection).poll(&mut Context::from_waker(Waker::noop()));
-    seen.take()
+    let mut learnt: Extensions = seen.take()?;
+    learnt.remove::<OnUpgrade>(); // that of the head in memory, which may have asked for one
+    Some(learnt)
 }
 
 #[cfg(test)]
@@ -99,11 +101,11 @@ mod tests {
     #[tokio::test]
     async fn names_are_written_as_they_were() {
         let memory = Memory::default();
-        let names = HeaderValue::from_static("Host,X-Weird-CASE,x-low,X-WEIRD-case,Content-Length");
+        let names = HeaderValue::from_static("Host,X-Weird-CASE,x-low,X-WEIRD-case,Content-Length,UPGRADE,Expect");
         for _ in 0..2 {
             let known = memory.recall(&names).unwrap();
-            let text = written(&["x-weird-case", "x-weird-case", "x-low", "x-new", "host"], known).await;
-            for line in ["X-Weird-CASE: 1\r\nX-WEIRD-case: 1\r\n", "x-low: 1", "x-new: 1", "Host: 1"] {
+            let text = written(&["x-weird-case", "x-weird-case", "x-low", "x-new", "host", "upgrade"], known).await;
+            for line in ["X-Weird-CASE: 1\r\nX-WEIRD-case: 1\r\n", "x-low: 1", "x-new: 1", "Host: 1", "UPGRADE: 1"] {
                 assert!(text.contains(line), "{line} is not in {text}");
             }
         }
