@@ -17,6 +17,7 @@ use crate::{
     balance::{cluster::Snapshot, endpoint::Endpoint},
     error::{Error, Stage},
     http::{
+        authority,
         canonical::Target,
         case::Spelling,
         reply::{self, Caller},
@@ -42,6 +43,8 @@ pub struct Connection {
     pub protocol: Protocol,
     /// Server name of application TLS that passes through.
     pub server_name: Option<String>,
+    /// Reads the authorities of its requests.
+    pub authorities: authority::Reader,
     /// Counts against the worker's limit while the connection lives.
     pub permit: Rc<Permit>,
 }
@@ -73,7 +76,17 @@ impl Connection {
         let Origin { worker, peer, heading, permit } = origin;
         let peer_identity = identity.as_ref().map(ToString::to_string).unwrap_or_default();
         let facts = Peer { identity: identity.map(Arc::new), address: peer.ip() };
-        Self { worker, heading, peer: facts, peer_identity, peer_address: peer, protocol, server_name: None, permit }
+        Self {
+            worker,
+            heading,
+            peer: facts,
+            peer_identity,
+            peer_address: peer,
+            protocol,
+            server_name: None,
+            authorities: authority::Reader::default(),
+            permit,
+        }
     }
 
     /// Direction, for telemetry.

@@ -8,7 +8,6 @@ use selvedge_policies::{request::RequestPolicy, route::RouteRule, verdict::Verdi
 use crate::{
     error::Error,
     exchange::{Connection, Exchange, Heading},
-    http::hop,
     route::{Scope, Upstream},
 };
 
@@ -35,17 +34,13 @@ pub fn on_request<B>(
 }
 
 /// The header changes of the route and the backend, on the way back; made where those of the request were, at the
-/// caller's side, so that they are made once and by one configuration. Only a sidecar can speak for the mesh.
+/// caller's side, so that they are made once and by one configuration.
 pub fn on_response(
     exchange: &Exchange,
     rule: Option<&RouteRule>,
     upstream: &Upstream<'_>,
     response: &mut response::Parts,
 ) {
-    let from_mesh = exchange.endpoint.as_ref().is_some_and(|endpoint| !endpoint.config.identity.is_empty());
-    if !from_mesh {
-        hop::strip_mesh(&mut response.headers);
-    }
     if let Some((_, changes)) = upstream.backend_headers() {
         changes.apply(&mut response.headers);
     }

@@ -41,10 +41,10 @@ fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
     if parts.headers.contains_key(http::header::TRANSFER_ENCODING) {
         parts.headers.remove(http::header::CONTENT_LENGTH);
     }
-    let switching = parts.headers.get(http::header::UPGRADE).filter(|_| parts.status.as_u16() == 101).cloned();
-    if hop::strip(&mut parts.headers).is_err() {
-        parts.headers.remove(http::header::CONNECTION);
-    }
+    let switches = parts.status == http::StatusCode::SWITCHING_PROTOCOLS;
+    let switching = switches.then(|| parts.headers.get(http::header::UPGRADE).cloned()).flatten();
+    // What it names wrongly stays in place; the answer is as good as without the names.
+    let _ = hop::strip(&mut parts.headers);
     if let Some(protocol) = switching {
         parts.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
         parts.headers.insert(http::header::UPGRADE, protocol);
@@ -67,7 +67,8 @@ fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
     let code = parts.status.as_u16();
     let meter = exchange.response_bytes.clone();
     let held = Some((picked, lease));
-    let ending = Finish { grpc_status: grpc_status(&parts.headers), exchange, code, held, whole: false };
+    let grpc_status = if exchange.grpc { grpc_status(&parts.headers) } else { None };
+    let ending = Finish { grpc_status, exchange, code, held, whole: false };
     Response::from_parts(parts, Body::incoming(body).metered(meter).ending(Box::new(ending)))
 }
 

@@ -4,7 +4,11 @@
 //! upgrades, HTTP/1 CONNECT and bulk bodies take pooled HTTP/1 connections over the same mutual TLS. To the
 //! application and to services outside the mesh the caller's own HTTP version is spoken.
 
-use http::{HeaderValue, Request, Response, Uri, Version, header::HOST, uri::Scheme};
+use http::{
+    Request, Response, Uri, Version,
+    header::HOST,
+    uri::{self, InvalidUriParts, Scheme},
+};
 use hyper::body::Incoming;
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
 
@@ -114,19 +118,17 @@ fn bulk(endpoint: &Endpoint, request: &Request<Body>) -> bool {
 /// Takes the mesh's own fields out of a response. What they say is believed when a sidecar says it; the reason then
 /// goes on to the caller.
 fn hear(endpoint: &Endpoint, response: &mut Response<Incoming>) -> Option<Spelling> {
-    let heard = Spelling::heard(response.headers_mut());
     if matches!(endpoint.config.transport, Transport::Mesh { .. }) {
-        return heard;
+        return Spelling::heard(response.headers_mut());
     }
-    response.headers_mut().remove(&hop::REASON);
+    hop::strip_mesh(response.headers_mut());
     None
 }
 
 /// Gives the request the target form and marks of its wire.
 fn address(exchange: &Exchange, endpoint: &Endpoint, request: &mut Request<Body>, wire: Wire) -> Result<(), Error> {
     let target = exchange.target()?;
-    let authority = &target.authority.full;
-    let internal = |e: http::Error| Error::new(crate::error::Stage::Upstream, Reason::Internal, e.to_string());
+    let internal = |e: InvalidUriParts| Error::new(crate::error::Stage::Upstream, Reason::Internal, e.to_string());
     let mesh = matches!(endpoint.config.transport, Transport::Mesh { .. });
     if let Some(version) = hop::original_version(exchange.version).filter(|_| mesh) {
         request.headers_mut().insert(&hop::ORIGINAL_VERSION, version);
@@ -137,17 +139,19 @@ fn address(exchange: &Exchange, endpoint: &Endpoint, request: &mut Request<Body>
         }
         request.headers_mut().remove(HOST);
         *request.version_mut() = Version::HTTP_2;
-        let builder = Uri::builder().scheme(Scheme::HTTP).authority(authority.as_str());
-        *request.uri_mut() = builder.path_and_query(target.path_and_query.clone()).build().map_err(internal)?;
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(target.authority.full().clone());
+        parts.path_and_query = Some(target.path_and_query.clone());
+        *request.uri_mut() = Uri::from_parts(parts).map_err(internal)?;
     } else {
         if let Some(spelling) = &exchange.spelling {
             spelling.keep(request.extensions_mut(), &exchange.connection.worker.spellings);
         }
         *request.version_mut() = Version::HTTP_11;
-        let host = HeaderValue::from_str(authority).map_err(|e| internal(e.into()))?;
-        request.headers_mut().insert(HOST, host);
+        request.headers_mut().insert(HOST, target.authority.host_field().clone());
         if request.method() == http::Method::CONNECT {
-            *request.uri_mut() = Uri::builder().authority(authority.as_str()).build().map_err(internal)?;
+            *request.uri_mut() = Uri::from(target.authority.full().clone());
         }
     }
     Ok(())

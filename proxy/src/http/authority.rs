@@ -3,13 +3,20 @@
 //! Exactly one authority, with no userinfo, no odd characters and no port out of range; where the target and
 //! `Host` both carry one they must say the same.
 
-use http::{HeaderMap, Uri, header::HOST};
+use std::{cell::RefCell, rc::Rc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Uri, header::HOST, uri};
 
 /// The authority of a request, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Authority {
+    /// As it was given.
+    given: Box<[u8]>,
     /// As it is forwarded: lower case, port kept when it was given.
-    pub full: String,
+    full: uri::Authority,
+    /// The same as the value of `Host`.
+    host_field: HeaderValue,
     /// Length of the host part of `full`, without port and without a trailing dot.
     host_len: usize,
 }
@@ -17,23 +24,47 @@ pub struct Authority {
 impl Authority {
     /// Host in lower case, without port or trailing dot.
     pub fn host(&self) -> &str {
-        self.full.get(..self.host_len).unwrap_or(&self.full)
+        self.full.as_str().get(..self.host_len).unwrap_or(self.full.as_str())
     }
 
+    /// As it is forwarded.
+    pub const fn full(&self) -> &uri::Authority {
+        &self.full
+    }
+
+    /// As it is forwarded in `Host`.
+    pub const fn host_field(&self) -> &HeaderValue {
+        &self.host_field
+    }
+}
+
+/// Reads authorities, and remembers the last one: most requests of a connection have the same.
+#[derive(Debug, Default)]
+pub struct Reader(RefCell<Option<Rc<Authority>>>);
+
+impl Reader {
     /// Reads the authority of a request from its target and `Host`. The error says what is wrong.
-    pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, &'static str> {
+    pub fn read(&self, uri: &Uri, headers: &HeaderMap) -> Result<Rc<Authority>, &'static str> {
         let mut hosts = headers.get_all(HOST).iter();
         let host = hosts.next();
         if hosts.next().is_some() {
             return Err("more than one Host header field");
         }
-        let host = host.map(|value| parse(value.as_bytes())).transpose()?;
-        let target = uri.authority().map(|authority| parse(authority.as_str().as_bytes())).transpose()?;
+        let host = host.map(|value| self.one(value.as_bytes())).transpose()?;
+        let target = uri.authority().map(|authority| self.one(authority.as_str().as_bytes())).transpose()?;
         match (target, host) {
             (None, None) => Err("no Host header field and no authority in the target"),
             (Some(one), None) | (None, Some(one)) => Ok(one),
-            (Some(target), Some(host)) if target == host => Ok(target),
+            (Some(target), Some(host)) if target.full.as_str() == host.full.as_str() => Ok(target),
             (Some(_), Some(_)) => Err("Host and the authority of the target differ"),
+        }
+    }
+
+    fn one(&self, given: &[u8]) -> Result<Rc<Authority>, &'static str> {
+        let mut last = self.0.borrow_mut();
+        match &*last {
+            Some(known) if *known.given == *given => Ok(known.clone()),
+            _ => Ok(last.insert(Rc::new(parse(given)?)).clone()),
         }
     }
 }
@@ -61,7 +92,11 @@ fn parse(raw: &[u8]) -> Result<Authority, &'static str> {
         full.push(':');
         full.push_str(&port.to_string());
     }
-    Ok(Authority { full, host_len })
+    let full = Bytes::from(full);
+    let odd = "the host is not the authority of any URI";
+    let host_field = HeaderValue::from_maybe_shared(full.clone()).map_err(|_| odd)?;
+    let full = uri::Authority::from_maybe_shared(full).map_err(|_| odd)?;
+    Ok(Authority { given: raw.into(), full, host_field, host_len })
 }
 
 /// Splits off the port; checks an IPv6 literal.
@@ -94,7 +129,11 @@ mod tests {
         for host in hosts {
             headers.append(HOST, HeaderValue::from_static(host));
         }
-        Authority::of(&uri.parse().unwrap(), &headers).map(|a| format!("{} {}", a.host(), a.full))
+        let reader = Reader::default();
+        let read = || reader.read(&uri.parse().unwrap(), &headers).map(|a| format!("{} {}", a.host(), a.full));
+        let first = read();
+        assert_eq!(read(), first, "read again");
+        first
     }
 
     #[test]
@@ -109,6 +148,18 @@ mod tests {
             ("http://b/a", &[], "b b"),
         ] {
             assert_eq!(of(uri, hosts).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn another_authority_is_not_taken_for_the_last_one() {
+        let reader = Reader::default();
+        for (uri, host) in [("http://a/", "a"), ("http://b/", "b"), ("http://a.test/", "a"), ("http://a/", "A")] {
+            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+            match reader.read(&uri.parse().unwrap(), &headers) {
+                Ok(read) => assert!(uri == format!("http://{}/", read.full()) && read.host_field() == read.host()),
+                Err(_) => assert_eq!(uri, "http://a.test/"),
+            }
         }
     }
 

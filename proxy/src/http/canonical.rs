@@ -1,5 +1,7 @@
 //! The canonical request: authority, path and framing are checked once, right after parsing.
 
+use std::rc::Rc;
+
 use http::{
     HeaderMap, Method, Request, Uri, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
@@ -7,7 +9,10 @@ use http::{
 };
 use selvedge_policies::reason::Reason;
 
-use super::{authority::Authority, path};
+use super::{
+    authority::{Authority, Reader},
+    path,
+};
 use crate::error::{Error, Stage};
 
 /// Header fields a request may have (hyper bounds this for HTTP/1 only).
@@ -17,18 +22,18 @@ const MAX_FIELDS: usize = 100;
 #[derive(Debug)]
 pub struct Target {
     /// The authority.
-    pub authority: Authority,
+    pub authority: Rc<Authority>,
     /// Canonical path and query, as forwarded.
     pub path_and_query: PathAndQuery,
 }
 
 /// Checks a request and gives its canonical target. On success the request's URI is in origin form.
-pub fn canonical<B>(request: &mut Request<B>) -> Result<Target, Error> {
+pub fn canonical<B>(request: &mut Request<B>, authorities: &Reader) -> Result<Target, Error> {
     let refuse = |reason, detail: &'static str| Error::new(Stage::Http, reason, detail);
     framing(request.version(), request.headers()).map_err(|(reason, detail)| refuse(reason, detail))?;
     fields(request.headers()).map_err(|(reason, detail)| refuse(reason, detail))?;
     let authority =
-        Authority::of(request.uri(), request.headers()).map_err(|detail| refuse(Reason::MalformedHost, detail))?;
+        authorities.read(request.uri(), request.headers()).map_err(|detail| refuse(Reason::MalformedHost, detail))?;
     let path_and_query = target(request.method(), request.uri())?;
     *request.uri_mut() = Uri::from(path_and_query.clone());
     Ok(Target { authority, path_and_query })
@@ -99,7 +104,7 @@ fn fields(headers: &HeaderMap) -> Result<(), (Reason, &'static str)> {
         if edge(bytes.first()) || edge(bytes.last()) {
             return Err((Reason::MalformedHeader, "a header field value begins or ends with white space"));
         }
-        let alias = name.as_str().contains('_')
+        let alias = name.as_str().as_bytes().contains(&b'_')
             && matches!(name.as_str().replace('_', "-").as_str(), "content-length" | "transfer-encoding" | "host");
         if alias {
             return Err((Reason::MalformedHeader, "a header field name imitates a framing field with '_'"));
@@ -123,7 +128,7 @@ mod tests {
     #[test]
     fn the_request_is_rewritten_to_what_policy_sees() {
         let mut request = request(Version::HTTP_11, &[]);
-        let target = canonical(&mut request).unwrap();
+        let target = canonical(&mut request, &Reader::default()).unwrap();
         assert_eq!(target.authority.host(), "shop.test");
         assert_eq!(request.uri(), "/b?q=/../");
     }
@@ -144,7 +149,7 @@ mod tests {
             (Version::HTTP_11, &[("content_length", "1")], MalformedHeader),
         ];
         for (version, fields, reason) in cases {
-            let error = canonical(&mut request(version, fields)).unwrap_err();
+            let error = canonical(&mut request(version, fields), &Reader::default()).unwrap_err();
             assert_eq!(error.reason, reason, "{fields:?}");
         }
     }
@@ -152,8 +157,8 @@ mod tests {
     #[test]
     fn options_asterisk_and_connect_have_a_target() {
         let mut options = Request::options("*").header("host", "a").body(()).unwrap();
-        assert_eq!(canonical(&mut options).unwrap().path_and_query, "*");
+        assert_eq!(canonical(&mut options, &Reader::default()).unwrap().path_and_query, "*");
         let mut connect = Request::connect("a:80").header("host", "a:80").body(()).unwrap();
-        assert_eq!(canonical(&mut connect).unwrap().authority.full, "a:80");
+        assert_eq!(canonical(&mut connect, &Reader::default()).unwrap().authority.full(), "a:80");
     }
 }

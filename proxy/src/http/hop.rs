@@ -2,41 +2,50 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING},
 };
+
+use super::case::HEADER_CASE;
 
 /// Names the protocol the caller spoke, on the hop between sidecars only.
 pub const ORIGINAL_VERSION: HeaderName = HeaderName::from_static("selvedge-original-version");
 /// The reason code of an answer the mesh gave, to meshed callers only.
 pub const REASON: HeaderName = HeaderName::from_static("selvedge-reason");
 
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// What all names of the mesh's own fields begin with.
+const OURS: &str = "selvedge-";
 
 /// Removes the fields of the connection it came on from a message head. Fields named by `Connection` go too,
-/// except those that frame or route a message: naming one is an error, which leaves only those named in place.
+/// except those that frame or route a message: naming one is an error, which leaves all that are named in place.
 pub fn strip(headers: &mut HeaderMap) -> Result<(), &'static str> {
-    let named = if headers.contains_key(CONNECTION) { strip_named(headers) } else { Ok(()) };
-    headers.remove(&KEEP_ALIVE);
-    headers.remove(&PROXY_CONNECTION);
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(UPGRADE);
-    if headers.get(TE).is_some_and(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
-        headers.remove(TE);
+    let mut gone: Vec<HeaderName> =
+        headers.iter().filter(|(name, value)| is_of_connection(name, value)).map(|(name, _)| name.clone()).collect();
+    let named = if gone.contains(&CONNECTION) { named(headers) } else { Ok(Vec::new()) };
+    gone.extend(named.iter().flatten().cloned());
+    for name in gone {
+        headers.remove(name);
     }
-    named
+    named.map(drop)
 }
 
-fn strip_named(headers: &mut HeaderMap) -> Result<(), &'static str> {
+fn is_of_connection(name: &HeaderName, value: &HeaderValue) -> bool {
+    match name.as_str() {
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => true,
+        "te" => !value.as_bytes().eq_ignore_ascii_case(b"trailers"),
+        _ => false,
+    }
+}
+
+/// The fields that `Connection` names besides those which go anyway.
+fn named(headers: &HeaderMap) -> Result<Vec<HeaderName>, &'static str> {
     let mut named = Vec::new();
     for value in headers.get_all(CONNECTION) {
         for token in value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty()) {
+            if token.eq_ignore_ascii_case(b"keep-alive") {
+                continue;
+            }
             let name = HeaderName::from_bytes(token).map_err(|_| "Connection names something that is not a field")?;
-            if name == HOST
-                || name == CONTENT_LENGTH
-                || name == TRANSFER_ENCODING
-                || name.as_str().starts_with("selvedge-")
-            {
+            if name == HOST || name == CONTENT_LENGTH || name == TRANSFER_ENCODING || name.as_str().starts_with(OURS) {
                 return Err("Connection names a field that frames or routes the message");
             }
             if name != TE {
@@ -44,17 +53,16 @@ fn strip_named(headers: &mut HeaderMap) -> Result<(), &'static str> {
             }
         }
     }
-    headers.remove(CONNECTION);
-    for name in named {
-        headers.remove(name);
-    }
-    Ok(())
+    Ok(named)
 }
 
 /// Removes the mesh's own fields, which only the mesh may set.
 pub fn strip_mesh(headers: &mut HeaderMap) {
-    headers.remove(&ORIGINAL_VERSION);
-    headers.remove(&REASON);
+    if headers.keys().any(|name| name.as_str().starts_with(OURS)) {
+        for name in [ORIGINAL_VERSION, REASON, HEADER_CASE] {
+            headers.remove(name);
+        }
+    }
 }
 
 /// The value of [`ORIGINAL_VERSION`] for a caller's version; HTTP/2 needs no mark.
@@ -68,6 +76,8 @@ pub fn original_version(version: Version) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
+    use http::header::UPGRADE;
+
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {

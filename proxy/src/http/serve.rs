@@ -2,7 +2,7 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
-use http::{Request, Version};
+use http::{HeaderValue, Request, Version};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::reason::Reason;
@@ -130,16 +130,17 @@ pub fn receive(exchange: &mut Exchange, mut request: Request<Incoming>) -> Resul
     admitted(&exchange.connection, &exchange.snapshot.config)?;
     let wanted = upgrade::wanted(&request);
     let tunnel = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
-    exchange.target = Some(canonical::canonical(&mut request)?);
-    let mesh = exchange.connection.peer.identity.is_some();
-    let original = request.headers().get(&hop::ORIGINAL_VERSION).filter(|_| mesh);
-    match original.map(http::HeaderValue::as_bytes) {
-        Some(b"1.0") => exchange.version = Version::HTTP_10,
-        Some(_) => exchange.version = Version::HTTP_11,
-        None => {}
+    exchange.target = Some(canonical::canonical(&mut request, &exchange.connection.authorities)?);
+    let headers = request.headers_mut();
+    if exchange.connection.peer.identity.is_some() {
+        match headers.remove(&hop::ORIGINAL_VERSION).as_ref().map(HeaderValue::as_bytes) {
+            Some(b"1.0") => exchange.version = Version::HTTP_10,
+            Some(_) => exchange.version = Version::HTTP_11,
+            None => {}
+        }
+        exchange.spelling = Spelling::heard(headers).or(exchange.spelling.take());
     }
-    hop::strip(request.headers_mut()).map_err(|detail| Error::new(Stage::Http, Reason::MalformedHeader, detail))?;
-    hop::strip_mesh(request.headers_mut());
-    exchange.spelling = Spelling::heard(request.headers_mut()).filter(|_| mesh).or(exchange.spelling.take());
+    hop::strip(headers).map_err(|detail| Error::new(Stage::Http, Reason::MalformedHeader, detail))?;
+    hop::strip_mesh(headers);
     Ok(Received { request, wanted, tunnel })
 }
