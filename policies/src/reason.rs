@@ -58,6 +58,7 @@ reasons! {
     AttemptTimeout "attempt_timeout" 504 "UT" Upstream "Every try ran into the per-try timeout.";
     RequestTimeout "request_timeout" 504 "UT" Upstream "The overall timeout of the request passed.";
     DownstreamClosed "downstream_closed" 499 "DC" Downstream "The caller went away before the answer was complete.";
+    CallerTimeout "caller_timeout" 408 "SI" Downstream "The caller took too long to send its request or to read the answer.";
     MalformedFraming "malformed_framing" 400 "DPE" Downstream "Content-Length or Transfer-Encoding is contradictory or odd (RFC 9112 section 6).";
     UnsupportedTransferCoding "unsupported_transfer_coding" 501 "DPE" Downstream "The transfer coding is not chunked (RFC 9112 section 6.1).";
     MalformedHost "malformed_host" 400 "DPE" Downstream "Host or authority is missing, doubled, contradictory or malformed (RFC 9112 section 3.2).";

@@ -65,7 +65,8 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
     if let Some((changes, _)) = upstream.backend_headers() {
         changes.apply(&mut head.headers);
     }
-    let replay = Replay::new(body);
+    let replay = Replay::new(body, |length| exchange.sender(length));
+    exchange.late = replay.late();
     let overall = upstream.request_timeout().map(|limit| exchange.started + limit);
     if let Some(cluster) = upstream.cluster() {
         cluster.budget.deposit(worker.now());
@@ -86,8 +87,13 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
         };
         exchange.endpoint = Some(picked.endpoint.clone());
         let tried = one(exchange, upstream, &picked, head.clone(), &replay, received.wanted.as_ref(), overall).await;
+        if exchange.late.as_ref().is_some_and(|late| late.get()) && tried.is_err() {
+            return Err(Error::new(Stage::Http, Reason::CallerTimeout, Reason::CallerTimeout.summary()));
+        }
         let outcome = outcome(&tried);
-        record(&mut picked, exchange, outcome.as_ref());
+        if !replay.broke() {
+            record(&mut picked, exchange, outcome.as_ref());
+        }
         let again = outcome.filter(|_| received.wanted.is_none() && replay.can_repeat());
         let pause = again
             .and_then(|outcome| pause(exchange, upstream, &outcome, head.method.is_idempotent()))

@@ -9,6 +9,8 @@ use std::{
 use selvedge_policies::duration::Span;
 use serde::Deserialize;
 
+use crate::http::pace::CallerTimeouts;
+
 /// The bootstrap file of a sidecar.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -58,6 +60,9 @@ pub struct Bootstrap {
     /// Connections a worker holds at most in each direction.
     #[serde(default = "connections_default")]
     pub max_connections: usize,
+    /// How slow callers may be.
+    #[serde(default)]
+    pub caller_timeouts: CallerTimeouts,
 }
 
 /// How connections reach the sidecar.
@@ -192,6 +197,9 @@ impl Bootstrap {
         if !self.admin.ip().is_loopback() {
             return Err(("admin".into(), format!("is {}; the admin port must be on loopback", self.admin)));
         }
+        if let Some(field) = self.caller_timeouts.zero() {
+            return Err((format!("callerTimeouts.{field}"), "is 0s; expected some time, such as 30s".into()));
+        }
         for (index, outbound) in self.outbound.iter().enumerate() {
             if outbound.target().is_none() {
                 let field = format!("outbound[{index}].to");
@@ -237,6 +245,8 @@ mod tests {
             ("wrokers: 2\n", "wrokers"),
             ("workers: 0\n", "workers is 0"),
             ("admin: 0.0.0.0:1\n", "loopback"),
+            ("callerTimeouts: {head: 0s}\n", "callerTimeouts.head is 0s"),
+            ("callerTimeouts: {haed: 1s}\n", "haed"),
             ("outbound: [{listen: '127.0.0.1:0', to: shop/web}]\n", "outbound[0].to is 'shop/web'"),
         ] {
             let message = parse(&format!("{GOOD}{extra}")).unwrap_err();

@@ -20,6 +20,7 @@ use crate::{
         authority,
         canonical::Target,
         case::Spelling,
+        pace::{Pace, Polled, Sender, Turn},
         reply::{self, Caller},
     },
     process::worker::{Permit, Worker},
@@ -47,6 +48,10 @@ pub struct Connection {
     pub authorities: authority::Reader,
     /// Counts against the worker's limit while the connection lives.
     pub permit: Rc<Permit>,
+    /// What its caller owes.
+    pub pace: Pace,
+    /// What the stream that is being polled does, on HTTP/2.
+    pub polled: Cell<Polled>,
 }
 
 /// Where a connection leads.
@@ -86,6 +91,8 @@ impl Connection {
             server_name: None,
             authorities: authority::Reader::default(),
             permit,
+            pace: Pace::default(),
+            polled: Cell::default(),
         }
     }
 
@@ -146,6 +153,10 @@ pub struct Exchange {
     pub request_bytes: Rc<Cell<u64>>,
     /// Payload bytes of the response.
     pub response_bytes: Rc<Cell<u64>>,
+    /// Its turn on the connection.
+    pub turn: Turn,
+    /// True when its body did not come in time; `None` when it has none.
+    pub late: Option<Rc<Cell<bool>>>,
     /// True for gRPC.
     pub grpc: bool,
     /// How the names of an HTTP/1 request were written.
@@ -174,6 +185,8 @@ impl Exchange {
             policy: Arc::default(),
             request_bytes: Rc::default(),
             response_bytes: Rc::default(),
+            turn: connection.pace.begin(),
+            late: None,
             grpc: reply::is_grpc(request.headers()),
             spelling,
             request_id: request.headers().get("x-request-id").cloned(),
@@ -199,6 +212,18 @@ impl Exchange {
             headers: request.headers(),
             route,
         })
+    }
+
+    /// True when the caller was too slow to send its body or to read the answer.
+    pub fn is_caller_slow(&self) -> bool {
+        let late = self.late.as_ref().is_some_and(|late| late.get());
+        late || self.connection.pace.gave_up() || self.connection.polled.get() == Polled::GivenUp
+    }
+
+    /// The sender of a request body of this length.
+    pub fn sender(&self, length: Option<u64>) -> Sender {
+        let limit = self.connection.worker.caller_timeouts.body.0;
+        Sender::new(self.turn.clone(), limit, length, self.connection.protocol == Protocol::Http1)
     }
 
     /// True when a sidecar asks on behalf of an HTTP/1 caller over HTTP/2, which spells names in lower case only.

@@ -9,6 +9,7 @@ pub mod canonical;
 pub mod case;
 pub mod guard;
 pub mod hop;
+pub mod pace;
 pub mod path;
 pub mod reply;
 pub mod serve;

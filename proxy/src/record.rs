@@ -11,13 +11,14 @@ use crate::{
     balance::{Picked, endpoint::Endpoint},
     error::Error,
     exchange::{Connection, Exchange, Heading},
-    http::{Body, body::Ending, hop, reply, upgrade},
+    http::{Body, body::Ending, hop, pace::Polled, reply, upgrade},
     telemetry::{ConnectionRecord, Party, Protocol, RequestRecord},
     upstream::pool::Lease,
 };
 
 /// Turns the outcome into a response whose end is recorded.
 pub fn finish(mut exchange: Box<Exchange>, outcome: Result<Answered, Error>) -> Response<Body> {
+    exchange.connection.polled.set(Polled::Progressed);
     match outcome {
         Ok(answered) => forward(exchange, answered),
         Err(error) => {
@@ -58,6 +59,7 @@ fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
     }
     parts.version = http::Version::default();
     if let Some((caller, service)) = tunnel {
+        exchange.connection.pace.tunnel();
         let opened = connection_opened(&exchange.connection, exchange.endpoint.as_ref());
         tokio::task::spawn_local(async move {
             let (received, sent) = upgrade::tunnel(caller, service).await;
@@ -100,14 +102,21 @@ impl Ending for Finish {
     }
 
     fn broke(&mut self) {
-        self.exchange.reason = self.exchange.reason.or(Some(Reason::UpstreamReset));
+        let slow = self.exchange.is_caller_slow();
+        let reason = if slow { Reason::CallerTimeout } else { Reason::UpstreamReset };
+        self.exchange.reason = self.exchange.reason.or(Some(reason));
+    }
+
+    fn polled(&mut self, polled: Polled) {
+        self.exchange.connection.polled.set(polled);
     }
 }
 
 impl Drop for Finish {
     fn drop(&mut self) {
         if !self.whole && self.exchange.reason.is_none() {
-            self.exchange.reason = Some(Reason::DownstreamClosed);
+            let slow = self.exchange.is_caller_slow();
+            self.exchange.reason = Some(if slow { Reason::CallerTimeout } else { Reason::DownstreamClosed });
         }
         write(&self.exchange, self.code, self.grpc_status);
     }

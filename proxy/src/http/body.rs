@@ -13,7 +13,10 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::trailers;
+use super::{
+    pace::{Polled, Sender},
+    trailers,
+};
 
 /// Bytes of a request body that are kept so that a try can be repeated.
 pub const REPLAY_LIMIT: usize = 64 * 1024;
@@ -28,6 +31,9 @@ pub trait Ending {
 
     /// Its sender broke off.
     fn broke(&mut self);
+
+    /// It was asked for a frame.
+    fn polled(&mut self, polled: Polled);
 }
 
 /// A body.
@@ -73,6 +79,21 @@ impl Body {
         self
     }
 
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(match &mut self.source {
+            Source::Empty => None,
+            Source::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.source = Source::Empty;
+                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+            }
+            Source::Incoming(incoming) => {
+                ready!(http_body::Body::poll_frame(Pin::new(incoming), cx)).map(|frame| frame.map_err(Into::into))
+            }
+            Source::Replay(reader) => ready!(reader.poll(cx)),
+        })
+    }
+
     fn finish(&mut self, trailers: Option<&HeaderMap>) {
         if let Some(mut ending) = self.ending.take() {
             ending.complete(trailers);
@@ -95,19 +116,11 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = match &mut this.source {
-            Source::Empty => None,
-            Source::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.source = Source::Empty;
-                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
-            }
-            Source::Incoming(incoming) => {
-                ready!(http_body::Body::poll_frame(Pin::new(incoming), cx)).map(|frame| frame.map_err(Into::into))
-            }
-            Source::Replay(reader) => ready!(reader.poll(cx)),
-        };
-        let frame = frame.and_then(without_refused_trailers);
+        let polled = this.poll_source(cx);
+        if let Some(ending) = &mut this.ending {
+            ending.polled(if polled.is_pending() { Polled::Waits } else { Polled::Progressed });
+        }
+        let frame = ready!(polled).and_then(without_refused_trailers);
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(meter), Some(data)) = (&this.meter, frame.data_ref()) {
@@ -165,6 +178,7 @@ pub struct Replay {
 
 struct Shared {
     source: Incoming,
+    sender: Sender,
     kept: Vec<Bytes>,
     kept_bytes: usize,
     trailers: Option<HeaderMap>,
@@ -179,14 +193,15 @@ struct Shared {
 }
 
 impl Replay {
-    /// Keeps what passes of `source`.
-    pub fn new(source: Incoming) -> Self {
+    /// Keeps what passes of `source`, which comes from the sender of a body of that length.
+    pub fn new(source: Incoming, sender: impl FnOnce(Option<u64>) -> Sender) -> Self {
         if http_body::Body::is_end_stream(&source) {
             return Self { shared: None };
         }
         let size = http_body::Body::size_hint(&source);
         let overflown = size.exact().is_some_and(|exact| exact > REPLAY_LIMIT as u64);
         let shared = Shared {
+            sender: sender(size.exact()),
             source,
             kept: Vec::new(),
             kept_bytes: 0,
@@ -208,6 +223,16 @@ impl Replay {
         })
     }
 
+    /// Tells when the sender was given up; `None` for a request without a body.
+    pub fn late(&self) -> Option<Rc<Cell<bool>>> {
+        self.shared.as_ref().map(|shared| shared.borrow().sender.late().clone())
+    }
+
+    /// True when the body did not come whole, which is not the endpoint's failure.
+    pub fn broke(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.borrow().failed)
+    }
+
     /// The body from its start. Earlier readers end.
     pub fn body(&self) -> Body {
         let Some(shared) = &self.shared else { return Body::empty() };
@@ -227,7 +252,7 @@ struct Reader {
 
 impl Reader {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut shared = self.shared.borrow_mut();
+        let shared = &mut *self.shared.borrow_mut();
         if shared.readers != self.turn {
             return Poll::Ready(Some(Err("another try has taken the body over".into())));
         }
@@ -236,8 +261,15 @@ impl Reader {
             return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
         }
         if !shared.over {
-            match ready!(http_body::Body::poll_frame(Pin::new(&mut shared.source), cx)) {
+            let polled = http_body::Body::poll_frame(Pin::new(&mut shared.source), cx);
+            if polled.is_pending() {
+                ready!(shared.sender.poll_late(cx));
+                shared.failed = true;
+                return Poll::Ready(Some(Err("the caller did not send its body in time".into())));
+            }
+            match ready!(polled) {
                 Some(Ok(frame)) => {
+                    shared.sender.sent(frame.data_ref().map_or(0, Bytes::len));
                     if let Some(data) = frame.data_ref() {
                         shared.keep(data.clone());
                         self.next = shared.kept.len();

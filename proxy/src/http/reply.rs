@@ -52,6 +52,7 @@ const fn is_untrustworthy(reason: Reason) -> bool {
             | Reason::MalformedPath
             | Reason::MalformedHeader
             | Reason::HeadersTooLarge
+            | Reason::CallerTimeout
     )
 }
 

@@ -8,10 +8,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::reason::Reason;
 
 use super::{
-    LocalExec, canonical,
+    canonical,
     case::{self, Spelling},
     guard::{Budget, FrameGuard},
-    hop, upgrade,
+    hop,
+    pace::{Paced, Streams},
+    upgrade,
 };
 use crate::{
     attempt::Received,
@@ -26,10 +28,10 @@ use crate::{
 
 /// Bytes of a request's header section.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// How long a caller may take to send a header section; an idle connection is held this long too.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a caller may keep a connection on which it asks nothing.
+const IDLE: Duration = Duration::from_secs(60);
 /// The same for our own application, which may keep connections for long.
-const OWN_HEADER_TIMEOUT: Duration = Duration::from_secs(600);
+const OWN_IDLE: Duration = Duration::from_secs(600);
 /// Streams of a caller that proved its identity, or of our own application; it multiplexes all its requests.
 const TRUSTED_STREAMS: u32 = 10_000;
 /// Streams of any other caller.
@@ -57,13 +59,14 @@ pub async fn http(identified: Identified) {
 async fn http1(connection: Rc<Connection>, io: ServerStream) -> Option<Reason> {
     let own = matches!(connection.heading, Heading::Outbound { .. });
     let mut drain = connection.worker.drain();
+    let io = Paced::new(io, &connection.pace, &connection.worker.caller_timeouts, connection.meshed());
     let (io, spellings) = case::tap(io, case::Kind::Requests);
     // Told to finish before its first request it would be closed without an answer, so one that comes while the
     // sidecar drains is limited to one request instead.
     let late = drain.has_begun(&connection.heading);
     let served = conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(if own { OWN_HEADER_TIMEOUT } else { HEADER_TIMEOUT })
+        .header_read_timeout(if own { OWN_IDLE } else { IDLE })
         .max_header_size(MAX_HEADER_BYTES)
         .half_close(true)
         .keep_alive(!late)
@@ -84,7 +87,8 @@ async fn http1(connection: Rc<Connection>, io: ServerStream) -> Option<Reason> {
             served.await
         }
     };
-    ended.err().as_ref().and_then(refused)
+    let slow = connection.pace.gave_up().then_some(Reason::CallerTimeout);
+    slow.or_else(|| ended.err().as_ref().and_then(refused))
 }
 
 /// A head that hyper itself refused never became an exchange.
@@ -102,7 +106,8 @@ where
 {
     let trusted = connection.meshed();
     let mut drain = connection.worker.drain();
-    let mut builder = conn::http2::Builder::new(LocalExec);
+    let patience = connection.worker.caller_timeouts.reader_of(trusted);
+    let mut builder = conn::http2::Builder::new(Streams::new(connection.clone(), patience));
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))

@@ -139,6 +139,7 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
             phases: phase.clone(),
             open: open.clone(),
             max_connections: bootstrap.max_connections,
+            caller_timeouts: bootstrap.caller_timeouts,
         };
         let ended = worker_ended.clone();
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {

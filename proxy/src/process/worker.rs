@@ -24,7 +24,7 @@ use crate::{
     clock,
     config::{CONNECT_TIMEOUT, EndpointConfig, RuntimeConfig, Transport, carry},
     exchange::Heading,
-    http::case,
+    http::{case, pace::CallerTimeouts},
     pipeline,
     telemetry::{Telemetry, WorkerTelemetry},
     upstream::pool::Pool,
@@ -52,6 +52,8 @@ pub struct Setup {
     pub open: Arc<Open>,
     /// Connections this worker holds at most in each direction.
     pub max_connections: usize,
+    /// How slow callers may be.
+    pub caller_timeouts: CallerTimeouts,
 }
 
 /// The state of one worker. It never leaves its thread.
@@ -60,6 +62,8 @@ pub struct Worker {
     pub telemetry: WorkerTelemetry,
     /// How peers' messages are spelled.
     pub spellings: case::Memory,
+    /// How slow callers may be.
+    pub caller_timeouts: CallerTimeouts,
     snapshot: RefCell<Rc<Snapshot>>,
     /// Endpoints that belong to no cluster: the application, and addresses outside the mesh.
     locals: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
@@ -80,12 +84,13 @@ pub struct Worker {
 pub fn run(setup: Setup) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
-        let Setup { listeners, configs, demand, telemetry, phases, open, max_connections } = setup;
+        let Setup { listeners, configs, demand, telemetry, phases, open, max_connections, caller_timeouts } = setup;
         let mut ended = phases.clone();
         let first = configs.borrow().clone();
         let worker = Rc::new(Worker {
             telemetry: telemetry.worker(),
             spellings: case::Memory::default(),
+            caller_timeouts,
             snapshot: RefCell::new(Rc::new(Snapshot { config: first, clusters: HashMap::new() })),
             locals: RefCell::default(),
             chance: RefCell::new(fastrand::Rng::new()),

@@ -1,0 +1,158 @@
+//! How slow a caller may be while it holds what others need.
+//!
+//! A caller that sends its request a byte now and then, or asks and never reads the answer, holds a connection and a
+//! place at the service. It is given up when it makes no progress for as long as [`CallerTimeouts`] says. Only the
+//! *caller's* silence counts, and only where it owes something: the rest of a head, the rest of a body that it
+//! announced, reading what is there. A service may be silent as long as it likes, and so may both ends of a tunnel, and
+//! the sender of an HTTP/2 stream without a length, which is how gRPC streams; PING finds out whether such a peer lives.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use selvedge_policies::duration::Span;
+use serde::Deserialize;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+mod body;
+mod io;
+mod stream;
+
+pub use body::Sender;
+pub use io::Paced;
+pub use stream::{Polled, Streams};
+
+/// Bytes of a body of known length that must come in each [`CallerTimeouts::body`]. Of one without a length, which may
+/// be events as they happen, any byte is enough.
+const PROGRESS: u64 = 1024;
+
+/// How long a caller may take. The defaults are the documentation (`docs/sidecar.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CallerTimeouts {
+    /// For a header section of HTTP/1, from its first byte.
+    pub head: Span,
+    /// Without progress of a request body that the service waits for.
+    pub body: Span,
+    /// Without reading any of an answer that is there, for callers that have proven no identity.
+    pub reader: Span,
+    /// The same for sidecars, whose application may be slow, and for the workload itself.
+    pub meshed_reader: Span,
+}
+
+impl Default for CallerTimeouts {
+    fn default() -> Self {
+        Self {
+            head: Span::from_secs(10),
+            body: Span::from_secs(30),
+            reader: Span::from_secs(30),
+            meshed_reader: Span::from_secs(300),
+        }
+    }
+}
+
+impl CallerTimeouts {
+    /// The name of a field that gives no time at all, if there is one.
+    pub fn zero(&self) -> Option<&'static str> {
+        let fields =
+            [("head", self.head), ("body", self.body), ("reader", self.reader), ("meshedReader", self.meshed_reader)];
+        fields.into_iter().find(|(_, span)| span.0.is_zero()).map(|(name, _)| name)
+    }
+
+    /// How long a caller may leave unread what is there for it.
+    pub const fn reader_of(&self, meshed: bool) -> Duration {
+        if meshed { self.meshed_reader.0 } else { self.reader.0 }
+    }
+}
+
+/// What is going on on one connection. Shared with the stream under it, which must be `Send` to be upgraded; a
+/// connection stays on its worker, so nothing is ever contended.
+#[derive(Clone, Debug, Default)]
+pub struct Pace(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Requests begun.
+    begun: AtomicU32,
+    /// Requests whose body or answer is not over.
+    open: AtomicU32,
+    tunnelled: AtomicBool,
+    given_up: AtomicBool,
+}
+
+impl Pace {
+    /// A request begins.
+    pub fn begin(&self) -> Turn {
+        self.0.begun.fetch_add(1, Relaxed);
+        Turn::new(&self.0)
+    }
+
+    /// From now on the bytes are those of a tunnel, whose ends may be as slow as they like.
+    pub fn tunnel(&self) {
+        self.0.tunnelled.store(true, Relaxed);
+    }
+
+    /// True when the caller's slowness ended the connection.
+    pub fn gave_up(&self) -> bool {
+        self.0.given_up.load(Relaxed)
+    }
+}
+
+/// Held while a request is not over.
+#[derive(Debug)]
+pub struct Turn(Arc<Shared>);
+
+impl Turn {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.open.fetch_add(1, Relaxed);
+        Self(shared.clone())
+    }
+}
+
+impl Clone for Turn {
+    fn clone(&self) -> Self {
+        Self::new(&self.0)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A deadline that costs a timer only when somebody waits for it.
+#[derive(Debug, Default)]
+struct Deadline {
+    at: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    /// Starts it, unless it runs.
+    fn start(&mut self, limit: Duration) {
+        if self.at.is_none() {
+            self.at = Some(Instant::now() + limit);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.at = None;
+    }
+
+    /// Ready when it has passed.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.at else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
