@@ -46,16 +46,23 @@ pub async fn relay(identified: Identified) {
     let (received, sent) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let mut caller = Counted { io, read: received.clone(), written: sent.clone() };
     let mut service = stream;
-    let mut drained = connection.worker.drain();
-    let revoked = tokio::select! {
+    let ended = tokio::select! {
         copied = tokio::io::copy_bidirectional(&mut caller, &mut service) => {
             let reset = copied.err().filter(|e| e.kind() == io::ErrorKind::ConnectionReset);
             return opened.closed(received.get(), sent.get(), reset.map(|_| Reason::UpstreamReset));
         }
-        () = drained.passed() => Error::new(Stage::Accept, Reason::Draining, Reason::Draining.summary()),
-        revoked = revoked(&connection) => revoked,
+        ended = ended(&connection) => ended,
     };
-    opened.cut(received.get(), sent.get(), &revoked);
+    opened.cut(received.get(), sent.get(), &ended);
+}
+
+/// Waits until the sidecar has to end the connection: a drain is over, or a new configuration no longer lets it be.
+pub async fn ended(connection: &Connection) -> Error {
+    let mut drained = connection.worker.drain();
+    tokio::select! {
+        () = drained.passed() => Error::new(Stage::Accept, Reason::Draining, Reason::Draining.summary()),
+        revoked = revoked(connection) => revoked,
+    }
 }
 
 /// Waits until a new configuration no longer lets the connection be.

@@ -27,11 +27,11 @@ use crate::{
 /// How long a caller may be silent before the service is given the chance to speak first.
 const SILENCE: Duration = Duration::from_millis(10);
 /// How long both may be silent.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The same when our own application calls: clients open connections long before they use them.
 const OWN_PATIENCE: Duration = Duration::from_secs(600);
 /// The longest first flight that must be understood: a TLS record.
-const FIRST_BYTES: usize = 16 * 1024 + 5;
+pub(super) const FIRST_BYTES: usize = 16 * 1024 + 5;
 
 /// A connection whose protocol is known.
 pub struct Detected {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use selvedge_policies::{facts::Identity, reason::Reason};
 use selvedge_xds::resource::alpn;
 use tokio::{net::TcpStream, time::timeout};
@@ -14,6 +15,7 @@ use crate::{
     config::AppProtocol,
     detect::{
         ClientHello, Prefixed,
+        inside::{self, Found},
         protocol::{Detected, Spoken, declared},
     },
     error::{Error, Stage},
@@ -43,7 +45,7 @@ pub struct Secured {
 }
 
 /// A caller's stream: as it came, or inside mesh TLS.
-pub type ServerStream = Either<Prefixed<TcpStream>, Box<TlsStream<Prefixed<TcpStream>>>>;
+pub type ServerStream = Either<Prefixed<TcpStream>, Prefixed<Box<TlsStream<Prefixed<TcpStream>>>>>;
 
 /// Terminates mesh TLS. `None` when the handshake failed; the connection is closed.
 pub async fn terminate(detected: Detected) -> Option<Secured> {
@@ -72,9 +74,17 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
             let session = stream.get_ref().1;
             let identity = peer_identity(session);
             let offered = session.alpn_protocol().and_then(of_mesh).unwrap_or(Protocol::Tcp);
-            let protocol = as_declared(offered, declared(&origin));
-            let io = Either::Right(Box::new(stream));
-            Some(Secured { origin, io, protocol, identity, server_name: None, dialled: None })
+            let declared = declared(&origin);
+            let mut stream = Box::new(stream);
+            let found = match as_declared(offered, declared) {
+                Protocol::Tcp if declared == AppProtocol::Detect => {
+                    inside::look(&mut stream, &origin, identity.as_ref()).await?
+                }
+                protocol => Found { protocol, first: Bytes::new(), dialled: None },
+            };
+            let Found { protocol, first, dialled } = found;
+            let io = Either::Right(Prefixed::new(stream, first));
+            Some(Secured { origin, io, protocol, identity, server_name: None, dialled })
         }
         Ok(Err(error)) => failed(origin, error.to_string()),
         Err(_) => failed(origin, "the handshake took too long"),
