@@ -24,6 +24,12 @@ pub trait RequestPolicy: Send + Sync {
         Verdict::Continue
     }
 
+    /// Decides whether a tunnel that was made of this request may stay, when the policies have changed. It counts
+    /// nothing: it is no new request.
+    fn on_open_request(&self, _request: &RequestFacts<'_>, _now: Moment) -> Verdict {
+        Verdict::Continue
+    }
+
     /// Decides whether an opaque connection that was let pass may stay, when the policies have changed. It counts
     /// nothing: it is no new connection.
     fn on_open_connection(&self, _connection: &ConnectionFacts<'_>, _now: Moment) -> Verdict {

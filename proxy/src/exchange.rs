@@ -5,7 +5,7 @@
 
 use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
 
-use http::{HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use selvedge_policies::{
     facts::{ConnectionFacts, Identity, Peer, RequestFacts},
     reason::Reason,
@@ -36,6 +36,8 @@ pub struct Connection {
     pub heading: Heading,
     /// Who is at the other end.
     pub peer: Peer,
+    /// When it should come back with a newer certificate.
+    pub until: Option<Instant>,
     /// Its SPIFFE ID as text, empty without mTLS; made once for all records.
     pub peer_identity: String,
     /// The other end's address and port.
@@ -85,6 +87,7 @@ impl Connection {
             worker,
             heading,
             peer: facts,
+            until: None,
             peer_identity,
             peer_address: peer,
             protocol,
@@ -153,6 +156,8 @@ pub struct Exchange {
     pub request_bytes: Rc<Cell<u64>>,
     /// Payload bytes of the response.
     pub response_bytes: Rc<Cell<u64>>,
+    /// The header of a request to become a tunnel.
+    pub asked: Option<HeaderMap>,
     /// Its turn on the connection.
     pub turn: Turn,
     /// True when its body did not come in time; `None` when it has none.
@@ -185,6 +190,7 @@ impl Exchange {
             policy: Arc::default(),
             request_bytes: Rc::default(),
             response_bytes: Rc::default(),
+            asked: None,
             turn: connection.pace.begin(),
             late: None,
             grpc: reply::is_grpc(request.headers()),
@@ -201,17 +207,13 @@ impl Exchange {
 
     /// What request policies look at.
     pub fn facts<'a, B>(&'a self, request: &'a Request<B>, route: &'a str) -> Result<RequestFacts<'a>, Error> {
-        let target = self.target()?;
-        Ok(RequestFacts {
-            peer: &self.connection.peer,
-            port: self.connection.port(),
-            method: &self.method,
-            host: target.authority.host(),
-            path: target.path_and_query.path(),
-            query: target.path_and_query.query(),
-            headers: request.headers(),
-            route,
-        })
+        Ok(facts(&self.connection, &self.method, self.target()?, request.headers(), route))
+    }
+
+    /// The request that a tunnel is made of.
+    pub fn tunnelled(&mut self) -> Option<Tunnelled> {
+        let (headers, target) = (self.asked.take()?, self.target.clone()?);
+        Some(Tunnelled { method: self.method.clone(), target, headers, route: self.route.clone() })
     }
 
     /// True when the caller was too slow to send its body or to read the answer.
@@ -235,5 +237,40 @@ impl Exchange {
     /// Who would be answered.
     pub fn caller(&self) -> Caller {
         Caller { meshed: self.connection.meshed(), grpc: self.grpc }
+    }
+}
+
+/// The request that a tunnel was made of, to be judged again.
+#[derive(Debug)]
+pub struct Tunnelled {
+    method: Method,
+    target: Target,
+    headers: HeaderMap,
+    route: Arc<str>,
+}
+
+impl Tunnelled {
+    /// What request policies look at.
+    pub fn facts<'a>(&'a self, connection: &'a Connection) -> RequestFacts<'a> {
+        facts(connection, &self.method, &self.target, &self.headers, &self.route)
+    }
+}
+
+fn facts<'a>(
+    connection: &'a Connection,
+    method: &'a Method,
+    target: &'a Target,
+    headers: &'a HeaderMap,
+    route: &'a str,
+) -> RequestFacts<'a> {
+    RequestFacts {
+        peer: &connection.peer,
+        port: connection.port(),
+        method,
+        host: target.authority.host(),
+        path: target.path_and_query.path(),
+        query: target.path_and_query.query(),
+        headers,
+        route,
     }
 }

@@ -7,7 +7,7 @@ use selvedge_policies::{request::RequestPolicy, route::RouteRule, verdict::Verdi
 
 use crate::{
     error::Error,
-    exchange::{Connection, Exchange, Heading},
+    exchange::{Connection, Exchange, Heading, Tunnelled},
     route::{Scope, Upstream},
 };
 
@@ -47,6 +47,21 @@ pub fn on_response(
     if let (Some(rule), Heading::Outbound { .. }) = (rule, &exchange.connection.heading) {
         rule.response_headers.apply(&mut response.headers);
     }
+}
+
+/// The policies again for the request that an open tunnel was made of, when they are others than when it was let pass.
+pub fn on_open_tunnel(
+    connection: &Connection,
+    tunnelled: &Tunnelled,
+    policies: &[Arc<dyn RequestPolicy>],
+) -> Result<(), Error> {
+    let (facts, now) = (tunnelled.facts(connection), connection.worker.now());
+    for policy in policies {
+        if let Verdict::Answer(answer) = policy.on_open_request(&facts, now) {
+            return Err(Error::answered(answer));
+        }
+    }
+    Ok(())
 }
 
 /// Policies that decide whole connections of opaque bytes.

@@ -1,24 +1,28 @@
-//! Bytes that are not HTTP: the same mTLS, identity policy and counts, without looking inside.
+//! Bytes that are not HTTP, or not any more: the same mTLS, identity policy and counts, without looking inside.
 
 use std::{
     cell::Cell,
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use selvedge_policies::reason::Reason;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use selvedge_policies::{reason::Reason, request::RequestPolicy};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    balance::{self, Picked, cluster::Snapshot},
+    balance::{self, Picked},
+    config::RuntimeConfig,
     detect::Prefixed,
     error::{Error, Stage},
-    exchange::{Connection, Heading},
+    exchange::{Connection, Heading, Tunnelled},
     filter,
     identity::peer::{Identified, admitted},
-    record,
+    record::{self, Opened},
     route::{self, Scope},
     upstream::connect::{self, Hop, Stream},
 };
@@ -43,44 +47,79 @@ pub async fn relay(identified: Identified) {
         Err(error) => return record::connection_refused(&connection, &error),
     };
     let opened = record::connection_opened(&connection, Some(&picked.endpoint));
+    join(opened, io, stream, ended(&connection, |config, policies| still_admitted(&connection, config, policies)))
+        .await;
+}
+
+/// Relays what an upgrade or CONNECT has become, until both sides are done or the request it was made of may not be any
+/// more.
+pub async fn tunnel(
+    opened: Opened,
+    connection: Rc<Connection>,
+    tunnelled: Option<Tunnelled>,
+    (caller, service): (OnUpgrade, OnUpgrade),
+) {
+    let (Ok(caller), Ok(service)) = tokio::join!(caller, service) else { return opened.closed(0, 0, None) };
+    let judged = ended(&connection, |config, policies| {
+        admitted(&connection, config)?;
+        match &tunnelled {
+            Some(tunnelled) => filter::on_open_tunnel(&connection, tunnelled, policies),
+            None => Ok(()),
+        }
+    });
+    join(opened, TokioIo::new(caller), TokioIo::new(service), judged).await;
+}
+
+/// Carries bytes both ways, and counts them, until both sides are done or `ended` says why they have to be.
+async fn join(
+    opened: Opened,
+    caller: impl AsyncRead + AsyncWrite + Unpin,
+    mut service: impl AsyncRead + AsyncWrite + Unpin,
+    ended: impl Future<Output = Error>,
+) {
     let (received, sent) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let mut caller = Counted { io, read: received.clone(), written: sent.clone() };
-    let mut service = stream;
+    let mut caller = Counted { io: caller, read: received.clone(), written: sent.clone() };
     let ended = tokio::select! {
         copied = tokio::io::copy_bidirectional(&mut caller, &mut service) => {
             let reset = copied.err().filter(|e| e.kind() == io::ErrorKind::ConnectionReset);
             return opened.closed(received.get(), sent.get(), reset.map(|_| Reason::UpstreamReset));
         }
-        ended = ended(&connection) => ended,
+        ended = ended => ended,
     };
     opened.cut(received.get(), sent.get(), &ended);
 }
 
-/// Waits until the sidecar has to end the connection: a drain is over, or a new configuration no longer lets it be.
-pub async fn ended(connection: &Connection) -> Error {
-    let mut drained = connection.worker.drain();
+/// Waits until the sidecar has to end the connection: a drain is over, or a new configuration no longer lets it be, as
+/// `judge` says of the policies of its port. The sidecar's own workload is judged where it calls.
+pub async fn ended(
+    connection: &Connection,
+    judge: impl Fn(&RuntimeConfig, &[Arc<dyn RequestPolicy>]) -> Result<(), Error>,
+) -> Error {
+    let (mut drained, mut configs) = (connection.worker.drain(), connection.worker.configs());
+    let revoked = async {
+        while configs.changed().await.is_ok() {
+            let snapshot = connection.worker.refresh(&mut configs);
+            let Heading::Inbound { port, .. } = connection.heading else { continue };
+            if let Err(error) = judge(&snapshot.config, &snapshot.config.inbound(port).policies) {
+                return error;
+            }
+        }
+        std::future::pending().await
+    };
     tokio::select! {
         () = drained.passed() => Error::new(Stage::Accept, Reason::Draining, Reason::Draining.summary()),
-        revoked = revoked(connection) => revoked,
+        error = revoked => error,
     }
 }
 
-/// Waits until a new configuration no longer lets the connection be.
-async fn revoked(connection: &Connection) -> Error {
-    let mut configs = connection.worker.configs();
-    while configs.changed().await.is_ok() {
-        let snapshot = connection.worker.refresh(&mut configs);
-        if let Err(error) = still_admitted(connection, &snapshot) {
-            return error;
-        }
-    }
-    std::future::pending().await
-}
-
-fn still_admitted(connection: &Connection, snapshot: &Snapshot) -> Result<(), Error> {
-    let Heading::Inbound { port, .. } = connection.heading else { return Ok(()) };
-    admitted(connection, &snapshot.config)?;
-    filter::on_open_connection(connection, &snapshot.config.inbound(port).policies)
+/// Whether an opaque connection that is open may stay.
+pub fn still_admitted(
+    connection: &Connection,
+    config: &RuntimeConfig,
+    policies: &[Arc<dyn RequestPolicy>],
+) -> Result<(), Error> {
+    admitted(connection, config)?;
+    filter::on_open_connection(connection, policies)
 }
 
 /// Connects to the service, after mode and policies have let the connection pass.

@@ -11,7 +11,8 @@ use crate::{
     balance::{Picked, endpoint::Endpoint},
     error::Error,
     exchange::{Connection, Exchange, Heading},
-    http::{Body, body::Ending, hop, pace::Polled, reply, upgrade},
+    http::{Body, body::Ending, hop, pace::Polled, reply},
+    opaque,
     telemetry::{ConnectionRecord, Party, Protocol, RequestRecord},
     upstream::pool::Lease,
 };
@@ -58,13 +59,11 @@ fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
         _ => {}
     }
     parts.version = http::Version::default();
-    if let Some((caller, service)) = tunnel {
+    if let Some(tunnel) = tunnel {
         exchange.connection.pace.tunnel();
         let opened = connection_opened(&exchange.connection, exchange.endpoint.as_ref());
-        tokio::task::spawn_local(async move {
-            let (received, sent) = upgrade::tunnel(caller, service).await;
-            opened.closed(received, sent, None);
-        });
+        let tunnelled = exchange.tunnelled();
+        tokio::task::spawn_local(opaque::tunnel(opened, exchange.connection.clone(), tunnelled, tunnel));
     }
     let code = parts.status.as_u16();
     let meter = exchange.response_bytes.clone();

@@ -13,7 +13,7 @@ mod server;
 pub mod terminate;
 mod verify;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::{
     CertificateError, ClientConfig, CommonState, OtherError, RootCertStore, ServerConfig,
@@ -22,10 +22,14 @@ use rustls::{
 };
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{resource::alpn, svid::Leaf};
+use tokio::time::Instant;
 
 pub use self::client::{SYSTEM_ROOTS, originate};
 pub(crate) use self::client::{to_control_plane, to_pinned_control_plane};
 use crate::identity::Svid;
+
+/// How much the clocks of two machines may differ; less for certificates that live for less than ten times as long.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// Why no TLS settings could be made.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +100,16 @@ pub fn peer_identity(connection: &CommonState) -> Option<Identity> {
     let leaf = Leaf::from_der(connection.peer_certificates()?.first()?).ok()?;
     let now = i64::try_from(UnixTime::now().as_secs()).ok()?;
     (now <= leaf.not_after).then_some(leaf.identity)
+}
+
+/// When the peer of an established mesh connection should have a newer certificate than the one it proved itself with: a
+/// little after that one runs out, for clocks that differ. `None` when it proved none.
+pub fn peer_until(connection: &CommonState) -> Option<Instant> {
+    let leaf = Leaf::from_der(connection.peer_certificates()?.first()?).ok()?;
+    let seconds = |span: i64| Duration::from_secs(u64::try_from(span).unwrap_or_default());
+    let now = i64::try_from(UnixTime::now().as_secs()).ok()?;
+    let skew = SKEW.min(seconds(leaf.not_after - leaf.not_before) / 10);
+    Some(Instant::now() + seconds(leaf.not_after - now) + skew)
 }
 
 /// A handshake error in our own words where the refusal was ours; rustls prints those as a debug dump.

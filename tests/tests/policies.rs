@@ -2,12 +2,14 @@
 
 use http::Method;
 use selvedge_tests::{
+    around::talk,
     client::{self, request},
     mesh::{Mesh, Workload},
     pair::{HOST, Pair},
     upstream::Upstream,
     wait,
 };
+use tokio::io::AsyncReadExt;
 
 const DENY_ADMIN: &str = "
 apiVersion: selvedge.dev/v1alpha1
@@ -52,6 +54,28 @@ async fn a_denied_request_is_answered_logged_and_counted_with_one_reason() {
     })
     .await;
     assert!(api.metric("selvedge_denials_total", &["policy_denied"]).await >= 1.0, "{}", api.metrics().await);
+}
+
+#[tokio::test]
+async fn a_tunnel_is_judged_again_as_the_request_it_was() {
+    let pair = Pair::start().await;
+    let mut tunnels = Vec::new();
+    for path in ["/admin/shell", "/chat"] {
+        let mut tunnel = client::connect(pair.entry()).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+        assert!(talk(&mut tunnel, head.as_bytes(), "\r\n\r\n", 1).await.starts_with("HTTP/1.1 101"));
+        tunnels.push(tunnel);
+    }
+    pair.mesh.write("deny.yaml", DENY_ADMIN);
+    let cut = wait::within("the tunnel that is denied now is cut", tunnels[0].read_u8()).await;
+    assert!(cut.is_err(), "{cut:?}");
+    assert_eq!(talk(&mut tunnels[1], b"still here", "here", 1).await, "still here");
+    let api = &pair.api;
+    wait::until_true("the log says by what", || async move {
+        let by = |line: &serde_json::Value| line["selvedge.policy"] == "shop/no-admin";
+        api.access_log().iter().any(|line| by(line) && line["selvedge.bytes_sent"] == 0)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -5,16 +5,18 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
 use rustls::{
-    ClientConnection, StreamOwned,
+    ClientConfig, ClientConnection, StreamOwned,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use selvedge_proxy::{identity::Svid, tls::TlsContext};
 use selvedge_tests::{pair::Pair, wait};
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// TLS with the credentials that the sidecar with this `home` has stored.
 fn stolen(home: &Path) -> TlsContext {
@@ -33,12 +35,17 @@ fn stolen(home: &Path) -> TlsContext {
     TlsContext::new(&svid, &certificates("roots"), "mesh.local").unwrap()
 }
 
-/// Sends `bytes` as `selvedge-tcp` and returns all that comes back until the peer closes or is silent for a while.
-fn as_opaque(tls: &TlsContext, peer: SocketAddr, bytes: &[u8]) -> String {
+/// A connection to the sidecar at `peer` with one of the protocols of the mesh.
+fn connect(config: &Arc<ClientConfig>, peer: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
     let socket = TcpStream::connect(peer).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let session = ClientConnection::new(tls.tcp.clone(), "api.shop".try_into().unwrap()).unwrap();
-    let mut stream = StreamOwned::new(session, socket);
+    let session = ClientConnection::new(config.clone(), "api.shop".try_into().unwrap()).unwrap();
+    StreamOwned::new(session, socket)
+}
+
+/// Sends `bytes` as `selvedge-tcp` and returns all that comes back until the peer closes or is silent for a while.
+fn as_opaque(tls: &TlsContext, peer: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = connect(&tls.tcp, peer);
     stream.write_all(bytes).unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer); // a timeout is an end too
@@ -71,4 +78,35 @@ async fn http_called_opaque_meets_the_limits_and_checks_for_requests() {
         api.metric("selvedge_requests_total", &["reason=\"malformed_host\""]).await >= 1.0
     })
     .await;
+}
+
+/// Asks again and again on one connection, until it is closed; each answer must be whole and good. How long that took.
+fn ask_until_closed(config: &Arc<ClientConfig>, peer: SocketAddr) -> Duration {
+    let (mut stream, began) = (connect(config, peer), Instant::now());
+    let mut answers = 0;
+    loop {
+        let mut chunk = [0; 4096];
+        let asked = stream.write_all(b"GET /bytes/3 HTTP/1.1\r\nHost: api.shop\r\n\r\n").and_then(|()| stream.flush());
+        let read = asked.and_then(|()| stream.read(&mut chunk)).unwrap_or(0);
+        let answer = String::from_utf8_lossy(&chunk[..read]).to_lowercase();
+        if read == 0 {
+            assert!(answers > 3, "closed after {answers} answers");
+            return began.elapsed();
+        }
+        answers += 1;
+        assert!(answer.starts_with("http/1.1 200") && answer.ends_with("xxx"), "{answer}");
+        if answer.contains("connection: close") {
+            return began.elapsed();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_does_not_outlive_its_callers_certificate() {
+    let pair = Pair::start_with("http", &["--certificate-lifetime", "6s"]).await;
+    let (tls, peer) = (stolen(pair.web.home()), pair.api.inbound(8080));
+    let lived = tokio::task::spawn_blocking(move || ask_until_closed(&tls.http1, peer)).await.unwrap();
+    assert!(lived < Duration::from_secs(9), "{lived:?}");
+    assert_eq!(pair.get("/").await.status, 200, "who has a newer certificate is served");
 }

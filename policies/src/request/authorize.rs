@@ -164,6 +164,10 @@ impl RequestPolicy for Authorize {
         Verdict::Continue
     }
 
+    fn on_open_request(&self, request: &RequestFacts<'_>, now: Moment) -> Verdict {
+        self.on_request(request, now)
+    }
+
     fn on_open_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Verdict {
         self.on_connection(connection, now)
     }

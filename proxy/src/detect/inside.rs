@@ -41,7 +41,9 @@ pub async fn look<T: AsyncRead + Unpin>(io: &mut T, origin: &Origin, identity: O
     let connection = Rc::new(Connection::new(origin.clone(), identity.cloned(), Protocol::Tcp));
     let looked = tokio::select! {
         looked = whoever_speaks(io, &connection) => looked,
-        error = opaque::ended(&connection) => Err(error),
+        error = opaque::ended(&connection, |config, policies| opaque::still_admitted(&connection, config, policies)) => {
+            Err(error)
+        }
     };
     let (dialled, first) = match looked {
         Ok(looked) => looked,

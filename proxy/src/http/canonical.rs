@@ -19,7 +19,7 @@ use crate::error::{Error, Stage};
 const MAX_FIELDS: usize = 100;
 
 /// What routing and policy see of a request's target. The request itself is changed to match.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// The authority.
     pub authority: Rc<Authority>,

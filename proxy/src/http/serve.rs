@@ -6,6 +6,7 @@ use http::{HeaderValue, Request, Version};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::reason::Reason;
+use tokio::time::sleep_until;
 
 use super::{
     canonical,
@@ -20,7 +21,9 @@ use crate::{
     error::{Error, Stage},
     exchange::{Connection, Exchange, Heading},
     identity::peer::{Identified, admitted},
-    pipeline, record,
+    pipeline,
+    process::drain::Drain,
+    record,
     telemetry::Protocol,
     tls::terminate::ServerStream,
     upstream::coalesce,
@@ -82,13 +85,28 @@ async fn http1(connection: Rc<Connection>, io: ServerStream) -> Option<Reason> {
     let ended = tokio::select! {
         biased; // what has come is read before the drain is looked at
         ended = served.as_mut() => ended,
-        () = drain.begun(&connection.heading), if !late => {
+        () = over(&connection, &mut drain), if !late => {
             served.as_mut().graceful_shutdown();
             served.await
         }
     };
     let slow = connection.pace.gave_up().then_some(Reason::CallerTimeout);
     slow.or_else(|| ended.err().as_ref().and_then(refused))
+}
+
+/// Waits until the connection should finish: the sidecar drains, or the caller's certificate has run out. Whoever is
+/// still of the mesh has a newer one and connects with that.
+async fn over(connection: &Connection, drain: &mut Drain) {
+    let expired = async {
+        match connection.until {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = drain.begun(&connection.heading) => {}
+        () = expired => {}
+    }
 }
 
 /// A head that hyper itself refused never became an exchange.
@@ -125,7 +143,7 @@ where
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {
         _ = served.as_mut() => return,
-        () = drain.begun(&connection.heading) => served.as_mut().graceful_shutdown(),
+        () = over(&connection, &mut drain) => served.as_mut().graceful_shutdown(),
     }
     let _ = served.await;
 }
@@ -147,5 +165,6 @@ pub fn receive(exchange: &mut Exchange, mut request: Request<Incoming>) -> Resul
     }
     hop::strip(headers).map_err(|detail| Error::new(Stage::Http, Reason::MalformedHeader, detail))?;
     hop::strip_mesh(headers);
+    exchange.asked = wanted.is_some().then(|| request.headers().clone());
     Ok(Received { request, wanted, tunnel })
 }

@@ -2,11 +2,7 @@
 //! head the connection or stream becomes a tunnel.
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::{
-    ext::Protocol,
-    upgrade::{OnUpgrade, Upgraded},
-};
-use hyper_util::rt::TokioIo;
+use hyper::ext::Protocol;
 
 /// What a request asks to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,17 +59,6 @@ pub fn accepted<B>(response: &Response<B>, wanted: &Wanted) -> bool {
 /// The `:protocol` of an extended CONNECT, to be set on the next request too.
 pub fn protocol<B>(request: &Request<B>) -> Option<Protocol> {
     request.extensions().get::<Protocol>().cloned()
-}
-
-/// Joins both sides until both have closed. Returns bytes from and to the caller.
-pub async fn tunnel(caller: OnUpgrade, service: OnUpgrade) -> (u64, u64) {
-    let (Ok(caller), Ok(service)) = tokio::join!(caller, service) else { return (0, 0) };
-    let (mut caller, mut service) = (TokioIo::new(caller), TokioIo::new(service));
-    splice(&mut caller, &mut service).await
-}
-
-async fn splice(caller: &mut TokioIo<Upgraded>, service: &mut TokioIo<Upgraded>) -> (u64, u64) {
-    tokio::io::copy_bidirectional(caller, service).await.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ impl Identified {
 pub fn establish(secured: Secured) -> Identified {
     let mut connection = Connection::new(secured.origin, secured.identity, secured.protocol);
     connection.server_name = secured.server_name;
+    connection.until = secured.until;
     Identified { connection: Rc::new(connection), io: secured.io, dialled: secured.dialled }
 }
 

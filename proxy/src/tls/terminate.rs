@@ -5,11 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use selvedge_policies::{facts::Identity, reason::Reason};
 use selvedge_xds::resource::alpn;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
 
-use super::peer_identity;
+use super::{peer_identity, peer_until};
 use crate::{
     accept::Origin,
     config::AppProtocol,
@@ -38,6 +41,8 @@ pub struct Secured {
     pub protocol: Protocol,
     /// The identity the other end proved.
     pub identity: Option<Identity>,
+    /// When it should have a newer certificate.
+    pub until: Option<Instant>,
     /// Server name of application TLS.
     pub server_name: Option<String>,
     /// The service's side, when it spoke first.
@@ -57,7 +62,7 @@ pub async fn terminate(detected: Detected) -> Option<Secured> {
         Spoken::Tls(hello) if is_mesh(&origin, &hello) => return accept(origin, io).await,
         Spoken::Tls(hello) => (Protocol::Tls, hello.server_name),
     };
-    Some(Secured { origin, io: Either::Left(io), protocol, identity: None, server_name, dialled })
+    Some(Secured { origin, io: Either::Left(io), protocol, identity: None, until: None, server_name, dialled })
 }
 
 /// Only calls to the application can be mesh TLS; what the application itself encrypts is its own.
@@ -72,7 +77,7 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
     match timeout(HANDSHAKE, TlsAcceptor::from(tls.server.clone()).accept(io)).await {
         Ok(Ok(stream)) => {
             let session = stream.get_ref().1;
-            let identity = peer_identity(session);
+            let (identity, until) = (peer_identity(session), peer_until(session));
             let offered = session.alpn_protocol().and_then(of_mesh).unwrap_or(Protocol::Tcp);
             let declared = declared(&origin);
             let mut stream = Box::new(stream);
@@ -84,7 +89,7 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
             };
             let Found { protocol, first, dialled } = found;
             let io = Either::Right(Prefixed::new(stream, first));
-            Some(Secured { origin, io, protocol, identity, server_name: None, dialled })
+            Some(Secured { origin, io, protocol, identity, until, server_name: None, dialled })
         }
         Ok(Err(error)) => failed(origin, error.to_string()),
         Err(_) => failed(origin, "the handshake took too long"),

@@ -3,7 +3,10 @@
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
@@ -89,6 +92,14 @@ async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) 
         }
     }
     Ok(Either::Right(Box::new(stream)))
+}
+
+/// When the peer of a mesh connection should have a newer certificate.
+pub fn until(stream: &Stream) -> Option<Instant> {
+    match stream {
+        Either::Left(_) => None,
+        Either::Right(stream) => tls::peer_until(stream.get_ref().1),
+    }
 }
 
 /// The HTTP/1 handshake; the connection runs on this worker until it closes.

@@ -28,8 +28,8 @@ const IDLE_MESH: Duration = Duration::from_secs(50);
 /// Idle HTTP/1 connections kept.
 const IDLE_MAX: usize = 256;
 
-/// Connections to one endpoint. Those that stand on older credentials are not used for new requests: whom the mesh no
-/// longer trusts must not be reached, and peers must not see a certificate that has run out.
+/// Connections to one endpoint. Those that stand on older credentials, of either side, are not used for new requests:
+/// whom the mesh no longer trusts must not be reached, and peers must not see a certificate that has run out.
 #[derive(Default)]
 pub struct Pool {
     http2: RefCell<Option<Shared>>,
@@ -41,8 +41,14 @@ pub struct Pool {
     mean_response: Cell<u64>,
 }
 
-/// The credentials a connection was made with; `None` outside the mesh.
-type Standing = Option<Arc<TlsContext>>;
+/// What a connection was made with.
+#[derive(Debug)]
+struct Standing {
+    /// Our credentials; `None` outside the mesh.
+    credentials: Option<Arc<TlsContext>>,
+    /// When the peer should have a newer certificate than it had.
+    until: Option<Instant>,
+}
 
 /// The HTTP/2 connection that all requests share.
 struct Shared {
@@ -95,8 +101,7 @@ impl Pool {
             return Err(connect::failure(reason, detail));
         }
         match dial_http2(endpoint, config).await {
-            Ok(sender) => {
-                let standing = standing(endpoint, config).cloned();
+            Ok((sender, standing)) => {
                 *self.http2.borrow_mut() = Some(Shared { sender: sender.clone(), standing });
                 Ok(sender)
             }
@@ -119,13 +124,13 @@ impl Pool {
         while let Some((lease, since)) = self.take_idle() {
             // One that is not ready may still be sending the body of a request that was answered early: another
             // caller's pace, which nobody else should wait for.
-            if since.elapsed() < limit && lease.sender.is_ready() && stands(&lease.standing, endpoint, config) {
+            if since.elapsed() < limit && lease.sender.is_ready() && lease.standing.holds(endpoint, config) {
                 return Ok(lease);
             }
         }
         let stream = connect::stream(&endpoint.config, config, Hop::Http1).await?;
+        let standing = Standing::of(&stream, endpoint, config);
         let (sender, spellings) = connect::http1(stream).await?;
-        let standing = standing(endpoint, config).cloned();
         Ok(Lease { sender, spellings, reused: false, standing, home: Rc::downgrade(&self.idle) })
     }
 
@@ -147,7 +152,7 @@ impl Pool {
 
     fn live(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Option<http2::SendRequest<Body>> {
         let shared = self.http2.borrow();
-        let live = |shared: &&Shared| !shared.sender.is_closed() && stands(&shared.standing, endpoint, config);
+        let live = |shared: &&Shared| !shared.sender.is_closed() && shared.standing.holds(endpoint, config);
         shared.as_ref().filter(live).map(|shared| shared.sender.clone())
     }
 
@@ -156,13 +161,22 @@ impl Pool {
     }
 }
 
-fn standing<'a>(endpoint: &Endpoint, config: &'a RuntimeConfig) -> Option<&'a Arc<TlsContext>> {
+fn credentials<'a>(endpoint: &Endpoint, config: &'a RuntimeConfig) -> Option<&'a Arc<TlsContext>> {
     config.tls.as_ref().filter(|_| matches!(endpoint.config.transport, Transport::Mesh { .. }))
 }
 
-/// Whether a connection made with `made` stands on the credentials of `config`.
-fn stands(made: &Standing, endpoint: &Endpoint, config: &RuntimeConfig) -> bool {
-    made.as_ref().map(Arc::as_ptr) == standing(endpoint, config).map(Arc::as_ptr)
+impl Standing {
+    fn of(stream: &Stream, endpoint: &Endpoint, config: &RuntimeConfig) -> Self {
+        let credentials = credentials(endpoint, config).cloned();
+        let until = credentials.as_ref().and_then(|_| connect::until(stream));
+        Self { credentials, until }
+    }
+
+    /// Whether both ends still stand on what the connection was made with.
+    fn holds(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> bool {
+        self.credentials.as_ref().map(Arc::as_ptr) == credentials(endpoint, config).map(Arc::as_ptr)
+            && self.until.is_none_or(|until| Instant::now() < until)
+    }
 }
 
 impl std::fmt::Debug for Pool {
@@ -171,7 +185,11 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-async fn dial_http2(endpoint: &Endpoint, config: &RuntimeConfig) -> Result<http2::SendRequest<Body>, Error> {
+async fn dial_http2(
+    endpoint: &Endpoint,
+    config: &RuntimeConfig,
+) -> Result<(http2::SendRequest<Body>, Standing), Error> {
     let stream: Stream = connect::stream(&endpoint.config, config, Hop::Http2).await?;
-    connect::http2(stream).await
+    let standing = Standing::of(&stream, endpoint, config);
+    Ok((connect::http2(stream).await?, standing))
 }
