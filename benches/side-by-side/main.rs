@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
+use selvedge_benches::{allow_many_files, page, process};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,7 +32,6 @@ mod machine;
 mod measure;
 mod peer;
 mod port;
-mod process;
 mod report;
 
 /// Compare the cost of proxies side by side.
@@ -118,20 +118,10 @@ async fn start(arguments: &Arguments, ground: &Ground, skipped: &mut Vec<String>
     Ok(peers)
 }
 
-/// 1 000 client connections are 4 000 sockets and more on the way to the application.
-fn allow_many_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        eprintln!("the limit of open files stays as it is: {error}");
-    }
-}
-
 fn publish(folder: &Path, machine: &Machine, plan: Plan, results: &Results, tables: &str) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
     let json = json!({ "machine": machine, "plan": plan, "results": results });
     fs::write(folder.join("results.json"), format!("{}\n", serde_json::to_string_pretty(&json)?))?;
     fs::write(folder.join("side-by-side.svg"), report::chart(results))?;
-    report::replace_tables(&folder.join("README.md"), tables)
+    page::replace(&folder.join("README.md"), "side-by-side", tables)
 }

@@ -1,9 +1,5 @@
 //! What is shown of the results: Markdown tables and a chart, made of medians over the rounds.
 
-use std::{fs, path::Path};
-
-use anyhow::{Context, ensure};
-
 use crate::{
     load::Load,
     measure::{Results, Sample},
@@ -15,9 +11,6 @@ mod tables;
 
 pub(crate) use chart::chart;
 pub(crate) use tables::tables;
-
-const BEGIN: &str = "<!-- figures: written by benches/side-by-side -->";
-const END: &str = "<!-- end of the figures -->";
 
 /// Least, median and greatest over the rounds.
 #[derive(Clone, Copy, Debug)]
@@ -50,14 +43,4 @@ fn present(results: &Results) -> impl Iterator<Item = Name> {
 
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-/// Puts `tables` between the two marks of `page`.
-pub(crate) fn replace_tables(page: &Path, tables: &str) -> anyhow::Result<()> {
-    let text = fs::read_to_string(page).with_context(|| format!("reading {}", page.display()))?;
-    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("{} has no '{BEGIN}'", page.display()))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("{} has no '{END}'", page.display()))?;
-    ensure!(!tables.contains(END), "the tables contain the mark of their end");
-    fs::write(page, format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))?;
-    Ok(())
 }

@@ -1,4 +1,9 @@
-//! Meshes of any size to measure decisions on: what `n` services of one company would have written.
+//! Meshes of any size to measure decisions on: what `n` services of one company would have written. And
+//! [programs](process) that are measured from outside.
+
+pub mod mesh;
+pub mod page;
+pub mod process;
 
 use std::{cell::Cell, sync::Arc};
 
@@ -10,6 +15,16 @@ use selvedge_policies::{
     route::RouteTable,
 };
 use serde_json::{Value, json};
+
+/// Raises this process's limit of open files to what it may be: thousands of connections are as many sockets and more.
+pub fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        eprintln!("the limit of open files stays as it is: {error}");
+    }
+}
 
 /// The sizes at which growth is measured.
 pub const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];

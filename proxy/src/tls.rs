@@ -24,8 +24,8 @@ use selvedge_policies::facts::Identity;
 use selvedge_xds::{resource::alpn, svid::Leaf};
 use tokio::time::Instant;
 
-pub use self::client::{SYSTEM_ROOTS, originate};
-pub(crate) use self::client::{to_control_plane, to_pinned_control_plane};
+pub(crate) use self::client::to_pinned_control_plane;
+pub use self::client::{SYSTEM_ROOTS, originate, to_control_plane};
 use crate::identity::Svid;
 
 /// How much the clocks of two machines may differ; less for certificates that live for less than ten times as long.

@@ -42,7 +42,10 @@ pub(super) fn mesh(
 }
 
 /// Settings for the connection to the control plane with a certificate of our own.
-pub(crate) fn to_control_plane(credentials: &Credentials) -> Result<Arc<ClientConfig>, TlsError> {
+///
+/// # Errors
+/// Credentials that TLS cannot use.
+pub fn to_control_plane(credentials: &Credentials) -> Result<Arc<ClientConfig>, TlsError> {
     let trust_domain = credentials.svid.identity.trust_domain.clone();
     let trust = Trust::Roots { roots: root_store(&credentials.roots)?, trust_domain };
     let config = control_plane(trust)?

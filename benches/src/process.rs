@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use tokio::process::{Child, Command};
 
 /// A running program of one process.
-pub(crate) struct Process {
+pub struct Process {
     name: String,
     child: Child,
     log: std::path::PathBuf,
@@ -14,7 +14,10 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `command`, with everything it prints in `folder/name.log`.
-    pub(crate) fn start(name: &str, command: &mut Command, folder: &Path) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// A program that cannot be started, or a log that cannot be written.
+    pub fn start(name: &str, command: &mut Command, folder: &Path) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let out = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).kill_on_drop(true);
@@ -23,12 +26,15 @@ impl Process {
     }
 
     /// Process id; 0 once it is gone.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id().unwrap_or(0)
     }
 
     /// Fails with the end of the log when the process has ended.
-    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("{} ended with {status}: {}", self.name, self.last_words());
         }
@@ -36,14 +42,14 @@ impl Process {
     }
 
     /// The last lines of the log, as one line.
-    pub(crate) fn last_words(&self) -> String {
+    pub fn last_words(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(3)..].join(" / ")
     }
 
     /// CPU time of all its threads so far, user and system, in nanoseconds.
-    pub(crate) fn cpu_nanos(&self) -> u64 {
+    pub fn cpu_nanos(&self) -> u64 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
         let nanos = |folder: std::path::PathBuf| -> Option<u64> {
             fs::read_to_string(folder.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
@@ -52,7 +58,7 @@ impl Process {
     }
 
     /// Resident memory in bytes.
-    pub(crate) fn resident_bytes(&self) -> u64 {
+    pub fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
@@ -60,7 +66,7 @@ impl Process {
 }
 
 /// Where `name` is: the value of `variable`, else in PATH or where Debian keeps what only root uses.
-pub(crate) fn find(name: &str, variable: &str) -> Option<std::path::PathBuf> {
+pub fn find(name: &str, variable: &str) -> Option<std::path::PathBuf> {
     let named = std::env::var_os(variable).map(std::path::PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
