@@ -468,8 +468,15 @@ mod tests {
     impl Pipe {
         fn take(&mut self, step: Step) {
             match step {
-                Step::Put(d, generation, aliases) => drop(self.world.insert(d, (generation, aliases))),
-                Step::Remove(d) => drop(self.world.remove(&d)),
+                Step::Put(d, generation, aliases) => {
+                    self.tell(d);
+                    self.world.insert(d, (generation, aliases));
+                    self.tell(d);
+                }
+                Step::Remove(d) => {
+                    self.tell(d);
+                    self.world.remove(&d);
+                }
                 Step::Want(name) => self.client.want(Kind::Destination, &name, moment(0)),
                 Step::GiveUp(name) => {
                     self.client.kinds[Kind::Destination as usize].give_up(&[name]);
@@ -482,7 +489,13 @@ mod tests {
                     self.client.connected();
                 }
             }
-            self.server.changed();
+        }
+
+        /// Tells the server of every name `d` has now.
+        fn tell(&mut self, d: u8) {
+            let aliases = self.world.get(&d).into_iter().flat_map(|(_, aliases)| aliases);
+            let names = aliases.map(|alias| format!("alias{alias}")).chain([format!("a/d{d}")]);
+            names.for_each(|name| self.server.changed_name(Kind::Destination, &name));
         }
 
         fn deliver(&mut self) {

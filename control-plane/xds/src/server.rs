@@ -14,7 +14,7 @@ mod subscription;
 
 use std::sync::Arc;
 
-use self::subscription::{Batch, InFlight, Subscription};
+use self::subscription::{Batch, InFlight, News, Subscription};
 use crate::{
     proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
     resource::{Encoded, Kind},
@@ -80,18 +80,18 @@ impl Stream {
 
     /// Any resource behind [`Find`] may have changed.
     pub fn changed(&mut self) {
-        self.subscriptions.iter_mut().for_each(|s| s.settled = false);
+        self.subscriptions.iter_mut().for_each(|s| s.news = News::OfAnything);
     }
 
     /// Any resource of `kind` may have changed.
     pub fn changed_kind(&mut self, kind: Kind) {
-        self.subscriptions[kind as usize].settled = false;
+        self.subscriptions[kind as usize].news = News::OfAnything;
     }
 
-    /// What [`Find`] says of this name may have changed; cheap for a name that nobody asked for.
+    /// What [`Find`] says of this name may have changed; to be told of every name of a resource that changed, before
+    /// or after. Cheap for a name that nobody asked for.
     pub fn changed_name(&mut self, kind: Kind, name: &str) {
-        let subscription = &mut self.subscriptions[kind as usize];
-        subscription.settled &= !subscription.asked.contains_key(name);
+        self.subscriptions[kind as usize].touch(name);
     }
 
     /// Every response that may go out now, in order. `version` is what `system_version_info` says.
@@ -102,7 +102,7 @@ impl Stream {
         }
         for kind in Kind::ALL.into_iter().rev() {
             let subscription = &mut self.subscriptions[kind as usize];
-            if subscription.settled {
+            if subscription.news.is_nothing() {
                 continue;
             }
             let removed = subscription.removals(kind, find);
@@ -112,7 +112,7 @@ impl Stream {
                 }
                 out.push(self.response(kind, Batch { removed, ..Batch::default() }, version));
             }
-            self.subscriptions[kind as usize].settled = true;
+            self.subscriptions[kind as usize].news = News::Nothing;
         }
         out
     }
@@ -126,7 +126,7 @@ impl Stream {
     fn send_additions(&mut self, find: Find<'_>, version: &str, out: &mut Vec<DeltaDiscoveryResponse>) -> bool {
         for kind in Kind::ALL {
             let subscription = &mut self.subscriptions[kind as usize];
-            if subscription.settled {
+            if subscription.news.is_nothing() {
                 continue;
             }
             let busy = subscription.in_flight.is_some();

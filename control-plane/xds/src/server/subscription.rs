@@ -1,7 +1,7 @@
 //! What one client subscribed to of one kind, and what it was told.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -61,8 +61,26 @@ pub(super) struct Subscription {
     pub(super) in_flight: Option<InFlight>,
     /// What it turned out to hold when it resumed.
     pub(super) confirmed: Vec<Arc<Encoded>>,
-    /// Nothing is left to send until a request or a change comes.
-    pub(super) settled: bool,
+    /// Of what names there may be something to say.
+    pub(super) news: News,
+}
+
+/// Names to be looked at. A change touches one or two of the many a client asked for, on each of thousands of streams.
+#[derive(Debug, Default)]
+pub(super) enum News {
+    /// None, until a request or a change comes.
+    #[default]
+    Nothing,
+    /// These, among them every name of a resource that changed.
+    Of(BTreeSet<String>),
+    /// All that were asked for.
+    OfAnything,
+}
+
+impl News {
+    pub(super) const fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
 }
 
 /// A resource with the names it was asked by, and whether it must be sent.
@@ -98,6 +116,7 @@ impl Subscription {
     /// Applies the names of a request. A name in both lists ends up subscribed.
     pub(super) fn rename(&mut self, kind: Kind, request: DeltaDiscoveryRequest) -> Result<(), RequestError> {
         let mut resumed = request.initial_resource_versions;
+        let mut renamed = !request.resource_names_unsubscribe.is_empty();
         for name in &request.resource_names_unsubscribe {
             self.asked.remove(name);
         }
@@ -107,10 +126,34 @@ impl Subscription {
             }
             let answer = resumed.remove(&name).map_or(Answer::Owed, Answer::Resumed);
             self.asked.insert(name, answer);
-            self.settled = false;
+            self.news = News::OfAnything;
+            renamed = true;
         }
-        self.prune();
+        if renamed {
+            self.prune();
+        }
         if self.asked.len() > MAX_NAMES { Err(RequestError::TooManyNames(kind)) } else { Ok(()) }
+    }
+
+    /// A change may concern `name`.
+    pub(super) fn touch(&mut self, name: &str) {
+        if !self.asked.contains_key(name) {
+            return;
+        }
+        match &mut self.news {
+            News::Nothing => self.news = News::Of(BTreeSet::from([name.to_owned()])),
+            News::Of(names) => drop(names.insert(name.to_owned())),
+            News::OfAnything => {}
+        }
+    }
+
+    /// The names to be looked at, with what the client knows of each.
+    fn in_question(&self) -> Box<dyn Iterator<Item = (&String, &Answer)> + '_> {
+        match &self.news {
+            News::Nothing => Box::new(std::iter::empty()),
+            News::Of(names) => Box::new(names.iter().filter_map(|name| self.asked.get_key_value(name))),
+            News::OfAnything => Box::new(self.asked.iter()),
+        }
     }
 
     /// Forgets the versions of resources no name stands for any more.
@@ -131,6 +174,7 @@ impl Subscription {
         }
         let mut batch = Batch { removed: absent, complete: true, ..Batch::default() };
         let mut bytes = 0;
+        let mut moved = false;
         for (canonical, Found { resource, names, due }) in found {
             if due && bytes >= RESPONSE_BYTES {
                 batch.complete = false;
@@ -139,14 +183,16 @@ impl Subscription {
             if !due && names.iter().any(|name| matches!(self.asked.get(name), Some(Answer::Resumed(_)))) {
                 self.confirmed.push(Arc::clone(&resource));
             }
-            self.record(&canonical, &resource.version, &names);
+            moved |= self.record(&canonical, &resource.version, &names);
             if due {
                 bytes += resource.body.len();
                 let aliases = names.into_iter().filter(|name| *name != canonical).collect();
                 batch.resources.push((resource, aliases));
             }
         }
-        self.prune();
+        if moved {
+            self.prune();
+        }
         Some(batch)
     }
 
@@ -154,7 +200,7 @@ impl Subscription {
     fn look_up(&self, kind: Kind, find: Find<'_>) -> (BTreeMap<String, Found>, Vec<String>) {
         let mut found: BTreeMap<String, Found> = BTreeMap::new();
         let mut absent = Vec::new();
-        for (name, answer) in &self.asked {
+        for (name, answer) in self.in_question() {
             let Some(resource) = find(kind, name) else {
                 if *answer == Answer::Owed {
                     absent.push(name.clone());
@@ -177,19 +223,23 @@ impl Subscription {
         }
     }
 
-    fn record(&mut self, canonical: &str, version: &str, names: &[String]) {
+    /// True when one of the names stood for another resource before.
+    fn record(&mut self, canonical: &str, version: &str, names: &[String]) -> bool {
+        let mut moved = false;
         for name in names {
-            self.asked.insert(name.clone(), Answer::Holds(canonical.to_owned()));
+            let before = self.asked.insert(name.clone(), Answer::Holds(canonical.to_owned()));
+            moved |= before.as_ref().and_then(Answer::held).is_some_and(|held| held != canonical);
         }
         self.sent.insert(canonical.to_owned(), version.to_owned());
+        moved
     }
 
     /// Names the client holds something for although there is nothing any more; recorded as told unless a response
     /// is in flight.
     pub(super) fn removals(&mut self, kind: Kind, find: Find<'_>) -> Vec<String> {
         let is_gone = |(name, answer): &(&String, &Answer)| answer.claims_something() && find(kind, name).is_none();
-        let gone: Vec<String> = self.asked.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
-        if self.in_flight.is_none() {
+        let gone: Vec<String> = self.in_question().filter(is_gone).map(|(name, _)| name.clone()).collect();
+        if self.in_flight.is_none() && !gone.is_empty() {
             for name in &gone {
                 self.asked.insert(name.clone(), Answer::Absent);
             }
