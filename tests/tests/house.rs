@@ -55,6 +55,11 @@ fn the_pipeline_stays_a_story() {
         if source.production.len() > 150 {
             complaints.file(&source.path, format!("{} lines", source.production.len()));
         }
+        for word in ["match ", "loop ", "for ", "while ", "=>", "&mut self", "struct ", "enum ", "impl "] {
+            for (line, _) in source.find(word) {
+                complaints.line(&source.path, line, format!("`{}` decides or holds something", word.trim()));
+            }
+        }
     }
     complaints.report();
 }
