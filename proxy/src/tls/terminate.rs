@@ -83,7 +83,8 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
             let mut stream = Box::new(stream);
             let found = match as_declared(offered, declared) {
                 Protocol::Tcp if declared == AppProtocol::Detect => {
-                    inside::look(&mut stream, &origin, identity.as_ref()).await?
+                    // Boxed: it would more than double what every connection weighs, and few come here.
+                    Box::pin(inside::look(&mut stream, &origin, identity.as_ref())).await?
                 }
                 protocol => Found { protocol, first: Bytes::new(), dialled: None },
             };
