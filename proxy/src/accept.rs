@@ -27,6 +27,13 @@ pub enum Purpose {
     CapturedOutbound,
 }
 
+impl Purpose {
+    /// Whether it is for calls to the application.
+    pub const fn is_inbound(&self) -> bool {
+        matches!(self, Self::Declared(Heading::Inbound { .. }) | Self::CapturedInbound)
+    }
+}
+
 /// A connection as the kernel gave it.
 #[derive(Debug)]
 pub struct Accepted {

@@ -109,6 +109,54 @@ async fn an_instance_that_stops_hands_its_callers_over() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_of_the_application_does_not_hold_up_the_end() {
+    let mut pair = Pair::start().await;
+    let mut connections =
+        [Connection::open(pair.entry()).await.unwrap(), Connection::open_http2(pair.entry()).await.unwrap()];
+    pair.web.process().terminate();
+    let start = Instant::now();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for connection in &mut connections {
+            assert_eq!(connection.call(request(Method::GET, HOST, "/")).await.unwrap().status, 200);
+        }
+    }
+    assert!(pair.web.process().ended().await.success());
+    // The deadline is 30 s, and both connections are still open at this end.
+    assert!((5..20).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn callers_that_hear_of_nothing_do_not_hold_up_the_end() {
+    let upstream = Upstream::start("api").await;
+    let mesh = Mesh::start().await;
+    mesh.service("shop/api", 80, 8080, "http");
+    mesh.write(
+        "permissive.yaml",
+        "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: open, namespace: shop}\nspec:\n  mtls: \
+         {inbound: PERMISSIVE}\n",
+    );
+    let serving = Workload::new("shop/api").serves(8080, upstream.address()).with("drainDeadline: 9s\n");
+    let mut api = mesh.sidecar(serving).await;
+    let entry = api.inbound(8080);
+    wait::until_true("strangers may call", || client::answers(entry)).await;
+    // Each call comes on a new connection, as from a caller that keeps none.
+    let calls = tokio::spawn(async move {
+        let mut answered = 0;
+        while client::accepts(entry).await && client::answers(entry).await {
+            answered += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        answered
+    });
+    let start = Instant::now();
+    api.process().terminate();
+    assert!(api.process().ended().await.success());
+    assert!((2..7).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(calls.await.unwrap() > 10, "they were served for a third of the deadline");
+}
+
+#[tokio::test]
 async fn the_deadline_ends_what_does_not_end_by_itself() {
     let upstream = Upstream::start("api").await;
     let mesh = Mesh::start().await;

@@ -18,7 +18,7 @@ use std::{
 
 use selvedge_policies::duration::Span;
 use serde::Deserialize;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 mod body;
 mod io;
@@ -91,6 +91,17 @@ impl Pace {
     pub fn begin(&self) -> Turn {
         self.0.begun.fetch_add(1, Relaxed);
         Turn::new(&self.0)
+    }
+
+    /// Waits until no request has been under way for this long, give or take as much again.
+    pub async fn idle(&self, span: Duration) {
+        loop {
+            let (begun, open) = (self.0.begun.load(Relaxed), self.0.open.load(Relaxed));
+            sleep(span).await;
+            if open == 0 && self.0.begun.load(Relaxed) == begun {
+                return;
+            }
+        }
     }
 
     /// From now on the bytes are those of a tunnel, whose ends may be as slow as they like.

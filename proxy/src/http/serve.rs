@@ -104,7 +104,7 @@ async fn over(connection: &Connection, drain: &mut Drain) {
         }
     };
     tokio::select! {
-        () = drain.begun(&connection.heading) => {}
+        () = drain.begun(&connection.heading, &connection.pace) => {}
         () = expired => {}
     }
 }

@@ -1,8 +1,9 @@
 //! Going away without losing a request.
 //!
 //! A drain has phases. First readiness goes off and calls to the application finish: peers are told by GOAWAY or
-//! `Connection: close`, new connections are still served. The application's own calls go on until it has closed
-//! its connections or the deadline passes; then those finish too and the process ends.
+//! `Connection: close`, new connections are still served. After a third of the deadline no new ones are taken, for
+//! callers that hear of nothing. The application's own calls go on until it has closed its connections or leaves them
+//! idle, or the deadline passes; then those finish too and the process ends.
 
 use std::{
     sync::{
@@ -17,12 +18,16 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use crate::exchange::Heading;
+use crate::{exchange::Heading, http::pace::Pace};
 
 /// How often the end of a drain is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long new calls are still taken after the last one ended: peers need this long to hear of the drain.
 const QUIET: Duration = Duration::from_millis(500);
+/// How long the application may leave a connection idle before it is closed in a drain.
+const IDLE: Duration = Duration::from_secs(5);
+/// The part of the deadline after which new connections to the application are not taken any more.
+const TAKEN: u32 = 3;
 /// How long the application's calls have after the deadline to close in order.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -34,6 +39,8 @@ pub enum Phase {
     Serving,
     /// Calls to the application finish.
     Draining,
+    /// The same, and no new connections to the application are taken.
+    Shut,
     /// All calls finish.
     Closing,
 }
@@ -43,6 +50,8 @@ pub enum Phase {
 pub struct Open {
     inbound: AtomicUsize,
     outbound: AtomicUsize,
+    /// All that there were.
+    ever: AtomicUsize,
 }
 
 impl Open {
@@ -56,6 +65,7 @@ impl Open {
     /// One more connection.
     pub fn opened(&self, heading: &Heading) {
         self.of(heading).fetch_add(1, Ordering::Relaxed);
+        self.ever.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One connection less.
@@ -82,9 +92,21 @@ impl Drain {
         Self(phases)
     }
 
-    /// Waits until connections with this heading should finish.
-    pub async fn begun(&mut self, heading: &Heading) {
-        self.reached(end_of(heading)).await;
+    /// Waits until a connection with this heading should finish. The application's own may be idle for a while: it is
+    /// at the end of something, and what comes next is needed.
+    pub async fn begun(&mut self, heading: &Heading, pace: &Pace) {
+        self.reached(Phase::Draining).await;
+        if matches!(heading, Heading::Outbound { .. }) {
+            tokio::select! {
+                () = pace.idle(IDLE) => {}
+                () = self.passed() => {}
+            }
+        }
+    }
+
+    /// Waits until no new connection with this heading is taken.
+    pub async fn shut(&mut self, inbound: bool) {
+        self.reached(if inbound { Phase::Shut } else { Phase::Closing }).await;
     }
 
     /// Whether connections with this heading should finish.
@@ -117,10 +139,16 @@ pub async fn drain(phases: &watch::Sender<Phase>, open: &Arc<Open>, deadline: Du
     let end = Instant::now() + deadline;
     phases.send_replace(Phase::Draining);
     let mut look = interval(LOOK);
-    let mut busy = Instant::now();
+    let (mut busy, mut ever) = (Instant::now(), open.ever.load(Ordering::Relaxed));
+    let shut = Instant::now() + deadline / TAKEN;
     while Instant::now() < end {
         look.tick().await;
-        if open.inbound() > 0 || open.outbound() > 0 {
+        if Instant::now() >= shut {
+            phases.send_if_modified(|phase| std::mem::replace(phase, Phase::Shut) != Phase::Shut);
+        }
+        // A connection may have come and gone between two looks.
+        let before = std::mem::replace(&mut ever, open.ever.load(Ordering::Relaxed));
+        if open.inbound() > 0 || open.outbound() > 0 || ever != before {
             busy = Instant::now();
         } else if busy.elapsed() >= QUIET {
             break;
@@ -155,12 +183,45 @@ mod tests {
             async move { drain(&phases, &open, Duration::from_secs(30)).await }
         });
         let mut view = Drain::new(receiver.clone());
-        view.begun(&inbound()).await;
+        view.begun(&inbound(), &Pace::default()).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(*receiver.borrow(), Phase::Draining, "the application still has a connection");
+        assert!(*receiver.borrow() < Phase::Closing, "the application still has a connection");
         open.closed(&outbound());
         draining.await.unwrap();
         assert_eq!(*receiver.borrow(), Phase::Closing);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_applications_connection_finishes_when_it_is_left_idle() {
+        let (_phases, receiver) = watch::channel(Phase::Draining);
+        let (mut view, pace, began) = (Drain::new(receiver), Pace::default(), Instant::now());
+        let calls = async {
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                let turn = pace.begin();
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                drop(turn);
+            }
+        };
+        let heading = outbound();
+        tokio::join!(calls, view.begun(&heading, &pace));
+        let idle = began.elapsed().as_secs() - 4 * 24;
+        assert!((5..=10).contains(&idle), "{idle} s after the last call");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_hear_of_nothing_are_turned_away_after_a_third_of_the_deadline() {
+        let (phases, receiver) = watch::channel(Phase::Serving);
+        let open = Arc::new(Open::default());
+        open.opened(&inbound());
+        let began = Instant::now();
+        let callers = async {
+            Drain::new(receiver.clone()).shut(true).await;
+            assert_eq!(began.elapsed().as_secs(), 10);
+            open.closed(&inbound());
+        };
+        tokio::join!(drain(&phases, &open, Duration::from_secs(30)), callers);
+        assert!(began.elapsed().as_secs() < 12, "nothing is in flight any more");
     }
 
     #[tokio::test(start_paused = true)]

@@ -125,8 +125,14 @@ pub fn run(setup: Setup) -> io::Result<()> {
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, purpose: Purpose) {
+    let mut drain = worker.drain();
+    let inbound = purpose.is_inbound();
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.shut(inbound) => return,
+        };
+        match accepted {
             Ok((socket, peer)) => {
                 let accepted = Accepted { worker: worker.clone(), socket, peer, purpose: purpose.clone() };
                 tokio::task::spawn_local(pipeline::connection(accepted));
