@@ -1,5 +1,7 @@
 //! Decisions made once per request: the contract, and the list.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::{
@@ -22,6 +24,16 @@ pub trait RequestPolicy: Send + Sync {
     /// Decides one opaque connection. HTTP-only policies let it pass.
     fn on_connection(&self, _connection: &ConnectionFacts<'_>, _now: Moment) -> Verdict {
         Verdict::Continue
+    }
+
+    /// The policy that only looks on and would have refused this request.
+    fn would_refuse(&self, _request: &RequestFacts<'_>, _now: Moment) -> Option<&Arc<str>> {
+        None
+    }
+
+    /// The same for an opaque connection.
+    fn would_refuse_connection(&self, _connection: &ConnectionFacts<'_>, _now: Moment) -> Option<&Arc<str>> {
+        None
     }
 
     /// Decides whether a tunnel that was made of this request may stay, when the policies have changed. It counts

@@ -152,6 +152,8 @@ pub struct Exchange {
     pub reason: Option<Reason>,
     /// The object that decided.
     pub policy: Arc<str>,
+    /// The policy that only looks on and would have refused it.
+    pub audited: Option<Arc<str>>,
     /// Payload bytes of the request.
     pub request_bytes: Rc<Cell<u64>>,
     /// Payload bytes of the response.
@@ -188,6 +190,7 @@ impl Exchange {
             retries: 0,
             reason: None,
             policy: Arc::default(),
+            audited: None,
             request_bytes: Rc::default(),
             response_bytes: Rc::default(),
             asked: None,

@@ -11,9 +11,9 @@ use crate::{
     route::{Scope, Upstream},
 };
 
-/// Policies in their order, then the header changes of the route.
+/// Policies in their order, those that only look on when the others let the request pass, then the header changes of the route.
 pub fn on_request<B>(
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     scope: &Scope,
     rule: Option<&RouteRule>,
     request: &mut Request<B>,
@@ -26,6 +26,7 @@ pub fn on_request<B>(
                 return Err(Error::answered(answer));
             }
         }
+        exchange.audited = scope.policies().iter().find_map(|policy| policy.would_refuse(&facts, now)).cloned();
     }
     if let (Some(rule), Scope::Outbound(_)) = (rule, scope) {
         rule.request_headers.apply(request.headers_mut());
@@ -64,15 +65,15 @@ pub fn on_open_tunnel(
     Ok(())
 }
 
-/// Policies that decide whole connections of opaque bytes.
-pub fn on_connection(connection: &Connection, scope: &Scope) -> Result<(), Error> {
-    let now = connection.worker.now();
+/// Policies that decide whole connections of opaque bytes. One that only looks on and would have refused is named.
+pub fn on_connection(connection: &Connection, scope: &Scope) -> Result<Option<Arc<str>>, Error> {
+    let (facts, now) = (connection.facts(), connection.worker.now());
     for policy in scope.policies() {
-        if let Verdict::Answer(answer) = policy.on_connection(&connection.facts(), now) {
+        if let Verdict::Answer(answer) = policy.on_connection(&facts, now) {
             return Err(Error::answered(answer));
         }
     }
-    Ok(())
+    Ok(scope.policies().iter().find_map(|policy| policy.would_refuse_connection(&facts, now)).cloned())
 }
 
 /// The same for one that is open, when the policies are others than when it was let pass.

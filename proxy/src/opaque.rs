@@ -33,6 +33,8 @@ pub struct Dialled {
     pub stream: Prefixed<Stream>,
     /// The endpoint's books.
     pub picked: Picked,
+    /// The policy that only looks on and would have refused it.
+    pub audited: Option<Arc<str>>,
 }
 
 /// Relays a connection until both sides are done.
@@ -42,11 +44,11 @@ pub async fn relay(identified: Identified) {
         Some(dialled) => Ok(dialled),
         None => dial(&connection).await,
     };
-    let Dialled { stream, picked } = match dialled {
+    let Dialled { stream, picked, audited } = match dialled {
         Ok(dialled) => dialled,
         Err(error) => return record::connection_refused(&connection, &error),
     };
-    let opened = record::connection_opened(&connection, Some(&picked.endpoint));
+    let opened = record::connection_opened(&connection, Some(&picked.endpoint)).audited(audited);
     join(opened, io, stream, ended(&connection, |config, policies| still_admitted(&connection, config, policies)))
         .await;
 }
@@ -128,7 +130,7 @@ pub async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {
     let mut snapshot = worker.snapshot();
     admitted(connection, &snapshot.config)?;
     let scope = route::resolve(connection, &mut snapshot).await?;
-    filter::on_connection(connection, &scope)?;
+    let audited = filter::on_connection(connection, &scope)?;
     let mut picked = match (&connection.heading, &scope) {
         (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
             let cluster = route::cluster(&snapshot, destination, None, *port)?;
@@ -141,7 +143,7 @@ pub async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {
     };
     let connected = connect::stream(&picked.endpoint.config, &snapshot.config, Hop::Tcp).await;
     picked.record(worker, connected.is_ok());
-    Ok(Dialled { stream: Prefixed::new(connected?, bytes::Bytes::new()), picked })
+    Ok(Dialled { stream: Prefixed::new(connected?, bytes::Bytes::new()), picked, audited })
 }
 
 /// Counts what passes, so that the counts are there even when the connection breaks.

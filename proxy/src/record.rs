@@ -1,6 +1,6 @@
 //! The last stage: the answer goes out, and when its body is over the exchange is counted and logged, once.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, Response};
 use selvedge_policies::reason::Reason;
@@ -143,6 +143,7 @@ fn write(exchange: &Exchange, code: u16, grpc_status: Option<u16>) {
         grpc_status,
         reason: exchange.reason,
         policy: &exchange.policy,
+        audited: exchange.audited.as_deref().unwrap_or_default(),
         protocol,
         tls: over_tls(connection, exchange.endpoint.as_deref()),
         duration: exchange.started.elapsed(),
@@ -204,25 +205,36 @@ pub struct Opened {
     connection: Rc<Connection>,
     endpoint: Option<Rc<Endpoint>>,
     since: Instant,
+    audited: Option<Arc<str>>,
 }
 
 /// Counts an opaque connection or tunnel as open.
 pub fn connection_opened(connection: &Rc<Connection>, endpoint: Option<&Rc<Endpoint>>) -> Opened {
     let tls = over_tls(connection, endpoint.map(Rc::as_ref));
     connection.worker.telemetry.connection_opened(connection.direction(), tls);
-    Opened { connection: connection.clone(), endpoint: endpoint.cloned(), since: Instant::now() }
+    Opened { connection: connection.clone(), endpoint: endpoint.cloned(), since: Instant::now(), audited: None }
 }
 
 impl Opened {
+    /// Names the policy that only looks on and would have refused it.
+    pub fn audited(self, audited: Option<Arc<str>>) -> Self {
+        Self { audited, ..self }
+    }
+
     /// Counts it as closed by the sidecar, with the bytes from and to the caller.
     pub fn cut(self, received: u64, sent: u64, error: &Error) {
-        let endpoint = self.endpoint.as_deref();
-        connection_record(&self.connection, endpoint, self.since, (received, sent), Some(error.reason), &error.policy);
+        self.end(received, sent, Some(error.reason), &error.policy);
     }
 
     /// Counts it as closed, with the bytes from and to the caller.
     pub fn closed(self, received: u64, sent: u64, reason: Option<Reason>) {
-        connection_record(&self.connection, self.endpoint.as_deref(), self.since, (received, sent), reason, "");
+        self.end(received, sent, reason, "");
+    }
+
+    fn end(&self, received: u64, sent: u64, reason: Option<Reason>, policy: &str) {
+        let audited = self.audited.as_deref().unwrap_or_default();
+        let (endpoint, bytes) = (self.endpoint.as_deref(), (received, sent));
+        connection_record(&self.connection, endpoint, self.since, bytes, reason, policy, audited);
     }
 }
 
@@ -230,7 +242,7 @@ impl Opened {
 pub fn connection_refused(connection: &Connection, error: &Error) {
     let tls = over_tls(connection, None);
     connection.worker.telemetry.connection_opened(connection.direction(), tls);
-    connection_record(connection, None, Instant::now(), (0, 0), Some(error.reason), &error.policy);
+    connection_record(connection, None, Instant::now(), (0, 0), Some(error.reason), &error.policy, "");
 }
 
 fn connection_record(
@@ -240,6 +252,7 @@ fn connection_record(
     (bytes_received, bytes_sent): (u64, u64),
     reason: Option<Reason>,
     policy: &str,
+    audited: &str,
 ) {
     let snapshot = connection.worker.snapshot();
     let (source, destination) = parties(connection, endpoint, &snapshot.config.own);
@@ -250,6 +263,7 @@ fn connection_record(
         service: endpoint.map_or("", |endpoint| endpoint.config.cluster.rsplit_once(':').map_or("", |(name, _)| name)),
         reason,
         policy,
+        audited,
         protocol: connection.protocol,
         tls: over_tls(connection, endpoint),
         duration: since.elapsed(),

@@ -57,6 +57,27 @@ async fn a_denied_request_is_answered_logged_and_counted_with_one_reason() {
 }
 
 #[tokio::test]
+async fn what_an_audit_policy_would_refuse_passes_and_is_counted_and_logged() {
+    let pair = Pair::start().await;
+    pair.mesh.write("audit.yaml", &DENY_ADMIN.replace("DENY", "AUDIT"));
+    let (api, pair) = (&pair.api, &pair);
+    wait::until_true("it is counted", || async move {
+        assert_eq!(pair.get("/admin/users").await.status, 200);
+        assert_eq!(pair.get("/shop").await.status, 200);
+        let labels = ["policy=\"shop/no-admin\"", "source_identity=\"spiffe://mesh.local/ns/shop/sa/web\""];
+        api.metric("selvedge_audited_total", &labels).await >= 2.0
+    })
+    .await;
+    wait::until_true("it is logged", || async move {
+        api.access_log()
+            .iter()
+            .any(|line| line["selvedge.audited"] == "shop/no-admin" && line["url.path"] == "/admin/users")
+    })
+    .await;
+    assert!(!api.access_log().iter().any(|line| line["url.path"] == "/shop"), "{:#?}", api.access_log());
+}
+
+#[tokio::test]
 async fn a_tunnel_is_judged_again_as_the_request_it_was() {
     let pair = Pair::start().await;
     let mut tunnels = Vec::new();

@@ -1,7 +1,7 @@
 //! `AuthorizationPolicy`: who may call what.
 //!
 //! DENY rules decide first. Then, where an ALLOW policy covers the target or the default posture is deny, one ALLOW
-//! rule must match. What is in doubt is decided against the caller: a condition that cannot be judged never makes an
+//! rule must match. AUDIT rules match as DENY rules do, and only note what those would have refused. What is in doubt is decided against the caller: a condition that cannot be judged never makes an
 //! ALLOW rule match and never keeps a DENY rule from matching.
 
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub enum Action {
     Allow,
     /// It is refused.
     Deny,
-    /// It is noted and never refused.
+    /// It is noted that a DENY with the same rules would have refused it; it is not refused.
     Audit,
 }
 
@@ -135,6 +135,7 @@ pub const KIND: RequestKind = RequestKind {
 struct Authorize {
     deny: RuleIndex,
     allow: RuleIndex,
+    audit: RuleIndex,
     /// Whether a request needs an ALLOW rule to pass.
     closed: bool,
 }
@@ -164,6 +165,14 @@ impl RequestPolicy for Authorize {
         Verdict::Continue
     }
 
+    fn would_refuse(&self, request: &RequestFacts<'_>, now: Moment) -> Option<&Arc<str>> {
+        if self.audit.is_empty() { None } else { self.audit.first_match(request, now) }
+    }
+
+    fn would_refuse_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Option<&Arc<str>> {
+        if self.audit.is_empty() { None } else { self.audit.first_connection_match(connection, now) }
+    }
+
     fn on_open_request(&self, request: &RequestFacts<'_>, now: Moment) -> Verdict {
         self.on_request(request, now)
     }
@@ -185,11 +194,12 @@ fn compile(documents: &[Attached<Value>], posture: Posture) -> Result<Option<Box
     let policies = kind::parse_all::<AuthorizationPolicySpec>(documents)?;
     let mut problems = Vec::new();
     let (mut deny, mut allow) = (RuleIndex::new(Effect::Deny), RuleIndex::new(Effect::Allow));
+    let mut audit = RuleIndex::new(Effect::Deny);
     for policy in &policies {
         let index = match policy.spec.action {
             Action::Deny => &mut deny,
             Action::Allow => &mut allow,
-            Action::Audit => continue,
+            Action::Audit => &mut audit,
         };
         let (rules, found) = rules_of(&policy.spec, &policy.name);
         rules.into_iter().for_each(|rule| index.insert(rule));
@@ -199,10 +209,10 @@ fn compile(documents: &[Attached<Value>], posture: Posture) -> Result<Option<Box
         return Err(problems);
     }
     let closed = posture == Posture::Deny || policies.iter().any(|policy| policy.spec.action == Action::Allow);
-    if !closed && deny.is_empty() {
+    if !closed && deny.is_empty() && audit.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Box::new(Authorize { deny, allow, closed })))
+    Ok(Some(Box::new(Authorize { deny, allow, audit, closed })))
 }
 
 /// Compiles the rules of one policy, and says what is wrong with them.

@@ -120,6 +120,27 @@ fn conditions_mean_what_the_reference_says() {
 }
 
 #[test]
+fn audit_names_what_a_deny_with_the_same_rules_would_refuse_and_refuses_nothing() {
+    let now = Clock::default().now();
+    let rules = json!([{ "from": [{ "notServiceAccounts": ["web"] }], "to": [{ "paths": ["/admin/*"] }] }]);
+    let with = |action: &str| target(&[("shop/p", json!({ "action": action, "rules": rules }))], Posture::Allow);
+    let (audit, deny) = (with("AUDIT"), with("DENY"));
+    for request in [
+        Request::new("GET", "/admin/x"),
+        Request::new("GET", "/admin/x").from("shop/web"),
+        Request::new("GET", "/admin/x").from("shop/other"),
+        Request::new("GET", "/").from("shop/other"),
+    ] {
+        let would = audit.0.iter().find_map(|policy| policy.would_refuse(&request.facts(), now)).cloned();
+        assert_eq!(would, deny.refusal(&request, now).map(|answer| answer.policy), "{:?}", request.facts());
+        let would =
+            audit.0.iter().find_map(|policy| policy.would_refuse_connection(&request.connection(), now)).cloned();
+        assert_eq!(would, deny.connection_refusal(&request, now).map(|answer| answer.policy));
+        assert_eq!(audit.refusal(&request, now), None);
+    }
+}
+
+#[test]
 fn on_opaque_connections_conditions_on_http_count_against_the_caller() {
     let now = Clock::default().now();
     let caller = Request::new("GET", "/").from("shop/web").port(5432);

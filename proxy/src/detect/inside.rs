@@ -67,7 +67,7 @@ async fn whoever_speaks<T: AsyncRead + Unpin>(
     io: &mut T,
     connection: &Rc<Connection>,
 ) -> Result<(Dialled, BytesMut), Error> {
-    let Dialled { mut stream, picked } = opaque::dial(connection).await?;
+    let Dialled { mut stream, picked, audited } = opaque::dial(connection).await?;
     let (mut first, mut greeting) = (BytesMut::new(), BytesMut::new());
     // The relay will meet the end of either side again.
     tokio::select! {
@@ -77,7 +77,7 @@ async fn whoever_speaks<T: AsyncRead + Unpin>(
         _ = stream.read_buf(&mut greeting) => {}
     }
     let (_, stream) = stream.into_parts();
-    Ok((Dialled { stream: Prefixed::new(stream, greeting), picked }, first))
+    Ok((Dialled { stream: Prefixed::new(stream, greeting), picked, audited }, first))
 }
 
 async fn until_clear<T: AsyncRead + Unpin>(io: &mut T, first: &mut BytesMut) {

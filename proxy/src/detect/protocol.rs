@@ -152,11 +152,11 @@ enum Race {
 async fn race(origin: &Origin, socket: &mut TcpStream, first: &mut BytesMut, mut deadline: Instant) -> Race {
     let connection = Rc::new(Connection::new(origin.clone(), None, Protocol::Tcp));
     let speak = async {
-        let Dialled { mut stream, picked } = opaque::dial(&connection).await?;
+        let Dialled { mut stream, picked, audited } = opaque::dial(&connection).await?;
         let mut greeting = BytesMut::new();
         let spoke = matches!(stream.read_buf(&mut greeting).await, Ok(read) if read > 0);
         let (_, stream) = stream.into_parts();
-        Ok::<_, Error>(spoke.then(|| Dialled { stream: Prefixed::new(stream, greeting), picked }))
+        Ok::<_, Error>(spoke.then(|| Dialled { stream: Prefixed::new(stream, greeting), picked, audited }))
     };
     tokio::pin!(speak);
     let mut without_service = None;

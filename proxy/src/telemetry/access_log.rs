@@ -30,7 +30,8 @@ const BATCH: usize = 16 * 1024;
 pub enum AccessLogMode {
     /// Nothing.
     Off,
-    /// Requests and connections the mesh refused, limited or failed, and 5xx answers; limited in rate.
+    /// Requests and connections the mesh refused, limited, failed, or would have refused by a policy that only looks on,
+    /// and 5xx answers; limited in rate.
     #[default]
     Errors,
     /// Every request and every opaque connection.
@@ -72,7 +73,9 @@ impl AccessLog {
     }
 
     pub(super) fn request(&self, record: &RequestRecord<'_>) {
-        let Some(suppressed) = self.admit(record.reason.is_some() || record.code >= 500) else { return };
+        let Some(suppressed) = self.admit(worth_it(record.reason, record.audited) || record.code >= 500) else {
+            return;
+        };
         self.line(suppressed, |line| {
             let http = matches!(record.protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
             line.text("selvedge.direction", record.direction.as_str())
@@ -93,6 +96,7 @@ impl AccessLog {
                 .plain("http.response.body.size", record.bytes_sent);
             ends(line, (&record.source, record.peer), (&record.destination, record.upstream), record.service);
             verdict(line, record.tls, record.reason, record.policy);
+            line.text("selvedge.audited", record.audited);
             line.plain("selvedge.retries", record.retries).text("request_id", record.request_id);
             trace(line, record.traceparent);
         });
@@ -104,7 +108,7 @@ impl AccessLog {
         if !opaque && record.reason.is_none() {
             return;
         }
-        let Some(suppressed) = self.admit(record.reason.is_some()) else { return };
+        let Some(suppressed) = self.admit(worth_it(record.reason, record.audited)) else { return };
         self.line(suppressed, |line| {
             line.text("selvedge.direction", record.direction.as_str())
                 .text("network.protocol.name", record.protocol.as_str())
@@ -114,6 +118,7 @@ impl AccessLog {
                 .plain("selvedge.bytes_sent", record.bytes_sent);
             ends(line, (&record.source, record.peer), (&record.destination, record.upstream), record.service);
             verdict(line, record.tls, record.reason, record.policy);
+            line.text("selvedge.audited", record.audited);
         });
     }
 
@@ -187,6 +192,11 @@ fn ends(
     if let Some(upstream) = upstream {
         line.address("destination.address", upstream.ip()).plain("destination.port", upstream.port());
     }
+}
+
+/// Whether the mesh had anything to say.
+const fn worth_it(reason: Option<Reason>, audited: &str) -> bool {
+    reason.is_some() || !audited.is_empty()
 }
 
 /// What the mesh had to say.

@@ -105,7 +105,8 @@ const CONNECTION_OUTCOME: &[&str] = CONNECTION.split_at(11).0;
 /// What a refusal says; shared by requests and connections.
 const DENIAL: &[&str] = &CONNECTION;
 
-const LIMIT: &[&str] = &[
+/// Labels of what a policy decided about requests, or would have.
+pub(super) const DECISION: [&str; 10] = [
     "direction",
     "source_workload",
     "source_namespace",
@@ -139,7 +140,9 @@ metrics! {
         "Bytes of response bodies sent to callers.";
     DENIALS Counter "selvedge_denials_total" DENIAL,
         "Requests and connections refused by policy.";
-    RATE_LIMITED Counter "selvedge_rate_limited_total" LIMIT,
+    AUDITED Counter "selvedge_audited_total" &DECISION,
+        "Requests and connections that an AUDIT policy would have refused, and that were let pass.";
+    RATE_LIMITED Counter "selvedge_rate_limited_total" &DECISION,
         "Requests refused because the caller is over a rate limit.";
     RETRIES Counter "selvedge_retries_total" &["destination_service", "outcome"],
         "Retries made (success, failure) and not made (over_budget, not_replayable).";

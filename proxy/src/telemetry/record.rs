@@ -87,6 +87,8 @@ pub struct RequestRecord<'a> {
     pub reason: Option<Reason>,
     /// The policy that denied or limited it, `namespace/name`; else empty.
     pub policy: &'a str,
+    /// The AUDIT policy that would have denied it, `namespace/name`; else empty.
+    pub audited: &'a str,
     /// What the caller spoke.
     pub protocol: Protocol,
     /// Whether the hop between sidecars was mTLS.
@@ -134,6 +136,8 @@ pub struct ConnectionRecord<'a> {
     pub reason: Option<Reason>,
     /// The policy that denied it, `namespace/name`; else empty.
     pub policy: &'a str,
+    /// The AUDIT policy that would have denied it, `namespace/name`; else empty.
+    pub audited: &'a str,
     /// From accept to close.
     pub duration: Duration,
     /// Bytes from the caller.

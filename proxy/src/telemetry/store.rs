@@ -116,6 +116,10 @@ impl Store {
                 self.family(metric).count(&from, *count);
             }
         }
+        for (labels, count) in &delta.audited {
+            let from = Labels { names: &metrics::DECISION, values: &**labels, now, records: *count };
+            self.family(&metrics::AUDITED).count(&from, *count);
+        }
         for (protocol, seen) in Protocol::ALL.iter().zip(&delta.detections).filter(|(_, seen)| seen.count() > 0) {
             let values = [Box::from(protocol.as_str())];
             let from = Labels { names: metrics::DETECTION.labels, values: &values, now, records: seen.count() };

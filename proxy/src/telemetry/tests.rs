@@ -28,6 +28,7 @@ fn request() -> RequestRecord<'static> {
         grpc_status: None,
         reason: None,
         policy: "",
+        audited: "",
         protocol: Protocol::Http1,
         tls: true,
         duration: Duration::from_millis(3),
@@ -54,6 +55,7 @@ fn connection() -> ConnectionRecord<'static> {
         tls: true,
         reason: None,
         policy: "",
+        audited: "",
         duration: Duration::from_secs(2),
         bytes_received: 5,
         bytes_sent: 7,
@@ -236,6 +238,7 @@ async fn every_metric_is_declared_with_its_labels_and_documented() {
             worker.connection_opened(Direction::Inbound, true);
             worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDenied), ..connection() });
             worker.request(&RequestRecord { reason: Some(Reason::RateLimited), ..request() });
+            worker.request(&RequestRecord { audited: "shop/try", ..request() });
             worker.retry("shop/web", RetryOutcome::OverBudget);
             worker.breaker("shop/web", ([10, 0, 0, 2], 80).into(), BreakerState::HalfOpen);
             worker.detection(Duration::from_micros(30), Protocol::Tls);

@@ -39,6 +39,7 @@ struct Flushes {
 struct Counts {
     requests: Table<{ metrics::REQUEST.len() }, RequestCell>,
     connections: Table<{ metrics::CONNECTION.len() }, ConnectionCell>,
+    audited: Table<{ metrics::DECISION.len() }, u64>,
     opened: Table<2, u64>,
     retries: Table<2, u64>,
     detections: [Histogram; Protocol::ALL.len()],
@@ -69,6 +70,7 @@ pub(super) struct ConnectionCell {
 pub(super) struct Delta {
     pub(super) requests: Vec<(Labels<{ metrics::REQUEST.len() }>, RequestCell)>,
     pub(super) connections: Vec<(Labels<{ metrics::CONNECTION.len() }>, ConnectionCell)>,
+    pub(super) audited: Vec<(Labels<{ metrics::DECISION.len() }>, u64)>,
     pub(super) opened: Vec<(Labels<2>, u64)>,
     pub(super) retries: Vec<(Labels<2>, u64)>,
     pub(super) detections: [Histogram; Protocol::ALL.len()],
@@ -161,6 +163,7 @@ impl Counts {
         Self {
             requests: Table::new(limit),
             connections: Table::new(limit),
+            audited: Table::new(limit),
             opened: Table::new(limit),
             retries: Table::new(limit),
             detections: Default::default(),
@@ -171,6 +174,10 @@ impl Counts {
     }
 
     fn request(&mut self, record: &RequestRecord<'_>) {
+        if !record.audited.is_empty() {
+            let parties = (&record.source, &record.destination);
+            self.audited(record.direction, parties, record.service, record.route, record.audited);
+        }
         let mut digits = [0; 5];
         let [source, destination] = [&record.source, &record.destination];
         let cell = self.requests.series(&[
@@ -200,6 +207,10 @@ impl Counts {
     fn connection(&mut self, record: &ConnectionRecord<'_>) {
         let open = &mut self.open[record.direction as usize];
         *open = open.saturating_sub(1);
+        if !record.audited.is_empty() {
+            let parties = (&record.source, &record.destination);
+            self.audited(record.direction, parties, record.service, "", record.audited);
+        }
         let Party { workload, namespace, identity } = record.source;
         let destination = &record.destination;
         let cell = self.connections.series(&[
@@ -221,6 +232,28 @@ impl Counts {
         cell.bytes_sent += record.bytes_sent;
     }
 
+    fn audited(
+        &mut self,
+        direction: Direction,
+        (source, destination): (&Party<'_>, &Party<'_>),
+        service: &str,
+        route: &str,
+        policy: &str,
+    ) {
+        *self.audited.series(&[
+            direction.as_str(),
+            source.workload,
+            source.namespace,
+            source.identity,
+            destination.workload,
+            destination.namespace,
+            destination.identity,
+            service,
+            route,
+            policy,
+        ]) += 1;
+    }
+
     /// Keeps the latest state; closed breakers are forgotten when there are too many.
     fn breaker(&mut self, destination: &str, endpoint: SocketAddr, state: BreakerState) {
         if self.breakers.len() >= self.breakers_limit {
@@ -236,6 +269,7 @@ impl Counts {
         Delta {
             requests: self.requests.drain(),
             connections: self.connections.drain(),
+            audited: self.audited.drain(),
             opened: self.opened.drain(),
             retries: self.retries.drain(),
             detections: std::mem::take(&mut self.detections),
