@@ -3,15 +3,17 @@
 
 use std::net::SocketAddr;
 
+use http::Method;
 use selvedge_tests::{
-    client,
+    around::Around,
+    client::{self, Connection, request},
     load::{self, Load, Plan},
     pair::{HOST, Pair},
     wait::{self, within},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 const PERMISSIVE: &str = "
@@ -181,4 +183,36 @@ async fn a_stranger_has_a_bounded_number_of_streams() {
     assert!(refused > 0, "no stream was refused");
     assert!(pair.upstream.served() - served <= 128, "{}", pair.upstream.served() - served);
     assert_eq!(pair.get("/").await.status, 200);
+}
+
+/// A service that answers every HTTP/2 connection with its settings and then `flood`, until nobody reads any more.
+async fn hostile_service(flood: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let flood = flood.clone();
+            tokio::spawn(async move {
+                let _ = stream.write_all(&frame(SETTINGS, 0, 0, &[])).await;
+                while stream.write_all(&flood).await.is_ok() {}
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_service_that_floods_its_callers_is_left() {
+    for (what, flood) in [("PING", frame(PING, 0, 0, b"8 octets")), ("SETTINGS", frame(SETTINGS, 0, 0, &[]))] {
+        let around = Around::launch(hostile_service(flood.repeat(1000)).await, "http2").await;
+        let entry = around.entry();
+        let answer = wait::until("the flood is noticed", || async move {
+            let mut connection = Connection::open_http2(entry).await.ok()?;
+            let answer = connection.call(request(Method::GET, HOST, "/")).await.ok()?;
+            (answer.status == 502).then_some(answer)
+        })
+        .await;
+        assert!(answer.text().contains("control frames"), "{what}: {}", answer.text());
+        assert!(around.api.is_ready().await, "{what}");
+    }
 }

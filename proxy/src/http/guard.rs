@@ -34,6 +34,8 @@ pub struct FrameGuard<T> {
     incoming: Frames,
     outgoing: Frames,
     account: Account,
+    /// Streams are opened by this side.
+    client: bool,
     last_stream: u32,
     flood: Flood,
 }
@@ -51,24 +53,27 @@ impl Flood {
 
 impl<T> FrameGuard<T> {
     /// Guards the server side of an HTTP/2 connection; `io` begins with the client's preface.
-    pub fn new(io: T, budget: &'static Budget) -> (Self, Flood) {
-        let flood = Flood::default();
-        let guard = Self {
-            io,
-            incoming: Frames::after_preface(),
-            outgoing: Frames::default(),
-            account: Account::new(budget, Instant::now()),
-            last_stream: 0,
-            flood: flood.clone(),
-        };
+    pub fn server(io: T, budget: &'static Budget) -> (Self, Flood) {
+        let guard = Self::new(io, budget, Frames::after_preface(), Frames::default(), false);
+        let flood = guard.flood.clone();
         (guard, flood)
+    }
+
+    /// Guards the client side: a service that floods its callers loses the connection, and the requests on it.
+    pub fn client(io: T, budget: &'static Budget) -> Self {
+        Self::new(io, budget, Frames::default(), Frames::after_preface(), true)
+    }
+
+    fn new(io: T, budget: &'static Budget, incoming: Frames, outgoing: Frames, client: bool) -> Self {
+        let account = Account::new(budget, Instant::now());
+        Self { io, incoming, outgoing, account, client, last_stream: 0, flood: Flood::default() }
     }
 
     /// Books the frames in `bytes` from the peer; `false` when one was too many.
     fn admit(&mut self, bytes: &[u8]) -> bool {
-        let Self { incoming, account, last_stream, .. } = self;
+        let Self { incoming, account, last_stream, client, .. } = self;
         incoming.pass(bytes, |frame| {
-            let opens = frame.kind == Kind::Headers && frame.stream > *last_stream;
+            let opens = !*client && frame.kind == Kind::Headers && frame.stream > *last_stream;
             if opens {
                 *last_stream = frame.stream;
                 account.stream_opened();
@@ -78,10 +83,12 @@ impl<T> FrameGuard<T> {
     }
 
     fn sent(&mut self, bytes: &[u8]) {
-        let account = &mut self.account;
-        self.outgoing.pass(bytes, |frame| {
-            if frame.kind == Kind::Data {
-                account.data_sent();
+        let Self { outgoing, account, client, .. } = self;
+        outgoing.pass(bytes, |frame| {
+            match frame.kind {
+                Kind::Data => account.data_sent(),
+                Kind::Headers if *client => account.stream_opened(),
+                _ => {}
             }
             true
         });
@@ -105,7 +112,7 @@ impl<T: AsyncWrite + Unpin> FrameGuard<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for FrameGuard<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let flooded = || io::Error::other("the peer sends HTTP/2 control frames faster than any client needs");
+        let flooded = || io::Error::other("the peer sends HTTP/2 control frames faster than anybody needs");
         if self.flood.0.get() {
             return Poll::Ready(Err(flooded()));
         }

@@ -49,7 +49,7 @@ pub async fn http(identified: Identified) {
     let reason = match connection.protocol {
         Protocol::Http2 => {
             let budget = if connection.meshed() { &Budget::TRUSTED } else { &Budget::STRICT };
-            let (io, flood) = FrameGuard::new(io, budget);
+            let (io, flood) = FrameGuard::server(io, budget);
             http2(connection, coalesce::coalesced(io)).await;
             flood.reason()
         }

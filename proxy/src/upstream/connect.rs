@@ -17,6 +17,7 @@ use crate::{
     http::{
         Body, LocalExec,
         case::{self, Spellings},
+        guard::{Budget, FrameGuard},
     },
     process::dial::{Side, dial},
     tls,
@@ -112,8 +113,10 @@ pub async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, Spelling
     Ok((sender, spellings))
 }
 
-/// The HTTP/2 handshake, with writes coalesced; the connection runs on this worker until it closes.
+/// The HTTP/2 handshake, with writes coalesced and frames counted; the connection runs on this worker until it closes.
 pub async fn http2(stream: Stream) -> Result<http2::SendRequest<Body>, Error> {
+    // Many callers share the connection, whoever is at the other end.
+    let stream = FrameGuard::client(stream, &Budget::TRUSTED);
     let (sender, connection) = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .keep_alive_interval(std::time::Duration::from_secs(20))

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::detect::HTTP2_PREFACE;
+use crate::{detect::HTTP2_PREFACE, http::LocalExec};
 
 fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -20,7 +20,7 @@ fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// A guarded hyper server with its client end, and the reason when it is over.
 fn serve(budget: &'static Budget) -> (DuplexStream, JoinHandle<Option<Reason>>) {
     let (client, server) = tokio::io::duplex(1 << 20);
-    let (guarded, flood) = FrameGuard::new(server, budget);
+    let (guarded, flood) = FrameGuard::server(server, budget);
     let connection = tokio::task::spawn_local(async move {
         let answer = service_fn(|_: Request<Incoming>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(&[b'x'; 100_000]))))
@@ -66,6 +66,52 @@ async fn each_kind_of_flood_ends_the_connection() {
             for (name, flood) in floods {
                 let outcome = attack(&Budget::STRICT, &flood, 20_000).await;
                 assert_eq!(outcome, (Some(Reason::FrameFlood), true), "{name}");
+            }
+        })
+        .await;
+}
+
+/// Asks a service that answers with `flood`, `count` times, and tells why the request failed and what the service was
+/// told.
+async fn ask_a_hostile_service(flood: Vec<u8>, count: usize) -> (String, Vec<u8>) {
+    let (ours, mut service) = tokio::io::duplex(1 << 20);
+    let hostile = tokio::task::spawn_local(async move {
+        let mut heard = vec![0; HTTP2_PREFACE.len()];
+        service.read_exact(&mut heard).await.unwrap();
+        service.write_all(&frame(4, 0, &[])).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(service);
+        let attack = async {
+            for _ in 0..count {
+                write.write_all(&flood).await?;
+            }
+            write.shutdown().await
+        };
+        let _ = tokio::join!(attack, read.read_to_end(&mut heard));
+        heard
+    });
+    let guarded = TokioIo::new(FrameGuard::client(ours, &Budget::TRUSTED));
+    let (mut requests, driver) = hyper::client::conn::http2::handshake(LocalExec, guarded).await.unwrap();
+    tokio::task::spawn_local(driver);
+    let error = requests.send_request(Request::new(Full::<Bytes>::default())).await.unwrap_err();
+    let told = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    drop(requests);
+    (told, hostile.await.unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_floods_its_callers_is_left() {
+    LocalSet::new()
+        .run_until(async {
+            for (name, flood) in [
+                ("PING", frame(6, 0, &[0; 8])),
+                ("SETTINGS", frame(4, 0, &[])),
+                ("WINDOW_UPDATE", frame(8, 0, &[0, 0, 0, 1])),
+                ("RST_STREAM", frame(3, 1, &[0, 0, 0, 8])),
+                ("unknown", frame(0x42, 0, b"x")),
+            ] {
+                let (told, heard) = ask_a_hostile_service(flood, 40_000).await;
+                let calm_down = heard.windows(4).any(|code| code == [0, 0, 0, 11]);
+                assert!(name == "RST_STREAM" || (told.contains("faster than anybody") && calm_down), "{name}: {told}");
             }
         })
         .await;
