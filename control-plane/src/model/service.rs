@@ -72,19 +72,22 @@ pub enum Transport {
     Tcp,
 }
 
-/// A protocol the mesh knows, as in `appProtocol`.
+/// A protocol the mesh knows, as in `appProtocol`; the names with a prefix are those of Kubernetes (KEP-3726).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AppProtocol {
-    /// HTTP/1.
+    /// HTTP/1, with WebSockets if need be.
+    #[serde(alias = "kubernetes.io/ws")]
     Http,
     /// HTTP/2 without TLS.
+    #[serde(alias = "kubernetes.io/h2c")]
     Http2,
     /// gRPC.
     Grpc,
     /// Opaque bytes.
     Tcp,
     /// The application's own TLS, passed through.
+    #[serde(alias = "https", alias = "kubernetes.io/wss")]
     Tls,
 }
 

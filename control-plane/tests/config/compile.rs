@@ -121,6 +121,27 @@ fn a_service_answers_to_all_its_names_and_addresses() {
 }
 
 #[test]
+fn protocols_may_be_named_as_kubernetes_names_them() {
+    for (written, meant) in [
+        ("kubernetes.io/ws", "http"),
+        ("kubernetes.io/h2c", "http2"),
+        ("grpc", "grpc"),
+        ("https", "tls"),
+        ("kubernetes.io/wss", "tls"),
+    ] {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {{selector: {{app: web}}, \
+             ports: [{{port: 80, appProtocol: {written}}}]}}\n---\napiVersion: selvedge.dev/v1alpha1\nkind: Workload\n\
+             metadata: {{name: web-1, namespace: shop, labels: {{app: web}}}}\n\
+             spec: {{serviceAccount: web, address: 10.0.0.1}}\n"
+        );
+        let snapshot = snapshot(&text);
+        let web: Destination = decode(&snapshot, Kind::Destination, "shop/web");
+        assert_eq!(web.ports[0].app_protocol, meant, "{written}");
+    }
+}
+
+#[test]
 fn endpoints_are_where_peers_dial_and_whom_they_must_find() {
     let snapshot = snapshot(SHOP);
     let http: Endpoints = decode(&snapshot, Kind::Endpoints, "shop/web:80");
