@@ -1,9 +1,9 @@
 //! Accepting connections: where each leads, and how many a worker holds.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use selvedge_policies::reason::Reason;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     error::{Error, Stage},
@@ -15,6 +15,9 @@ use crate::{
     record,
     telemetry::Protocol,
 };
+
+/// How long callers wait for a sidecar that has just started.
+const START: Duration = Duration::from_secs(2);
 
 /// What a listener is for.
 #[derive(Clone, Debug)]
@@ -70,8 +73,9 @@ pub struct Admitted {
 }
 
 /// Finds out where a connection leads. `None` (and the socket is closed) when the worker is at its limit, when a
-/// captured connection has no original destination, or when it would lead back to the sidecar itself.
-pub fn admit(accepted: Accepted) -> Option<Admitted> {
+/// captured connection has no original destination, or when it would lead back to the sidecar itself. A sidecar that
+/// has just started keeps callers waiting until it knows who may call.
+pub async fn admit(accepted: Accepted) -> Option<Admitted> {
     let Accepted { worker, socket, peer, purpose } = accepted;
     let heading = match purpose {
         Purpose::Declared(heading) => heading,
@@ -96,7 +100,22 @@ pub fn admit(accepted: Accepted) -> Option<Admitted> {
         record::connection_refused(&connection, &error);
         return None;
     }
+    if matches!(origin.heading, Heading::Inbound { .. }) {
+        configured(&origin.worker).await;
+    }
     Some(Admitted { origin, socket })
+}
+
+/// Waits for the workload's own view, in bounded time. Without it every call is refused, which a caller with a little
+/// patience can be spared.
+async fn configured(worker: &Worker) {
+    if worker.snapshot().config.is_own_known() {
+        return;
+    }
+    let mut configs = worker.configs();
+    let known =
+        async { while configs.changed().await.is_ok() && !worker.refresh(&mut configs).config.is_own_known() {} };
+    let _in_time_or_refused_later = timeout(START, known).await;
 }
 
 /// The address a redirected connection was meant for. One that was not redirected came straight to the capture

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Tries that were provably not processed are repeated this often without any policy.
-const FREE_REPEATS: u32 = 3;
+pub(crate) const FREE_REPEATS: u32 = 3;
 
 /// A request as the http stage hands it on.
 pub struct Received {

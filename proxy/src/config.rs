@@ -205,7 +205,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 impl RuntimeConfig {
     /// True when traffic can be carried: there is a certificate and the workload's own view.
     pub fn is_complete(&self) -> bool {
-        self.tls.is_some() && !self.own.workload.is_empty()
+        self.tls.is_some() && self.is_own_known()
+    }
+
+    /// True when the workload's own view is there, and with it who may call.
+    pub fn is_own_known(&self) -> bool {
+        !self.own.workload.is_empty()
     }
 
     /// The rules for calls to the application's `port`.

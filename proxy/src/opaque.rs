@@ -15,13 +15,15 @@ use selvedge_policies::{reason::Reason, request::RequestPolicy};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    balance::{self, Picked},
+    attempt,
+    balance::{self, Picked, cluster::Cluster},
     config::RuntimeConfig,
     detect::Prefixed,
     error::{Error, Stage},
     exchange::{Connection, Heading, Tunnelled},
     filter,
     identity::peer::{Identified, admitted},
+    process::worker::Worker,
     record::{self, Opened},
     route::{self, Scope},
     upstream::connect::{self, Hop, Stream},
@@ -131,19 +133,44 @@ pub async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {
     admitted(connection, &snapshot.config)?;
     let scope = route::resolve(connection, &mut snapshot).await?;
     let audited = filter::on_connection(connection, &scope)?;
-    let mut picked = match (&connection.heading, &scope) {
+    let (stream, picked) = match (&connection.heading, &scope) {
         (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
             let cluster = route::cluster(&snapshot, destination, None, *port)?;
-            balance::pick(worker, &cluster, None)?
+            dial_any(worker, &cluster, &snapshot.config).await?
         }
         (Heading::Outbound { original: Some(address), .. } | Heading::Inbound { forward: address, .. }, _) => {
-            Picked::new(worker.local(*address), worker.now())
+            dial_one(worker, Picked::new(worker.local(*address), worker.now()), &snapshot.config).await?
         }
         (Heading::Outbound { destination, .. }, _) => return Err(route::no_endpoints(destination)),
     };
-    let connected = connect::stream(&picked.endpoint.config, &snapshot.config, Hop::Tcp).await;
+    Ok(Dialled { stream: Prefixed::new(stream, bytes::Bytes::new()), picked, audited })
+}
+
+/// Connects to an endpoint of `cluster`, and to another one when that takes no connection: nothing was said yet, so
+/// nothing is said twice.
+async fn dial_any(worker: &Worker, cluster: &Cluster, config: &RuntimeConfig) -> Result<(Stream, Picked), Error> {
+    let mut picked = balance::pick(worker, cluster, None)?;
+    for _ in 0..attempt::FREE_REPEATS {
+        let endpoint = Rc::clone(&picked.endpoint);
+        let failure = match dial_one(worker, picked, config).await {
+            Ok(dialled) => return Ok(dialled),
+            Err(failure) => failure,
+        };
+        picked = match balance::pick(worker, cluster, Some(&endpoint)) {
+            Ok(other) if !Rc::ptr_eq(&other.endpoint, &endpoint) => other,
+            _ => return Err(failure),
+        };
+    }
+    dial_one(worker, picked, config).await
+}
+
+async fn dial_one(worker: &Worker, mut picked: Picked, config: &RuntimeConfig) -> Result<(Stream, Picked), Error> {
+    let connected = connect::stream(&picked.endpoint.config, config, Hop::Tcp).await;
+    if connected.is_err() {
+        picked.endpoint.leave_alone(worker.now());
+    }
     picked.record(worker, connected.is_ok());
-    Ok(Dialled { stream: Prefixed::new(connected?, bytes::Bytes::new()), picked, audited })
+    Ok((connected?, picked))
 }
 
 /// Counts what passes, so that the counts are there even when the connection breaks.

@@ -18,7 +18,7 @@ use crate::{
 
 /// A connection, from its acceptance to its end.
 pub async fn connection(accepted: Accepted) {
-    let Some(admitted) = accept::admit(accepted) else { return };
+    let Some(admitted) = accept::admit(accepted).await else { return };
     let Some(detected) = detect::protocol::detect(admitted).await else { return };
     let Some(secured) = tls::terminate::terminate(detected).await else { return };
     let identified = identity::peer::establish(secured);

@@ -108,6 +108,27 @@ async fn identity_policy_and_metrics_cover_opaque_connections() {
 }
 
 #[tokio::test]
+async fn a_connection_goes_to_another_instance_where_one_takes_none() {
+    let upstream = RawUpstream::start(Script::echo()).await;
+    let opaque = Opaque::start(upstream.address(), "tcp").await;
+    opaque.until_answered(b"ping", b"ping").await;
+    let twin = Workload::new("shop/store-2").runs_as("store").backs("store").serves(6000, upstream.address());
+    let twin = opaque.mesh.sidecar(twin).await;
+    let (called, entry) = (&twin, opaque.entry());
+    wait::until_true("the second instance is called", || async move {
+        client::exchange(entry, b"ping", Duration::from_millis(50)).await;
+        called.metric("selvedge_tcp_received_bytes_total", &[]).await >= 4.0
+    })
+    .await;
+    drop(twin);
+    for _ in 0..20 {
+        let mut stream = client::connect(entry).await.unwrap();
+        stream.write_all(b"ping").await.unwrap();
+        expect_bytes(&mut stream, b"ping").await;
+    }
+}
+
+#[tokio::test]
 async fn a_real_redis_works_through_two_sidecars() {
     let Some(redis) = program("redis-server") else { return };
     let (port, folder) = (Reserved::new(), tempfile::tempdir().unwrap());

@@ -76,30 +76,38 @@ pub enum Transport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AppProtocol {
-    /// HTTP/1, with WebSockets if need be.
-    #[serde(alias = "kubernetes.io/ws")]
+    /// HTTP/1.
     Http,
     /// HTTP/2 without TLS.
-    #[serde(alias = "kubernetes.io/h2c")]
     Http2,
     /// gRPC.
     Grpc,
     /// Opaque bytes.
     Tcp,
     /// The application's own TLS, passed through.
-    #[serde(alias = "https", alias = "kubernetes.io/wss")]
     Tls,
+    /// HTTP/2 without TLS.
+    #[serde(rename = "kubernetes.io/h2c")]
+    KubernetesH2c,
+    /// WebSockets, which begin as HTTP/1.
+    #[serde(rename = "kubernetes.io/ws")]
+    KubernetesWs,
+    /// WebSockets in the application's own TLS.
+    #[serde(rename = "kubernetes.io/wss")]
+    KubernetesWss,
+    /// HTTP in the application's own TLS.
+    Https,
 }
 
 impl AppProtocol {
-    /// The word users write and the wire carries.
+    /// The word the wire carries.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Http => "http",
-            Self::Http2 => "http2",
+            Self::Http | Self::KubernetesWs => "http",
+            Self::Http2 | Self::KubernetesH2c => "http2",
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
-            Self::Tls => "tls",
+            Self::Tls | Self::Https | Self::KubernetesWss => "tls",
         }
     }
 }

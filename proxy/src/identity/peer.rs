@@ -49,7 +49,7 @@ pub fn admitted(connection: &Connection, config: &RuntimeConfig) -> Result<(), E
 /// Without the workload's own view its policies are not known, so nobody may call.
 fn may_call<I>(identity: Option<&I>, config: &RuntimeConfig) -> Result<(), Error> {
     let refuse = |reason: Reason| Err(Error::new(Stage::Accept, reason, reason.summary()));
-    if config.own.workload.is_empty() {
+    if !config.is_own_known() {
         return refuse(Reason::NotReady);
     }
     if identity.is_none() && !config.permissive {
