@@ -1,11 +1,13 @@
 //! The port sidecars connect to: discovery ([`ads`]) and certificates ([`certificates`]) as gRPC over one TLS listener.
 //!
-//! Guarantees: a handshake never holds up the accept loop and ends in bounded time; a connection without a client
-//! certificate reaches nothing but `Certificates.Sign` and is closed after a minute; on shutdown the streams end
+//! Guarantees: a handshake never holds up the accept loop and ends in bounded time; [`doors`] bounds how many there are;
+//! a connection without a client certificate reaches nothing but `Certificates.Sign` and is closed after a minute or 256
+//! KiB; on shutdown the streams end
 //! cleanly, within bounded time.
 
 mod ads;
 mod certificates;
+mod doors;
 mod push;
 mod tls;
 
@@ -22,6 +24,7 @@ use selvedge_xds::{
     svid::Leaf,
 };
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
@@ -30,7 +33,12 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::Service;
 
-use self::{ads::Ads, certificates::Certificates, push::Published};
+use self::{
+    ads::Ads,
+    certificates::Certificates,
+    doors::{Doors, Entry, Limits, MAX_CONNECTIONS},
+    push::Published,
+};
 use crate::{
     Error,
     identity::Authority,
@@ -41,10 +49,10 @@ use crate::{
 };
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Connections at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 50_000;
 /// A workload that joins needs one request.
 const STRANGER: Duration = Duration::from_secs(60);
+/// What it sends for that fits in here many times; a flood of frames does not.
+const STRANGER_BYTES: u64 = 256 << 10;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long streams may take to end at shutdown.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -88,6 +96,7 @@ pub(crate) async fn serve(
     chores.spawn(renewal);
     chores.spawn(debounced);
     let mut connections = JoinSet::new();
+    let mut doors = Doors::new(Limits::default());
     loop {
         let (socket, address) = tokio::select! {
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
@@ -101,9 +110,14 @@ pub(crate) async fn serve(
             Some(_) = connections.join_next() => continue,
             () = stop::requested(&mut stop) => break,
         };
+        let Some(entry) = doors.enter(address.ip()) else {
+            mesh.telemetry.handshakes_refused.inc();
+            tracing::debug!(%address, "a connection was refused: its address has as many as it may");
+            continue;
+        };
         let services = Services::new(&mesh, &published, &stop);
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
-        connections.spawn(connection(socket, address, acceptor, services, stop.clone()));
+        connections.spawn(connection(socket, (address, entry), acceptor, services, stop.clone()));
     }
     drop(listener);
     let farewell = async { while connections.join_next().await.is_some() {} };
@@ -113,8 +127,18 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn connection(socket: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, services: Services, mut stop: Stop) {
+async fn connection(
+    socket: TcpStream,
+    (address, entry): (SocketAddr, Entry),
+    acceptor: TlsAcceptor,
+    services: Services,
+    mut stop: Stop,
+) {
     let refused = services.mesh.telemetry.handshakes_refused.clone();
+    let Some(unproven) = entry.turn().await else {
+        refused.inc();
+        return tracing::debug!(%address, "a connection was refused: too many others were in their handshakes");
+    };
     let (stream, peer) = match handshake(socket, address, &acceptor, &services.mesh).await {
         Ok(established) => established,
         Err(problem) => {
@@ -122,7 +146,10 @@ async fn connection(socket: TcpStream, address: SocketAddr, acceptor: TlsAccepto
             return tracing::debug!(%address, problem, "a connection was refused");
         }
     };
-    let deadline = peer.leaf.is_none().then_some(STRANGER);
+    let unproven = Some(unproven).filter(|_| peer.leaf.is_none());
+    let deadline = unproven.as_ref().map(|_| STRANGER);
+    let (read, write) = tokio::io::split(stream);
+    let stream = tokio::io::join(read.take(if unproven.is_some() { STRANGER_BYTES } else { u64::MAX }), write);
     let service = service_fn(move |request| services.clone().answer(request, peer.clone()));
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())

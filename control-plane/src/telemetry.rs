@@ -29,7 +29,7 @@ pub struct Telemetry {
     pub certificates: IntCounterVec,
     /// `selvedge_control_plane_certificate_expiry_seconds`: end of the own certificate, Unix time.
     pub certificate_expiry: IntGauge,
-    /// `selvedge_control_plane_handshakes_refused_total`: TLS handshakes that failed or took too long.
+    /// `selvedge_control_plane_handshakes_refused_total`: TLS handshakes that failed or took too long, and connections over the limits.
     pub handshakes_refused: IntCounter,
 }
 
@@ -72,7 +72,10 @@ impl Telemetry {
             push_seconds,
             certificates: counters("certificates_total", "Certificate signing requests.", &["way", "result"])?,
             certificate_expiry: gauge("certificate_expiry_seconds", "End of the own certificate, Unix time.")?,
-            handshakes_refused: counter("handshakes_refused_total", "TLS handshakes that failed or took too long.")?,
+            handshakes_refused: counter(
+                "handshakes_refused_total",
+                "TLS handshakes that failed or took too long, and connections over the limits.",
+            )?,
             registry,
         })
     }

@@ -316,6 +316,23 @@ async fn discovery_needs_a_client_certificate() {
 }
 
 #[tokio::test]
+async fn strangers_do_not_keep_workloads_out() {
+    let control_plane = ControlPlane::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        silent.push(socket.connect(control_plane.address).await.unwrap());
+    }
+    let joined = timeout(Duration::from_secs(3), control_plane.join()).await;
+    assert!(joined.is_ok(), "who says nothing on another address held up a workload");
+    let address = control_plane.address;
+    let flooded = tokio::task::spawn_blocking(move || anonymous::flood(address)).await.unwrap();
+    assert!(flooded < 1 << 20, "{flooded} bytes of PING were taken from a stranger");
+    control_plane.join().await;
+}
+
+#[tokio::test]
 async fn a_sidecar_learns_of_destinations_by_alias_and_of_their_changes() {
     let control_plane = ControlPlane::start().await;
     let state = TempDir::new().unwrap();
@@ -547,10 +564,15 @@ async fn what_is_saved_in_the_directory_reaches_the_sidecar_and_the_status_says_
 
 /// A TLS client without a certificate, that takes any server.
 mod anonymous {
-    use std::sync::Arc;
+    use std::{
+        io::{Read, Write},
+        net::{SocketAddr, TcpStream},
+        sync::Arc,
+        time::Duration,
+    };
 
     use rustls::{
-        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+        ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
         pki_types::{CertificateDer, ServerName, UnixTime},
@@ -592,6 +614,28 @@ mod anonymous {
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
             self.0.signature_verification_algorithms.supported_schemes()
         }
+    }
+
+    /// Sends HTTP/2 PINGs until the server has had enough, and tells how many bytes that took.
+    pub(super) fn flood(address: SocketAddr) -> usize {
+        let session = ClientConnection::new(client(), "control-plane".try_into().unwrap()).unwrap();
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let mut stream = StreamOwned::new(session, socket);
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        let ping = b"\0\0\x08\x06\0\0\0\0\08 octets".repeat(100);
+        let mut sent = 0;
+        while sent < 4 << 20 {
+            if stream.write_all(&ping).and_then(|()| stream.flush()).is_err() {
+                break;
+            }
+            sent += ping.len();
+            // What comes back must be read, or the server waits for that and not for us.
+            if matches!(stream.read(&mut [0; 4096]), Ok(0)) {
+                break;
+            }
+        }
+        sent
     }
 
     pub(super) fn client() -> Arc<ClientConfig> {
