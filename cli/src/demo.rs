@@ -24,6 +24,7 @@ use self::{
 mod children;
 mod files;
 mod launch;
+mod leftovers;
 mod load;
 mod metrics;
 mod network;

@@ -138,13 +138,18 @@ fn ctrl_c_leaves_no_process_and_no_file() {
 }
 
 #[test]
-fn no_process_outlives_a_demo_that_was_killed() {
+fn no_process_outlives_a_demo_that_was_killed_and_the_next_one_tidies_up() {
     let _alone = ALONE.blocking_lock();
     let folder = tempfile::tempdir().expect("a folder");
     let mut child = running(folder.path());
     signal(&child, Signal::KILL);
     child.wait().expect("it ends");
     eventually("every process is gone", || processes(folder.path()).is_empty());
+    let left = || fs::read_dir(folder.path()).expect("the folder").count();
+    assert_eq!(left(), 1, "nobody could remove its folder");
+    let next = demo(folder.path(), &["--duration", "1s", "-o", "json"]).output().expect("the demo runs");
+    assert!(next.status.success(), "{}", String::from_utf8_lossy(&next.stderr));
+    assert_eq!(left(), 0);
 }
 
 #[test]

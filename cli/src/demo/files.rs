@@ -1,8 +1,8 @@
 //! Everything the demo writes, in one temporary folder: the mesh's YAML, join tokens, the sidecars' bootstrap files,
-//! logs. The folder goes when the demo does.
+//! logs. The folder goes when the demo does; that of one which was killed, when the next begins.
 
 use std::{
-    fs,
+    env, fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -21,7 +21,10 @@ use selvedge_saas::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::stage::{Place, Stage};
+use super::{
+    leftovers,
+    stage::{Place, Stage},
+};
 
 const TRUST_DOMAIN: &str = "mesh.local";
 /// Tokens are used within seconds.
@@ -35,9 +38,11 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// A new folder that only this user can look into.
+    /// A new folder that only this user can look into, and no more of those that demos have left which are gone.
     pub(super) fn new() -> anyhow::Result<Self> {
-        let folder = temporary("selvedge-demo-")?;
+        leftovers::sweep(&env::temp_dir());
+        let folder = temporary(leftovers::FOLDER)?;
+        leftovers::claim(folder.path(), None).context("marking the temporary folder")?;
         let files = Self { folder, database: None };
         for name in ["mesh", "control-plane", "sidecars", "tokens", "logs"] {
             let path = files.path(name);
@@ -48,7 +53,8 @@ impl Files {
 
     /// Makes the folder of a database server.
     pub(super) fn add_database(&mut self, installed: &Installed) -> anyhow::Result<()> {
-        let folder = temporary("selvedge-demo-database-")?;
+        let folder = temporary(leftovers::DATABASE)?;
+        leftovers::claim(self.folder.path(), Some(folder.path())).context("marking the temporary folder")?;
         self.database = Some((LocalPostgres::prepare(installed, folder.path())?, folder));
         Ok(())
     }
