@@ -19,6 +19,7 @@ use crate::{
     config::AppProtocol,
     error::{Error, Stage},
     exchange::{Connection, Heading},
+    http::pace::Pace,
     opaque::{self, Dialled},
     record,
     telemetry::Protocol,
@@ -58,8 +59,25 @@ pub enum Spoken {
     Opaque,
 }
 
-/// Finds out what a connection carries. `None` when neither side spoke in time; the connection is closed.
+/// Finds out what a connection carries. `None` when neither side spoke in time, or when the application has opened it,
+/// says nothing and the sidecar drains; the connection is closed.
 pub async fn detect(admitted: Admitted) -> Option<Detected> {
+    let Origin { worker, heading, .. } = &admitted.origin;
+    let own = matches!(heading, Heading::Outbound { .. }).then(|| (worker.drain(), heading.clone()));
+    let left_silent = async {
+        match own {
+            Some((mut drain, heading)) => Box::pin(drain.begun(&heading, &Pace::default())).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased; // what has come is read before the drain is looked at
+        detected = whoever_speaks(admitted) => detected,
+        () = left_silent => None,
+    }
+}
+
+async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
     let Admitted { origin, mut socket } = admitted;
     let started = Instant::now();
     let declared = declared(&origin);
