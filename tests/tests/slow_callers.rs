@@ -20,9 +20,9 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Longer than any limit of these tests.
-const LONG: Duration = Duration::from_millis(1500);
+const LONG: Duration = Duration::from_millis(2500);
 
-/// `web` calls `api`; both sidecars give callers half a second for everything.
+/// `web` calls `api`; both sidecars give callers one second for everything.
 struct Hasty {
     web: Sidecar,
     _api: Sidecar,
@@ -35,7 +35,7 @@ impl Hasty {
         let upstream = Upstream::start("api").await;
         let mesh = Mesh::start().await;
         mesh.service("shop/api", 80, 8080, "");
-        let hasty = "callerTimeouts: {head: 500ms, body: 500ms, reader: 500ms, meshedReader: 500ms}\n";
+        let hasty = "callerTimeouts: {head: 1s, body: 1s, reader: 1s, meshedReader: 1s}\n";
         let api = mesh.start_sidecar(Workload::new("shop/api").serves(8080, upstream.address()).with(hasty));
         let web = mesh.start_sidecar(Workload::new("shop/web").calls(DESTINATION).with(hasty));
         api.ready().await;
@@ -152,10 +152,10 @@ async fn events_in_chunks_may_trickle() {
     let mut stream = hasty.connect().await;
     let head = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
-    for _ in 0..8 {
+    for _ in 0..12 {
         stream.write_all(b"1\r\nx\r\n").await.unwrap();
         sleep(Duration::from_millis(200)).await;
     }
     let answer = talk(&mut stream, b"0\r\n\r\n", "\"version\"", 1).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"bodyLength\":8"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"bodyLength\":12"), "{answer}");
 }
