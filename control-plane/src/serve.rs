@@ -1,14 +1,15 @@
 //! The port sidecars connect to: discovery ([`ads`]) and certificates ([`certificates`]) as gRPC over one TLS listener.
 //!
 //! Guarantees: a handshake never holds up the accept loop and ends in bounded time; [`doors`] bounds how many there are;
-//! a connection without a client certificate reaches nothing but `Certificates.Sign` and is closed after a minute or 256
-//! KiB; on shutdown the streams end
+//! a connection without a client certificate reaches nothing but `Certificates.Sign` and is closed after a minute; what
+//! each sends is bounded by its [`ration`]; on shutdown the streams end
 //! cleanly, within bounded time.
 
 mod ads;
 mod certificates;
 mod doors;
 mod push;
+mod ration;
 mod tls;
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -24,7 +25,6 @@ use selvedge_xds::{
     svid::Leaf,
 };
 use tokio::{
-    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
@@ -38,6 +38,7 @@ use self::{
     certificates::Certificates,
     doors::{Doors, Entry, Limits, MAX_CONNECTIONS},
     push::Published,
+    ration::{Ration, Rationed},
 };
 use crate::{
     Error,
@@ -51,8 +52,6 @@ use crate::{
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A workload that joins needs one request.
 const STRANGER: Duration = Duration::from_secs(60);
-/// What it sends for that fits in here many times; a flood of frames does not.
-const STRANGER_BYTES: u64 = 256 << 10;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long streams may take to end at shutdown.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -148,8 +147,8 @@ async fn connection(
     };
     let unproven = Some(unproven).filter(|_| peer.leaf.is_none());
     let deadline = unproven.as_ref().map(|_| STRANGER);
-    let (read, write) = tokio::io::split(stream);
-    let stream = tokio::io::join(read.take(if unproven.is_some() { STRANGER_BYTES } else { u64::MAX }), write);
+    let ration = if unproven.is_some() { Ration::STRANGER } else { Ration::SIDECAR };
+    let stream = Rationed::new(stream, ration);
     let service = service_fn(move |request| services.clone().answer(request, peer.clone()));
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
