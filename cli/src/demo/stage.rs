@@ -132,9 +132,11 @@ const OTHER_LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Takes a free port and keeps it: a bound socket that never listens gets no connection, and only sockets of the
-/// same user that also say `SO_REUSEPORT` can be bound beside it, so nobody else gets the port in between.
+/// same user that also say `SO_REUSEPORT` can be bound beside it, so nobody else gets the port in between. A sidecar
+/// makes sure that nobody listens on its ports; `SO_REUSEADDR` tells it that the holder does not.
 fn hold() -> io::Result<(TcpSocket, SocketAddr)> {
     let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
     socket.bind(ANY_PORT)?;
     let address = socket.local_addr()?;

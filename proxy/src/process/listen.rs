@@ -1,4 +1,5 @@
-//! Listeners: every worker has its own on the same address (`SO_REUSEPORT`), so accepting needs no lock.
+//! Listeners: every worker has its own on the same address (`SO_REUSEPORT`), so accepting needs no lock. No other
+//! process gets a share of it, and none is taken away from another process.
 
 use std::{
     io,
@@ -12,20 +13,31 @@ const BACKLOG: i32 = 1024;
 
 /// Binds `count` listeners to one address. A port of 0 is chosen by the kernel once, for all of them.
 /// `[::]` takes IPv4 too, and falls back to `0.0.0.0` on a machine without IPv6.
+///
+/// # Errors
+/// `AddrInUse` when anybody listens there already, a second sidecar with the same file included.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
-    let mut bound = address;
+    let mut bound = match nobody_listens(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && no_ipv6(&error) => {
+            let fallback = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+            nobody_listens(fallback)?;
+            fallback
+        }
+        other => other.map(|()| address)?,
+    };
     let mut listeners = Vec::with_capacity(count);
     for _ in 0..count {
-        let listener = match one(bound) {
-            Err(error) if bound.ip() == Ipv6Addr::UNSPECIFIED && no_ipv6(&error) => {
-                one(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), bound.port()))?
-            }
-            other => other?,
-        };
+        let listener = one(bound)?;
         bound = listener.local_addr()?;
         listeners.push(listener);
     }
     Ok((bound, listeners))
+}
+
+/// With `SO_REUSEPORT` the kernel would divide connections between us and another sidecar of the same user. Without
+/// it binding fails beside a listener; beside a port that is only held, or has old connections, it does not.
+fn nobody_listens(address: SocketAddr) -> io::Result<()> {
+    socket(address)?.bind(&address.into())
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
@@ -33,14 +45,19 @@ fn no_ipv6(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
-fn one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
         socket.set_only_v6(false)?;
     }
+    Ok(socket)
+}
+
+fn one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -55,5 +72,22 @@ mod tests {
         let (address, listeners) = bind(([127, 0, 0, 1], 0).into(), 3).unwrap();
         assert_ne!(address.port(), 0);
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+    }
+
+    #[test]
+    fn a_second_sidecar_gets_no_share_of_a_port() {
+        let (address, listeners) = bind(([127, 0, 0, 1], 0).into(), 2).unwrap();
+        assert_eq!(bind(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listeners);
+        bind(address, 1).unwrap();
+    }
+
+    #[test]
+    fn a_port_that_is_held_for_us_can_be_listened_on() {
+        let held = socket(([127, 0, 0, 1], 0).into()).unwrap();
+        held.set_reuse_port(true).unwrap();
+        held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = held.local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(bind(address, 2).unwrap().0, address);
     }
 }
