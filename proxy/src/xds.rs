@@ -62,8 +62,8 @@ pub struct Resources {
     pub refused: HashSet<String>,
     /// Whether a stream to the control plane stands.
     pub connected: bool,
-    /// What went wrong last, until it goes right again.
-    pub last_error: Option<String>,
+    /// What is wrong with the newest version of a resource, while an older one is in force instead.
+    pub refusal: Option<String>,
 }
 
 /// What workers ask of the task.

@@ -392,7 +392,7 @@ async fn a_refusal_keeps_the_last_good_version_and_shows_in_the_status() {
     sidecar.until("the destination", |r| generation(r, "shop/cart") == Some(1)).await;
 
     control_plane.publish(|draft| service(draft, "cart", 666, "cart.shop"));
-    let resources = sidecar.until("the refusal", |r| r.last_error.is_some()).await;
+    let resources = sidecar.until("the refusal", |r| r.refusal.is_some()).await;
     assert_eq!(generation(&resources, "shop/cart"), Some(1), "the last good version is in force");
     let status = eventually("the refusal in the status", async || {
         let status: serde_json::Value = serde_json::from_str(&control_plane.get("/status").await).unwrap();
@@ -409,7 +409,7 @@ async fn a_refusal_keeps_the_last_good_version_and_shows_in_the_status() {
     assert!(control_plane.get("/metrics").await.contains("answer=\"nack\""));
 
     control_plane.publish(|draft| service(draft, "cart", 3, "cart.shop"));
-    sidecar.until("the repair", |r| generation(r, "shop/cart") == Some(3) && r.last_error.is_none()).await;
+    sidecar.until("the repair", |r| generation(r, "shop/cart") == Some(3) && r.refusal.is_none()).await;
 }
 
 #[tokio::test]

@@ -70,6 +70,7 @@ async fn the_loss_of_the_control_plane_shows_in_the_metrics() {
     let web = &pair.web;
     wait::until_true("the loss is visible", || async move { web.metric("selvedge_xds_connected", &[]).await == 0.0 })
         .await;
+    assert_eq!(web.metric("selvedge_config_refused_total", &[]).await, 0.0, "a loss is no refusal");
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ impl Publisher {
                 self.telemetry.set_certificate_expiration(expiry);
             }
             self.telemetry.config_applied(config.generation);
-            self.telemetry.config_error(refused.as_deref().or(resources.last_error.as_deref()));
+            self.telemetry.config_error(refused.as_deref().or(resources.refusal.as_deref()));
             self.telemetry.set_xds_connected(resources.connected);
             self.configs.send_replace(Arc::new(config));
             tokio::select! {

@@ -52,7 +52,7 @@ pub fn resources(client: &Client, before: &Resources) -> Resources {
         endpoints: endpoints.collect(),
         destinations,
         connected: before.connected,
-        last_error: before.last_error.clone(),
+        refusal: before.refusal.clone(),
     }
 }
 

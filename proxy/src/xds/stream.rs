@@ -137,7 +137,7 @@ impl Task {
                 tracing::info!(control_plane = self.settings.control_plane, "configuration stream open");
                 self.link = Link::Open(Box::new(open));
                 self.client.connected();
-                self.note(true, None);
+                self.note(true);
             }
             Event::Opened(Err(problem)) | Event::Lost(problem) => self.lost(problem),
             Event::Response(response) => self.response(response),
@@ -156,7 +156,7 @@ impl Task {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         self.link = Link::Pausing(Instant::now() + pause);
         tracing::warn!(problem, ?pause, "no configuration stream; what is known stays in force");
-        self.note(false, Some(problem));
+        self.note(false);
     }
 
     fn response(&mut self, response: DeltaDiscoveryResponse) {
@@ -169,7 +169,7 @@ impl Task {
                 if applied.changed {
                     self.publish();
                 }
-                self.note(true, self.client.complaints().next().map(str::to_owned));
+                self.note(true);
             }
             Err(e) => self.lost(e.to_string()),
         }
@@ -205,13 +205,14 @@ impl Task {
     }
 
     /// Publishes how things stand, if that is news.
-    fn note(&self, connected: bool, problem: Option<String>) {
+    fn note(&self, connected: bool) {
+        let refused = self.client.complaints().next().map(str::to_owned);
         self.resources.send_if_modified(|resources| {
-            let news = resources.connected != connected || resources.last_error != problem;
+            let news = resources.connected != connected || resources.refusal != refused;
             if news {
                 let resources = Arc::make_mut(resources);
                 resources.connected = connected;
-                resources.last_error = problem;
+                resources.refusal = refused;
             }
             news
         });
