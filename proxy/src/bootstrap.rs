@@ -191,6 +191,9 @@ impl Bootstrap {
         if self.workload.split('/').filter(|part| !part.is_empty()).count() != 2 {
             return Err(("workload".into(), format!("is '{}'; expected NAMESPACE/NAME", self.workload)));
         }
+        if !host_and_port(&self.control_plane) {
+            return Err(("controlPlane".into(), format!("is '{}'; expected HOST:PORT", self.control_plane)));
+        }
         if !(1..=256).contains(&self.workers) {
             return Err(("workers".into(), format!("is {}; expected 1 to 256", self.workers)));
         }
@@ -208,6 +211,11 @@ impl Bootstrap {
         }
         Ok(())
     }
+}
+
+fn host_and_port(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 impl OutboundListener {
@@ -251,6 +259,10 @@ mod tests {
         ] {
             let message = parse(&format!("{GOOD}{extra}")).unwrap_err();
             assert!(message.contains(expected), "{message}");
+        }
+        for address in ["10.0.0.5", "10.0.0.5:", ":15010", "10.0.0.5:http", "10.0.0.5:0"] {
+            let message = parse(&GOOD.replace("127.0.0.1:15010", &format!("'{address}'"))).unwrap_err();
+            assert!(message.contains(&format!("controlPlane is '{address}'; expected HOST:PORT")), "{message}");
         }
     }
 }

@@ -45,6 +45,14 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The access log cannot be written to.
+    #[error("cannot open the access log {path}")]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The addresses bound could not be written.
     #[error("cannot write the ports file {path}")]
     Ports {
@@ -61,7 +69,7 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// The operating system refused a thread, a runtime, a signal handler or the log file.
+    /// The operating system refused a thread, a runtime or a signal handler.
     #[error("cannot start")]
     System(#[from] io::Error),
 }
@@ -95,7 +103,7 @@ pub fn run_until(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result
 async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(), StartError> {
     create_private(&bootstrap.state_dir)
         .map_err(|source| StartError::State { path: bootstrap.state_dir.clone(), source })?;
-    let telemetry = Telemetry::new(&telemetry_settings(&bootstrap))?;
+    let telemetry = telemetry(&bootstrap)?;
     let (phases, phase) = watch::channel(Phase::Serving);
     let open = Arc::new(Open::default());
     let mut tasks = JoinSet::new();
@@ -164,13 +172,17 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
     Ok(())
 }
 
-fn telemetry_settings(bootstrap: &Bootstrap) -> TelemetrySettings {
+fn telemetry(bootstrap: &Bootstrap) -> Result<Telemetry, StartError> {
     let (namespace, workload) = bootstrap.workload.split_once('/').unwrap_or(("", &bootstrap.workload));
-    TelemetrySettings {
+    let settings = TelemetrySettings {
         workload: workload.to_owned(),
         namespace: namespace.to_owned(),
         access_log_file: bootstrap.access_log_file.clone(),
-    }
+    };
+    Telemetry::new(&settings).map_err(|source| match settings.access_log_file {
+        Some(path) => StartError::AccessLog { path, source },
+        None => source.into(),
+    })
 }
 
 fn identity_settings(bootstrap: &Bootstrap) -> identity::Settings {

@@ -142,7 +142,9 @@ pub(super) struct ControlPlane {
 /// Why a server is not our control plane.
 #[derive(Debug, thiserror::Error)]
 enum NotControlPlane {
-    #[error("the control plane's authority is not the one the join token pins")]
+    #[error(
+        "the control plane's authority is not the one the join token pins; create a token in this control plane's --state-dir"
+    )]
     OtherAuthority,
     #[error("the server's identity is '{0}', which is not a control plane's")]
     OtherIdentity(selvedge_policies::facts::Identity),
