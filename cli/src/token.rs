@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use selvedge_control_plane::{
     clock,
     identity::{Authority, Grant, LEAF_LIFETIME, Role},
@@ -52,6 +52,8 @@ pub fn run(args: TokenArgs) -> anyhow::Result<()> {
     if let Some(workload) = &args.workload {
         pair(workload, "--workload")?;
     }
+    ensure!(!args.ttl.0.is_zero(), "--ttl is 0s, and nobody could use the token in time; give some time, such as 1h");
+    let is_new = !Authority::is_founded(&args.state_dir);
     let authority = Authority::open(&args.state_dir, &args.trust_domain, LEAF_LIFETIME, now)?;
     let grant = Grant {
         identity: Identity::new(&args.trust_domain, namespace, service_account)?,
@@ -59,6 +61,12 @@ pub fn run(args: TokenArgs) -> anyhow::Result<()> {
         expires: now.saturating_add(args.ttl.0.as_secs()),
     };
     println!("{}", authority.create_token(&grant)?);
+    if is_new {
+        let directory = args.state_dir.display();
+        eprintln!(
+            "note: there was no CA in {directory}, so a new one is made; is this the control plane's --state-dir?"
+        );
+    }
     for authority in authority.describe() {
         if let Role::SignsFrom(from) = authority.role
             && from < grant.expires

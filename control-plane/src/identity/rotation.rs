@@ -89,9 +89,9 @@ impl Authorities {
     }
 }
 
-/// Whether there is an authority that signs.
+/// Whether there is an authority that signs, or may be: one that cannot be looked at is not founded again.
 pub(super) fn is_founded(state_dir: &Path) -> bool {
-    state_dir.join(SIGNING).exists()
+    state_dir.join(SIGNING).try_exists().unwrap_or(true)
 }
 
 /// Asks for a new authority.

@@ -14,6 +14,9 @@ use crate::{
     identity::{Authority, IdentityError, Issued},
 };
 
+/// Longest name of a workload that is logged: anybody may say one.
+const NAME_MAX: usize = 253;
+
 /// The certificate service of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Certificates {
@@ -26,6 +29,7 @@ impl certificates_server::Certificates for Certificates {
         let leaf = request.extensions().get::<Peer>().and_then(|peer| peer.leaf.clone());
         let request = request.into_inner();
         let way = if request.join_token.is_empty() { "renew" } else { "join" };
+        let workload: String = request.workload.chars().take(NAME_MAX).collect();
         let authority = Arc::clone(&self.mesh.authority);
         // Token files and signatures would hold up the streams of the same thread.
         let issued = tokio::task::spawn_blocking(move || sign(&authority, leaf, &request))
@@ -33,7 +37,8 @@ impl certificates_server::Certificates for Certificates {
             .map_err(|_| Status::internal("signing was interrupted"))?;
         let result = if issued.is_ok() { "issued" } else { "refused" };
         self.mesh.telemetry.certificates.with_label_values(&[way, result]).inc();
-        let issued = issued?;
+        let issued =
+            issued.inspect_err(|refusal| tracing::warn!(way, workload, "no certificate: {}", refusal.message()))?;
         tracing::info!(identity = %issued.identity, way, "certificate issued");
         let bytes = |chain: &[rustls::pki_types::CertificateDer<'_>]| chain.iter().map(|c| c.to_vec().into()).collect();
         Ok(Response::new(SignResponse {
