@@ -223,3 +223,10 @@ fn a_connection_that_was_not_redirected_has_no_original_destination() {
     assert_eq!(accepted(&listener), Some(None));
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
+
+#[test]
+fn one_port_for_both_directions_is_refused_before_anything_is_touched() {
+    let capture = Capture { inbound_port: 15001, ..Capture::default() };
+    let refused = capture::apply(&capture).unwrap_err();
+    assert!(matches!(refused, CaptureError::SamePort(15001)), "{refused}");
+}

@@ -39,10 +39,10 @@ pub const INBOUND_SOURCE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct Capture {
     /// Port of the sidecar that takes inbound connections
-    #[arg(long, value_name = "PORT", default_value_t = 15006)]
+    #[arg(long, value_name = "PORT", default_value_t = 15006, value_parser = clap::value_parser!(u16).range(1..))]
     pub inbound_port: u16,
     /// Port of the sidecar that takes outbound connections
-    #[arg(long, value_name = "PORT", default_value_t = 15001)]
+    #[arg(long, value_name = "PORT", default_value_t = 15001, value_parser = clap::value_parser!(u16).range(1..))]
     pub outbound_port: u16,
     /// User id of the sidecar, whose connections are not redirected; needed unless it may set socket marks
     #[arg(long, value_name = "UID")]
@@ -163,6 +163,9 @@ impl fmt::Display for Backend {
 /// Why traffic could not be captured, or released.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
+    /// The sidecar could not tell the directions apart.
+    #[error("inbound and outbound connections cannot go to the same port {0}: give the sidecar's two ports")]
+    SamePort(u16),
     /// None of the tools is there.
     #[error("no packet filter tool is installed: install nftables (or iptables) and try again")]
     NoTool,
@@ -183,6 +186,9 @@ pub enum CaptureError {
 /// When no packet filter takes the rules; those of an earlier call then stay. When they are taken and do not work,
 /// nothing stays in force.
 pub fn apply(capture: &Capture) -> Result<Backend, CaptureError> {
+    if capture.inbound_port == capture.outbound_port {
+        return Err(CaptureError::SamePort(capture.inbound_port));
+    }
     let candidates = capture.backend.map_or(Backend::ALL.to_vec(), |backend| vec![backend]);
     let mut refusal = CaptureError::NoTool;
     for backend in candidates {
