@@ -5,11 +5,14 @@ use std::fmt::Write as _;
 use super::{Spread, mebibytes, present};
 use crate::{load::Load, measure::Results, peer::Name};
 
-const PANEL_WIDTH: usize = 440;
+const PANEL_WIDTH: usize = 470;
 const PANEL_HEIGHT: usize = 190;
-const LABEL_WIDTH: usize = 168;
+const LABEL_WIDTH: usize = 190;
 const BAR_WIDTH: f64 = 200.0;
 const ROW: usize = 24;
+const FOOT: usize = 24;
+const LEGEND: &str =
+    "Shorter is better. Bars and figures: median; lines: least to greatest. CPU and memory: sum of both proxies.";
 
 const STYLE: &str = "text { font: 12px system-ui, sans-serif; fill: #24292f } .title { font-size: 13px; font-weight: 600 } \
                      .note { fill: #57606a } .bar { fill: #9aa4af } .ours { fill: #0b7285 } .whisker { stroke: #24292f } \
@@ -37,7 +40,7 @@ pub(crate) fn chart(results: &Results) -> String {
         (format!("p99 in ms: {}", Load::Http1Paced.title()), bars(results, p99)),
         ("Resident MiB, 1 000 busy connections".to_owned(), bars(results, |peer| memory(results, peer))),
     ];
-    let (width, height) = (2 * PANEL_WIDTH, panels.len().div_ceil(2) * PANEL_HEIGHT);
+    let (width, height) = (2 * PANEL_WIDTH, panels.len().div_ceil(2) * PANEL_HEIGHT + FOOT);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"Cost of \
          proxies side by side; shorter is better\">\n<style>{STYLE}</style>\n"
@@ -46,7 +49,7 @@ pub(crate) fn chart(results: &Results) -> String {
         let (x, y) = (index % 2 * PANEL_WIDTH, index / 2 * PANEL_HEIGHT);
         let _ = writeln!(svg, "<g transform=\"translate({x} {y})\">\n{}</g>", panel(title, bars));
     }
-    svg.push_str("</svg>\n");
+    let _ = writeln!(svg, "<text class=\"note\" x=\"8\" y=\"{}\">{LEGEND}</text>\n</svg>", height - 10);
     svg
 }
 
@@ -59,6 +62,11 @@ fn memory(results: &Results, peer: Name) -> Option<Spread> {
     let bytes: u64 = results.memory.get(&peer)?.busy.iter().sum();
     let median = Some(mebibytes(bytes)).filter(|mebibytes| *mebibytes > 0.0)?;
     Some(Spread { least: median, median, greatest: median })
+}
+
+/// Enough to tell neighbours apart, and as many as the tables have.
+fn decimals(value: f64) -> usize {
+    if value < 10.0 { 2 } else { 1 }
 }
 
 fn panel(title: &str, bars: &[Bar]) -> String {
@@ -75,12 +83,13 @@ fn panel(title: &str, bars: &[Bar]) -> String {
             svg,
             "<text x=\"{LABEL_WIDTH}\" y=\"{text}\" text-anchor=\"end\">{}</text><rect class=\"{class}\" x=\"{}\" \
              y=\"{y}\" width=\"{width:.1}\" height=\"16\" rx=\"2\"/><line class=\"whisker\" x1=\"{:.1}\" x2=\"{:.1}\" \
-             y1=\"{middle}\" y2=\"{middle}\"/><text class=\"note\" x=\"{:.1}\" y=\"{text}\">{:.1}</text>",
+             y1=\"{middle}\" y2=\"{middle}\"/><text class=\"note\" x=\"{:.1}\" y=\"{text}\">{:.*}</text>",
             peer.title(),
             LABEL_WIDTH + 8,
             at(spread.least),
             at(spread.greatest),
             at(spread.greatest) + 6.0,
+            decimals(spread.median),
             spread.median
         );
     }
