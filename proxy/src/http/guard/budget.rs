@@ -22,6 +22,8 @@ pub struct Budget {
     pub resets_per_stream: f64,
     /// PING.
     pub pings: Rate,
+    /// PING earned by each DATA frame the peer was sent: gRPC measures the delay of a connection with what comes on it.
+    pub pings_per_data: f64,
     /// SETTINGS.
     pub settings: Rate,
     /// Frames of unknown types, and GOAWAY and PUSH_PROMISE.
@@ -42,6 +44,7 @@ impl Budget {
         resets: Rate { per_second: 100.0 / 30.0, burst: 100.0 },
         resets_per_stream: 0.05,
         pings: Rate { per_second: 10.0, burst: 50.0 },
+        pings_per_data: 1.0,
         settings: Rate { per_second: 5.0, burst: 20.0 },
         others: Rate { per_second: 100.0, burst: 100.0 },
         priorities_per_stream: 100.0,
@@ -56,6 +59,7 @@ impl Budget {
         resets: Rate { per_second: 1_000.0, burst: 10_000.0 },
         resets_per_stream: 1.0,
         pings: Rate { per_second: 100.0, burst: 500.0 },
+        pings_per_data: 1.0,
         settings: Rate { per_second: 50.0, burst: 200.0 },
         others: Rate { per_second: 1_000.0, burst: 1_000.0 },
         priorities_per_stream: 1_000.0,
@@ -104,6 +108,7 @@ impl Account {
 
     pub(super) fn data_sent(&mut self) {
         self.window_updates = (self.window_updates + self.budget.window_updates_per_data).min(EARNED_MAX);
+        self.pings = (self.pings + self.budget.pings_per_data).min(self.budget.pings.burst);
     }
 
     /// Books one frame from the peer; `false` when there is nothing left for it.

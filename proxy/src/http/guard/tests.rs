@@ -148,6 +148,17 @@ async fn tokens_come_back_with_time() {
 }
 
 #[test]
+fn a_peer_that_measures_the_delay_with_every_frame_is_no_flood() {
+    let now = Instant::now();
+    let mut account = Account::new(&Budget::STRICT, now);
+    let mut pinged = || {
+        account.data_sent();
+        account.received(Kind::Ping, || now)
+    };
+    assert!((0..10_000).all(|_| pinged()), "as fast as grpc-go does on a short way");
+}
+
+#[test]
 fn resets_are_judged_against_the_streams_opened() {
     let now = Instant::now();
     let survives = |cancelled: u32, opened: u32| {
