@@ -9,4 +9,5 @@ pub mod dial;
 pub mod drain;
 pub mod listen;
 pub mod original_dst;
+pub mod spread;
 pub mod worker;

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     dial,
     drain::{self, Open, Phase},
-    listen, worker,
+    listen, spread, worker,
 };
 use crate::{
     accept::Purpose,
@@ -138,7 +138,8 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
     let metrics = serve_admin(bootstrap.metrics, "metrics", state, Scope::Metrics, &mut tasks)?;
     let (inbound, outbound, shares) = listeners(&bootstrap)?;
     let (worker_ended, mut ended) = mpsc::channel(1);
-    for (index, listeners) in shares.into_iter().enumerate() {
+    let places = spread::places(bootstrap.workers);
+    for (index, (listeners, place)) in shares.into_iter().zip(places).enumerate() {
         let setup = worker::Setup {
             listeners,
             configs: configs.clone(),
@@ -146,6 +147,7 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
             telemetry: telemetry.clone(),
             phases: phase.clone(),
             open: open.clone(),
+            place,
             max_connections: bootstrap.max_connections,
             caller_timeouts: bootstrap.caller_timeouts,
         };

@@ -12,12 +12,15 @@ use std::{
 
 use selvedge_policies::facts::Moment;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     time::{Instant, interval},
 };
 
-use super::drain::{Drain, Open, Phase};
+use super::{
+    drain::{Drain, Open, Phase},
+    spread::{Handed, Place},
+};
 use crate::{
     accept::{Accepted, Purpose},
     balance::{cluster::Snapshot, endpoint::Endpoint},
@@ -50,6 +53,8 @@ pub struct Setup {
     pub phases: watch::Receiver<Phase>,
     /// Connections open on all workers.
     pub open: Arc<Open>,
+    /// Its place among the workers, and what others hand to it.
+    pub place: (Place, mpsc::UnboundedReceiver<Handed>),
     /// Connections this worker holds at most in each direction.
     pub max_connections: usize,
     /// How slow callers may be.
@@ -75,6 +80,7 @@ pub struct Worker {
     used: RefCell<HashSet<Arc<str>>>,
     phases: watch::Receiver<Phase>,
     open: Arc<Open>,
+    place: Place,
     /// Calls received, calls made.
     connections: [Cell<usize>; 2],
     max_connections: usize,
@@ -84,7 +90,9 @@ pub struct Worker {
 pub fn run(setup: Setup) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
-        let Setup { listeners, configs, demand, telemetry, phases, open, max_connections, caller_timeouts } = setup;
+        let Setup { listeners, configs, demand, telemetry, phases, open, place, max_connections, caller_timeouts } =
+            setup;
+        let (place, handed) = place;
         let mut ended = phases.clone();
         let first = configs.borrow().clone();
         let worker = Rc::new(Worker {
@@ -101,6 +109,7 @@ pub fn run(setup: Setup) -> io::Result<()> {
             used: RefCell::default(),
             phases,
             open,
+            place,
             connections: Default::default(),
             max_connections,
         });
@@ -108,6 +117,7 @@ pub fn run(setup: Setup) -> io::Result<()> {
         for (listener, purpose) in listeners {
             tokio::task::spawn_local(accept(worker.clone(), TcpListener::from_std(listener)?, purpose));
         }
+        tokio::task::spawn_local(receive(worker.clone(), handed));
         let mut configs = worker.configs();
         worker.refresh(&mut configs);
         let mut housekeeping = interval(HOUSEKEEPING);
@@ -133,12 +143,38 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, purpose: Purpose) {
             () = drain.shut(inbound) => return,
         };
         match accepted {
-            Ok((socket, peer)) => {
-                let accepted = Accepted { worker: worker.clone(), socket, peer, purpose: purpose.clone() };
-                tokio::task::spawn_local(pipeline::connection(accepted));
-            }
+            Ok((socket, peer)) if worker.place.is_crowded() => hand_over(&worker, socket, peer, purpose.clone()),
+            Ok((socket, peer)) => take(&worker, socket, peer, purpose.clone()),
             // Out of descriptors or memory: accepting again at once would only spin.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+fn take(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr, purpose: Purpose) {
+    let accepted = Accepted { worker: worker.clone(), socket, peer, purpose };
+    tokio::task::spawn_local(pipeline::connection(accepted));
+}
+
+/// Lets a worker with fewer connections have it.
+fn hand_over(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr, purpose: Purpose) {
+    let Ok(socket) = socket.into_std() else { return };
+    if let Err(back) = worker.place.hand_over(Handed { socket, peer, purpose }) {
+        take_handed(worker, back);
+    }
+}
+
+async fn receive(worker: Rc<Worker>, mut handed: mpsc::UnboundedReceiver<Handed>) {
+    while let Some(handed) = handed.recv().await {
+        take_handed(&worker, handed);
+    }
+}
+
+fn take_handed(worker: &Rc<Worker>, Handed { socket, peer, purpose }: Handed) {
+    match TcpStream::from_std(socket) {
+        Ok(socket) => take(worker, socket, peer, purpose),
+        Err(error) => {
+            tracing::warn!(%error, %peer, "a connection could not be handed to another worker and was closed")
         }
     }
 }
@@ -268,6 +304,7 @@ impl Permit {
     pub fn take(worker: &Rc<Worker>, heading: &Heading) -> Self {
         worker.connections(heading).update(|open| open + 1);
         worker.open.opened(heading);
+        worker.place.opened();
         Self { worker: worker.clone(), heading: heading.clone() }
     }
 }
@@ -276,5 +313,6 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.worker.connections(&self.heading).update(|open| open.saturating_sub(1));
         self.worker.open.closed(&self.heading);
+        self.worker.place.closed();
     }
 }
