@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty, StreamBody};
-use hyper::{body::Frame, client::conn::http2};
+use hyper::{body::Frame, client::conn::http2, ext::Protocol};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use selvedge_tests::{
     around::{talk, talk_to_the_end},
@@ -16,7 +16,12 @@ use selvedge_tests::{
     upstream::{Scenario, Upstream},
     wait::{self, within},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, time::sleep};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::sleep,
+};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Longer than any limit of these tests.
@@ -90,7 +95,7 @@ async fn a_head_or_body_that_drips_is_answered_with_408() {
         }
     });
     let mut answer = vec![0; 12];
-    within("the refusal", tokio::io::AsyncReadExt::read_exact(&mut read, &mut answer)).await.unwrap();
+    within("the refusal", read.read_exact(&mut answer)).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408");
     within("the connection is closed", dripping).await.unwrap();
     hasty.until_given_up(1.0).await;
@@ -133,7 +138,12 @@ async fn services_and_streams_may_be_silent() {
         let echoed = within("the message", stream.frame()).await.unwrap().unwrap();
         assert_eq!(echoed.into_data().unwrap(), message);
     }
-    // A WebSocket, and a kept connection between two requests.
+    // A WebSocket of either version, and a kept connection between two requests.
+    let mut asked = Request::connect(format!("http://{HOST}/chat")).body(Empty::<Bytes>::new()).unwrap();
+    asked.extensions_mut().insert(Protocol::from_static("websocket"));
+    let accepted = within("the answer", hasty.http2().await.send_request(asked)).await.unwrap();
+    assert_eq!(accepted.status(), 200);
+    let mut stream = TokioIo::new(hyper::upgrade::on(accepted).await.unwrap());
     let mut tunnel = hasty.connect().await;
     let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
     assert!(talk(&mut tunnel, head.as_bytes(), "\r\n\r\n", 1).await.starts_with("HTTP/1.1 101"));
@@ -141,6 +151,10 @@ async fn services_and_streams_may_be_silent() {
     let asked = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
     talk(&mut kept, asked.as_bytes(), "\"version\"", 1).await;
     sleep(LONG).await;
+    stream.write_all(b"late").await.unwrap();
+    let mut late = [0; 4];
+    within("the echo", stream.read_exact(&mut late)).await.unwrap();
+    assert_eq!(&late, b"late");
     tunnel.write_all(b"late").await.unwrap();
     expect_bytes(&mut tunnel, b"late").await;
     talk(&mut kept, asked.as_bytes(), "\"version\"", 1).await;
