@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures_util::stream;
 use selvedge_policies::facts::Moment;
 use selvedge_xds::{
-    client::{Check, Client},
+    client::{Answer, Check, Client},
     proto::discovery::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
@@ -71,6 +71,8 @@ pub(super) struct Task {
     pause: Duration,
     started: Instant,
     unsaved: bool,
+    /// Whether it was said that the control plane has nothing for this workload.
+    missed: bool,
 }
 
 impl Task {
@@ -106,6 +108,7 @@ impl Task {
             pause: FIRST_PAUSE,
             started: Instant::now(),
             unsaved: false,
+            missed: false,
         };
         (task, receiver)
     }
@@ -168,11 +171,25 @@ impl Task {
                 }
                 if applied.changed {
                     self.publish();
+                    self.miss();
                 }
                 self.note(true);
             }
             Err(e) => self.lost(e.to_string()),
         }
+    }
+
+    /// Says once why the sidecar does not get ready: nothing else here looks wrong then.
+    fn miss(&mut self) {
+        let missed = self.client.answers(Kind::Inbound).any(|(_, answer)| *answer == Answer::Absent);
+        if missed && !self.missed {
+            tracing::warn!(
+                workload = self.settings.workload,
+                "the control plane has no Workload of this name, or one whose serviceAccount is not that of the join \
+                 token: nobody may call it; the control plane's /status says which"
+            );
+        }
+        self.missed = missed;
     }
 
     fn demand(&mut self, demand: Demand) {
