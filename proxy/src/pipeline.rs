@@ -29,15 +29,15 @@ pub async fn connection(accepted: Accepted) {
     }
 }
 
-/// A request, from its head to its response; the record is written when the response body is over.
+/// A request, from its head to its response; the record is written when the response body is over, or nobody waits.
 pub async fn request(
     connection: Rc<Connection>,
     spelling: Option<Spelling>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let mut exchange = Exchange::begin(&connection, spelling, &request);
-    let outcome = answer(&mut exchange, request).await;
-    Ok(record::finish(exchange, outcome))
+    let mut open = record::Open::new(Exchange::begin(&connection, spelling, &request));
+    let outcome = answer(&mut open.exchange, request).await;
+    Ok(record::finish(open, outcome))
 }
 
 async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<attempt::Answered, Error> {

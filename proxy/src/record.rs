@@ -1,4 +1,5 @@
-//! The last stage: the answer goes out, and when its body is over the exchange is counted and logged, once.
+//! The last stage: the answer goes out, and when its body is over the exchange is counted and logged, once. That holds
+//! for an exchange whose caller goes away before there is an answer, too.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -18,24 +19,25 @@ use crate::{
 };
 
 /// Turns the outcome into a response whose end is recorded.
-pub fn finish(mut exchange: Box<Exchange>, outcome: Result<Answered, Error>) -> Response<Body> {
-    exchange.connection.polled.set(Polled::Progressed);
+pub fn finish(mut open: Open, outcome: Result<Answered, Error>) -> Response<Body> {
+    open.exchange.connection.polled.set(Polled::Progressed);
     match outcome {
-        Ok(answered) => forward(exchange, answered),
+        Ok(answered) => forward(open, answered),
         Err(error) => {
-            exchange.reason = Some(error.reason);
-            exchange.policy = error.policy.clone();
-            let response = reply::reply(&error, exchange.caller());
-            let code = error.reason.status();
-            let meter = exchange.response_bytes.clone();
-            let ending = Finish { exchange, code, held: None, whole: true, grpc_status: None };
-            response.map(|body| body.metered(meter).ending(Box::new(ending)))
+            open.exchange.reason = Some(error.reason);
+            open.exchange.policy = error.policy.clone();
+            open.code = error.reason.status();
+            open.whole = true;
+            let response = reply::reply(&error, open.exchange.caller());
+            let meter = open.exchange.response_bytes.clone();
+            response.map(|body| body.metered(meter).ending(Box::new(open)))
         }
     }
 }
 
-fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
+fn forward(mut open: Open, answered: Answered) -> Response<Body> {
     let Answered { mut parts, body, picked, lease, spelling, tunnel } = answered;
+    let exchange = &mut open.exchange;
     if let Some(reason) = parts.headers.get(&hop::REASON) {
         exchange.reason = Reason::ALL.iter().copied().find(|known| reason.as_bytes() == known.code().as_bytes());
     }
@@ -65,28 +67,37 @@ fn forward(mut exchange: Box<Exchange>, answered: Answered) -> Response<Body> {
         let tunnelled = exchange.tunnelled();
         tokio::task::spawn_local(opaque::tunnel(opened, exchange.connection.clone(), tunnelled, tunnel));
     }
-    let code = parts.status.as_u16();
     let meter = exchange.response_bytes.clone();
-    let held = Some((picked, lease));
-    let grpc_status = if exchange.grpc { grpc_status(&parts.headers) } else { None };
-    let ending = Finish { grpc_status, exchange, code, held, whole: false };
-    Response::from_parts(parts, Body::incoming(body).metered(meter).ending(Box::new(ending)))
+    open.grpc_status = if exchange.grpc { grpc_status(&parts.headers) } else { None };
+    open.code = parts.status.as_u16();
+    open.held = Some((picked, lease));
+    Response::from_parts(parts, Body::incoming(body).metered(meter).ending(Box::new(open)))
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// Records an exchange when its response body is over, or when the caller has gone.
-struct Finish {
-    exchange: Box<Exchange>,
+/// An exchange that is not over. It is recorded when it is dropped: with its response body, or without an answer when
+/// the caller has gone.
+pub struct Open {
+    /// What is known of it.
+    pub exchange: Box<Exchange>,
+    /// Status of the answer; 0 before there is one.
     code: u16,
     held: Option<(Picked, Option<Lease>)>,
     whole: bool,
     grpc_status: Option<u16>,
 }
 
-impl Ending for Finish {
+impl Open {
+    /// An exchange without an answer yet.
+    pub const fn new(exchange: Box<Exchange>) -> Self {
+        Self { exchange, code: 0, held: None, whole: false, grpc_status: None }
+    }
+}
+
+impl Ending for Open {
     fn complete(&mut self, trailers: Option<&HeaderMap>) {
         self.whole = true;
         if let Some(status) = trailers.and_then(grpc_status) {
@@ -111,11 +122,15 @@ impl Ending for Finish {
     }
 }
 
-impl Drop for Finish {
+impl Drop for Open {
     fn drop(&mut self) {
         if !self.whole && self.exchange.reason.is_none() {
             let slow = self.exchange.is_caller_slow();
-            self.exchange.reason = Some(if slow { Reason::CallerTimeout } else { Reason::DownstreamClosed });
+            let reason = if slow { Reason::CallerTimeout } else { Reason::DownstreamClosed };
+            self.exchange.reason = Some(reason);
+            if self.code == 0 {
+                self.code = reason.status();
+            }
         }
         write(&self.exchange, self.code, self.grpc_status);
     }

@@ -79,6 +79,12 @@ async fn what_hangs_is_given_up_in_time() {
     assert_eq!(answer.status, 504);
     assert!(matches!(answer.reason(), "attempt_timeout" | "request_timeout"), "{}", answer.reason());
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let api = &pair.api;
+    selvedge_tests::wait::until_true("the called side counts the try nobody waited for", || async move {
+        let labels = ["direction=\"inbound\"", "response_code=\"499\"", "reason=\"downstream_closed\""];
+        api.metric("selvedge_requests_total", &labels).await == 1.0
+    })
+    .await;
 }
 
 #[tokio::test]
