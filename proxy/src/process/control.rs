@@ -158,6 +158,7 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
             let _ = ended.blocking_send(outcome); // the process may have ended before it
         })?;
     }
+    tracing::info!(workload = bootstrap.workload, %admin, %metrics, ?inbound, ?outbound, "listening");
     write_ports(&bootstrap, &Ports { admin, metrics, inbound, outbound })?;
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -169,7 +170,9 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
         // Half a sidecar would look alive: whoever supervises it starts a whole one.
         Some(outcome) = ended.recv() => return outcome.map_err(StartError::System),
     }
+    tracing::info!(at_most = ?bootstrap.drain_deadline.0, "draining");
     drain::drain(&phases, &open, bootstrap.drain_deadline.0).await;
+    tracing::info!("drained");
     telemetry.finish_log().await;
     Ok(())
 }
