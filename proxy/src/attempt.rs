@@ -8,18 +8,19 @@ use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    balance::Picked,
+    balance::{Ended, Picked},
     error::{Error, Stage},
     exchange::Exchange,
     http::{
         Body,
         body::Replay,
         case::Spelling,
+        reply,
         upgrade::{self, Wanted},
     },
     route::Upstream,
     telemetry::RetryOutcome,
-    upstream::{self, pool::Lease},
+    upstream::{self, pool::Held},
 };
 
 /// Tries that were provably not processed are repeated this often without any policy.
@@ -43,8 +44,8 @@ pub struct Answered {
     pub body: Incoming,
     /// The endpoint's books.
     pub picked: Picked,
-    /// The HTTP/1 connection.
-    pub lease: Option<Lease>,
+    /// The connection, or a place on it.
+    pub held: Held,
     /// How the names of the head were written.
     pub spelling: Option<Spelling>,
     /// Both sides of the tunnel, when the upgrade was accepted.
@@ -81,6 +82,7 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
             }
             // Why there is no other try says less than how the last one failed.
             (Err(_), Some((tried, picked))) => {
+                replay.settle();
                 return finish(tried, picked, received.wanted.as_ref(), received.tunnel);
             }
             (Err(error), None) => return Err(error),
@@ -90,7 +92,10 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
         if exchange.late.as_ref().is_some_and(|late| late.get()) && tried.is_err() {
             return Err(Error::new(Stage::Http, Reason::CallerTimeout, Reason::CallerTimeout.summary()));
         }
-        let outcome = outcome(&tried);
+        if replay.broke() && tried.is_err() {
+            return Err(Error::new(Stage::Http, Reason::DownstreamClosed, "the caller broke its body off"));
+        }
+        let outcome = outcome(exchange, &tried);
         if !replay.broke() {
             record(&mut picked, exchange, outcome.as_ref());
         }
@@ -100,6 +105,7 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
             .filter(|pause| overall.is_none_or(|deadline| Instant::now() + *pause < deadline));
         count(exchange, pause.is_some(), tried.is_ok());
         let Some(pause) = pause else {
+            replay.settle();
             return finish(tried, picked, received.wanted.as_ref(), received.tunnel);
         };
         before = Some((tried, picked));
@@ -141,9 +147,9 @@ async fn one(
 }
 
 /// How a try ended, as the retry policy sees it; `None` when no other try may follow.
-fn outcome(tried: &Result<upstream::Answer, Error>) -> Option<TryOutcome> {
+fn outcome(exchange: &Exchange, tried: &Result<upstream::Answer, Error>) -> Option<TryOutcome> {
     match tried {
-        Ok(answer) => Some(TryOutcome::Status(answer.response.status().as_u16())),
+        Ok(answer) => Some(TryOutcome::Status(reply::status(&answer.response, exchange.grpc))),
         Err(error) => error.outcome,
     }
 }
@@ -153,13 +159,10 @@ fn record(picked: &mut Picked, exchange: &Exchange, outcome: Option<&TryOutcome>
         Some(TryOutcome::Refused) => {}
         Some(TryOutcome::ConnectFailed) => {
             picked.endpoint.leave_alone(exchange.connection.worker.now());
-            picked.record(&exchange.connection.worker, false);
+            picked.record(&exchange.connection.worker, Ended::Failed);
         }
-        Some(TryOutcome::Status(status)) => {
-            let ok = !picked.endpoint.is_failure(*status);
-            picked.record(&exchange.connection.worker, ok);
-        }
-        _ => picked.record(&exchange.connection.worker, false),
+        Some(TryOutcome::Status(status)) => picked.record(&exchange.connection.worker, Ended::Answered(*status)),
+        _ => picked.record(&exchange.connection.worker, Ended::Failed),
     }
 }
 
@@ -195,7 +198,7 @@ fn finish(
     wanted: Option<&Wanted>,
     tunnel: Option<hyper::upgrade::OnUpgrade>,
 ) -> Result<Answered, Error> {
-    let upstream::Answer { mut response, lease, spelling } = tried?;
+    let upstream::Answer { mut response, held, spelling } = tried?;
     let accepted = wanted.is_some_and(|wanted| upgrade::accepted(&response, wanted));
     let tunnel = tunnel.filter(|_| accepted).map(|caller| (caller, hyper::upgrade::on(&mut response)));
     if tunnel.is_none() && response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
@@ -203,5 +206,5 @@ fn finish(
         return Err(Error::new(Stage::Upstream, Reason::UpstreamProtocolError, detail));
     }
     let (parts, body) = response.into_parts();
-    Ok(Answered { parts, body, picked, lease, spelling, tunnel })
+    Ok(Answered { parts, body, picked, held, spelling, tunnel })
 }

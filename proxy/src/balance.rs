@@ -1,6 +1,6 @@
 //! From a cluster to one endpoint for one try: asks the balancing policy and keeps the endpoint's books.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use selvedge_policies::{attempt::breaker::BreakerState, facts::Moment, reason::Reason};
 use tokio::time::Instant;
@@ -16,6 +16,20 @@ pub mod endpoint;
 
 use cluster::Cluster;
 use endpoint::Endpoint;
+
+/// What a failed try counts as at least: who fails at once must not look like the fastest.
+const FAILURE: Duration = Duration::from_secs(1);
+
+/// How a try ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With an answer of this status.
+    Answered(u16),
+    /// With a connection for opaque bytes.
+    Connected,
+    /// With neither.
+    Failed,
+}
 
 /// An endpoint that was picked. While it lives the endpoint counts one more request in flight.
 #[derive(Debug)]
@@ -52,12 +66,17 @@ impl Picked {
         Self { endpoint, began: Instant::now(), probe, recorded: false }
     }
 
-    /// The try is over: `ok` feeds the breaker, the time to the response head feeds the latency average.
-    pub fn record(&mut self, worker: &Worker, ok: bool) {
+    /// The try is over: how feeds the breaker, the time to the response head feeds the latency average.
+    pub fn record(&mut self, worker: &Worker, ended: Ended) {
         self.recorded = true;
         let now = worker.now();
+        let (ok, well) = match ended {
+            Ended::Answered(status) => (!self.endpoint.is_failure(status), status < 500),
+            Ended::Connected => (true, true),
+            Ended::Failed => (false, false),
+        };
         let elapsed = self.began.elapsed();
-        self.endpoint.observe(elapsed, now);
+        self.endpoint.observe(if well { elapsed } else { elapsed.max(FAILURE) }, now);
         worker.chance(|chance| self.endpoint.record(ok, self.probe, now, chance));
         if let Some(state) = self.endpoint.breaker_changed(now) {
             let cluster = &self.endpoint.config.cluster;

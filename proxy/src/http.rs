@@ -18,6 +18,10 @@ pub mod upgrade;
 
 pub use body::Body;
 
+/// Bytes that may lie unread on an HTTP/2 connection which many callers share; a stream has a fraction of it, so that
+/// readers who pause hold up nobody else (`docs/decisions/`).
+pub const SHARED_WINDOW: u32 = 64 << 20;
+
 /// hyper's executor on a worker: every task stays on its thread, so nothing needs `Send`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalExec;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     attempt,
-    balance::{self, Picked, cluster::Cluster},
+    balance::{self, Ended, Picked, cluster::Cluster},
     config::RuntimeConfig,
     detect::Prefixed,
     error::{Error, Stage},
@@ -169,7 +169,7 @@ async fn dial_one(worker: &Worker, mut picked: Picked, config: &RuntimeConfig) -
     if connected.is_err() {
         picked.endpoint.leave_alone(worker.now());
     }
-    picked.record(worker, connected.is_ok());
+    picked.record(worker, if connected.is_ok() { Ended::Connected } else { Ended::Failed });
     Ok((connected?, picked))
 }
 

@@ -15,7 +15,7 @@ use crate::{
     http::{Body, body::Ending, hop, pace::Polled, reply},
     opaque,
     telemetry::{ConnectionRecord, Party, Protocol, RequestRecord},
-    upstream::pool::Lease,
+    upstream::pool::Held,
 };
 
 /// Turns the outcome into a response whose end is recorded.
@@ -36,11 +36,9 @@ pub fn finish(mut open: Open, outcome: Result<Answered, Error>) -> Response<Body
 }
 
 fn forward(mut open: Open, answered: Answered) -> Response<Body> {
-    let Answered { mut parts, body, picked, lease, spelling, tunnel } = answered;
+    let Answered { mut parts, body, picked, held, spelling, tunnel } = answered;
     let exchange = &mut open.exchange;
-    if let Some(reason) = parts.headers.get(&hop::REASON) {
-        exchange.reason = Reason::ALL.iter().copied().find(|known| reason.as_bytes() == known.code().as_bytes());
-    }
+    exchange.reason = reply::reason(&parts.headers).or(exchange.reason);
     // Its sender framed the body by the coding (RFC 9112 section 6.3); a length beside it is an error or an attack.
     if parts.headers.contains_key(http::header::TRANSFER_ENCODING) {
         parts.headers.remove(http::header::CONTENT_LENGTH);
@@ -70,7 +68,7 @@ fn forward(mut open: Open, answered: Answered) -> Response<Body> {
     let meter = exchange.response_bytes.clone();
     open.grpc_status = if exchange.grpc { grpc_status(&parts.headers) } else { None };
     open.code = parts.status.as_u16();
-    open.held = Some((picked, lease));
+    open.held = Some((picked, held));
     Response::from_parts(parts, Body::incoming(body).metered(meter).ending(Box::new(open)))
 }
 
@@ -85,7 +83,7 @@ pub struct Open {
     pub exchange: Box<Exchange>,
     /// Status of the answer; 0 before there is one.
     code: u16,
-    held: Option<(Picked, Option<Lease>)>,
+    held: Option<(Picked, Held)>,
     whole: bool,
     grpc_status: Option<u16>,
 }
@@ -103,9 +101,9 @@ impl Ending for Open {
         if let Some(status) = trailers.and_then(grpc_status) {
             self.grpc_status = Some(status);
         }
-        if let Some((picked, lease)) = self.held.take() {
+        if let Some((picked, held)) = self.held.take() {
             picked.endpoint.pool.observe_response(self.exchange.response_bytes.get());
-            if let Some(lease) = lease {
+            if let Held::Http1(lease) = held {
                 lease.give_back();
             }
         }

@@ -30,6 +30,9 @@ use tokio::{
 
 pub mod raw;
 
+/// Bytes of a message of `GET /events/N`.
+pub const EVENT: usize = 60;
+
 /// What an HTTP service does with a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scenario {
@@ -143,6 +146,9 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     if request.headers().contains_key("upgrade") || request.method() == Method::CONNECT {
         return Ok(tunnel(request, &shared.name));
     }
+    if let Some(count) = request.uri().path().strip_prefix("/events/").and_then(|count| count.parse().ok()) {
+        return Ok(events(count, &shared.name));
+    }
     let kind = request.headers().get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
     if kind.starts_with(b"application/grpc") {
         return Ok(grpc(request, &shared.name));
@@ -178,6 +184,13 @@ async fn describe(request: Request<Incoming>, name: &str) -> Response<Body> {
         .to_string()
     };
     let body = Full::from(text).map_err(never).boxed_unsync();
+    Response::builder().header("served-by", name).body(body).expect("a valid response")
+}
+
+/// `GET /events/N`: N messages of [`EVENT`] bytes, each a chunk or frame of its own.
+fn events(count: usize, name: &str) -> Response<Body> {
+    let event = || Ok(Frame::data(Bytes::from_static(&[b'e'; EVENT])));
+    let body = StreamBody::new(tokio_stream::iter(std::iter::repeat_with(event).take(count))).boxed_unsync();
     Response::builder().header("served-by", name).body(body).expect("a valid response")
 }
 

@@ -1,6 +1,6 @@
 //! `HTTPRoute` sends requests where the user said, and changes what the user asked to change.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use http::Method;
 use selvedge_tests::{
@@ -8,7 +8,7 @@ use selvedge_tests::{
     load::{self, Load, Plan},
     mesh::Workload,
     pair::{HOST, Pair},
-    upstream::Upstream,
+    upstream::{Scenario, Upstream},
     wait,
 };
 
@@ -93,4 +93,25 @@ async fn load_spreads_over_the_workloads_of_a_service() {
     })
     .await;
     load.stop().await.assert_flawless(100);
+}
+
+#[tokio::test]
+async fn an_instance_that_fails_at_once_does_not_draw_the_load() {
+    let pair = Pair::start().await;
+    let broken = Upstream::start("broken").await;
+    broken.play(Scenario::Fail(u32::MAX, 503));
+    pair.upstream.play(Scenario::Slow(Duration::from_millis(20)));
+    let _twin =
+        pair.mesh.sidecar(Workload::new("shop/api-2").runs_as("api").backs("api").serves(8080, broken.address())).await;
+    let (pair, broken) = (&pair, &broken);
+    wait::until_true("the broken workload is called", || async move {
+        pair.get("/").await;
+        broken.served() > 0
+    })
+    .await;
+    let mut failed = 0;
+    for _ in 0..200 {
+        failed += u32::from(pair.get("/").await.status == 503);
+    }
+    assert!(failed <= 20, "{failed} of 200 requests went to the instance that fails fastest");
 }

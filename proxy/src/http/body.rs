@@ -1,8 +1,8 @@
-//! The one body type of the data path. It streams, counts, can be sent again when it was small, and tells when
-//! it ended.
+//! The one body type of the data path. It streams, counts, can be sent again when it was small, gathers crumbs, and
+//! tells when it ended.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -13,13 +13,15 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{
-    pace::{Polled, Sender},
-    trailers,
-};
+use super::{pace::Polled, trailers};
 
-/// Bytes of a request body that are kept so that a try can be repeated.
-pub const REPLAY_LIMIT: usize = 64 * 1024;
+mod gather;
+mod replay;
+
+pub use replay::Replay;
+
+use gather::Gathered;
+use replay::Reader;
 
 /// Errors while a body streams.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -38,7 +40,7 @@ pub trait Ending {
 
 /// A body.
 pub struct Body {
-    source: Source,
+    source: Gathered,
     /// Counts payload bytes that have passed.
     meter: Option<Rc<Cell<u64>>>,
     ending: Option<Box<dyn Ending>>,
@@ -54,17 +56,21 @@ enum Source {
 impl Body {
     /// No body.
     pub const fn empty() -> Self {
-        Self { source: Source::Empty, meter: None, ending: None }
+        Self::of(Source::Empty)
     }
 
     /// A body of our own.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { source: Source::Full(bytes.into()), meter: None, ending: None }
+        Self::of(Source::Full(bytes.into()))
     }
 
     /// A body that streams from a peer.
     pub const fn incoming(incoming: Incoming) -> Self {
-        Self { source: Source::Incoming(incoming), meter: None, ending: None }
+        Self::of(Source::Incoming(incoming))
+    }
+
+    const fn of(source: Source) -> Self {
+        Self { source: Gathered::new(source), meter: None, ending: None }
     }
 
     /// Counts payload bytes into `meter`.
@@ -79,24 +85,44 @@ impl Body {
         self
     }
 
-    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(match &mut self.source {
-            Source::Empty => None,
-            Source::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                self.source = Source::Empty;
-                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
-            }
-            Source::Incoming(incoming) => {
-                ready!(http_body::Body::poll_frame(Pin::new(incoming), cx)).map(|frame| frame.map_err(Into::into))
-            }
-            Source::Replay(reader) => ready!(reader.poll(cx)),
-        })
-    }
-
     fn finish(&mut self, trailers: Option<&HeaderMap>) {
         if let Some(mut ending) = self.ending.take() {
             ending.complete(trailers);
+        }
+    }
+}
+
+impl Source {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(match self {
+            Self::Empty => None,
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+            }
+            Self::Incoming(incoming) => {
+                ready!(http_body::Body::poll_frame(Pin::new(incoming), cx)).map(|frame| frame.map_err(Into::into))
+            }
+            Self::Replay(reader) => ready!(reader.poll(cx)),
+        })
+    }
+
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Incoming(incoming) => http_body::Body::is_end_stream(incoming),
+            Self::Replay(reader) => reader.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Incoming(incoming) => http_body::Body::size_hint(incoming),
+            Self::Replay(reader) => reader.size_hint(),
         }
     }
 }
@@ -116,7 +142,7 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let polled = this.poll_source(cx);
+        let polled = this.source.poll(cx);
         if let Some(ending) = &mut this.ending {
             ending.polled(if polled.is_pending() { Polled::Waits } else { Polled::Progressed });
         }
@@ -143,21 +169,11 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Empty => true,
-            Source::Full(bytes) => bytes.is_empty(),
-            Source::Incoming(incoming) => incoming.is_end_stream(),
-            Source::Replay(reader) => reader.is_end(),
-        }
+        self.source.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Incoming(incoming) => incoming.size_hint(),
-            Source::Replay(reader) => reader.shared.borrow().size,
-        }
+        self.source.size_hint()
     }
 }
 
@@ -166,149 +182,6 @@ impl Drop for Body {
     fn drop(&mut self) {
         if self.ending.is_some() && http_body::Body::is_end_stream(self) {
             self.finish(None);
-        }
-    }
-}
-
-/// A request body that can be sent again while no more than [`REPLAY_LIMIT`] bytes of it have passed.
-pub struct Replay {
-    /// `None` for a request without a body, which most are.
-    shared: Option<Rc<RefCell<Shared>>>,
-}
-
-struct Shared {
-    source: Incoming,
-    sender: Sender,
-    kept: Vec<Bytes>,
-    kept_bytes: usize,
-    trailers: Option<HeaderMap>,
-    /// The source has no more frames.
-    over: bool,
-    /// More passed than is kept: it cannot be sent again.
-    overflown: bool,
-    failed: bool,
-    /// Only the newest reader may poll the source.
-    readers: u32,
-    size: SizeHint,
-}
-
-impl Replay {
-    /// Keeps what passes of `source`, which comes from the sender of a body of that length.
-    pub fn new(source: Incoming, sender: impl FnOnce(Option<u64>) -> Sender) -> Self {
-        if http_body::Body::is_end_stream(&source) {
-            return Self { shared: None };
-        }
-        let size = http_body::Body::size_hint(&source);
-        let overflown = size.exact().is_some_and(|exact| exact > REPLAY_LIMIT as u64);
-        let shared = Shared {
-            sender: sender(size.exact()),
-            source,
-            kept: Vec::new(),
-            kept_bytes: 0,
-            trailers: None,
-            over: false,
-            overflown,
-            failed: false,
-            readers: 0,
-            size,
-        };
-        Self { shared: Some(Rc::new(RefCell::new(shared))) }
-    }
-
-    /// True while another [`Replay::body`] would carry the whole body.
-    pub fn can_repeat(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| {
-            let shared = shared.borrow();
-            !shared.failed && (!shared.overflown || shared.readers == 0)
-        })
-    }
-
-    /// Tells when the sender was given up; `None` for a request without a body.
-    pub fn late(&self) -> Option<Rc<Cell<bool>>> {
-        self.shared.as_ref().map(|shared| shared.borrow().sender.late().clone())
-    }
-
-    /// True when the body did not come whole, which is not the endpoint's failure.
-    pub fn broke(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.borrow().failed)
-    }
-
-    /// The body from its start. Earlier readers end.
-    pub fn body(&self) -> Body {
-        let Some(shared) = &self.shared else { return Body::empty() };
-        shared.borrow_mut().readers += 1;
-        let turn = shared.borrow().readers;
-        let reader = Reader { shared: shared.clone(), turn, next: 0, trailers_sent: false };
-        Body { source: Source::Replay(reader), meter: None, ending: None }
-    }
-}
-
-struct Reader {
-    shared: Rc<RefCell<Shared>>,
-    turn: u32,
-    next: usize,
-    trailers_sent: bool,
-}
-
-impl Reader {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let shared = &mut *self.shared.borrow_mut();
-        if shared.readers != self.turn {
-            return Poll::Ready(Some(Err("another try has taken the body over".into())));
-        }
-        if let Some(kept) = shared.kept.get(self.next) {
-            self.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
-        }
-        if !shared.over {
-            let polled = http_body::Body::poll_frame(Pin::new(&mut shared.source), cx);
-            if polled.is_pending() {
-                ready!(shared.sender.poll_late(cx));
-                shared.failed = true;
-                return Poll::Ready(Some(Err("the caller did not send its body in time".into())));
-            }
-            match ready!(polled) {
-                Some(Ok(frame)) => {
-                    shared.sender.sent(frame.data_ref().map_or(0, Bytes::len));
-                    if let Some(data) = frame.data_ref() {
-                        shared.keep(data.clone());
-                        self.next = shared.kept.len();
-                    } else if let Some(trailers) = frame.trailers_ref() {
-                        shared.trailers = Some(trailers.clone());
-                        shared.over = true;
-                        self.trailers_sent = true;
-                    }
-                    shared.over |= http_body::Body::is_end_stream(&shared.source);
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                Some(Err(error)) => {
-                    shared.failed = true;
-                    return Poll::Ready(Some(Err(error.into())));
-                }
-                None => shared.over = true,
-            }
-        }
-        if self.trailers_sent {
-            return Poll::Ready(None);
-        }
-        self.trailers_sent = true;
-        Poll::Ready(shared.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end(&self) -> bool {
-        let shared = self.shared.borrow();
-        shared.over && self.next >= shared.kept.len() && (shared.trailers.is_none() || self.trailers_sent)
-    }
-}
-
-impl Shared {
-    fn keep(&mut self, data: Bytes) {
-        self.kept_bytes += data.len();
-        if self.overflown || self.kept_bytes > REPLAY_LIMIT {
-            self.overflown = true;
-            self.kept.clear();
-        } else {
-            self.kept.push(data);
         }
     }
 }

@@ -38,6 +38,31 @@ pub struct FrameGuard<T> {
     client: bool,
     last_stream: u32,
     flood: Flood,
+    max_streams: MaxStreams,
+}
+
+/// How many streams a peer takes at once (`SETTINGS_MAX_CONCURRENT_STREAMS`, RFC 9113 section 6.5.2); clones share what
+/// is known.
+#[derive(Clone, Debug)]
+pub struct MaxStreams(Rc<Cell<u32>>);
+
+impl Default for MaxStreams {
+    /// As few as a peer should take at least, until it has said so.
+    fn default() -> Self {
+        Self(Rc::new(Cell::new(100)))
+    }
+}
+
+impl MaxStreams {
+    /// As many as there can be.
+    pub fn many() -> Self {
+        Self(Rc::new(Cell::new(u32::MAX)))
+    }
+
+    /// What is known now.
+    pub fn get(&self) -> u32 {
+        self.0.get()
+    }
 }
 
 /// Tells, after a guarded connection ended, whether the guard ended it; clones share the answer.
@@ -54,32 +79,44 @@ impl Flood {
 impl<T> FrameGuard<T> {
     /// Guards the server side of an HTTP/2 connection; `io` begins with the client's preface.
     pub fn server(io: T, budget: &'static Budget) -> (Self, Flood) {
-        let guard = Self::new(io, budget, Frames::after_preface(), Frames::default(), false);
+        let guard = Self::new(io, budget, Frames::after_preface(), Frames::default(), false, MaxStreams::default());
         let flood = guard.flood.clone();
         (guard, flood)
     }
 
-    /// Guards the client side: a service that floods its callers loses the connection, and the requests on it.
-    pub fn client(io: T, budget: &'static Budget) -> Self {
-        Self::new(io, budget, Frames::default(), Frames::after_preface(), true)
+    /// Guards the client side: a service that floods its callers loses the connection, and the requests on it. What
+    /// its settings say goes to `max_streams`.
+    pub fn client(io: T, budget: &'static Budget, max_streams: MaxStreams) -> Self {
+        Self::new(io, budget, Frames::default(), Frames::after_preface(), true, max_streams)
     }
 
-    fn new(io: T, budget: &'static Budget, incoming: Frames, outgoing: Frames, client: bool) -> Self {
+    fn new(
+        io: T,
+        budget: &'static Budget,
+        incoming: Frames,
+        outgoing: Frames,
+        client: bool,
+        max_streams: MaxStreams,
+    ) -> Self {
         let account = Account::new(budget, Instant::now());
-        Self { io, incoming, outgoing, account, client, last_stream: 0, flood: Flood::default() }
+        Self { io, incoming, outgoing, account, client, last_stream: 0, flood: Flood::default(), max_streams }
     }
 
     /// Books the frames in `bytes` from the peer; `false` when one was too many.
     fn admit(&mut self, bytes: &[u8]) -> bool {
-        let Self { incoming, account, last_stream, client, .. } = self;
-        incoming.pass(bytes, |frame| {
+        let Self { incoming, account, last_stream, client, max_streams, .. } = self;
+        let admitted = incoming.pass(bytes, |frame| {
             let opens = !*client && frame.kind == Kind::Headers && frame.stream > *last_stream;
             if opens {
                 *last_stream = frame.stream;
                 account.stream_opened();
             }
             account.received(frame.kind, Instant::now)
-        })
+        });
+        if let Some(told) = incoming.max_streams() {
+            max_streams.0.set(told);
+        }
+        admitted
     }
 
     fn sent(&mut self, bytes: &[u8]) {

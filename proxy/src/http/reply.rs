@@ -26,6 +26,24 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// The reason for which a sidecar gave this answer, where it says so.
+pub fn reason(headers: &HeaderMap) -> Option<Reason> {
+    let code = headers.get(&hop::REASON)?.as_bytes();
+    Reason::ALL.iter().copied().find(|known| known.code().as_bytes() == code)
+}
+
+/// The status that says how an endpoint fared. gRPC tells it beside the status of HTTP, which is 200: by the reason of
+/// the sidecar that answered, or by an answer of trailers only.
+pub fn status<B>(response: &Response<B>, grpc: bool) -> u16 {
+    let told = || match response.headers().get(&GRPC_STATUS)?.as_bytes() {
+        b"14" => Some(503), // UNAVAILABLE
+        b"4" => Some(504),  // DEADLINE_EXCEEDED
+        _ => None,
+    };
+    let told = if grpc { reason(response.headers()).map(Reason::status).or_else(told) } else { None };
+    told.unwrap_or(response.status().as_u16())
+}
+
 /// The response for `error`.
 pub fn reply(error: &Error, caller: Caller) -> Response<Body> {
     let mut response = if caller.grpc { grpc(error) } else { json(error, caller) };
@@ -109,6 +127,17 @@ mod tests {
         assert_eq!(meshed.headers()["selvedge-reason"], "policy_denied");
         let stranger = reply(&denied(), Caller { meshed: false, grpc: false });
         assert!(!stranger.headers().contains_key("selvedge-reason"));
+    }
+
+    #[test]
+    fn a_grpc_failure_is_told_as_one() {
+        let caller = Caller { meshed: true, grpc: true };
+        let unreachable = Error::new(Stage::Upstream, Reason::UpstreamConnectFailed, "");
+        assert_eq!(status(&reply(&unreachable, caller), true), Reason::UpstreamConnectFailed.status());
+        assert_eq!(status(&reply(&denied(), caller), true), 403);
+        let by_service = |code: &'static str| Response::builder().header("grpc-status", code).body(()).unwrap();
+        assert_eq!(["0", "5", "14", "4"].map(|code| status(&by_service(code), true)), [200, 200, 503, 504]);
+        assert_eq!(status(&by_service("14"), false), 200, "it is no gRPC");
     }
 
     #[test]

@@ -15,9 +15,9 @@ use crate::{
     config::{EndpointConfig, RuntimeConfig, Transport},
     error::Error,
     http::{
-        Body, LocalExec,
+        Body, LocalExec, SHARED_WINDOW,
         case::{self, Spellings},
-        guard::{Budget, FrameGuard},
+        guard::{Budget, FrameGuard, MaxStreams},
     },
     process::dial::{Side, dial},
     tls,
@@ -114,9 +114,10 @@ pub async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, Spelling
 }
 
 /// The HTTP/2 handshake, with writes coalesced and frames counted; the connection runs on this worker until it closes.
-pub async fn http2(stream: Stream) -> Result<http2::SendRequest<Body>, Error> {
+/// `max_streams` follows what the peer says.
+pub async fn http2(stream: Stream, max_streams: MaxStreams) -> Result<http2::SendRequest<Body>, Error> {
     // Many callers share the connection, whoever is at the other end.
-    let stream = FrameGuard::client(stream, &Budget::TRUSTED);
+    let stream = FrameGuard::client(stream, &Budget::TRUSTED, max_streams);
     let (sender, connection) = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .keep_alive_interval(std::time::Duration::from_secs(20))
@@ -124,6 +125,7 @@ pub async fn http2(stream: Stream) -> Result<http2::SendRequest<Body>, Error> {
         .keep_alive_while_idle(true)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_reset_streams(MAX_RESETS)
+        .initial_connection_window_size(SHARED_WINDOW)
         .handshake(TokioIo::new(coalesce::coalesced(stream)))
         .await
         .map_err(|e| failure(Reason::UpstreamConnectFailed, e.to_string()))?;

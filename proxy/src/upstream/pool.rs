@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use hyper::client::conn::{http1, http2};
-use selvedge_policies::reason::Reason;
+use hyper::client::conn::http1;
 use tokio::time::Instant;
 
 use super::connect::{self, Hop, Stream};
@@ -19,6 +18,10 @@ use crate::{
     http::{Body, case::Spellings},
     tls::TlsContext,
 };
+
+mod shared;
+
+pub use shared::{Place, Shared};
 
 /// An idle HTTP/1 connection to an application is not used after this time: servers close idle connections after
 /// 5 s and more, and a request sent into a closing connection fails.
@@ -32,11 +35,8 @@ const IDLE_MAX: usize = 256;
 /// whom the mesh no longer trusts must not be reached, and peers must not see a certificate that has run out.
 #[derive(Default)]
 pub struct Pool {
-    http2: RefCell<Option<Shared>>,
-    /// Held while one task dials the shared connection; the others wait for its result.
-    dialing: tokio::sync::Mutex<()>,
-    dials_failed: Cell<u64>,
-    last_failure: RefCell<Option<(Reason, String)>>,
+    /// HTTP/2 connections.
+    pub shared: Shared,
     idle: Rc<Idle>,
     mean_response: Cell<u64>,
 }
@@ -50,14 +50,17 @@ struct Standing {
     until: Option<Instant>,
 }
 
-/// The HTTP/2 connection that all requests share.
-struct Shared {
-    sender: http2::SendRequest<Body>,
-    standing: Standing,
-}
-
 /// Idle HTTP/1 connections, the latest used last.
 type Idle = RefCell<Vec<(Lease, Instant)>>;
+
+/// What a request holds while it and its response are under way.
+#[derive(Debug)]
+pub enum Held {
+    /// The HTTP/1 connection.
+    Http1(Box<Lease>),
+    /// A place on a shared HTTP/2 connection.
+    Http2(Place),
+}
 
 /// An HTTP/1 connection in use. It goes back to its pool when the response has been read to its end.
 #[derive(Debug)]
@@ -85,39 +88,6 @@ impl Lease {
 }
 
 impl Pool {
-    /// The shared HTTP/2 connection, dialled when there is none.
-    pub async fn http2(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Result<http2::SendRequest<Body>, Error> {
-        if let Some(sender) = self.live(endpoint, config) {
-            return Ok(sender);
-        }
-        let failures = self.dials_failed.get();
-        let _turn = self.dialing.lock().await;
-        if let Some(sender) = self.live(endpoint, config) {
-            return Ok(sender);
-        }
-        if self.dials_failed.get() != failures
-            && let Some((reason, detail)) = self.last_failure.borrow().clone()
-        {
-            return Err(connect::failure(reason, detail));
-        }
-        match dial_http2(endpoint, config).await {
-            Ok((sender, standing)) => {
-                *self.http2.borrow_mut() = Some(Shared { sender: sender.clone(), standing });
-                Ok(sender)
-            }
-            Err(error) => {
-                self.dials_failed.set(failures + 1);
-                *self.last_failure.borrow_mut() = Some((error.reason, error.detail.to_string()));
-                Err(error)
-            }
-        }
-    }
-
-    /// True once after the endpoint has closed the shared connection, as it does when it is about to stop.
-    pub fn was_left(&self) -> bool {
-        self.http2.borrow_mut().take_if(|shared| shared.sender.is_closed()).is_some()
-    }
-
     /// An HTTP/1 connection: an idle one that is still open, or a new one.
     pub async fn http1(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Result<Lease, Error> {
         let limit = if matches!(endpoint.config.transport, Transport::Mesh { .. }) { IDLE_MESH } else { IDLE_PLAIN };
@@ -128,15 +98,22 @@ impl Pool {
                 return Ok(lease);
             }
         }
-        let stream = connect::stream(&endpoint.config, config, Hop::Http1).await?;
+        // Boxed: a handshake is large and rare, and every request would carry the room for it.
+        let stream = Box::pin(connect::stream(&endpoint.config, config, Hop::Http1)).await?;
         let standing = Standing::of(&stream, endpoint, config);
         let (sender, spellings) = connect::http1(stream).await?;
         Ok(Lease { sender, spellings, reused: false, standing, home: Rc::downgrade(&self.idle) })
     }
 
-    /// Closes idle HTTP/1 connections that are too old, so that they do not wait for a request to be found out.
+    /// Closes idle connections that are too old or too many, so that they do not wait for a request to be found out.
     pub fn sweep(&self) {
         self.idle.borrow_mut().retain(|(lease, since)| !lease.sender.is_closed() && since.elapsed() < IDLE_MESH);
+        self.shared.sweep();
+    }
+
+    /// Closes the idle HTTP/1 connections: one of them turned out to be dead, so the others are likely to be, too.
+    pub fn distrust(&self) {
+        self.idle.borrow_mut().clear();
     }
 
     /// Mean payload of recent responses in bytes; tells bulk services from chatty ones.
@@ -148,12 +125,6 @@ impl Pool {
     pub fn observe_response(&self, bytes: u64) {
         let mean = self.mean_response.get();
         self.mean_response.set(mean - mean / 8 + bytes / 8);
-    }
-
-    fn live(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Option<http2::SendRequest<Body>> {
-        let shared = self.http2.borrow();
-        let live = |shared: &&Shared| !shared.sender.is_closed() && shared.standing.holds(endpoint, config);
-        shared.as_ref().filter(live).map(|shared| shared.sender.clone())
     }
 
     fn take_idle(&self) -> Option<(Lease, Instant)> {
@@ -183,13 +154,4 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").field("idle", &self.idle.borrow().len()).finish_non_exhaustive()
     }
-}
-
-async fn dial_http2(
-    endpoint: &Endpoint,
-    config: &RuntimeConfig,
-) -> Result<(http2::SendRequest<Body>, Standing), Error> {
-    let stream: Stream = connect::stream(&endpoint.config, config, Hop::Http2).await?;
-    let standing = Standing::of(&stream, endpoint, config);
-    Ok((connect::http2(stream).await?, standing))
 }

@@ -49,6 +49,35 @@ pub(super) struct Frames {
     skip: usize,
     header: [u8; HEADER],
     have: usize,
+    /// The bytes until the next frame header are settings.
+    in_settings: bool,
+    settings: Settings,
+}
+
+/// Reads the settings of a frame (RFC 9113 section 6.5.1).
+#[derive(Debug, Default)]
+struct Settings {
+    entry: [u8; 6],
+    have: usize,
+    max_streams: Option<u32>,
+}
+
+impl Settings {
+    const MAX_CONCURRENT_STREAMS: u16 = 3;
+
+    fn pass(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.entry[self.have] = *byte;
+            self.have += 1;
+            if self.have == self.entry.len() {
+                self.have = 0;
+                let [a, b, value @ ..] = self.entry;
+                if u16::from_be_bytes([a, b]) == Self::MAX_CONCURRENT_STREAMS {
+                    self.max_streams = Some(u32::from_be_bytes(value));
+                }
+            }
+        }
+    }
 }
 
 impl Frames {
@@ -62,11 +91,19 @@ impl Frames {
         self.skip == 0 && self.have == 0
     }
 
+    /// How many streams the sender takes, when it has said so.
+    pub(super) const fn max_streams(&self) -> Option<u32> {
+        self.settings.max_streams
+    }
+
     /// Passes over `bytes` and calls `each` for every frame header completed in them, until it says `false`.
     pub(super) fn pass(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame) -> bool) -> bool {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
+            if self.in_settings {
+                self.settings.pass(&bytes[..skipped]);
+            }
             bytes = &bytes[skipped..];
             let taken = (HEADER - self.have).min(bytes.len());
             self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
@@ -79,7 +116,10 @@ impl Frames {
             self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
             self.have = 0;
             let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
-            if !each(Frame { kind: Kind::of(kind), stream }) {
+            let kind = Kind::of(kind);
+            self.in_settings = kind == Kind::Settings;
+            self.settings.have = 0;
+            if !each(Frame { kind, stream }) {
                 return false;
             }
         }
@@ -119,6 +159,17 @@ mod tests {
         let bytes = stream_of(&[(4, 0, 0), (1, 30, 1), (0, 255, 1), (6, 8, 0)]);
         let kinds: Vec<Kind> = seen(&[&bytes]).into_iter().map(|frame| frame.kind).collect();
         assert_eq!(kinds, [Kind::Settings, Kind::Headers, Kind::Data, Kind::Ping]);
+    }
+
+    #[test]
+    fn the_number_of_streams_is_read_however_the_bytes_are_cut() {
+        let mut bytes = vec![0, 0, 12, 4, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0, 3, 0, 0, 0, 7];
+        bytes.extend([0, 0, 6, 0, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0, 9]); // DATA that looks like settings
+        for cut in 1..bytes.len() {
+            let mut frames = Frames::default();
+            bytes.chunks(cut).for_each(|part| _ = frames.pass(part, |_| true));
+            assert_eq!(frames.max_streams(), Some(7), "cut every {cut} bytes");
+        }
     }
 
     proptest! {

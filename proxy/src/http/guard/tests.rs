@@ -89,7 +89,7 @@ async fn ask_a_hostile_service(flood: Vec<u8>, count: usize) -> (String, Vec<u8>
         let _ = tokio::join!(attack, read.read_to_end(&mut heard));
         heard
     });
-    let guarded = TokioIo::new(FrameGuard::client(ours, &Budget::TRUSTED));
+    let guarded = TokioIo::new(FrameGuard::client(ours, &Budget::TRUSTED, MaxStreams::default()));
     let (mut requests, driver) = hyper::client::conn::http2::handshake(LocalExec, guarded).await.unwrap();
     tokio::task::spawn_local(driver);
     let error = requests.send_request(Request::new(Full::<Bytes>::default())).await.unwrap_err();

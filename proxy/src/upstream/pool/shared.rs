@@ -1,0 +1,132 @@
+//! HTTP/2 connections that many requests share. One is enough for as many streams as its endpoint takes; requests beyond
+//! that would wait for others to end, which a few long ones never do, so they get another connection.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, Shared as Joint},
+};
+use hyper::client::conn::http2;
+use selvedge_policies::reason::Reason;
+
+use super::{Standing, connect};
+use crate::{
+    balance::{cluster::Snapshot, endpoint::Endpoint},
+    config::{RuntimeConfig, Transport},
+    error::Error,
+    http::{Body, guard::MaxStreams},
+    upstream::connect::Hop,
+};
+
+/// Connections to one endpoint; when all of them are full, requests wait for a stream.
+const CONNECTIONS: usize = 32;
+
+/// The shared connections to one endpoint.
+#[derive(Default)]
+pub struct Shared {
+    connections: RefCell<Vec<Connection>>,
+    /// The connection that is being made. It does not end with the request that began it: the next one needs it too.
+    dial: RefCell<Option<Dial>>,
+}
+
+type Dial = Joint<LocalBoxFuture<'static, Result<(), (Reason, Arc<str>)>>>;
+
+struct Connection {
+    sender: http2::SendRequest<Body>,
+    standing: Standing,
+    streams: Rc<Cell<u32>>,
+    /// As the endpoint says, which it may do again at any time.
+    max_streams: MaxStreams,
+}
+
+/// One stream's place on a connection, which ends when it is dropped.
+#[derive(Debug)]
+pub struct Place(Rc<Cell<u32>>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.update(|streams| streams.saturating_sub(1));
+    }
+}
+
+impl Shared {
+    /// A connection to `endpoint` and a place on it. One is dialled when none has room.
+    ///
+    /// # Errors
+    /// Why there is no connection; always safe to try again elsewhere.
+    pub async fn place(
+        endpoint: &Rc<Endpoint>,
+        snapshot: &Rc<Snapshot>,
+    ) -> Result<(http2::SendRequest<Body>, Place), Error> {
+        let shared = &endpoint.pool.shared;
+        loop {
+            if let Some(place) = shared.find(endpoint, &snapshot.config) {
+                return Ok(place);
+            }
+            let dial = shared.dial.borrow_mut().get_or_insert_with(|| begin(endpoint, snapshot)).clone();
+            dial.await.map_err(|(reason, detail)| connect::failure(reason, detail.to_string()))?;
+        }
+    }
+
+    /// True once after the endpoint has closed a connection, as it does when it is about to stop.
+    pub fn was_left(&self) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        let before = connections.len();
+        connections.retain(|connection| !connection.sender.is_closed());
+        connections.len() < before
+    }
+
+    /// Gives up connections that nobody uses, but for the first.
+    pub fn sweep(&self) {
+        let mut connections = self.connections.borrow_mut();
+        let mut first = true;
+        connections.retain(|connection| std::mem::take(&mut first) || connection.streams.get() > 0);
+    }
+
+    /// A place on the first connection with room, or on the emptiest when there may be no other connection.
+    fn find(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Option<(http2::SendRequest<Body>, Place)> {
+        let connections = self.connections.borrow();
+        let live = || {
+            let holds = |c: &&Connection| !c.sender.is_closed() && c.standing.holds(endpoint, config);
+            connections.iter().filter(holds)
+        };
+        let found = live().find(|connection| connection.streams.get() < connection.max_streams.get());
+        let full = connections.len() >= CONNECTIONS;
+        let found = found.or_else(|| live().min_by_key(|connection| connection.streams.get()).filter(|_| full))?;
+        found.streams.update(|streams| streams + 1);
+        Some((found.sender.clone(), Place(found.streams.clone())))
+    }
+}
+
+/// Begins to dial on this worker, whoever waits for it.
+fn begin(endpoint: &Rc<Endpoint>, snapshot: &Rc<Snapshot>) -> Dial {
+    let (endpoint, snapshot) = (endpoint.clone(), snapshot.clone());
+    let dial = async move {
+        let dialled = dial(&endpoint, &snapshot.config).await;
+        let shared = &endpoint.pool.shared;
+        *shared.dial.borrow_mut() = None;
+        let connection = dialled.map_err(|error| (error.reason, Arc::from(&*error.detail)))?;
+        let mut connections = shared.connections.borrow_mut();
+        connections.retain(|old| !old.sender.is_closed() && old.standing.holds(&endpoint, &snapshot.config));
+        connections.push(connection);
+        Ok(())
+    };
+    let dial = dial.boxed_local().shared();
+    tokio::task::spawn_local(dial.clone().map(drop));
+    dial
+}
+
+async fn dial(endpoint: &Endpoint, config: &RuntimeConfig) -> Result<Connection, Error> {
+    let stream = connect::stream(&endpoint.config, config, Hop::Http2).await?;
+    let standing = Standing::of(&stream, endpoint, config);
+    // A sidecar takes as many as there may be; what an application takes is known when it has said so.
+    let mesh = matches!(endpoint.config.transport, Transport::Mesh { .. });
+    let assumed = if mesh { MaxStreams::many() } else { MaxStreams::default() };
+    let sender = connect::http2(stream, assumed.clone()).await?;
+    Ok(Connection { sender, standing, streams: Rc::default(), max_streams: assumed })
+}
