@@ -160,6 +160,8 @@ pub struct Exchange {
     pub response_bytes: Rc<Cell<u64>>,
     /// The header of a request to become a tunnel.
     pub asked: Option<HeaderMap>,
+    /// Whether the tunnel would be one for bytes of any kind.
+    pub opaque: bool,
     /// Its turn on the connection.
     pub turn: Turn,
     /// True when its body did not come in time; `None` when it has none.
@@ -194,6 +196,7 @@ impl Exchange {
             request_bytes: Rc::default(),
             response_bytes: Rc::default(),
             asked: None,
+            opaque: false,
             turn: connection.pace.begin(),
             late: None,
             grpc: reply::is_grpc(request.headers()),
@@ -216,7 +219,7 @@ impl Exchange {
     /// The request that a tunnel is made of.
     pub fn tunnelled(&mut self) -> Option<Tunnelled> {
         let (headers, target) = (self.asked.take()?, self.target.clone()?);
-        Some(Tunnelled { method: self.method.clone(), target, headers, route: self.route.clone() })
+        Some(Tunnelled { method: self.method.clone(), target, headers, route: self.route.clone(), opaque: self.opaque })
     }
 
     /// True when the caller was too slow to send its body or to read the answer.
@@ -250,9 +253,15 @@ pub struct Tunnelled {
     target: Target,
     headers: HeaderMap,
     route: Arc<str>,
+    opaque: bool,
 }
 
 impl Tunnelled {
+    /// True for CONNECT, whose tunnel is for bytes of any kind.
+    pub const fn is_opaque(&self) -> bool {
+        self.opaque
+    }
+
     /// What request policies look at.
     pub fn facts<'a>(&'a self, connection: &'a Connection) -> RequestFacts<'a> {
         facts(connection, &self.method, &self.target, &self.headers, &self.route)

@@ -11,7 +11,8 @@ use crate::{
     route::{Scope, Upstream},
 };
 
-/// Policies in their order, those that only look on when the others let the request pass, then the header changes of the route.
+/// Policies in their order, those that only look on when the others let the request pass, then the header changes of the
+/// route. A CONNECT is judged as what it becomes, too: bytes that nobody looks into, HTTP perhaps.
 pub fn on_request<B>(
     exchange: &mut Exchange,
     scope: &Scope,
@@ -25,6 +26,9 @@ pub fn on_request<B>(
             if let Verdict::Answer(answer) = policy.on_request(&facts, now) {
                 return Err(Error::answered(answer));
             }
+        }
+        if exchange.opaque {
+            on_open_connection(&exchange.connection, scope.policies())?;
         }
         exchange.audited = scope.policies().iter().find_map(|policy| policy.would_refuse(&facts, now)).cloned();
     }
@@ -62,7 +66,7 @@ pub fn on_open_tunnel(
             return Err(Error::answered(answer));
         }
     }
-    Ok(())
+    if tunnelled.is_opaque() { on_open_connection(connection, policies) } else { Ok(()) }
 }
 
 /// Policies that decide whole connections of opaque bytes. One that only looks on and would have refused is named.

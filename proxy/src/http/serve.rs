@@ -2,22 +2,23 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
-use http::{HeaderValue, Request, Version};
+use http::{HeaderValue, Method, Request, Version, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::reason::Reason;
 use tokio::time::sleep_until;
 
 use super::{
-    canonical,
+    SHARED_WINDOW, canonical,
     case::{self, Spelling},
     guard::{Budget, FrameGuard},
     hop,
     pace::{Paced, Streams},
-    upgrade,
+    upgrade::{self, Wanted},
 };
 use crate::{
     attempt::Received,
+    config::RuntimeConfig,
     error::{Error, Stage},
     exchange::{Connection, Exchange, Heading},
     identity::peer::{Identified, admitted},
@@ -71,13 +72,13 @@ async fn http1(connection: Rc<Connection>, io: ServerStream) -> Option<Reason> {
         .timer(TokioTimer::new())
         .header_read_timeout(if own { OWN_IDLE } else { IDLE })
         .max_header_size(MAX_HEADER_BYTES)
-        .half_close(true)
         .keep_alive(!late)
         .serve_connection(
             TokioIo::new(io),
+            // hyper makes room for the future with the connection; a pointer leaves idle connections small.
             service_fn(|request| {
                 let spelling = spellings.of_request(&request);
-                pipeline::request(connection.clone(), spelling, request)
+                Box::pin(pipeline::request(connection.clone(), spelling, request))
             }),
         )
         .with_upgrades();
@@ -94,8 +95,8 @@ async fn http1(connection: Rc<Connection>, io: ServerStream) -> Option<Reason> {
     slow.or_else(|| ended.err().as_ref().and_then(refused))
 }
 
-/// Waits until the connection should finish: the sidecar drains, or the caller's certificate has run out. Whoever is
-/// still of the mesh has a newer one and connects with that.
+/// Waits until the connection should finish: the sidecar drains, the caller's certificate has run out, or an authority
+/// that may have signed it is not trusted any more. Whoever is still of the mesh has a newer one and connects with that.
 async fn over(connection: &Connection, drain: &mut Drain) {
     let expired = async {
         match connection.until {
@@ -106,6 +107,21 @@ async fn over(connection: &Connection, drain: &mut Drain) {
     tokio::select! {
         () = drain.begun(&connection.heading, &connection.pace) => {}
         () = expired => {}
+        () = distrusted(connection) => {}
+    }
+}
+
+/// Waits until one of the authorities that were trusted when the caller proved its identity no longer is.
+async fn distrusted(connection: &Connection) {
+    let proven = connection.worker.snapshot().config.tls.clone().filter(|_| connection.peer.identity.is_some());
+    let Some(proven) = proven else { return std::future::pending().await };
+    let trusts_all = |config: &RuntimeConfig| {
+        let trusted = config.tls.as_ref().map(|tls| &tls.authorities[..]).unwrap_or_default();
+        proven.authorities.iter().all(|authority| trusted.contains(authority))
+    };
+    let mut configs = connection.worker.configs();
+    if configs.wait_for(|config| !trusts_all(config)).await.is_err() {
+        std::future::pending().await // the process is ending
     }
 }
 
@@ -134,11 +150,14 @@ where
         .keep_alive_timeout(Duration::from_secs(20))
         .enable_connect_protocol();
     if trusted {
-        builder.max_pending_accept_reset_streams(TRUSTED_RESETS).max_local_error_reset_streams(TRUSTED_RESETS);
+        builder
+            .max_pending_accept_reset_streams(TRUSTED_RESETS)
+            .max_local_error_reset_streams(TRUSTED_RESETS)
+            .initial_connection_window_size(SHARED_WINDOW);
     } else {
         builder.max_local_error_reset_streams(128);
     }
-    // hyper moves the future of a stream several times on its way to a task of its own; a pointer is cheaper to move.
+    // As above, and hyper moves the future of a stream several times on its way to a task of its own.
     let service = service_fn(|request| Box::pin(pipeline::request(connection.clone(), None, request)));
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {
@@ -152,6 +171,11 @@ where
 pub fn receive(exchange: &mut Exchange, mut request: Request<Incoming>) -> Result<Received, Error> {
     admitted(&exchange.connection, &exchange.snapshot.config)?;
     let wanted = upgrade::wanted(&request);
+    if wanted == Some(Wanted::Connect) && !hyper::body::Body::is_end_stream(request.body()) {
+        // What a service took for the content, and what for the tunnel, nobody could know (RFC 9110 section 9.3.6).
+        let detail = "a CONNECT request has no content";
+        return Err(Error::new(Stage::Http, Reason::MalformedFraming, detail));
+    }
     let tunnel = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
     exchange.target = Some(canonical::canonical(&mut request, &exchange.connection.authorities)?);
     let headers = request.headers_mut();
@@ -165,6 +189,10 @@ pub fn receive(exchange: &mut Exchange, mut request: Request<Incoming>) -> Resul
     }
     hop::strip(headers).map_err(|detail| Error::new(Stage::Http, Reason::MalformedHeader, detail))?;
     hop::strip_mesh(headers);
-    exchange.asked = wanted.is_some().then(|| request.headers().clone());
+    if wanted.is_some() {
+        headers.remove(CONTENT_LENGTH);
+        exchange.asked = Some(headers.clone());
+        exchange.opaque = exchange.method == Method::CONNECT && upgrade::protocol(&request).is_none();
+    }
     Ok(Received { request, wanted, tunnel })
 }
