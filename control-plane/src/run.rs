@@ -15,7 +15,7 @@ use crate::{
     settings::Settings,
     snapshot::{self, Snapshot},
     source, status,
-    store::{self, Report, Store},
+    store::{self, Memory, Report, Store},
     telemetry::Telemetry,
 };
 
@@ -42,7 +42,8 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let (report_sender, reports) = watch::channel(Arc::default());
     let (root_sender, roots) = watch::channel(roots(&authority));
     let changes = source::files::watch(&settings.config_dir);
-    let store = Store::new(&settings.trust_domain);
+    let memory = Memory::new(&settings.state_dir, &settings.config_dir);
+    let store = Store::new(&settings.trust_domain).remember(memory);
     let mut feeding = JoinSet::new();
     feeding.spawn(follow(Arc::clone(&authority), root_sender));
     feeding.spawn(store::run(store, changes, roots, snapshot_sender, report_sender));

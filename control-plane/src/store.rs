@@ -2,7 +2,8 @@
 //!
 //! Changes gather until the source says [`Change::Complete`]; then they take effect together. An object that is not
 //! sound any more stays in force as it last was, as does every object of a file that cannot be told apart any more;
-//! only what is really gone is taken away. The store knows which resources a change touches and compiles no others.
+//! only what is really gone is taken away. With a [`Memory`] all of that holds over a restart. The store knows which
+//! resources a change touches and compiles no others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,9 +21,11 @@ use crate::{
     validate::{self, Candidate, Reading, Written, references},
 };
 
+mod memory;
 mod merge;
 mod report;
 
+pub use memory::Memory;
 pub use report::{ObjectReport, Report};
 
 /// What the control plane holds in memory. See the module for what it guarantees.
@@ -39,6 +42,9 @@ pub struct Store {
     snapshot: Arc<Snapshot>,
     complete: bool,
     missing: Severity,
+    memory: Option<Memory>,
+    /// True when what is in force is not what the memory has.
+    unsaved: bool,
 }
 
 impl Store {
@@ -55,6 +61,32 @@ impl Store {
             snapshot: Arc::default(),
             complete: false,
             missing: Severity::Warning,
+            memory: None,
+            unsaved: false,
+        }
+    }
+
+    /// Begins with what `memory` has, and keeps it current. An object that the first state of the source neither has
+    /// nor may have is taken away then.
+    #[must_use]
+    pub fn remember(mut self, memory: Memory) -> Self {
+        let (in_force, gone) = memory.load();
+        self.generations.extend(gone);
+        for (Candidate { object, written }, generation) in in_force {
+            self.generations.insert(object.id.clone(), generation);
+            self.written.insert(object.id.clone(), written);
+            self.model.put(Arc::new(Object { generation, ..object }));
+        }
+        self.dirty.extend(compile::everything(&self.model));
+        self.memory = Some(memory);
+        self
+    }
+
+    /// Writes what is in force to the memory, when there is one and it has something else.
+    pub fn save(&mut self) {
+        if let Some(memory) = self.memory.as_mut().filter(|_| self.unsaved) {
+            memory.save(&self.model, &self.written, &self.generations);
+            self.unsaved = false;
         }
     }
 
@@ -95,8 +127,10 @@ impl Store {
     pub fn commit(&mut self) -> (Arc<Snapshot>, Report) {
         let mut findings = Vec::new();
         let merged = merge::merge(&self.files, &self.written);
-        let gone: Vec<ObjectId> = self.written.keys().filter(|id| !merged.stays(id)).cloned().collect();
-        for id in gone {
+        // Before the source has told everything, nobody knows that something is gone.
+        let gone = self.written.keys().filter(|id| self.complete && !merged.stays(id));
+        for id in gone.cloned().collect::<Vec<ObjectId>>() {
+            self.unsaved = true;
             compile::affected(&self.model, &id, &mut self.dirty);
             self.model.remove(&id);
             self.written.remove(&id);
@@ -107,6 +141,7 @@ impl Store {
             }
             put(&mut self.model, &mut self.generations, &mut self.dirty, object);
             self.written.insert(object.id.clone(), written.clone());
+            self.unsaved = true;
         }
         findings.extend(self.unavailable.clone());
         findings.extend(self.files.values().flat_map(|reading| reading.findings.iter().cloned()));
@@ -178,22 +213,33 @@ pub async fn run(
             }
             () = snapshots.closed() => return,
         };
-        let (same, outcome) = match tokio::task::spawn_blocking(move || store.step(step)).await {
-            Ok(done) => done,
-            Err(error) => {
-                tracing::error!(%error, "the configuration is not followed any more; please report this defect");
-                return;
+        let Some((mut same, outcome)) = blocking(move || store.step(step)).await else { return };
+        if let Some((snapshot, report)) = outcome {
+            report.log(&reports.borrow());
+            reports.send_replace(Arc::new(report));
+            let is_new = !Arc::ptr_eq(&snapshot, &snapshots.borrow());
+            if is_new {
+                snapshots.send_replace(snapshot);
             }
-        };
-        store = same;
-        let Some((snapshot, report)) = outcome else { continue };
-        report.log(&reports.borrow());
-        reports.send_replace(Arc::new(report));
-        let is_new = !Arc::ptr_eq(&snapshot, &snapshots.borrow());
-        if is_new {
-            snapshots.send_replace(snapshot);
+            // The disk comes last: nobody waits for it.
+            let saved = move || {
+                same.save();
+                same
+            };
+            let Some(saved) = blocking(saved).await else { return };
+            same = saved;
         }
+        store = same;
     }
+}
+
+/// Does work that takes time on a thread of its own; `None` when it panics.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.inspect_err(
+        |error| tracing::error!(%error, "the configuration is not followed any more; please report this defect"),
+    )
+    .ok()
 }
 
 /// What a running store is given.

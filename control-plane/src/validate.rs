@@ -114,6 +114,11 @@ impl Written {
         &self.file
     }
 
+    /// The whole text of the file.
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
     /// True when both are one reading of one document, so that nothing can have changed.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.node, &other.node)

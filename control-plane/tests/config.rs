@@ -11,3 +11,5 @@ mod docs;
 mod files;
 #[path = "config/kept.rs"]
 mod kept;
+#[path = "config/restart.rs"]
+mod restart;

@@ -64,6 +64,25 @@ async fn a_sidecar_restarted_without_a_control_plane_serves_from_disk() {
 }
 
 #[tokio::test]
+async fn a_policy_with_a_typo_stays_in_force_over_a_restart_of_the_control_plane() {
+    let mut pair = Pair::start().await;
+    pair.mesh.write("deny.yaml", DENY);
+    pair.until_status("/admin", 403).await;
+    let file = pair.mesh.folder().join("state/last-good.json");
+    wait::until_true("the policy is on disk", || {
+        std::future::ready(std::fs::read_to_string(&file).is_ok_and(|kept| kept.contains("no-admin")))
+    })
+    .await;
+    pair.mesh.write("deny.yaml", &DENY.replace("action:", "actoin:"));
+    pair.mesh.kill_control_plane();
+    pair.mesh.write("more.yaml", &DENY.replace("/admin", "/more").replace("no-admin", "no-more"));
+    pair.mesh.start_control_plane().await;
+    // What is new shows that the sidecars have heard of the new process.
+    pair.until_status("/more", 403).await;
+    assert_eq!(pair.get("/admin").await.reason(), "policy_denied");
+}
+
+#[tokio::test]
 async fn the_loss_of_the_control_plane_shows_in_the_metrics() {
     let mut pair = Pair::start().await;
     pair.mesh.kill_control_plane();

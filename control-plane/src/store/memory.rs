@@ -1,0 +1,177 @@
+//! The last good version of every object on disk, so that a restart forgets none.
+//!
+//! Guarantees: the file is there whole or not at all, and only its owner can read it. One that is missing, damaged or
+//! of another config directory is no failure: the store then begins with what the files say now. What is read back is
+//! checked like any document, so an object that this version of the software refuses is not taken.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{self, Model, ObjectId},
+    source::Document,
+    validate::{self, Candidate, Written},
+};
+
+/// A larger file is neither written nor read.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Of how many objects that are gone the generation is remembered.
+const MAX_GONE: usize = 10_000;
+
+/// Where a store keeps what is in force.
+#[derive(Debug)]
+pub struct Memory {
+    path: PathBuf,
+    config_dir: PathBuf,
+    /// Why it could not be written the last time, so that each reason is logged once.
+    problem: Option<String>,
+}
+
+/// What is on the disk.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    /// The directory the files are of.
+    config_dir: PathBuf,
+    /// The texts that objects in force were read from.
+    texts: Vec<Text>,
+    /// The last generations of objects that are gone.
+    gone: Vec<Counted>,
+}
+
+/// One text of a file; the newest of that file, or an earlier one that is the last good one for some objects.
+#[derive(Serialize, Deserialize)]
+struct Text {
+    /// Path below the config directory.
+    file: PathBuf,
+    text: String,
+    objects: Vec<Counted>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Counted {
+    kind: String,
+    namespace: String,
+    name: String,
+    generation: u64,
+}
+
+impl Memory {
+    /// The memory in `state_dir` of the objects that are read from `config_dir`.
+    pub fn new(state_dir: &Path, config_dir: &Path) -> Self {
+        Self { path: state_dir.join("last-good.json"), config_dir: config_dir.to_owned(), problem: None }
+    }
+
+    /// Every object that was in force, and its generation; and the last generations of those that are gone.
+    pub(super) fn load(&self) -> (Vec<(Candidate, u64)>, Vec<(ObjectId, u64)>) {
+        let kept = self.read().unwrap_or_else(|error| {
+            tracing::warn!(path = %self.path.display(), %error, "the last good versions of objects are lost; what the files say now counts");
+            Kept::default()
+        });
+        if kept.config_dir != self.identity() {
+            if !kept.texts.is_empty() {
+                let of = kept.config_dir.display();
+                tracing::info!(%of, "the last good versions of objects are of another config directory and not used");
+            }
+            return (Vec::new(), Vec::new());
+        }
+        let gone = kept.gone.iter().filter_map(|gone| Some((gone.id()?, gone.generation))).collect();
+        (kept.texts.into_iter().flat_map(|text| self.objects(text)).collect(), gone)
+    }
+
+    fn objects(&self, kept: Text) -> Vec<(Candidate, u64)> {
+        let origin = self.config_dir.join(kept.file).display().to_string().into();
+        let read = validate::read(&Document { origin, text: Ok(kept.text.into()) }).objects;
+        let mut generations: HashMap<ObjectId, u64> =
+            kept.objects.iter().filter_map(|object| Some((object.id()?, object.generation))).collect();
+        // Of an object that stands twice in a file the first counts, so each is taken once.
+        let mut in_force = |candidate: Candidate| generations.remove(&candidate.object.id).map(|n| (candidate, n));
+        read.into_iter().filter_map(&mut in_force).collect()
+    }
+
+    /// Writes what is in force. A failure is logged: the configuration is in force all the same.
+    pub(super) fn save(
+        &mut self,
+        model: &Model,
+        written: &HashMap<ObjectId, Written>,
+        generations: &HashMap<ObjectId, u64>,
+    ) {
+        let mut texts: BTreeMap<(&str, *const u8), Text> = BTreeMap::new();
+        for object in model.objects() {
+            let Some(written) = written.get(&object.id) else { continue };
+            let (file, text) = (written.file(), written.text());
+            let new = || Text { file: self.relative(file), text: text.to_string(), objects: Vec::new() };
+            let kept = texts.entry((file, text.as_ptr())).or_insert_with(new);
+            kept.objects.push(Counted::new(&object.id, object.generation));
+        }
+        let gone = generations.iter().filter(|(id, _)| model.get(id).is_none()).take(MAX_GONE);
+        let gone = gone.map(|(id, generation)| Counted::new(id, *generation)).collect();
+        let kept = Kept { config_dir: self.identity(), texts: texts.into_values().collect(), gone };
+        let problem = self.write(&kept).err().map(|error| error.to_string());
+        if let Some(error) = problem.as_ref().filter(|_| problem != self.problem) {
+            tracing::error!(path = %self.path.display(), %error, "the last good versions of objects cannot be saved; a restart would lose them");
+        }
+        self.problem = problem;
+    }
+
+    fn read(&self) -> io::Result<Kept> {
+        let mut bytes = Vec::new();
+        match fs::File::open(&self.path) {
+            Ok(file) => file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
+            Err(error) => return Err(error),
+        };
+        bounded(&bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+
+    fn write(&self, kept: &Kept) -> io::Result<()> {
+        let bytes = serde_json::to_vec(kept)?;
+        bounded(&bytes)?;
+        let draft = self.path.with_extension("draft");
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, &self.path)
+    }
+
+    /// The config directory however it is spelt. Links are not followed: one that is swapped is still the same.
+    fn identity(&self) -> PathBuf {
+        std::path::absolute(&self.config_dir).unwrap_or_else(|_| self.config_dir.clone())
+    }
+
+    fn relative(&self, file: &str) -> PathBuf {
+        let file = Path::new(file);
+        file.strip_prefix(&self.config_dir).unwrap_or(file).to_owned()
+    }
+}
+
+fn bounded(bytes: &[u8]) -> io::Result<()> {
+    let limit = MAX_BYTES / (1024 * 1024);
+    let larger = || io::Error::other(format!("they are larger than {limit} MiB"));
+    (bytes.len() as u64 <= MAX_BYTES).then_some(()).ok_or_else(larger)
+}
+
+impl Counted {
+    fn new(id: &ObjectId, generation: u64) -> Self {
+        let (namespace, name) = (id.namespace.to_string(), id.name.to_string());
+        Self { kind: id.kind.to_owned(), namespace, name, generation }
+    }
+
+    /// The id, when the kind is still known.
+    fn id(&self) -> Option<ObjectId> {
+        let kind = model::kinds().find(|kind| kind.name == self.kind)?;
+        Some(ObjectId::new(kind.name, &self.namespace, &self.name))
+    }
+}

@@ -1,0 +1,101 @@
+//! What a control plane has in force after a restart: the last good version of everything, as it was before.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use selvedge_control_plane::{
+    snapshot::Snapshot,
+    source::{Change, Document},
+    store::{Memory, Report, Store},
+};
+use selvedge_xds::resource::Kind;
+
+const A: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
+const B: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n";
+
+/// A control plane's life from its start to its end, over these files.
+fn life(state: &Path, config: &Path, states: &[&[(&str, &str)]]) -> (Arc<Snapshot>, Report) {
+    let mut store = Store::new("mesh.local").remember(Memory::new(state, config));
+    let mut outcome = None;
+    for files in states {
+        for (file, text) in *files {
+            let origin = config.join(file).display().to_string().into();
+            store.take(Change::Put(Document { origin, text: Ok((*text).into()) }));
+        }
+        store.take(Change::Complete);
+        outcome = Some(store.commit());
+        store.save();
+    }
+    outcome.expect("at least one state")
+}
+
+fn generations(report: &Report) -> Vec<(&str, u64, bool)> {
+    report.objects.iter().map(|object| (&*object.name, object.accepted_generation, object.current)).collect()
+}
+
+#[test]
+fn what_was_kept_before_a_restart_is_kept_after_it_whatever_is_wrong_with_the_file() {
+    let config = Path::new("mesh");
+    let (good, newer) = (format!("{A}---\n{B}"), format!("{}---\n{B}", A.replace("80", "81")));
+    for bad in [newer.replace("port: 81", "prot: 82"), newer.replace("{name: a}", "{name: a"), "kind: [\n".to_owned()] {
+        let state = tempfile::tempdir().unwrap();
+        let (before, report) = life(state.path(), config, &[&[("a.yaml", &good)], &[("a.yaml", &newer)]]);
+        assert_eq!(generations(&report), [("a", 2, true), ("b", 1, true)]);
+        for _ in 0..2 {
+            let (after, report) = life(state.path(), config, &[&[("a.yaml", &bad)]]);
+            let in_force = generations(&report);
+            assert_eq!((in_force[0], in_force[1].1), (("a", 2, false), 1), "{bad}");
+            for name in ["default/a", "default/b"] {
+                let version = |snapshot: &Snapshot| snapshot.get(Kind::Destination, name).unwrap().version.clone();
+                assert_eq!(version(&after), version(&before), "{name} is not sent again: {bad}");
+            }
+        }
+        let (_, report) = life(state.path(), config, &[&[("a.yaml", &good)]]);
+        assert_eq!(generations(&report), [("a", 3, true), ("b", 1, true)], "generations go on");
+    }
+}
+
+#[test]
+fn what_was_removed_while_nobody_looked_is_gone_and_its_generation_is_not_used_again() {
+    let (state, config) = (tempfile::tempdir().unwrap(), Path::new("mesh"));
+    life(state.path(), config, &[&[("a.yaml", A), ("b.yaml", B)]]);
+    let (_, report) = life(state.path(), config, &[&[("b.yaml", B)]]);
+    assert_eq!(generations(&report), [("b", 1, true)]);
+    let (_, report) = life(state.path(), config, &[&[("a.yaml", A), ("b.yaml", B)]]);
+    assert_eq!(generations(&report), [("a", 2, true), ("b", 1, true)]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_at_the_start_takes_nothing_away() {
+    let (state, config) = (tempfile::tempdir().unwrap(), Path::new("mesh"));
+    life(state.path(), config, &[&[("a.yaml", A)]]);
+    let mut store = Store::new("mesh.local").remember(Memory::new(state.path(), config));
+    store.take(Change::Unavailable { origin: "mesh".into(), reason: "no".into() });
+    store.take(Change::Complete);
+    let (snapshot, report) = store.commit();
+    assert_eq!(generations(&report), [("a", 1, false)]);
+    assert!(!snapshot.is_complete(), "nobody knows yet what the files say");
+    store.take(Change::Put(Document { origin: "mesh/a.yaml".into(), text: Ok(A.into()) }));
+    store.take(Change::Complete);
+    assert_eq!(generations(&store.commit().1), [("a", 1, true)]);
+}
+
+#[test]
+fn what_is_on_the_disk_is_private_and_of_no_use_when_it_is_damaged_or_of_another_directory() {
+    let (state, config) = (tempfile::tempdir().unwrap(), Path::new("mesh"));
+    let path = state.path().join("last-good.json");
+    let broken: &[&[(&str, &str)]] = &[&[("a.yaml", "kind: [\n")]];
+    let kept = |config: &Path| !life(state.path(), config, broken).1.objects.is_empty();
+    life(state.path(), config, &[&[("a.yaml", A)]]);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(kept(config) && kept(Path::new("./mesh")), "the same directory, spelt in two ways");
+    assert!(!kept(Path::new("other")), "objects of another directory do not come back");
+    let whole = fs::read(&path).unwrap();
+    for damaged in [&whole[..whole.len() / 2], b"", b"{}", b"\xff"] {
+        fs::write(&path, damaged).unwrap();
+        assert!(!kept(config));
+    }
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let (_, report) = life(state.path(), config, &[&[("a.yaml", A)]]);
+    assert_eq!(generations(&report), [("a", 1, true)], "a disk that fails keeps nothing from being in force");
+}
