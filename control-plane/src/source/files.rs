@@ -2,8 +2,8 @@
 //!
 //! Events only say that something happened; what happened is found by reading the directory again and comparing
 //! contents. An editor that writes a temporary file and renames it, or a mounted Kubernetes ConfigMap that swaps
-//! its `..data` link, is therefore one change. Where the kernel tells nothing (network file systems), a slow poll
-//! finds out.
+//! its `..data` link, is therefore one change. What is gone or empty has a moment to come back. Where the kernel tells
+//! nothing (network file systems), a slow poll finds out.
 
 use std::{
     collections::BTreeMap,
@@ -22,12 +22,16 @@ use super::{Change, Changes, Document};
 
 mod scan;
 
+use scan::Identity;
+
 pub use scan::{MAX_FILE_BYTES, Scan, read};
 
 /// A burst of events is over when nothing happened for this long.
 const QUIET: Duration = Duration::from_millis(50);
 /// A directory that never rests is read this often all the same.
 const IMPATIENCE: Duration = Duration::from_secs(1);
+/// A file that is gone has this long to come back: some programs replace a file by removing it first.
+const ABSENCE: Duration = Duration::from_millis(100);
 /// How often the directory is read without any event.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -36,7 +40,8 @@ pub fn watch(dir: impl Into<PathBuf>) -> Changes {
     watch_every(dir.into(), POLL)
 }
 
-fn watch_every(dir: PathBuf, poll: Duration) -> Changes {
+/// The same with a poll of one's own, for what the kernel tells nothing of.
+pub fn watch_every(dir: PathBuf, poll: Duration) -> Changes {
     let (changes, receiver) = mpsc::channel(64);
     tokio::spawn(follow(dir, poll, changes));
     receiver
@@ -48,7 +53,6 @@ async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
     let mut told: Option<Scan> = None;
     let mut unavailable = None;
     loop {
-        let poll_at = Instant::now() + poll;
         while woken.try_recv().is_ok() {}
         match read_settled(&dir, told.as_ref()).await {
             Ok(found) => {
@@ -69,6 +73,8 @@ async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
             Err(_) => {}
         }
         watcher.renew(&dir);
+        // A directory that is not there cannot be watched.
+        let poll_at = Instant::now() + if unavailable.is_some() { poll.min(IMPATIENCE) } else { poll };
         tokio::select! {
             () = settle(&mut woken) => {}
             () = sleep_until(poll_at) => {}
@@ -77,18 +83,18 @@ async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
     }
 }
 
-/// Reads the directory. A file that had content and has none is most likely being written right now, so it gets time
-/// before its objects are taken for removed.
+/// Reads the directory. A file that had content and has none, or is not there, is most likely being written right now, so
+/// it gets time before its objects are taken for removed.
 async fn read_settled(dir: &Path, told: Option<&Scan>) -> Result<Scan, Arc<str>> {
     let found = scan::read_blocking(dir.to_owned()).await?;
     let is_empty = |text: &Result<Arc<str>, Arc<str>>| text.as_ref().is_ok_and(|text| text.is_empty());
-    let emptied = |(origin, text): (&Arc<str>, &Result<Arc<str>, Arc<str>>)| {
-        is_empty(text) && told.and_then(|told| told.get(origin)).is_some_and(|before| !is_empty(before))
-    };
-    if !found.iter().any(emptied) {
-        return Ok(found);
-    }
-    tokio::time::sleep(IMPATIENCE).await;
+    let before = told.into_iter().flatten().filter(|(_, text)| !is_empty(text));
+    let grace = before.filter_map(|(origin, _)| match found.get(origin) {
+        None => Some(ABSENCE),
+        Some(now) => is_empty(now).then_some(IMPATIENCE),
+    });
+    let Some(grace) = grace.max() else { return Ok(found) };
+    tokio::time::sleep(grace).await;
     scan::read_blocking(dir.to_owned()).await
 }
 
@@ -127,10 +133,11 @@ fn steps(told: Option<&Scan>, found: &Scan) -> Vec<Change> {
     steps
 }
 
-/// The kernel's watch on the directory. It is tied to an inode, so it is made anew when the path leads elsewhere.
+/// The kernel's watch on the directory. It is tied to an inode, so it is made anew when the path leads elsewhere, or
+/// another directory has taken its place.
 struct Watch {
     wake: mpsc::Sender<()>,
-    watching: Option<(PathBuf, notify::RecommendedWatcher)>,
+    watching: Option<(PathBuf, Identity, notify::RecommendedWatcher)>,
 }
 
 impl Watch {
@@ -141,11 +148,12 @@ impl Watch {
     }
 
     fn renew(&mut self, dir: &Path) {
-        let Ok(real) = dir.canonicalize() else {
+        let found = dir.canonicalize().and_then(|real| Ok((scan::identity(&real.metadata()?), real)));
+        let Ok((identity, real)) = found else {
             self.watching = None;
             return;
         };
-        if self.watching.as_ref().is_some_and(|(watched, _)| *watched == real) {
+        if self.watching.as_ref().is_some_and(|(watched, was, _)| *watched == real && *was == identity) {
             return;
         }
         let wake = self.wake.clone();
@@ -161,10 +169,32 @@ impl Watch {
         });
         match started {
             Ok(watcher) => {
-                self.watching = Some((real, watcher));
+                self.watching = Some((real, identity, watcher));
                 self.wake.try_send(()).ok();
             }
             Err(error) => tracing::warn!(dir = %dir.display(), %error, "the directory cannot be watched; it is polled"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_removed_to_be_replaced_is_never_seen_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        std::fs::write(&path, "1").unwrap();
+        let told = scan::read(dir.path()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let again = async {
+            tokio::time::sleep(ABSENCE / 2).await;
+            std::fs::write(&path, "2").unwrap();
+        };
+        let (found, ()) = tokio::join!(read_settled(dir.path(), Some(&told)), again);
+        assert_eq!(found.unwrap().into_values().collect::<Vec<_>>(), [Ok("2".into())]);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read_settled(dir.path(), Some(&told)).await, Ok(Scan::new()), "what stays away is gone");
     }
 }

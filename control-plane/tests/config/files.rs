@@ -1,6 +1,14 @@
 //! A watched directory: what happens on disk is one change, however it happens.
 
-use std::{fs, io::Write, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use selvedge_control_plane::source::{Change, Changes, files};
 use tokio::time::timeout;
@@ -90,6 +98,90 @@ async fn a_swapped_link_is_one_change() {
     symlink("..2", inside("..data_tmp")).unwrap();
     fs::rename(inside("..data_tmp"), inside("..data")).unwrap();
     assert_eq!(next(&mut changes).await, ["+a.yaml 2", "+b.yaml 2"]);
+}
+
+/// Whoever reads while links are swapped all the time sees one side or the other, never a part of each.
+#[test]
+fn a_link_that_is_swapped_while_it_is_read_is_never_seen_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let inside = |name: &str| dir.path().join(name);
+    for folder in ["..1", "..2"] {
+        fs::create_dir(inside(folder)).unwrap();
+        for file in 0..50 {
+            fs::write(inside(folder).join(format!("{file}.yaml")), folder).unwrap();
+        }
+    }
+    symlink("..1", inside("..data")).unwrap();
+    (0..50).for_each(|file| symlink(format!("..data/{file}.yaml"), inside(&format!("{file}.yaml"))).unwrap());
+    let is_read = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for folder in ["..2", "..1"].iter().cycle().take_while(|_| !is_read.load(Ordering::Relaxed)) {
+                symlink(folder, inside("..data_tmp")).unwrap();
+                fs::rename(inside("..data_tmp"), inside("..data")).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let scans: Vec<_> = (0..300).map(|_| files::read(dir.path())).collect();
+        is_read.store(true, Ordering::Relaxed);
+        for scan in scans {
+            let scan = scan.expect("there is time between two swaps");
+            let texts: BTreeSet<_> = scan.values().cloned().collect();
+            assert_eq!((scan.len(), texts.len()), (50, 1), "{texts:?}");
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_listed_is_named_and_hides_no_other_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.yaml"), "1").unwrap();
+    symlink("loop", dir.path().join("loop")).unwrap();
+    let locked = dir.path().join("lost+found");
+    fs::create_dir(&locked).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    let deep = (0..17).fold(dir.path().to_owned(), |path, _| path.join("d"));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("b.yaml"), "2").unwrap();
+    let scan = files::read(dir.path()).unwrap();
+    let why = |path: &str| scan[&*dir.path().join(path).display().to_string()].clone().unwrap_err();
+    assert_eq!(scan[&*dir.path().join("a.yaml").display().to_string()], Ok("1".into()));
+    assert!(why("loop/").contains("cannot be listed") && why("loop/").contains("expected"), "{}", why("loop/"));
+    let deepest = format!("{}/", ["d"; 17].join("/"));
+    assert!(why(&deepest).contains("more than 16 folders deep"), "{}", why(&deepest));
+    if fs::read_dir(&locked).is_err() {
+        assert!(why("lost+found/").contains("cannot be listed"), "{}", why("lost+found/"));
+    } else {
+        println!("skipped: an unreadable folder: root reads every folder");
+    }
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn the_case_of_a_files_ending_does_not_matter() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a.YAML", "b.Yml", "c.JSON", "d.TXT"] {
+        fs::write(dir.path().join(name), "1").unwrap();
+    }
+    assert_eq!(files::read(dir.path()).unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_directory_that_another_takes_the_place_of_is_watched_on() {
+    let parent = tempfile::tempdir().unwrap();
+    let inside = |name: &str| parent.path().join(name);
+    for (folder, text) in [("mesh", "1"), ("new", "2")] {
+        fs::create_dir(inside(folder)).unwrap();
+        fs::write(inside(folder).join("a.yaml"), text).unwrap();
+    }
+    let mut changes = files::watch_every(inside("mesh"), Duration::from_secs(3600));
+    assert_eq!(next(&mut changes).await, ["+a.yaml 1"]);
+    fs::rename(inside("mesh"), inside("old")).unwrap();
+    fs::rename(inside("new"), inside("mesh")).unwrap();
+    // Between the two the directory may have been seen gone.
+    while next(&mut changes).await != ["+a.yaml 2"] {}
+    fs::write(inside("mesh/a.yaml"), "3").unwrap();
+    assert_eq!(next(&mut changes).await, ["+a.yaml 3"], "an event tells, for nothing is polled");
 }
 
 #[tokio::test]

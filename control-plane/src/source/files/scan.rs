@@ -1,14 +1,18 @@
-//! Reads a directory once: every YAML file below it, by path.
+//! Reads a directory once: every YAML file below it, by path, as they were at one instant.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{ErrorKind, Read},
+    io::{self, ErrorKind, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
-/// Files by path, each with its text or why it has none.
+/// Files by path, each with its text or why it has none. A path that ends with a slash is a folder, with why its files
+/// are not known.
 pub type Scan = BTreeMap<Arc<str>, Result<Arc<str>, Arc<str>>>;
 
 /// A larger file is refused: no document of the mesh is that long, and reading it would stop everything else.
@@ -16,6 +20,9 @@ pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Folders below the directory are followed this deep.
 const MAX_DEPTH: usize = 16;
+/// How often a directory is read again that changes while it is read, and after which pause.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// Reads the directory on a thread that may wait for the disk.
 pub(super) async fn read_blocking(dir: PathBuf) -> Result<Scan, Arc<str>> {
@@ -25,64 +32,125 @@ pub(super) async fn read_blocking(dir: PathBuf) -> Result<Scan, Arc<str>> {
     }
 }
 
-/// Reads every `.yaml`, `.yml` and `.json` file below `dir`, also through symbolic links. Hidden files and folders
-/// (`.name`) and editors' copies (`name~`) are passed over.
+/// Reads every `.yaml`, `.yml` and `.json` file below `dir`, in any case, also through symbolic links. Hidden files and
+/// folders (`.name`) and editors' copies (`name~`) are passed over. Where a link or folder is swapped or a file vanishes
+/// meanwhile, everything is read again: what belongs together is told together.
 ///
 /// # Errors
-/// Why the directory, or a folder below it, cannot be listed.
+/// Why the directory cannot be listed.
 pub fn read(dir: &Path) -> Result<Scan, Arc<str>> {
-    let mut walk = Walk { found: Scan::new(), visited: BTreeSet::new() };
-    walk.folder(dir, 0)?;
-    Ok(walk.found)
+    for _ in 0..TRIES {
+        let mut walk = Walk::default();
+        walk.folder(dir, 0).map_err(|error| format!("{} cannot be listed: {error}", dir.display()))?;
+        if walk.is_at_rest() {
+            return Ok(walk.found);
+        }
+        thread::sleep(PAUSE);
+    }
+    Err(format!("{} changes faster than it can be read", dir.display()).into())
 }
 
+/// What a path leads to: device and inode.
+pub(super) type Identity = (u64, u64);
+
+pub(super) fn identity(what: &fs::Metadata) -> Identity {
+    (what.dev(), what.ino())
+}
+
+#[derive(Default)]
 struct Walk {
     found: Scan,
-    visited: BTreeSet<PathBuf>,
+    visited: BTreeSet<Identity>,
+    /// Every folder and link passed, and where it led.
+    passed: Vec<(PathBuf, Identity)>,
+    /// True when something was listed and then not there.
+    vanished: bool,
 }
 
 impl Walk {
-    fn folder(&mut self, dir: &Path, depth: usize) -> Result<(), Arc<str>> {
-        let cannot =
-            |error: std::io::Error| -> Arc<str> { format!("{} cannot be listed: {error}", dir.display()).into() };
-        let real = dir.canonicalize().map_err(cannot)?;
-        if depth > MAX_DEPTH || !self.visited.insert(real) {
+    /// True when all that was passed is still what it was.
+    fn is_at_rest(&self) -> bool {
+        let is_same = |(path, was): &(PathBuf, Identity)| fs::metadata(path).is_ok_and(|now| identity(&now) == *was);
+        !self.vanished && self.passed.iter().all(is_same)
+    }
+
+    fn folder(&mut self, dir: &Path, depth: usize) -> io::Result<()> {
+        let identity = identity(&fs::metadata(dir)?);
+        if !self.visited.insert(identity) {
             return Ok(());
         }
-        for entry in fs::read_dir(dir).map_err(cannot)? {
-            let path = entry.map_err(cannot)?.path();
+        self.passed.push((dir.to_owned(), identity));
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
             if is_hidden(&path) {
                 continue;
             }
             match fs::metadata(&path) {
-                Ok(what) if what.is_dir() => match self.folder(&path, depth + 1) {
-                    Err(_) if !path.exists() => {}
-                    result => result?,
-                },
+                Ok(what) if what.is_dir() => self.below(&path, depth + 1),
                 Ok(what) if what.is_file() && is_yaml(&path) => self.file(&path),
-                Err(error) if is_yaml(&path) && path.is_symlink() => {
-                    let why = format!("the link leads nowhere: {error}");
-                    self.found.insert(name(&path), Err(why.into()));
-                }
-                _ => {}
+                Ok(_) => {}
+                Err(error) => self.lost(&path, &error),
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, path: &Path) {
-        let text = match read_text(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return,
-            Err(error) => Err(format!("the file cannot be read: {error}").into()),
-            Ok(text) => text,
+    /// A folder that cannot be listed hides its own files only.
+    fn below(&mut self, dir: &Path, depth: usize) {
+        let result = if depth > MAX_DEPTH {
+            Err(format!("the folder lies more than {MAX_DEPTH} folders deep and is not read: expected it further up"))
+        } else {
+            self.folder(dir, depth).map_err(|error| {
+                self.vanished |= error.kind() == ErrorKind::NotFound;
+                unlistable(&error)
+            })
         };
-        self.found.insert(name(path), text);
+        if let Err(why) = result {
+            self.found.insert(folder_name(dir), Err(why.into()));
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        let opened = fs::File::open(path).and_then(|file| Ok((identity(&file.metadata()?), read_text(file)?)));
+        match opened {
+            Ok((identity, text)) => {
+                if path.is_symlink() {
+                    self.passed.push((path.to_owned(), identity));
+                }
+                self.found.insert(name(path), text);
+            }
+            Err(error) => self.lost(path, &error),
+        }
+    }
+
+    /// Notes what was listed and cannot be looked at.
+    fn lost(&mut self, path: &Path, error: &io::Error) {
+        let is_gone = error.kind() == ErrorKind::NotFound;
+        let is_link = path.is_symlink();
+        let (name, why) = match (is_gone, is_link, is_yaml(path)) {
+            (true, false, _) => {
+                self.vanished = true;
+                return;
+            }
+            (true, true, true) => (name(path), format!("the link leads nowhere: {error}")),
+            (false, _, true) => (name(path), format!("the file cannot be read: {error}")),
+            (false, true, false) => (folder_name(path), unlistable(error)),
+            (_, _, false) => return,
+        };
+        self.found.insert(name, Err(why.into()));
     }
 }
 
-fn read_text(path: &Path) -> std::io::Result<Result<Arc<str>, Arc<str>>> {
+fn unlistable(error: &io::Error) -> String {
+    format!(
+        "the folder cannot be listed: {error}; what was read from it stays in force: expected one that the control \
+         plane's user may read and enter, or a name that begins with a dot, which is passed over"
+    )
+}
+
+fn read_text(file: fs::File) -> io::Result<Result<Arc<str>, Arc<str>>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let limit = MAX_FILE_BYTES / (1024 * 1024);
         return Ok(Err(format!("the file is larger than {limit} MiB: split it into several").into()));
@@ -97,6 +165,10 @@ fn name(path: &Path) -> Arc<str> {
     path.display().to_string().into()
 }
 
+fn folder_name(path: &Path) -> Arc<str> {
+    format!("{}/", path.display()).into()
+}
+
 fn is_hidden(path: &Path) -> bool {
     path.file_name().is_none_or(|name| {
         let name = name.to_string_lossy();
@@ -105,5 +177,5 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 fn is_yaml(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+    path.extension().is_some_and(|found| ["yaml", "yml", "json"].iter().any(|known| found.eq_ignore_ascii_case(known)))
 }
