@@ -47,6 +47,17 @@ fn findings_are_exit_code_1_with_place_and_suggestion() {
 }
 
 #[test]
+fn warnings_alone_are_exit_code_1_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let unselected = GOOD.replace("{ports:", "{selector: {app: web}, ports:");
+    fs::write(dir.path().join("a.yaml"), unselected).unwrap();
+    let output = lint(dir.path(), &[]);
+    let out = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{out}");
+    assert!(out.contains("0 errors, 1 warning"), "{out}");
+}
+
+#[test]
 fn usage_and_input_errors_are_exit_code_2() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(lint(&dir.path().join("absent"), &[]).status.code(), Some(2));
