@@ -18,6 +18,7 @@ mod tree;
 mod yaml;
 
 use tree::Node;
+use yaml::Fault;
 
 /// What one file holds.
 #[derive(Clone, Debug, Default)]
@@ -29,8 +30,18 @@ pub struct Reading {
     /// True when some document does not even tell which object it is, so that nothing of the file may be taken for
     /// removed.
     pub incomplete: bool,
+    /// Namespace and name of documents that may be objects of the mesh of a misspelt kind: objects of these names must
+    /// not be taken for removed.
+    pub unclear: Vec<(Arc<str>, Arc<str>)>,
     /// The complaints; of very many the first, and how many more there are.
     pub findings: Vec<Diagnostic>,
+}
+
+impl Reading {
+    /// True when everything in the file is a sound object, or of no concern.
+    pub fn is_sound(&self) -> bool {
+        self.refused.is_empty() && self.unclear.is_empty() && !self.incomplete
+    }
 }
 
 /// A sound object, with the place it was written.
@@ -65,22 +76,29 @@ pub fn read(document: &Document) -> Reading {
             return reading;
         }
     };
-    let (trees, faults) = yaml::read(text);
     let mut complaints = Complaints { findings: Vec::new(), more: 0 };
-    for fault in faults {
-        reading.incomplete |= fault.fatal;
-        complaints.add(|| {
-            let finding = Diagnostic::new(Severity::Error, Place::new(file, text, fault.span), fault.message);
-            let first = fault.first.map(|first| Place::new(file, text, first));
-            first.into_iter().fold(finding, |finding, first| finding.related(first, "it stands here first"))
-        });
-    }
-    for node in trees {
-        let written = Written { file: file.clone(), text: text.clone(), node: Arc::new(node) };
-        object::read(written, &mut reading, &mut complaints);
+    for yaml::Document { tree, faults } in yaml::read(text) {
+        match tree {
+            Some(node) => {
+                let written = Written { file: file.clone(), text: text.clone(), node: Arc::new(node) };
+                object::read(written, &faults, &mut reading, &mut complaints);
+            }
+            None => {
+                reading.incomplete |= !faults.is_empty();
+                faults.iter().for_each(|fault| complaints.add(|| complaint(file, text, fault)));
+            }
+        }
     }
     reading.findings = complaints.finish(file);
     reading
+}
+
+fn complaint(file: &str, text: &str, fault: &Fault) -> Diagnostic {
+    let finding = Diagnostic::new(Severity::Error, Place::new(file, text, fault.span.clone()), &*fault.message);
+    match &fault.repeats {
+        Some(field) => finding.related(Place::new(file, text, field.first.clone()), "it stands here first"),
+        None => finding,
+    }
 }
 
 /// The complaints about one file. Finding a place takes time, so it is not looked for beyond those that are shown.
@@ -134,6 +152,11 @@ impl Written {
         let message = message.into();
         let span = self.node.locate(path, message.starts_with("unknown field"));
         Diagnostic::new(severity, self.at(span), message).field(path)
+    }
+
+    /// The complaint about a fault of the YAML.
+    fn fault(&self, fault: &Fault) -> Diagnostic {
+        complaint(&self.file, &self.text, fault)
     }
 
     fn at(&self, span: Range<usize>) -> Place {

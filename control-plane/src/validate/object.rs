@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     Candidate, Complaints, Reading, Written,
     tree::{Content, Node},
+    yaml::Fault,
 };
 use crate::{
     diagnostic::Severity,
@@ -49,30 +50,65 @@ struct Metadata {
 /// The fields of `metadata` that mean something here; a misspelt one is told from what servers add.
 const METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
 
-/// Reads one document into `reading`: its object, or why there is none.
-pub(super) fn read(written: Written, reading: &mut Reading, complaints: &mut Complaints) {
+/// The fields that tell which object a document is.
+const NAMING: [&str; 4] = ["kind", "metadata", "name", "namespace"];
+
+/// Reads one document into `reading`: its object, or why there is none. `repeated` are its fields that stand twice:
+/// nobody knows which of the two was meant, so they make an object unsound.
+pub(super) fn read(written: Written, repeated: &[Fault], reading: &mut Reading, complaints: &mut Complaints) {
     if let Some(items) = list_items(&written.node) {
-        for item in items {
-            read(Written { node: Arc::new(item.clone()), ..written.clone() }, reading, complaints);
-        }
-        return;
+        return list(&written, items, repeated, reading, complaints);
     }
     let mut problems = kind::check::<Envelope>(&written.node.to_value(), envelope_problems);
     problems.extend(misspelt_metadata(&written.node));
     let kind = kind_of(&written.node, &mut problems);
-    let id = kind.and_then(|kind| id_of(kind, &written.node));
+    let name = name_of(&written.node);
+    let id = kind.zip(name.clone()).map(|(kind, (namespace, name))| ObjectId { kind: kind.name, namespace, name });
     let spec = kind.and_then(|kind| spec(kind, id.as_ref(), &written.node, &mut problems));
+    let object = id.as_ref().map_or(String::new(), ObjectId::to_string);
     for problem in &problems {
-        let object = id.as_ref().map_or(String::new(), ObjectId::to_string);
-        complaints.add(|| written.finding(Severity::Error, &problem.path, &*problem.message).object(object));
+        complaints.add(|| written.finding(Severity::Error, &problem.path, &*problem.message).object(&object));
     }
-    match (id, spec) {
-        (Some(id), Some(spec)) if problems.is_empty() => {
+    for fault in repeated {
+        complaints.add(|| written.fault(fault).object(&object));
+    }
+    reading.incomplete |= repeated.iter().any(names_the_object);
+    match (id, spec, name) {
+        (Some(id), Some(spec), _) if problems.is_empty() && repeated.is_empty() => {
             let labels = labels(&written.node);
             reading.objects.push(Candidate { object: Object { id, generation: 0, labels, spec }, written });
         }
-        (Some(id), _) => reading.refused.push(id),
-        (None, _) => reading.incomplete = true,
+        (Some(id), ..) => reading.refused.push(id),
+        (None, ..) if is_foreign(&written.node) => {}
+        (None, _, Some(name)) if written.node.text("kind").is_some() => reading.unclear.push(name),
+        (None, ..) => reading.incomplete = true,
+    }
+}
+
+/// Reads the items of a `kind: List`, each as a document.
+fn list(written: &Written, items: &[Node], repeated: &[Fault], reading: &mut Reading, complaints: &mut Complaints) {
+    let within = |fault: &&Fault, item: &Node| item.span.contains(&fault.span.start);
+    for item in items {
+        let own: Vec<Fault> = repeated.iter().filter(|fault| within(fault, item)).cloned().collect();
+        read(Written { node: Arc::new(item.clone()), ..written.clone() }, &own, reading, complaints);
+    }
+    for fault in repeated.iter().filter(|fault| !items.iter().any(|item| within(fault, item))) {
+        reading.incomplete = true;
+        complaints.add(|| written.fault(fault));
+    }
+}
+
+fn names_the_object(fault: &Fault) -> bool {
+    fault.repeats.as_ref().is_some_and(|field| NAMING.contains(&field.key.as_str()))
+}
+
+/// True for a document that is certainly of some other system: neither its API nor its kind is like one of ours.
+fn is_foreign(node: &Node) -> bool {
+    let is_ours = |given: &str| model::kinds().any(|kind| group(api_version(kind.name)) == group(given));
+    let is_like_ours = |given: &str| suggests(&nearest(given, model::kinds().map(|kind| kind.name)));
+    match (node.text("apiVersion"), node.text("kind")) {
+        (Some(version), Some(kind)) => !is_ours(version) && !is_like_ours(kind),
+        _ => false,
     }
 }
 
@@ -110,13 +146,14 @@ fn misspelt_metadata(node: &Node) -> Vec<Problem> {
     let Some(Content::Map(entries)) = node.get("metadata").map(|entry| &entry.value.content) else { return Vec::new() };
     let unknown = entries.iter().map(|entry| &*entry.key).filter(|key| !METADATA.contains(key));
     let hints = unknown.map(|key| (key, nearest(key, METADATA.into_iter())));
-    let misspelt = hints.filter(|(_, hint)| hint.starts_with(": did you mean"));
+    let misspelt = hints.filter(|(_, hint)| suggests(hint));
     let problem =
         |(key, hint)| Problem::new(format!("metadata.{key}"), format!("unknown field '{}'{hint}", short(key)));
     misspelt.map(problem).collect()
 }
 
-fn id_of(kind: &'static Kind, node: &Node) -> Option<ObjectId> {
+/// Namespace and name, when both are sound.
+fn name_of(node: &Node) -> Option<(Arc<str>, Arc<str>)> {
     let metadata = &node.get("metadata")?.value;
     let name = metadata.text("name").filter(|name| label_problem(name).is_none())?;
     let namespace = match metadata.get("namespace") {
@@ -124,7 +161,7 @@ fn id_of(kind: &'static Kind, node: &Node) -> Option<ObjectId> {
         Some(entry) if entry.value.content == Content::Null => "default",
         Some(_) => metadata.text("namespace").filter(|namespace| label_problem(namespace).is_none())?,
     };
-    Some(ObjectId::new(kind.name, namespace, name))
+    Some((namespace.into(), name.into()))
 }
 
 fn labels(node: &Node) -> Labels {
@@ -176,6 +213,16 @@ fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
         Some((distance, name)) if distance <= 1 + name.len() / 4 => format!(": did you mean '{name}'?"),
         _ => format!(": expected one of {}", known.join(", ")),
     }
+}
+
+/// The group of an `apiVersion`; empty for that of Kubernetes' core.
+fn group(api_version: &str) -> &str {
+    api_version.rsplit_once('/').map_or("", |(group, _)| group)
+}
+
+/// True when `hint` names one that was probably meant.
+fn suggests(hint: &str) -> bool {
+    hint.starts_with(": did you mean")
 }
 
 fn short(text: &str) -> String {

@@ -1,6 +1,7 @@
 //! Text to trees: YAML 1.2 with places, document by document.
 //!
-//! A syntax error ends its own document only. Nesting and the size of what aliases multiply are bounded, so no
+//! Documents end at a line `---` or `...` (YAML 1.2 section 9.1.2). A syntax error ends its own document only, and a
+//! field that stands twice makes its document unsound. Nesting and the size of what aliases multiply are bounded, so no
 //! input takes more than a small multiple of its own size and time. Every key is a string and stands once in its map.
 
 use std::ops::Range;
@@ -15,63 +16,78 @@ mod scalar;
 use build::Builder;
 
 /// What is wrong with a text as YAML, and where.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fault {
     pub(crate) span: Range<usize>,
     pub(crate) message: String,
-    /// The other place of a field that stands twice.
-    pub(crate) first: Option<Range<usize>>,
-    /// False when the document could be read all the same.
-    pub(crate) fatal: bool,
+    /// Of a field that stands twice; the document could be read all the same.
+    pub(crate) repeats: Option<Repeated>,
 }
 
-/// The documents of a text. Empty ones are left out; of a document with a fatal fault there is no tree.
-pub(crate) fn read(text: &str) -> (Vec<Node>, Vec<Fault>) {
-    let (mut trees, mut faults) = (Vec::new(), Vec::new());
+/// A field that stands twice.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Repeated {
+    pub(crate) key: String,
+    /// Where it stands first.
+    pub(crate) first: Range<usize>,
+}
+
+/// One document of a text.
+pub(crate) struct Document {
+    /// What it says; `None` when its syntax is broken. Of a field that stands twice it has the first.
+    pub(crate) tree: Option<Node>,
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// The documents of a text, without the empty ones.
+pub(crate) fn read(text: &str) -> Vec<Document> {
     let mut builder = Builder::default();
-    for range in documents(text) {
-        let found = faults.len();
-        let tree = document(&text[range.clone()], range.start, &mut builder, &mut faults);
-        if !faults[found..].iter().any(|fault| fault.fatal) {
-            trees.extend(tree);
-        }
-    }
-    (trees, faults)
+    let read_one = |range: Range<usize>| {
+        let tree = document(&text[range.clone()], range.start, &mut builder);
+        let mut faults = std::mem::take(&mut builder.faults);
+        let tree = tree.unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        });
+        Document { tree, faults }
+    };
+    documents(text).into_iter().map(read_one).collect()
 }
 
-/// Cuts a text at its document markers. A line that begins with `---` is always one (YAML 1.2 section 9.1.2).
+/// Cuts a text at its document markers. A line that begins with one is always one, also within a text of several lines.
 fn documents(text: &str) -> Vec<Range<usize>> {
     let (mut starts, mut at) = (vec![0], 0);
     for line in text.split_inclusive('\n') {
-        let marker = line.strip_prefix("---");
-        if at > 0 && marker.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])) {
+        if at > 0 && is_marker(line, "---") {
             starts.push(at);
         }
         at += line.len();
+        if is_marker(line, "...") {
+            starts.push(at);
+        }
     }
     let ends: Vec<usize> = starts.iter().skip(1).copied().chain([text.len()]).collect();
     let ranges = starts.into_iter().zip(ends).map(|(start, end)| start..end);
     ranges.filter(|range| says_something(&text[range.clone()])).collect()
 }
 
-/// False for a document of blank lines, comments and directives.
+fn is_marker(line: &str, marker: &str) -> bool {
+    line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}
+
+/// False for a document of blank lines, comments, directives and markers.
 fn says_something(text: &str) -> bool {
-    let content = |line: &str| !line.is_empty() && !line.starts_with('#') && !line.starts_with('%') && line != "---";
+    let content =
+        |line: &str| !(line.is_empty() || line.starts_with(['#', '%']) || line == "---" || is_marker(line, "..."));
     text.trim_start_matches('\u{feff}').lines().any(|line| content(line.trim()))
 }
 
-fn document(text: &str, base: usize, builder: &mut Builder, faults: &mut Vec<Fault>) -> Option<Node> {
+fn document(text: &str, base: usize, builder: &mut Builder) -> Result<Option<Node>, Fault> {
     builder.begin();
     for next in Parser::new_from_str(text) {
-        let (event, span) = match next {
-            Ok(next) => next,
-            Err(error) => {
-                faults.push(syntax_fault(&error, text, base));
-                return None;
-            }
-        };
+        let (event, span) = next.map_err(|error| syntax_fault(&error, text, base))?;
         let span = place(&span, base);
-        let step = match event {
+        match event {
             Event::Scalar(value, style, anchor, tag) => {
                 let is_text = tag.as_ref().is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
                 let plain = style == ScalarStyle::Plain && !is_text;
@@ -83,14 +99,9 @@ fn document(text: &str, base: usize, builder: &mut Builder, faults: &mut Vec<Fau
             Event::SequenceEnd | Event::MappingEnd => builder.close(span.end),
             Event::Alias(anchor) => builder.alias(anchor, span),
             _ => Ok(()),
-        };
-        if let Err(fault) = step {
-            faults.push(fault);
-            return None;
-        }
+        }?;
     }
-    faults.append(&mut builder.faults);
-    builder.root.take()
+    Ok(builder.root.take())
 }
 
 fn place(span: &Span, base: usize) -> Range<usize> {
@@ -108,10 +119,5 @@ fn syntax_fault(error: &ScanError, text: &str, base: usize) -> Fault {
         at
     };
     let end = text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |c| at + c.len_utf8());
-    Fault {
-        span: base + at..base + end,
-        message: format!("this is not YAML: {}", error.info()),
-        first: None,
-        fatal: true,
-    }
+    Fault { span: base + at..base + end, message: format!("this is not YAML: {}", error.info()), repeats: None }
 }

@@ -226,6 +226,63 @@ fn every_complaint_of_an_object_is_told_at_once() {
 #[test]
 fn a_list_is_its_items() {
     let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n  spec: {ports: [{port: 1}]}\n- kind: Nothing\n";
+#[test]
+fn documents_end_at_three_dots_too() {
+    let sound = object("Workload", "  serviceAccount: a\n  address: 10.0.0.1\n");
+    let bad = "apiVersion: v1\nkind: Sevrice\nmetadata: {name: b}\n";
+    for (between, lines) in [("...\n", 1), ("... # the end\n", 1), ("...\n---\n", 2), ("...\r\n# more\n--- \n", 3)] {
+        let reading = read(&format!("{bad}{between}{sound}{between}{}", sound.replace("name: a", "name: c")));
+        assert_eq!(reading.objects.len(), 2, "{between:?}: {:#?}", reading.findings);
+        assert!(reading.findings.iter().any(|finding| at(finding) == (2, 7)), "{between:?}: {:#?}", reading.findings);
+        let reading = read(&format!("{sound}{between}{bad}"));
+        let line = sound.lines().count() + lines + 2;
+        assert!(reading.findings.iter().any(|finding| at(finding) == (line, 7)), "{between:?} {:#?}", reading.findings);
+    }
+    assert_eq!(read(&format!("...\n{sound}...\n")).findings, [], "there is nothing before and after");
+    let carriage_return = read(&format!("{sound}...\r{sound}"));
+    assert!(!carriage_return.findings.is_empty(), "nothing is lost without a word");
+}
+
+#[test]
+fn an_object_with_a_field_that_stands_twice_is_refused_by_name() {
+    let twice = object("Service", "  ports: [{port: 80}]\n  ports: [{port: 81}]\n");
+    let sound = object("Workload", "  serviceAccount: a\n  address: 10.0.0.1\n");
+    let reading = read(&format!("{twice}---\n{sound}"));
+    assert_eq!(reading.objects.len(), 1, "the other document is sound");
+    assert_eq!(reading.refused.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Service default/a"]);
+    assert!(!reading.incomplete, "it is clear which object that is");
+    let finding = &reading.findings[0];
+    assert_eq!((at(finding), finding.object.as_str()), ((7, 3), "Service default/a"));
+    assert_eq!(finding.related.as_ref().unwrap().place.line, 6);
+    assert!(read(&sound.replace("  name: a", "  name: a\n  name: b")).incomplete, "nobody knows which object that is");
+
+    let item = |name: &str, more: &str| {
+        format!(
+            "- apiVersion: v1\n  kind: Service\n  metadata: {{name: {name}}}\n  spec:\n    ports: [{{port: 1}}]\n{more}"
+        )
+    };
+    let list = format!("kind: List\nitems:\n{}{}", item("a", ""), item("b", "    ports: []\n"));
+    let reading = read(&list);
+    assert_eq!((reading.objects.len(), reading.refused.len(), reading.incomplete), (1, 1, false));
+    assert!(read(&format!("{list}items: []\n")).incomplete, "what the second list was to say is not known");
+}
+
+#[test]
+fn what_is_certainly_of_another_system_is_told_from_what_may_be_misspelt() {
+    let unclear = |version: &str, kind: &str| {
+        let reading = read(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"));
+        assert!(!reading.incomplete && !reading.findings.is_empty(), "{kind}");
+        !reading.unclear.is_empty()
+    };
+    assert!(!unclear("apps/v1", "Deployment"));
+    assert!(!unclear("batch/v1", "CronJob"));
+    let dotted = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: a.example}\n";
+    assert!(!read(dotted).incomplete, "its name need not be one of ours");
+    assert!(unclear("apps/v1", "Sevrice"), "the kind is like one of ours");
+    assert!(unclear("selvedge.dev/v1alpha1", "AuthPolicy"), "the API is ours");
+    assert!(unclear("v1", "ConfigMap"), "the API is that of Service");
+}
+
     let reading = read(text);
     assert_eq!(reading.objects.len(), 1);
     assert!(reading.findings.iter().any(|finding| at(finding) == (8, 9)), "{:#?}", reading.findings);

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::Fault;
+use super::{Fault, Repeated};
 use crate::validate::tree::{Content, Entry, Node};
 
 /// Deepest nesting, aliases followed.
@@ -105,6 +105,12 @@ impl Builder {
             self.anchors.insert(anchor, value.clone());
         }
         let Some(open) = self.open.last_mut() else {
+            if self.root.is_some() {
+                return Err(fatal(
+                    value.node.span,
+                    "a second document begins here: expected a line --- before it".into(),
+                ));
+            }
             self.root = Some(value.node);
             return Ok(());
         };
@@ -117,8 +123,8 @@ impl Builder {
                 Some((key, key_span)) => match open.keys.get(&key) {
                     Some(first) => {
                         let message = format!("field '{}' stands twice", key.chars().take(80).collect::<String>());
-                        let first = Some(first.clone());
-                        self.faults.push(Fault { span: key_span, message, first, fatal: false });
+                        let repeats = Some(Repeated { first: first.clone(), key });
+                        self.faults.push(Fault { span: key_span, message, repeats });
                     }
                     None => {
                         open.keys.insert(key.clone(), key_span.clone());
@@ -158,5 +164,5 @@ fn too_large(span: Range<usize>) -> Fault {
 }
 
 fn fatal(span: Range<usize>, message: String) -> Fault {
-    Fault { span, message, first: None, fatal: true }
+    Fault { span, message, repeats: None }
 }
