@@ -145,7 +145,7 @@ impl Store {
         }
         findings.extend(self.unavailable.clone());
         findings.extend(self.files.values().flat_map(|reading| reading.findings.iter().cloned()));
-        findings.extend(merged.duplicates.iter().cloned());
+        findings.extend(merged.findings.iter().cloned());
         findings.extend(references::findings(&self.model, &self.written, self.missing));
         let report = report::report(&self.model, &self.written, &merged, findings, self.complete);
         drop(merged);

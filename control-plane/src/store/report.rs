@@ -43,6 +43,9 @@ pub struct ObjectReport {
     pub problems: Vec<String>,
 }
 
+/// What is to be said of an object that is held without a complaint of its own.
+const HELD: &str = "it cannot be told whether the file still has the object; its last good version is in force";
+
 pub(super) fn report(
     model: &Model,
     written: &HashMap<ObjectId, Written>,
@@ -58,6 +61,11 @@ pub(super) fn report(
     for finding in findings.iter().filter(|finding| !finding.object.is_empty()) {
         problems.entry(&finding.object).or_default().push(finding.to_string());
     }
+    let problems_of = |id: &ObjectId| {
+        let own = if problems.is_empty() { None } else { problems.get(id.to_string().as_str()).cloned() };
+        let held = || merged.held.contains(id).then(|| vec![HELD.to_owned()]);
+        own.or_else(held).unwrap_or_default()
+    };
     let object = |id: &ObjectId| ObjectReport {
         kind: id.kind.to_owned(),
         namespace: id.namespace.to_string(),
@@ -65,11 +73,7 @@ pub(super) fn report(
         file: written.get(id).map_or(String::new(), |written| written.file().to_string()),
         accepted_generation: model.get(id).map_or(0, |object| object.generation),
         current: merged.sound.contains_key(id) && !merged.refused.contains(id),
-        problems: if problems.is_empty() {
-            Vec::new()
-        } else {
-            problems.get(id.to_string().as_str()).cloned().unwrap_or_default()
-        },
+        problems: problems_of(id),
     };
     let in_force = model.objects().map(|known| object(&known.id));
     let never = merged.refused.iter().filter(|id| model.get(id).is_none()).map(|id| object(id));

@@ -141,6 +141,80 @@ fn of_two_objects_with_one_name_the_one_in_force_stays_and_both_places_are_named
 }
 
 #[test]
+fn a_copy_does_not_take_over_while_the_file_of_the_one_in_force_is_broken() {
+    let copy = A.replace("port: 80", "port: 99");
+    for bad in [A.replace("port: 80", "prot: 80"), "kind: [\n".to_owned(), A.replace("Service", "Sevrice")] {
+        let mut mesh = Mesh::new();
+        mesh.put("policy.yaml", A).commit();
+        mesh.put("old-copy.yaml", &copy).commit();
+        let before = mesh.snapshot.clone();
+        mesh.put("policy.yaml", &bad).commit();
+        assert!(mesh.snapshot.changed_since(&before).is_empty(), "the last good version stays: {bad}");
+        let object = &mesh.report.objects[0];
+        assert_eq!((object.file.as_str(), object.current), ("policy.yaml", false), "{bad}");
+        let about_copy = mesh.report.findings.iter().find(|f| f.place.file == "old-copy.yaml").unwrap();
+        assert_eq!(about_copy.related.as_ref().unwrap().place.file, "policy.yaml");
+        mesh.put("policy.yaml", &A.replace("port: 80", "port: 82")).commit();
+        assert_eq!(mesh.state("a").0, 2, "and its own correction takes effect");
+        mesh.take(Change::Remove("policy.yaml".into())).commit();
+        assert_eq!(mesh.state("a").0, 3, "a file that is gone is not broken");
+    }
+}
+
+#[test]
+fn what_another_system_reads_holds_no_removal_back_and_what_is_held_is_told() {
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {}\n";
+    let mut mesh = Mesh::new();
+    mesh.put("a.yaml", &format!("{A}---\n{B}---\n{deployment}")).commit();
+    mesh.put("a.yaml", &format!("{B}---\n{deployment}")).commit();
+    assert_eq!(mesh.names(), ["default/b"], "a Deployment says nothing of a Service");
+
+    let held = |mesh: &Mesh| -> Vec<String> {
+        let held = mesh.report.findings.iter().filter(|f| f.severity == Severity::Warning);
+        held.map(|f| format!("{}: {}", f.place.file, f.message)).collect()
+    };
+    assert_eq!(held(&mesh), [""; 0]);
+    mesh.put("a.yaml", &B.replace("Service", "Sevrice")).commit();
+    assert_eq!(mesh.names(), ["default/b"]);
+    let told =
+        "a.yaml: it cannot be told whether this still has Service default/b, so the last good version stays in force";
+    assert_eq!(held(&mesh), [told]);
+    assert_eq!(mesh.state("b"), (1, false, 1), "and so does the object itself");
+    mesh.put("a.yaml", &A.replace("Service", "Sevrice")).commit();
+    assert_eq!(mesh.names(), [""; 0], "only an object of that name is held");
+}
+
+#[test]
+fn a_folder_that_cannot_be_listed_keeps_what_it_held_and_the_others_go_live() {
+    let mut mesh = Mesh::new();
+    mesh.put("mesh/sub/a.yaml", A).put("mesh/sub.yaml", B).commit();
+    let folder = Document { origin: "mesh/sub/".into(), text: Err("the folder cannot be listed".into()) };
+    mesh.take(Change::Put(folder)).take(Change::Remove("mesh/sub/a.yaml".into()));
+    mesh.put("mesh/sub.yaml", &B.replace("80", "81")).commit();
+    assert_eq!(mesh.names(), ["default/a", "default/b"]);
+    assert_eq!((mesh.state("a"), mesh.state("b")), ((1, false, 1), (2, true, 0)));
+    mesh.take(Change::Remove("mesh/sub/".into())).commit();
+    assert_eq!(mesh.names(), ["default/b"], "now it is listed, and the file is gone");
+}
+
+#[test]
+fn every_complaint_of_all_files_is_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    std::fs::write(dir.path().join("a.yaml"), A.replace("port: 80", "port: 0")).unwrap();
+    std::fs::write(dir.path().join("b.yaml"), "kind: [\n").unwrap();
+    let twice = format!("{}---\n{}", B.replace("name: b", "name: B"), A.replace("Service", "Sevrice"));
+    std::fs::write(dir.path().join("sub/c.yaml"), twice).unwrap();
+    let findings = selvedge_control_plane::store::lint(dir.path()).unwrap();
+    let told = |file: &str, line: usize| {
+        findings.iter().any(|f| f.place.file.ends_with(file) && f.place.line == line && f.severity == Severity::Error)
+    };
+    for (file, line) in [("/a.yaml", 4), ("/b.yaml", 1), ("sub/c.yaml", 3), ("sub/c.yaml", 7)] {
+        assert!(told(file, line), "{file}:{line} is missing in {findings:#?}");
+    }
+}
+
+#[test]
 fn references_to_what_is_not_there_are_warnings_that_refuse_nothing() {
     let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:\n  parentRefs: [{name: a, port: 81}]\n  rules:\n  - backendRefs: [{name: bb, port: 80}]\n";
     let policy = "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec:\n  targetRef: {kind: Workload, name: w}\n  action: DENY\n  rules: []\n";
