@@ -13,6 +13,7 @@ use crate::{
         Model, Object, Place, Target,
         external_service::{ExternalPort, ExternalServiceSpec},
         service::{ServicePort, ServiceSpec},
+        workload::WorkloadSpec,
     },
     snapshot::Draft,
 };
@@ -54,7 +55,7 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
     let hosts = ["", ".svc", ".svc.cluster.local"].map(|suffix| format!("{name}.{namespace}{suffix}"));
     let numbers: Vec<u16> = spec.ports.iter().map(|port| port.port).collect();
     let mut aliases = names(&hosts, &numbers);
-    aliases.extend(spec.address().into_iter().flat_map(|ip| numbers.iter().map(move |port| socket(ip, *port))));
+    aliases.extend(spec.addresses().into_iter().flat_map(|ip| numbers.iter().map(move |port| socket(ip, *port))));
     let port = |p: &ServicePort| Port {
         port: p.port.into(),
         name: p.name.clone().unwrap_or_default(),
@@ -68,15 +69,17 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
     };
     let workloads = model.selected(namespace, &spec.selector);
     let endpoints = |port: &ServicePort| {
-        let endpoints =
-            workloads.iter().filter(|(_, workload)| workload.weight > 0).map(|(object, workload)| Endpoint {
-                address: socket(workload.ip(), workload.dial(port.target())),
+        let endpoint = |(object, workload): &(&Object, &WorkloadSpec)| {
+            Some(Endpoint {
+                address: socket(workload.ip(), workload.dial(port.target(workload)?)),
                 identity: identity(mesh, namespace, &workload.service_account),
                 workload: object.id.path(),
                 weight: workload.weight,
                 tls_server_name: String::new(),
-            });
-        (port.port, Endpoints { endpoints: endpoints.collect() })
+            })
+        };
+        let taking = workloads.iter().filter(|(_, workload)| workload.weight > 0);
+        (port.port, Endpoints { endpoints: taking.filter_map(endpoint).collect() })
     };
     let endpoints = spec.ports.iter().map(endpoints).collect();
     Compiled { message, aliases, endpoints }

@@ -11,7 +11,7 @@ use crate::model::{
     Attached, Model, Object, ObjectId, Place, Target,
     mesh_policy::{AccessLog, InboundMode, OutboundMode},
     service::{ServicePort, ServiceSpec},
-    workload,
+    workload::{self, WorkloadSpec},
 };
 
 /// The inbound view of the workload; `None` when there is no such workload.
@@ -25,7 +25,7 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
     let mut ports: Vec<InboundPort> = model
         .selecting(&id.namespace, &object.labels)
         .iter()
-        .flat_map(|(o, service)| ports(model, o, service))
+        .flat_map(|(o, service)| ports(model, o, service, spec))
         .collect();
     for number in covering.iter().filter_map(|(_, document)| document.port) {
         if !ports.iter().any(|port| port.port == u32::from(number)) {
@@ -68,19 +68,21 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
     })
 }
 
-/// The application's ports behind one service.
-fn ports(model: &Model, object: &Object, service: &ServiceSpec) -> Vec<InboundPort> {
+/// The ports of the workload's application behind one service.
+fn ports(model: &Model, object: &Object, service: &ServiceSpec, workload: &WorkloadSpec) -> Vec<InboundPort> {
     let target = Target::Service(object.id.namespace.clone(), object.id.name.clone());
     let routes = model.attached(&target, &[Place::Both]);
     let policies = model.attached(&target, &[Place::Called]);
-    let port = |p: &ServicePort| InboundPort {
-        port: p.target().into(),
-        app_protocol: p.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned()),
-        service: object.id.path(),
-        routes: in_order(routes.iter()),
-        policies: in_order(policies.iter().filter(|(_, document)| document.port.is_none_or(|port| port == p.port))),
+    let port = |p: &ServicePort| {
+        Some(InboundPort {
+            port: p.target(workload)?.into(),
+            app_protocol: p.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned()),
+            service: object.id.path(),
+            routes: in_order(routes.iter()),
+            policies: in_order(policies.iter().filter(|(_, document)| document.port.is_none_or(|port| port == p.port))),
+        })
     };
-    let mut ports: Vec<InboundPort> = service.ports.iter().map(port).collect();
+    let mut ports: Vec<InboundPort> = service.ports.iter().filter_map(port).collect();
     // Two ports of a service may lead to one port of the application: what is attached to either covers it.
     ports.sort_by_key(|port| port.port);
     ports.dedup_by(|again, first| {

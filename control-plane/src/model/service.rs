@@ -1,12 +1,13 @@
 //! `Service`: a name that callers use, and the workloads behind it (Kubernetes core v1).
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use schemars::JsonSchema;
 use selvedge_policies::kind::{self, Kind, Problem};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::Labels;
+use super::{Labels, workload::WorkloadSpec};
 
 /// The kind `Service`.
 pub const KIND: Kind = Kind {
@@ -15,6 +16,32 @@ pub const KIND: Kind = Kind {
     schema: || schemars::schema_for!(ServiceSpec),
     check: |document| kind::check(document, check),
 };
+
+/// Fields of Kubernetes that say nothing inside a mesh: how a service is reached from outside, and how its addresses are
+/// chosen. They are read over, so that what a cluster tells of a service can be used as it is.
+const READ_OVER: [&str; 13] = [
+    "allocateLoadBalancerNodePorts",
+    "externalIPs",
+    "externalTrafficPolicy",
+    "healthCheckNodePort",
+    "internalTrafficPolicy",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "loadBalancerClass",
+    "loadBalancerIP",
+    "loadBalancerSourceRanges",
+    "publishNotReadyAddresses",
+    "sessionAffinityConfig",
+    "trafficDistribution",
+];
+
+/// Takes what is read over out of a `spec` and its ports.
+pub fn read_over(spec: &mut Value) {
+    let Some(fields) = spec.as_object_mut() else { return };
+    let ports = fields.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
+    ports.filter_map(Value::as_object_mut).for_each(|port| drop(port.remove("nodePort")));
+    fields.retain(|name, _| !READ_OVER.contains(&name.as_str()));
+}
 
 /// `spec` of a `Service`: the fields of Kubernetes that mean something in the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,8 +56,23 @@ pub struct ServiceSpec {
     /// The address callers dial under transparent capture; `None` for a headless service.
     #[serde(default, rename = "clusterIP", skip_serializing_if = "Option::is_none")]
     pub cluster_ip: Option<String>,
+    /// All the addresses, of both IP versions; `clusterIP` is the first.
+    #[serde(default, rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
+    pub cluster_ips: Vec<String>,
+    /// `None`; the mesh has its own balancing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<SessionAffinity>,
     /// The ports callers use.
     pub ports: Vec<ServicePort>,
+}
+
+/// Whether calls of one client go to one workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SessionAffinity {
+    /// They need not.
+    None,
+    /// They should; the mesh does not do that, and says so.
+    ClientIP,
 }
 
 /// The type of a `Service`.
@@ -55,13 +97,23 @@ pub struct ServicePort {
     pub port: u16,
     /// The port of the application behind it; `port` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_port: Option<u16>,
+    pub target_port: Option<TargetPort>,
     /// What is spoken on it; detected when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<AppProtocol>,
     /// `TCP`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Transport>,
+}
+
+/// The port of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TargetPort {
+    /// Its number.
+    Number(u16),
+    /// The name each workload gives to one of its ports.
+    Name(String),
 }
 
 /// The transport of a port.
@@ -113,32 +165,43 @@ impl AppProtocol {
 }
 
 impl ServicePort {
-    /// The application's port.
-    pub fn target(&self) -> u16 {
-        self.target_port.unwrap_or(self.port)
+    /// The application's port at a workload; `None` when it is given by a name that no port of the workload has.
+    pub fn target(&self, workload: &WorkloadSpec) -> Option<u16> {
+        match &self.target_port {
+            None => Some(self.port),
+            Some(TargetPort::Number(number)) => Some(*number),
+            Some(TargetPort::Name(name)) => workload.port_named(name),
+        }
     }
 }
 
 impl ServiceSpec {
-    /// The cluster address, when there is one.
-    pub fn address(&self) -> Option<IpAddr> {
-        self.cluster_ip.as_deref().and_then(|address| address.parse().ok())
+    /// The cluster addresses, each once; none of a headless service.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.cluster_ip.iter().chain(&self.cluster_ips).filter_map(|address| address.parse().ok()).collect()
     }
 }
 
 fn check(spec: &ServiceSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let address = spec.cluster_ip.as_deref();
-    if let Some(given) = address.filter(|given| !matches!(*given, "" | "None") && spec.address().is_none()) {
-        let why = format!("'{given}' is not an IP address: expected one, or None for a headless service");
-        problems.push(Problem::new("clusterIP", why));
+    let all = spec.cluster_ips.iter().enumerate().map(|(n, address)| (format!("clusterIPs[{n}]"), address));
+    for (path, given) in spec.cluster_ip.iter().map(|address| ("clusterIP".to_owned(), address)).chain(all) {
+        if !matches!(&**given, "" | "None") && given.parse::<IpAddr>().is_err() {
+            let why = format!("'{given}' is not an IP address: expected one, or None for a headless service");
+            problems.push(Problem::new(path, why));
+        }
     }
     if spec.ports.is_empty() {
         problems.push(Problem::new("ports", "a service without ports cannot be called: expected at least one"));
     }
     for (n, port) in spec.ports.iter().enumerate() {
         super::workload::check_port(port.port, format!("ports[{n}].port"), &mut problems);
-        super::workload::check_port(port.target_port.unwrap_or(1), format!("ports[{n}].targetPort"), &mut problems);
+        let target = format!("ports[{n}].targetPort");
+        match &port.target_port {
+            Some(TargetPort::Number(number)) => super::workload::check_port(*number, target, &mut problems),
+            Some(TargetPort::Name(name)) => super::workload::check_port_name(name, target, &mut problems),
+            None => {}
+        }
         if let Some(first) = spec.ports[..n].iter().position(|other| other.port == port.port) {
             let why = format!("port {} is already that of ports[{first}]", port.port);
             problems.push(Problem::new(format!("ports[{n}].port"), why));

@@ -22,7 +22,7 @@ pub struct WorkloadSpec {
     pub service_account: String,
     /// The IP address peers dial.
     pub address: String,
-    /// The ports that peers dial elsewhere than on the application's own number.
+    /// The ports that have a name, or that peers dial elsewhere than on the application's own number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<WorkloadPort>,
     /// Its share of the traffic in proportion to the other workloads of a service; 0 takes it out of balancing.
@@ -34,6 +34,9 @@ pub struct WorkloadSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadPort {
+    /// What a `targetPort` of a service calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The application's port, as services and policies name it.
     pub port: u16,
     /// The port peers dial: that of the sidecar's declared listener. The same as `port` when absent.
@@ -49,6 +52,11 @@ impl WorkloadSpec {
     /// The address peers dial; unspecified when it is not sound, which a checked spec never is.
     pub fn ip(&self) -> IpAddr {
         self.address.parse().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    }
+
+    /// The application's port of that name.
+    pub fn port_named(&self, name: &str) -> Option<u16> {
+        self.ports.iter().find(|port| port.name.as_deref() == Some(name)).map(|port| port.port)
     }
 
     /// The port peers dial to reach the application's `port`.
@@ -85,6 +93,12 @@ fn check(spec: &WorkloadSpec) -> Vec<Problem> {
             let why = format!("port {} is already that of ports[{first}]", port.port);
             problems.push(Problem::new(format!("ports[{n}].port"), why));
         }
+        let Some(name) = &port.name else { continue };
+        check_port_name(name, format!("ports[{n}].name"), &mut problems);
+        if let Some(first) = spec.ports[..n].iter().position(|other| other.name.as_ref() == Some(name)) {
+            let why = format!("the name is already that of ports[{first}]");
+            problems.push(Problem::new(format!("ports[{n}].name"), why));
+        }
     }
     if spec.weight > MAX_WEIGHT {
         problems.push(Problem::new("weight", format!("{} is out of range: expected 0 to {MAX_WEIGHT}", spec.weight)));
@@ -96,5 +110,18 @@ fn check(spec: &WorkloadSpec) -> Vec<Problem> {
 pub(super) fn check_port(port: u16, path: String, problems: &mut Vec<Problem>) {
     if port == 0 {
         problems.push(Problem::new(path, "0 is out of range: expected 1 to 65535"));
+    }
+}
+
+/// Complains of what is not the name of a port (RFC 6335 section 5.1).
+pub(super) fn check_port_name(name: &str, path: String, problems: &mut Vec<Problem>) {
+    let has_letter = name.bytes().any(|byte| byte.is_ascii_lowercase());
+    if super::label_problem(name).is_some() || !has_letter || name.len() > 15 {
+        let shown: String = name.chars().take(80).collect();
+        let why = format!(
+            "'{shown}' is not the name of a port: expected up to 15 characters a-z, 0-9 and '-', not only \
+                           digits, or a number without quotes"
+        );
+        problems.push(Problem::new(path, why));
     }
 }

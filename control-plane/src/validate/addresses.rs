@@ -20,7 +20,7 @@ impl<'a> Addresses<'a> {
         for object in model.objects() {
             match &object.spec {
                 Spec::Service(spec) => {
-                    if let Some(address) = spec.address() {
+                    for address in spec.addresses() {
                         addresses.services.entry(address).or_default().insert(&object.id);
                     }
                 }

@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     diagnostic::Severity,
-    model::{self, Labels, Object, ObjectId, Spec, api_version, attached, label_problem, mesh_policy::scope_problem},
+    model::{
+        self, Labels, Object, ObjectId, Spec, api_version, attached, label_problem, mesh_policy::scope_problem, service,
+    },
 };
 
 /// What every object has beside `spec`. What only a server writes is read over.
@@ -172,7 +174,10 @@ fn labels(node: &Node) -> Labels {
 }
 
 fn spec(kind: &Kind, id: Option<&ObjectId>, node: &Node, problems: &mut Vec<Problem>) -> Option<Spec> {
-    let document = node.get("spec")?.value.to_value();
+    let mut document = node.get("spec")?.value.to_value();
+    if kind.name == service::KIND.name {
+        service::read_over(&mut document);
+    }
     let found = (kind.check)(&document);
     let namespace = id.map_or("default", |id| &id.namespace);
     let result = if found.is_empty() { parse(kind, namespace, &document) } else { Err(found) };

@@ -7,8 +7,12 @@ use super::{Written, addresses::Addresses};
 use crate::{
     diagnostic::{Diagnostic, Severity},
     model::{
-        Model, Object, ObjectId, Spec, Target, attached::Reference, external_service::ExternalServiceSpec,
-        mesh_policy::MeshPolicySpec, service::ServiceSpec, workload,
+        Model, Object, ObjectId, Spec, Target,
+        attached::Reference,
+        external_service::ExternalServiceSpec,
+        mesh_policy::MeshPolicySpec,
+        service::{ServiceSpec, SessionAffinity, TargetPort},
+        workload,
     },
 };
 
@@ -47,11 +51,34 @@ impl Check<'_> {
             let message = format!("no Workload of namespace '{}' has these labels", object.id.namespace);
             self.findings.push(written.finding(Severity::Warning, "spec.selector", message));
         }
-        let Some(address) = spec.address() else { return };
-        let other = self.addresses.services(address).find(|id| **id != object.id);
-        if let Some(other) = other {
-            let message = format!("{address} is the clusterIP of two services, this one and {other}");
-            self.claimed_twice("spec.clusterIP", message, written, other, "spec.clusterIP");
+        if spec.session_affinity == Some(SessionAffinity::ClientIP) {
+            let message = "calls of one client do not stay with one workload in the mesh: expected None";
+            self.findings.push(written.finding(Severity::Warning, "spec.sessionAffinity", message));
+        }
+        self.named_ports(object, spec, written);
+        for address in spec.addresses() {
+            let other = self.addresses.services(address).find(|id| **id != object.id);
+            if let Some(other) = other {
+                let message = format!("{address} is the clusterIP of two services, this one and {other}");
+                self.claimed_twice("spec.clusterIP", message, written, other, "spec.clusterIP");
+            }
+        }
+    }
+
+    /// A workload without a port of the name gets no calls on it.
+    fn named_ports(&mut self, object: &Object, spec: &ServiceSpec, written: &Written) {
+        for (n, port) in spec.ports.iter().enumerate() {
+            let Some(TargetPort::Name(name)) = &port.target_port else { continue };
+            let selected = self.model.selected(&object.id.namespace, &spec.selector);
+            let mut without = selected.iter().filter(|(_, workload)| port.target(workload).is_none());
+            let Some((first, _)) = without.next() else { continue };
+            let more = without.count();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let message = format!(
+                "calls on port {} do not reach {}{more}: expected a port with the name '{name}' there",
+                port.port, first.id
+            );
+            self.findings.push(written.finding(self.missing, &format!("spec.ports[{n}].targetPort"), message));
         }
     }
 

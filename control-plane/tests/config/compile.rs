@@ -155,6 +155,31 @@ fn endpoints_are_where_peers_dial_and_whom_they_must_find() {
 }
 
 #[test]
+fn a_named_target_port_is_each_workloads_own() {
+    let text = SHOP
+        .replace("targetPort: 8080", "targetPort: http")
+        .replace("clusterIP: 10.96.0.1", "clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd00::96']");
+    let text = text.replace("{port: 8080, dial: 15006}", "{name: http, port: 8080, dial: 15006}");
+    let text = text.replace("address: 'fd00::2', weight: 0", "address: 'fd00::2', ports: [{name: http, port: 9000}]");
+    let snapshot = snapshot(&text);
+    let http: Endpoints = decode(&snapshot, Kind::Endpoints, "shop/web:80");
+    let addresses: Vec<_> = http.endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();
+    assert_eq!(addresses, ["10.0.0.1:15006", "[fd00::2]:9000"]);
+    let two: Inbound = decode(&snapshot, Kind::Inbound, "shop/web-2");
+    assert_eq!(two.ports.iter().map(|port| port.port).collect::<Vec<_>>(), [81, 9000]);
+    assert!(snapshot.get(Kind::Destination, "[fd00::96]:80").is_some(), "every address is an alias");
+
+    let mut store = Store::new("mesh.local");
+    let unnamed = text.replace("{name: http, port: 9000}", "{port: 9000}");
+    store.take(Change::Put(Document { origin: "a.yaml".into(), text: Ok(unnamed.into()) }));
+    store.take(Change::Complete);
+    let (snapshot, report) = store.commit();
+    let told: Vec<_> = report.findings.iter().map(|f| (f.field.as_str(), f.message.as_str())).collect();
+    assert_eq!(told, [("spec.ports[0].targetPort", "calls on port 80 do not reach Workload shop/web-2")]);
+    assert_eq!(decode::<Endpoints>(&snapshot, Kind::Endpoints, "shop/web:80").endpoints.len(), 1);
+}
+
+#[test]
 fn an_external_service_has_no_identity_and_may_have_tls() {
     let snapshot = snapshot(SHOP);
     for alias in ["shop/pay", "api.pay.example", "api.pay.example:443", "198.51.100.1:443", "198.51.100.2:8443"] {

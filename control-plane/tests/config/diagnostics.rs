@@ -123,6 +123,15 @@ fn bad_specs_are_pointed_at() {
         ("Service", "  ports:\n  - port: 80\n    protocol: UDP\n", (8, 15), "'UDP' is not known here"),
         ("Service", "  clusterIP: 10.0.0\n  ports: [{port: 80}]\n", (6, 14), "'10.0.0' is not an IP address"),
         ("Service", "  ports:\n  - prot: 80\n", (7, 5), "unknown field 'prot': did you mean 'port'?"),
+        ("Service", "  ports:\n  - port: 80\n    targetPort: '8080'\n", (8, 17), "'8080' is not the name of a port"),
+        ("Service", "  ports:\n  - port: 80\n    targetPort: 0\n", (8, 17), "0 is out of range"),
+        ("Service", "  clusterIPs: [10.0.0.1, x]\n  ports: [{port: 80}]\n", (6, 26), "'x' is not an IP address"),
+        (
+            "Workload",
+            "  serviceAccount: a\n  address: 10.0.0.1\n  ports: [{name: a, port: 1}, {name: a, port: 2}]\n",
+            (8, 38),
+            "the name is already that of ports[0]",
+        ),
         ("Workload", "  address: 10.0.0.1\n", (5, 1), "missing field 'serviceAccount'"),
         ("Workload", "  serviceAccount: a\n  address: example.com\n", (7, 12), "'example.com' is not an IP address"),
         ("Workload", "  serviceAccount: a\n  address: 0.0.0.0\n", (7, 12), "0.0.0.0 cannot be dialled"),
@@ -218,15 +227,6 @@ fn one_document_never_hides_another() {
 }
 
 #[test]
-fn every_complaint_of_an_object_is_told_at_once() {
-    let text = object("Service", "  selectro: {a: b}\n  ports: [{port: x, targetPort: []}, {prot: 1}]\n");
-    assert_eq!(read(&text).findings.len(), 5, "{:#?}", read(&text).findings);
-}
-
-#[test]
-fn a_list_is_its_items() {
-    let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n  spec: {ports: [{port: 1}]}\n- kind: Nothing\n";
-#[test]
 fn documents_end_at_three_dots_too() {
     let sound = object("Workload", "  serviceAccount: a\n  address: 10.0.0.1\n");
     let bad = "apiVersion: v1\nkind: Sevrice\nmetadata: {name: b}\n";
@@ -283,6 +283,15 @@ fn what_is_certainly_of_another_system_is_told_from_what_may_be_misspelt() {
     assert!(unclear("v1", "ConfigMap"), "the API is that of Service");
 }
 
+#[test]
+fn every_complaint_of_an_object_is_told_at_once() {
+    let text = object("Service", "  selectro: {a: b}\n  ports: [{port: x, targetPort: []}, {prot: 1}]\n");
+    assert_eq!(read(&text).findings.len(), 5, "{:#?}", read(&text).findings);
+}
+
+#[test]
+fn a_list_is_its_items() {
+    let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n  spec: {ports: [{port: 1}]}\n- kind: Nothing\n";
     let reading = read(text);
     assert_eq!(reading.objects.len(), 1);
     assert!(reading.findings.iter().any(|finding| at(finding) == (8, 9)), "{:#?}", reading.findings);
@@ -292,6 +301,55 @@ fn what_is_certainly_of_another_system_is_told_from_what_may_be_misspelt() {
 fn what_a_server_adds_is_read_over() {
     let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a, uid: x, resourceVersion: '1', creationTimestamp: null}\nspec: {ports: [{port: 1}]}\nstatus: {loadBalancer: {}}\n";
     assert_eq!(read(text).findings, []);
+}
+
+/// `kubectl get service checkout -o yaml`, of a cluster of version 1.33.
+const FROM_A_CLUSTER: &str = "
+apiVersion: v1
+kind: Service
+metadata:
+  annotations:
+    kubectl.kubernetes.io/last-applied-configuration: '{}'
+  creationTimestamp: '2026-01-12T09:30:00Z'
+  finalizers: [service.kubernetes.io/load-balancer-cleanup]
+  labels: {app: checkout}
+  name: checkout
+  namespace: shop
+  resourceVersion: '4711'
+  uid: 7d0c1a6e-8f2b-4a43-9a53-0a8f6f0f7a01
+spec:
+  allocateLoadBalancerNodePorts: true
+  clusterIP: 10.96.14.2
+  clusterIPs: [10.96.14.2, 'fd00:10:96::e02']
+  externalIPs: [203.0.113.7]
+  externalTrafficPolicy: Local
+  healthCheckNodePort: 31234
+  internalTrafficPolicy: Cluster
+  ipFamilies: [IPv4, IPv6]
+  ipFamilyPolicy: PreferDualStack
+  loadBalancerClass: example.com/internal
+  loadBalancerIP: 203.0.113.8
+  loadBalancerSourceRanges: [203.0.113.0/24]
+  publishNotReadyAddresses: true
+  trafficDistribution: PreferClose
+  ports:
+  - {name: http, nodePort: 30080, port: 80, protocol: TCP, targetPort: http}
+  - {name: grpc, nodePort: 30081, port: 81, protocol: TCP, targetPort: 9090, appProtocol: grpc}
+  selector: {app: checkout}
+  sessionAffinity: None
+  sessionAffinityConfig: {clientIP: {timeoutSeconds: 10800}}
+  type: LoadBalancer
+status:
+  loadBalancer: {ingress: [{ip: 203.0.113.8}]}
+";
+
+#[test]
+fn a_service_as_a_cluster_tells_it_is_sound_and_a_misspelt_field_is_still_found() {
+    let reading = read(FROM_A_CLUSTER);
+    assert_eq!(reading.findings, []);
+    assert_eq!(reading.objects.len(), 1);
+    let misspelt = read(&FROM_A_CLUSTER.replace("nodePort: 30081", "nodePrt: 30081")).findings;
+    assert!(misspelt[0].to_string().contains("unknown field 'nodePrt'"), "{misspelt:#?}");
 }
 
 #[test]
