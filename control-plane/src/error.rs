@@ -10,6 +10,17 @@ pub enum Error {
     /// The certificate authority cannot be opened.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The state directory lies in the config directory.
+    #[error(
+        "the state directory {state} lies in the config directory {config}, where it would be read as configuration and \
+         its keys copied along: keep them apart"
+    )]
+    StateInConfig {
+        /// The state directory.
+        state: PathBuf,
+        /// The config directory.
+        config: PathBuf,
+    },
     /// A port cannot be had.
     #[error("the {role} listener cannot be opened on {address}; is something else using the port?")]
     Bind {

@@ -37,6 +37,7 @@ pub struct Configuration {
 /// # Errors
 /// What keeps it from starting; what users write never does.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    keep_apart(&settings)?;
     let authority = open(&settings)?;
     let (snapshot_sender, snapshots) = snapshot::channel();
     let (report_sender, reports) = watch::channel(Arc::default());
@@ -48,6 +49,22 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     feeding.spawn(follow(Arc::clone(&authority), root_sender));
     feeding.spawn(store::run(store, changes, roots, snapshot_sender, report_sender));
     serve(&settings, authority, Configuration { snapshots, reports }, shutdown).await
+}
+
+/// Refuses a state directory in the config directory: its files end like configuration, and configuration gets copied.
+fn keep_apart(settings: &Settings) -> Result<(), Error> {
+    let Settings { config_dir, state_dir, .. } = settings;
+    let real = |path: &Path| {
+        let path = std::path::absolute(path).ok()?;
+        // What is not there yet will be made in the first folder above it that is.
+        path.ancestors().find_map(|path| path.canonicalize().ok())
+    };
+    match (real(config_dir), real(state_dir)) {
+        (Some(config), Some(state)) if state.starts_with(&config) && config_dir.is_dir() => {
+            Err(Error::StateInConfig { state: state_dir.clone(), config: config_dir.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The authority in the state directory of `settings`.
@@ -190,5 +207,26 @@ async fn sweep(authority: Arc<Authority>) {
         if let Ok(Err(e)) = swept {
             tracing::warn!(error = &e as &dyn std::error::Error, "expired join tokens could not be removed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_inside_the_config_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = |name: &str| dir.path().join(name);
+        fs::create_dir_all(inside("mesh/there")).unwrap();
+        std::os::unix::fs::symlink(inside("mesh"), inside("link")).unwrap();
+        let check = |config: &str, state: &str| keep_apart(&Settings::new(inside(config), inside(state)));
+        for state in ["mesh", "mesh/there", "mesh/.state/new", "link/new", "mesh/../mesh/new"] {
+            let refused = check("mesh", state).unwrap_err().to_string();
+            assert!(refused.contains("keep them apart"), "{state}: {refused}");
+        }
+        check("mesh", "state").unwrap();
+        check("mesh/there", "mesh").unwrap();
+        check("mesh/later", "mesh/state").unwrap();
     }
 }
