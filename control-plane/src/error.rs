@@ -21,6 +21,15 @@ pub enum Error {
         /// The config directory.
         config: PathBuf,
     },
+    /// The configuration is not followed any more.
+    #[error("the configuration is not followed any more because {why} ended; please report this defect")]
+    Frozen {
+        /// What ended.
+        why: &'static str,
+        /// How, when it panicked.
+        #[source]
+        source: Option<tokio::task::JoinError>,
+    },
     /// A port cannot be had.
     #[error("the {role} listener cannot be opened on {address}; is something else using the port?")]
     Bind {

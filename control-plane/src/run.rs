@@ -35,7 +35,7 @@ pub struct Configuration {
 /// Runs a control plane over the directory of the settings until `shutdown` completes.
 ///
 /// # Errors
-/// What keeps it from starting; what users write never does.
+/// What keeps it from starting or from following the configuration; what users write never does.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     keep_apart(&settings)?;
     let authority = open(&settings)?;
@@ -45,10 +45,14 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let changes = source::files::watch(&settings.config_dir);
     let memory = Memory::new(&settings.state_dir, &settings.config_dir);
     let store = Store::new(&settings.trust_domain).remember(memory);
-    let mut feeding = JoinSet::new();
-    feeding.spawn(follow(Arc::clone(&authority), root_sender));
-    feeding.spawn(store::run(store, changes, roots, snapshot_sender, report_sender));
-    serve(&settings, authority, Configuration { snapshots, reports }, shutdown).await
+    let mut chores = JoinSet::new();
+    chores.spawn(follow(Arc::clone(&authority), root_sender));
+    let feeding = tokio::spawn(store::run(store, changes, roots, snapshot_sender, report_sender));
+    tokio::select! {
+        served = serve(&settings, authority, Configuration { snapshots, reports }, shutdown) => served,
+        // Ready over a configuration that nothing changes any more would be a lie.
+        ended = feeding => ended.unwrap_or_else(|panic| Err(Error::Frozen { why: "the store", source: Some(panic) })),
+    }
 }
 
 /// Refuses a state directory in the config directory: its files end like configuration, and configuration gets copied.

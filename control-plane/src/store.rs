@@ -13,6 +13,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
+    Error,
     compile::{self, Mesh, Subject},
     diagnostic::{Diagnostic, Place, Severity},
     model::{Model, Object, ObjectId},
@@ -190,30 +191,33 @@ fn put(model: &mut Model, generations: &mut HashMap<ObjectId, u64>, dirty: &mut 
     compile::affected(model, &object.id, dirty);
 }
 
-/// Feeds a store from a source until the source or the last reader of snapshots is gone. `roots` are the trusted
-/// authorities; a change of them makes a snapshot of its own.
+/// Feeds a store from a source until the last reader of snapshots is gone. `roots` are the trusted authorities; a change
+/// of them makes a snapshot of its own.
+///
+/// # Errors
+/// The source ended, or the store panicked: from then on no change would take effect.
 pub async fn run(
     mut store: Store,
     mut changes: Changes,
     mut roots: watch::Receiver<Vec<bytes::Bytes>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     reports: watch::Sender<Arc<Report>>,
-) {
+) -> Result<(), Error> {
     store.set_roots(roots.borrow_and_update().clone());
     let mut rotates = true;
     loop {
         let step = tokio::select! {
             change = changes.recv() => match change {
                 Some(change) => Step::Change(change),
-                None => return,
+                None => return Err(Error::Frozen { why: "the source of configuration", source: None }),
             },
             rotated = roots.changed(), if rotates => {
                 rotates = rotated.is_ok();
                 Step::Roots(roots.borrow_and_update().clone())
             }
-            () = snapshots.closed() => return,
+            () = snapshots.closed() => return Ok(()),
         };
-        let Some((mut same, outcome)) = blocking(move || store.step(step)).await else { return };
+        let (mut same, outcome) = blocking(move || store.step(step)).await?;
         if let Some((snapshot, report)) = outcome {
             report.log(&reports.borrow());
             reports.send_replace(Arc::new(report));
@@ -226,20 +230,16 @@ pub async fn run(
                 same.save();
                 same
             };
-            let Some(saved) = blocking(saved).await else { return };
-            same = saved;
+            same = blocking(saved).await?;
         }
         store = same;
     }
 }
 
-/// Does work that takes time on a thread of its own; `None` when it panics.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Does work that takes time on a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.inspect_err(
-        |error| tracing::error!(%error, "the configuration is not followed any more; please report this defect"),
-    )
-    .ok()
+    done.map_err(|panic| Error::Frozen { why: "the store", source: Some(panic) })
 }
 
 /// What a running store is given.

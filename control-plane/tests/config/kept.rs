@@ -305,7 +305,20 @@ async fn a_running_store_publishes_what_a_directory_holds_and_then_what_changes(
         assert_eq!(report.borrow().objects.len(), 2);
     };
     tokio::select! {
-        () = running => panic!("the store ended"),
+        ended = running => panic!("the store ended: {ended:?}"),
         done = tokio::time::timeout(std::time::Duration::from_secs(30), follow) => done.expect("two snapshots"),
     }
+}
+
+#[tokio::test]
+async fn a_store_whose_source_ends_says_so_instead_of_standing_still() {
+    let (sender, _snapshots) = selvedge_control_plane::snapshot::channel();
+    let (reports, _report) = tokio::sync::watch::channel(Arc::default());
+    let (_authority, roots) = tokio::sync::watch::channel(Vec::new());
+    let (source, changes) = tokio::sync::mpsc::channel(1);
+    let running = store::run(Store::new("mesh.local"), changes, roots, sender, reports);
+    source.send(Change::Complete).await.unwrap();
+    drop(source);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), running).await.expect("it ends");
+    assert!(ended.unwrap_err().to_string().contains("is not followed any more because the source"));
 }
