@@ -13,7 +13,7 @@ pub struct ControlPlaneArgs {
     /// Directory of YAML files with services, workloads, routes and policies; changes take effect as they are saved.
     #[arg(long, value_name = "DIR")]
     config_dir: PathBuf,
-    /// Directory of the certificate authority and the join tokens; made on first use.
+    /// Directory of the certificate authority, the join tokens and the last good configuration; made on first use.
     #[arg(long, value_name = "DIR")]
     state_dir: PathBuf,
     /// Where sidecars connect.

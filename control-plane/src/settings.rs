@@ -9,7 +9,7 @@ use crate::identity::LEAF_LIFETIME;
 pub struct Settings {
     /// Directory of YAML files with the user's objects.
     pub config_dir: PathBuf,
-    /// Directory for the CA and the join tokens.
+    /// Directory for the CA, the join tokens and the last good configuration; not inside `config_dir`.
     pub state_dir: PathBuf,
     /// Where sidecars connect: configuration and certificates.
     pub listen: SocketAddr,
