@@ -5,7 +5,7 @@
 //! however it ends, and everything written lies in one temporary folder that goes too. Every number shown is
 //! measured: by the load generator, by the sidecars' metrics, or by the kernel.
 
-use std::time::Duration;
+use std::{future::poll_fn, io, task::Poll, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -128,8 +128,7 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 async fn demo(args: &DemoArgs, start: Instant) -> anyhow::Result<()> {
-    let watch = |kind| signal(kind).context("watching for signals");
-    let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
+    let told = told_to_end()?;
     let mut files = Files::new()?;
     if let Some(installed) = args.database.postgres()? {
         files.add_database(&installed)?;
@@ -141,15 +140,31 @@ async fn demo(args: &DemoArgs, start: Instant) -> anyhow::Result<()> {
         Stage::on_loopback(&instances).context("finding free ports")?
     };
     let mut children = Children::new(files.path("logs"));
-    let told = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
     let result = act(args, start, &files, &stage, &mut children, told).await;
     children.stop().await;
     result
+}
+
+/// Ready when somebody ends the demo: with Ctrl-C, SIGTERM, or by closing its terminal, which is SIGHUP.
+fn told_to_end() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+    // Whoever starts it with nohup means it to outlive the terminal.
+    if !hangup_is_ignored() {
+        kinds.push(SignalKind::hangup());
+    }
+    let signals: io::Result<Vec<_>> = kinds.into_iter().map(signal).collect();
+    let mut signals = signals.context("watching for signals")?;
+    Ok(poll_fn(move |context| {
+        let came = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+        if came { Poll::Ready(()) } else { Poll::Pending }
+    }))
+}
+
+/// What the process was started with, from the mask in /proc (proc(5)): signal 1 is the lowest bit.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 /// The demo between its preparation and its end.

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -16,11 +16,28 @@ use serde_json::Value;
 /// One demo at a time: each is two dozen processes, and what they measure should be the demo.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// The demo with a folder for temporary files of its own.
+/// The demo with a folder for temporary files of its own, as from a terminal, whatever started the tests.
 fn demo(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
-    command.arg("demo").args(arguments).env("TMPDIR", folder).stdin(Stdio::null());
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_selvedge"), "demo"]).args(arguments);
+    command.env("TMPDIR", folder).stdin(Stdio::null());
     command
+}
+
+/// Says that a test does not run, past the capture of the test harness, so that every skip shows.
+fn skip(reason: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
+}
+
+/// Whether `--transparent` works here; says why when it does not.
+fn can_capture() -> bool {
+    let tools = ["ip", "nft"].iter().all(|tool| Command::new(tool).arg("-V").output().is_ok());
+    let can = rustix::process::geteuid().is_root() && tools;
+    if !can {
+        skip("transparent capture needs root, iproute2 and nftables");
+    }
+    can
 }
 
 /// Processes that work in the folder, which is named on the command line of most and in the environment of all.
@@ -45,21 +62,59 @@ fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     panic!("{what} within ten seconds");
 }
 
-fn json(arguments: &[&str]) -> Value {
+/// Asserts that nothing is left of the demo that was process `id`.
+fn nothing_is_left(folder: &Path, id: u32) {
+    assert_eq!(processes(folder), Vec::<PathBuf>::new());
+    let files: Vec<_> = fs::read_dir(folder).expect("the folder").flatten().map(|entry| entry.path()).collect();
+    assert_eq!(files, Vec::<PathBuf>::new());
+    let named = |folder: &str, prefix: String| {
+        let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(&prefix)).collect::<Vec<_>>()
+    };
+    // Capture rules go with the namespaces they are in; none may stand in this one.
+    assert!(named("/run/netns", format!("svdemo{id}-")).is_empty(), "namespaces are left");
+    for kind in ["br", "x"] {
+        assert!(named("/sys/class/net", format!("sv{id}{kind}")).is_empty(), "network devices are left");
+    }
+    let rules = Command::new("nft").args(["list", "ruleset"]).output().map(|output| output.stdout).unwrap_or_default();
+    assert!(!String::from_utf8_lossy(&rules).contains("selvedge"), "rules are left");
+}
+
+/// What a demo prints that ends by itself.
+fn output(arguments: &[&str]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
-    let output = demo(folder.path(), arguments).args(["-o", "json"]).output().expect("the demo runs");
+    let mut command = demo(folder.path(), arguments);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the demo starts");
+    let id = child.id();
+    let output = child.wait_with_output().expect("the demo runs");
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(output.status.success(), "{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
-    assert_eq!(processes(folder.path()), Vec::<PathBuf>::new());
-    assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 0, "files are left");
-    serde_json::from_str(&text).expect("one JSON object and nothing else")
+    nothing_is_left(folder.path(), id);
+    text
 }
+
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&output(&[arguments, &["-o", "json"]].concat())).expect("one JSON object and nothing else")
+}
+
+/// The number that stands right before `after` in the line of the story that begins with `heading`.
+fn told(story: &str, heading: &str, after: &str) -> f64 {
+    let line = story.lines().find(|line| line.trim_start().starts_with(heading));
+    let line = line.unwrap_or_else(|| panic!("nothing about {heading}: {story}"));
+    let before = line.split_once(after).unwrap_or_else(|| panic!("no '{after}': {line}")).0;
+    let number = before.rsplit(' ').next().and_then(|number| number.parse().ok());
+    number.unwrap_or_else(|| panic!("no number before '{after}': {line}"))
+}
+
+/// The load's success when the mesh hides the faults. Were the failures of `content-2` seen, one page in ten would fail;
+/// what is above is room for requests that a busy machine does not answer in time.
+const HIDDEN: f64 = 0.95;
 
 /// What holds however fast the machine is.
 fn check(summary: &Value) {
     let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("no number in {summary}"));
     assert!(number(&summary["requests"]) > 50.0, "{summary}");
-    assert!(number(&summary["success_rate"]) > 0.98, "faults are hidden: {summary}");
+    assert!(number(&summary["success_rate"]) > HIDDEN, "faults are hidden: {summary}");
     assert_eq!(number(&summary["mtls_share"]), 1.0, "{summary}");
     for planted in ["denied", "rate_limited", "retries", "ready_ms"] {
         assert!(number(&summary[planted]) > 0.0, "{planted}: {summary}");
@@ -80,33 +135,48 @@ fn check(summary: &Value) {
 #[test]
 fn the_demo_measures_what_the_mesh_does_and_ends_by_itself() {
     let _alone = ALONE.blocking_lock();
-    check(&json(&["--duration", "4s"]));
+    let summary = json(&["--duration", "10s"]);
+    check(&summary);
+    // Twice what docs promise, since this is an unoptimised build beside other work.
+    assert!(summary["ready_ms"].as_f64().is_some_and(|ready| ready < 10_000.0), "{summary}");
+}
+
+#[test]
+fn the_demo_tells_what_became_of_each_planted_fault() {
+    let _alone = ALONE.blocking_lock();
+    let story = output(&["--duration", "8s"]);
+    let (hidden, seen) =
+        (told(&story, "retries", " failures of content-2"), told(&story, "retries", " retries failed"));
+    assert!(hidden > 0.0 && seen <= hidden / 4.0, "retries hide what content-2 does: {story}");
+    assert!(told(&story, "balancing", " % of content's requests") < 15.0, "a third would be a fair share: {story}");
+    assert!(told(&story, "denied", " calls reports -> auth (policy_default_deny)") > 0.0, "{story}");
+    let (limited, calls) = (told(&story, "rate limit", " of "), told(&story, "rate limit", " calls to integrations"));
+    assert!(limited > 0.0 && limited < calls, "{story}");
+    // Of some 400 pages: further off than four standard deviations.
+    let canary = told(&story, "canary", " % of the pages");
+    assert!((3.0..20.0).contains(&canary), "{story}");
 }
 
 #[test]
 fn the_demo_does_the_same_with_captured_connections() {
-    let tools = ["ip", "nft"].iter().all(|tool| Command::new(tool).arg("-V").output().is_ok());
-    if !rustix::process::geteuid().is_root() || !tools {
-        println!("skipped: transparent capture needs root, iproute2 and nftables");
-        return;
+    if can_capture() {
+        let _alone = ALONE.blocking_lock();
+        check(&json(&["--duration", "4s", "--transparent"]));
     }
-    let _alone = ALONE.blocking_lock();
-    check(&json(&["--duration", "4s", "--transparent"]));
 }
 
 #[test]
 fn the_product_works_with_a_real_database_server_behind_the_mesh() {
     if let Err(reason) = selvedge_saas::local_postgres::Installed::find() {
-        println!("skipped: {reason}");
-        return;
+        return skip(&reason);
     }
     let _alone = ALONE.blocking_lock();
     check(&json(&["--duration", "4s", "--database", "postgres"]));
 }
 
 /// A demo that shows pages already.
-fn running(folder: &Path) -> Child {
-    let mut child = demo(folder, &[]).stdout(Stdio::piped()).spawn().expect("the demo starts");
+fn running(folder: &Path, arguments: &[&str]) -> Child {
+    let mut child = demo(folder, arguments).stdout(Stdio::piped()).spawn().expect("the demo starts");
     let mut lines = BufReader::new(child.stdout.take().expect("its output"));
     let mut line = String::new();
     while !line.contains("first page through the mesh") {
@@ -124,16 +194,30 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(pid, signal).expect("it runs");
 }
 
+/// Runs a demo, ends it with `number`, and looks for what it left.
+fn ends_without_a_trace(arguments: &[&str], number: Signal) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut child = running(folder.path(), arguments);
+    signal(&child, number);
+    assert!(child.wait().expect("it ends").success(), "{number:?}");
+    nothing_is_left(folder.path(), child.id());
+}
+
 #[test]
-fn ctrl_c_leaves_no_process_and_no_file() {
+fn ctrl_c_and_a_closed_terminal_leave_no_process_and_no_file() {
     let _alone = ALONE.blocking_lock();
-    for number in [Signal::INT, Signal::TERM] {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut child = running(folder.path());
-        signal(&child, number);
-        assert!(child.wait().expect("it ends").success());
-        assert_eq!(processes(folder.path()), Vec::<PathBuf>::new());
-        assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 0);
+    for number in [Signal::INT, Signal::TERM, Signal::HUP] {
+        ends_without_a_trace(&[], number);
+    }
+}
+
+#[test]
+fn ctrl_c_and_a_closed_terminal_leave_no_namespace_and_no_rule() {
+    if can_capture() {
+        let _alone = ALONE.blocking_lock();
+        for number in [Signal::INT, Signal::HUP] {
+            ends_without_a_trace(&["--transparent"], number);
+        }
     }
 }
 
@@ -141,7 +225,7 @@ fn ctrl_c_leaves_no_process_and_no_file() {
 fn no_process_outlives_a_demo_that_was_killed_and_the_next_one_tidies_up() {
     let _alone = ALONE.blocking_lock();
     let folder = tempfile::tempdir().expect("a folder");
-    let mut child = running(folder.path());
+    let mut child = running(folder.path(), &[]);
     signal(&child, Signal::KILL);
     child.wait().expect("it ends");
     eventually("every process is gone", || processes(folder.path()).is_empty());
