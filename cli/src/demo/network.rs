@@ -142,12 +142,16 @@ fn run(arguments: &[&str]) -> anyhow::Result<Output> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
     fn namespaces_reach_each_other_and_leave_nothing_behind() {
         if !rustix::process::geteuid().is_root() || run(&["netns", "list"]).is_err() {
-            println!("skipped: network namespaces need root and iproute2");
+            // Past the capture of the test harness, so that every skip shows.
+            let name = std::thread::current().name().unwrap_or("a test").to_owned();
+            let _ = writeln!(std::io::stderr(), "skipped: {name}: network namespaces need root and iproute2");
             return;
         }
         let mut network = Network::new().expect("a bridge");

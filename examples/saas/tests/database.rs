@@ -48,7 +48,8 @@ impl Postgres {
     /// `None`, with the reason printed, where there is none.
     fn start() -> Option<Self> {
         // Past the capture of the test harness, so that every skip shows.
-        let skip = |reason| drop(writeln!(std::io::stderr(), "skipped: {reason}"));
+        let name = std::thread::current().name().unwrap_or("a test").to_owned();
+        let skip = |reason| drop(writeln!(std::io::stderr(), "skipped: {name}: {reason}"));
         let installed = Installed::find().map_err(skip).ok()?;
         let folder = tempfile::tempdir().expect("a folder");
         let database = LocalPostgres::prepare(&installed, folder.path()).expect("a folder for PostgreSQL");
