@@ -18,6 +18,12 @@ pub(crate) const SMALL: usize = 1024;
 /// Bytes of the large answer.
 pub(crate) const LARGE: usize = 1 << 20;
 
+/// The program that is the application.
+pub(crate) fn application() -> anyhow::Result<PathBuf> {
+    let missing = "nginx is missing, and it is the application behind every peer (Debian package nginx-light)";
+    find("nginx", "NGINX").context(missing)
+}
+
 /// The common ground.
 pub(crate) struct Ground {
     folder: TempDir,
@@ -41,9 +47,7 @@ impl Ground {
         fs::write(folder.path().join("1m"), vec![b'x'; LARGE])?;
         let config = folder.path().join("application.conf");
         fs::write(&config, nginx::application(folder.path(), http1.address, http2.address))?;
-        let program =
-            find("nginx", "NGINX").context("nginx is missing, and it is the application behind every peer")?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(application()?);
         command.arg("-c").arg(&config).arg("-p").arg(folder.path());
         let application = Process::start("application", &mut command, folder.path())?;
         Ok(Self { folder, certificates, http1, http2, binaries, application })

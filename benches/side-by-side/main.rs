@@ -2,9 +2,11 @@
 //! costs in CPU time and system calls, how long it takes, and what each proxy occupies.
 //!
 //! Guarantees: peers run at the same time and are visited in random order, so that a busy machine is busy for all of
-//! them; a peer that is not installed is left out with a reason; nothing remains when it ends, also by Ctrl-C.
+//! them; a peer that is not installed is left out with a reason, and without nginx or h2load the whole comparison is;
+//! published figures are never replaced by a run with fewer peers; nothing remains when it ends, also by Ctrl-C.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -14,7 +16,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use selvedge_benches::{allow_many_files, page, process};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -82,6 +84,10 @@ async fn until_told_to_stop(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Err(missing) = ground::application().and(load::program()) {
+        println!("skipped: side-by-side: {missing:#}");
+        return Ok(());
+    }
     allow_many_files();
     let beside = || std::env::current_exe().ok()?.parent().map(Path::to_path_buf);
     let binaries =
@@ -118,10 +124,58 @@ async fn start(arguments: &Arguments, ground: &Ground, skipped: &mut Vec<String>
     Ok(peers)
 }
 
+/// Writes the figures into `folder`, unless those there are of peers that this run has not measured.
 fn publish(folder: &Path, machine: &Machine, plan: Plan, results: &Results, tables: &str) -> anyhow::Result<()> {
+    let lost = lost(&fs::read(folder.join("results.json")).unwrap_or_default(), results);
+    if !lost.is_empty() {
+        let (folder, lost) = (folder.display(), lost.join(", "));
+        eprintln!("not published: {folder} has figures of peers that were not measured here and would be lost: {lost}");
+        return Ok(());
+    }
     fs::create_dir_all(folder)?;
     let json = json!({ "machine": machine, "plan": plan, "results": results });
     fs::write(folder.join("results.json"), format!("{}\n", serde_json::to_string_pretty(&json)?))?;
     fs::write(folder.join("side-by-side.svg"), report::chart(results))?;
     page::replace(&folder.join("README.md"), "side-by-side", tables)
+}
+
+/// The peers of the `published` results.json that `results` does not have.
+fn lost(published: &[u8], results: &Results) -> Vec<String> {
+    let published: Value = serde_json::from_slice(published).unwrap_or_default();
+    let samples = published["results"]["samples"].as_array().into_iter().flatten();
+    let named: BTreeSet<Name> =
+        samples.filter_map(|sample| serde_json::from_value(sample["peer"].clone()).ok()).collect();
+    let measured = |name: &Name| results.samples.iter().any(|sample| sample.peer == *name);
+    named.iter().filter(|name| !measured(name)).map(|name| name.title().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{load::Load, measure::Sample};
+
+    fn results(peers: &[Name]) -> Results {
+        let sample = |peer: &Name| Sample {
+            round: 1,
+            peer: *peer,
+            load: Load::Http1Paced,
+            done: 1,
+            failed: 0,
+            requests_per_second: 1.0,
+            cpu_us_per_request: 3.0,
+            cpu_us_per_request_of_each: vec![1.0, 2.0],
+            p50_us: None,
+            p99_us: None,
+        };
+        Results { samples: peers.iter().map(sample).collect(), ..Results::default() }
+    }
+
+    #[test]
+    fn a_run_without_envoy_does_not_replace_figures_of_envoy() {
+        let published = json!({ "results": results(&[Name::Selvedge, Name::Envoy]) }).to_string();
+        let lost = |peers: &[Name]| lost(published.as_bytes(), &results(peers));
+        assert_eq!(lost(&[Name::Selvedge, Name::Haproxy]), ["Envoy pair"]);
+        assert!(lost(&[Name::Selvedge, Name::Haproxy, Name::Envoy]).is_empty());
+        assert!(super::lost(b"", &results(&[Name::Direct])).is_empty(), "nothing is published yet");
+    }
 }

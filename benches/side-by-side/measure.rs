@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    ground::Ground,
+    ground::{Ground, SMALL},
     load::{Load, h2load},
     peer::{Name, Peer},
     process,
@@ -41,6 +41,8 @@ pub(crate) struct Sample {
     pub(crate) requests_per_second: f64,
     /// CPU time of all proxies of the peer.
     pub(crate) cpu_us_per_request: f64,
+    /// Of each of them, in the order of the path.
+    pub(crate) cpu_us_per_request_of_each: Vec<f64>,
     /// Of the paced loads, in microseconds.
     pub(crate) p50_us: Option<u64>,
     /// Of the paced loads, in microseconds.
@@ -116,20 +118,22 @@ pub(crate) async fn all(plan: Plan, ground: &mut Ground, peers: &mut [Peer]) -> 
 async fn one(plan: Plan, round: usize, load: Load, peer: &Peer) -> anyhow::Result<Sample> {
     let before = peer.cpu_nanos();
     let outcome = load.run(peer, plan.each, plan.rate).await?;
-    let nanos = peer.cpu_nanos() - before;
+    let nanos = peer.cpu_nanos().into_iter().zip(before).map(|(after, before)| after.saturating_sub(before));
     let percentile = |percent: usize| {
         let rank = (outcome.latencies.len() * percent).div_ceil(100).saturating_sub(1);
         outcome.latencies.get(rank).copied()
     };
     let done = outcome.done.max(1) as f64;
+    let each: Vec<f64> = nanos.map(|nanos| nanos as f64 / 1e3 / done).collect();
     Ok(Sample {
         round,
         peer: peer.name,
         load,
         done: outcome.done,
-        failed: load.failures(peer.name, &outcome),
+        failed: outcome.failed,
         requests_per_second: outcome.done as f64 / outcome.seconds,
-        cpu_us_per_request: nanos as f64 / 1e3 / done,
+        cpu_us_per_request: each.iter().sum(),
+        cpu_us_per_request_of_each: each,
         p50_us: percentile(50),
         p99_us: percentile(99),
     })
@@ -138,7 +142,7 @@ async fn one(plan: Plan, round: usize, load: Load, peer: &Peer) -> anyhow::Resul
 /// Resident memory near the end of two seconds with 1 000 busy connections.
 async fn busy_memory(peer: &Peer) -> anyhow::Result<Vec<u64>> {
     let shape = ["--h1", "-c1000"];
-    let load = h2load(peer.http1, &shape, "/1k", Duration::from_secs(3));
+    let load = h2load(peer.http1, &shape, ("/1k", SMALL), Duration::from_secs(3));
     let look = async {
         sleep(Duration::from_millis(2500)).await;
         peer.resident_bytes()

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use crate::{client, ground::Ground, process::Process};
@@ -31,7 +31,7 @@ pub(crate) struct Peer {
 }
 
 /// What is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Name {
     /// Our pair of sidecars with everything on.
@@ -95,9 +95,9 @@ impl Peer {
         self.proxies.iter_mut().chain(&mut self.support).try_for_each(Process::check)
     }
 
-    /// CPU time of its proxies so far, in nanoseconds.
-    pub(crate) fn cpu_nanos(&self) -> u64 {
-        self.proxies.iter().map(Process::cpu_nanos).sum()
+    /// CPU time of each proxy so far, in nanoseconds, in the order of the path.
+    pub(crate) fn cpu_nanos(&self) -> Vec<u64> {
+        self.proxies.iter().map(Process::cpu_nanos).collect()
     }
 
     /// Resident memory of each proxy, in the order of the path.

@@ -1,44 +1,61 @@
 //! Closed loops, by h2load.
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
 use tokio::process::Command;
 
 use super::Outcome;
-use crate::client::{FIELDS, HOST};
+use crate::{
+    client::{FIELDS, HOST},
+    process::find,
+};
 
-/// Runs h2load against `path` of `target` for `duration`.
+/// Runs h2load for `duration` against `target`, asking for a document: its path, and how many bytes answer it.
 pub(crate) async fn h2load(
     target: SocketAddr,
     shape: &[&str],
-    path: &str,
+    (path, size): (&str, usize),
     duration: Duration,
 ) -> anyhow::Result<Outcome> {
-    let mut command = Command::new("h2load");
+    let mut command = Command::new(program()?);
     command.args(shape).args(["-t1", "-D", &format!("{}ms", duration.as_millis())]);
     command.args(["-H", &format!(":authority: {HOST}")]);
     for (name, value) in FIELDS {
         command.args(["-H", &format!("{name}: {value}")]);
     }
     command.arg(format!("http://{target}{path}")).stdin(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.context("h2load is missing (Debian package nghttp2-client)")?;
+    let output = command.output().await.context("running h2load")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "h2load failed: {}", String::from_utf8_lossy(&output.stderr));
-    read(&text).with_context(|| format!("h2load printed: {text}"))
+    read(&text, size as u64).with_context(|| format!("h2load printed: {text}"))
 }
 
-/// Reads `requests: 10 total, 10 started, 10 done, 10 succeeded, 0 failed, 0 errored, 0 timeout` and
-/// `finished in 2.00s, ...`.
-fn read(text: &str) -> Option<Outcome> {
+/// Where h2load is.
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
+    find("h2load", "H2LOAD").context("h2load is missing (Debian package nghttp2-client)")
+}
+
+/// Reads what h2load says of requests, status codes, traffic and time, when `size` bytes are the right answer.
+///
+/// Its own count of failures takes an HTTP/1 answer with an empty reason phrase for one, although it is none (RFC 9112
+/// section 4) and HAProxy sends it in front of an HTTP/2 server; such answers are among no status code either. So those
+/// have failed that came with another status than 2xx, or whose bytes did not come.
+fn read(text: &str, size: u64) -> Option<Outcome> {
     let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start));
-    let count = |what: &str| -> Option<u64> {
-        let part = line("requests: ")?.split(", ").find(|part| part.ends_with(what))?;
+    let count = |start: &str, what: &str| -> Option<u64> {
+        let part = line(start)?.split(", ").find(|part| part.ends_with(what))?;
         part.split(' ').next()?.parse().ok()
     };
-    let failed = count(" failed")? + count(" errored")? + count(" timeout")?;
+    let requests = |what| count("requests: ", what);
+    let refused: u64 =
+        [" 3xx", " 4xx", " 5xx"].iter().map(|class| count("status codes: ", class)).sum::<Option<_>>()?;
+    let bytes = line("traffic: ")?.strip_suffix(" data")?.rsplit_once('(')?.1.strip_suffix(')')?;
+    let done = requests(" done")?;
+    let unanswered = done.saturating_sub(bytes.parse::<u64>().ok()? / size);
+    let failed = requests(" errored")? + requests(" timeout")? + refused.max(unanswered);
     let took = line("finished in ")?.split(',').next()?;
-    Some(Outcome { done: count(" done")?, failed, seconds: seconds(took)?, latencies: Vec::new() })
+    Some(Outcome { done, failed, seconds: seconds(took)?, latencies: Vec::new() })
 }
 
 /// `2.00s`, `500.12ms`.
@@ -57,12 +74,32 @@ fn seconds(text: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
+    /// What h2load 1.52 prints of 100 requests.
+    fn printed(requests: &str, codes: &str, data: u64) -> String {
+        format!(
+            "finished in 500.12ms, 20.00 req/s, 1KB/s\nrequests: 100 total, 104 started, 100 done, {requests}\nstatus \
+             codes: {codes}\ntraffic: 1.00KB (1000) total, 520B (520) headers (space savings 0.00%), 10KB ({data}) \
+             data\n"
+        )
+    }
+
     #[test]
     fn the_summary_of_h2load_is_read() {
-        let text = "finished in 500.12ms, 20.00 req/s, 1KB/s\nrequests: 12 total, 11 started, 10 done, 8 succeeded, 1 \
-                    failed, 1 errored, 0 timeout\n";
-        let outcome = read(text).unwrap();
-        assert_eq!((outcome.done, outcome.failed), (10, 2));
+        let text = printed("96 succeeded, 1 failed, 1 errored, 2 timeout", "97 2xx, 0 3xx, 0 4xx, 0 5xx", 100 * 1024);
+        let outcome = read(&text, 1024).unwrap();
+        assert_eq!((outcome.done, outcome.failed), (100, 3));
         assert!((outcome.seconds - 0.50012).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_fails_is_what_did_not_answer() {
+        let failed = |codes, data| {
+            let text = printed("0 succeeded, 100 failed, 0 errored, 0 timeout", codes, data);
+            read(&text, 1024).unwrap().failed
+        };
+        assert_eq!(failed("0 2xx, 0 3xx, 0 4xx, 0 5xx", 104 * 1024), 0, "whole answers without a reason phrase");
+        assert_eq!(failed("0 2xx, 0 3xx, 0 4xx, 100 5xx", 100 * 107), 100, "nothing but 503");
+        assert_eq!(failed("0 2xx, 0 3xx, 0 4xx, 0 5xx", 100 * 107), 90, "the same without a reason phrase");
+        assert_eq!(failed("40 2xx, 20 3xx, 40 4xx, 0 5xx", 100 * 1024), 60, "errors with long pages");
     }
 }

