@@ -3,9 +3,9 @@
 //! - [`mesh`]: a control plane and sidecars as real processes on ports of their own
 //! - [`pair`]: the smallest mesh with a request path; [`around`]: the same around any application
 //! - [`upstream`]: services that answer as a scenario says; [`client`]: callers, one request or a load
-//! - [`recorder`]: a service that takes down every byte and forgives nothing
+//! - [`recorder`]: a service that takes down every byte and forgives nothing; [`relay`]: the wire, taken down
 //! - [`wait`]: polling with a deadline, so that no test sleeps and hopes
-//! - [`source`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of the house
+//! - [`source`], [`pages`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of the house
 
 pub mod around;
 pub mod client;
@@ -13,10 +13,12 @@ pub mod complaints;
 pub mod load;
 pub mod lockfile;
 pub mod mesh;
+pub mod pages;
 pub mod pair;
 pub mod ports;
 pub mod process;
 pub mod recorder;
+pub mod relay;
 pub mod source;
 pub mod upstream;
 pub mod wait;

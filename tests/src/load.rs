@@ -12,7 +12,7 @@ use std::{
 use http::Method;
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::client::{Answer, Connection, request};
+use crate::client::{Answer, Connection, Failure, request};
 
 /// What to send, and how.
 #[derive(Clone)]
@@ -45,7 +45,7 @@ impl Plan {
 pub struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
-    callers: Vec<JoinHandle<Vec<String>>>,
+    callers: Vec<JoinHandle<Report>>,
 }
 
 /// How it went.
@@ -55,6 +55,15 @@ pub struct Outcome {
     pub succeeded: u64,
     /// What went wrong, one line per failed request.
     pub failures: Vec<String>,
+    /// Connections that callers opened in place of one that the peer had closed.
+    pub reopened: u64,
+}
+
+/// How it went for one caller.
+#[derive(Default)]
+struct Report {
+    failures: Vec<String>,
+    opened: u64,
 }
 
 impl Outcome {
@@ -63,6 +72,11 @@ impl Outcome {
         let sample = &self.failures[..self.failures.len().min(5)];
         assert!(sample.is_empty(), "{} of {} requests failed: {sample:#?}", self.failures.len(), self.succeeded);
         assert!(self.succeeded >= least, "only {} requests were sent, wanted {least}: no load", self.succeeded);
+    }
+
+    /// Panics if the peer closed a connection.
+    pub fn assert_kept_its_connections(&self) {
+        assert_eq!(self.reopened, 0, "connections were closed during {} requests", self.succeeded);
     }
 }
 
@@ -89,11 +103,13 @@ impl Load {
     /// Lets requests in flight finish and sends no more.
     pub async fn stop(self) -> Outcome {
         self.stop.store(true, Ordering::Relaxed);
-        let mut failures = Vec::new();
+        let (mut failures, mut reopened) = (Vec::new(), 0);
         for caller in self.callers {
-            failures.extend(caller.await.expect("a caller does not panic"));
+            let report = caller.await.expect("a caller does not panic");
+            failures.extend(report.failures);
+            reopened += report.opened.saturating_sub(1);
         }
-        Outcome { succeeded: self.done.load(Ordering::Relaxed), failures }
+        Outcome { succeeded: self.done.load(Ordering::Relaxed), failures, reopened }
     }
 }
 
@@ -107,35 +123,38 @@ async fn caller(
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
     judge: fn(&Answer) -> Option<String>,
-) -> Vec<String> {
-    let (mut failures, mut connection) = (Vec::new(), None);
+) -> Report {
+    let (mut report, mut connection) = (Report::default(), None);
     while !stop.load(Ordering::Relaxed) {
-        match one(&plan, &mut connection).await {
+        match one(&plan, &mut connection, &mut report.opened).await {
             Ok(answer) => match judge(&answer) {
                 None => _ = done.fetch_add(1, Ordering::Relaxed),
-                Some(problem) => failures.push(problem),
+                Some(problem) => report.failures.push(problem),
             },
             Err(error) => {
                 connection = None;
-                failures.push(error);
+                report.failures.push(error);
             }
         }
         sleep(Duration::from_millis(3)).await;
     }
-    failures
+    report
 }
 
-/// One request on the kept connection, or on a new one when the peer has closed it.
-async fn one(plan: &Plan, kept: &mut Option<Connection>) -> Result<Answer, String> {
+/// One request on the kept connection, or on a new one, which is counted, when the peer has closed it.
+async fn one(plan: &Plan, kept: &mut Option<Connection>, opened: &mut u64) -> Result<Answer, String> {
     let usable = kept.take().filter(Connection::is_open);
     let mut connection = match usable {
         Some(connection) => connection,
-        None if plan.http2 => Connection::open_http2(plan.address).await.map_err(|e| format!("connect: {e}"))?,
-        None => Connection::open(plan.address).await.map_err(|e| format!("connect: {e}"))?,
+        None => open(plan).await.inspect(|_| *opened += 1).map_err(|e| format!("connect: {e}"))?,
     };
     let asked = request(Method::GET, &plan.host, &plan.target);
     let answer = connection.call(asked).await.map_err(|e| format!("call: {e:?}"))?;
     let closing = answer.header("connection").eq_ignore_ascii_case("close");
     *kept = (!closing).then_some(connection);
     Ok(answer)
+}
+
+async fn open(plan: &Plan) -> Result<Connection, Failure> {
+    if plan.http2 { Connection::open_http2(plan.address).await } else { Connection::open(plan.address).await }
 }

@@ -1,7 +1,5 @@
 //! The test doubles do what they say when nothing stands between caller and service.
 
-use std::time::Duration;
-
 use http::Method;
 use selvedge_tests::{
     client::{self, Connection},
@@ -11,7 +9,9 @@ use selvedge_tests::{
         Scenario, Upstream,
         raw::{RawUpstream, Script},
     },
+    wait::DEADLINE,
 };
+use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
 async fn an_upstream_describes_the_request_over_both_versions() {
@@ -50,16 +50,27 @@ async fn a_load_counts_and_names_what_failed() {
     let outcome = load.stop().await;
     assert!(outcome.succeeded >= 40, "{outcome:?}");
     assert_eq!(outcome.failures.len(), 1, "{outcome:?}");
+    outcome.assert_kept_its_connections();
+}
+
+#[tokio::test]
+async fn a_load_counts_the_connections_that_are_closed_on_it() {
+    let upstream = RawUpstream::start(Script::replies(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
+    let load = Load::start(&Plan::new(upstream.address(), "four", "/"), 1, load::ok);
+    load.progress(3).await;
+    assert!(load.stop().await.reopened >= 2, "each answer ends its connection");
 }
 
 #[tokio::test]
 async fn raw_services_greet_echo_and_reply() {
     let greeting = RawUpstream::start(Script::greets(b"220 hello\r\n")).await;
-    let heard = client::exchange(greeting.address(), b"quit", Duration::from_millis(200)).await;
-    assert_eq!(heard, b"220 hello\r\nquit");
+    let mut stream = client::connect(greeting.address()).await.unwrap();
+    client::expect_bytes(&mut stream, b"220 hello\r\n").await;
+    stream.write_all(b"quit").await.unwrap();
+    client::expect_bytes(&mut stream, b"quit").await;
     assert_eq!(greeting.received().await, b"quit");
     let replying = RawUpstream::start(Script::replies(b"bye")).await;
-    assert_eq!(client::exchange(replying.address(), b"x", Duration::from_secs(5)).await, b"bye");
+    assert_eq!(client::exchange(replying.address(), b"x", DEADLINE).await, b"bye");
 }
 
 #[tokio::test]

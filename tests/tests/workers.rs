@@ -20,12 +20,27 @@ spec:
   rules: [{ to: [{ paths: [/admin] }] }]
 ";
 
+/// How often each worker thread of a process has waited and been woken up (proc(5)), in the order of their numbers.
+fn switches(process: u32) -> Vec<u64> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten().map(|thread| thread.path());
+    let mut workers: Vec<(String, u64)> = threads
+        .filter_map(|thread| {
+            let name = std::fs::read_to_string(thread.join("comm")).ok()?;
+            let status = std::fs::read_to_string(thread.join("status")).ok()?;
+            let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            name.starts_with("worker-").then_some((name, count.trim().parse().ok()?))
+        })
+        .collect();
+    workers.sort();
+    workers.into_iter().map(|(_, count)| count).collect()
+}
+
 #[tokio::test]
 async fn several_workers_are_one_sidecar() {
     let (mesh, upstream) = (Mesh::start().await, Upstream::start("api").await);
     mesh.service("shop/api", 80, 8080, "");
     let api = mesh.sidecar(Workload::new("shop/api").serves(8080, upstream.address()).with("workers: 3\n")).await;
-    let web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION).with("workers: 3\n")).await;
+    let mut web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION).with("workers: 3\n")).await;
     let entry = web.outbound(DESTINATION);
     let plan = Plan::new(entry, HOST, "/");
     wait::until_true("the path stands", || selvedge_tests::client::answers(entry)).await;
@@ -36,15 +51,25 @@ async fn several_workers_are_one_sidecar() {
         kept.push(Connection::open(entry).await.unwrap());
     }
     mesh.write("deny.yaml", DENY);
-    for connection in &mut kept {
-        loop {
-            let answer = connection.call(request(Method::GET, HOST, "/admin")).await.unwrap();
-            if answer.status == 403 {
-                break;
+    wait::within("every connection sees the policy", async {
+        for connection in &mut kept {
+            loop {
+                let answer = connection.call(request(Method::GET, HOST, "/admin")).await.unwrap();
+                if answer.status == 403 {
+                    break;
+                }
+                assert_eq!(answer.status, 200, "{}", answer.text());
             }
-            assert_eq!(answer.status, 200, "{}", answer.text());
         }
-    }
+    })
+    .await;
+    let (process, before) = (web.process().id(), switches(web.process().id()));
+    loads[0].progress(300).await;
+    let woken: Vec<u64> = switches(process).iter().zip(&before).map(|(now, before)| now - before).collect();
+    let total: u64 = woken.iter().sum();
+    // A worker without requests wakes up now and then, one with requests several times for each.
+    let busy = woken.iter().filter(|woken| **woken * 20 > total).count();
+    assert!(woken.len() == 3 && busy > 1, "how often each worker woke up: {woken:?}");
     let (web, before) = (&web, kept.len() as f64);
     wait::until_true("every worker counts", || async move {
         web.metric("selvedge_tcp_connections_open", &["direction=\"outbound\""]).await >= before
