@@ -46,6 +46,14 @@ pub fn locked() -> Vec<Package> {
     registry.map(|package| parse(&text(package.get("name")), &text(package.get("version")))).collect()
 }
 
+/// Every package of `Cargo.lock` with where it comes from, empty for one of a path.
+pub fn sources() -> Vec<(String, String)> {
+    let lock = toml("Cargo.lock");
+    let packages = lock["package"].as_array_of_tables().expect("Cargo.lock lists packages");
+    let text = |item: Option<&Item>| item.and_then(Item::as_str).unwrap_or_default().to_owned();
+    packages.iter().map(|package| (text(package.get("name")), text(package.get("source")))).collect()
+}
+
 /// Every package that is compiled for this platform, tests and build scripts included. `Cargo.lock` also lists
 /// what an unused optional feature or another platform would need; `cargo tree` tells the two apart, offline.
 pub fn built() -> Vec<Built> {

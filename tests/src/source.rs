@@ -109,6 +109,14 @@ pub fn production() -> Vec<Source> {
     sources
 }
 
+/// The production files whose path begins with `prefix`: a file, or a package with `/`. Panics when there are none, so
+/// that no rule is kept by looking at nothing.
+pub fn below(prefix: &str) -> Vec<Source> {
+    let found: Vec<Source> = production().into_iter().filter(|source| source.path.starts_with(prefix)).collect();
+    assert!(!found.is_empty(), "there is no production file {prefix}");
+    found
+}
+
 /// Every Rust file under `folder`, a path relative to the workspace root.
 pub fn rust_files(folder: &str) -> Vec<Source> {
     let is_rust = |path: &Path| path.extension().is_some_and(|extension| extension == "rs");

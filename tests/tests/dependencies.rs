@@ -1,5 +1,5 @@
-//! The dependencies are the ones we meant: licences we may ship, one version of each, nothing banned, nothing
-//! below the floor of known fixes. Reads `deny.toml` in cargo-deny's own format, works offline.
+//! The dependencies are the ones we meant: from crates.io, under licences we may ship, one version of each, nothing
+//! banned, nothing below the floor of known fixes. Reads `deny.toml` in cargo-deny's own format, works offline.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +35,29 @@ fn entries(key: &str) -> Vec<Entry> {
     let deny = lockfile::toml("deny.toml");
     let list = deny["bans"].get(key).and_then(Item::as_array).into_iter().flatten();
     list.filter_map(|value| value.as_inline_table()).map(Entry::read).collect()
+}
+
+/// What `[sources]` of deny.toml says: nothing comes from elsewhere than crates.io, or from this workspace.
+#[test]
+fn every_package_comes_from_the_registry_or_the_workspace() {
+    const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
+    let sources = lockfile::toml("deny.toml")["sources"].clone();
+    for key in ["unknown-registry", "unknown-git"] {
+        assert_eq!(sources[key].as_str(), Some("deny"), "deny.toml and this test say the same");
+    }
+    let members = lockfile::toml("Cargo.toml")["workspace"]["members"].clone();
+    let ours: BTreeSet<String> = lockfile::strings(Some(&members))
+        .iter()
+        .map(|member| lockfile::toml(&format!("{member}/Cargo.toml"))["package"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    let packages = lockfile::sources();
+    assert!(packages.len() > ours.len() && !ours.is_empty());
+    let strange: Vec<String> = packages
+        .into_iter()
+        .filter(|(name, source)| source != REGISTRY && !(source.is_empty() && ours.contains(name)))
+        .map(|(name, source)| format!("{name} from '{source}'"))
+        .collect();
+    assert!(strange.is_empty(), "packages from elsewhere:\n  {}", strange.join("\n  "));
 }
 
 #[test]

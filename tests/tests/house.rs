@@ -3,13 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use selvedge_policies::{reason::Reason, registry};
+use selvedge_control_plane::{model, source::Document, store, validate};
+use selvedge_policies::{kind::Kind, reason::Reason};
+use selvedge_proxy::bootstrap::Bootstrap;
 use selvedge_tests::{
     complaints::{self, Complaints},
     lockfile,
+    pages::{self, Page},
     source::{self, Function, Source},
     workspace,
 };
+use serde_json::Value;
 
 /// Packages of the workspace, and which of the others each may use.
 const DIRECTIONS: &[(&str, &[&str])] = &[
@@ -48,16 +52,34 @@ fn functions_stay_small() {
     complaints.report();
 }
 
+/// Words that decide or hold something, and how often the pipeline has them: it asks once whether a connection is HTTP,
+/// and ends where a stage has kept the connection for itself.
+const PIPELINE_WORDS: [(&str, usize); 11] = [
+    ("if ", 1),
+    ("else ", 4),
+    ("match ", 0),
+    ("loop ", 0),
+    ("for ", 0),
+    ("while ", 0),
+    ("=>", 0),
+    ("&mut self", 0),
+    ("struct ", 0),
+    ("enum ", 0),
+    ("impl ", 0),
+];
+
 #[test]
 fn the_pipeline_stays_a_story() {
     let mut complaints = Complaints::new("move the work into the stage; pipeline.rs only says which comes next");
-    for source in source::production().iter().filter(|source| source.path == "proxy/src/pipeline.rs") {
+    for source in source::below("proxy/src/pipeline.rs") {
         if source.production.len() > 150 {
             complaints.file(&source.path, format!("{} lines", source.production.len()));
         }
-        for word in ["match ", "loop ", "for ", "while ", "=>", "&mut self", "struct ", "enum ", "impl "] {
-            for (line, _) in source.find(word) {
-                complaints.line(&source.path, line, format!("`{}` decides or holds something", word.trim()));
+        for (word, bound) in PIPELINE_WORDS {
+            let lines: Vec<usize> = source.find(word).map(|(line, _)| line).collect();
+            if lines.len() != bound {
+                let what = format!("`{}` stands on lines {lines:?}, not on {bound} of them", word.trim());
+                complaints.file(&source.path, what);
             }
         }
     }
@@ -142,7 +164,7 @@ fn decisions_know_no_runtime_and_do_no_input_or_output() {
     let mut complaints = Complaints::new("hand the value in; `policies` decides and nothing else");
     let forbidden = ["std::net::Tcp", "std::net::Udp", "std::fs", "std::env", "std::process", "std::thread", "std::io"];
     let clocks = ["tokio", "Instant::now", "SystemTime", "println!", "eprintln!", "async fn", ".await"];
-    for source in source::production().into_iter().filter(|source| source.path.starts_with("policies/")) {
+    for source in source::below("policies/") {
         for needle in forbidden.iter().chain(&clocks) {
             complaints.lines(&source.path, source.find(needle), needle);
         }
@@ -205,66 +227,160 @@ fn unwrapped(page: &str) -> String {
     page.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Stages that other stages call, in the order of the page.
+const INNER_STAGES: [&str; 3] = ["balance", "upstream", "reply"];
+
 #[test]
 fn the_life_of_a_request_has_the_stages_of_the_pipeline() {
-    let mut complaints = Complaints::new("docs/life-of-a-request.md has the stages of proxy/src/lib.rs as headings");
-    let page = complaints::read_page("docs", "life-of-a-request");
+    let mut complaints = Complaints::new("docs/life-of-a-request.md tells proxy/src/pipeline.rs, heading by heading");
+    let page = Page::named("docs/life-of-a-request.md");
+    let headings: Vec<&str> = page.text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let mut called = stages_called();
+    // The record is opened first and written last.
+    called.retain(|stage| stage != "record");
+    called.push("record".to_owned());
+    let told: Vec<&str> = headings.iter().copied().filter(|heading| !INNER_STAGES.contains(heading)).collect();
+    if told != called {
+        complaints.file(&page.name, format!("has the headings {told:?}, pipeline.rs calls {called:?}"));
+    }
+    let inner: Vec<&str> = headings.iter().copied().filter(|heading| INNER_STAGES.contains(heading)).collect();
+    if inner != INNER_STAGES {
+        complaints.file(&page.name, format!("has {inner:?} of the stages within stages {INNER_STAGES:?}"));
+    }
     let door = std::fs::read_to_string(workspace().join("proxy/src/lib.rs")).unwrap();
     let door = unwrapped(&door.replace("//!", " "));
-    let chain = &door[door.find("accept →").expect("the chain begins with accept")..];
-    let chain = chain.split_once("record").expect("the chain ends with record").0;
-    let mut headings = page.lines().filter_map(|line| line.strip_prefix("## "));
-    for stage in chain.split(" → ").filter(|stage| !stage.is_empty()).chain(["record"]) {
-        if !headings.any(|heading| heading == stage) {
-            complaints.file("docs/life-of-a-request.md", format!("lacks the stage {stage}, or has it out of order"));
+    let chain = door.split(['.', ':']).find(|sentence| sentence.contains(" → ")).expect("the door tells the order");
+    let mut rest = headings.iter();
+    for stage in chain.trim().split(" → ") {
+        if !rest.any(|heading| *heading == stage) {
+            complaints.file(&page.name, format!("lacks the stage {stage}, or has it out of order"));
         }
     }
     complaints.report();
 }
 
+/// The modules whose functions pipeline.rs calls, in order of their first call; what serves HTTP is of the stage `http`.
+fn stages_called() -> Vec<String> {
+    let mut stages: Vec<String> = Vec::new();
+    let code = source::below("proxy/src/pipeline.rs").remove(0).code.join("\n");
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    for (at, _) in code.match_indices('(') {
+        let path = code[..at].rsplit(|c| !word(c)).next().unwrap_or_default();
+        let Some((stage, _)) = path.split_once("::") else { continue };
+        let stage = if stage == "serve" { "http" } else { stage };
+        // A type of the pipeline's own vocabulary is no stage.
+        if stage.starts_with(|c: char| c.is_ascii_lowercase()) && !stages.iter().any(|known| known == stage) {
+            stages.push(stage.to_owned());
+        }
+    }
+    assert!(stages.len() > 5, "pipeline.rs calls stages: {stages:?}");
+    stages
+}
+
+/// The page of a kind, `docs/policies/<kind>.md` with a hyphen between its words.
+fn page_of(kind: &Kind) -> Option<Page> {
+    let wanted = kind.name.to_lowercase();
+    let is_its = |page: &Page| {
+        let name = page.name.strip_prefix("docs/policies/").and_then(|name| name.strip_suffix(".md"));
+        name.is_some_and(|name| name.replace('-', "") == wanted)
+    };
+    pages::all().into_iter().find(is_its)
+}
+
 #[test]
-fn every_policy_kind_has_its_page() {
+fn every_kind_has_its_page_with_every_field() {
     let mut complaints =
         Complaints::new("docs/policies/<Kind>.md says what it decides, its fields, and shows an example");
-    let pages: Vec<String> = complaints::page_names("docs/policies");
-    for kind in registry::kinds() {
-        let wanted = kind.name.to_lowercase();
-        if !pages.iter().any(|page| page.to_lowercase().replace('-', "") == wanted) {
+    for kind in model::kinds() {
+        let Some(page) = page_of(kind) else {
             complaints.file("docs/policies", format!("has no page for {}", kind.name));
+            continue;
+        };
+        let mut fields = BTreeSet::new();
+        collect_fields((kind.schema)().as_value(), &mut fields);
+        assert!(!fields.is_empty(), "{} has fields", kind.name);
+        let said = |field: &String| page.mentions(field) || related(&page).iter().any(|other| other.mentions(field));
+        for field in fields.iter().filter(|field| !said(field)) {
+            complaints.file(&page.name, format!("does not say what `{field}` is"));
         }
     }
     complaints.report();
 }
 
+/// The pages of other kinds whose parts a page says that it shares.
+fn related(page: &Page) -> Vec<Page> {
+    let shared = page.text.lines().filter(|line| line.contains("written as"));
+    let names = shared.flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next());
+    names.map(|name| Page::named(&format!("docs/policies/{name}"))).collect()
+}
+
+/// The names of all fields of a JSON schema and its definitions.
+fn collect_fields(schema: &Value, fields: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(parts) => {
+            let named = parts.get("properties").and_then(Value::as_object);
+            fields.extend(named.into_iter().flat_map(|named| named.keys().cloned()));
+            parts.values().for_each(|part| collect_fields(part, fields));
+        }
+        Value::Array(parts) => parts.iter().for_each(|part| collect_fields(part, fields)),
+        _ => {}
+    }
+}
+
+/// Every block of YAML in every page is taken by what reads such files.
 #[test]
-fn examples_in_the_policy_pages_are_accepted() {
+fn examples_in_the_pages_are_accepted() {
     let mut complaints = Complaints::new("mend the example, or the check that refuses it");
-    for page in complaints::page_names("docs/policies") {
-        let text = complaints::read_page("docs/policies", &page);
-        for example in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
-            let document: serde_json::Value = serde_saphyr::from_str(example).unwrap_or_else(|e| panic!("{page}: {e}"));
-            let kind = document["kind"].as_str().and_then(registry::find);
-            for problem in kind.map(|kind| (kind.check)(&document["spec"])).unwrap_or_default() {
-                complaints.file(&format!("docs/policies/{page}.md"), format!("{}: {}", problem.path, problem.message));
+    let (mut objects, mut sidecars) = (0, 0);
+    for page in pages::all() {
+        for example in page.examples() {
+            if example.starts_with("workload:") {
+                sidecars += 1;
+                if let Err(problem) = Bootstrap::parse(example, &page.path) {
+                    complaints.file(&page.name, problem);
+                }
+                continue;
+            }
+            let reading = validate::read(&Document { origin: page.name.as_str().into(), text: Ok(example.into()) });
+            objects += reading.objects.len();
+            for finding in reading.findings {
+                complaints.file(&page.name, finding.render(false));
             }
         }
     }
+    assert!(objects > 10 && sidecars > 2, "{objects} objects and {sidecars} sidecar files in the pages");
     complaints.report();
+}
+
+/// Who follows the operator's page from top to bottom has a mesh without findings.
+#[test]
+fn the_first_mesh_of_the_operators_page_has_no_findings() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = Page::named("docs/operating.md");
+    for (number, example) in page.examples().filter(|example| example.starts_with("apiVersion:")).enumerate() {
+        std::fs::write(folder.path().join(format!("{number}.yaml")), example).unwrap();
+    }
+    let findings = store::lint(folder.path()).unwrap();
+    let told: Vec<String> = findings.iter().map(|finding| finding.render(false)).collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
 }
 
 #[test]
 fn every_metric_is_documented() {
     let mut complaints = Complaints::new("add it to docs/metrics.md: name, type, labels, what it tells");
     let page = complaints::read_page("docs", "metrics");
-    for source in
-        source::production().iter().filter(|s| ["proxy/", "control-plane/"].iter().any(|p| s.path.starts_with(p)))
-    {
+    let mut found = 0;
+    for source in ["proxy/", "control-plane/"].into_iter().flat_map(source::below) {
         for (index, line) in source.production.iter().enumerate() {
-            for name in metric_names(line).filter(|name| !page.contains(name.as_str())) {
-                complaints.line(&source.path, index + 1, format!("{name} is not in docs/metrics.md"));
+            for name in metric_names(line) {
+                found += 1;
+                if !page.contains(name.as_str()) {
+                    complaints.line(&source.path, index + 1, format!("{name} is not in docs/metrics.md"));
+                }
             }
         }
     }
+    assert!(found > 20, "{found} names of metrics were found");
     complaints.report();
 }
 
@@ -278,20 +394,34 @@ fn metric_names(line: &str) -> impl Iterator<Item = String> + '_ {
 #[test]
 fn every_key_of_the_sidecar_file_is_documented() {
     let mut complaints = Complaints::new("add it to docs/sidecar.md: meaning, default, example");
-    let page = complaints::read_page("docs", "sidecar");
-    for source in source::production().iter().filter(|source| source.path == "proxy/src/bootstrap.rs") {
-        for (index, line) in source.code.iter().enumerate() {
-            let field = line.trim().strip_prefix("pub ").and_then(|rest| rest.split_once(": "));
-            let Some((name, _)) = field.filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
-            else {
-                continue;
-            };
-            if !page.contains(&format!("`{}`", camel_case(name))) {
-                complaints.line(&source.path, index + 1, format!("`{}` is not in docs/sidecar.md", camel_case(name)));
+    let page = Page::named("docs/sidecar.md");
+    let mut found = 0;
+    for (path, keys) in [("proxy/src/bootstrap.rs", "pub struct"), ("proxy/src/http/pace.rs", "struct CallerTimeouts")]
+    {
+        for (line, key) in source::below(path).iter().flat_map(|source| keys_of(source, keys)) {
+            found += 1;
+            if !page.text.contains(&format!("`{key}`")) {
+                complaints.line(path, line, format!("`{key}` is not in docs/sidecar.md"));
             }
         }
     }
+    assert!(found > 20, "{found} keys were found");
     complaints.report();
+}
+
+/// The public fields of the structs of a file whose declaration contains `which`, as keys of YAML, with their lines.
+fn keys_of(source: &Source, which: &str) -> Vec<(usize, String)> {
+    let (mut inside, mut keys) = (false, Vec::new());
+    for (index, line) in source.code.iter().enumerate() {
+        if line.contains("struct ") {
+            inside = line.contains(which);
+        }
+        inside &= !line.starts_with('}');
+        let field = line.trim().strip_prefix("pub ").and_then(|rest| rest.split_once(": "));
+        let field = field.filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+        keys.extend(field.filter(|_| inside).map(|(name, _)| (index + 1, camel_case(name))));
+    }
+    keys
 }
 
 #[test]
@@ -299,8 +429,7 @@ fn every_flag_is_documented() {
     let mut complaints = Complaints::new("add it to docs/cli.md or to the page of its command");
     let pages = source::files(&workspace().join("docs"));
     let docs: String = pages.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect();
-    let commands = |source: &&Source| ["cli/", "proxy/"].iter().any(|package| source.path.starts_with(package));
-    for source in source::production().iter().filter(commands) {
+    for source in ["cli/", "proxy/"].into_iter().flat_map(source::below) {
         for (line, written) in source.find("#[arg(").filter(|(_, written)| written.contains("long")) {
             let hidden = written.contains("hide = true");
             let field = source.code[line..].iter().map(|code| code.trim()).find(|code| !code.starts_with('#'));
@@ -324,22 +453,20 @@ fn camel_case(snake: &str) -> String {
 }
 
 #[test]
-fn documents_point_at_files_that_exist() {
+fn documents_point_at_files_and_headings_that_exist() {
     let mut complaints = Complaints::new("mend the link");
-    let root = workspace();
-    let pages = source::files(&root.join("docs"))
-        .into_iter()
-        .chain(["README.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
-    for path in pages.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        let name = path.strip_prefix(&root).unwrap().display().to_string();
-        for (index, line) in text.lines().enumerate() {
-            for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-                let file = target.split('#').next().unwrap_or_default();
-                let local = !file.is_empty() && !file.contains("://");
-                if local && !path.parent().unwrap().join(file).exists() {
-                    complaints.line(&name, index + 1, format!("{target} does not exist"));
-                }
+    let pages = pages::all();
+    for page in &pages {
+        for (line, target) in page.links().filter(|(_, target)| !target.contains("://")) {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { page.path.clone() } else { page.path.parent().unwrap().join(file) };
+            let Ok(path) = path.canonicalize() else {
+                complaints.line(&page.name, line, format!("{target} does not exist"));
+                continue;
+            };
+            let linked = pages.iter().find(|page| page.path.canonicalize().is_ok_and(|known| known == path));
+            if !anchor.is_empty() && !linked.is_some_and(|page| page.anchors().any(|known| known == anchor)) {
+                complaints.line(&page.name, line, format!("{target} names a heading that is not there"));
             }
         }
     }
