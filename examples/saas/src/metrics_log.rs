@@ -10,7 +10,11 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{clock, error::Error, server::Stop};
+use crate::{
+    clock,
+    error::Error,
+    server::{ACCEPT_PAUSE, Stop},
+};
 
 /// The server's first line.
 pub const GREETING: &str = "METRICS-LOG 1\r\n";
@@ -39,9 +43,17 @@ pub(crate) async fn serve(config: Config, listener: TcpListener, mut stop: Stop)
     let writer = tokio::spawn(write(file, receiver));
     let sender = Arc::new(sender);
     loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted { Ok((stream, _)) => stream, Err(_) => continue },
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             () = stop.wait() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accepting failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
         let (sender, mut stop) = (Arc::clone(&sender), stop.clone());
         tokio::spawn(async move {

@@ -24,7 +24,7 @@ use crate::journal::Journal;
 /// How long requests in flight may take once the service stops.
 const GRACE: Duration = Duration::from_secs(10);
 /// Wait after a failed accept (out of descriptors, usually) so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Tells every task of a service to finish.
 #[derive(Clone)]
