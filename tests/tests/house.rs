@@ -89,9 +89,24 @@ fn the_pipeline_stays_a_story() {
 #[test]
 fn every_module_opens_with_what_it_guarantees_and_none_is_called_mod() {
     let mut complaints = Complaints::new("`foo.rs` with `foo/` beside it, first line `//! ...`");
-    let folders =
-        ["tests/src", "tests/tests", "control-plane/xds/tests", "cli/tests", "proxy/tests", "benches/benches"];
-    for source in source::production().into_iter().chain(folders.iter().flat_map(|folder| source::rust_files(folder))) {
+    // Tests, and what lies beside the `src` of benches.
+    let folders = [
+        "tests/src",
+        "tests/tests",
+        "policies/tests",
+        "control-plane/tests",
+        "control-plane/xds/tests",
+        "proxy/tests",
+        "cli/tests",
+        "examples/saas/tests",
+        "benches",
+    ];
+    let others = folders.iter().flat_map(|folder| {
+        let files = source::rust_files(folder);
+        assert!(!files.is_empty(), "there is no Rust in {folder}");
+        files
+    });
+    for source in source::production().into_iter().chain(others) {
         if source.path.ends_with("/mod.rs") {
             complaints.file(&source.path, "is called mod.rs");
         }
@@ -429,17 +444,20 @@ fn every_flag_is_documented() {
     let mut complaints = Complaints::new("add it to docs/cli.md or to the page of its command");
     let pages = source::files(&workspace().join("docs"));
     let docs: String = pages.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    let mut found = 0;
     for source in ["cli/", "proxy/"].into_iter().flat_map(source::below) {
         for (line, written) in source.find("#[arg(").filter(|(_, written)| written.contains("long")) {
             let hidden = written.contains("hide = true");
             let field = source.code[line..].iter().map(|code| code.trim()).find(|code| !code.starts_with('#'));
             let name = field.and_then(|field| field.trim_start_matches("pub ").split(':').next()).unwrap_or_default();
             let flag = format!("--{}", name.replace('_', "-"));
+            found += 1;
             if !hidden && !docs.contains(&flag) {
                 complaints.line(&source.path, line, format!("{flag} is in no page under docs"));
             }
         }
     }
+    assert!(found > 10, "{found} flags were found");
     complaints.report();
 }
 
