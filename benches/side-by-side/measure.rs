@@ -132,7 +132,7 @@ async fn one(plan: Plan, round: usize, load: Load, peer: &Peer) -> anyhow::Resul
         done: outcome.done,
         failed: outcome.failed,
         requests_per_second: outcome.done as f64 / outcome.seconds,
-        cpu_us_per_request: each.iter().sum(),
+        cpu_us_per_request: each.iter().fold(0.0, |sum, cpu| sum + cpu),
         cpu_us_per_request_of_each: each,
         p50_us: percentile(50),
         p99_us: percentile(99),
