@@ -2,19 +2,19 @@
 
 use std::{rc::Rc, time::Duration};
 
-use selvedge_policies::{attempt::breaker::BreakerState, facts::Moment, reason::Reason};
+use selvedge_policies::{facts::Moment, reason::Reason};
 use tokio::time::Instant;
 
 use crate::{
     error::{Error, Stage},
     process::worker::Worker,
-    telemetry,
+    telemetry::BreakerSeen,
 };
 
 pub mod cluster;
 pub mod endpoint;
 
-use cluster::Cluster;
+use cluster::{Cluster, Snapshot};
 use endpoint::Endpoint;
 
 /// What a failed try counts as at least: who fails at once must not look like the fastest.
@@ -59,6 +59,17 @@ pub fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Res
     }
 }
 
+/// The breaker of every endpoint that has one, as it is now: what opened half again without a request says so, and what
+/// is gone from the configuration is not in it.
+pub fn breakers(snapshot: &Snapshot, now: Moment) -> Vec<BreakerSeen> {
+    let endpoints = snapshot.clusters.values().flat_map(|cluster| &cluster.endpoints);
+    let seen = endpoints.filter_map(|endpoint| {
+        let state = endpoint.breaker_state(now)?;
+        Some(BreakerSeen { service: endpoint.config.service().into(), endpoint: endpoint.config.address, state })
+    });
+    seen.collect()
+}
+
 impl Picked {
     /// Begins a try on `endpoint`.
     pub fn new(endpoint: Rc<Endpoint>, now: Moment) -> Self {
@@ -78,18 +89,6 @@ impl Picked {
         let elapsed = self.began.elapsed();
         self.endpoint.observe(if well { elapsed } else { elapsed.max(FAILURE) }, now);
         worker.chance(|chance| self.endpoint.record(ok, self.probe, now, chance));
-        if let Some(state) = self.endpoint.breaker_changed(now) {
-            let cluster = &self.endpoint.config.cluster;
-            worker.telemetry.breaker(cluster, self.endpoint.config.address, told(state));
-        }
-    }
-}
-
-const fn told(state: BreakerState) -> telemetry::BreakerState {
-    match state {
-        BreakerState::Closed => telemetry::BreakerState::Closed,
-        BreakerState::HalfOpen => telemetry::BreakerState::HalfOpen,
-        BreakerState::Open => telemetry::BreakerState::Open,
     }
 }
 

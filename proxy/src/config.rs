@@ -202,6 +202,13 @@ pub enum Transport {
 /// Limit for making a connection where no policy sets one.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+impl EndpointConfig {
+    /// `namespace/name` of the service it belongs to; empty when it belongs to none.
+    pub fn service(&self) -> &str {
+        self.cluster.rsplit_once(':').map_or("", |(service, _)| service)
+    }
+}
+
 impl RuntimeConfig {
     /// True when traffic can be carried: there is a certificate and the workload's own view.
     pub fn is_complete(&self) -> bool {

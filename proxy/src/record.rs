@@ -273,7 +273,7 @@ fn connection_record(
         direction: connection.direction(),
         source,
         destination,
-        service: endpoint.map_or("", |endpoint| endpoint.config.cluster.rsplit_once(':').map_or("", |(name, _)| name)),
+        service: endpoint.map_or("", |endpoint| endpoint.config.service()),
         reason,
         policy,
         audited,

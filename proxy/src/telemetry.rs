@@ -20,7 +20,7 @@ mod store;
 mod worker;
 
 pub use access_log::AccessLogMode;
-pub use record::{BreakerState, ConnectionRecord, Direction, Party, Protocol, RequestRecord, RetryOutcome};
+pub use record::{BreakerSeen, ConnectionRecord, Direction, Party, Protocol, RequestRecord, RetryOutcome};
 pub use worker::WorkerTelemetry;
 
 use access_log::Sink;

@@ -106,6 +106,44 @@ async fn an_endpoint_that_keeps_failing_is_left_alone_and_found_again() {
 }
 
 #[tokio::test]
+async fn the_breaker_that_is_shown_is_the_one_in_force() {
+    let pair = Pair::start().await;
+    let breaker = "  breaker: {consecutiveFailures: 1, openFor: 300ms, maxOpen: 1s}\n";
+    pair.mesh.write("traffic.yaml", &policy(breaker));
+    let web = &pair.web;
+    let shown = async || {
+        let of_api = |line: &&str| line.starts_with("selvedge_breaker_state{") && line.contains("\"shop/api\"");
+        let states = web.metrics().await;
+        states.lines().filter(of_api).map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let until = async |what: &str, states: &[&str]| {
+        selvedge_tests::wait::until_true(what, || async { shown().await == states }).await;
+    };
+    until("a breaker that never opened is closed", &["0"]).await;
+    let open = async |pair: &Pair| {
+        pair.upstream.play(Scenario::Fail(u32::MAX, 503));
+        selvedge_tests::wait::until_true("the breaker opens", || async {
+            pair.get("/").await.reason() == "breaker_open" && shown().await == ["2"]
+        })
+        .await;
+        pair.upstream.play(Scenario::Echo);
+    };
+    open(&pair).await;
+    until("it opens half without a request", &["1"]).await;
+    pair.until_status("/", 200).await;
+    assert_eq!(shown().await, ["0"], "the probe was answered");
+
+    open(&pair).await;
+    pair.mesh.write("traffic.yaml", &policy(&format!("{breaker}  timeouts: {{connect: 900ms}}\n")));
+    pair.until_status("/", 200).await;
+    until("the edit counts from what is answered now", &["0"]).await;
+
+    open(&pair).await;
+    pair.mesh.remove("traffic.yaml");
+    until("without the policy there is no breaker", &[]).await;
+}
+
+#[tokio::test]
 async fn when_no_endpoint_is_left_for_a_retry_the_failure_before_it_is_the_answer() {
     // Open for longer than the next request takes to come, however busy the machine is.
     let body = "  retry: {attempts: 2}\n  breaker: {consecutiveFailures: 2, openFor: 3s, maxOpen: 3s}\n";

@@ -20,7 +20,6 @@ pub struct Endpoint {
     in_flight: Cell<u32>,
     latency: Ewma,
     breaker: Option<Breaker>,
-    told: Cell<BreakerState>,
     /// Monotonic nanoseconds until which it is thought unreachable.
     unreachable_until: Cell<u64>,
 }
@@ -38,7 +37,6 @@ impl Endpoint {
             in_flight: Cell::new(0),
             latency: Ewma::default(),
             breaker,
-            told: Cell::new(BreakerState::Closed),
             unreachable_until: Cell::new(0),
         }
     }
@@ -98,10 +96,9 @@ impl Endpoint {
         }
     }
 
-    /// The breaker's state when it is another one than was told last.
-    pub(super) fn breaker_changed(&self, now: Moment) -> Option<BreakerState> {
-        let state = self.breaker.as_ref()?.state(now);
-        (self.told.replace(state) != state).then_some(state)
+    /// The state of its breaker; `None` when it has none.
+    pub(super) fn breaker_state(&self, now: Moment) -> Option<BreakerState> {
+        Some(self.breaker.as_ref()?.state(now))
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     accept::{Accepted, Purpose},
-    balance::{cluster::Snapshot, endpoint::Endpoint},
+    balance::{self, cluster::Snapshot, endpoint::Endpoint},
     clock,
     config::{CONNECT_TIMEOUT, EndpointConfig, RuntimeConfig, Transport, carry},
     exchange::Heading,
@@ -113,7 +113,9 @@ pub fn run(setup: Setup) -> io::Result<()> {
             connections: Default::default(),
             max_connections,
         });
-        tokio::task::spawn_local(worker.telemetry.clone().serve_flushes());
+        let seen = worker.clone();
+        let breakers = move || balance::breakers(&seen.snapshot(), seen.now());
+        tokio::task::spawn_local(worker.telemetry.clone().serve_flushes(breakers));
         for (listener, purpose) in listeners {
             tokio::task::spawn_local(accept(worker.clone(), TcpListener::from_std(listener)?, purpose));
         }

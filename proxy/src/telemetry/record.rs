@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use selvedge_policies::reason::Reason;
+use selvedge_policies::{attempt::breaker::BreakerState, reason::Reason};
 
 /// Which side of the workload traffic is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -180,28 +180,13 @@ impl RetryOutcome {
     }
 }
 
-/// State of one endpoint's circuit breaker on one worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum BreakerState {
-    /// Requests pass.
-    #[default]
-    Closed,
-    /// One probe may pass.
-    HalfOpen,
-    /// No request passes.
-    Open,
-}
-
-impl BreakerState {
-    /// All states.
-    pub const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
-
-    /// The label value: `closed`, `half_open` or `open`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::HalfOpen => "half_open",
-            Self::Open => "open",
-        }
-    }
+/// One endpoint's circuit breaker, as one worker sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakerSeen {
+    /// The service the endpoint belongs to, `namespace/name`.
+    pub service: Box<str>,
+    /// Address of the endpoint.
+    pub endpoint: SocketAddr,
+    /// What it does with the next try.
+    pub state: BreakerState,
 }

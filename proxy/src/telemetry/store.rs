@@ -1,16 +1,16 @@
 //! The sum of what all workers counted, kept by the control thread in the form it is shown.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, net::SocketAddr, time::Duration};
 
 use prometheus::proto::MetricFamily;
-use selvedge_policies::reason::Reason;
+use selvedge_policies::{attempt::breaker::BreakerState, reason::Reason};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
 };
 
 use super::{
-    BreakerState, Direction, Protocol,
+    BreakerSeen, Direction, Protocol,
     metrics::{self, Metric},
     worker::{ConnectionCell, Delta, RequestCell},
 };
@@ -27,7 +27,7 @@ pub(super) struct Link {
     asked: bool,
     gone: bool,
     open: [u64; 2],
-    breakers: Vec<(Box<str>, SocketAddr, BreakerState)>,
+    breakers: Vec<BreakerSeen>,
 }
 
 impl Link {
@@ -160,15 +160,19 @@ impl Store {
         }
     }
 
-    /// Shows each breaker as the worker that is worst off sees it.
+    /// Shows each breaker as the worker that is worst off sees it. When there are too many the closed ones go first, and
+    /// the worst of those left out stands for them.
     fn set_breakers(&mut self, now: Instant) {
         let mut worst: HashMap<(&str, SocketAddr), u8> = HashMap::new();
-        for (name, endpoint, state) in self.workers.iter().flat_map(|worker| &worker.breakers) {
-            let seen = worst.entry((name, *endpoint)).or_default();
-            *seen = (*seen).max(*state as u8);
+        for seen in self.workers.iter().flat_map(|worker| &worker.breakers) {
+            let level = worst.entry((&seen.service, seen.endpoint)).or_default();
+            *level = (*level).max(breaker_level(seen.state));
         }
+        let mut shown: Vec<_> = worst.into_iter().collect();
+        shown.sort_unstable_by_key(|(breaker, level)| (Reverse(*level), *breaker));
+        shown.truncate(super::SERIES_LIMIT + 1);
         let mut family = Family::new(&metrics::BREAKER_STATE, super::SERIES_LIMIT);
-        for ((name, endpoint), state) in worst {
+        for ((name, endpoint), state) in shown {
             let values = [Box::from(name), endpoint.to_string().into()];
             let from = Labels { names: metrics::BREAKER_STATE.labels, values: &values, now, records: 1 };
             family.set(&from, f64::from(state));
@@ -182,5 +186,14 @@ impl Store {
             let from = Labels { names: metrics::OVERFLOW.labels, values: &[name.into()], now, records: count };
             self.family(&metrics::OVERFLOW).count(&from, count);
         }
+    }
+}
+
+/// A breaker's state as a number.
+const fn breaker_level(state: BreakerState) -> u8 {
+    match state {
+        BreakerState::Closed => 0,
+        BreakerState::HalfOpen => 1,
+        BreakerState::Open => 2,
     }
 }

@@ -1,6 +1,6 @@
-use std::collections::BTreeSet;
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
-use selvedge_policies::reason::Reason;
+use selvedge_policies::{attempt::breaker::BreakerState, reason::Reason};
 use tokio::task::LocalSet;
 
 use super::*;
@@ -81,7 +81,7 @@ async fn a_scrape_sums_up_the_workers() {
             let telemetry = telemetry();
             let workers = [telemetry.worker(), telemetry.worker()];
             for worker in &workers {
-                tokio::task::spawn_local(worker.clone().serve_flushes());
+                tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
                 worker.request(&request());
             }
             workers[0].request(&RequestRecord { code: 503, ..request() });
@@ -110,7 +110,7 @@ async fn a_busy_worker_delays_a_scrape_and_loses_nothing() {
             assert!(!telemetry.render().await.contains("selvedge_requests_total"));
             assert_eq!(before.elapsed(), FLUSH_LIMIT);
             worker.request(&request());
-            tokio::task::spawn_local(worker.clone().serve_flushes());
+            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
             let text = telemetry.render().await;
             assert_eq!(sample(&text, &["selvedge_requests_total{"]), 2.0);
         })
@@ -118,12 +118,12 @@ async fn a_busy_worker_delays_a_scrape_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_breakers_and_connections_have_metrics_of_their_own() {
+async fn refusals_and_connections_have_metrics_of_their_own() {
     LocalSet::new()
         .run_until(async {
             let telemetry = telemetry();
             let worker = telemetry.worker();
-            tokio::task::spawn_local(worker.clone().serve_flushes());
+            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
             let denied =
                 RequestRecord { code: 403, reason: Some(Reason::PolicyDenied), policy: "shop/no", ..request() };
             worker.request(&denied);
@@ -137,7 +137,6 @@ async fn refusals_breakers_and_connections_have_metrics_of_their_own() {
             worker.connection_opened(Direction::Inbound, true);
             worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDefaultDeny), ..connection() });
             worker.retry("shop/web", RetryOutcome::Success);
-            worker.breaker("shop/web", ([10, 0, 0, 2], 80).into(), BreakerState::Open);
             let text = telemetry.render().await;
             assert_eq!(
                 sample(&text, &["selvedge_denials_total", "reason=\"policy_denied\"", "policy=\"shop/no\""]),
@@ -147,9 +146,41 @@ async fn refusals_breakers_and_connections_have_metrics_of_their_own() {
             assert_eq!(sample(&text, &["selvedge_rate_limited_total", "policy=\"shop/slow\""]), 1.0);
             assert_eq!(sample(&text, &["selvedge_tcp_connections_open{", "inbound"]), 1.0);
             assert_eq!(sample(&text, &["selvedge_tcp_sent_bytes_total"]), 7.0);
-            assert_eq!(sample(&text, &["selvedge_breaker_state", "endpoint=\"10.0.0.2:80\""]), 2.0);
-            worker.breaker("shop/web", ([10, 0, 0, 2], 80).into(), BreakerState::Closed);
-            assert_eq!(sample(&telemetry.render().await, &["selvedge_breaker_state", "10.0.0.2:80"]), 0.0);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn breakers_are_shown_as_the_workers_see_them_now_and_open_ones_first() {
+    let seen = |n: u16, state| BreakerSeen { service: "shop/web".into(), endpoint: ([10, 0, 0, 2], n).into(), state };
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let (first, second) = (Rc::new(RefCell::default()), Rc::new(RefCell::default()));
+            for source in [&first, &second] {
+                let source: Rc<RefCell<Vec<BreakerSeen>>> = Rc::clone(source);
+                tokio::task::spawn_local(telemetry.worker().serve_flushes(move || source.borrow().clone()));
+            }
+            first.replace(vec![seen(1, BreakerState::HalfOpen), seen(2, BreakerState::Closed)]);
+            second.replace(vec![seen(1, BreakerState::Open), seen(2, BreakerState::Closed)]);
+            let text = telemetry.render().await;
+            assert_eq!(sample(&text, &["selvedge_breaker_state", "\"shop/web\"", "10.0.0.2:1\""]), 2.0);
+            assert_eq!(sample(&text, &["selvedge_breaker_state", "\"shop/web\"", "10.0.0.2:2\""]), 0.0);
+            second.replace(Vec::new());
+            assert_eq!(sample(&telemetry.render().await, &["selvedge_breaker_state", "10.0.0.2:1\""]), 1.0);
+            first.replace(Vec::new());
+            assert!(!telemetry.render().await.contains("selvedge_breaker_state"), "gone endpoints are still shown");
+
+            let limit = u16::try_from(SERIES_LIMIT).unwrap();
+            let state = |n| if n == limit + 9 { BreakerState::Open } else { BreakerState::Closed };
+            first.replace((0..limit + 10).map(|n| seen(n, state(n))).collect());
+            let text = telemetry.render().await;
+            assert_eq!(
+                text.lines().filter(|line| line.starts_with("selvedge_breaker_state{")).count(),
+                SERIES_LIMIT + 1
+            );
+            assert_eq!(sample(&text, &["selvedge_breaker_state", &format!("10.0.0.2:{}\"", limit + 9)]), 2.0);
+            assert_eq!(sample(&text, &["selvedge_breaker_state", "\"overflow\""]), 0.0);
         })
         .await;
 }
@@ -160,7 +191,7 @@ async fn series_are_capped_and_nothing_goes_uncounted() {
         .run_until(async {
             let telemetry = telemetry();
             let worker = telemetry.worker();
-            tokio::task::spawn_local(worker.clone().serve_flushes());
+            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
             let names: Vec<String> = (0..SERIES_LIMIT + 500).map(|n| format!("caller-{n}")).collect();
             for workload in &names {
                 worker.request(&RequestRecord { source: Party { workload, ..CALLER }, ..request() });
@@ -180,7 +211,7 @@ async fn a_full_metric_forgets_what_is_no_longer_used() {
         .run_until(async {
             let telemetry = telemetry();
             let worker = telemetry.worker();
-            tokio::task::spawn_local(worker.clone().serve_flushes());
+            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
             let call = |round: usize| {
                 for n in 0..SERIES_LIMIT {
                     let workload = format!("caller-{round}-{n}");
@@ -234,13 +265,17 @@ async fn every_metric_is_declared_with_its_labels_and_documented() {
         .run_until(async {
             let telemetry = telemetry();
             let worker = telemetry.worker();
-            tokio::task::spawn_local(worker.clone().serve_flushes());
+            let breaker = BreakerSeen {
+                service: "shop/web".into(),
+                endpoint: ([10, 0, 0, 2], 80).into(),
+                state: BreakerState::HalfOpen,
+            };
+            tokio::task::spawn_local(worker.clone().serve_flushes(move || vec![breaker.clone()]));
             worker.connection_opened(Direction::Inbound, true);
             worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDenied), ..connection() });
             worker.request(&RequestRecord { reason: Some(Reason::RateLimited), ..request() });
             worker.request(&RequestRecord { audited: "shop/try", ..request() });
             worker.retry("shop/web", RetryOutcome::OverBudget);
-            worker.breaker("shop/web", ([10, 0, 0, 2], 80).into(), BreakerState::HalfOpen);
             worker.detection(Duration::from_micros(30), Protocol::Tls);
             telemetry.config_error(Some("route shop/web: \"{}\"\nno such service"));
             for workload in (0..=SERIES_LIMIT).map(|n| n.to_string()) {
@@ -273,7 +308,7 @@ async fn the_access_log_says_what_happened_and_cannot_be_forged() {
     worker.connection_closed(&connection());
     worker.set_access_log(AccessLogMode::Off);
     worker.request(&RequestRecord { code: 500, ..request() });
-    let flushes = worker.clone().serve_flushes();
+    let flushes = worker.clone().serve_flushes(Vec::new);
     tokio::select! {
         () = flushes => unreachable!("telemetry is still there"),
         () = telemetry.finish_log() => {}

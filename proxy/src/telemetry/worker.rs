@@ -1,11 +1,11 @@
 //! What one worker counts, in plain cells of its own thread.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use tokio::{sync::mpsc, time::interval};
 
 use super::{
-    AccessLogMode, BreakerState, ConnectionRecord, Direction, Party, Protocol, RequestRecord, RetryOutcome,
+    AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Party, Protocol, RequestRecord, RetryOutcome,
     access_log::{AccessLog, Sink},
     cardinality::{Labels, Table},
     metrics::{self, Histogram},
@@ -44,8 +44,6 @@ struct Counts {
     retries: Table<2, u64>,
     detections: [Histogram; Protocol::ALL.len()],
     open: [u64; 2],
-    breakers: HashMap<(Box<str>, SocketAddr), BreakerState>,
-    breakers_limit: usize,
 }
 
 /// What is counted of the requests that share all labels.
@@ -76,7 +74,7 @@ pub(super) struct Delta {
     pub(super) detections: [Histogram; Protocol::ALL.len()],
     /// By [`Direction`].
     pub(super) open: [u64; 2],
-    pub(super) breakers: Vec<(Box<str>, SocketAddr, BreakerState)>,
+    pub(super) breakers: Vec<BreakerSeen>,
     pub(super) log_lines_lost: u64,
 }
 
@@ -121,25 +119,21 @@ impl WorkerTelemetry {
         *self.inner.counts.borrow_mut().retries.series(&[destination, outcome.as_str()]) += 1;
     }
 
-    /// Notes the state an endpoint's breaker went to.
-    pub fn breaker(&self, destination: &str, endpoint: SocketAddr, state: BreakerState) {
-        self.inner.counts.borrow_mut().breaker(destination, endpoint, state);
-    }
-
     /// Counts how long it took to tell what a connection speaks.
     pub fn detection(&self, duration: Duration, protocol: Protocol) {
         self.inner.counts.borrow_mut().detections[protocol as usize].observe(&metrics::DETECTION_BOUNDS, duration);
     }
 
-    /// Answers the scrapes of the control thread and writes the access log out in time. Spawn it once on the worker;
-    /// it ends when [`super::Telemetry`] is gone, and further calls end at once.
-    pub async fn serve_flushes(self) {
+    /// Answers the scrapes of the control thread, with what `breakers` says at that moment, and writes the access log out
+    /// in time. Spawn it once on the worker; it ends when [`super::Telemetry`] is gone, and further calls end at once.
+    pub async fn serve_flushes(self, breakers: impl Fn() -> Vec<BreakerSeen>) {
         let Some(mut flushes) = self.inner.flushes.take() else { return };
         let mut log_due = interval(LOG_DELAY);
         loop {
             tokio::select! {
                 asked = flushes.asked.recv() => {
-                    if asked.is_none() || flushes.answers.send(self.inner.drain()).await.is_err() {
+                    let delta = Delta { breakers: breakers(), ..self.inner.drain() };
+                    if asked.is_none() || flushes.answers.send(delta).await.is_err() {
                         return;
                     }
                 }
@@ -168,8 +162,6 @@ impl Counts {
             retries: Table::new(limit),
             detections: Default::default(),
             open: [0; 2],
-            breakers: HashMap::new(),
-            breakers_limit: limit,
         }
     }
 
@@ -254,18 +246,7 @@ impl Counts {
         ]) += 1;
     }
 
-    /// Keeps the latest state; closed breakers are forgotten when there are too many.
-    fn breaker(&mut self, destination: &str, endpoint: SocketAddr, state: BreakerState) {
-        if self.breakers.len() >= self.breakers_limit {
-            self.breakers.retain(|_, state| *state != BreakerState::Closed);
-        }
-        if self.breakers.len() < self.breakers_limit {
-            self.breakers.insert((destination.into(), endpoint), state);
-        }
-    }
-
     fn drain(&mut self) -> Delta {
-        let breakers = self.breakers.iter().map(|((name, endpoint), state)| (name.clone(), *endpoint, *state));
         Delta {
             requests: self.requests.drain(),
             connections: self.connections.drain(),
@@ -274,7 +255,7 @@ impl Counts {
             retries: self.retries.drain(),
             detections: std::mem::take(&mut self.detections),
             open: self.open,
-            breakers: breakers.collect(),
+            breakers: Vec::new(),
             log_lines_lost: 0,
         }
     }
