@@ -8,6 +8,7 @@
 //! HTTP/1 (a long or a malformed request line) is called HTTP/1 and left for the parser to refuse.
 
 mod client_hello;
+mod greeting;
 pub mod inside;
 mod prefixed;
 pub mod protocol;

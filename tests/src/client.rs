@@ -99,7 +99,11 @@ impl Connection {
 
     /// Opens an HTTP/2 connection.
     pub async fn open_http2(address: SocketAddr) -> Result<Self, Failure> {
-        let stream = connect(address).await?;
+        Self::over_http2(connect(address).await?).await
+    }
+
+    /// Speaks HTTP/2 on a connection that is open.
+    pub async fn over_http2(stream: TcpStream) -> Result<Self, Failure> {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(Self::Http2(sender))

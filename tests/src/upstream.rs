@@ -52,6 +52,9 @@ type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 struct Shared {
     name: String,
     scenario: watch::Sender<Scenario>,
+    /// It speaks HTTP/2 only, and does not wait for its caller to send its SETTINGS.
+    greets: bool,
+    connections: AtomicU32,
     served: AtomicU32,
     failed: AtomicU32,
     targets: watch::Sender<Vec<String>>,
@@ -67,11 +70,22 @@ pub struct Upstream {
 impl Upstream {
     /// Starts a service that echoes; its answers carry `served-by: name`.
     pub async fn start(name: &str) -> Self {
+        Self::start_with(name, false).await
+    }
+
+    /// Starts one that speaks HTTP/2 only and greets its callers with SETTINGS, as most such services do.
+    pub async fn start_http2(name: &str) -> Self {
+        Self::start_with(name, true).await
+    }
+
+    async fn start_with(name: &str, greets: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("an ephemeral port");
         let address = listener.local_addr().expect("the bound address");
         let scenario = watch::Sender::new(Scenario::Echo);
-        let (served, failed, targets) = (AtomicU32::new(0), AtomicU32::new(0), watch::Sender::default());
-        let shared = Arc::new(Shared { name: name.to_owned(), scenario, served, failed, targets });
+        let [connections, served, failed] = [(); 3].map(|()| AtomicU32::new(0));
+        let targets = watch::Sender::default();
+        let shared = Shared { name: name.to_owned(), scenario, greets, connections, served, failed, targets };
+        let shared = Arc::new(shared);
         let accepting = tokio::spawn(accept(listener, shared.clone()));
         Self { address, shared, accepting }
     }
@@ -79,6 +93,11 @@ impl Upstream {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Connections it accepted.
+    pub fn connections(&self) -> u32 {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
     /// Requests it has been given.
@@ -106,6 +125,7 @@ impl Drop for Upstream {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((stream, _)) = listener.accept().await {
+        shared.connections.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(connection(stream, shared.clone()));
     }
 }
@@ -113,7 +133,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     let mut start = [0; 14];
-    let is_http2 = matches!(stream.peek(&mut start).await, Ok(count) if start[..count].starts_with(b"PRI "));
+    let is_http2 =
+        shared.greets || matches!(stream.peek(&mut start).await, Ok(count) if start[..count].starts_with(b"PRI "));
     let service = service_fn(move |request| answer(request, shared.clone()));
     // How a connection ends is the business of the peer under test.
     if is_http2 {

@@ -3,13 +3,17 @@
 
 use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
+use http::Method;
 use selvedge_tests::{
-    client::{self, expect_bytes},
+    client::{self, Connection, expect_bytes, request},
     mesh::{Mesh, Sidecar, Workload},
     ports::Reserved,
     process::Process,
     program,
-    upstream::raw::{RawUpstream, Script},
+    upstream::{
+        Upstream,
+        raw::{RawUpstream, Script},
+    },
     wait,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,6 +81,39 @@ async fn a_server_that_speaks_first_needs_no_declaration() {
     expect_bytes(&mut stream, b"220 mail ready\r\n").await;
     stream.write_all(b"NOOP\r\n").await.unwrap();
     expect_bytes(&mut stream, b"NOOP\r\n").await;
+}
+
+/// Connects to `entry` and says nothing until the service has been dialled and has had the time to greet.
+async fn ahead_of_time(entry: SocketAddr, service: &Upstream) -> Connection {
+    let before = service.connections();
+    let stream = client::connect(entry).await.unwrap();
+    wait::until_true("the service is dialled", || async { service.connections() > before }).await;
+    tokio::time::sleep(Duration::from_millis(100)).await; // with less the test would show less, not fail
+    Connection::over_http2(stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn requests_to_a_service_of_http2_that_greets_are_requests() {
+    let service = Upstream::start_http2("store").await;
+    let opaque = Opaque::start(service.address(), "").await;
+    opaque.mesh.write(
+        "policies.yaml",
+        "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: store, namespace: shop}\nspec:\n  \
+         targetRef: {kind: Workload, name: store}\n  mtls: {inbound: PERMISSIVE}\n---\n\
+         apiVersion: selvedge.dev/v1alpha1\nkind: RateLimit\nmetadata: {name: one, namespace: shop}\nspec:\n  \
+         targetRef: {kind: Service, name: store}\n  limits: [{requests: 1, per: 1h, match: [{paths: [/limited]}]}]\n",
+    );
+    let ask = |target: &'static str| request(Method::GET, "store.shop", target);
+    for entry in [opaque.entry(), opaque.store.inbound(6000)] {
+        wait::until_true("the limit is in force", || async {
+            let Ok(mut caller) = Connection::open_http2(entry).await else { return false };
+            caller.call(ask("/limited")).await.is_ok_and(|answer| answer.status == 429)
+        })
+        .await;
+        let mut caller = ahead_of_time(entry, &service).await;
+        assert_eq!(caller.call(ask("/limited")).await.unwrap().status, 429, "{entry}");
+        assert_eq!(caller.call(ask("/other")).await.unwrap().status, 200, "{entry}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! The peer's sidecar has looked already, but its word is not enough: requests carried as opaque bytes would pass by the
 //! checks, policies and limits for requests. The service is dialled at once, as it is for opaque bytes anyway, and
-//! whoever speaks first decides. What is really opaque waits for nothing, and may be silent for as long as it likes.
+//! whoever speaks first decides; a service that speaks as servers of HTTP/2 do leaves that to the peer. What is really
+//! opaque waits for nothing, and may be silent for as long as it likes.
 
 use std::rc::Rc;
 
@@ -15,6 +16,7 @@ use tokio::{
 
 use super::{
     Detection, Prefixed, classify,
+    greeting::{self, Greeting},
     protocol::{FIRST_BYTES, PATIENCE},
 };
 use crate::{
@@ -46,6 +48,7 @@ pub async fn look<T: AsyncRead + Unpin>(io: &mut T, origin: &Origin, identity: O
         }
     };
     let (dialled, first) = match looked {
+        Ok((None, first)) if first.is_empty() => return None, // the peer has left without a word
         Ok(looked) => looked,
         Err(error) => {
             record::connection_refused(&connection, &error);
@@ -59,25 +62,32 @@ pub async fn look<T: AsyncRead + Unpin>(io: &mut T, origin: &Origin, identity: O
         Detection::NeedMore if !first.is_empty() => Protocol::Http1,
         Detection::NeedMore | Detection::Tls(_) | Detection::Opaque => Protocol::Tcp,
     };
-    Some(Found { protocol, first: first.freeze(), dialled: Some(dialled).filter(|_| protocol == Protocol::Tcp) })
+    Some(Found { protocol, first: first.freeze(), dialled: dialled.filter(|_| protocol == Protocol::Tcp) })
 }
 
-/// The service's side, with its greeting put back, and what the peer said before that.
+/// The service's side, with its greeting put back, and what the peer said before that. A service of HTTP/2 is let go of
+/// until it is known what the peer says to it.
 async fn whoever_speaks<T: AsyncRead + Unpin>(
     io: &mut T,
     connection: &Rc<Connection>,
-) -> Result<(Dialled, BytesMut), Error> {
+) -> Result<(Option<Dialled>, BytesMut), Error> {
     let Dialled { mut stream, picked, audited } = opaque::dial(connection).await?;
     let (mut first, mut greeting) = (BytesMut::new(), BytesMut::new());
     // The relay will meet the end of either side again.
-    tokio::select! {
-        _ = io.read_buf(&mut first) => {
-            let _ = timeout(PATIENCE, until_clear(io, &mut first)).await;
-        }
-        _ = stream.read_buf(&mut greeting) => {}
-    }
+    let spoken = tokio::select! {
+        _ = io.read_buf(&mut first) => Greeting::NeedMore,
+        spoken = greeting::read(&mut stream, &mut greeting) => spoken,
+    };
     let (_, stream) = stream.into_parts();
-    Ok((Dialled { stream: Prefixed::new(stream, greeting), picked, audited }, first))
+    let mut dialled = Some(Dialled { stream: Prefixed::new(stream, greeting), picked, audited });
+    if spoken == Greeting::Http2 {
+        dialled = None;
+        let _ = io.read_buf(&mut first).await;
+    }
+    if !first.is_empty() {
+        let _ = timeout(PATIENCE, until_clear(io, &mut first)).await;
+    }
+    Ok((dialled, first))
 }
 
 async fn until_clear<T: AsyncRead + Unpin>(io: &mut T, first: &mut BytesMut) {

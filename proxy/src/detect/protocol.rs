@@ -1,7 +1,8 @@
 //! The detect stage: which of TLS, HTTP/1, HTTP/2 or opaque bytes a connection carries.
 //!
 //! A declared protocol wins. Otherwise the first bytes of either side decide: when the caller is silent for a
-//! moment the service is dialled, and if it speaks first the bytes are opaque. No port list is needed.
+//! moment the service is dialled, and if it speaks first the bytes are opaque, unless it speaks as a server of HTTP/2
+//! does. No port list is needed.
 
 use std::{rc::Rc, time::Duration};
 
@@ -13,7 +14,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{ClientHello, Detection, Prefixed, classify};
+use super::{
+    ClientHello, Detection, Prefixed, classify,
+    greeting::{self, Greeting},
+};
 use crate::{
     accept::{Admitted, Origin},
     config::AppProtocol,
@@ -88,6 +92,7 @@ async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
     }
     let mut first = BytesMut::new();
     let mut dialled = None;
+    let mut speaks_first = matches!(declared, AppProtocol::Detect | AppProtocol::Opaque);
     let deadline = started + if calls_service { OWN_PATIENCE } else { PATIENCE };
     let spoken = loop {
         match classify(&first) {
@@ -97,17 +102,18 @@ async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
             Detection::Tls(hello) => break Spoken::Tls(hello),
             Detection::Opaque => break as_declared(declared),
         }
-        let speaks_first = matches!(declared, AppProtocol::Detect | AppProtocol::Opaque);
         let may_dial = first.is_empty() && dialled.is_none() && speaks_first;
         let patience = if may_dial { Instant::now() + SILENCE } else { deadline };
         match timeout_at(patience, more(&mut socket, &mut first)).await {
             Ok(true) => {}
             Ok(false) => return None,
-            Err(_) if may_dial => match race(&origin, &mut socket, &mut first, deadline).await {
+            Err(_) if may_dial => match race(&origin, declared, &mut socket, &mut first, deadline).await {
                 Race::Service(service) => {
                     dialled = Some(service);
                     break Spoken::Opaque;
                 }
+                // What its caller says has to be seen; the service is dialled again when that is known.
+                Race::Http2 => speaks_first = false,
                 Race::Caller => {}
                 Race::Gone => return None,
                 Race::Nobody(error) => return refuse(origin, &error),
@@ -159,22 +165,36 @@ async fn more(socket: &mut TcpStream, first: &mut BytesMut) -> bool {
 
 enum Race {
     Caller,
+    /// The service said something that is not HTTP.
     Service(Dialled),
+    /// The service has sent what a server of HTTP/2 sends at once.
+    Http2,
     /// The caller closed the connection without a word.
     Gone,
     /// Nobody spoke in time, or the service cannot be reached.
     Nobody(Error),
 }
 
-/// Dials the service and waits for the first byte of either side.
-async fn race(origin: &Origin, socket: &mut TcpStream, first: &mut BytesMut, mut deadline: Instant) -> Race {
+/// Dials the service and waits for the first bytes of either side.
+async fn race(
+    origin: &Origin,
+    declared: AppProtocol,
+    socket: &mut TcpStream,
+    first: &mut BytesMut,
+    mut deadline: Instant,
+) -> Race {
     let connection = Rc::new(Connection::new(origin.clone(), None, Protocol::Tcp));
     let speak = async {
         let Dialled { mut stream, picked, audited } = opaque::dial(&connection).await?;
         let mut greeting = BytesMut::new();
-        let spoke = matches!(stream.read_buf(&mut greeting).await, Ok(read) if read > 0);
+        let spoken = greeting::read(&mut stream, &mut greeting).await;
         let (_, stream) = stream.into_parts();
-        Ok::<_, Error>(spoke.then(|| Dialled { stream: Prefixed::new(stream, greeting), picked, audited }))
+        let dialled = || Dialled { stream: Prefixed::new(stream, greeting), picked, audited };
+        Ok::<_, Error>(match spoken {
+            Greeting::NeedMore => None,
+            Greeting::Http2 if declared == AppProtocol::Detect => Some(Race::Http2),
+            Greeting::Http2 | Greeting::Opaque => Some(Race::Service(dialled())),
+        })
     };
     tokio::pin!(speak);
     let mut without_service = None;
@@ -183,7 +203,7 @@ async fn race(origin: &Origin, socket: &mut TcpStream, first: &mut BytesMut, mut
             spoke = more(socket, first) => return if spoke { Race::Caller } else { Race::Gone },
             service = &mut speak, if without_service.is_none() => {
                 match service {
-                    Ok(Some(service)) => return Race::Service(service),
+                    Ok(Some(race)) => return race,
                     Ok(None) => without_service = Some(silence()),
                     Err(error) => without_service = Some(error),
                 }
