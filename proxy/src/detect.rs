@@ -5,7 +5,7 @@
 //! no input panics and none is looked at beyond a fixed bound.
 //!
 //! A verdict of opaque must not become a way around HTTP policy, so anything an HTTP server might still read as
-//! HTTP/1 (a long or a malformed request line) is called HTTP/1 and left for the parser to refuse.
+//! HTTP/1 (a long or a malformed request line, empty lines before it) is called HTTP/1 and left for the parser to refuse.
 
 mod client_hello;
 mod greeting;
@@ -19,12 +19,9 @@ pub use prefixed::Prefixed;
 /// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
 pub const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A first line longer than this is HTTP/1: no other protocol opens so, and the parser will refuse the size.
+/// A first line that is longer, with the empty ones before it, is HTTP/1: no other protocol opens so, and the parser will
+/// refuse what is too long.
 const LINE_MAX: usize = 4096;
-/// Longer than any registered method (RFC 9110 section 16.1) by far.
-const METHOD_MAX: usize = 128;
-/// Empty lines a server skips before a request line (RFC 9112 section 2.2), in bytes.
-const BLANK_MAX: usize = 4;
 
 /// What the first bytes of a client are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,30 +50,33 @@ pub fn classify(bytes: &[u8]) -> Detection {
 }
 
 /// Tells a request line of HTTP/1 (RFC 9112 section 3) from the text protocols that look like it at first:
-/// `GET key` of redis and memcached, SMTP, SIP and other line protocols have no ` HTTP/` before the line ends.
+/// `GET key` of redis and memcached, SMTP, SIP and other line protocols have no ` HTTP/` before the line ends. Servers skip
+/// any number of empty lines before it, and some any white space.
 fn classify_text(bytes: &[u8]) -> Detection {
-    let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let bytes = &bytes[..bytes.len().min(LINE_MAX)];
+    let undecided = if bytes.len() < LINE_MAX { Detection::NeedMore } else { Detection::Http1 };
+    let blank = bytes.iter().take_while(|byte| **byte == b'\n' || is_space(**byte)).count();
     let line = &bytes[blank..];
-    if blank > BLANK_MAX {
-        return Detection::Opaque;
-    }
-    let method = line.iter().take(METHOD_MAX + 1).take_while(|byte| is_token(**byte)).count();
+    let method = line.iter().take_while(|byte| is_token(**byte)).count();
     match line.get(method) {
-        _ if method > METHOD_MAX => return Detection::Opaque,
-        None => return Detection::NeedMore,
-        Some(b' ') if method > 0 => {}
+        None => return undecided,
+        Some(&byte) if method > 0 && is_space(byte) => {}
         Some(_) => return Detection::Opaque,
     }
-    let after = &line[method..line.len().min(LINE_MAX)];
-    let end = after.iter().position(|byte| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r'));
-    if after[..end.unwrap_or(after.len())].windows(6).any(|window| window == b" HTTP/") {
-        return Detection::Http1;
-    }
+    let after = &line[method..];
+    let end = after.iter().position(|byte| byte.is_ascii_control() && !is_space(*byte));
+    let version = |window: &[u8]| is_space(window[0]) && window[1..].eq_ignore_ascii_case(b"HTTP/");
     match end {
+        _ if after[..end.unwrap_or(after.len())].windows(6).any(version) => Detection::Http1,
         Some(_) => Detection::Opaque,
-        None if line.len() >= LINE_MAX => Detection::Http1,
-        None => Detection::NeedMore,
+        None => undecided,
     }
+}
+
+/// What separates the parts of a request line for lenient servers (RFC 9112 section 3), and for those that split it at the
+/// white space of Latin-1.
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1f | 0x85 | 0xa0)
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.
@@ -106,6 +106,11 @@ mod tests {
             (b"CONNECT example.test:443 HTTP/1.1\r\n", Detection::Http1),
             (b"OPTIONS * HTTP/1.1\r\n", Detection::Http1),
             (b"\r\nGET / HTTP/1.1\r\n", Detection::Http1),
+            (b"\r\n\r\n\r\n\n\nGET / HTTP/1.1\r\n", Detection::Http1),
+            (b" GET / HTTP/1.1\r\n", Detection::Http1),
+            (b"GET\t/x\tHTTP/1.1\r\n", Detection::Http1),
+            (b"GET\x0b/x\x0cHTTP/1.1\n", Detection::Http1),
+            (b"GET\xa0/x\x1fhttp/1.1\n", Detection::Http1),
             (b"GET /a b HTTP/1.32\r\n", Detection::Http1),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0", Detection::Http2),
             (b"PRI * HTTP/2.0\r\n\r\nXX", Detection::Http1),
@@ -118,20 +123,23 @@ mod tests {
     #[test]
     fn other_protocols_are_not_http() {
         for bytes in [
-            &b"GET key\r\n"[..],                     // redis inline command
-            b"*1\r\n$4\r\nPING\r\n",                 // redis RESP
-            b"get foo\r\n",                          // memcached
-            b"EHLO client.test\r\n",                 // SMTP
-            b"SSH-2.0-OpenSSH_9.2\r\n",              // SSH
-            b"\0\0\0\x08\x04\xd2\x16\x2f",           // PostgreSQL SSLRequest
-            b"\0\0\0\x29\0\x03\0\0user\0",           // PostgreSQL startup
-            b"\x20\0\0\x01\x85\xa6\xff\x01",         // MySQL handshake response
-            b"OPTIONS sip:a@b.test SIP/2.0\r\n",     // SIP
-            b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n", // PROXY protocol
-            b"requests.total 1 1700000000\n",        // graphite
-            b"AMQP\0\0\x09\x01",                     // AMQP
-            b"CONNECT\naccept-version:1.2\n\n\0",    // STOMP
-            b"\x16\x03\x01\x00\x05hello",            // a TLS record that holds no ClientHello
+            &b"GET key\r\n"[..],                      // redis inline command
+            b"*1\r\n$4\r\nPING\r\n",                  // redis RESP
+            b"get foo\r\n",                           // memcached
+            b"EHLO client.test\r\n",                  // SMTP
+            b"SSH-2.0-OpenSSH_9.2\r\n",               // SSH
+            b"\0\0\0\x08\x04\xd2\x16\x2f",            // PostgreSQL SSLRequest
+            b"\0\0\0\x29\0\x03\0\0user\0",            // PostgreSQL startup
+            b"\x20\0\0\x01\x85\xa6\xff\x01",          // MySQL handshake response
+            b"OPTIONS sip:a@b.test SIP/2.0\r\n",      // SIP
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n",  // PROXY protocol
+            b"requests.total 1 1700000000\n",         // graphite
+            b"AMQP\0\0\x09\x01",                      // AMQP
+            b"CONNECT\naccept-version:1.2\n\n\0",     // STOMP
+            b"\n\nCONNECT\r\nhost:a.test\r\n",        // STOMP after heart-beats
+            b"0\x0c\x02\x01\x01\x60\x07\x02\x01\x03", // LDAP bind
+            b"\r\n\r\n\r\nEHLO client.test\r\n",      // SMTP after empty lines
+            b"\x16\x03\x01\x00\x05hello",             // a TLS record that holds no ClientHello
         ] {
             assert_eq!(classify(bytes), Detection::Opaque, "{}", bytes.escape_ascii());
             assert_eq!(trickle(bytes).0, Detection::Opaque, "{}", bytes.escape_ascii());
@@ -140,14 +148,19 @@ mod tests {
 
     #[test]
     fn an_overlong_request_line_does_not_become_opaque() {
-        let long = [b"GET /".as_slice(), &[b'a'; 2 * LINE_MAX]].concat();
-        assert_eq!(trickle(&long), (Detection::Http1, LINE_MAX));
+        for (opening, filler) in [("GET /", b'a'), ("", b'M'), ("\r\n", b'\n')] {
+            let long = [opening.as_bytes(), &[filler; 2 * LINE_MAX]].concat();
+            assert_eq!(trickle(&long), (Detection::Http1, LINE_MAX), "{opening:?}");
+        }
+        let method = [&[b'M'; 200][..], b" / HTTP/1.1\r\n"].concat();
+        assert_eq!(trickle(&method).0, Detection::Http1);
     }
 
     fn likely_bytes() -> impl Strategy<Value = Vec<u8>> {
         let opening = prop_oneof![
             Just(b"GET ".to_vec()),
             Just(b"\r\n".to_vec()),
+            (0usize..LINE_MAX).prop_map(|blank| [&b"\n".repeat(blank)[..], b"GET\t/ HTTP/1.1"].concat()),
             Just(b"PRI * HTTP/2.0\r\n\r\nSM".to_vec()),
             Just(vec![0x16, 3, 1]),
             Just(client_hello::example(Some("web.shop"), &[b"selvedge-h2"])),

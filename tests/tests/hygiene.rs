@@ -1,5 +1,5 @@
 //! HTTP/1 bytes that two parties could read differently are refused before routing, with a reason, and the
-//! service sees no request. Cases S1 to S46 of the catalogue in docs/testing.md, over raw sockets.
+//! service sees no request. Cases S1 to S47 of the catalogue in docs/testing.md, over raw sockets.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -164,6 +164,19 @@ fn heads() -> Vec<(&'static str, Vec<u8>, Must)> {
     ]
 }
 
+/// What must not be taken for another protocol where none is declared.
+fn unusual() -> Vec<(&'static str, Vec<u8>, Must)> {
+    let long_method = format!("{} /x HTTP/1.1", "M".repeat(200));
+    vec![
+        ("S47 empty lines first", get("\r\n\r\n\r\n\r\nGET /x HTTP/1.1", H), Pass(1)),
+        ("S47 a long method", get(&long_method, H), Pass(1)),
+        ("S47 a space first", get(" GET /x HTTP/1.1", H), Refuse),
+        ("S47 tabs in the line", get("GET\t/x\tHTTP/1.1", H), Refuse),
+        ("S47 vertical tabs in the line", get("GET\x0b/x\x0bHTTP/1.1", H), Refuse),
+        ("S47 lower-case version", get("GET /x http/1.1", H), Refuse),
+    ]
+}
+
 /// The statuses in `answer`, in order.
 fn statuses(answer: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(answer).into_owned();
@@ -236,8 +249,13 @@ fn misfit(must: Must, delivery: Delivery, outcome: &Outcome, seen: usize) -> Opt
 
 /// Sends every case to the caller's sidecar and, as a stranger would, to the application's; whole and in drips.
 async fn run(cases: Vec<(&'static str, Vec<u8>, Must)>) {
+    run_on("http", cases).await;
+}
+
+/// The same on a port with this `appProtocol`.
+async fn run_on(protocol: &str, cases: Vec<(&'static str, Vec<u8>, Must)>) {
     let recorder = Recorder::start(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-    let around = Around::start(recorder.address(), "http").await;
+    let around = Around::start(recorder.address(), protocol).await;
     around.mesh.write("permissive.yaml", PERMISSIVE);
     let inside = around.api.inbound(8080);
     wait::until_true("strangers may call", || async move {
@@ -284,6 +302,11 @@ async fn odd_chunks_never_become_a_second_request() {
 #[tokio::test]
 async fn malformed_heads_are_refused() {
     run(heads()).await;
+}
+
+#[tokio::test]
+async fn unusual_requests_are_requests_where_no_protocol_is_declared() {
+    run_on("", unusual()).await;
 }
 
 #[tokio::test]
