@@ -55,7 +55,7 @@ pub enum BreakerState {
     Closed,
     /// Lets nothing pass.
     Open,
-    /// Lets one probe pass, whose outcome decides.
+    /// Lets one probe pass at a time; the first outcome decides.
     HalfOpen,
 }
 
@@ -69,7 +69,9 @@ enum State {
         until: u64,
         round: u32,
     },
+    /// A probe is out; once `until` has passed nobody waits for its outcome any longer.
     Probing {
+        until: u64,
         round: u32,
     },
 }
@@ -109,17 +111,17 @@ impl Breaker {
     pub fn peek(&self, now: Moment) -> bool {
         match self.state.get() {
             State::Closed { .. } => true,
-            State::Open { until, .. } => now.nanos >= until,
-            State::Probing { .. } => false,
+            State::Open { until, .. } | State::Probing { until, .. } => now.nanos >= until,
         }
     }
 
-    /// Lets a try pass or not; while half open exactly one. Whoever is let pass must [`Breaker::record`] the outcome
-    /// or [`Breaker::abandon`] the try.
+    /// Lets a try pass or not; while half open one, and another each time that one had as long as the breaker was open and
+    /// has no outcome yet: it may hang, or be meant to last. Whoever is let pass must [`Breaker::record`] the outcome or
+    /// [`Breaker::abandon`] the try.
     pub fn admit(&self, now: Moment) -> bool {
         let passes = self.peek(now);
-        if let (true, State::Open { round, .. }) = (passes, self.state.get()) {
-            self.state.set(State::Probing { round });
+        if let (true, State::Open { round, .. } | State::Probing { round, .. }) = (passes, self.state.get()) {
+            self.state.set(State::Probing { until: after(now, self.full(round)), round });
         }
         passes
     }
@@ -142,25 +144,30 @@ impl Breaker {
                 State::Closed { failures: failures + 1 }
             }
             (State::Closed { .. }, false) => self.opened(0, now, chance),
-            (State::Probing { round }, false) => self.opened(round.saturating_add(1), now, chance),
+            (State::Probing { round, .. }, false) => self.opened(round.saturating_add(1), now, chance),
         };
         self.state.set(next);
     }
 
     /// A try that was let pass ended without an outcome (its caller went away): another probe may go.
     pub fn abandon(&self) {
-        if let State::Probing { round } = self.state.get() {
+        if let State::Probing { round, .. } = self.state.get() {
             self.state.set(State::Open { until: 0, round });
         }
     }
 
     /// Open, for a time that doubles with each round, with up to a tenth of jitter so that workers do not probe together.
     fn opened(&self, round: u32, now: Moment, chance: &mut fastrand::Rng) -> State {
-        let full = self.open_for.saturating_mul(2u32.saturating_pow(round)).min(self.max_open);
-        let jittered = full.mul_f64(0.9 + 0.1 * chance.f64());
-        let nanos = u64::try_from(jittered.as_nanos()).unwrap_or(u64::MAX);
-        State::Open { until: now.nanos.saturating_add(nanos), round }
+        State::Open { until: after(now, self.full(round).mul_f64(0.9 + 0.1 * chance.f64())), round }
     }
+
+    fn full(&self, round: u32) -> Duration {
+        self.open_for.saturating_mul(2u32.saturating_pow(round)).min(self.max_open)
+    }
+}
+
+fn after(now: Moment, span: Duration) -> u64 {
+    now.nanos.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Every problem of `breaker:` that the schema does not show.
@@ -220,6 +227,30 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_hangs_is_followed_by_another() {
+        let spec = BreakerSpec { max_open: Span::from_secs(15), ..BreakerSpec::default() };
+        let (breaker, mut clock) = (Breaker::new(&spec), Clock::default());
+        fail(&breaker, 5, &clock);
+        for secs in [5, 10, 15, 15] {
+            clock.advance(Duration::from_secs(secs));
+            assert!(breaker.admit(clock.now()), "the first probe, after {secs} s");
+            for _ in 0..3 {
+                clock.advance(Duration::from_millis(secs * 1000 - 1));
+                assert!(!breaker.peek(clock.now()) && !breaker.admit(clock.now()), "before {secs} s are over");
+                clock.advance(Duration::from_millis(1));
+                assert!(breaker.peek(clock.now()) && breaker.admit(clock.now()), "after {secs} s without an outcome");
+                assert_eq!(breaker.state(clock.now()), BreakerState::HalfOpen);
+            }
+            fail(&breaker, 1, &clock);
+            assert_eq!(breaker.state(clock.now()), BreakerState::Open, "the outcome of one of them decides");
+        }
+        clock.advance(Duration::from_secs(15));
+        assert!(breaker.admit(clock.now()));
+        breaker.record(true, clock.now(), &mut fastrand::Rng::with_seed(1));
+        assert_eq!(breaker.state(clock.now()), BreakerState::Closed);
+    }
+
+    #[test]
     fn failed_probes_double_the_time_up_to_the_longest() {
         let (breaker, mut clock) = (Breaker::new(&BreakerSpec::default()), Clock::default());
         fail(&breaker, 5, &clock);
@@ -258,12 +289,13 @@ mod tests {
     }
 
     proptest! {
-        /// Random walks: never two probes at once, and whatever happened it closes again after successes.
+        /// Random walks: never two probes within the time it was open, always one after the longest, and whatever happened
+        /// it closes again after successes.
         #[test]
-        fn exactly_one_probe_passes_at_a_time(steps in prop::collection::vec((0u64..4_000, 0u8..4), 1..200), seed in any::<u64>()) {
+        fn one_probe_passes_at_a_time(steps in prop::collection::vec((0u64..4_000, 0u8..4), 1..200), seed in any::<u64>()) {
             let (breaker, mut clock) = (Breaker::new(&BreakerSpec { consecutive_failures: 2, ..BreakerSpec::default() }), Clock::default());
             let mut chance = fastrand::Rng::with_seed(seed);
-            let mut probing = false;
+            let mut probing = None;
             for (gap, step) in steps {
                 let now = clock.advance(Duration::from_millis(gap));
                 let before = breaker.state(now);
@@ -274,27 +306,29 @@ mod tests {
                             BreakerState::Closed => prop_assert!(passed),
                             BreakerState::Open => prop_assert!(!passed),
                             BreakerState::HalfOpen => {
-                                prop_assert_eq!(passed, !probing);
-                                probing = true;
+                                let out = probing.map(|since: u64| Duration::from_nanos(now.nanos - since));
+                                prop_assert!(passed || out.is_some_and(|out| out < Duration::from_secs(60)));
+                                prop_assert!(!passed || out.is_none_or(|out| out >= Duration::from_secs(5)));
+                                probing = if passed { Some(now.nanos) } else { probing };
                             }
                         }
                     }
-                    1 if before == BreakerState::Closed || probing => {
+                    1 if before == BreakerState::Closed || probing.is_some() => {
                         breaker.record(false, now, &mut chance);
-                        probing = false;
+                        probing = None;
                     }
-                    2 if before == BreakerState::Closed || probing => {
+                    2 if before == BreakerState::Closed || probing.is_some() => {
                         breaker.record(true, now, &mut chance);
-                        probing = false;
+                        probing = None;
                     }
                     3 => {
                         breaker.abandon();
-                        probing = false;
+                        probing = None;
                     }
                     _ => {}
                 }
             }
-            if !probing {
+            if probing.is_none() {
                 let now = clock.advance(Duration::from_secs(61));
                 prop_assert!(breaker.admit(now));
             }
