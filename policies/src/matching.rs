@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub mod canonical;
 pub mod cidr;
 pub mod glob;
 pub mod header;

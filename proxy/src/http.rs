@@ -10,7 +10,6 @@ pub mod case;
 pub mod guard;
 pub mod hop;
 pub mod pace;
-pub mod path;
 pub mod reply;
 pub mod serve;
 mod trailers;

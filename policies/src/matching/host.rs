@@ -1,6 +1,8 @@
 //! Host names and their wildcards (Gateway API `Hostname`), and an index by host.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::Ipv6Addr};
+
+use super::glob::Glob;
 
 /// A value for each of many host names; the most specific name wins.
 #[derive(Clone, Debug)]
@@ -58,6 +60,43 @@ pub(crate) fn host_problem(pattern: &str) -> Option<String> {
     ))
 }
 
+/// A glob over the hosts of requests, which are in lower case and have neither port nor a dot at the end. The error says
+/// what keeps it from ever matching.
+pub(crate) fn host_glob(pattern: &str) -> Result<Glob, String> {
+    let glob = Glob::new(&pattern.to_ascii_lowercase())?;
+    let fits = match &glob {
+        Glob::Any => true,
+        Glob::Exact(text) if text.starts_with('[') => is_literal(text),
+        Glob::Exact(text) | Glob::Suffix(text) => is_part(text) && !text.ends_with('.'),
+        Glob::Prefix(text) => is_part(text),
+    };
+    if fits {
+        return Ok(glob);
+    }
+    let (host, port) = pattern.rsplit_once(':').unwrap_or((pattern, ""));
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && (host.ends_with(']') || !host.contains(':'));
+    let host = if is_port { host } else { pattern }.trim_end_matches('.');
+    let hint = match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!(": write '[{address}]'"),
+        Err(_) if host != pattern => format!(": write '{host}'"),
+        Err(_) => String::new(),
+    };
+    Err(format!("'{pattern}' is in no host of a request, which has neither port nor a dot at the end{hint}"))
+}
+
+fn is_literal(text: &str) -> bool {
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
+}
+
+/// Whether a host may have this part: letters, digits, `-`, `.` and `_` of a name, or some of an IPv6 literal.
+fn is_part(text: &str) -> bool {
+    let literal = text.strip_prefix('[').or_else(|| text.strip_suffix(']'));
+    let of_literal = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    text.bytes().all(of_name) || literal.is_some_and(|rest| rest.bytes().all(of_literal)) || is_literal(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +125,30 @@ mod tests {
         }
         for bad in ["", "*", "a..b", "-a", "a:80", "a.*.b", "http://a", "a/b"] {
             assert!(host_problem(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_no_request_has_are_problems() {
+        for good in
+            ["*", "Evil.example", "*.example", "evil*", "evil.*", "[::1]", "[*", "[fd00:*", "[::1]*", "*:1]", "a_b-c.d"]
+        {
+            assert!(host_glob(good).is_ok(), "{good}");
+        }
+        for (bad, hint) in [
+            ("evil.example:80", "write 'evil.example'"),
+            ("*.example:", "write '*.example'"),
+            ("evil2.example.", "write 'evil2.example'"),
+            ("*.example.", "write '*.example'"),
+            ("[::1]:80", "write '[::1]'"),
+            ("::1", "write '[::1]'"),
+            ("evil:*", ""),
+            ("http://evil", ""),
+            ("e vil", ""),
+            ("[::1", ""),
+        ] {
+            let problem = host_glob(bad).unwrap_err();
+            assert!(problem.contains(hint), "{problem}");
         }
     }
 }

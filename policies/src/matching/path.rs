@@ -3,7 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::text::full_regex;
+use super::{
+    canonical::{PathError, canonical},
+    glob::Glob,
+    text::full_regex,
+};
 
 /// One condition on the path (Gateway API `HTTPPathMatch`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -52,13 +56,70 @@ impl PathMatch {
 
 /// Why `path` never equals the canonical path of a request, if so.
 pub(crate) fn path_problem(path: &str) -> Option<String> {
-    if !path.starts_with('/') {
-        return Some(format!("'{path}' does not begin with '/', so no request path can match it"));
+    part_problem("", path, "")
+}
+
+/// Why `glob` never matches the canonical path of a request, if so.
+pub(crate) fn path_glob_problem(glob: &Glob) -> Option<String> {
+    match glob {
+        Glob::Any => None,
+        Glob::Exact(path) => path_problem(path),
+        Glob::Prefix(start) => {
+            let start = without_cut_escape(start);
+            // It may be cut within a character: then one of these completes it.
+            let ends = ["x", "%80x", "%80%80x", "%80%80%80x", "%A0%80x", "%90%80%80x"];
+            first_if_all(ends.map(|end| part_problem("", start, end)))
+        }
+        Glob::Suffix(end) => {
+            let starts = ["/x", "/x%C3", "/x%E1", "/x%E1%80", "/x%F1", "/x%F1%80", "/x%F1%80%80"];
+            first_if_all(starts.map(|start| part_problem(start, end, "")))
+        }
     }
-    if path.contains("//") || path.split('/').any(|element| matches!(element, "." | "..")) {
-        return Some(format!("'{path}' has an empty or dot element, which canonical request paths never have"));
+}
+
+fn first_if_all<const N: usize>(problems: [Option<String>; N]) -> Option<String> {
+    let all: Option<Vec<String>> = problems.into_iter().collect();
+    all?.into_iter().next()
+}
+
+/// Why no canonical path consists of `before`, `part` and `after`, if so.
+fn part_problem(before: &str, part: &str, after: &str) -> Option<String> {
+    if part.contains(['?', '#']) {
+        return Some(format!("'{part}' has a '?' or '#', which are not part of a path"));
     }
-    path.contains(['?', '#']).then(|| format!("'{path}' has a '?' or '#', which are not part of a path"))
+    let whole = format!("{before}{part}{after}");
+    match canonical(&as_sent(&whole)) {
+        Ok(canonical) if canonical == whole => None,
+        Ok(canonical) => {
+            let other = canonical.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).unwrap_or(&canonical);
+            Some(format!(
+                "'{part}' is in no request path, because paths are normalised before they are compared: write '{other}'"
+            ))
+        }
+        Err(PathError::NotAbsolute) => {
+            Some(format!("'{part}' does not begin with '/', so no request path can match it"))
+        }
+        Err(why) => Some(format!("no request path can match '{part}': {why}")),
+    }
+}
+
+/// `path` with escapes for what no client can send as it is.
+fn as_sent(path: &str) -> String {
+    let mut sent = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            0..=0x20 | 0x7f.. | b'<' | b'>' | b'`' => sent.push_str(&format!("%{byte:02X}")),
+            _ => sent.push(char::from(byte)),
+        }
+    }
+    sent
+}
+
+fn without_cut_escape(start: &str) -> &str {
+    match start.rfind('%') {
+        Some(at) if at + 3 > start.len() => &start[..at],
+        _ => start,
+    }
 }
 
 /// The prefix that [`PathMatchType::PathPrefix`] compares: without a trailing `/`, so `/` becomes the empty prefix.
@@ -93,11 +154,45 @@ mod tests {
 
     #[test]
     fn values_that_can_never_match_are_problems() {
-        for bad in ["", "a", "/a//b", "/a/../b", "/./", "/a?b", "/a#b"] {
+        for bad in ["", "a", "/a?b", "/a#b", "/%2fa", "/a%zz", "/a\\b", "/..", "/a/..;/b"] {
             let path = PathMatch { kind: PathMatchType::Exact, value: bad.into() };
             assert!(path.problem().is_some(), "{bad}");
         }
         assert_eq!(PathMatch::default().problem(), None);
         assert!(PathMatch { kind: PathMatchType::RegularExpression, value: "(".into() }.problem().is_some());
+    }
+
+    #[test]
+    fn what_is_not_canonical_is_a_problem_that_names_what_is() {
+        for (bad, good) in [
+            ("/a//b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/./", "/"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/café", "/caf%C3%A9"),
+            ("/%7Eu2", "/~u2"),
+            ("/s p", "/s%20p"),
+            ("/a<b>", "/a%3Cb%3E"),
+        ] {
+            for pattern in [bad.to_owned(), format!("{bad}*"), format!("*{bad}")] {
+                let problem = path_glob_problem(&Glob::new(&pattern).unwrap()).unwrap_or_default();
+                assert!(problem.contains(&format!("write '{good}'")), "{pattern}: {problem}");
+            }
+            assert_eq!(path_problem(good), None);
+        }
+    }
+
+    #[test]
+    fn globs_may_cut_a_path_anywhere() {
+        let path = "/.well-known/~u/caf%C3%A9/%E2%82%AC/%F0%9F%A7%B5;v=1/..x/";
+        assert_eq!(canonical(path).as_deref(), Ok(path));
+        for at in 1..path.len() {
+            let (start, end) = path.split_at(at);
+            let end = if without_cut_escape(start) == start { end } else { "/" };
+            for pattern in [format!("{start}*"), format!("*{end}")] {
+                assert_eq!(path_glob_problem(&Glob::new(&pattern).unwrap()), None, "{pattern}");
+            }
+        }
+        assert_eq!(path_glob_problem(&Glob::Any), None);
     }
 }

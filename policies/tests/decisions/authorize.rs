@@ -183,6 +183,7 @@ fn every_problem_is_reported_where_it_is() {
             "from": [{ "identities": ["web"], "serviceAccounts": ["a/b/c"], "namespaces": ["a b"] }],
             "to": [
                 { "methods": ["get"], "paths": ["v1/*", "/a/*/b", "/a/../b"], "ports": [0] },
+                { "hosts": ["good.test", "evil.test:80"] },
                 { "headers": [{ "name": "x y", "value": "1" }, { "type": "RegularExpression", "name": "x", "value": "(" }] },
             ],
         }],
@@ -200,10 +201,11 @@ fn every_problem_is_reported_where_it_is() {
             ("rules[0].to[0].methods[0]", "did you mean 'GET'"),
             ("rules[0].to[0].paths[0]", "begin with '/'"),
             ("rules[0].to[0].paths[1]", "'*'"),
-            ("rules[0].to[0].paths[2]", "dot element"),
+            ("rules[0].to[0].paths[2]", "write '/b'"),
             ("rules[0].to[0].ports[0]", "1 to 65535"),
-            ("rules[0].to[1].headers[0].name", "token"),
-            ("rules[0].to[1].headers[1].value", "regular expression"),
+            ("rules[0].to[1].hosts[1]", "write 'evil.test'"),
+            ("rules[0].to[2].headers[0].name", "token"),
+            ("rules[0].to[2].headers[1].value", "regular expression"),
         ],
     );
 }

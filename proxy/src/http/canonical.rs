@@ -7,12 +7,9 @@ use http::{
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
-use selvedge_policies::reason::Reason;
+use selvedge_policies::{matching::canonical as path, reason::Reason};
 
-use super::{
-    authority::{Authority, Reader},
-    path,
-};
+use super::authority::{Authority, Reader};
 use crate::error::{Error, Stage};
 
 /// Header fields a request may have (hyper bounds this for HTTP/1 only).

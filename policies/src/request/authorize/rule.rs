@@ -12,8 +12,9 @@ use crate::{
         cidr::Cidr,
         glob::{Glob, Globs},
         header::HeaderMatcher,
+        host::host_glob,
         method,
-        path::path_problem,
+        path::path_glob_problem,
         principal::{IdentityPattern, ServiceAccount},
     },
 };
@@ -154,7 +155,7 @@ impl OperationMatcher {
         Self {
             methods: each(&spec.methods, path, "methods", problems, method::parse),
             paths: Globs::new(each(&spec.paths, path, "paths", problems, path_glob)),
-            hosts: Globs::new(each(&spec.hosts, path, "hosts", problems, |host| Glob::new(&host.to_ascii_lowercase()))),
+            hosts: Globs::new(each(&spec.hosts, path, "hosts", problems, host_glob)),
             ports: spec.ports.clone(),
             headers,
         }
@@ -211,10 +212,5 @@ fn namespace(text: &str) -> Result<Box<str>, String> {
 
 fn path_glob(pattern: &str) -> Result<Glob, String> {
     let glob = Glob::new(pattern)?;
-    let problem = match &glob {
-        Glob::Exact(path) if &**path != "*" => path_problem(path),
-        Glob::Prefix(prefix) if !prefix.starts_with('/') => path_problem(prefix),
-        _ => None,
-    };
-    problem.map_or(Ok(glob), Err)
+    path_glob_problem(&glob).map_or(Ok(glob), Err)
 }
