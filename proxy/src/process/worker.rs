@@ -24,7 +24,7 @@ use super::{
 use crate::{
     accept::{Accepted, Purpose},
     balance::{self, cluster::Snapshot, endpoint::Endpoint},
-    clock,
+    clock::{self, TimeOfDay},
     config::{CONNECT_TIMEOUT, EndpointConfig, RuntimeConfig, Transport, carry},
     exchange::Heading,
     http::{case, pace::CallerTimeouts},
@@ -34,7 +34,7 @@ use crate::{
     xds::Demand,
 };
 
-/// How often a worker tells which destinations it has used, and closes what is idle for long.
+/// How often a worker tells which destinations it has used, closes what is idle for long, and looks at the clock.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 /// Addresses outside any cluster that are remembered.
 const LOCALS: usize = 1024;
@@ -74,7 +74,7 @@ pub struct Worker {
     locals: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
     chance: RefCell<fastrand::Rng>,
     started: Instant,
-    started_unix: u64,
+    time_of_day: TimeOfDay,
     configs: watch::Receiver<Arc<RuntimeConfig>>,
     demand: mpsc::UnboundedSender<Demand>,
     used: RefCell<HashSet<Arc<str>>>,
@@ -103,7 +103,7 @@ pub fn run(setup: Setup) -> io::Result<()> {
             locals: RefCell::default(),
             chance: RefCell::new(fastrand::Rng::new()),
             started: Instant::now(),
-            started_unix: clock::since_epoch().as_secs(),
+            time_of_day: TimeOfDay::new(clock::since_epoch()),
             configs,
             demand,
             used: RefCell::default(),
@@ -207,11 +207,8 @@ impl Worker {
 
     /// Time for decisions.
     pub fn now(&self) -> Moment {
-        let elapsed = self.started.elapsed();
-        Moment {
-            nanos: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
-            unix: self.started_unix + elapsed.as_secs(),
-        }
+        let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Moment { nanos, unix: self.time_of_day.unix() }
     }
 
     /// Chance for decisions.
@@ -276,6 +273,7 @@ impl Worker {
     }
 
     fn keep_house(&self) {
+        self.time_of_day.look(clock::since_epoch());
         let used: Vec<String> = self.used.borrow_mut().drain().map(|name| name.to_string()).collect();
         if !used.is_empty() {
             let _ = self.demand.send(Demand::Used(used)); // as in `want`
