@@ -6,6 +6,7 @@ use std::{
 };
 
 use prost::Message;
+use rustls::pki_types::CertificateDer;
 use selvedge_policies::{
     attempt::{TrafficPolicySpec, retry::RetryPolicy},
     kind::{self, Attached, Problem},
@@ -22,7 +23,11 @@ use super::{
     AppProtocol, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, Own, RuntimeConfig, Traffic,
     Transport,
 };
-use crate::{telemetry::AccessLogMode, tls::TlsContext, xds::Resources};
+use crate::{
+    telemetry::AccessLogMode,
+    tls::{self, TlsContext},
+    xds::Resources,
+};
 
 /// Compiles configurations one after the other. Compiled request policies are kept by the documents they came
 /// from, so a rate limit keeps its buckets when something else changes.
@@ -52,10 +57,18 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
             cluster(&resource.name, &message, &Traffic::default(), false)?;
         }
         Kind::TrustBundle => {
-            mesh::TrustBundle::decode(resource.body.clone()).map_err(text)?;
+            let message = mesh::TrustBundle::decode(resource.body.clone()).map_err(text)?;
+            if !message.roots_der.is_empty() {
+                tls::root_store(&authorities(&message)).map_err(|error| error.to_string())?;
+            }
         }
     }
     Ok(())
+}
+
+/// The certificates of the authorities in `bundle`.
+pub(super) fn authorities(bundle: &mesh::TrustBundle) -> Vec<CertificateDer<'static>> {
+    bundle.roots_der.iter().map(|root| root.to_vec().into()).collect()
 }
 
 impl Compiler {
@@ -329,6 +342,21 @@ mod tests {
         let newer = check(&inbound("deny", "RequestAuthentication")).unwrap_err();
         assert!(newer.contains("RequestAuthentication"), "{newer}");
         assert!(check(&inbound("audit", "AuthorizationPolicy")).is_err());
+    }
+
+    #[test]
+    fn a_bundle_that_cannot_be_trusted_is_refused() {
+        let bundle = |roots: &[&[u8]]| {
+            let roots_der = roots.iter().map(|root| root.to_vec().into()).collect();
+            let message = mesh::TrustBundle { trust_domain: "mesh.local".to_owned(), roots_der };
+            check(&Encoded::new(Kind::TrustBundle, "mesh.local", Vec::new(), &message))
+        };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let root = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+        bundle(&[root.der()]).unwrap();
+        bundle(&[]).unwrap();
+        let refused = bundle(&[root.der(), b"no certificate"]).unwrap_err();
+        assert!(refused.contains("authority 1"), "{refused}");
     }
 
     #[test]

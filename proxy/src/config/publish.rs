@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use selvedge_xds::proto::mesh::TrustBundle;
 use tokio::sync::watch;
 
-use super::{RuntimeConfig, compile::Compiler};
+use super::{
+    RuntimeConfig,
+    compile::{Compiler, authorities},
+};
 use crate::{
     identity::Credentials,
     telemetry::Telemetry,
@@ -81,15 +83,13 @@ impl Trust {
             return Ok(());
         }
         let first = self.credentials.is_none();
-        self.credentials = Some(credentials.clone());
-        self.bundle = bundle.cloned();
         let news = bundle.filter(|bundle| (first || announced) && !bundle.roots_der.is_empty());
-        let roots: Vec<CertificateDer<'static>> = match news {
-            Some(bundle) => bundle.roots_der.iter().map(|root| root.to_vec().into()).collect(),
-            None => credentials.roots.to_vec(),
-        };
+        let roots = news.map_or_else(|| credentials.roots.to_vec(), |bundle| authorities(bundle));
         let svid = &credentials.svid;
         self.context = Some(Arc::new(TlsContext::new(svid, &roots, &svid.identity.trust_domain)?));
+        // Only now: what could not be used is still news to be complained about the next time.
+        self.credentials = Some(credentials);
+        self.bundle = bundle.cloned();
         Ok(())
     }
 }
@@ -97,7 +97,7 @@ impl Trust {
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
-    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
     use super::*;
     use crate::identity::Svid;
@@ -142,5 +142,21 @@ mod tests {
         let mut restarted = Trust::default();
         restarted.update(first, Some(&both)).unwrap();
         assert_eq!(context(&restarted).authorities.len(), 2, "a restart takes up the stream's bundle");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_complained_about_until_it_is_mended() {
+        let (a, b) = (root(), root());
+        let mut trust = Trust::default();
+        let first = credentials(&[&a]);
+        trust.update(first.clone(), None).unwrap();
+        let in_force = trust.context.clone().unwrap();
+        let unusable = bundle(&[&a, &CertificateDer::from(b"no certificate".to_vec())]);
+        for _ in 0..3 {
+            assert!(trust.update(first.clone(), Some(&unusable)).is_err());
+            assert!(Arc::ptr_eq(trust.context.as_ref().unwrap(), &in_force), "the context before stays");
+        }
+        trust.update(first, Some(&bundle(&[&a, &b]))).unwrap();
+        assert_eq!(trust.context.unwrap().authorities.len(), 2);
     }
 }
