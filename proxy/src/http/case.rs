@@ -19,7 +19,7 @@ pub use heads::Kind;
 pub use memory::Memory;
 pub use tap::Tapped;
 
-use heads::Heads;
+use heads::{Heads, MAX_NAMES};
 
 /// The names of an HTTP/1 head as they were written, in order up to the last one with a capital letter, and joined by
 /// commas; on the hop between sidecars only.
@@ -59,9 +59,10 @@ impl Spellings {
 }
 
 impl Spelling {
-    /// Takes what another sidecar told out of a message.
+    /// Takes what another sidecar told out of a message. More than it would have remembered is not believed: it would be
+    /// kept in [`Memory`].
     pub fn heard(headers: &mut HeaderMap) -> Option<Self> {
-        headers.remove(HEADER_CASE).map(Self)
+        headers.remove(HEADER_CASE).filter(|names| names.len() <= MAX_NAMES).map(Self)
     }
 
     /// Tells the next sidecar.
@@ -73,6 +74,21 @@ impl Spelling {
     pub fn keep(&self, extensions: &mut Extensions, memory: &Memory) {
         if let Some(known) = memory.recall(&self.0) {
             extensions.extend(known);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_not_believed_more_names_than_a_sidecar_remembers() {
+        for (length, believed) in [(MAX_NAMES, true), (MAX_NAMES + 1, false), (60 * 1024, false)] {
+            let names = HeaderValue::from_bytes(&vec![b'X'; length]).unwrap();
+            let mut headers = HeaderMap::from_iter([(HEADER_CASE, names)]);
+            assert_eq!(Spelling::heard(&mut headers).is_some(), believed, "{length} bytes");
+            assert!(headers.is_empty(), "it goes no further");
         }
     }
 }

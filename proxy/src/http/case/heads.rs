@@ -11,7 +11,7 @@ use http::HeaderValue;
 /// A longer line is no head that is worth remembering.
 const MAX_LINE: usize = 16 * 1024;
 /// Bytes of names that are remembered of one head.
-const MAX_NAMES: usize = 4 * 1024;
+pub(super) const MAX_NAMES: usize = 4 * 1024;
 /// Pipelined requests that are remembered at once.
 const MAX_HEADS: usize = 32;
 
