@@ -7,6 +7,7 @@ pub mod capture;
 pub mod control;
 pub mod dial;
 pub mod drain;
+pub mod keepalive;
 pub mod listen;
 pub mod original_dst;
 pub mod spread;

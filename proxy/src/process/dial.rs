@@ -12,7 +12,10 @@ use std::{
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
-use super::capture::{INBOUND_MARK, INBOUND_SOURCE, OUTBOUND_MARK};
+use super::{
+    capture::{INBOUND_MARK, INBOUND_SOURCE, OUTBOUND_MARK},
+    keepalive,
+};
 
 /// Fixed at start, like the rules themselves, and the same for the whole process.
 static CAPTURED: AtomicBool = AtomicBool::new(false);
@@ -37,6 +40,7 @@ pub fn expect_capture() {
 /// Those of the system calls.
 pub async fn dial(address: SocketAddr, side: Side) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    keepalive::probe(&socket)?;
     if CAPTURED.load(Ordering::Relaxed) {
         exempt(&socket, address.ip(), side)?;
     }

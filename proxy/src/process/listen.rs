@@ -8,6 +8,8 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::keepalive;
+
 /// Connections the kernel holds for a worker that is busy.
 const BACKLOG: i32 = 1024;
 
@@ -58,6 +60,7 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 fn one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
+    keepalive::probe(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
