@@ -45,7 +45,7 @@ pub(super) async fn read<T: AsyncRead + Unpin>(service: &mut T, bytes: &mut Byte
     }
 }
 
-/// A frame header (RFC 9113 section 4.1) of SETTINGS that acknowledges nothing; flags may be whatever they like else.
+/// A frame header (RFC 9113 section 4.1) of SETTINGS that acknowledges nothing; other flags are to be ignored.
 fn classify(bytes: &[u8]) -> Greeting {
     let fits = |at: usize, byte: u8| match at {
         3 => byte == TYPE_SETTINGS,
