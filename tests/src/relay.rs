@@ -1,9 +1,6 @@
 //! A TCP relay that takes down what it carries: the wire between two processes under test.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,6 +8,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -23,7 +21,7 @@ pub struct Relay {
 }
 
 /// The bytes of one direction, over all connections.
-type Tape = Arc<Mutex<Vec<u8>>>;
+type Tape = Arc<watch::Sender<Vec<u8>>>;
 
 impl Relay {
     /// Starts one that leads to `target`.
@@ -50,15 +48,13 @@ impl Relay {
 
     /// Bytes it has carried, in both directions together.
     pub fn carried(&self) -> usize {
-        [&self.there, &self.back].map(|tape| tape.lock().unwrap_or_else(PoisonError::into_inner).len()).iter().sum()
+        self.there.borrow().len() + self.back.borrow().len()
     }
 
     /// Whether `text` went over the wire as it is, in either direction.
     pub fn saw(&self, text: &str) -> bool {
-        [&self.there, &self.back].iter().any(|tape| {
-            let tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
-            tape.windows(text.len()).any(|window| window == text.as_bytes())
-        })
+        let shows = |tape: &Tape| tape.borrow().windows(text.len()).any(|window| window == text.as_bytes());
+        shows(&self.there) || shows(&self.back)
     }
 }
 
@@ -71,7 +67,7 @@ impl Drop for Relay {
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, tape: Tape) {
     let mut chunk = [0; 4096];
     while let Ok(count @ 1..) = from.read(&mut chunk).await {
-        tape.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&chunk[..count]);
+        tape.send_modify(|tape| tape.extend_from_slice(&chunk[..count]));
         if to.write_all(&chunk[..count]).await.is_err() {
             return;
         }
