@@ -95,7 +95,7 @@ pub async fn admit(accepted: Accepted) -> Option<Admitted> {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let origin = Origin { worker, peer, heading, permit };
     if origin.worker.is_overloaded(&origin.heading) {
-        let connection = Connection::new(origin, None, Protocol::Tcp);
+        let connection = Rc::new(Connection::new(origin, None, Protocol::Tcp));
         let error = Error::new(Stage::Accept, Reason::Overloaded, "the worker holds as many connections as it may");
         record::connection_refused(&connection, &error);
         return None;

@@ -1,7 +1,6 @@
 //! Bytes that are not HTTP, or not any more: the same mTLS, identity policy and counts, without looking inside.
 
 use std::{
-    cell::Cell,
     io,
     pin::Pin,
     rc::Rc,
@@ -26,6 +25,7 @@ use crate::{
     process::worker::Worker,
     record::{self, Opened},
     route::{self, Scope},
+    telemetry::Flow,
     upstream::connect::{self, Hop, Stream},
 };
 
@@ -74,23 +74,25 @@ pub async fn tunnel(
     join(opened, TokioIo::new(caller), TokioIo::new(service), judged).await;
 }
 
-/// Carries bytes both ways, and counts them, until both sides are done or `ended` says why they have to be.
+/// Carries bytes both ways, and counts them as they pass, until both sides are done or `ended` says why they have to be.
 async fn join(
     opened: Opened,
     caller: impl AsyncRead + AsyncWrite + Unpin,
     mut service: impl AsyncRead + AsyncWrite + Unpin,
     ended: impl Future<Output = Error>,
 ) {
-    let (received, sent) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let mut caller = Counted { io: caller, read: received.clone(), written: sent.clone() };
+    let own = Rc::new(Flow::default());
+    let mut caller = Counted { io: caller, flows: [own.clone(), opened.flow()] };
     let ended = tokio::select! {
         copied = tokio::io::copy_bidirectional(&mut caller, &mut service) => {
             let reset = copied.err().filter(|e| e.kind() == io::ErrorKind::ConnectionReset);
-            return opened.closed(received.get(), sent.get(), reset.map(|_| Reason::UpstreamReset));
+            let (received, sent) = own.total();
+            return opened.closed(received, sent, reset.map(|_| Reason::UpstreamReset));
         }
         ended = ended => ended,
     };
-    opened.cut(received.get(), sent.get(), &ended);
+    let (received, sent) = own.total();
+    opened.cut(received, sent, &ended);
 }
 
 /// Waits until the sidecar has to end the connection: a drain is over, or a new configuration no longer lets it be, as
@@ -173,11 +175,11 @@ async fn dial_one(worker: &Worker, mut picked: Picked, config: &RuntimeConfig) -
     Ok((connected?, picked))
 }
 
-/// Counts what passes, so that the counts are there even when the connection breaks.
+/// Counts what passes at that moment: for the connection itself, whose log line has the sums even when it breaks, and
+/// for the metrics of all that are like it, which must not wait for the end of one that is open for days.
 struct Counted<T> {
     io: T,
-    read: Rc<Cell<u64>>,
-    written: Rc<Cell<u64>>,
+    flows: [Rc<Flow>; 2],
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
@@ -185,7 +187,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let result = Pin::new(&mut this.io).poll_read(cx, buf);
-        this.read.set(this.read.get() + (buf.filled().len() - before) as u64);
+        let read = (buf.filled().len() - before) as u64;
+        this.flows.iter().for_each(|flow| flow.received(read));
         result
     }
 }
@@ -195,7 +198,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.io).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = result {
-            this.written.set(this.written.get() + written as u64);
+            this.flows.iter().for_each(|flow| flow.sent(written as u64));
         }
         result
     }

@@ -1,7 +1,7 @@
 //! The last stage: the answer goes out, and when its body is over the exchange is counted and logged, once. That holds
 //! for an exchange whose caller goes away before there is an answer, too.
 
-use std::{rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, Response};
 use selvedge_policies::reason::Reason;
@@ -10,11 +10,12 @@ use tokio::time::Instant;
 use crate::{
     attempt::Answered,
     balance::{Picked, endpoint::Endpoint},
+    config::{Own, RuntimeConfig},
     error::Error,
     exchange::{Connection, Exchange, Heading},
     http::{Body, body::Ending, hop, pace::Polled, reply},
     opaque,
-    telemetry::{ConnectionRecord, Party, Protocol, RequestRecord},
+    telemetry::{ConnectionRecord, Ends, Flow, Party, Protocol, RequestRecord},
     upstream::pool::Held,
 };
 
@@ -29,6 +30,7 @@ pub fn finish(mut open: Open, outcome: Result<Answered, Error>) -> Response<Body
             open.code = error.reason.status();
             open.whole = true;
             let response = reply::reply(&error, open.exchange.caller());
+            open.detail = error.detail;
             let meter = open.exchange.response_bytes.clone();
             response.map(|body| body.metered(meter).ending(Box::new(open)))
         }
@@ -86,12 +88,13 @@ pub struct Open {
     held: Option<(Picked, Held)>,
     whole: bool,
     grpc_status: Option<u16>,
+    detail: Cow<'static, str>,
 }
 
 impl Open {
     /// An exchange without an answer yet.
     pub const fn new(exchange: Box<Exchange>) -> Self {
-        Self { exchange, code: 0, held: None, whole: false, grpc_status: None }
+        Self { exchange, code: 0, held: None, whole: false, grpc_status: None, detail: Cow::Borrowed("") }
     }
 }
 
@@ -130,47 +133,59 @@ impl Drop for Open {
                 self.code = reason.status();
             }
         }
-        write(&self.exchange, self.code, self.grpc_status);
+        self.write();
     }
 }
 
-fn write(exchange: &Exchange, code: u16, grpc_status: Option<u16>) {
-    let connection = &exchange.connection;
-    let (source, destination) = parties(connection, exchange.endpoint.as_deref(), &exchange.snapshot.config.own);
-    let (host, path) = match &exchange.target {
-        Some(target) => (target.authority.host(), target.path_and_query.path()),
-        None => ("", ""),
-    };
-    let protocol = match exchange.version {
-        _ if exchange.grpc => Protocol::Grpc,
-        http::Version::HTTP_2 => Protocol::Http2,
-        _ => Protocol::Http1,
-    };
-    connection.worker.telemetry.request(&RequestRecord {
-        direction: connection.direction(),
-        source,
-        destination,
-        service: &exchange.service,
-        route: &exchange.route,
-        code,
-        grpc_status,
-        reason: exchange.reason,
-        policy: &exchange.policy,
-        audited: exchange.audited.as_deref().unwrap_or_default(),
-        protocol,
-        tls: over_tls(connection, exchange.endpoint.as_deref()),
-        duration: exchange.started.elapsed(),
-        bytes_received: exchange.request_bytes.get(),
-        bytes_sent: exchange.response_bytes.get(),
-        retries: exchange.retries,
-        method: exchange.method.as_str(),
-        host,
-        path,
-        peer: connection.peer_address,
-        upstream: exchange.endpoint.as_ref().map(|endpoint| endpoint.config.address),
-        request_id: text(exchange.request_id.as_ref()),
-        traceparent: text(exchange.traceparent.as_ref()),
-    });
+impl Open {
+    fn write(&self) {
+        let exchange = &*self.exchange;
+        let connection = &exchange.connection;
+        let of_connection;
+        let service = if exchange.service.is_empty() {
+            of_connection = service_of(connection, &exchange.snapshot.config); // it ended before it was routed
+            &of_connection
+        } else {
+            &exchange.service
+        };
+        let (source, destination) = parties(connection, exchange.endpoint.as_deref(), &exchange.snapshot.config.own);
+        let (host, path) = match &exchange.target {
+            Some(target) => (target.authority.host(), target.path_and_query.path()),
+            None => ("", ""),
+        };
+        let protocol = match exchange.version {
+            _ if exchange.grpc => Protocol::Grpc,
+            http::Version::HTTP_2 => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        connection.worker.telemetry.request(&RequestRecord {
+            direction: connection.direction(),
+            source,
+            destination,
+            service,
+            route: &exchange.route,
+            code: self.code,
+            grpc_status: self.grpc_status,
+            reason: exchange.reason,
+            policy: &exchange.policy,
+            detail: &self.detail,
+            audited: exchange.audited.as_deref().unwrap_or_default(),
+            protocol,
+            tls: over_tls(connection, exchange.endpoint.as_deref()),
+            duration: exchange.started.elapsed(),
+            bytes_received: exchange.request_bytes.get(),
+            bytes_sent: exchange.response_bytes.get(),
+            retries: exchange.retries,
+            method: exchange.method.as_str(),
+            host,
+            port: connection.port(),
+            path,
+            peer: connection.peer_address,
+            upstream: exchange.endpoint.as_ref().map(|endpoint| endpoint.config.address),
+            request_id: text(exchange.request_id.as_ref()),
+            traceparent: text(exchange.traceparent.as_ref()),
+        });
+    }
 }
 
 fn text(value: Option<&http::HeaderValue>) -> &str {
@@ -178,11 +193,7 @@ fn text(value: Option<&http::HeaderValue>) -> &str {
 }
 
 /// Who called whom, in the words of metrics. A peer is known by its identity; the workload behind it is not.
-fn parties<'a>(
-    connection: &'a Connection,
-    endpoint: Option<&'a Endpoint>,
-    own: &'a crate::config::Own,
-) -> (Party<'a>, Party<'a>) {
+fn parties<'a>(connection: &'a Connection, endpoint: Option<&'a Endpoint>, own: &'a Own) -> (Party<'a>, Party<'a>) {
     let own = Party { workload: &own.workload, namespace: &own.namespace, identity: &own.identity };
     match &connection.heading {
         Heading::Inbound { .. } => {
@@ -213,19 +224,39 @@ fn over_tls(connection: &Connection, endpoint: Option<&Endpoint>) -> bool {
     }
 }
 
-/// An opaque connection or tunnel that is open.
+/// The service that a connection is for, `namespace/name`; empty where nothing but an address is known.
+fn service_of(connection: &Connection, config: &RuntimeConfig) -> Arc<str> {
+    match &connection.heading {
+        Heading::Inbound { port, .. } => config.inbound(*port).service.clone(),
+        Heading::Outbound { destination, original, .. } => match config.destination(destination).flatten() {
+            Some(known) => known.name.clone(),
+            None if original.is_none() => destination.clone(),
+            None => Arc::default(),
+        },
+    }
+}
+
+/// A connection or tunnel that is open.
 pub struct Opened {
     connection: Rc<Connection>,
     endpoint: Option<Rc<Endpoint>>,
+    service: Arc<str>,
     since: Instant,
     audited: Option<Arc<str>>,
 }
 
-/// Counts an opaque connection or tunnel as open.
+/// Counts a connection or tunnel as open.
 pub fn connection_opened(connection: &Rc<Connection>, endpoint: Option<&Rc<Endpoint>>) -> Opened {
     let tls = over_tls(connection, endpoint.map(Rc::as_ref));
     connection.worker.telemetry.connection_opened(connection.direction(), tls);
-    Opened { connection: connection.clone(), endpoint: endpoint.cloned(), since: Instant::now(), audited: None }
+    let service = service_of(connection, &connection.worker.snapshot().config);
+    let (connection, endpoint) = (connection.clone(), endpoint.cloned());
+    Opened { connection, endpoint, service, since: Instant::now(), audited: None }
+}
+
+/// Records a connection that was not let through.
+pub fn connection_refused(connection: &Rc<Connection>, error: &Error) {
+    connection_opened(connection, None).cut(0, 0, error);
 }
 
 impl Opened {
@@ -234,56 +265,50 @@ impl Opened {
         Self { audited, ..self }
     }
 
-    /// Counts it as closed by the sidecar, with the bytes from and to the caller.
+    /// Where its bytes are counted for metrics.
+    pub fn flow(&self) -> Rc<Flow> {
+        let config = &self.connection.worker.snapshot().config;
+        self.connection.worker.telemetry.flow(&self.ends(&config.own))
+    }
+
+    /// Counts it as closed by the sidecar; logs it with the bytes from and to the caller.
     pub fn cut(self, received: u64, sent: u64, error: &Error) {
-        self.end(received, sent, Some(error.reason), &error.policy);
+        self.end((received, sent), Some(error.reason), &error.policy, &error.detail);
     }
 
-    /// Counts it as closed, with the bytes from and to the caller.
+    /// Counts it as closed; logs it with the bytes from and to the caller.
     pub fn closed(self, received: u64, sent: u64, reason: Option<Reason>) {
-        self.end(received, sent, reason, "");
+        self.end((received, sent), reason, "", "");
     }
 
-    fn end(&self, received: u64, sent: u64, reason: Option<Reason>, policy: &str) {
-        let audited = self.audited.as_deref().unwrap_or_default();
-        let (endpoint, bytes) = (self.endpoint.as_deref(), (received, sent));
-        connection_record(&self.connection, endpoint, self.since, bytes, reason, policy, audited);
+    fn ends<'a>(&'a self, own: &'a Own) -> Ends<'a> {
+        let (connection, endpoint) = (&self.connection, self.endpoint.as_deref());
+        let (source, destination) = parties(connection, endpoint, own);
+        Ends {
+            direction: connection.direction(),
+            source,
+            destination,
+            service: &self.service,
+            protocol: connection.protocol,
+            tls: over_tls(connection, endpoint),
+        }
     }
-}
 
-/// Records a connection that was not let through.
-pub fn connection_refused(connection: &Connection, error: &Error) {
-    let tls = over_tls(connection, None);
-    connection.worker.telemetry.connection_opened(connection.direction(), tls);
-    connection_record(connection, None, Instant::now(), (0, 0), Some(error.reason), &error.policy, "");
-}
-
-fn connection_record(
-    connection: &Connection,
-    endpoint: Option<&Endpoint>,
-    since: Instant,
-    (bytes_received, bytes_sent): (u64, u64),
-    reason: Option<Reason>,
-    policy: &str,
-    audited: &str,
-) {
-    let snapshot = connection.worker.snapshot();
-    let (source, destination) = parties(connection, endpoint, &snapshot.config.own);
-    connection.worker.telemetry.connection_closed(&ConnectionRecord {
-        direction: connection.direction(),
-        source,
-        destination,
-        service: endpoint.map_or("", |endpoint| endpoint.config.service()),
-        reason,
-        policy,
-        audited,
-        protocol: connection.protocol,
-        tls: over_tls(connection, endpoint),
-        duration: since.elapsed(),
-        bytes_received,
-        bytes_sent,
-        peer: connection.peer_address,
-        server_name: connection.server_name.as_deref().unwrap_or_default(),
-        upstream: endpoint.map(|endpoint| endpoint.config.address),
-    });
+    fn end(&self, (received, sent): (u64, u64), reason: Option<Reason>, policy: &str, detail: &str) {
+        let connection = &self.connection;
+        connection.worker.telemetry.connection_closed(&ConnectionRecord {
+            ends: self.ends(&connection.worker.snapshot().config.own),
+            port: connection.port(),
+            reason,
+            policy,
+            detail,
+            audited: self.audited.as_deref().unwrap_or_default(),
+            duration: self.since.elapsed(),
+            bytes_received: received,
+            bytes_sent: sent,
+            server_name: connection.server_name.as_deref().unwrap_or_default(),
+            peer: connection.peer_address,
+            upstream: self.endpoint.as_ref().map(|endpoint| endpoint.config.address),
+        });
+    }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, mpsc};
 
 mod access_log;
 mod cardinality;
+mod flow;
 pub mod metrics;
 mod process;
 mod record;
@@ -20,7 +21,8 @@ mod store;
 mod worker;
 
 pub use access_log::AccessLogMode;
-pub use record::{BreakerSeen, ConnectionRecord, Direction, Party, Protocol, RequestRecord, RetryOutcome};
+pub use flow::Flow;
+pub use record::{BreakerSeen, ConnectionRecord, Direction, Ends, Party, Protocol, RequestRecord, RetryOutcome};
 pub use worker::WorkerTelemetry;
 
 use access_log::Sink;

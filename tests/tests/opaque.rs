@@ -121,11 +121,6 @@ async fn identity_policy_and_metrics_cover_opaque_connections() {
     let upstream = RawUpstream::start(Script::echo()).await;
     let opaque = Opaque::start(upstream.address(), "tcp").await;
     opaque.until_answered(b"ping", b"ping").await;
-    let store = &opaque.store;
-    wait::until_true("the bytes are counted, as they are when the connection is over", || async move {
-        store.metric("selvedge_tcp_received_bytes_total", &[]).await >= 4.0
-    })
-    .await;
     let mut open = client::connect(opaque.entry()).await.unwrap();
     open.write_all(b"stay").await.unwrap();
     expect_bytes(&mut open, b"stay").await;
@@ -142,6 +137,76 @@ async fn identity_policy_and_metrics_cover_opaque_connections() {
     .await;
     let cut = wait::within("the connection that was open before is cut", open.read_u8()).await;
     assert!(cut.is_err(), "{cut:?}");
+}
+
+#[tokio::test]
+async fn bytes_are_counted_as_they_pass_and_once() {
+    let upstream = RawUpstream::start(Script::echo()).await;
+    let opaque = &Opaque::start(upstream.address(), "tcp").await;
+    opaque.until_answered(b"ping", b"ping").await;
+    let counted = async |metric: &str, sidecar: &Sidecar| {
+        let service = "destination_service=\"shop/store\"";
+        let (all, of_service) = (sidecar.metric(metric, &[]).await, sidecar.metric(metric, &[service]).await);
+        assert_eq!(all, of_service, "the service has no name:\n{}", sidecar.metrics().await);
+        all
+    };
+    let metrics = ["selvedge_tcp_received_bytes_total", "selvedge_tcp_sent_bytes_total"];
+    let settled = async |closed: f64| {
+        wait::until_true("the connections are over", async || {
+            counted("selvedge_tcp_connections_closed_total", &opaque.store).await >= closed
+                && counted("selvedge_tcp_connections_closed_total", &opaque.web).await >= closed
+        })
+        .await;
+    };
+    let first = f64::from(upstream.connections());
+    settled(first).await;
+    let mut before = Vec::new();
+    for sidecar in [&opaque.web, &opaque.store] {
+        before.extend([counted(metrics[0], sidecar).await, counted(metrics[1], sidecar).await]);
+    }
+    let grown = async || {
+        let mut now = Vec::new();
+        for sidecar in [&opaque.web, &opaque.store] {
+            now.extend([counted(metrics[0], sidecar).await, counted(metrics[1], sidecar).await]);
+        }
+        now.iter().zip(&before).map(|(now, before)| now - before).collect::<Vec<f64>>()
+    };
+    let mut pooled = client::connect(opaque.entry()).await.unwrap();
+    for sum in [4.0, 8.0] {
+        pooled.write_all(b"ping").await.unwrap();
+        expect_bytes(&mut pooled, b"ping").await;
+        assert_eq!(grown().await, [sum; 4], "while the connection is open");
+    }
+    drop(pooled);
+    settled(first + 1.0).await;
+    assert_eq!(grown().await, [8.0; 4], "its end counts nothing twice");
+}
+
+#[tokio::test]
+async fn a_refused_connection_says_what_it_was_for_and_why() {
+    let upstream = RawUpstream::start(Script::echo()).await;
+    let mesh = Mesh::start().await;
+    mesh.service("shop/store", 6000, 6000, "tcp");
+    let store = mesh.sidecar(Workload::new("shop/store").serves(6000, upstream.address())).await;
+    let nowhere = "shop/nowhere:6001";
+    let web = mesh.sidecar(Workload::new("shop/web").calls(nowhere)).await;
+    assert!(client::exchange(web.outbound(nowhere), b"\0ping", Duration::from_secs(5)).await.is_empty());
+    assert!(client::exchange(store.inbound(6000), b"\0plain", Duration::from_secs(5)).await.is_empty());
+    for (sidecar, reason, service, port, detail) in [
+        (&web, "unknown_destination", "shop/nowhere", 6001, "shop/nowhere: "),
+        (&store, "plaintext_refused", "shop/store", 6000, ""),
+    ] {
+        let line = wait::until("the refusal is logged", || async {
+            sidecar.access_log().into_iter().find(|line| line["selvedge.reason"] == reason)
+        })
+        .await;
+        assert_eq!((&line["selvedge.service"], &line["server.port"]), (&service.into(), &port.into()), "{line}");
+        let told = line["selvedge.detail"].as_str().unwrap_or_default();
+        assert!(!told.is_empty() && told.starts_with(detail), "{line}");
+        let labels = [format!("destination_service=\"{service}\""), format!("reason=\"{reason}\"")];
+        let labels = labels.each_ref().map(String::as_str);
+        assert_eq!(sidecar.metric("selvedge_tcp_connections_closed_total", &labels).await, 1.0);
+    }
 }
 
 #[tokio::test]

@@ -220,6 +220,6 @@ fn silence() -> Error {
 }
 
 fn refuse(origin: Origin, error: &Error) -> Option<Detected> {
-    record::connection_refused(&Connection::new(origin, None, Protocol::Tcp), error);
+    record::connection_refused(&Rc::new(Connection::new(origin, None, Protocol::Tcp)), error);
     None
 }

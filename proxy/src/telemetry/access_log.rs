@@ -81,6 +81,7 @@ impl AccessLog {
             line.text("selvedge.direction", record.direction.as_str())
                 .text("http.request.method", record.method)
                 .text("server.address", record.host)
+                .plain("server.port", record.port)
                 .text("url.path", record.path)
                 .text("http.route", record.route)
                 .text("network.protocol.name", if http { "http" } else { record.protocol.as_str() })
@@ -94,8 +95,8 @@ impl AccessLog {
             line.plain("duration_s", format_args!("{:.6}", record.duration.as_secs_f64()))
                 .plain("http.request.body.size", record.bytes_received)
                 .plain("http.response.body.size", record.bytes_sent);
-            ends(line, (&record.source, record.peer), (&record.destination, record.upstream), record.service);
-            verdict(line, record.tls, record.reason, record.policy);
+            who(line, (&record.source, record.peer), (&record.destination, record.upstream), record.service);
+            verdict(line, record.tls, record.reason, record.policy, record.detail);
             line.text("selvedge.audited", record.audited);
             line.plain("selvedge.retries", record.retries).text("request_id", record.request_id);
             trace(line, record.traceparent);
@@ -104,20 +105,22 @@ impl AccessLog {
 
     /// Logs a connection of opaque bytes, or one that was refused; requests speak for the others.
     pub(super) fn connection(&self, record: &ConnectionRecord<'_>) {
-        let opaque = matches!(record.protocol, Protocol::Tcp | Protocol::Tls);
+        let ends = &record.ends;
+        let opaque = matches!(ends.protocol, Protocol::Tcp | Protocol::Tls);
         if !opaque && record.reason.is_none() {
             return;
         }
         let Some(suppressed) = self.admit(worth_it(record.reason, record.audited)) else { return };
         self.line(suppressed, |line| {
-            line.text("selvedge.direction", record.direction.as_str())
-                .text("network.protocol.name", record.protocol.as_str())
+            line.text("selvedge.direction", ends.direction.as_str())
+                .plain("server.port", record.port)
+                .text("network.protocol.name", ends.protocol.as_str())
                 .text("tls.client.server_name", record.server_name)
                 .plain("duration_s", format_args!("{:.6}", record.duration.as_secs_f64()))
                 .plain("selvedge.bytes_received", record.bytes_received)
                 .plain("selvedge.bytes_sent", record.bytes_sent);
-            ends(line, (&record.source, record.peer), (&record.destination, record.upstream), record.service);
-            verdict(line, record.tls, record.reason, record.policy);
+            who(line, (&ends.source, record.peer), (&ends.destination, record.upstream), ends.service);
+            verdict(line, ends.tls, record.reason, record.policy, record.detail);
             line.text("selvedge.audited", record.audited);
         });
     }
@@ -174,7 +177,7 @@ const fn version(protocol: Protocol) -> &'static str {
 }
 
 /// Who called and who was called.
-fn ends(
+fn who(
     line: &mut Object<'_>,
     (source, peer): (&Party<'_>, SocketAddr),
     (destination, upstream): (&Party<'_>, Option<SocketAddr>),
@@ -200,12 +203,12 @@ const fn worth_it(reason: Option<Reason>, audited: &str) -> bool {
 }
 
 /// What the mesh had to say.
-fn verdict(line: &mut Object<'_>, tls: bool, reason: Option<Reason>, policy: &str) {
+fn verdict(line: &mut Object<'_>, tls: bool, reason: Option<Reason>, policy: &str, detail: &str) {
     line.text("selvedge.tls", super::metrics::tls(tls));
     if let Some(reason) = reason {
         line.text("selvedge.reason", reason.code()).text("selvedge.response_flag", reason.flag());
     }
-    line.text("selvedge.policy", policy);
+    line.text("selvedge.policy", policy).text("selvedge.detail", detail);
 }
 
 /// Trace and span id out of a `traceparent` (W3C Trace Context section 3.2); nothing when it is malformed.

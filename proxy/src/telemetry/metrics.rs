@@ -80,6 +80,20 @@ pub(super) const CONNECTION: [&str; 12] = [
     "policy",
 ];
 
+/// Labels of bytes that pass over connections, known when a connection opens.
+pub(super) const FLOW: [&str; 10] = [
+    "direction",
+    "source_workload",
+    "source_namespace",
+    "source_identity",
+    "destination_workload",
+    "destination_namespace",
+    "destination_identity",
+    "destination_service",
+    "protocol",
+    "tls",
+];
+
 /// All of [`REQUEST`] but the policy.
 const REQUEST_OUTCOME: &[&str] = REQUEST.split_at(15).0;
 
@@ -154,10 +168,10 @@ metrics! {
         "The same, when they end.";
     TCP_OPEN Gauge "selvedge_tcp_connections_open" &["direction"],
         "Connections and tunnels open now.";
-    TCP_RECEIVED Counter "selvedge_tcp_received_bytes_total" CONNECTION_OUTCOME,
-        "Bytes of opaque connections and tunnels received from callers, counted at their end.";
-    TCP_SENT Counter "selvedge_tcp_sent_bytes_total" CONNECTION_OUTCOME,
-        "Bytes of opaque connections and tunnels sent to callers, counted at their end.";
+    TCP_RECEIVED Counter "selvedge_tcp_received_bytes_total" &FLOW,
+        "Bytes of opaque connections and tunnels received from callers, counted as they pass.";
+    TCP_SENT Counter "selvedge_tcp_sent_bytes_total" &FLOW,
+        "Bytes of opaque connections and tunnels sent to callers, counted as they pass.";
     DETECTION Histogram "selvedge_detection_duration_seconds" &["protocol"],
         "Time from accept to knowing what a connection speaks.";
     CERTIFICATE_EXPIRATION Gauge "selvedge_certificate_expiration_timestamp_seconds" &[],

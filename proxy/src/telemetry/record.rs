@@ -66,6 +66,23 @@ pub struct Party<'a> {
     pub identity: &'a str,
 }
 
+/// What is known of a connection as soon as it is open.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'a> {
+    /// Side of the workload.
+    pub direction: Direction,
+    /// Who called.
+    pub source: Party<'a>,
+    /// Who was called.
+    pub destination: Party<'a>,
+    /// The service that was called, `namespace/name`.
+    pub service: &'a str,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Whether the hop between sidecars is mTLS.
+    pub tls: bool,
+}
+
 /// One HTTP request, when its last byte has gone out or it has failed.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestRecord<'a> {
@@ -87,6 +104,8 @@ pub struct RequestRecord<'a> {
     pub reason: Option<Reason>,
     /// The policy that denied or limited it, `namespace/name`; else empty.
     pub policy: &'a str,
+    /// What exactly went wrong; in the access log only.
+    pub detail: &'a str,
     /// The AUDIT policy that would have denied it, `namespace/name`; else empty.
     pub audited: &'a str,
     /// What the caller spoke.
@@ -105,6 +124,8 @@ pub struct RequestRecord<'a> {
     pub method: &'a str,
     /// Host of the authority; in the access log only, never a label.
     pub host: &'a str,
+    /// The port that was called.
+    pub port: u16,
     /// Path without query; in the access log only, never a label.
     pub path: &'a str,
     /// Address of the caller.
@@ -120,29 +141,23 @@ pub struct RequestRecord<'a> {
 /// One connection, when it is over.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionRecord<'a> {
-    /// Side of the workload.
-    pub direction: Direction,
-    /// Who called.
-    pub source: Party<'a>,
-    /// Who was called.
-    pub destination: Party<'a>,
-    /// The service that was called, `namespace/name`.
-    pub service: &'a str,
-    /// What it spoke.
-    pub protocol: Protocol,
-    /// Whether the hop between sidecars was mTLS.
-    pub tls: bool,
+    /// What was known from the start.
+    pub ends: Ends<'a>,
+    /// The port it was for.
+    pub port: u16,
     /// Why the sidecar ended or refused it; `None` when the two ends did.
     pub reason: Option<Reason>,
     /// The policy that denied it, `namespace/name`; else empty.
     pub policy: &'a str,
+    /// What exactly went wrong; in the access log only.
+    pub detail: &'a str,
     /// The AUDIT policy that would have denied it, `namespace/name`; else empty.
     pub audited: &'a str,
     /// From accept to close.
     pub duration: Duration,
-    /// Bytes from the caller.
+    /// Bytes from the caller; in the access log only, metrics have counted them as they passed.
     pub bytes_received: u64,
-    /// Bytes to the caller.
+    /// Bytes to the caller; in the access log only.
     pub bytes_sent: u64,
     /// Server name of application TLS that passed through; in the access log only.
     pub server_name: &'a str,

@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     BreakerSeen, Direction, Protocol,
     metrics::{self, Metric},
-    worker::{ConnectionCell, Delta, RequestCell},
+    worker::{Delta, RequestCell},
 };
 
 mod family;
@@ -106,9 +106,14 @@ impl Store {
         for (labels, cell) in &delta.requests {
             self.add_requests(&Labels { names: &metrics::REQUEST, values: &**labels, now, records: cell.count }, cell);
         }
-        for (labels, cell) in &delta.connections {
-            let from = Labels { names: &metrics::CONNECTION, values: &**labels, now, records: cell.count };
-            self.add_connections(&from, cell);
+        for (labels, count) in &delta.connections {
+            let from = Labels { names: &metrics::CONNECTION, values: &**labels, now, records: *count };
+            self.add_connections(&from, *count);
+        }
+        for (labels, (received, sent)) in &delta.flows {
+            let from = Labels { names: &metrics::FLOW, values: &**labels, now, records: 1 };
+            self.family(&metrics::TCP_RECEIVED).count(&from, *received);
+            self.family(&metrics::TCP_SENT).count(&from, *sent);
         }
         for (metric, counts) in [(&metrics::TCP_OPENED, &delta.opened), (&metrics::RETRIES, &delta.retries)] {
             for (labels, count) in counts {
@@ -142,12 +147,10 @@ impl Store {
         }
     }
 
-    fn add_connections(&mut self, from: &Labels<'_>, cell: &ConnectionCell) {
-        self.family(&metrics::TCP_CLOSED).count(from, cell.count);
-        self.family(&metrics::TCP_RECEIVED).count(from, cell.bytes_received);
-        self.family(&metrics::TCP_SENT).count(from, cell.bytes_sent);
+    fn add_connections(&mut self, from: &Labels<'_>, count: u64) {
+        self.family(&metrics::TCP_CLOSED).count(from, count);
         if from.is_denied() {
-            self.family(&metrics::DENIALS).count(from, cell.count);
+            self.family(&metrics::DENIALS).count(from, count);
         }
     }
 

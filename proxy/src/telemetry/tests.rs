@@ -28,6 +28,7 @@ fn request() -> RequestRecord<'static> {
         grpc_status: None,
         reason: None,
         policy: "",
+        detail: "",
         audited: "",
         protocol: Protocol::Http1,
         tls: true,
@@ -37,6 +38,7 @@ fn request() -> RequestRecord<'static> {
         retries: 0,
         method: "GET",
         host: "web.shop",
+        port: 80,
         path: "/",
         peer: ([10, 0, 0, 1], 40_000).into(),
         upstream: Some(([10, 0, 0, 2], 80).into()),
@@ -45,16 +47,22 @@ fn request() -> RequestRecord<'static> {
     }
 }
 
+const ENDS: Ends<'_> = Ends {
+    direction: Direction::Inbound,
+    source: CALLER,
+    destination: CALLED,
+    service: "shop/db",
+    protocol: Protocol::Tcp,
+    tls: true,
+};
+
 fn connection() -> ConnectionRecord<'static> {
     ConnectionRecord {
-        direction: Direction::Inbound,
-        source: CALLER,
-        destination: CALLED,
-        service: "shop/db",
-        protocol: Protocol::Tcp,
-        tls: true,
+        ends: ENDS,
+        port: 5432,
         reason: None,
         policy: "",
+        detail: "",
         audited: "",
         duration: Duration::from_secs(2),
         bytes_received: 5,
@@ -145,7 +153,13 @@ async fn refusals_and_connections_have_metrics_of_their_own() {
             assert_eq!(sample(&text, &["selvedge_denials_total", "protocol=\"tcp\""]), 1.0);
             assert_eq!(sample(&text, &["selvedge_rate_limited_total", "policy=\"shop/slow\""]), 1.0);
             assert_eq!(sample(&text, &["selvedge_tcp_connections_open{", "inbound"]), 1.0);
-            assert_eq!(sample(&text, &["selvedge_tcp_sent_bytes_total"]), 7.0);
+            assert!(!text.contains("selvedge_tcp_sent_bytes_total"), "bytes are counted as they pass, not at the end");
+            let (one, other) = (worker.flow(&ENDS), worker.flow(&ENDS));
+            one.sent(3);
+            other.sent(4);
+            assert_eq!(sample(&telemetry.render().await, &["selvedge_tcp_sent_bytes_total", "\"shop/db\""]), 7.0);
+            other.sent(1);
+            assert_eq!(sample(&telemetry.render().await, &["selvedge_tcp_sent_bytes_total"]), 8.0);
         })
         .await;
 }
@@ -276,6 +290,7 @@ async fn every_metric_is_declared_with_its_labels_and_documented() {
             worker.request(&RequestRecord { reason: Some(Reason::RateLimited), ..request() });
             worker.request(&RequestRecord { audited: "shop/try", ..request() });
             worker.retry("shop/web", RetryOutcome::OverBudget);
+            worker.flow(&ENDS).received(1);
             worker.detection(Duration::from_micros(30), Protocol::Tls);
             telemetry.config_error(Some("route shop/web: \"{}\"\nno such service"));
             for workload in (0..=SERIES_LIMIT).map(|n| n.to_string()) {
@@ -301,7 +316,14 @@ async fn the_access_log_says_what_happened_and_cannot_be_forged() {
     let worker = telemetry.worker();
     let evil = "/a\r\n{\"forged\":true}\u{1b}[2J\"";
     worker.request(&request());
-    worker.request(&RequestRecord { code: 403, reason: Some(Reason::PolicyDenied), path: evil, ..request() });
+    let denied = RequestRecord { code: 403, reason: Some(Reason::PolicyDenied), ..request() };
+    worker.request(&RequestRecord { path: evil, detail: evil, ..denied });
+    let long = "\u{1b}".repeat(100_000);
+    worker.connection_closed(&ConnectionRecord {
+        reason: Some(Reason::UnknownDestination),
+        detail: &long,
+        ..connection()
+    });
     worker.set_access_log(AccessLogMode::All);
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     worker.request(&RequestRecord { traceparent, ..request() });
@@ -315,12 +337,15 @@ async fn the_access_log_says_what_happened_and_cannot_be_forged() {
     }
     let text = std::fs::read_to_string(file).unwrap();
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 3, "{text}");
+    assert_eq!(lines.len(), 4, "{text}");
     assert_eq!(lines[0]["selvedge.reason"], "policy_denied");
-    assert_eq!(lines[0]["url.path"], evil);
-    assert_eq!(lines[1]["trace_id"], "0af7651916cd43dd8448eb211c80319c");
-    assert_eq!(lines[1]["http.response.status_code"], 200);
-    assert_eq!(lines[2]["selvedge.bytes_sent"], 7);
+    assert_eq!((&lines[0]["url.path"], &lines[0]["selvedge.detail"]), (&evil.into(), &evil.into()));
+    assert_eq!((&lines[1]["server.port"], &lines[1]["selvedge.service"]), (&5432.into(), &"shop/db".into()));
+    assert_eq!(lines[1]["selvedge.detail"].as_str().unwrap().len(), 1024, "a detail is cut");
+    assert_eq!(lines[2]["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(lines[2]["http.response.status_code"], 200);
+    assert_eq!(lines[2].get("selvedge.detail"), None);
+    assert_eq!(lines[3]["selvedge.bytes_sent"], 7);
 }
 
 #[tokio::test(start_paused = true)]

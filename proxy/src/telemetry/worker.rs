@@ -5,9 +5,10 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use tokio::{sync::mpsc, time::interval};
 
 use super::{
-    AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Party, Protocol, RequestRecord, RetryOutcome,
+    AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Ends, Flow, Party, Protocol, RequestRecord, RetryOutcome,
     access_log::{AccessLog, Sink},
     cardinality::{Labels, Table},
+    flow::Flows,
     metrics::{self, Histogram},
     store::Link,
 };
@@ -15,8 +16,8 @@ use super::{
 /// How long an access log line may wait for others to be written with.
 const LOG_DELAY: Duration = Duration::from_secs(1);
 
-/// The recorder of one worker thread; clones share its cells. Nothing here takes a lock, and nothing allocates once
-/// a series exists.
+/// The recorder of one worker thread; clones share its cells. Nothing here takes a lock, and counting allocates nothing
+/// once a series exists.
 #[derive(Clone, Debug)]
 pub struct WorkerTelemetry {
     inner: Rc<Inner>,
@@ -38,7 +39,8 @@ struct Flushes {
 #[derive(Debug)]
 struct Counts {
     requests: Table<{ metrics::REQUEST.len() }, RequestCell>,
-    connections: Table<{ metrics::CONNECTION.len() }, ConnectionCell>,
+    connections: Table<{ metrics::CONNECTION.len() }, u64>,
+    flows: Flows,
     audited: Table<{ metrics::DECISION.len() }, u64>,
     opened: Table<2, u64>,
     retries: Table<2, u64>,
@@ -55,19 +57,13 @@ pub(super) struct RequestCell {
     pub(super) bytes_sent: u64,
 }
 
-/// What is counted of the closed connections that share all labels.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct ConnectionCell {
-    pub(super) count: u64,
-    pub(super) bytes_received: u64,
-    pub(super) bytes_sent: u64,
-}
-
 /// What a worker counted since it was last asked; open connections and breakers as they are now.
 #[derive(Debug, Default)]
 pub(super) struct Delta {
     pub(super) requests: Vec<(Labels<{ metrics::REQUEST.len() }>, RequestCell)>,
-    pub(super) connections: Vec<(Labels<{ metrics::CONNECTION.len() }>, ConnectionCell)>,
+    pub(super) connections: Vec<(Labels<{ metrics::CONNECTION.len() }>, u64)>,
+    /// Bytes received and sent.
+    pub(super) flows: Vec<(Labels<{ metrics::FLOW.len() }>, (u64, u64))>,
     pub(super) audited: Vec<(Labels<{ metrics::DECISION.len() }>, u64)>,
     pub(super) opened: Vec<(Labels<2>, u64)>,
     pub(super) retries: Vec<(Labels<2>, u64)>,
@@ -106,6 +102,11 @@ impl WorkerTelemetry {
         let mut counts = self.inner.counts.borrow_mut();
         counts.open[direction as usize] += 1;
         *counts.opened.series(&[direction.as_str(), metrics::tls(tls)]) += 1;
+    }
+
+    /// Where the bytes of an open connection are counted.
+    pub fn flow(&self, ends: &Ends<'_>) -> Rc<Flow> {
+        self.inner.counts.borrow_mut().flow(ends)
     }
 
     /// Counts, and for opaque or refused ones logs, the end of a connection that was counted as opened.
@@ -157,6 +158,7 @@ impl Counts {
         Self {
             requests: Table::new(limit),
             connections: Table::new(limit),
+            flows: Flows::new(limit),
             audited: Table::new(limit),
             opened: Table::new(limit),
             retries: Table::new(limit),
@@ -197,31 +199,42 @@ impl Counts {
     }
 
     fn connection(&mut self, record: &ConnectionRecord<'_>) {
-        let open = &mut self.open[record.direction as usize];
+        let ConnectionRecord { ends, reason, policy, audited, .. } = record;
+        let open = &mut self.open[ends.direction as usize];
         *open = open.saturating_sub(1);
-        if !record.audited.is_empty() {
-            let parties = (&record.source, &record.destination);
-            self.audited(record.direction, parties, record.service, "", record.audited);
+        if !audited.is_empty() {
+            self.audited(ends.direction, (&ends.source, &ends.destination), ends.service, "", audited);
         }
-        let Party { workload, namespace, identity } = record.source;
-        let destination = &record.destination;
-        let cell = self.connections.series(&[
-            record.direction.as_str(),
+        let Party { workload, namespace, identity } = ends.source;
+        *self.connections.series(&[
+            ends.direction.as_str(),
             workload,
             namespace,
             identity,
-            destination.workload,
-            destination.namespace,
-            destination.identity,
-            record.service,
-            record.reason.map_or("", |reason| reason.code()),
-            record.protocol.as_str(),
-            metrics::tls(record.tls),
-            record.policy,
-        ]);
-        cell.count += 1;
-        cell.bytes_received += record.bytes_received;
-        cell.bytes_sent += record.bytes_sent;
+            ends.destination.workload,
+            ends.destination.namespace,
+            ends.destination.identity,
+            ends.service,
+            reason.map_or("", |reason| reason.code()),
+            ends.protocol.as_str(),
+            metrics::tls(ends.tls),
+            policy,
+        ]) += 1;
+    }
+
+    fn flow(&mut self, ends: &Ends<'_>) -> Rc<Flow> {
+        self.flows.flow(&[
+            ends.direction.as_str(),
+            ends.source.workload,
+            ends.source.namespace,
+            ends.source.identity,
+            ends.destination.workload,
+            ends.destination.namespace,
+            ends.destination.identity,
+            ends.service,
+            ends.protocol.as_str(),
+            metrics::tls(ends.tls),
+        ])
     }
 
     fn audited(
@@ -250,6 +263,7 @@ impl Counts {
         Delta {
             requests: self.requests.drain(),
             connections: self.connections.drain(),
+            flows: self.flows.drain(),
             audited: self.audited.drain(),
             opened: self.opened.drain(),
             retries: self.retries.drain(),

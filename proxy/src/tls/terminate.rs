@@ -1,6 +1,6 @@
 //! The tls stage: mesh TLS is terminated here, application TLS passes through untouched.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use selvedge_policies::{facts::Identity, reason::Reason};
@@ -117,7 +117,7 @@ fn of_mesh(protocol: &[u8]) -> Option<Protocol> {
 }
 
 fn failed(origin: Origin, detail: impl Into<std::borrow::Cow<'static, str>>) -> Option<Secured> {
-    let connection = Connection::new(origin, None, Protocol::Tls);
+    let connection = Rc::new(Connection::new(origin, None, Protocol::Tls));
     record::connection_refused(&connection, &Error::new(Stage::Tls, Reason::TlsHandshakeFailed, detail));
     None
 }
