@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, rc::Rc, sync::Arc};
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use selvedge_policies::reason::Reason;
 use tokio::time::Instant;
 
@@ -27,9 +27,9 @@ pub fn finish(mut open: Open, outcome: Result<Answered, Error>) -> Response<Body
         Err(error) => {
             open.exchange.reason = Some(error.reason);
             open.exchange.policy = error.policy.clone();
-            open.code = error.reason.status();
             open.whole = true;
             let response = reply::reply(&error, open.exchange.caller());
+            open.answered(response.status(), response.headers());
             open.detail = error.detail;
             let meter = open.exchange.response_bytes.clone();
             response.map(|body| body.metered(meter).ending(Box::new(open)))
@@ -45,7 +45,7 @@ fn forward(mut open: Open, answered: Answered) -> Response<Body> {
     if parts.headers.contains_key(http::header::TRANSFER_ENCODING) {
         parts.headers.remove(http::header::CONTENT_LENGTH);
     }
-    let switches = parts.status == http::StatusCode::SWITCHING_PROTOCOLS;
+    let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     let switching = switches.then(|| parts.headers.get(http::header::UPGRADE).cloned()).flatten();
     // What it names wrongly stays in place; the answer is as good as without the names.
     let _ = hop::strip(&mut parts.headers);
@@ -68,8 +68,7 @@ fn forward(mut open: Open, answered: Answered) -> Response<Body> {
         tokio::task::spawn_local(opaque::tunnel(opened, exchange.connection.clone(), tunnelled, tunnel));
     }
     let meter = exchange.response_bytes.clone();
-    open.grpc_status = if exchange.grpc { grpc_status(&parts.headers) } else { None };
-    open.code = parts.status.as_u16();
+    open.answered(parts.status, &parts.headers);
     open.held = Some((picked, held));
     Response::from_parts(parts, Body::incoming(body).metered(meter).ending(Box::new(open)))
 }
@@ -96,48 +95,13 @@ impl Open {
     pub const fn new(exchange: Box<Exchange>) -> Self {
         Self { exchange, code: 0, held: None, whole: false, grpc_status: None, detail: Cow::Borrowed("") }
     }
-}
 
-impl Ending for Open {
-    fn complete(&mut self, trailers: Option<&HeaderMap>) {
-        self.whole = true;
-        if let Some(status) = trailers.and_then(grpc_status) {
-            self.grpc_status = Some(status);
-        }
-        if let Some((picked, held)) = self.held.take() {
-            picked.endpoint.pool.observe_response(self.exchange.response_bytes.get());
-            if let Held::Http1(lease) = held {
-                lease.give_back();
-            }
-        }
+    /// Notes what the caller is sent, which for a gRPC call that the mesh ends is 200 with a status of its own.
+    fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.code = status.as_u16();
+        self.grpc_status = grpc_status(headers).filter(|_| self.exchange.grpc);
     }
 
-    fn broke(&mut self) {
-        let slow = self.exchange.is_caller_slow();
-        let reason = if slow { Reason::CallerTimeout } else { Reason::UpstreamReset };
-        self.exchange.reason = self.exchange.reason.or(Some(reason));
-    }
-
-    fn polled(&mut self, polled: Polled) {
-        self.exchange.connection.polled.set(polled);
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if !self.whole && self.exchange.reason.is_none() {
-            let slow = self.exchange.is_caller_slow();
-            let reason = if slow { Reason::CallerTimeout } else { Reason::DownstreamClosed };
-            self.exchange.reason = Some(reason);
-            if self.code == 0 {
-                self.code = reason.status();
-            }
-        }
-        self.write();
-    }
-}
-
-impl Open {
     fn write(&self) {
         let exchange = &*self.exchange;
         let connection = &exchange.connection;
@@ -185,6 +149,45 @@ impl Open {
             request_id: text(exchange.request_id.as_ref()),
             traceparent: text(exchange.traceparent.as_ref()),
         });
+    }
+}
+
+impl Ending for Open {
+    fn complete(&mut self, trailers: Option<&HeaderMap>) {
+        self.whole = true;
+        if let Some(status) = trailers.and_then(grpc_status) {
+            self.grpc_status = Some(status);
+        }
+        if let Some((picked, held)) = self.held.take() {
+            picked.endpoint.pool.observe_response(self.exchange.response_bytes.get());
+            if let Held::Http1(lease) = held {
+                lease.give_back();
+            }
+        }
+    }
+
+    fn broke(&mut self) {
+        let slow = self.exchange.is_caller_slow();
+        let reason = if slow { Reason::CallerTimeout } else { Reason::UpstreamReset };
+        self.exchange.reason = self.exchange.reason.or(Some(reason));
+    }
+
+    fn polled(&mut self, polled: Polled) {
+        self.exchange.connection.polled.set(polled);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if !self.whole && self.exchange.reason.is_none() {
+            let slow = self.exchange.is_caller_slow();
+            let reason = if slow { Reason::CallerTimeout } else { Reason::DownstreamClosed };
+            self.exchange.reason = Some(reason);
+            if self.code == 0 {
+                self.code = reason.status();
+            }
+        }
+        self.write();
     }
 }
 

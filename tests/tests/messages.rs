@@ -190,6 +190,11 @@ async fn a_denied_grpc_call_ends_with_a_grpc_status() {
     assert_eq!((answer.status.as_u16(), answer.header("grpc-status")), (200, "7"), "{answer:?}");
     assert_eq!((answer.header("grpc-message"), answer.reason()), ("policy_denied", "policy_denied"));
     assert_eq!(answer.header("content-type"), "application/grpc");
+    for sidecar in [&pair.web, &pair.api] {
+        let sent = ["protocol=\"grpc\"", "response_code=\"200\"", "grpc_status=\"7\"", "reason=\"policy_denied\""];
+        let counted = async || sidecar.metric("selvedge_requests_total", &sent).await == 1.0;
+        selvedge_tests::wait::until_true("both sides count what was answered", counted).await;
+    }
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ pub enum AccessLogMode {
     /// Nothing.
     Off,
     /// Requests and connections the mesh refused, limited, failed, or would have refused by a policy that only looks on,
-    /// and 5xx answers; limited in rate.
+    /// and answers that say the service failed (5xx, and what gRPC says instead); limited in rate.
     #[default]
     Errors,
     /// Every request and every opaque connection.
@@ -73,9 +73,8 @@ impl AccessLog {
     }
 
     pub(super) fn request(&self, record: &RequestRecord<'_>) {
-        let Some(suppressed) = self.admit(worth_it(record.reason, record.audited) || record.code >= 500) else {
-            return;
-        };
+        let failed = record.code >= 500 || record.grpc_status.is_some_and(is_server_error);
+        let Some(suppressed) = self.admit(failed || worth_it(record.reason, record.audited)) else { return };
         self.line(suppressed, |line| {
             let http = matches!(record.protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
             line.text("selvedge.direction", record.direction.as_str())
@@ -200,6 +199,12 @@ fn who(
 /// Whether the mesh had anything to say.
 const fn worth_it(reason: Option<Reason>, audited: &str) -> bool {
     reason.is_some() || !audited.is_empty()
+}
+
+/// True for the gRPC statuses that are the service's fault, not the caller's: UNKNOWN, DEADLINE_EXCEEDED,
+/// RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE and DATA_LOSS. Their HTTP status is 200.
+const fn is_server_error(grpc_status: u16) -> bool {
+    matches!(grpc_status, 2 | 4 | 8 | 13 | 14 | 15)
 }
 
 /// What the mesh had to say.

@@ -348,6 +348,24 @@ async fn the_access_log_says_what_happened_and_cannot_be_forged() {
     assert_eq!(lines[3]["selvedge.bytes_sent"], 7);
 }
 
+#[tokio::test]
+async fn the_errors_of_grpc_services_are_errors_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.log");
+    let settings = TelemetrySettings { access_log_file: Some(file.clone()), ..TelemetrySettings::default() };
+    let telemetry = Telemetry::new(&settings).unwrap();
+    let worker = telemetry.worker();
+    for status in 0..=16 {
+        worker.request(&RequestRecord { protocol: Protocol::Grpc, grpc_status: Some(status), ..request() });
+    }
+    drop(worker);
+    telemetry.finish_log().await;
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let logged: Vec<_> = lines.map(|line| line["rpc.grpc.status_code"].as_u64().unwrap()).collect();
+    assert_eq!(logged, [2, 4, 8, 13, 14, 15]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn refusals_do_not_flood_the_log() {
     let directory = tempfile::tempdir().unwrap();
