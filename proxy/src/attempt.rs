@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Request, request, response};
+use http::{Method, Request, request, response};
 use hyper::body::Incoming;
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -99,9 +99,9 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
         if !replay.broke() {
             record(&mut picked, exchange, outcome.as_ref());
         }
-        let again = outcome.filter(|_| received.wanted.is_none() && replay.can_repeat());
+        let again = outcome.filter(|_| received.wanted.is_none());
         let pause = again
-            .and_then(|outcome| pause(exchange, upstream, &outcome, head.method.is_idempotent()))
+            .and_then(|outcome| pause(exchange, upstream, &outcome, &head.method, replay.can_repeat()))
             .filter(|pause| overall.is_none_or(|deadline| Instant::now() + *pause < deadline));
         count(exchange, pause.is_some(), tried.is_ok());
         let Some(pause) = pause else {
@@ -166,15 +166,25 @@ fn record(picked: &mut Picked, exchange: &Exchange, outcome: Option<&TryOutcome>
     }
 }
 
-/// How long to wait before the next try; `None` when there is none.
-fn pause(exchange: &Exchange, upstream: &Upstream<'_>, outcome: &TryOutcome, idempotent: bool) -> Option<Duration> {
+/// How long to wait before the next try; `None` when there is none, as there cannot be when the body is not `replayable`.
+fn pause(
+    exchange: &Exchange,
+    upstream: &Upstream<'_>,
+    outcome: &TryOutcome,
+    method: &Method,
+    replayable: bool,
+) -> Option<Duration> {
     let worker = &exchange.connection.worker;
     let untouched = matches!(outcome, TryOutcome::Refused | TryOutcome::ConnectFailed);
-    if untouched && upstream.may_repeat(outcome) && exchange.retries < FREE_REPEATS {
+    if replayable && untouched && upstream.may_repeat(outcome) && exchange.retries < FREE_REPEATS {
         return Some(Duration::ZERO);
     }
     let policy = upstream.traffic?.retry.as_ref()?;
-    if !policy.should_retry(exchange.retries, outcome, idempotent) {
+    if !policy.should_retry(exchange.retries, outcome, method.is_idempotent()) {
+        return None;
+    }
+    if !replayable {
+        worker.telemetry.retry(&exchange.service, RetryOutcome::NotReplayable);
         return None;
     }
     let allowed = upstream.cluster().is_none_or(|cluster| cluster.budget.withdraw(worker.now()));

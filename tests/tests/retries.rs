@@ -59,6 +59,17 @@ async fn a_post_is_not_repeated_unless_asked_and_its_body_is_replayed_whole() {
 }
 
 #[tokio::test]
+async fn a_body_too_large_to_be_sent_again_is_not_retried_and_that_is_counted() {
+    let pair = retrying("  retry: {attempts: 3}\n").await;
+    let not_made = ["destination_service=\"shop/api\"", "outcome=\"not_replayable\""];
+    assert_eq!(pair.web.metric("selvedge_retries_total", &not_made).await, 0.0);
+    pair.upstream.play(Scenario::Fail(1, 503));
+    let put = Request::put("/").header("host", HOST).body(Full::from(Bytes::from(vec![b'x'; 70_000]))).unwrap();
+    assert_eq!(client::call(pair.entry(), put).await.unwrap().status, 503);
+    assert_eq!(pair.web.metric("selvedge_retries_total", &not_made).await, 1.0);
+}
+
+#[tokio::test]
 async fn retries_do_not_multiply_the_load_on_a_service_that_is_down() {
     let pair = retrying("  retry: {attempts: 3, budget: {percent: 20, minPerSecond: 1}}\n").await;
     pair.upstream.play(Scenario::Fail(u32::MAX, 503));

@@ -176,7 +176,7 @@ pub enum RetryOutcome {
     Failure,
     /// The retry was not made: the budget is spent.
     OverBudget,
-    /// The retry was not made: the body is too large to send again, or part of the answer has gone out.
+    /// The retry was not made: the body is not there any more to be sent again.
     NotReplayable,
 }
 
