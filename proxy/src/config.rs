@@ -23,7 +23,7 @@ use selvedge_policies::{
     route::RouteTable,
 };
 
-use crate::{telemetry::AccessLogMode, tls::TlsContext};
+use crate::{telemetry::AccessLogMode, tls::TlsContext, xds::Resources};
 
 pub mod carry;
 pub mod compile;
@@ -59,6 +59,8 @@ pub struct RuntimeConfig {
     pub tls: Option<Arc<TlsContext>>,
     /// TLS towards services outside the mesh; `None` when no authorities could be read.
     pub external_tls: Option<Arc<rustls::ClientConfig>>,
+    /// What it was made of.
+    pub resources: Arc<Resources>,
 }
 
 /// What a workload is, in the words of logs and metrics.

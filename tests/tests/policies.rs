@@ -9,6 +9,7 @@ use selvedge_tests::{
     upstream::Upstream,
     wait,
 };
+use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 const DENY_ADMIN: &str = "
@@ -154,4 +155,31 @@ async fn a_broken_document_keeps_the_last_good_one_in_force() {
     pair.until_status("/", 429).await;
     let answer = pair.get("/admin").await;
     assert!(matches!(answer.status.as_u16(), 403 | 429), "the refused document opened /admin: {}", answer.status);
+}
+
+#[tokio::test]
+async fn what_is_in_force_can_be_read_back_and_no_key_is_shown() {
+    let pair = Pair::start().await;
+    pair.mesh.write("deny.yaml", DENY_ADMIN);
+    pair.mesh.write("limit.yaml", LIMIT);
+    let api = &pair.api;
+    let config = wait::until("both policies are in force", || async {
+        let config = client::get(api.admin(), "/config").await.unwrap();
+        let policies = config.json()["inbound"]["ports"]["8080"]["policies"].clone();
+        policies.as_array().is_some_and(|policies| policies.len() == 2).then_some(config)
+    })
+    .await;
+    let shown = &config.json()["inbound"]["ports"]["8080"]["policies"];
+    for (policy, kind, name) in [(&shown[0], "AuthorizationPolicy", "no-admin"), (&shown[1], "RateLimit", "three")] {
+        assert_eq!((&policy["kind"], &policy["name"]), (&kind.into(), &name.into()), "{shown:#}");
+        assert!(policy["generation"].as_u64().is_some_and(|generation| generation > 0), "{policy:#}");
+    }
+    assert_eq!(shown[0]["spec"]["action"], "DENY");
+    assert_eq!(shown[0]["spec"]["rules"][0]["to"][0]["paths"], json!(["/admin", "/admin/*"]));
+    assert_eq!(shown[1]["spec"]["limits"], json!([{"requests": 3, "per": "1h", "key": ["identity"]}]));
+    let read = |name: &str| std::fs::read_to_string(api.home().join(name)).unwrap();
+    let credentials: serde_json::Value = serde_json::from_str(&read("state/credentials.json")).unwrap();
+    for secret in [credentials["key"].as_str().unwrap(), read("token").trim()] {
+        assert!(!config.text().contains(secret), "{}", config.text());
+    }
 }

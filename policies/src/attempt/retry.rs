@@ -129,6 +129,11 @@ impl RetryPolicy {
         Self { spec: spec.clone() }
     }
 
+    /// What it was compiled from, defaults included.
+    pub const fn spec(&self) -> &RetrySpec {
+        &self.spec
+    }
+
     /// Whether the try `attempt_no` (0 is the first) that ended so is followed by another. The budget is asked apart.
     pub fn should_retry(&self, attempt_no: u32, outcome: &TryOutcome, idempotent: bool) -> bool {
         if *outcome == TryOutcome::Refused {

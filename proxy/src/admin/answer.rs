@@ -6,6 +6,7 @@ use http_body_util::Full;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{AdminState, Scope};
+use crate::config::describe::describe;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The Prometheus text format, as `prometheus::TEXT_FORMAT` with its character set.
@@ -49,7 +50,7 @@ fn ready(state: &AdminState) -> Page {
 
 fn config(state: &AdminState) -> Page {
     let config = state.config.borrow().clone();
-    page(StatusCode::OK, "application/json", format!("{config:#}\n"))
+    page(StatusCode::OK, "application/json", format!("{:#}\n", describe(&config)))
 }
 
 fn drain(request: &Parts, state: &AdminState) -> Page {

@@ -125,7 +125,7 @@ impl Compiler {
 
 /// Each port once. Several services may stand for one port, and a caller could name whichever suits it: what is attached
 /// to any of them covers every call.
-fn by_number(ports: &[mesh::InboundPort]) -> Vec<mesh::InboundPort> {
+pub(super) fn by_number(ports: &[mesh::InboundPort]) -> Vec<mesh::InboundPort> {
     let mut merged: BTreeMap<u32, mesh::InboundPort> = BTreeMap::new();
     for port in ports {
         let whole = merged.entry(port.port).or_insert_with(|| mesh::InboundPort {

@@ -1,13 +1,29 @@
-//! The effective configuration for people: what `/config` shows. Keys and certificates are not in it.
+//! The effective configuration for people: what `/config` shows.
+//!
+//! Guarantees:
+//! - What is shown is in force: every policy and route is there as the document the user wrote, with the generation it
+//!   was taken from, and next to it what it came to together with the defaults.
+//! - Keys, certificates and the values of header fields that carry credentials are not in it.
+//! - Equal configurations read equal.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use super::{ClusterConfig, Destination, InboundPort, RuntimeConfig, Transport};
+use selvedge_policies::{duration::Span, request::REQUEST_POLICIES};
+use selvedge_xds::proto::mesh::{self, Attachment};
+use serde_json::{Map, Value, json};
+
+use super::{
+    CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, RuntimeConfig, Traffic, Transport,
+    compile::by_number,
+};
+use crate::telemetry::AccessLogMode;
 
 /// `config` as JSON, maps in order of their keys.
 pub fn describe(config: &RuntimeConfig) -> Value {
-    let ports = config.ports.iter().map(|(port, rules)| (port.to_string(), inbound(rules)));
-    let destinations = config.destinations.iter().map(|(name, found)| (name.clone(), destination(found)));
+    let destinations = config.destinations.iter().map(|(name, found)| {
+        let source = config.resources.destinations.get(name).map(|versioned| &versioned.value);
+        (name.clone(), destination(found, source))
+    });
     let clusters = config.clusters.iter().map(|(name, found)| (name.clone(), cluster(found)));
     json!({
         "generation": config.generation,
@@ -15,54 +31,240 @@ pub fn describe(config: &RuntimeConfig) -> Value {
         "identity": config.own.identity,
         "certificate": config.tls.is_some(),
         "authorities": config.tls.as_ref().map(|tls| &tls.authorities),
-        "inbound": {
-            "mode": if config.permissive { "PERMISSIVE" } else { "STRICT" },
-            "ports": ports.collect::<serde_json::Map<_, _>>(),
-            "otherPorts": inbound(&config.other_ports),
+        "accessLog": match config.access_log {
+            AccessLogMode::Off => "off",
+            AccessLogMode::Errors => "errors",
+            AccessLogMode::All => "all",
         },
+        "inbound": inbound(config),
         "outbound": { "mode": if config.passthrough { "PREFER" } else { "REQUIRE" } },
-        "destinations": destinations.collect::<serde_json::Map<_, _>>(),
-        "endpoints": clusters.collect::<serde_json::Map<_, _>>(),
+        "destinations": destinations.collect::<Map<_, _>>(),
+        "endpoints": clusters.collect::<Map<_, _>>(),
         "names": config.aliases,
     })
 }
 
-fn inbound(port: &InboundPort) -> Value {
+fn inbound(config: &RuntimeConfig) -> Value {
+    let Some(source) = config.resources.inbound.as_deref() else { return Value::Null };
+    let ports = by_number(&source.ports).into_iter().filter_map(|port| {
+        let compiled = config.ports.get(&u16::try_from(port.port).ok()?)?;
+        Some((port.port.to_string(), inbound_port(compiled, source, &port)))
+    });
     json!({
-        "service": &*port.service,
-        "protocol": format!("{:?}", port.protocol),
-        "policies": port.policies.iter().map(|policy| policy.kind()).collect::<Vec<_>>(),
-        "routes": port.routes.rules().map(|rule| rule.name.as_ref()).collect::<Vec<_>>(),
+        "mode": if config.permissive { "PERMISSIVE" } else { "STRICT" },
+        "defaultPosture": if source.posture.is_empty() { "allow" } else { &source.posture },
+        "ports": ports.collect::<Map<_, _>>(),
+        "otherPorts": inbound_port(&config.other_ports, source, &mesh::InboundPort::default()),
     })
 }
 
-fn destination(destination: &Destination) -> Value {
-    let traffic = &destination.traffic;
+fn inbound_port(compiled: &InboundPort, source: &mesh::Inbound, port: &mesh::InboundPort) -> Value {
+    let mut policies: Vec<&Attachment> = source.policies.iter().chain(&port.policies).collect();
+    policies.sort_by_key(|policy| {
+        let origin = policy.origin.as_ref();
+        let place = REQUEST_POLICIES.iter().position(|family| origin.is_some_and(|o| o.kind == family.kind.name));
+        (place, origin.map(|origin| (&origin.namespace, &origin.name)))
+    });
     json!({
-        "ports": destination.ports.iter().map(|(port, protocol)| (port.to_string(), format!("{protocol:?}").into()))
-            .collect::<serde_json::Map<_, _>>(),
-        "routes": destination.routes.rules().map(|rule| rule.name.as_ref()).collect::<Vec<_>>(),
-        "retries": traffic.retry.is_some(),
-        "requestTimeoutSeconds": traffic.request_timeout.map(|limit| limit.as_secs_f64()),
-        "tryTimeoutSeconds": traffic.try_timeout.map(|limit| limit.as_secs_f64()),
-        "breaker": traffic.breaker.is_some(),
-        "balancer": format!("{:?}", traffic.balancer),
+        "service": &*compiled.service,
+        "protocol": format!("{:?}", compiled.protocol),
+        "policies": policies.into_iter().map(attached).collect::<Value>(),
+        "routes": port.routes.iter().map(attached).collect::<Value>(),
     })
+}
+
+fn destination(compiled: &Destination, source: Option<&mesh::Destination>) -> Value {
+    let attachments = |list: Option<&Vec<Attachment>>| list.into_iter().flatten().map(attached).collect::<Value>();
+    let ports = compiled.ports.iter().map(|(port, protocol)| (port.to_string(), format!("{protocol:?}").into()));
+    json!({
+        "ports": ports.collect::<Map<_, _>>(),
+        "policies": attachments(source.map(|source| &source.policies)),
+        "routes": attachments(source.map(|source| &source.routes)),
+        "traffic": traffic(&compiled.traffic),
+    })
+}
+
+/// What the policies came to. Timeouts of a route rule win over these.
+fn traffic(traffic: &Traffic) -> Value {
+    json!({
+        "retry": traffic.retry.as_ref().map(|retry| retry.spec()),
+        "timeouts": {
+            "request": traffic.request_timeout.map(Span),
+            "backendRequest": traffic.try_timeout.map(Span),
+            "connect": span(traffic.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
+        },
+        "breaker": traffic.breaker,
+        "balancer": traffic.balancer,
+    })
+}
+
+fn span(duration: Duration) -> Value {
+    json!(Span(duration))
 }
 
 fn cluster(cluster: &ClusterConfig) -> Value {
-    let endpoints = cluster.endpoints.iter().map(|endpoint| {
-        json!({
-            "address": endpoint.address.to_string(),
-            "workload": format!("{}/{}", endpoint.namespace, endpoint.workload),
-            "identity": endpoint.identity,
-            "transport": match &endpoint.transport {
-                Transport::Plain => "plain",
-                Transport::Mesh { .. } => "mtls",
-                Transport::External { .. } => "tls",
-            },
-            "weight": endpoint.weight,
+    json!({
+        "balancer": cluster.balancer,
+        "retryBudget": cluster.budget,
+        "endpoints": cluster.endpoints.iter().map(|found| endpoint(found)).collect::<Value>(),
+    })
+}
+
+fn endpoint(endpoint: &EndpointConfig) -> Value {
+    json!({
+        "address": endpoint.address.to_string(),
+        "workload": format!("{}/{}", endpoint.namespace, endpoint.workload),
+        "identity": endpoint.identity,
+        "transport": match &endpoint.transport {
+            Transport::Plain => "plain",
+            Transport::Mesh { .. } => "mtls",
+            Transport::External { .. } => "tls",
+        },
+        "weight": endpoint.weight,
+        "breaker": endpoint.breaker,
+        "connectTimeout": span(endpoint.connect_timeout),
+    })
+}
+
+/// The user's object, and the version of it that is in force.
+fn attached(attachment: &Attachment) -> Value {
+    let origin = attachment.origin.clone().unwrap_or_default();
+    let mut spec = serde_json::from_str(&attachment.document).unwrap_or_default();
+    redact(&mut spec);
+    json!({
+        "kind": origin.kind,
+        "namespace": origin.namespace,
+        "name": origin.name,
+        "generation": origin.generation,
+        "spec": spec,
+    })
+}
+
+/// Takes the values of credentials out of what matches or sets header fields and query parameters, which all have the
+/// shape `{name, value}`.
+fn redact(document: &mut Value) {
+    match document {
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        Value::Object(fields) => {
+            let secret = fields.get("name").and_then(Value::as_str).is_some_and(is_credential);
+            if let (true, Some(value)) = (secret, fields.get_mut("value")) {
+                *value = "(redacted)".into();
+            }
+            fields.values_mut().for_each(redact);
+        }
+        _ => {}
+    }
+}
+
+/// True for the names under which credentials travel.
+fn is_credential(name: &str) -> bool {
+    const PARTS: [&str; 9] =
+        ["authorization", "x-auth", "cookie", "token", "secret", "password", "credential", "api-key", "apikey"];
+    let name = name.to_ascii_lowercase();
+    PARTS.iter().any(|part| name.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, sync::Arc};
+
+    use selvedge_xds::proto::mesh::{Destination, Inbound, Origin, Port};
+
+    use super::*;
+    use crate::{
+        config::compile::Compiler,
+        xds::{Resources, Versioned},
+    };
+
+    fn attach(kind: &str, name: &str, spec: &Value) -> Attachment {
+        let origin = Origin { kind: kind.into(), namespace: "shop".into(), name: name.into(), generation: 7 };
+        Attachment { origin: Some(origin), document: spec.to_string() }
+    }
+
+    fn deny(name: &str, value: &str) -> Value {
+        json!({"action": "DENY", "rules": [{"to": [{"headers": [{"name": name, "value": value}]}]}]})
+    }
+
+    fn resources() -> Arc<Resources> {
+        let limit = json!({"limits": [{"requests": 3, "per": "1h", "key": ["identity"]}]});
+        let inbound = Inbound {
+            workload: "shop/api-1".into(),
+            posture: "deny".into(),
+            policies: vec![attach("AuthorizationPolicy", "whole", &deny("x-team", "red"))],
+            ports: vec![mesh::InboundPort {
+                port: 8080,
+                service: "shop/api".into(),
+                policies: vec![
+                    attach("RateLimit", "few", &limit),
+                    attach("AuthorizationPolicy", "port", &deny("Authorization", "Bearer hunter2")),
+                ],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let set = json!({"set": [{"name": "x-api-key", "value": "hunter2"}, {"name": "x-plain", "value": "shown"}]});
+        let route = json!({
+            "parentRefs": [{"kind": "Service", "name": "api"}],
+            "rules": [{
+                "matches": [{"path": {"type": "PathPrefix", "value": "/v2"}}],
+                "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": set}],
+                "backendRefs": [{"name": "api", "port": 80, "weight": 9}, {"name": "next", "port": 80, "weight": 1}],
+            }],
+        });
+        let traffic = json!({
+            "targetRef": {"kind": "Service", "name": "api"},
+            "retry": {"attempts": 3},
+            "timeouts": {"request": "2s"},
+            "breaker": {"consecutiveFailures": 4},
+        });
+        let destination = Destination {
+            namespace: "shop".into(),
+            name: "api".into(),
+            ports: vec![Port { port: 80, app_protocol: "http".into(), ..Default::default() }],
+            routes: vec![attach("HTTPRoute", "api", &route)],
+            policies: vec![attach("TrafficPolicy", "api", &traffic)],
+            ..Default::default()
+        };
+        let versioned = Versioned { name: "shop/api".into(), version: "1".into(), value: destination };
+        Arc::new(Resources {
+            inbound: Some(Arc::new(inbound)),
+            destinations: HashMap::from([("shop/api".to_owned(), Arc::new(versioned))]),
+            ..Resources::default()
         })
-    });
-    endpoints.collect()
+    }
+
+    fn shown() -> Value {
+        let resources = resources();
+        let compiled = Compiler::default().compile(&resources, None);
+        describe(&RuntimeConfig { resources, ..compiled })
+    }
+
+    #[test]
+    fn every_policy_and_route_can_be_read_back_and_credentials_cannot() {
+        let shown = shown();
+        let port = &shown["inbound"]["ports"]["8080"];
+        let named: Vec<_> = port["policies"].as_array().unwrap().iter().map(|policy| &policy["name"]).collect();
+        assert_eq!(named, ["port", "whole", "few"], "in the order in which they decide");
+        assert_eq!(port["policies"][2]["spec"]["limits"][0], json!({"requests": 3, "per": "1h", "key": ["identity"]}));
+        assert_eq!(
+            (&port["policies"][2]["kind"], &port["policies"][2]["generation"]),
+            (&"RateLimit".into(), &7.into())
+        );
+        assert_eq!(port["policies"][1]["spec"], deny("x-team", "red"));
+        assert_eq!(shown["inbound"]["otherPorts"]["policies"].as_array().unwrap().len(), 1);
+        assert_eq!(shown["inbound"]["defaultPosture"], "deny");
+        let api = &shown["destinations"]["shop/api"];
+        let rule = &api["routes"][0]["spec"]["rules"][0];
+        assert_eq!(
+            (&rule["backendRefs"][0]["weight"], &rule["matches"][0]["path"]["value"]),
+            (&9.into(), &"/v2".into())
+        );
+        let traffic = &api["traffic"];
+        assert_eq!((&traffic["retry"]["attempts"], &traffic["retry"]["budget"]["percent"]), (&3.into(), &20.into()));
+        assert_eq!(traffic["timeouts"], json!({"request": "2s", "backendRequest": null, "connect": "1s"}));
+        assert_eq!((&traffic["breaker"]["consecutiveFailures"], &traffic["balancer"]), (&4.into(), &"peakEwma".into()));
+        let text = shown.to_string();
+        assert!(text.contains("shown") && !text.contains("hunter2"), "{text}");
+        assert_eq!(text, super::tests::shown().to_string(), "equal configurations read equal");
+    }
 }

@@ -42,6 +42,7 @@ impl Publisher {
             let refused = trust.update(credentials, resources.bundle.as_ref()).err().map(|error| error.to_string());
             let mut config = compiler.compile(&resources, trust.context.clone());
             config.external_tls.clone_from(&self.external_tls);
+            config.resources.clone_from(&resources);
             if let Some(credentials) = &trust.credentials {
                 let expiry = u64::try_from(credentials.svid.not_after).unwrap_or_default();
                 self.telemetry.set_certificate_expiration(expiry);

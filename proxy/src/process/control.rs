@@ -131,7 +131,7 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
     let state = AdminState {
         telemetry: telemetry.clone(),
         ready: ready(&configs, &phase, &mut tasks),
-        config: describe(&configs, &mut tasks),
+        config: configs.clone(),
         drain: drain_sender,
     };
     let admin = serve_admin(bootstrap.admin, "admin", state.clone(), Scope::Admin, &mut tasks)?;
@@ -244,25 +244,6 @@ fn ready(
                 changed = phase.changed() => changed,
             };
             if changed.is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-/// The effective configuration for people, made anew when it changes.
-fn describe(
-    configs: &watch::Receiver<Arc<RuntimeConfig>>,
-    tasks: &mut JoinSet<()>,
-) -> watch::Receiver<Arc<serde_json::Value>> {
-    let (sender, receiver) = watch::channel(Arc::default());
-    let mut configs = configs.clone();
-    tasks.spawn(async move {
-        loop {
-            let description = crate::config::describe::describe(&configs.borrow_and_update());
-            sender.send_replace(Arc::new(description));
-            if configs.changed().await.is_err() {
                 return;
             }
         }
