@@ -30,6 +30,7 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 const UNKNOWN: u8 = 0xfa;
 
 const END_HEADERS: u8 = 4;
@@ -214,5 +215,41 @@ async fn a_service_that_floods_its_callers_is_left() {
         .await;
         assert!(answer.text().contains("control frames"), "{what}: {}", answer.text());
         assert!(around.api.is_ready().await, "{what}");
+    }
+}
+
+/// A number from 127 on, behind its first seven bits (RFC 7541 section 5.1).
+fn number(value: usize) -> Vec<u8> {
+    let (mut bytes, mut rest) = (vec![0x7f], value - 127);
+    while rest > 127 {
+        bytes.push((rest & 127) as u8 | 128);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+    bytes
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_the_protocol_leaves_its_reason_in_the_log() {
+    // A field of 4000 bytes is named twenty times, which is too much; the next one never ends.
+    let field = [b"\x40\x01x", &number(4000)[..], &[b'x'; 4000]].concat();
+    let endless = [GET, &field, &[0xbe; 20], b"\x00\x01y", &number(1 << 20)].concat();
+    let more = frame(CONTINUATION, 0, 1, &[b'y'; 16_000]);
+    let cases = [
+        (frame(CONTINUATION, END_HEADERS, 1, GET), "malformed_framing"),
+        (frame(HEADERS, END_HEADERS, 0, GET), "malformed_framing"),
+        ([frame(HEADERS, END_STREAM, 1, &endless), more.repeat(5)].concat(), "headers_too_large"),
+        ([frame(HEADERS, END_STREAM, 1, GET), frame(CONTINUATION, 0, 1, &[]).repeat(50)].concat(), "frame_flood"),
+    ];
+    let pair = Pair::start_with("", &[]).await;
+    for (sent, (frames, reason)) in cases.iter().enumerate() {
+        flood(pair.entry(), frames).await;
+        let refused =
+            |line: &serde_json::Value| line["http.request.method"].is_null() && !line["selvedge.reason"].is_null();
+        let line = wait::until("the end of the connection is logged", || async {
+            pair.web.access_log().into_iter().filter(refused).nth(sent)
+        })
+        .await;
+        assert_eq!(line["selvedge.reason"], *reason, "case {sent}: {line}");
     }
 }

@@ -332,3 +332,28 @@ async fn a_refusal_names_its_reason_and_closes() {
     assert!(text.starts_with("http/1.1 400"), "{text}");
     assert!(text.contains("malformed_host") && text.contains("connection: close"), "{text}");
 }
+
+#[tokio::test]
+async fn a_head_that_is_refused_unread_leaves_its_reason_in_the_log() {
+    let pair = Pair::start_with("http", &[]).await;
+    let te = |value: &str| post(&format!("Transfer-Encoding: {value}\r\n"), "0\r\n\r\n");
+    let cases = [
+        (post("Content-Length: 1\r\nContent-Length: 2\r\n", "xx"), "malformed_framing"),
+        (post("Content-Length: +1\r\n", "x"), "malformed_framing"),
+        (format!("POST /x HTTP/1.0\r\n{H}{CHUNKED}\r\n0\r\n\r\n").into_bytes(), "malformed_framing"),
+        (te("xchunked"), "unsupported_transfer_coding"),
+        (get("GET /x HTTP/1.1", &format!("{H}nocolon\r\n")), "malformed_header"),
+    ];
+    for (sent, (bytes, reason)) in cases.iter().enumerate() {
+        client::exchange(pair.entry(), bytes, Duration::from_secs(2)).await;
+        let refused =
+            |line: &serde_json::Value| line["http.request.method"].is_null() && !line["selvedge.reason"].is_null();
+        let line = wait::until("the refusal is logged", || async {
+            pair.web.access_log().into_iter().filter(refused).nth(sent)
+        })
+        .await;
+        assert_eq!(line["selvedge.reason"], *reason, "{:?}: {line}", String::from_utf8_lossy(bytes));
+        let counted = [&format!("reason=\"{reason}\"")[..], "destination_service=\"shop/api\""];
+        assert!(pair.web.metric("selvedge_tcp_connections_closed_total", &counted).await >= 1.0, "{reason}");
+    }
+}

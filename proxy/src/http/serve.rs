@@ -1,6 +1,6 @@
 //! Serving HTTP on a connection: hyper with the bounds it does not set by itself.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{error::Error as _, pin::pin, rc::Rc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Version, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, server::conn, service::service_fn};
@@ -51,8 +51,8 @@ pub async fn http(identified: Identified) {
         Protocol::Http2 => {
             let budget = if connection.meshed() { &Budget::TRUSTED } else { &Budget::STRICT };
             let (io, flood) = FrameGuard::server(io, budget);
-            http2(connection, coalesce::coalesced(io)).await;
-            flood.reason()
+            let broken = http2(connection, coalesce::coalesced(io)).await;
+            flood.reason().or(broken)
         }
         _ => http1(connection, io).await,
     };
@@ -125,16 +125,32 @@ async fn distrusted(connection: &Connection) {
     }
 }
 
-/// A head that hyper itself refused never became an exchange.
+/// A head that hyper itself refused never became an exchange. What is wrong with its framing hyper says in words only;
+/// should they change, the reason is a less exact one.
 fn refused(error: &hyper::Error) -> Option<Reason> {
-    match error {
+    match error.to_string().as_str() {
         _ if error.is_parse_too_large() => Some(Reason::HeadersTooLarge),
+        "invalid content-length parsed" | "unexpected transfer-encoding parsed" => Some(Reason::MalformedFraming),
+        "invalid transfer-encoding parsed" => Some(Reason::UnsupportedTransferCoding),
         _ if error.is_parse() => Some(Reason::MalformedHeader),
         _ => None,
     }
 }
 
-async fn http2<T>(connection: Rc<Connection>, io: T)
+/// What made the HTTP/2 library end a connection: its code for a head that never ends is COMPRESSION_ERROR, for what is
+/// more than anybody needs ENHANCE_YOUR_CALM, and any other stands for frames that break the protocol.
+fn broken(error: &hyper::Error) -> Option<Reason> {
+    let http2 = error.source()?.downcast_ref::<h2::Error>().filter(|error| error.is_go_away() && error.is_library())?;
+    match http2.reason()? {
+        h2::Reason::NO_ERROR => None,
+        h2::Reason::COMPRESSION_ERROR => Some(Reason::HeadersTooLarge),
+        h2::Reason::ENHANCE_YOUR_CALM => Some(Reason::FrameFlood),
+        _ => Some(Reason::MalformedFraming),
+    }
+}
+
+/// Why the mesh ended the connection, if it did, as [`http1`] does.
+async fn http2<T>(connection: Rc<Connection>, io: T) -> Option<Reason>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
@@ -160,11 +176,14 @@ where
     // As above, and hyper moves the future of a stream several times on its way to a task of its own.
     let service = service_fn(|request| Box::pin(pipeline::request(connection.clone(), None, request)));
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
-    tokio::select! {
-        _ = served.as_mut() => return,
-        () = over(&connection, &mut drain) => served.as_mut().graceful_shutdown(),
-    }
-    let _ = served.await;
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = over(&connection, &mut drain) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    ended.err().as_ref().and_then(broken)
 }
 
 /// The http stage: takes a request apart into what the other stages may rely on.
