@@ -58,7 +58,11 @@ async fn together(config: &Path, bootstrap: &Bootstrap, command: Vec<OsString>) 
     tokio::select! {
         ready = timeout(READY_LIMIT, ready(bootstrap)) => ready.context("the sidecar did not get ready; the command was not started")?,
         status = sidecar.wait() => bail!("the sidecar ended ({}) before it was ready; the command was not started", status?),
-        _ = signals.recv() => return leave(sidecar, bootstrap).await.map(|()| 128 + 15),
+        _ = signals.recv() => {
+            // Nothing was started that could be in flight.
+            sidecar.kill().await.context("ending the sidecar")?;
+            return Ok(128 + 15);
+        }
     }
     let words = child::tied(None, command)?;
     let mut command =
@@ -97,7 +101,7 @@ fn start_sidecar(config: &Path) -> anyhow::Result<Child> {
 /// Returns when the sidecar says that it is ready.
 async fn ready(bootstrap: &Bootstrap) {
     loop {
-        if let Some(address) = metrics_address(bootstrap)
+        if let Some(address) = address(bootstrap, "metrics", bootstrap.metrics)
             && probe::get(address, "/ready").await.is_ok()
         {
             return;
@@ -106,14 +110,14 @@ async fn ready(bootstrap: &Bootstrap) {
     }
 }
 
-/// Where the sidecar's metrics and health are, on this host; not known yet while it is chosen by the kernel.
-fn metrics_address(bootstrap: &Bootstrap) -> Option<SocketAddr> {
-    let mut address = match (&bootstrap.ports_file, bootstrap.metrics.port()) {
+/// Where one of the sidecar's own ports is, on this host; not known yet while it is chosen by the kernel.
+fn address(bootstrap: &Bootstrap, port: &str, configured: SocketAddr) -> Option<SocketAddr> {
+    let mut address = match (&bootstrap.ports_file, configured.port()) {
         (Some(path), 0) => {
             let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-            ports["metrics"].as_str()?.parse().ok()?
+            ports[port].as_str()?.parse().ok()?
         }
-        _ => bootstrap.metrics,
+        _ => configured,
     };
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
@@ -146,9 +150,16 @@ fn send(child: &Child, signal: Signal) {
     }
 }
 
-/// Lets the sidecar drain.
+/// Lets the sidecar drain. It is told that the command is done, which a signal would not say; where its admin port is
+/// not known it gets the signal and finds out, or waits for its deadline.
 async fn leave(mut sidecar: Child, bootstrap: &Bootstrap) -> anyhow::Result<()> {
-    send(&sidecar, Signal::TERM);
+    let told = match address(bootstrap, "admin", bootstrap.admin) {
+        Some(admin) => probe::post(admin, "/drain").await.is_ok(),
+        None => false,
+    };
+    if !told {
+        send(&sidecar, Signal::TERM);
+    }
     if timeout(bootstrap.drain_deadline.0 + LEAVE, sidecar.wait()).await.is_err() {
         sidecar.kill().await.context("ending the sidecar")?;
     }

@@ -12,6 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_selvedge");
 
@@ -57,7 +58,7 @@ impl Mesh {
         let here = root.display();
         let bootstrap = format!(
             "workload: shop/job\ncontrolPlane: {address}\njoinTokenFile: {here}/token\nstateDir: {here}/sidecar\n\
-             admin: 127.0.0.1:0\nmetrics: 127.0.0.1:0\nportsFile: {here}/sidecar.json\ndrainDeadline: 1s\n"
+             admin: 127.0.0.1:0\nmetrics: 127.0.0.1:0\nportsFile: {here}/sidecar.json\ndrainDeadline: 1m\n"
         );
         fs::write(path("sidecar.yaml"), bootstrap).expect("written");
         mesh
@@ -91,11 +92,14 @@ fn text(output: &Output) -> String {
 fn the_command_finds_its_sidecar_ready_and_gives_its_exit_code() {
     let mesh = Mesh::start();
     let ports = mesh.folder.path().join("sidecar.json");
+    let start = Instant::now();
     let output = mesh.run(&format!("cat {}; exit 7", ports.display())).output().expect("it runs");
     assert_eq!(output.status.code(), Some(7), "{}", text(&output));
     let ports: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the sidecar's ports");
     let metrics = ports["metrics"].as_str().expect("an address");
     assert!(std::net::TcpStream::connect(metrics).is_err(), "the sidecar has ended too");
+    // The deadline of a drain is a minute: the sidecar was told that there will be no more calls.
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub struct Bootstrap {
     /// Transparent capture: the two listeners the redirect rules point to.
     #[serde(default)]
     pub transparent: Transparent,
-    /// How long a drain waits for requests in flight.
+    /// How long a drain lasts at most.
     #[serde(default = "drain_default")]
     pub drain_deadline: Span,
     /// Access log file; standard output when absent.

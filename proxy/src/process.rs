@@ -3,6 +3,7 @@
 //! One control thread talks to the control plane, renews certificates, compiles configurations and answers the
 //! admin and metrics ports. Workers, one thread each, carry traffic and share nothing that is written per request.
 
+pub mod application;
 pub mod capture;
 pub mod control;
 pub mod dial;

@@ -7,12 +7,18 @@ use selvedge_tests::{
     around::talk,
     client::{self, Connection, request},
     load::{self, Load, Plan},
-    mesh::{Mesh, Workload},
+    mesh::{Mesh, Sidecar, Workload},
     pair::{DESTINATION, HOST, Pair},
     upstream::{Scenario, Upstream},
     wait,
 };
 use tokio::time::Instant;
+
+/// Tells a sidecar that its application is done.
+async fn drain(sidecar: &Sidecar) {
+    let drain = request(Method::POST, "localhost", "/drain");
+    assert_eq!(client::call(sidecar.admin(), drain).await.unwrap().status, 202);
+}
 
 #[tokio::test]
 async fn a_request_in_flight_is_answered_before_the_sidecar_ends() {
@@ -28,12 +34,13 @@ async fn a_request_in_flight_is_answered_before_the_sidecar_ends() {
     pair.api.process().terminate();
     let answer = call.await.unwrap().unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
+    drop(pair.upstream);
     let ended = pair.api.process().ended().await;
     assert!(ended.success(), "{ended}");
 }
 
 #[tokio::test]
-async fn readiness_goes_first_and_the_application_may_finish_its_calls() {
+async fn readiness_goes_first_and_the_application_may_call_until_it_is_done() {
     let mut pair = Pair::start().await;
     let mut connection = Connection::open(pair.entry()).await.unwrap();
     pair.web.process().terminate();
@@ -43,8 +50,12 @@ async fn readiness_goes_first_and_the_application_may_finish_its_calls() {
         let answer = connection.call(request(Method::GET, HOST, "/")).await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    let start = Instant::now();
     drop(connection);
+    // What an application has to say at its end may come late, on a new connection.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(pair.get("/").await.status, 200);
+    let start = Instant::now();
+    drain(&pair.web).await;
     let ended = pair.web.process().ended().await;
     assert!(ended.success(), "{ended}");
     // The deadline is 30 s; nothing is open any more, so there is nothing to wait for.
@@ -52,9 +63,39 @@ async fn readiness_goes_first_and_the_application_may_finish_its_calls() {
 }
 
 #[tokio::test]
+async fn the_sidecar_stays_until_its_application_is_gone() {
+    let pair = Pair::start().await;
+    let application = Upstream::start("both").await;
+    let both = Workload::new("shop/both").serves(9090, application.address()).calls(DESTINATION);
+    let mut both = pair.mesh.sidecar(both).await;
+    let entry = both.outbound(DESTINATION);
+    wait::until_true("it can call", || client::answers(entry)).await;
+    both.process().terminate();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(client::answers(entry).await, "the application still listens, so it may still call");
+    let start = Instant::now();
+    drop(application);
+    assert!(both.process().ended().await.success());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_drain() {
+    let mut pair = Pair::start().await;
+    let mut open = Connection::open(pair.entry()).await.unwrap();
+    pair.web.process().terminate();
+    let web = &pair.web;
+    wait::until_true("readiness is off", || async move { !web.is_ready().await }).await;
+    assert_eq!(open.call(request(Method::GET, HOST, "/")).await.unwrap().status, 200);
+    let start = Instant::now();
+    pair.web.process().terminate();
+    assert!(pair.web.process().ended().await.success());
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn replacing_every_workload_in_turn_fails_no_request() {
     let pair = Pair::start().await;
-    let twin = Upstream::start("twin").await;
     let plan = Plan::new(pair.entry(), HOST, "/");
     pair.mesh.write(
         "traffic.yaml",
@@ -65,14 +106,17 @@ async fn replacing_every_workload_in_turn_fails_no_request() {
     let http2 = Load::start(&plan.clone().over_http2(), 2, load::ok);
     load.progress(50).await;
     for round in 0..3 {
-        let replacement = Workload::new("shop/api-2").runs_as("api").backs("api").serves(8080, twin.address());
-        let replacement = pair.mesh.sidecar(replacement).await;
-        let twin = &twin;
-        let before = twin.served();
-        wait::until_true("the new workload is called", || async move { twin.served() > before }).await;
-        // As an orchestrator does: out of the endpoints first, then SIGTERM.
+        let application = Upstream::start("twin").await;
+        let replacement = Workload::new("shop/api-2").runs_as("api").backs("api").serves(8080, application.address());
+        let mut replacement = pair.mesh.sidecar(replacement).await;
+        let called = &application;
+        wait::until_true("the new workload is called", || async move { called.served() > 0 }).await;
+        // As an orchestrator does: out of the endpoints first, then SIGTERM; the application ends when it is ready to.
         pair.mesh.remove("workload-shop-api-2.yaml");
-        assert!(replacement.stop().await.success(), "round {round}");
+        replacement.process().terminate();
+        load.progress(50).await;
+        drop(application);
+        assert!(replacement.process().ended().await.success(), "round {round}");
         load.progress(50).await;
     }
     load.stop().await.assert_flawless(200);
@@ -82,20 +126,21 @@ async fn replacing_every_workload_in_turn_fails_no_request() {
 #[tokio::test]
 async fn an_instance_that_stops_hands_its_callers_over() {
     let pair = Pair::start().await;
-    let twin = Upstream::start("twin").await;
     let plan = Plan::new(pair.entry(), HOST, "/");
     let loads = [Load::start(&plan, 4, load::ok), Load::start(&plan.clone().over_http2(), 2, load::ok)];
     for by_signal in [true, false] {
-        let second = Workload::new("shop/api-2").runs_as("api").backs("api").serves(8080, twin.address());
+        let application = Upstream::start("twin").await;
+        let second = Workload::new("shop/api-2").runs_as("api").backs("api").serves(8080, application.address());
         let mut second = pair.mesh.sidecar(second).await;
-        let (twin, before) = (&twin, twin.served());
-        wait::until_true("the second instance is called", || async move { twin.served() > before + 20 }).await;
+        let called = &application;
+        wait::until_true("the second instance is called", || async move { called.served() > 20 }).await;
         // Nobody has told the callers: they hear it from the sidecar itself.
         if by_signal {
             second.process().terminate();
+            loads[0].progress(50).await;
+            drop(application);
         } else {
-            let drain = request(Method::POST, "localhost", "/drain");
-            assert_eq!(client::call(second.admin(), drain).await.unwrap().status, 202);
+            drain(&second).await;
         }
         assert!(second.process().ended().await.success(), "by signal: {by_signal}");
         pair.mesh.remove("workload-shop-api-2.yaml");
@@ -115,7 +160,7 @@ async fn an_idle_connection_of_the_application_does_not_hold_up_the_end() {
         [Connection::open(pair.entry()).await.unwrap(), Connection::open_http2(pair.entry()).await.unwrap()];
     // One that was opened in advance, as pools do.
     let _silent = client::connect(pair.entry()).await.unwrap();
-    pair.web.process().terminate();
+    drain(&pair.web).await;
     let start = Instant::now();
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -152,7 +197,7 @@ async fn callers_that_hear_of_nothing_do_not_hold_up_the_end() {
         answered
     });
     let start = Instant::now();
-    api.process().terminate();
+    drain(&api).await;
     assert!(api.process().ended().await.success());
     assert!((2..7).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     assert!(calls.await.unwrap() > 10, "they were served for a third of the deadline");

@@ -79,5 +79,6 @@ async fn several_workers_are_one_sidecar() {
         load.progress(100).await;
         load.stop().await.assert_flawless(100);
     }
+    drop(upstream);
     assert!(api.stop().await.success());
 }

@@ -19,8 +19,11 @@ use tokio::{
 
 use crate::child;
 
-/// How long a process may take to finish once it is told to.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long a process may take to finish once it is told to, before it is told again: a sidecar waits for its
+/// application, which here ends at the same time.
+const FIRST: Duration = Duration::from_secs(1);
+/// How long it may take after that.
+const SECOND: Duration = Duration::from_secs(2);
 /// How much of a log an error shows.
 const TAIL: usize = 2000;
 
@@ -97,7 +100,7 @@ impl Children {
         }
     }
 
-    /// Stops all processes: SIGTERM, and SIGKILL to what still runs after a while.
+    /// Stops all processes: SIGTERM twice, and SIGKILL to what still runs after a while.
     pub(super) async fn stop(mut self) {
         self.stop.send_replace(true);
         while self.tending.join_next().await.is_some() {}
@@ -110,13 +113,16 @@ async fn tend(child: &mut Child, mut stop: watch::Receiver<bool>) -> Option<Stri
         status = child.wait() => return Some(status.map_or_else(|e| e.to_string(), |s: ExitStatus| s.to_string())),
         _ = stop.wait_for(|stop| *stop) => {}
     }
-    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-        // The group, because a shell may still wait for what it started.
-        let _ = kill_process_group(pid, Signal::TERM);
+    for patience in [FIRST, SECOND] {
+        if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+            // The group, because a shell may still wait for what it started.
+            let _ = kill_process_group(pid, Signal::TERM);
+        }
+        if timeout(patience, child.wait()).await.is_ok() {
+            return None;
+        }
     }
-    if timeout(GRACE, child.wait()).await.is_err() {
-        let _ = child.kill().await;
-    }
+    let _ = child.kill().await;
     None
 }
 

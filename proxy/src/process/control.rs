@@ -6,11 +6,12 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use serde::Serialize;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -83,7 +84,7 @@ struct Ports {
     outbound: Vec<SocketAddr>,
 }
 
-/// Runs a sidecar until SIGTERM or SIGINT, then drains.
+/// Runs a sidecar until SIGTERM or SIGINT, then drains; a second signal ends the drain.
 ///
 /// # Errors
 /// When it cannot start. Once it runs, whatever is missing (a control plane, a certificate) is waited for.
@@ -91,7 +92,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
     run_until(bootstrap, std::future::pending())
 }
 
-/// As [`run`], and drains when `stop` is done too.
+/// As [`run`], and drains when `stop` is done too, which means that the application makes no calls any more.
 ///
 /// # Errors
 /// As [`run`].
@@ -105,7 +106,7 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
         .map_err(|source| StartError::State { path: bootstrap.state_dir.clone(), source })?;
     let telemetry = telemetry(&bootstrap)?;
     let (phases, phase) = watch::channel(Phase::Serving);
-    let open = Arc::new(Open::default());
+    let open = Arc::new(Open::new(bootstrap.inbound.iter().map(|declared| declared.forward)));
     let mut tasks = JoinSet::new();
 
     if bootstrap.capture == Capture::Transparent {
@@ -161,20 +162,58 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
     tracing::info!(workload = bootstrap.workload, %admin, %metrics, ?inbound, ?outbound, "listening");
     write_ports(&bootstrap, &Ports { admin, metrics, inbound, outbound })?;
 
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        () = stop => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        Some(()) = drain_asked.recv() => {}
+    let mut signals = Signals::new()?;
+    // Whether the application is known to be done.
+    let told = tokio::select! {
+        () = stop => true,
+        () = signals.next() => false,
+        Some(()) = drain_asked.recv() => true,
         // Half a sidecar would look alive: whoever supervises it starts a whole one.
         Some(outcome) = ended.recv() => return outcome.map_err(StartError::System),
-    }
-    tracing::info!(at_most = ?bootstrap.drain_deadline.0, "draining");
-    drain::drain(&phases, &open, bootstrap.drain_deadline.0).await;
-    tracing::info!("drained");
+    };
+    let done = async {
+        if !told {
+            drain_asked.recv().await;
+        }
+    };
+    finish(&phases, &open, bootstrap.drain_deadline.0, done, &mut signals).await;
     telemetry.finish_log().await;
     Ok(())
+}
+
+/// Drains, unless it is told to end a second time.
+async fn finish(
+    phases: &watch::Sender<Phase>,
+    open: &Open,
+    at_most: Duration,
+    done: impl Future<Output = ()>,
+    signals: &mut Signals,
+) {
+    tracing::info!(?at_most, "draining");
+    let is_gone = async || open.application.is_gone().await;
+    tokio::select! {
+        () = drain::drain(phases, open, at_most, is_gone, done) => tracing::info!("drained"),
+        () = signals.next() => tracing::info!("told a second time to end: not waiting for the rest of the drain"),
+    }
+}
+
+/// What tells a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 fn telemetry(bootstrap: &Bootstrap) -> Result<Telemetry, StartError> {

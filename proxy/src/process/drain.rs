@@ -2,14 +2,13 @@
 //!
 //! A drain has phases. First readiness goes off and calls to the application finish: peers are told by GOAWAY or
 //! `Connection: close`, new connections are still served. After a third of the deadline no new ones are taken, for
-//! callers that hear of nothing. The application's own calls go on until it has closed its connections or leaves them
-//! idle, or the deadline passes; then those finish too and the process ends.
+//! callers that hear of nothing. The application's own calls, and new ones, work until it is gone or said to be done, or
+//! the deadline passes; connections that it leaves idle are closed. Then those finish too and the process ends.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    net::SocketAddr,
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -18,6 +17,7 @@ use tokio::{
     time::{Instant, interval},
 };
 
+use super::application::Application;
 use crate::{exchange::Heading, http::pace::Pace};
 
 /// How often the end of a drain is looked for.
@@ -28,6 +28,11 @@ const QUIET: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(5);
 /// The part of the deadline after which new connections to the application are not taken any more.
 const TAKEN: u32 = 3;
+/// How often it is looked whether the application is gone.
+const ASK: Duration = Duration::from_secs(1);
+/// How long the application takes no connections before it is gone: many close their listener first and say their last
+/// words to other services after that.
+const AWAY: Duration = Duration::from_secs(2);
 /// How long the application's calls have after the deadline to close in order.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -52,9 +57,16 @@ pub struct Open {
     outbound: AtomicUsize,
     /// All that there were.
     ever: AtomicUsize,
+    /// Where inbound ones lead.
+    pub application: Application,
 }
 
 impl Open {
+    /// None, and none ever; the application is known to be called at `addresses`.
+    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self { application: Application::new(addresses), ..Self::default() }
+    }
+
     fn of(&self, heading: &Heading) -> &AtomicUsize {
         match heading {
             Heading::Inbound { .. } => &self.inbound,
@@ -66,6 +78,9 @@ impl Open {
     pub fn opened(&self, heading: &Heading) {
         self.of(heading).fetch_add(1, Ordering::Relaxed);
         self.ever.fetch_add(1, Ordering::Relaxed);
+        if let Heading::Inbound { forward, .. } = heading {
+            self.application.called(*forward);
+        }
     }
 
     /// One connection less.
@@ -73,12 +88,8 @@ impl Open {
         self.of(heading).fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn inbound(&self) -> usize {
-        self.inbound.load(Ordering::Relaxed)
-    }
-
-    fn outbound(&self) -> usize {
-        self.outbound.load(Ordering::Relaxed)
+    fn all(&self) -> usize {
+        self.inbound.load(Ordering::Relaxed) + self.outbound.load(Ordering::Relaxed)
     }
 }
 
@@ -134,36 +145,92 @@ const fn end_of(heading: &Heading) -> Phase {
     }
 }
 
-/// Drains: returns when the process may end.
-pub async fn drain(phases: &watch::Sender<Phase>, open: &Arc<Open>, deadline: Duration) {
-    let end = Instant::now() + deadline;
+/// Drains: returns when the process may end. That is when nothing is in flight any more and the application `is_gone` or
+/// said to be `done`, and at the latest when `deadline` has passed.
+pub async fn drain(
+    phases: &watch::Sender<Phase>,
+    open: &Open,
+    deadline: Duration,
+    is_gone: impl AsyncFn() -> bool,
+    done: impl Future<Output = ()>,
+) {
+    let (began, mut done) = (Instant::now(), pin!(done));
     phases.send_replace(Phase::Draining);
     let mut look = interval(LOOK);
-    let (mut busy, mut ever) = (Instant::now(), open.ever.load(Ordering::Relaxed));
-    let shut = Instant::now() + deadline / TAKEN;
-    while Instant::now() < end {
-        look.tick().await;
-        if Instant::now() >= shut {
+    let mut quiet = Quiet::new(open);
+    let mut application = Presence::new();
+    let mut is_done = false;
+    while began.elapsed() < deadline {
+        tokio::select! {
+            _ = look.tick() => {}
+            () = done.as_mut(), if !is_done => is_done = true,
+        }
+        if began.elapsed() >= deadline / TAKEN {
             phases.send_if_modified(|phase| std::mem::replace(phase, Phase::Shut) != Phase::Shut);
         }
-        // A connection may have come and gone between two looks.
-        let before = std::mem::replace(&mut ever, open.ever.load(Ordering::Relaxed));
-        if open.inbound() > 0 || open.outbound() > 0 || ever != before {
-            busy = Instant::now();
-        } else if busy.elapsed() >= QUIET {
+        if !quiet.lasts(open) {
+            application = Presence::new();
+        } else if is_done || application.has_ended(&is_gone).await {
             break;
         }
     }
     phases.send_replace(Phase::Closing);
     let last = Instant::now() + LAST;
-    while open.inbound() + open.outbound() > 0 && Instant::now() < last {
+    while open.all() > 0 && Instant::now() < last {
         look.tick().await;
+    }
+}
+
+/// Whether anything is or was in flight a moment ago.
+struct Quiet {
+    busy: Instant,
+    ever: usize,
+}
+
+impl Quiet {
+    fn new(open: &Open) -> Self {
+        Self { busy: Instant::now(), ever: open.ever.load(Ordering::Relaxed) }
+    }
+
+    /// A connection may have come and gone between two looks.
+    fn lasts(&mut self, open: &Open) -> bool {
+        let before = std::mem::replace(&mut self.ever, open.ever.load(Ordering::Relaxed));
+        if open.all() > 0 || self.ever != before {
+            self.busy = Instant::now();
+        }
+        self.busy.elapsed() >= QUIET
+    }
+}
+
+/// Whether the application is there, asked not too often.
+struct Presence {
+    asked: Option<Instant>,
+    away: Option<Instant>,
+}
+
+impl Presence {
+    const fn new() -> Self {
+        Self { asked: None, away: None }
+    }
+
+    async fn has_ended(&mut self, is_gone: &impl AsyncFn() -> bool) -> bool {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= ASK) {
+            self.asked = Some(Instant::now());
+            self.away = if is_gone().await { self.away.or(self.asked) } else { None };
+        }
+        self.away.is_some_and(|away| away.elapsed() >= AWAY)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, future::pending, sync::Arc};
+
     use super::*;
+
+    async fn there() -> bool {
+        false
+    }
 
     fn inbound() -> Heading {
         Heading::Inbound { forward: ([127, 0, 0, 1], 80).into(), port: 80 }
@@ -174,13 +241,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_applications_calls_go_on_until_it_is_gone() {
+    async fn the_applications_calls_go_on_until_the_last_is_over() {
         let (phases, receiver) = watch::channel(Phase::Serving);
         let open = Arc::new(Open::default());
         open.opened(&outbound());
         let draining = tokio::spawn({
             let (open, phases) = (open.clone(), phases.clone());
-            async move { drain(&phases, &open, Duration::from_secs(30)).await }
+            async move { drain(&phases, &open, Duration::from_secs(30), there, async {}).await }
         });
         let mut view = Drain::new(receiver.clone());
         view.begun(&inbound(), &Pace::default()).await;
@@ -220,7 +287,7 @@ mod tests {
             assert_eq!(began.elapsed().as_secs(), 10);
             open.closed(&inbound());
         };
-        tokio::join!(drain(&phases, &open, Duration::from_secs(30)), callers);
+        tokio::join!(drain(&phases, &open, Duration::from_secs(30), there, async {}), callers);
         assert!(began.elapsed().as_secs() < 12, "nothing is in flight any more");
     }
 
@@ -230,7 +297,52 @@ mod tests {
         let open = Arc::new(Open::default());
         open.opened(&inbound());
         let began = Instant::now();
-        drain(&phases, &open, Duration::from_secs(5)).await;
+        drain(&phases, &open, Duration::from_secs(5), there, pending()).await;
         assert!((5..=7).contains(&began.elapsed().as_secs()));
+    }
+
+    /// Seconds that a drain takes when nothing is in flight and the application goes, or is said to be done, after so many.
+    async fn idle_drain(gone: Option<u64>, done: Option<u64>) -> u64 {
+        let (phases, receiver) = watch::channel(Phase::Serving);
+        let began = Instant::now();
+        let after = |seconds: Option<u64>| seconds.is_some_and(|seconds| began.elapsed().as_secs() >= seconds);
+        let done = async {
+            match done {
+                Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+                None => pending().await,
+            }
+        };
+        drain(&phases, &Open::default(), Duration::from_secs(30), async || after(gone), done).await;
+        assert_eq!(*receiver.borrow(), Phase::Closing);
+        began.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_application_that_lives_may_call_until_the_deadline() {
+        assert_eq!(idle_drain(None, None).await, 30);
+        assert!((12..=14).contains(&idle_drain(Some(10), None).await), "it is gone");
+        assert_eq!(idle_drain(None, Some(10)).await, 10, "it is said to be done");
+        assert_eq!(idle_drain(None, Some(0)).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_application_that_closed_its_listener_may_say_its_last_words() {
+        let (phases, receiver) = watch::channel(Phase::Serving);
+        let (open, over) = (Open::default(), Cell::new(false));
+        let last_words = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            assert!(*receiver.borrow() < Phase::Closing && !over.get());
+            open.opened(&outbound());
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            open.closed(&outbound());
+            assert!(*receiver.borrow() < Phase::Closing && !over.get());
+        };
+        let draining = async {
+            drain(&phases, &open, Duration::from_secs(30), async || true, pending()).await;
+            over.set(true);
+        };
+        let began = Instant::now();
+        tokio::join!(draining, last_words);
+        assert!((8..=10).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     }
 }

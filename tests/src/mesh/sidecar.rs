@@ -199,7 +199,7 @@ impl Sidecar {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// SIGTERM, and what it exited with.
+    /// SIGTERM, and what it exited with. It waits until its application takes no connections any more, or the deadline.
     pub async fn stop(mut self) -> ExitStatus {
         self.process.terminate();
         self.process.ended().await

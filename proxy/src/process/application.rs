@@ -1,0 +1,87 @@
+//! Whether the application still lives, as far as its sidecar can see: somewhere it takes connections.
+
+use std::{collections::BTreeSet, io, net::SocketAddr, time::Duration};
+
+use tokio::{sync::watch, time::timeout};
+
+use super::dial::{Side, dial};
+
+/// Addresses that are remembered. A workload that seems to have more (somebody tries all its ports) is never thought
+/// gone.
+const MOST: usize = 256;
+/// How long a connection may take. An application that is too busy to take one is there.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// The addresses at which the application is called.
+#[derive(Debug, Default)]
+pub struct Application(watch::Sender<BTreeSet<SocketAddr>>);
+
+impl Application {
+    /// An application that is known to be called at `addresses`.
+    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self(watch::Sender::new(addresses.into_iter().collect()))
+    }
+
+    /// Notes where it is called.
+    pub fn called(&self, address: SocketAddr) {
+        let known = |addresses: &BTreeSet<SocketAddr>| addresses.contains(&address) || addresses.len() >= MOST;
+        if !known(&self.0.borrow()) {
+            self.0.send_if_modified(|addresses| addresses.insert(address));
+        }
+    }
+
+    /// True when it takes a connection at none of its addresses any more. One that is called nowhere, which only makes
+    /// calls, is never known to be gone.
+    pub async fn is_gone(&self) -> bool {
+        let addresses: Vec<_> = self.0.borrow().iter().copied().collect();
+        if addresses.is_empty() || addresses.len() >= MOST {
+            return false;
+        }
+        for address in addresses {
+            if is_there(timeout(BUSY, dial(address, Side::Workload)).await) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// What cannot be asked, for want of a descriptor for instance, is not known to be gone.
+fn is_there<T, E>(asked: Result<io::Result<T>, E>) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    match asked {
+        Ok(Err(e)) => !matches!(e.kind(), ConnectionRefused | AddrNotAvailable | HostUnreachable | NetworkUnreachable),
+        Ok(Ok(_)) | Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_gone_when_it_takes_no_connection_anywhere() {
+        let listeners = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("[::1]:0").await.unwrap()];
+        let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let application = Application::new([addresses[0]]);
+        application.called(addresses[1]);
+        let [first, second] = listeners;
+        assert!(!application.is_gone().await);
+        drop(first);
+        assert!(!application.is_gone().await, "the other one is there");
+        drop(second);
+        assert!(application.is_gone().await);
+    }
+
+    #[tokio::test]
+    async fn what_is_called_nowhere_or_everywhere_is_never_known_to_be_gone() {
+        assert!(!Application::default().is_gone().await);
+        let scanned = Application::new([([127, 0, 0, 1], 1).into()]);
+        assert!(scanned.is_gone().await);
+        (1..=u16::MAX).for_each(|port| scanned.called(([127, 0, 0, 1], port).into()));
+        assert_eq!(scanned.0.borrow().len(), MOST);
+        assert!(!scanned.is_gone().await);
+    }
+}
