@@ -155,6 +155,30 @@ async fn the_breaker_that_is_shown_is_the_one_in_force() {
 }
 
 #[tokio::test]
+async fn an_edit_does_not_close_an_open_breaker() {
+    let pair = Pair::start().await;
+    let breaker = "  breaker: {consecutiveFailures: 3, openFor: 1m, maxOpen: 1m}\n";
+    pair.mesh.write("traffic.yaml", &policy(breaker));
+    pair.upstream.play(Scenario::Fail(u32::MAX, 503));
+    let pair = &pair;
+    selvedge_tests::wait::until_true(
+        "the breaker opens",
+        || async move { pair.get("/").await.reason() == "breaker_open" },
+    )
+    .await;
+    pair.upstream.play(Scenario::Echo);
+    pair.mesh.write("traffic.yaml", &policy(&format!("{breaker}  timeouts: {{request: 9s, connect: 3s}}\n")));
+    selvedge_tests::wait::until_true("the edit is in force", || async move {
+        let config = client::get(pair.web.admin(), "/config").await.unwrap().json();
+        config["destinations"]["shop/api"]["requestTimeoutSeconds"] == 9.0
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(pair.get("/").await.reason(), "breaker_open");
+    }
+}
+
+#[tokio::test]
 async fn when_no_endpoint_is_left_for_a_retry_the_failure_before_it_is_the_answer() {
     // Open for longer than the next request takes to come, however busy the machine is.
     let body = "  retry: {attempts: 2}\n  breaker: {consecutiveFailures: 2, openFor: 3s, maxOpen: 3s}\n";

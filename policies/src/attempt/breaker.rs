@@ -1,6 +1,6 @@
 //! A breaker per endpoint: after consecutive failures nothing is sent for a while, then one probe decides.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,9 +49,10 @@ pub enum CountStatus {
 }
 
 /// What a breaker does with the next try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BreakerState {
     /// Lets everything pass.
+    #[default]
     Closed,
     /// Lets nothing pass.
     Open,
@@ -83,18 +84,29 @@ pub struct Breaker {
     open_for: Duration,
     max_open: Duration,
     count_status: CountStatus,
-    state: Cell<State>,
+    /// Shared with the breakers that come after this one.
+    state: Rc<Cell<State>>,
 }
 
 impl Breaker {
     /// A closed breaker.
     pub fn new(spec: &BreakerSpec) -> Self {
+        Self::with(spec, Rc::new(Cell::new(State::Closed { failures: 0 })))
+    }
+
+    /// The breaker under new rules: what this one has seen counts, and so do the tries that it has let pass.
+    #[must_use]
+    pub fn carried(&self, spec: &BreakerSpec) -> Self {
+        Self::with(spec, self.state.clone())
+    }
+
+    fn with(spec: &BreakerSpec, state: Rc<Cell<State>>) -> Self {
         Self {
             failures_to_open: spec.consecutive_failures.max(1),
             open_for: spec.open_for.0,
             max_open: spec.max_open.0,
             count_status: spec.count_status,
-            state: Cell::new(State::Closed { failures: 0 }),
+            state,
         }
     }
 
@@ -195,6 +207,19 @@ mod tests {
         for _ in 0..times {
             breaker.record(false, clock.now(), &mut chance);
         }
+    }
+
+    #[test]
+    fn new_rules_do_not_close_it() {
+        let (breaker, mut clock) = (Breaker::new(&BreakerSpec::default()), Clock::default());
+        fail(&breaker, 5, &clock);
+        let carried = breaker.carried(&BreakerSpec { open_for: Span::from_secs(1), ..BreakerSpec::default() });
+        assert_eq!(carried.state(clock.now()), BreakerState::Open);
+        let now = clock.advance(Duration::from_secs(5));
+        assert!(breaker.admit(now), "the probe goes while the old rules are in force");
+        assert!(!carried.admit(now));
+        breaker.record(true, now, &mut fastrand::Rng::with_seed(1));
+        assert_eq!(carried.state(now), BreakerState::Closed);
     }
 
     #[test]

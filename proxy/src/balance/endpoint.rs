@@ -17,9 +17,15 @@ pub struct Endpoint {
     pub config: Arc<EndpointConfig>,
     /// Connections to it.
     pub pool: Rc<Pool>,
+    breaker: Option<Breaker>,
+    books: Rc<Books>,
+}
+
+/// What was seen of an endpoint, whatever is said of it.
+#[derive(Debug, Default)]
+struct Books {
     in_flight: Cell<u32>,
     latency: Ewma,
-    breaker: Option<Breaker>,
     /// Monotonic nanoseconds until which it is thought unreachable.
     unreachable_until: Cell<u64>,
 }
@@ -28,41 +34,47 @@ pub struct Endpoint {
 const UNREACHABLE: Duration = Duration::from_secs(1);
 
 impl Endpoint {
-    /// A fresh endpoint with the connections of `pool`.
-    pub fn new(config: Arc<EndpointConfig>, pool: Rc<Pool>) -> Self {
+    /// An endpoint of which nothing was seen yet.
+    pub fn new(config: Arc<EndpointConfig>) -> Self {
         let breaker = config.breaker.as_ref().map(Breaker::new);
-        Self {
-            config,
-            pool,
-            in_flight: Cell::new(0),
-            latency: Ewma::default(),
-            breaker,
-            unreachable_until: Cell::new(0),
-        }
+        Self { config, pool: Rc::default(), breaker, books: Rc::default() }
+    }
+
+    /// The same endpoint now that `config` is said of it: load, latency and breaker stay, and connections where the same
+    /// is on the wire.
+    #[must_use]
+    pub fn carried(&self, config: Arc<EndpointConfig>) -> Self {
+        let pool = if config.transport == self.config.transport { self.pool.clone() } else { Rc::default() };
+        let breaker = config.breaker.as_ref().map(|spec| match &self.breaker {
+            Some(breaker) => breaker.carried(spec),
+            None => Breaker::new(spec),
+        });
+        Self { config, pool, breaker, books: self.books.clone() }
     }
 
     /// Its load now.
     pub fn load(&self, now: Moment) -> Load {
         Load {
             available: self.breaker.as_ref().is_none_or(|breaker| breaker.peek(now)),
-            in_flight: self.in_flight.get(),
-            ewma_nanos: self.latency.value(now),
+            in_flight: self.books.in_flight.get(),
+            ewma_nanos: self.books.latency.value(now),
             weight: self.config.weight,
         }
     }
 
-    pub(super) fn reachable(&self, now: Moment) -> bool {
-        now.nanos >= self.unreachable_until.get()
+    /// Whether it took connections a moment ago, or was not asked.
+    pub fn reachable(&self, now: Moment) -> bool {
+        now.nanos >= self.books.unreachable_until.get()
     }
 
     /// Notes that it took no connection, or closed the one it had.
     pub fn leave_alone(&self, now: Moment) {
-        self.unreachable_until.set(now.nanos + u64::try_from(UNREACHABLE.as_nanos()).unwrap_or(u64::MAX));
+        self.books.unreachable_until.set(now.nanos + u64::try_from(UNREACHABLE.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// A try begins; true when it is the breaker's probe.
     pub(super) fn begin(&self, now: Moment) -> bool {
-        self.in_flight.set(self.in_flight.get() + 1);
+        self.books.in_flight.update(|tries| tries + 1);
         let Some(breaker) = &self.breaker else { return false };
         let half_open = breaker.state(now) == BreakerState::HalfOpen;
         breaker.admit(now) && half_open
@@ -74,11 +86,11 @@ impl Endpoint {
     }
 
     pub(super) fn end(&self) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        self.books.in_flight.update(|tries| tries.saturating_sub(1));
     }
 
     pub(super) fn observe(&self, elapsed: Duration, now: Moment) {
-        self.latency.observe(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), now);
+        self.books.latency.observe(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), now);
     }
 
     /// While the breaker is half open only its probe decides, not tries from before it opened.
@@ -127,7 +139,47 @@ mod tests {
             breaker: Some(breaker),
             connect_timeout: Duration::from_secs(1),
         };
-        Endpoint::new(Arc::new(config), Rc::default())
+        Endpoint::new(Arc::new(config))
+    }
+
+    /// The endpoint with another weight, limit and breaker said of it.
+    fn edited(endpoint: &Endpoint, breaker: Option<BreakerSpec>) -> Endpoint {
+        let old = &endpoint.config;
+        endpoint.carried(Arc::new(EndpointConfig {
+            cluster: old.cluster.clone(),
+            transport: old.transport.clone(),
+            workload: old.workload.clone(),
+            namespace: old.namespace.clone(),
+            identity: old.identity.clone(),
+            weight: 3,
+            connect_timeout: Duration::from_secs(9),
+            breaker,
+            ..**old
+        }))
+    }
+
+    #[test]
+    fn an_edit_keeps_load_latency_and_breaker() {
+        let spec = BreakerSpec { consecutive_failures: 1, ..BreakerSpec::default() };
+        let before = endpoint(spec.clone());
+        let (clock, mut chance) = (Clock::default(), fastrand::Rng::with_seed(1));
+        before.begin(clock.now());
+        before.observe(Duration::from_millis(7), clock.now());
+        let after = edited(&before, Some(BreakerSpec { consecutive_failures: 4, ..spec }));
+        // The try ends at the endpoint that it began with.
+        before.record(false, false, clock.now(), &mut chance);
+        assert_eq!(before.breaker_changed(clock.now()), Some(BreakerState::Open));
+        let load = after.load(clock.now());
+        assert!(!load.available && load.in_flight == 1 && load.weight == 3 && load.ewma_nanos > 1e6, "{load:?}");
+        assert!(Rc::ptr_eq(&before.pool, &after.pool));
+        before.end();
+        assert_eq!(after.load(clock.now()).in_flight, 0);
+        let without = edited(&after, None);
+        assert_eq!(
+            without.breaker_changed(clock.now()),
+            Some(BreakerState::Closed),
+            "the metric does not stay at open"
+        );
     }
 
     #[test]

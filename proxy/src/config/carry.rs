@@ -1,17 +1,14 @@
-//! Which live state moves to a new configuration: connections by address and transport; load, latency and
-//! breaker of an endpoint when nothing about it changed; retry budgets by cluster.
+//! Which live state moves to a new configuration: load, latency and breaker of an endpoint by cluster, address and
+//! identity, and its connections where the same is on the wire; retry budgets by cluster.
 
-use std::{collections::HashMap, rc::Rc, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc};
 
 use selvedge_policies::attempt::retry::RetryBudget;
 
 use super::{ClusterConfig, EndpointConfig, RuntimeConfig};
-use crate::{
-    balance::{
-        cluster::{Cluster, Snapshot},
-        endpoint::Endpoint,
-    },
-    upstream::pool::Pool,
+use crate::balance::{
+    cluster::{Cluster, Snapshot},
+    endpoint::Endpoint,
 };
 
 /// A worker's snapshot for `config`, with what it can keep of `previous`.
@@ -25,10 +22,8 @@ fn carry_cluster(config: &Arc<ClusterConfig>, previous: &Snapshot) -> Rc<Cluster
     if let Some(old) = old.filter(|old| old.config == *config) {
         return old.clone();
     }
-    let known: HashMap<_, _> =
-        old.iter().flat_map(|cluster| &cluster.endpoints).map(|e| (e.config.address, e)).collect();
-    let endpoints =
-        config.endpoints.iter().map(|endpoint| carry_endpoint(endpoint, known.get(&endpoint.address).copied()));
+    let known: HashMap<_, _> = old.iter().flat_map(|cluster| &cluster.endpoints).map(|e| (id(&e.config), e)).collect();
+    let endpoints = config.endpoints.iter().map(|endpoint| carry_endpoint(endpoint, known.get(&id(endpoint)).copied()));
     let budget = match old.filter(|old| old.config.budget == config.budget) {
         Some(old) => old.budget.clone(),
         None => Rc::new(RetryBudget::new(&config.budget)),
@@ -36,12 +31,61 @@ fn carry_cluster(config: &Arc<ClusterConfig>, previous: &Snapshot) -> Rc<Cluster
     Rc::new(Cluster::new(config.clone(), endpoints.collect(), budget))
 }
 
+/// What makes an endpoint the same one.
+fn id(endpoint: &EndpointConfig) -> (SocketAddr, &str) {
+    (endpoint.address, &endpoint.identity)
+}
+
 fn carry_endpoint(config: &Arc<EndpointConfig>, old: Option<&Rc<Endpoint>>) -> Rc<Endpoint> {
     match old {
         Some(old) if old.config == *config => old.clone(),
-        Some(old) if old.config.transport == config.transport => {
-            Rc::new(Endpoint::new(config.clone(), old.pool.clone()))
-        }
-        _ => Rc::new(Endpoint::new(config.clone(), Rc::new(Pool::default()))),
+        Some(old) => Rc::new(old.carried(config.clone())),
+        None => Rc::new(Endpoint::new(config.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use selvedge_policies::testing::Clock;
+
+    use super::*;
+    use crate::config::Transport;
+
+    fn snapshot(previous: &Snapshot, identity: &str, weight: u32) -> Snapshot {
+        let endpoint = EndpointConfig {
+            cluster: "shop/web:80".into(),
+            address: ([10, 0, 0, 1], 80).into(),
+            transport: Transport::Plain,
+            workload: "web".into(),
+            namespace: "shop".into(),
+            identity: identity.into(),
+            weight,
+            http2: false,
+            breaker: None,
+            connect_timeout: Duration::from_secs(1),
+        };
+        let cluster = ClusterConfig {
+            name: "shop/web:80".into(),
+            endpoints: vec![Arc::new(endpoint)],
+            ..ClusterConfig::default()
+        };
+        let clusters = HashMap::from([("shop/web:80".to_owned(), Arc::new(cluster))]);
+        carry(Arc::new(RuntimeConfig { clusters, ..RuntimeConfig::default() }), previous)
+    }
+
+    #[test]
+    fn an_endpoint_is_the_same_by_address_and_identity() {
+        let none = Snapshot { config: Arc::default(), clusters: HashMap::new() };
+        let now = Clock::default().now();
+        let endpoint = |snapshot: &Snapshot| snapshot.clusters["shop/web:80"].endpoints[0].clone();
+        let first = snapshot(&none, "spiffe://mesh.local/ns/shop/sa/web", 1);
+        endpoint(&first).leave_alone(now);
+        let edited = snapshot(&first, "spiffe://mesh.local/ns/shop/sa/web", 5);
+        assert_eq!(endpoint(&edited).load(now).weight, 5);
+        assert!(!endpoint(&edited).reachable(now), "what was seen of it stays");
+        let another = snapshot(&edited, "spiffe://mesh.local/ns/shop/sa/other", 5);
+        assert!(endpoint(&another).reachable(now), "another workload at its address");
     }
 }

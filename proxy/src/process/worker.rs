@@ -30,7 +30,6 @@ use crate::{
     http::{case, pace::CallerTimeouts},
     pipeline,
     telemetry::{Telemetry, WorkerTelemetry},
-    upstream::pool::Pool,
     xds::Demand,
 };
 
@@ -249,7 +248,7 @@ impl Worker {
             breaker: None,
             connect_timeout: CONNECT_TIMEOUT,
         };
-        let endpoint = Rc::new(Endpoint::new(Arc::new(config), Rc::new(Pool::default())));
+        let endpoint = Rc::new(Endpoint::new(Arc::new(config)));
         locals.insert(address, endpoint.clone());
         endpoint
     }
