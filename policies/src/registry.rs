@@ -33,7 +33,7 @@ pub fn compile_request(
         let of_kind = attached.iter().filter(|(kind, _)| kind == policy.kind.name);
         let mut documents: Vec<Attached<Value>> = of_kind.map(|(_, document)| document.clone()).collect();
         documents.sort_by(|a, b| a.name.cmp(&b.name));
-        match (policy.compile)(&documents, posture) {
+        match (policy.compile)(&documents, posture, None) {
             Ok(decides) => compiled.extend(decides),
             Err(found) => problems.extend(found),
         }

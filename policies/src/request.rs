@@ -1,6 +1,6 @@
 //! Decisions made once per request: the contract, and the list.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ pub mod authorize;
 pub mod rate_limit;
 
 /// A compiled policy. Shared by all workers, so its state must be lock-free.
-pub trait RequestPolicy: Send + Sync {
+pub trait RequestPolicy: Any + Send + Sync {
     /// The kind, for metrics and logs.
     fn kind(&self) -> &'static str;
 
@@ -66,12 +66,18 @@ pub struct RequestKind {
     /// Name, schema and check.
     pub kind: Kind,
     /// Compiles all documents of this kind that are attached to one target, in order of name.
-    /// `Ok(None)` when there is nothing to decide. `posture` is the target's default posture.
+    /// `Ok(None)` when there is nothing to decide. The posture is the target's default posture. What the documents before
+    /// were compiled to, if anything, hands its live state over: by object, and only where that very part of it is still
+    /// there.
     pub compile: Compile,
 }
 
 /// See [`RequestKind::compile`].
-pub type Compile = fn(&[Attached<Value>], Posture) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>>;
+pub type Compile =
+    fn(&[Attached<Value>], Posture, Option<&Before>) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>>;
+
+/// The policy of the same kind for the same target that was in force before.
+pub type Before = dyn RequestPolicy;
 
 /// The list: every kind of request policy, in the order in which they decide.
 pub const REQUEST_POLICIES: &[RequestKind] = &[authorize::KIND, rate_limit::KIND];

@@ -105,6 +105,25 @@ spec: {targetRef: {kind: Service, name: web}, limits: [{requests: 2, per: 1s, bu
     mesh.write("policy.yaml", &ALLOW_CLIENT.replace("/public/*", "/*"));
     mesh.sync(&mut web);
     assert_eq!(web.receive(&mesh.clock, &call, 8080), Some(Reason::RateLimited), "the bucket was carried over");
+
+    // More limits and another posture, which the ALLOW policy above has made no difference of.
+    mesh.write(
+        "more.yaml",
+        "
+apiVersion: selvedge.dev/v1alpha1
+kind: RateLimit
+metadata: {name: all, namespace: shop}
+spec: {limits: [{requests: 100, per: 1s}]}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: {name: closed, namespace: shop}
+spec: {defaultPosture: deny}
+",
+    );
+    mesh.sync(&mut web);
+    assert_eq!(web.receive(&mesh.clock, &get("/", "shop/other"), 8080), Some(Reason::PolicyDefaultDeny));
+    assert_eq!(web.receive(&mesh.clock, &call, 8080), Some(Reason::RateLimited), "the limit was not changed");
     mesh.clock.advance(Duration::from_secs(1));
     assert_eq!(web.receive(&mesh.clock, &call, 8080), None);
 }

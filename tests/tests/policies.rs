@@ -146,6 +146,20 @@ async fn a_limit_answers_429_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_spent_limit_stays_spent_when_another_one_is_added() {
+    let pair = Pair::start().await;
+    let limit = |name: &str| {
+        let matches = format!("key: [identity], match: [{{ paths: [/{name}] }}]");
+        LIMIT.replace("three", name).replace("key: [identity]", &matches)
+    };
+    pair.mesh.write("first.yaml", &limit("first"));
+    pair.until_status("/first", 429).await;
+    pair.mesh.write("second.yaml", &limit("second"));
+    pair.until_status("/second", 429).await;
+    assert_eq!(pair.get("/first").await.status, 429, "three an hour are spent");
+}
+
+#[tokio::test]
 async fn a_broken_document_keeps_the_last_good_one_in_force() {
     let pair = Pair::start().await;
     pair.mesh.write("deny.yaml", DENY_ADMIN);

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Posture, RequestKind, RequestPolicy};
+use super::{Before, Posture, RequestKind, RequestPolicy};
 use crate::{
     facts::{ConnectionFacts, Moment, RequestFacts},
     kind::{self, Attached, Kind, Problem},
@@ -190,7 +190,11 @@ fn default_denied() -> Verdict {
     Verdict::Answer(Answer { reason: Reason::PolicyDefaultDeny, policy: Arc::default(), retry_after: None })
 }
 
-fn compile(documents: &[Attached<Value>], posture: Posture) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>> {
+fn compile(
+    documents: &[Attached<Value>],
+    posture: Posture,
+    _: Option<&Before>,
+) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>> {
     let policies = kind::parse_all::<AuthorizationPolicySpec>(documents)?;
     let mut problems = Vec::new();
     let (mut deny, mut allow) = (RuleIndex::new(Effect::Deny), RuleIndex::new(Effect::Allow));

@@ -3,8 +3,10 @@
 //! A limit without key counts all requests together. A keyed limit keeps one bucket for each key in a table of fixed
 //! size; when it is full of active keys, further keys share one bucket, so a flood of invented keys is limited like one
 //! caller and nobody else loses a bucket.
+//!
+//! A limit keeps its buckets for as long as it stands in its object as it is, whatever changes around it.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{any::Any, num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{Quota, RateLimiter, middleware::NoOpMiddleware, nanos::Nanos};
 use schemars::JsonSchema;
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Posture, RequestKind, RequestPolicy,
+    Before, Posture, RequestKind, RequestPolicy,
     authorize::{
         Operation, check_target,
         rule::{Effect, OperationMatcher, matches_one},
@@ -91,11 +93,12 @@ pub const KIND: RequestKind = RequestKind {
 
 /// All rate limits of one target.
 struct RateLimits {
-    limits: Vec<CompiledLimit>,
+    limits: Vec<Arc<CompiledLimit>>,
 }
 
 struct CompiledLimit {
     policy: Arc<str>,
+    spec: Limit,
     matches: Vec<OperationMatcher>,
     key: KeyReader,
     clock: ToldClock,
@@ -148,7 +151,12 @@ impl CompiledLimit {
         let clock = ToldClock::default();
         let table = if spec.key.is_empty() { KeyTable::single(&clock) } else { KeyTable::keyed(&clock) };
         let limiter = RateLimiter::new(quota, table, clock.clone());
-        Some(Self { policy: policy.clone(), matches, key, clock, limiter })
+        Some(Self { policy: policy.clone(), spec: spec.clone(), matches, key, clock, limiter })
+    }
+
+    /// Whether it was made of `spec` in the object `policy`.
+    fn is(&self, spec: &Limit, policy: &Arc<str>) -> bool {
+        self.policy == *policy && self.spec == *spec
     }
 
     /// Takes one request from the bucket of `key`, or says how long to wait for one.
@@ -191,11 +199,17 @@ fn whole_seconds(wait: Duration) -> Duration {
     Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(Duration::from_secs(1))
 }
 
-fn compile(documents: &[Attached<Value>], _: Posture) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>> {
+fn compile(
+    documents: &[Attached<Value>],
+    _: Posture,
+    before: Option<&Before>,
+) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>> {
     let policies = kind::parse_all::<RateLimitSpec>(documents)?;
     let (mut limits, mut problems) = (Vec::new(), Vec::new());
+    let before = before.and_then(|before| (before as &dyn Any).downcast_ref::<RateLimits>());
+    let mut before = before.map(|before| before.limits.clone()).unwrap_or_default();
     for policy in &policies {
-        let (compiled, found) = limits_of(&policy.spec, &policy.name);
+        let (compiled, found) = limits_of(&policy.spec, &policy.name, &mut before);
         limits.extend(compiled);
         problems.extend(kind::of(policy, found));
     }
@@ -205,17 +219,24 @@ fn compile(documents: &[Attached<Value>], _: Posture) -> Result<Option<Box<dyn R
     Ok(if limits.is_empty() { None } else { Some(Box::new(RateLimits { limits })) })
 }
 
-fn limits_of(spec: &RateLimitSpec, name: &Arc<str>) -> (Vec<CompiledLimit>, Vec<Problem>) {
+/// The limits of one object: each is taken from those `before` where it is among them.
+fn limits_of(
+    spec: &RateLimitSpec,
+    name: &Arc<str>,
+    before: &mut Vec<Arc<CompiledLimit>>,
+) -> (Vec<Arc<CompiledLimit>>, Vec<Problem>) {
     let mut problems = Vec::new();
     let limits = spec.limits.iter().enumerate();
-    let limits =
-        limits.filter_map(|(n, limit)| CompiledLimit::new(limit, name, &format!("limits[{n}]"), &mut problems));
+    let limits = limits.filter_map(|(n, limit)| match before.iter().position(|old| old.is(limit, name)) {
+        Some(at) => Some(before.remove(at)),
+        None => CompiledLimit::new(limit, name, &format!("limits[{n}]"), &mut problems).map(Arc::new),
+    });
     (limits.collect(), problems)
 }
 
 /// Every semantic problem of a `RateLimit`.
 fn check(spec: &RateLimitSpec) -> Vec<Problem> {
     let mut problems = check_target(spec.target_ref.as_ref());
-    problems.extend(limits_of(spec, &"default/unnamed".into()).1);
+    problems.extend(limits_of(spec, &"default/unnamed".into(), &mut Vec::new()).1);
     problems
 }

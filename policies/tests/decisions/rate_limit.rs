@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use proptest::prelude::*;
 use selvedge_policies::{
     reason::Reason,
-    request::Posture,
+    request::{Posture, RequestPolicy, rate_limit},
     testing::{Clock, Request},
 };
 use serde_json::{Value, json};
@@ -68,6 +68,43 @@ fn keys_have_buckets_of_their_own() {
         assert!(passes(&target, &one, &clock) && passes(&target, &other, &clock), "{name}: apart");
         assert!(!passes(&target, &one, &clock) && !passes(&target, &other, &clock), "{name}: limited");
     }
+}
+
+/// Compiles limits of one object, and hands over what was there before.
+fn edited(before: Option<&Target>, objects: &[(&str, Value)], posture: Posture) -> Target {
+    let attached: Vec<_> =
+        objects.iter().map(|(name, limits)| attach("RateLimit", name, json!({ "limits": limits })).1).collect();
+    let before = before.and_then(|target| target.0.first()).map(|policy| &**policy);
+    let compiled: Option<Box<dyn RequestPolicy>> = (rate_limit::KIND.compile)(&attached, posture, before).unwrap();
+    Target(compiled.into_iter().collect())
+}
+
+#[test]
+fn only_a_change_of_that_very_limit_resets_it() {
+    let (once, thrice) =
+        (json!({ "requests": 1, "per": "1h", "key": ["identity"] }), json!({ "requests": 3, "per": "1h" }));
+    let (clock, request) = (Clock::default(), Request::new("GET", "/").from("shop/web"));
+    let refills = |objects: &[(&str, Value)], posture| {
+        let before = edited(None, &[("shop/limit", json!([once]))], Posture::Allow);
+        assert!(passes(&before, &request, &clock) && !passes(&before, &request, &clock));
+        passes(&edited(Some(&before), objects, posture), &request, &clock)
+    };
+    let same = ("shop/limit", json!([once]));
+    assert!(!refills(&[("shop/a", json!([thrice])), same.clone(), ("shop/z", json!([thrice]))], Posture::Allow));
+    assert!(!refills(&[same], Posture::Deny), "another posture");
+    assert!(!refills(&[("shop/limit", json!([thrice, once]))], Posture::Allow), "a limit beside it in its object");
+    assert!(refills(&[("shop/limit", json!([{ "requests": 2, "per": "1h", "key": ["identity"] }]))], Posture::Allow));
+    assert!(refills(&[("shop/other", json!([once]))], Posture::Allow), "another object");
+}
+
+#[test]
+fn equal_limits_of_one_object_keep_a_bucket_each() {
+    let limit = json!({ "requests": 2, "per": "1h" });
+    let before = edited(None, &[("shop/limit", json!([limit, limit]))], Posture::Allow);
+    let (clock, request) = (Clock::default(), Request::new("GET", "/"));
+    assert!(passes(&before, &request, &clock));
+    let after = edited(Some(&before), &[("shop/limit", json!([limit, limit]))], Posture::Allow);
+    assert!(passes(&after, &request, &clock) && !passes(&after, &request, &clock));
 }
 
 #[test]

@@ -29,12 +29,21 @@ use crate::{
     xds::Resources,
 };
 
-/// Compiles configurations one after the other. Compiled request policies are kept by the documents they came
-/// from, so a rate limit keeps its buckets when something else changes.
+/// Compiles configurations one after the other. What was compiled for a port before hands its live state over, so a rate
+/// limit keeps its buckets when something else changes.
 #[derive(Default)]
 pub struct Compiler {
-    policies: HashMap<String, Arc<dyn RequestPolicy>>,
+    policies: Policies,
     generation: u64,
+}
+
+/// Compiled request policies by port and kind.
+type Policies = HashMap<(u32, &'static str), Compiled>;
+
+struct Compiled {
+    /// The posture and documents it was made of.
+    source: String,
+    policy: Arc<dyn RequestPolicy>,
 }
 
 /// Whether one resource can be put in force; the answer names the user's object and the problem.
@@ -49,7 +58,7 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
             let message = mesh::Inbound::decode(resource.body.clone()).map_err(text)?;
             let mut scratch = HashMap::new();
             for port in by_number(&message.ports).iter().chain([&mesh::InboundPort::default()]) {
-                inbound_port(&message, port, &HashMap::new(), &mut scratch)?;
+                inbound_port(&message, port, &Policies::new(), &mut scratch)?;
             }
         }
         Kind::Endpoints => {
@@ -189,8 +198,8 @@ fn routes(attachments: &[Attachment]) -> Result<RouteTable, String> {
 fn inbound_port(
     inbound: &mesh::Inbound,
     port: &mesh::InboundPort,
-    known: &HashMap<String, Arc<dyn RequestPolicy>>,
-    used: &mut HashMap<String, Arc<dyn RequestPolicy>>,
+    known: &Policies,
+    used: &mut Policies,
 ) -> Result<InboundPort, String> {
     let posture = posture(inbound)?;
     let mut attachments: Vec<&Attachment> = inbound.policies.iter().chain(&port.policies).collect();
@@ -204,19 +213,18 @@ fn inbound_port(
             .filter(|(kind, _)| kind == family.kind.name)
             .map(|(_, document)| document.clone())
             .collect();
-        let key = format!("{}|{posture:?}|{}|{:?}", port.port, family.kind.name, mine);
-        let compiled = match used.get(&key).or_else(|| known.get(&key)) {
-            Some(policy) => vec![policy.clone()],
-            None => (family.compile)(&mine, posture)
+        let (place, source) = ((port.port, family.kind.name), format!("{posture:?} {mine:?}"));
+        let before = known.get(&place);
+        let policy: Option<Arc<dyn RequestPolicy>> = match before.filter(|before| before.source == source) {
+            Some(same) => Some(same.policy.clone()),
+            None => (family.compile)(&mine, posture, before.map(|before| &*before.policy))
                 .map_err(|found| problems(&names(&attachments, family.kind.name), &found))?
-                .into_iter()
-                .map(Arc::from)
-                .collect(),
+                .map(Arc::from),
         };
-        if let Some(policy) = compiled.first() {
-            used.insert(key, policy.clone());
+        if let Some(policy) = policy {
+            used.insert(place, Compiled { source, policy: policy.clone() });
+            policies.push(policy);
         }
-        policies.extend(compiled);
     }
     Ok(InboundPort {
         service: port.service.as_str().into(),
