@@ -36,14 +36,19 @@ pub trait RequestPolicy: Any + Send + Sync {
         None
     }
 
-    /// Decides whether a tunnel that was made of this request may stay, when the policies have changed. It counts
-    /// nothing: it is no new request.
+    /// The Unix second after `now` from which it may refuse what it lets pass before, though nothing else changes.
+    fn next_expiry(&self, _now: Moment) -> Option<u64> {
+        None
+    }
+
+    /// Decides whether a tunnel that was made of this request may stay, when the policies have changed or expired. It
+    /// counts nothing: it is no new request.
     fn on_open_request(&self, _request: &RequestFacts<'_>, _now: Moment) -> Verdict {
         Verdict::Continue
     }
 
-    /// Decides whether an opaque connection that was let pass may stay, when the policies have changed. It counts
-    /// nothing: it is no new connection.
+    /// Decides whether an opaque connection that was let pass may stay, when the policies have changed or expired. It
+    /// counts nothing: it is no new connection.
     fn on_open_connection(&self, _connection: &ConnectionFacts<'_>, _now: Moment) -> Verdict {
         Verdict::Continue
     }

@@ -1,17 +1,22 @@
 //! Bytes that are not HTTP, or not any more: the same mTLS, identity policy and counts, without looking inside.
 
 use std::{
+    future::pending,
     io,
     pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use selvedge_policies::{reason::Reason, request::RequestPolicy};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::sleep,
+};
 
 use crate::{
     attempt,
@@ -28,6 +33,9 @@ use crate::{
     telemetry::Flow,
     upstream::connect::{self, Hop, Stream},
 };
+
+/// Longer than a timer is set to at once.
+const LONG: Duration = Duration::from_secs(86_400);
 
 /// The service's side of a connection.
 pub struct Dialled {
@@ -95,26 +103,43 @@ async fn join(
     opened.cut(received, sent, &ended);
 }
 
-/// Waits until the sidecar has to end the connection: a drain is over, or a new configuration no longer lets it be, as
-/// `judge` says of the policies of its port. The sidecar's own workload is judged where it calls.
+/// Waits until the sidecar has to end the connection: a drain is over, or `judge` says of the policies of its port that
+/// they no longer let it be, because there is a new configuration or one of them has expired. The sidecar's own workload
+/// is judged where it calls.
 pub async fn ended(
     connection: &Connection,
     judge: impl Fn(&RuntimeConfig, &[Arc<dyn RequestPolicy>]) -> Result<(), Error>,
 ) -> Error {
     let (mut drained, mut configs) = (connection.worker.drain(), connection.worker.configs());
     let revoked = async {
-        while configs.changed().await.is_ok() {
-            let snapshot = connection.worker.refresh(&mut configs);
-            let Heading::Inbound { port, .. } = connection.heading else { continue };
-            if let Err(error) = judge(&snapshot.config, &snapshot.config.inbound(port).policies) {
+        let Heading::Inbound { port, .. } = connection.heading else { return pending().await };
+        let mut snapshot = connection.worker.refresh(&mut configs);
+        loop {
+            let policies = &snapshot.config.inbound(port).policies;
+            if let Err(error) = judge(&snapshot.config, policies) {
                 return error;
             }
+            tokio::select! {
+                () = expired(&connection.worker, policies) => {}
+                changed = configs.changed() => match changed {
+                    Ok(()) => snapshot = connection.worker.refresh(&mut configs),
+                    Err(_) => return pending().await,
+                },
+            }
         }
-        std::future::pending().await
     };
     tokio::select! {
         () = drained.passed() => Error::new(Stage::Accept, Reason::Draining, Reason::Draining.summary()),
         error = revoked => error,
+    }
+}
+
+/// Waits until one of the policies may decide otherwise than now, though it has not changed.
+async fn expired(worker: &Worker, policies: &[Arc<dyn RequestPolicy>]) {
+    let now = worker.now();
+    match policies.iter().filter_map(|policy| policy.next_expiry(now)).min() {
+        Some(expiry) => sleep(Duration::from_secs(expiry - now.unix).min(LONG)).await,
+        None => pending().await,
     }
 }
 

@@ -210,6 +210,36 @@ async fn a_refused_connection_says_what_it_was_for_and_why() {
 }
 
 #[tokio::test]
+async fn an_open_connection_ends_when_the_policy_that_lets_it_be_expires() {
+    let upstream = RawUpstream::start(Script::echo()).await;
+    let opaque = Opaque::start(upstream.address(), "tcp").await;
+    opaque.until_answered(b"ping", b"ping").await;
+    let soon = Command::new("date").args(["-u", "-d", "+8 seconds", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap().stdout;
+    let allow = format!(
+        "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: for-now, namespace: \
+         shop}}\nspec:\n  targetRef: {{kind: Service, name: store}}\n  action: ALLOW\n  rules: [{{from: \
+         [{{serviceAccounts: [web]}}]}}]\n  expires: {}\n",
+        String::from_utf8_lossy(&soon).trim()
+    );
+    opaque.mesh.write("allow.yaml", &allow);
+    let store = &opaque.store;
+    wait::until_true("the policy is in force", || async move {
+        let config = client::get(store.admin(), "/config").await.unwrap().json();
+        config["inbound"]["ports"]["6000"]["policies"][0]["kind"] == "AuthorizationPolicy"
+    })
+    .await;
+    let mut open = client::connect(opaque.entry()).await.unwrap();
+    open.write_all(b"stay").await.unwrap();
+    expect_bytes(&mut open, b"stay").await;
+    let end = wait::within("the policy expires and the connection is cut", open.read_u8()).await;
+    assert!(end.is_err(), "{end:?}");
+    wait::until_true("the log says why", || async move {
+        store.access_log().iter().any(|line| line.to_string().contains("policy_default_deny"))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_connection_goes_to_another_instance_where_one_takes_none() {
     let upstream = RawUpstream::start(Script::echo()).await;
     let opaque = Opaque::start(upstream.address(), "tcp").await;

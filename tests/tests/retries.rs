@@ -170,7 +170,7 @@ async fn an_edit_does_not_close_an_open_breaker() {
     pair.mesh.write("traffic.yaml", &policy(&format!("{breaker}  timeouts: {{request: 9s, connect: 3s}}\n")));
     selvedge_tests::wait::until_true("the edit is in force", || async move {
         let config = client::get(pair.web.admin(), "/config").await.unwrap().json();
-        config["destinations"]["shop/api"]["requestTimeoutSeconds"] == 9.0
+        config["destinations"]["shop/api"]["traffic"]["timeouts"]["request"] == "9s"
     })
     .await;
     for _ in 0..20 {

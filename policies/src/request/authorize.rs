@@ -138,6 +138,8 @@ struct Authorize {
     audit: RuleIndex,
     /// Whether a request needs an ALLOW rule to pass.
     closed: bool,
+    /// When ALLOW rules expire, in order.
+    expiries: Vec<u64>,
 }
 
 impl RequestPolicy for Authorize {
@@ -171,6 +173,10 @@ impl RequestPolicy for Authorize {
 
     fn would_refuse_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Option<&Arc<str>> {
         if self.audit.is_empty() { None } else { self.audit.first_connection_match(connection, now) }
+    }
+
+    fn next_expiry(&self, now: Moment) -> Option<u64> {
+        self.expiries.get(self.expiries.partition_point(|expiry| *expiry <= now.unix)).copied()
     }
 
     fn on_open_request(&self, request: &RequestFacts<'_>, now: Moment) -> Verdict {
@@ -216,7 +222,8 @@ fn compile(
     if !closed && deny.is_empty() && audit.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Box::new(Authorize { deny, allow, audit, closed })))
+    let expiries = allow.expiries();
+    Ok(Some(Box::new(Authorize { deny, allow, audit, closed, expiries })))
 }
 
 /// Compiles the rules of one policy, and says what is wrong with them.

@@ -161,6 +161,26 @@ fn on_opaque_connections_conditions_on_http_count_against_the_caller() {
 }
 
 #[test]
+fn the_next_expiry_is_that_of_an_allow_rule() {
+    let policy = |action: &str, expires: Value| json!({ "action": action, "rules": [{}], "expires": expires });
+    let at = |second: u32| json!(format!("2023-11-14T22:13:{second:02}Z"));
+    let target = target(
+        &[
+            ("shop/a", policy("ALLOW", at(40))),
+            ("shop/b", policy("ALLOW", at(30))),
+            ("shop/c", policy("DENY", at(25))),
+            ("shop/d", json!({ "action": "ALLOW", "rules": [{}] })),
+        ],
+        Posture::Allow,
+    );
+    let next = |unix| target.0.iter().find_map(|policy| policy.next_expiry(Moment { nanos: 0, unix }));
+    // 22:13:20 is 1_700_000_000.
+    assert_eq!(next(1_700_000_000), Some(1_700_000_010));
+    assert_eq!(next(1_700_000_010), Some(1_700_000_020), "the first has passed");
+    assert_eq!(next(1_700_000_020), None);
+}
+
+#[test]
 fn what_expired_no_longer_matches_and_no_longer_opens() {
     let at = |unix| Moment { nanos: 0, unix };
     let expires = "2023-11-14T22:13:20Z"; // 1_700_000_000

@@ -48,6 +48,15 @@ impl RuleIndex {
         self.rules.is_empty()
     }
 
+    /// When rules cease to match, in order.
+    pub(super) fn expiries(&self) -> Vec<u64> {
+        let mut expiries: Vec<u64> =
+            self.rules.iter().map(|rule| rule.expires).filter(|expires| *expires < u64::MAX).collect();
+        expiries.sort_unstable();
+        expiries.dedup();
+        expiries
+    }
+
     /// Adds a rule after all others.
     pub(super) fn insert(&mut self, rule: RuleMatcher) {
         let Ok(number) = u32::try_from(self.rules.len()) else { return };
