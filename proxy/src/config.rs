@@ -23,7 +23,11 @@ use selvedge_policies::{
     route::RouteTable,
 };
 
-use crate::{telemetry::AccessLogMode, tls::TlsContext, xds::Resources};
+use crate::{
+    telemetry::AccessLogMode,
+    tls::{ExternalTls, TlsContext},
+    xds::Resources,
+};
 
 pub mod carry;
 pub mod compile;
@@ -58,7 +62,7 @@ pub struct RuntimeConfig {
     /// Certificates in TLS form; `None` before the first certificate.
     pub tls: Option<Arc<TlsContext>>,
     /// TLS towards services outside the mesh; `None` when no authorities could be read.
-    pub external_tls: Option<Arc<rustls::ClientConfig>>,
+    pub external_tls: Option<Arc<ExternalTls>>,
     /// What it was made of.
     pub resources: Arc<Resources>,
 }

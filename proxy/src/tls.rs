@@ -25,7 +25,7 @@ use selvedge_xds::{resource::alpn, svid::Leaf};
 use tokio::time::Instant;
 
 pub(crate) use self::client::to_pinned_control_plane;
-pub use self::client::{SYSTEM_ROOTS, originate, to_control_plane};
+pub use self::client::{ExternalTls, SYSTEM_ROOTS, originate, to_control_plane};
 use crate::identity::Svid;
 
 /// How much the clocks of two machines may differ; less for certificates that live for less than ten times as long.
@@ -408,11 +408,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("roots.pem");
         std::fs::write(&file, "no certificate\n").unwrap();
-        assert!(matches!(originate(&file, &[b"h2"]), Err(TlsError::NoRoots)));
-        assert!(matches!(originate(&directory.path().join("none"), &[]), Err(TlsError::RootsFile { .. })));
+        assert!(matches!(originate(&file), Err(TlsError::NoRoots)));
+        assert!(matches!(originate(&directory.path().join("none")), Err(TlsError::RootsFile { .. })));
         let text = pem(&ca.certificate);
         std::fs::write(&file, text).unwrap();
-        assert_eq!(originate(&file, &[b"h2", b"http/1.1"]).unwrap().alpn_protocols.len(), 2);
+        assert_eq!(originate(&file).unwrap().http2.alpn_protocols, [b"h2"]);
     }
 
     fn pem(certificate: &CertificateDer<'_>) -> String {

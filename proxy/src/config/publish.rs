@@ -13,7 +13,7 @@ use super::{
 use crate::{
     identity::Credentials,
     telemetry::Telemetry,
-    tls::{TlsContext, TlsError},
+    tls::{ExternalTls, TlsContext, TlsError},
     xds::Resources,
 };
 
@@ -26,7 +26,7 @@ pub struct Publisher {
     /// Where workers take the configuration.
     pub configs: watch::Sender<Arc<RuntimeConfig>>,
     /// TLS towards services outside the mesh.
-    pub external_tls: Option<Arc<rustls::ClientConfig>>,
+    pub external_tls: Option<Arc<ExternalTls>>,
     /// Gauges for generation, last error and certificate expiry.
     pub telemetry: Telemetry,
 }

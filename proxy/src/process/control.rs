@@ -29,7 +29,7 @@ use crate::{
     exchange::Heading,
     identity::{self, Credentials},
     telemetry::{Telemetry, TelemetrySettings},
-    tls,
+    tls::{self, ExternalTls},
     xds::{self, Demand},
 };
 
@@ -254,10 +254,10 @@ fn create_private(path: &Path) -> io::Result<()> {
 }
 
 /// Without public authorities external TLS fails with a reason; nothing else does.
-fn external_tls(bootstrap: &Bootstrap) -> Option<Arc<rustls::ClientConfig>> {
+fn external_tls(bootstrap: &Bootstrap) -> Option<Arc<ExternalTls>> {
     let roots = bootstrap.external_roots_file.as_deref().unwrap_or(Path::new(tls::SYSTEM_ROOTS));
-    match tls::originate(roots, &[b"http/1.1"]) {
-        Ok(config) => Some(config),
+    match tls::originate(roots) {
+        Ok(config) => Some(Arc::new(config)),
         Err(error) => {
             tracing::warn!(%error, "TLS to services outside the mesh will fail");
             None

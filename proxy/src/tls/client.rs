@@ -76,9 +76,20 @@ fn grpc(mut config: ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// Settings for TLS to a service outside the mesh: its certificate must be for the name it is called by and be
-/// signed by an authority in the PEM file `roots` ([`SYSTEM_ROOTS`]). `protocols` are offered as ALPN, best first.
-pub fn originate(roots: &Path, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+/// TLS to services outside the mesh, by what is spoken inside it.
+#[derive(Clone, Debug)]
+pub struct ExternalTls {
+    /// Offers `http/1.1`.
+    pub http1: Arc<ClientConfig>,
+    /// Offers `h2`, which the service must take: HTTP/2 over TLS is agreed on (RFC 9113 section 3.2).
+    pub http2: Arc<ClientConfig>,
+    /// Offers nothing: what the bytes are is not known.
+    pub opaque: Arc<ClientConfig>,
+}
+
+/// Settings for TLS to services outside the mesh: a certificate must be for the name its service is called by and be
+/// signed by an authority in the PEM file `roots` ([`SYSTEM_ROOTS`]).
+pub fn originate(roots: &Path) -> Result<ExternalTls, TlsError> {
     let unreadable = |source| TlsError::RootsFile { path: roots.to_owned(), source };
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(roots).map_err(unreadable)? {
@@ -88,11 +99,15 @@ pub fn originate(roots: &Path, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>,
     if store.is_empty() {
         return Err(TlsError::NoRoots);
     }
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Credentials)?
-        .with_root_certificates(store)
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(Arc::new(config))
+    let store = Arc::new(store);
+    let offering = |protocols: &[&[u8]]| {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Credentials)?
+            .with_root_certificates(store.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Arc::new(config))
+    };
+    Ok(ExternalTls { http1: offering(&[b"http/1.1"])?, http2: offering(&[b"h2"])?, opaque: offering(&[])? })
 }

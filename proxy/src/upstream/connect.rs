@@ -78,12 +78,24 @@ async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) 
             };
             (client.clone(), server_name)
         }
-        Transport::External { server_name } => (config.external_tls.clone().ok_or_else(no_roots)?, server_name),
+        Transport::External { server_name } => {
+            let tls = config.external_tls.as_ref().ok_or_else(no_roots)?;
+            let client = match hop {
+                Hop::Http1 => &tls.http1,
+                Hop::Http2 => &tls.http2,
+                Hop::Tcp => &tls.opaque,
+            };
+            (client.clone(), server_name)
+        }
     };
     let stream = TlsConnector::from(tls)
         .connect(server_name.clone(), socket)
         .await
         .map_err(|e| failure(Reason::UpstreamTlsFailed, format!("{address}: {e}")))?;
+    // A service without ALPN speaks HTTP/1, and would not make sense of the other.
+    if hop == Hop::Http2 && stream.get_ref().1.alpn_protocol().is_none() {
+        return Err(failure(Reason::UpstreamTlsFailed, format!("{address} does not agree on HTTP/2 by ALPN")));
+    }
     if let Transport::Mesh { identity, .. } = &endpoint.transport {
         let proven = tls::peer_identity(stream.get_ref().1);
         if proven.as_ref() != Some(identity.as_ref()) {
