@@ -98,7 +98,7 @@ pub struct ConnectionFacts<'a> {
     pub peer: &'a Peer,
     /// The port of the workload that is called.
     pub port: u16,
-    /// Server name of application TLS that passes through, when there was one.
+    /// Server name of application TLS that passes through, lower case, when there was one.
     pub server_name: Option<&'a str>,
 }
 

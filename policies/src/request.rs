@@ -36,6 +36,11 @@ pub trait RequestPolicy: Any + Send + Sync {
         None
     }
 
+    /// Whether the server name of application TLS makes a difference to its decisions on connections.
+    fn reads_server_name(&self) -> bool {
+        false
+    }
+
     /// The Unix second after `now` from which it may refuse what it lets pass before, though nothing else changes.
     fn next_expiry(&self, _now: Moment) -> Option<u64> {
         None

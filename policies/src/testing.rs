@@ -47,6 +47,7 @@ pub struct Request {
     query: Option<String>,
     headers: HeaderMap,
     route: String,
+    server_name: Option<String>,
 }
 
 impl Request {
@@ -65,6 +66,7 @@ impl Request {
             query,
             headers: HeaderMap::new(),
             route: String::new(),
+            server_name: None,
         }
     }
 
@@ -114,6 +116,13 @@ impl Request {
         self
     }
 
+    /// Over TLS of the application's own, for this server name.
+    #[must_use]
+    pub fn server_name(mut self, name: &str) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
     /// The facts of the request.
     pub fn facts(&self) -> RequestFacts<'_> {
         RequestFacts {
@@ -130,7 +139,7 @@ impl Request {
 
     /// The facts of an opaque connection of the same caller to the same port.
     pub fn connection(&self) -> ConnectionFacts<'_> {
-        ConnectionFacts { peer: &self.peer, port: self.port, server_name: None }
+        ConnectionFacts { peer: &self.peer, port: self.port, server_name: self.server_name.as_deref() }
     }
 }
 

@@ -109,7 +109,8 @@ pub struct Operation {
     /// Paths: `/x` is that path, `/x/*` all paths that begin with `/x/`, `*/x` all that end with `/x`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
-    /// Host names without port; `*` at the start or the end matches any characters.
+    /// Host names without port, or server names of TLS that the application speaks itself; `*` at the start or the end
+    /// matches any characters.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
     /// Ports of the workload.
@@ -140,6 +141,8 @@ struct Authorize {
     closed: bool,
     /// When ALLOW rules expire, in order.
     expiries: Vec<u64>,
+    /// Whether the host is a condition of a rule.
+    hosts: bool,
 }
 
 impl RequestPolicy for Authorize {
@@ -173,6 +176,10 @@ impl RequestPolicy for Authorize {
 
     fn would_refuse_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Option<&Arc<str>> {
         if self.audit.is_empty() { None } else { self.audit.first_connection_match(connection, now) }
+    }
+
+    fn reads_server_name(&self) -> bool {
+        self.hosts
     }
 
     fn next_expiry(&self, now: Moment) -> Option<u64> {
@@ -223,7 +230,8 @@ fn compile(
         return Ok(None);
     }
     let expiries = allow.expiries();
-    Ok(Some(Box::new(Authorize { deny, allow, audit, closed, expiries })))
+    let hosts = [&deny, &allow, &audit].into_iter().any(RuleIndex::is_about_hosts);
+    Ok(Some(Box::new(Authorize { deny, allow, audit, closed, expiries, hosts })))
 }
 
 /// Compiles the rules of one policy, and says what is wrong with them.

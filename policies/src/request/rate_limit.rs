@@ -117,15 +117,17 @@ impl RequestPolicy for RateLimits {
         })
     }
 
-    /// One connection counts as one request; limits on what only HTTP has let it pass.
+    /// One connection counts as one request; limits on what it does not say let it pass.
     fn on_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Verdict {
         self.verdict(|limit| {
-            let applies = |operation: &OperationMatcher| {
-                !operation.is_http() && operation.matches_connection(connection.port, Effect::Deny)
-            };
-            let counts = matches_one(&limit.matches, applies);
+            let counts =
+                matches_one(&limit.matches, |operation| operation.matches_connection(connection, Effect::Allow));
             if counts { limit.take(limit.key.of_connection(connection), now) } else { Ok(()) }
         })
+    }
+
+    fn reads_server_name(&self) -> bool {
+        self.limits.iter().flat_map(|limit| &limit.matches).any(OperationMatcher::is_about_hosts)
     }
 }
 

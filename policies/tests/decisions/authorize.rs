@@ -161,6 +161,33 @@ fn on_opaque_connections_conditions_on_http_count_against_the_caller() {
 }
 
 #[test]
+fn hosts_are_server_names_of_application_tls() {
+    let now = Clock::default().now();
+    let caller = || Request::new("GET", "/").from("shop/web").port(8443);
+    let named = |name| caller().server_name(name);
+    for (to, connection, allows, denies) in [
+        (json!([{ "hosts": ["api.shop"] }]), named("api.shop"), true, true),
+        (json!([{ "hosts": ["api.shop"] }]), named("admin.shop"), false, false),
+        (json!([{ "hosts": ["*.shop"] }]), named("api.shop"), true, true),
+        (json!([{ "hosts": ["API.shop"], "ports": [8443] }]), named("api.shop"), true, true),
+        (json!([{ "hosts": ["api.shop"], "ports": [80] }]), named("api.shop"), false, false),
+        (json!([{ "hosts": ["api.shop"], "methods": ["GET"] }]), named("api.shop"), false, true),
+        (json!([{ "hosts": ["api.shop"], "methods": ["GET"] }]), named("admin.shop"), false, false),
+        (json!([{ "hosts": ["api.shop"] }]), caller(), false, true),
+    ] {
+        let rules = json!([{ "to": to }]);
+        let refused = |action| {
+            let target = target(&[("shop/p", json!({ "action": action, "rules": rules }))], Posture::Allow);
+            assert!(target.0.iter().any(|policy| policy.reads_server_name()), "{to}");
+            target.connection_refusal(&connection, now).is_some()
+        };
+        let name = connection.connection();
+        assert_eq!(!refused("ALLOW"), allows, "ALLOW {to} {name:?}");
+        assert_eq!(refused("DENY"), denies, "DENY {to} {name:?}");
+    }
+}
+
+#[test]
 fn the_next_expiry_is_that_of_an_allow_rule() {
     let policy = |action: &str, expires: Value| json!({ "action": action, "rules": [{}], "expires": expires });
     let at = |second: u32| json!(format!("2023-11-14T22:13:{second:02}Z"));

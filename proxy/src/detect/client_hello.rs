@@ -17,8 +17,8 @@ const MESSAGE_MAX: usize = 16_384;
 /// What a client asks for when it opens TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
-    /// Server name (RFC 6066 section 3), lower case; `None` when absent, longer than 255 bytes or not
-    /// printable ASCII.
+    /// Server name (RFC 6066 section 3), lower case; `None` when absent, longer than 255 bytes, not printable ASCII, with
+    /// a dot at the end, or one of several: what others may read as another name is no name.
     pub server_name: Option<String>,
     /// Application protocols offered (RFC 7301), in the client's order.
     pub alpn: Vec<Vec<u8>>,
@@ -124,7 +124,11 @@ fn server_name(mut content: Reader<'_>) -> Option<Option<String>> {
     let mut names = Reader(content.vector16()?);
     let kind = names.take(1)?;
     let name = names.vector16()?;
-    let readable = kind == [0] && (1..=255).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic);
+    let readable = kind == [0]
+        && names.0.is_empty()
+        && (1..=255).contains(&name.len())
+        && name.iter().all(u8::is_ascii_graphic)
+        && !name.ends_with(b".");
     Some(readable.then(|| String::from_utf8_lossy(name).to_ascii_lowercase()))
 }
 
@@ -220,7 +224,7 @@ mod tests {
 
     #[test]
     fn names_that_are_not_hosts_are_left_out() {
-        for name in ["", "a\nb", "a b", "\u{e9}.test", &"x".repeat(256)] {
+        for name in ["", "web.shop.", "a\nb", "a b", "\u{e9}.test", &"x".repeat(256)] {
             let Detection::Tls(hello) = classify(&example(Some(name), &[])) else { panic!("not TLS") };
             assert_eq!(hello.server_name, None, "{name:?}");
         }

@@ -1,11 +1,13 @@
-//! A look at what a peer calls opaque bytes, on a port of which nobody has said what it speaks.
+//! A look at what a peer calls opaque bytes, on a port that is not declared to speak HTTP.
 //!
 //! The peer's sidecar has looked already, but its word is not enough: requests carried as opaque bytes would pass by the
 //! checks, policies and limits for requests. The service is dialled at once, as it is for opaque bytes anyway, and
 //! whoever speaks first decides; a service that speaks as servers of HTTP/2 do leaves that to the peer. What is really
 //! opaque waits for nothing, and may be silent for as long as it likes.
+//!
+//! Where policies are about the server name of application TLS, it is read before they decide.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use selvedge_policies::facts::Identity;
@@ -16,11 +18,13 @@ use tokio::{
 
 use super::{
     Detection, Prefixed, classify,
+    client_hello::RECORD_HANDSHAKE,
     greeting::{self, Greeting},
     protocol::{FIRST_BYTES, PATIENCE},
 };
 use crate::{
     accept::Origin,
+    config::AppProtocol,
     error::Error,
     exchange::Connection,
     opaque::{self, Dialled},
@@ -28,21 +32,35 @@ use crate::{
     telemetry::Protocol,
 };
 
+/// How long a peer may be silent before it is judged without a server name. Its sidecar has mostly read it already.
+const SILENCE: Duration = Duration::from_millis(10);
+
 /// What was found inside.
 pub struct Found {
     /// What it is.
     pub protocol: Protocol,
     /// What was read of it.
     pub first: Bytes,
+    /// Server name of application TLS.
+    pub server_name: Option<String>,
     /// The service's side of opaque bytes.
     pub dialled: Option<Dialled>,
 }
 
-/// Looks at the bytes that a peer with `identity` sends. `None` when the connection may not be; it is closed.
-pub async fn look<T: AsyncRead + Unpin>(io: &mut T, origin: &Origin, identity: Option<&Identity>) -> Option<Found> {
-    let connection = Rc::new(Connection::new(origin.clone(), identity.cloned(), Protocol::Tcp));
+/// Looks at the bytes that a peer with `identity` sends to a port `declared` so. `None` when the connection may not be;
+/// it is closed.
+pub async fn look<T: AsyncRead + Unpin>(
+    io: &mut T,
+    origin: &Origin,
+    identity: Option<&Identity>,
+    declared: AppProtocol,
+) -> Option<Found> {
+    let mut connection = Connection::new(origin.clone(), identity.cloned(), Protocol::Tcp);
+    let first = hello(io, &connection, declared).await?;
+    (connection.protocol, connection.server_name) = what(&first, declared);
+    let connection = Rc::new(connection);
     let looked = tokio::select! {
-        looked = whoever_speaks(io, &connection) => looked,
+        looked = whoever_speaks(io, first, &connection, declared) => looked,
         error = opaque::ended(&connection, |config, policies| opaque::still_admitted(&connection, config, policies)) => {
             Err(error)
         }
@@ -55,45 +73,103 @@ pub async fn look<T: AsyncRead + Unpin>(io: &mut T, origin: &Origin, identity: O
             return None;
         }
     };
-    let protocol = match classify(&first) {
-        Detection::Http2 => Protocol::Http2,
-        Detection::Http1 => Protocol::Http1,
+    let (protocol, server_name) = what(&first, declared);
+    let is_http = matches!(protocol, Protocol::Http1 | Protocol::Http2);
+    Some(Found { protocol, first: first.freeze(), server_name, dialled: dialled.filter(|_| !is_http) })
+}
+
+/// What begins with `first`, and the server name of application TLS.
+fn what(first: &[u8], declared: AppProtocol) -> (Protocol, Option<String>) {
+    match classify(first) {
+        Detection::Tls(hello) => (Protocol::Tls, hello.server_name),
+        _ if declared == AppProtocol::Opaque => (Protocol::Tcp, None),
+        Detection::Http2 => (Protocol::Http2, None),
+        Detection::Http1 => (Protocol::Http1, None),
         // Half a request line, which no honest sidecar calls opaque; the parser will refuse it.
-        Detection::NeedMore if !first.is_empty() => Protocol::Http1,
-        Detection::NeedMore | Detection::Tls(_) | Detection::Opaque => Protocol::Tcp,
-    };
-    Some(Found { protocol, first: first.freeze(), dialled: dialled.filter(|_| protocol == Protocol::Tcp) })
+        Detection::NeedMore if !first.is_empty() => (Protocol::Http1, None),
+        Detection::NeedMore | Detection::Opaque => (Protocol::Tcp, None),
+    }
+}
+
+/// What the peer begins with, where policies are about server names; nothing where none is. One that is silent, because
+/// its client opens connections in advance or because the service speaks first, is waited for only when it may not pass
+/// without a name. `None` when it leaves meanwhile: it asked for nothing, so nothing is refused to it.
+async fn hello<T: AsyncRead + Unpin>(io: &mut T, connection: &Connection, declared: AppProtocol) -> Option<BytesMut> {
+    let mut first = BytesMut::new();
+    let snapshot = connection.worker.snapshot();
+    let policies = &snapshot.config.inbound(connection.port()).policies;
+    if !policies.iter().any(|policy| policy.reads_server_name()) {
+        return Some(first);
+    }
+    let _ = timeout(SILENCE, io.read_buf(&mut first)).await;
+    if !first.is_empty() || opaque::still_admitted(connection, &snapshot.config, policies).is_err() {
+        let waited = timeout(PATIENCE, until_clear(io, &mut first, declared)).await;
+        if waited.is_ok() && first.is_empty() {
+            return None;
+        }
+    }
+    Some(first)
 }
 
 /// The service's side, with its greeting put back, and what the peer said before that. A service of HTTP/2 is let go of
 /// until it is known what the peer says to it.
 async fn whoever_speaks<T: AsyncRead + Unpin>(
     io: &mut T,
+    mut first: BytesMut,
     connection: &Rc<Connection>,
+    declared: AppProtocol,
 ) -> Result<(Option<Dialled>, BytesMut), Error> {
     let Dialled { mut stream, picked, audited } = opaque::dial(connection).await?;
-    let (mut first, mut greeting) = (BytesMut::new(), BytesMut::new());
+    let mut greeting = BytesMut::new();
     // The relay will meet the end of either side again.
     let spoken = tokio::select! {
-        _ = io.read_buf(&mut first) => Greeting::NeedMore,
-        spoken = greeting::read(&mut stream, &mut greeting) => spoken,
+        _ = io.read_buf(&mut first), if first.is_empty() => Greeting::NeedMore,
+        spoken = greeting::read(&mut stream, &mut greeting), if first.is_empty() => spoken,
+        else => Greeting::NeedMore,
     };
     let (_, stream) = stream.into_parts();
     let mut dialled = Some(Dialled { stream: Prefixed::new(stream, greeting), picked, audited });
-    if spoken == Greeting::Http2 {
+    if spoken == Greeting::Http2 && declared == AppProtocol::Detect {
         dialled = None;
         let _ = io.read_buf(&mut first).await;
     }
     if !first.is_empty() {
-        let _ = timeout(PATIENCE, until_clear(io, &mut first)).await;
+        let _ = timeout(PATIENCE, until_clear(io, &mut first, declared)).await;
     }
     Ok((dialled, first))
 }
 
-async fn until_clear<T: AsyncRead + Unpin>(io: &mut T, first: &mut BytesMut) {
-    while first.len() < FIRST_BYTES && classify(first) == Detection::NeedMore {
+async fn until_clear<T: AsyncRead + Unpin>(io: &mut T, first: &mut BytesMut, declared: AppProtocol) {
+    while first.len() < FIRST_BYTES && !is_clear(first, declared) {
         if !matches!(io.read_buf(first).await, Ok(1..)) {
             return;
+        }
+    }
+}
+
+/// Where the protocol is declared, only TLS is looked for.
+fn is_clear(first: &[u8], declared: AppProtocol) -> bool {
+    let may_be_tls = first.first().is_none_or(|byte| *byte == RECORD_HANDSHAKE);
+    (declared == AppProtocol::Opaque && !may_be_tls) || classify(first) != Detection::NeedMore
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::client_hello::example;
+
+    #[test]
+    fn a_declared_protocol_wins_and_application_tls_keeps_its_name() {
+        let hello = example(Some("api.shop"), &[b"h2"]);
+        for declared in [AppProtocol::Detect, AppProtocol::Opaque] {
+            assert_eq!(what(&hello, declared), (Protocol::Tls, Some("api.shop".to_owned())));
+            assert_eq!(what(b"\0\x01", declared), (Protocol::Tcp, None));
+            assert!(is_clear(&hello, declared) && !is_clear(&hello[..40], declared) && !is_clear(b"", declared));
+        }
+        for request in [&b"GET / HTTP/1.1\r\n"[..], b"GET /half"] {
+            assert_eq!(what(request, AppProtocol::Detect).0, Protocol::Http1);
+            assert_eq!(what(request, AppProtocol::Opaque).0, Protocol::Tcp);
+            assert!(is_clear(request, AppProtocol::Opaque), "nothing is waited for");
         }
     }
 }

@@ -82,15 +82,15 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
             let declared = declared(&origin);
             let mut stream = Box::new(stream);
             let found = match as_declared(offered, declared) {
-                Protocol::Tcp if declared == AppProtocol::Detect => {
+                Protocol::Tcp => {
                     // Boxed: it would more than double what every connection weighs, and few come here.
-                    Box::pin(inside::look(&mut stream, &origin, identity.as_ref())).await?
+                    Box::pin(inside::look(&mut stream, &origin, identity.as_ref(), declared)).await?
                 }
-                protocol => Found { protocol, first: Bytes::new(), dialled: None },
+                protocol => Found { protocol, first: Bytes::new(), server_name: None, dialled: None },
             };
-            let Found { protocol, first, dialled } = found;
+            let Found { protocol, first, server_name, dialled } = found;
             let io = Either::Right(Prefixed::new(stream, first));
-            Some(Secured { origin, io, protocol, identity, until, server_name: None, dialled })
+            Some(Secured { origin, io, protocol, identity, until, server_name, dialled })
         }
         Ok(Err(error)) => failed(origin, error.to_string()),
         Err(_) => failed(origin, "the handshake took too long"),

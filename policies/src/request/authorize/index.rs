@@ -48,6 +48,11 @@ impl RuleIndex {
         self.rules.is_empty()
     }
 
+    /// Whether the host is a condition of a rule.
+    pub(super) fn is_about_hosts(&self) -> bool {
+        self.rules.iter().flat_map(|rule| &rule.to).any(OperationMatcher::is_about_hosts)
+    }
+
     /// When rules cease to match, in order.
     pub(super) fn expiries(&self) -> Vec<u64> {
         let mut expiries: Vec<u64> =

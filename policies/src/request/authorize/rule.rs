@@ -55,7 +55,7 @@ impl RuleMatcher {
     }
 
     pub(crate) fn matches_connection(&self, connection: &ConnectionFacts<'_>, effect: Effect) -> bool {
-        let matches = |operation: &OperationMatcher| operation.matches_connection(connection.port, effect);
+        let matches = |operation: &OperationMatcher| operation.matches_connection(connection, effect);
         self.matches_peer(connection.peer, effect) && matches_one(&self.to, matches)
     }
 
@@ -173,14 +173,19 @@ impl OperationMatcher {
             && self.headers.iter().all(header_matches)
     }
 
-    /// On a connection that is not HTTP the conditions on HTTP are in doubt.
-    pub(crate) fn matches_connection(&self, port: u16, effect: Effect) -> bool {
-        (self.ports.is_empty() || self.ports.contains(&port)) && (effect == Effect::Deny || !self.is_http())
+    /// On a connection that is not HTTP the conditions on requests are in doubt, and the one on hosts where there is no
+    /// server name.
+    pub(crate) fn matches_connection(&self, connection: &ConnectionFacts<'_>, effect: Effect) -> bool {
+        let in_doubt = effect == Effect::Deny;
+        let is_host = connection.server_name.map_or(in_doubt, |name| self.hosts.matches(name));
+        (self.ports.is_empty() || self.ports.contains(&connection.port))
+            && (self.hosts.is_empty() || is_host)
+            && (in_doubt || (self.methods.is_empty() && self.paths.is_empty() && self.headers.is_empty()))
     }
 
-    /// True when a condition needs an HTTP request.
-    pub(crate) fn is_http(&self) -> bool {
-        !(self.methods.is_empty() && self.paths.is_empty() && self.hosts.is_empty() && self.headers.is_empty())
+    /// True when the host decides, which a connection that is not HTTP may say as its server name.
+    pub(crate) fn is_about_hosts(&self) -> bool {
+        !self.hosts.is_empty()
     }
 }
 
