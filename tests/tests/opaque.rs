@@ -240,6 +240,21 @@ async fn an_open_connection_ends_when_the_policy_that_lets_it_be_expires() {
 }
 
 #[tokio::test]
+async fn http_on_a_port_that_is_declared_tcp_is_opaque() {
+    let upstream = Upstream::start("store").await;
+    let opaque = Opaque::start(upstream.address(), "tcp").await;
+    let hello = b"GET /x HTTP/1.1\r\nHost: store\r\nUpgrade: h2c\r\nConnection: close, upgrade\r\n\r\n";
+    opaque.until_answered(hello, b"HTTP/1.1 101").await;
+    for sidecar in [&opaque.web, &opaque.store] {
+        wait::until_true("its bytes are counted as those of a connection", || async move {
+            sidecar.metric("selvedge_tcp_received_bytes_total", &["protocol=\"tcp\""]).await > 0.0
+        })
+        .await;
+        assert_eq!(sidecar.metric("selvedge_requests_total", &[]).await, 0.0);
+    }
+}
+
+#[tokio::test]
 async fn a_connection_goes_to_another_instance_where_one_takes_none() {
     let upstream = RawUpstream::start(Script::echo()).await;
     let opaque = Opaque::start(upstream.address(), "tcp").await;

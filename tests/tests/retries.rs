@@ -1,17 +1,26 @@
 //! `TrafficPolicy`: what fails is tried again within bounds, what hangs is given up, what keeps failing is left alone.
 
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::Full;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use selvedge_tests::{
     client,
     client::request,
     pair::{HOST, Pair},
     upstream::Scenario,
 };
-use tokio::time::Instant;
+use tokio::{net::TcpListener, time::Instant};
 
 fn policy(body: &str) -> String {
     format!(
@@ -56,6 +65,54 @@ async fn a_post_is_not_repeated_unless_asked_and_its_body_is_replayed_whole() {
     })
     .await;
     assert_eq!(answer.json()["bodyLength"], 50_000);
+}
+
+/// Reads each request whole; answers a PUT with 503 and everything else with 200. Counts the PUTs.
+async fn fails_puts() -> (SocketAddr, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, puts) = (listener.local_addr().unwrap(), Arc::new(AtomicU32::new(0)));
+    let counted = puts.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counted = counted.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let counted = counted.clone();
+                async move {
+                    let (head, body) = request.into_parts();
+                    body.collect().await?;
+                    let put = head.method == Method::PUT;
+                    counted.fetch_add(u32::from(put), Ordering::Relaxed);
+                    let status = if put { 503 } else { 200 };
+                    Ok::<_, hyper::Error>(Response::builder().status(status).body(Full::<Bytes>::default()).unwrap())
+                }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, puts)
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_to_keep_is_not_sent_again() {
+    let (application, puts) = fails_puts().await;
+    let pair = &Pair::in_front_of(application, "http").await;
+    pair.mesh.write("traffic.yaml", &policy("  retry: {attempts: 2, budget: {percent: 100, minPerSecond: 100}}\n"));
+    let tries = |length: usize| {
+        let puts = puts.clone();
+        async move {
+            let before = puts.load(Ordering::Relaxed);
+            let put = Request::put("/").header("host", HOST).body(Full::from(Bytes::from(vec![b'x'; length]))).unwrap();
+            assert_eq!(client::call(pair.entry(), put).await.unwrap().status, 503);
+            puts.load(Ordering::Relaxed) - before
+        }
+    };
+    let limit = 64 * 1024;
+    selvedge_tests::wait::until_true("the largest body that is kept is sent three times", || async {
+        tries(limit).await == 3
+    })
+    .await;
+    assert_eq!(tries(limit + 1).await, 1);
+    assert_eq!(tries(1_000_000).await, 1);
 }
 
 #[tokio::test]

@@ -82,3 +82,36 @@ async fn several_workers_are_one_sidecar() {
     drop(upstream);
     assert!(api.stop().await.success());
 }
+
+#[tokio::test]
+async fn a_worker_holds_no_more_connections_than_it_may() {
+    let (mesh, upstream) = (Mesh::start().await, Upstream::start("api").await);
+    mesh.service("shop/api", 80, 8080, "");
+    let api = mesh.sidecar(Workload::new("shop/api").serves(8080, upstream.address())).await;
+    let web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION).with("maxConnections: 2\n")).await;
+    let entry = web.outbound(DESTINATION);
+    wait::until_true("the path stands", || selvedge_tests::client::answers(entry)).await;
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let held = async || {
+            let mut connection = Connection::open(entry).await.ok()?;
+            // Those before may not be gone yet.
+            connection.call(request(Method::GET, HOST, "/")).await.is_ok().then_some(connection)
+        };
+        kept.push(wait::until("a connection is held", held).await);
+    }
+    let mut one_more = Connection::open(entry).await.unwrap();
+    assert!(one_more.call(request(Method::GET, HOST, "/")).await.is_err(), "it is closed without an answer");
+    for connection in &mut kept {
+        assert_eq!(connection.call(request(Method::GET, HOST, "/")).await.unwrap().status, 200);
+    }
+    let web = &web;
+    wait::until_true("it is counted", || async move {
+        let refused = ["direction=\"outbound\"", "reason=\"overloaded\""];
+        web.metric("selvedge_tcp_connections_closed_total", &refused).await >= 1.0
+    })
+    .await;
+    kept.pop();
+    wait::until_true("there is room again", || selvedge_tests::client::answers(entry)).await;
+    drop(api);
+}

@@ -24,6 +24,7 @@ pub struct Workload {
     calls: Vec<(String, Reserved)>,
     extra: String,
     label: String,
+    capture: &'static str,
 }
 
 impl Workload {
@@ -31,7 +32,15 @@ impl Workload {
     pub fn new(name: &str) -> Self {
         let account = split(name).1.to_owned();
         let label = account.clone();
-        Self { name: name.to_owned(), account, serves: Vec::new(), calls: Vec::new(), extra: String::new(), label }
+        Self {
+            name: name.to_owned(),
+            account,
+            serves: Vec::new(),
+            calls: Vec::new(),
+            extra: String::new(),
+            label,
+            capture: "explicit",
+        }
     }
 
     /// Backs the service `app` of its namespace instead of the one of its own name.
@@ -59,6 +68,13 @@ impl Workload {
     #[must_use]
     pub fn calls(mut self, destination: &str) -> Self {
         self.calls.push((destination.to_owned(), Reserved::new()));
+        self
+    }
+
+    /// Gets its connections by redirection.
+    #[must_use]
+    pub fn captured(mut self) -> Self {
+        self.capture = "transparent";
         self
     }
 
@@ -100,8 +116,9 @@ impl Workload {
         let mut yaml = format!(
             "workload: {}\ncontrolPlane: {control_plane}\njoinTokenFile: {home}/token\nstateDir: {home}/state\nadmin: \
              {admin}\nmetrics: {metrics}\nportsFile: {home}/ports.json\naccessLogFile: {home}/access.log\ncapture: \
-             explicit\n",
+             {}\n",
             self.name,
+            self.capture,
             home = home.display()
         );
         for (index, (port, application, listen)) in self.serves.iter().enumerate() {

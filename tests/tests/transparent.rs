@@ -1,0 +1,102 @@
+//! Transparent capture around a real sidecar, in network namespaces of its own. Needs root; without it the test says so.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    process::{Command, Stdio},
+};
+
+use http::Method;
+use selvedge_tests::{
+    client::{self, Answer, request},
+    mesh::{Mesh, Workload},
+    process::binary,
+    skip, wait,
+};
+
+const INSIDE: &str = "SELVEDGE_TEST_NAMESPACE";
+const OUTSIDE: &str = "SELVEDGE_TEST_OUTSIDE";
+
+/// Where something that is not of the mesh listens, in the neighbour of the namespace.
+fn outside() -> SocketAddr {
+    ([10, 99, 0, 2], 8080).into()
+}
+
+/// Runs the test named `name` again in a new network namespace, or `body` when this is that run.
+fn in_namespace<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
+    if std::env::var_os(INSIDE).is_some() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        return runtime.block_on(body());
+    }
+    let works = |program: &str, args: &[&str]| {
+        Command::new(program).args(args).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    if !works("unshare", &["-n", "ip", "link", "add", "type", "veth"]) || !works("nft", &["--version"]) {
+        return skip("this needs root to make network namespaces, and the tools unshare, ip, nsenter and nft");
+    }
+    let script = format!(
+        "set -e
+        ip link set lo up
+        ip link add sv0 type veth peer name sv1
+        {OUTSIDE}=1 unshare -n \"$0\" --exact answers_outside & neighbour=$!
+        trap 'kill $neighbour' EXIT
+        while [ \"$(readlink /proc/$neighbour/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ]; do sleep 0.01; done
+        ip link set sv1 netns $neighbour
+        nsenter -t $neighbour -n sh -ec 'ip link set lo up; ip link set sv1 up; ip addr add 10.99.0.2/24 dev sv1'
+        ip addr add 10.99.0.1/24 dev sv0; ip link set sv0 up
+        {INSIDE}=1 \"$0\" --exact {name} --nocapture"
+    );
+    let test = std::env::current_exe().unwrap();
+    let status = Command::new("unshare").args(["-n", "sh", "-c", &script]).arg(test).status().unwrap();
+    assert!(status.success(), "{name} failed in its namespace");
+}
+
+/// Run by [`in_namespace`] in the neighbour: answers every request.
+#[test]
+fn answers_outside() {
+    if std::env::var_os(OUTSIDE).is_none() {
+        return;
+    }
+    let listener = TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, outside().port())).unwrap();
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        std::thread::spawn(move || {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\noutside");
+        });
+    }
+}
+
+async fn call_outside() -> Option<Answer> {
+    client::call(outside(), request(Method::GET, "outside.example", "/")).await.ok()
+}
+
+#[test]
+fn what_the_mesh_does_not_know_is_called_in_plaintext_where_the_mode_prefers_mtls() {
+    in_namespace("what_the_mesh_does_not_know_is_called_in_plaintext_where_the_mode_prefers_mtls", async || {
+        let until = async |what: &str, status: u16| {
+            let answered = async || call_outside().await.filter(|answer| answer.status == status);
+            wait::until(what, answered).await
+        };
+        until("the neighbour can be reached", 200).await;
+        let mesh = Mesh::start().await;
+        let web = mesh.sidecar(Workload::new("shop/web").captured()).await;
+        let applied = Command::new(binary("selvedge-proxy")).args(["capture", "apply"]).output().unwrap();
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        assert_eq!(until("REQUIRE refuses it", 503).await.reason(), "unknown_destination");
+
+        let prefer = "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: prefer, namespace: \
+                      shop}\nspec: {mtls: {outbound: PREFER}}\n";
+        mesh.write("prefer.yaml", prefer);
+        assert_eq!(until("PREFER passes it through", 200).await.text(), "outside");
+        let plaintext = ["direction=\"outbound\"", "response_code=\"200\"", "tls=\"none\""];
+        let web = &web;
+        wait::until_true("it is counted as plaintext", || async move {
+            web.metric("selvedge_requests_total", &plaintext).await >= 1.0
+        })
+        .await;
+
+        mesh.remove("prefer.yaml");
+        until("and no more when the policy is gone", 503).await;
+    });
+}
