@@ -1,6 +1,6 @@
 //! Waiting for something to become true, with a deadline and a reason.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, process::Command, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
@@ -8,6 +8,13 @@ use tokio::time::{Instant, sleep, timeout};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// The time in so many seconds, as documents say when they expire.
+pub fn in_seconds(seconds: u32) -> String {
+    let later = format!("+{seconds} seconds");
+    let printed = Command::new("date").args(["-u", "-d", &later, "+%Y-%m-%dT%H:%M:%SZ"]).output().expect("date runs");
+    String::from_utf8(printed.stdout).expect("a date").trim().to_owned()
+}
 
 /// Asks `probe` again and again until it has a value. Panics after [`DEADLINE`], naming `what` never happened.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {

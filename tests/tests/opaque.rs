@@ -214,12 +214,11 @@ async fn an_open_connection_ends_when_the_policy_that_lets_it_be_expires() {
     let upstream = RawUpstream::start(Script::echo()).await;
     let opaque = Opaque::start(upstream.address(), "tcp").await;
     opaque.until_answered(b"ping", b"ping").await;
-    let soon = Command::new("date").args(["-u", "-d", "+8 seconds", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap().stdout;
     let allow = format!(
         "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: for-now, namespace: \
          shop}}\nspec:\n  targetRef: {{kind: Service, name: store}}\n  action: ALLOW\n  rules: [{{from: \
          [{{serviceAccounts: [web]}}]}}]\n  expires: {}\n",
-        String::from_utf8_lossy(&soon).trim()
+        wait::in_seconds(8)
     );
     opaque.mesh.write("allow.yaml", &allow);
     let store = &opaque.store;

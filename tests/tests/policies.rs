@@ -101,6 +101,26 @@ async fn a_tunnel_is_judged_again_as_the_request_it_was() {
 }
 
 #[tokio::test]
+async fn a_tunnel_ends_when_the_policy_that_lets_it_be_expires() {
+    let pair = Pair::start().await;
+    let allow = ALLOW_OTHERS.replace("billing", "web");
+    pair.mesh.write("allow.yaml", &format!("{allow}  expires: {}\n", wait::in_seconds(8)));
+    let api = &pair.api;
+    wait::until_true("the policy is in force", || async move {
+        let config = client::get(api.admin(), "/config").await.unwrap().json();
+        config["inbound"]["ports"]["8080"]["policies"][0] == "AuthorizationPolicy"
+    })
+    .await;
+    let mut tunnel = client::connect(pair.entry()).await.unwrap();
+    let head = format!("GET /chat HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert!(talk(&mut tunnel, head.as_bytes(), "\r\n\r\n", 1).await.starts_with("HTTP/1.1 101"));
+    assert_eq!(talk(&mut tunnel, b"still here", "here", 1).await, "still here");
+    let cut = wait::within("the policy expires and the tunnel is cut", tunnel.read_u8()).await;
+    assert!(cut.is_err(), "{cut:?}");
+    assert_eq!(pair.get("/chat").await.reason(), "policy_default_deny");
+}
+
+#[tokio::test]
 async fn spelling_does_not_get_round_a_denial() {
     let pair = Pair::start().await;
     pair.mesh.write("deny.yaml", DENY_ADMIN);
