@@ -71,9 +71,9 @@ impl Store {
     /// nor may have is taken away then.
     #[must_use]
     pub fn remember(mut self, memory: Memory) -> Self {
-        let (in_force, gone) = memory.load();
-        self.generations.extend(gone);
-        for (Candidate { object, written }, generation) in in_force {
+        let remembered = memory.load();
+        self.generations.extend(remembered.gone);
+        for (Candidate { object, written }, generation) in remembered.in_force {
             self.generations.insert(object.id.clone(), generation);
             self.written.insert(object.id.clone(), written);
             self.model.put(Arc::new(Object { generation, ..object }));

@@ -34,6 +34,15 @@ pub struct Memory {
     problem: Option<String>,
 }
 
+/// What a memory had.
+#[derive(Default)]
+pub(super) struct Remembered {
+    /// Every object that was in force, with its generation.
+    pub(super) in_force: Vec<(Candidate, u64)>,
+    /// The last generations of objects that are gone.
+    pub(super) gone: Vec<(ObjectId, u64)>,
+}
+
 /// What is on the disk.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,8 +78,8 @@ impl Memory {
         Self { path: state_dir.join("last-good.json"), config_dir: config_dir.to_owned(), problem: None }
     }
 
-    /// Every object that was in force, and its generation; and the last generations of those that are gone.
-    pub(super) fn load(&self) -> (Vec<(Candidate, u64)>, Vec<(ObjectId, u64)>) {
+    /// What there is; nothing when it cannot be used.
+    pub(super) fn load(&self) -> Remembered {
         let kept = self.read().unwrap_or_else(|error| {
             tracing::warn!(path = %self.path.display(), %error, "the last good versions of objects are lost; what the files say now counts");
             Kept::default()
@@ -80,10 +89,10 @@ impl Memory {
                 let of = kept.config_dir.display();
                 tracing::info!(%of, "the last good versions of objects are of another config directory and not used");
             }
-            return (Vec::new(), Vec::new());
+            return Remembered::default();
         }
         let gone = kept.gone.iter().filter_map(|gone| Some((gone.id()?, gone.generation))).collect();
-        (kept.texts.into_iter().flat_map(|text| self.objects(text)).collect(), gone)
+        Remembered { in_force: kept.texts.into_iter().flat_map(|text| self.objects(text)).collect(), gone }
     }
 
     fn objects(&self, kept: Text) -> Vec<(Candidate, u64)> {
