@@ -22,7 +22,7 @@ use super::{Change, Changes, Document};
 
 mod scan;
 
-use scan::Identity;
+use scan::{Folders, Found};
 
 pub use scan::{MAX_FILE_BYTES, Scan, read};
 
@@ -49,7 +49,7 @@ pub fn watch_every(dir: PathBuf, poll: Duration) -> Changes {
 
 async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
     let (wake, mut woken) = mpsc::channel(1);
-    let mut watcher = Watch::new(&dir, wake);
+    let mut watcher = Watch::new(wake);
     let mut told: Option<Scan> = None;
     let mut unavailable = None;
     loop {
@@ -57,13 +57,15 @@ async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
         match read_settled(&dir, told.as_ref()).await {
             Ok(found) => {
                 unavailable = None;
-                let steps = steps(told.as_ref(), &found);
-                told = Some(found);
+                watcher.renew(found.folders);
+                let steps = steps(told.as_ref(), &found.files);
+                told = Some(found.files);
                 if send(&changes, steps).await.is_err() {
                     return;
                 }
             }
             Err(reason) if unavailable.as_ref() != Some(&reason) => {
+                watcher.renew(Folders::new());
                 unavailable = Some(reason.clone());
                 let origin = dir.display().to_string().into();
                 if send(&changes, vec![Change::Unavailable { origin, reason }, Change::Complete]).await.is_err() {
@@ -72,7 +74,6 @@ async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
             }
             Err(_) => {}
         }
-        watcher.renew(&dir);
         // A directory that is not there cannot be watched.
         let poll_at = Instant::now() + if unavailable.is_some() { poll.min(IMPATIENCE) } else { poll };
         tokio::select! {
@@ -85,17 +86,17 @@ async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
 
 /// Reads the directory. A file that had content and has none, or is not there, is most likely being written right now, so
 /// it gets time before its objects are taken for removed.
-async fn read_settled(dir: &Path, told: Option<&Scan>) -> Result<Scan, Arc<str>> {
-    let found = scan::read_blocking(dir.to_owned()).await?;
+async fn read_settled(dir: &Path, told: Option<&Scan>) -> Result<Found, Arc<str>> {
+    let found = scan::find_blocking(dir.to_owned()).await?;
     let is_empty = |text: &Result<Arc<str>, Arc<str>>| text.as_ref().is_ok_and(|text| text.is_empty());
     let before = told.into_iter().flatten().filter(|(_, text)| !is_empty(text));
-    let grace = before.filter_map(|(origin, _)| match found.get(origin) {
+    let grace = before.filter_map(|(origin, _)| match found.files.get(origin) {
         None => Some(ABSENCE),
         Some(now) => is_empty(now).then_some(IMPATIENCE),
     });
     let Some(grace) = grace.max() else { return Ok(found) };
     tokio::time::sleep(grace).await;
-    scan::read_blocking(dir.to_owned()).await
+    scan::find_blocking(dir.to_owned()).await
 }
 
 /// Waits for an event, and then for the burst it belongs to.
@@ -133,27 +134,22 @@ fn steps(told: Option<&Scan>, found: &Scan) -> Vec<Change> {
     steps
 }
 
-/// The kernel's watch on the directory. It is tied to an inode, so it is made anew when the path leads elsewhere, or
-/// another directory has taken its place.
+/// The kernel's watch on the folders of the directory. It is tied to inodes, so it is made anew when another folder has
+/// come, also in the place of one of the same name.
 struct Watch {
     wake: mpsc::Sender<()>,
-    watching: Option<(PathBuf, Identity, notify::RecommendedWatcher)>,
+    folders: Folders,
+    watcher: Option<notify::RecommendedWatcher>,
 }
 
 impl Watch {
-    fn new(dir: &Path, wake: mpsc::Sender<()>) -> Self {
-        let mut watch = Self { wake, watching: None };
-        watch.renew(dir);
-        watch
+    fn new(wake: mpsc::Sender<()>) -> Self {
+        Self { wake, folders: Folders::new(), watcher: None }
     }
 
-    fn renew(&mut self, dir: &Path) {
-        let found = dir.canonicalize().and_then(|real| Ok((scan::identity(&real.metadata()?), real)));
-        let Ok((identity, real)) = found else {
-            self.watching = None;
-            return;
-        };
-        if self.watching.as_ref().is_some_and(|(watched, was, _)| *watched == real && *was == identity) {
+    /// Watches these folders and no others. One that cannot be watched keeps no other from being watched.
+    fn renew(&mut self, folders: Folders) {
+        if self.folders == folders {
             return;
         }
         let wake = self.wake.clone();
@@ -163,17 +159,20 @@ impl Watch {
                 wake.try_send(()).ok();
             }
         };
-        let started = notify::recommended_watcher(on_event).and_then(|mut watcher| {
-            watcher.watch(&real, notify::RecursiveMode::Recursive)?;
-            Ok(watcher)
-        });
-        match started {
-            Ok(watcher) => {
-                self.watching = Some((real, identity, watcher));
-                self.wake.try_send(()).ok();
+        let polled = |what: &Path, error: &notify::Error| {
+            tracing::warn!(path = %what.display(), %error, "the folder cannot be watched; it is polled");
+        };
+        self.watcher = notify::recommended_watcher(on_event).inspect_err(|error| polled(Path::new(""), error)).ok();
+        for folder in folders.keys() {
+            if let Some(Err(error)) =
+                self.watcher.as_mut().map(|w| w.watch(folder, notify::RecursiveMode::NonRecursive))
+            {
+                polled(folder, &error);
             }
-            Err(error) => tracing::warn!(dir = %dir.display(), %error, "the directory cannot be watched; it is polled"),
         }
+        self.folders = folders;
+        // What happened since they were read was not watched.
+        self.wake.try_send(()).ok();
     }
 }
 
@@ -193,8 +192,9 @@ mod tests {
             std::fs::write(&path, "2").unwrap();
         };
         let (found, ()) = tokio::join!(read_settled(dir.path(), Some(&told)), again);
-        assert_eq!(found.unwrap().into_values().collect::<Vec<_>>(), [Ok("2".into())]);
+        assert_eq!(found.unwrap().files.into_values().collect::<Vec<_>>(), [Ok("2".into())]);
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(read_settled(dir.path(), Some(&told)).await, Ok(Scan::new()), "what stays away is gone");
+        let found = read_settled(dir.path(), Some(&told)).await;
+        assert_eq!(found.unwrap().files, Scan::new(), "what stays away is gone");
     }
 }

@@ -142,7 +142,7 @@ async fn a_folder_that_cannot_be_listed_is_named_and_hides_no_other_file() {
     symlink("loop", dir.path().join("loop")).unwrap();
     let locked = dir.path().join("lost+found");
     fs::create_dir(&locked).unwrap();
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     let deep = (0..17).fold(dir.path().to_owned(), |path, _| path.join("d"));
     fs::create_dir_all(&deep).unwrap();
     fs::write(deep.join("b.yaml"), "2").unwrap();
@@ -215,4 +215,19 @@ async fn files_that_cannot_be_text_say_why() {
     assert!(steps[0].contains("not UTF-8 from byte 1"), "{steps:?}");
     assert!(steps[1].contains("larger than 4 MiB"), "{steps:?}");
     assert!(steps[2].contains("leads nowhere"), "{steps:?}");
+}
+
+#[tokio::test]
+async fn what_links_lead_to_is_watched_too() {
+    let [dir, outside, elsewhere] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("a.yaml"), "1").unwrap();
+    fs::write(elsewhere.path().join("c.txt"), "1").unwrap();
+    symlink(outside.path(), dir.path().join("folder")).unwrap();
+    symlink(elsewhere.path().join("c.txt"), dir.path().join("c.yaml")).unwrap();
+    let mut changes = files::watch_every(dir.path().to_owned(), Duration::from_secs(3600));
+    assert_eq!(next(&mut changes).await, ["+c.yaml 1", "+a.yaml 1"]);
+    fs::write(outside.path().join("a.yaml"), "2").unwrap();
+    assert_eq!(next(&mut changes).await, ["+a.yaml 2"], "an event tells, for nothing is polled");
+    fs::write(elsewhere.path().join("c.txt"), "2").unwrap();
+    assert_eq!(next(&mut changes).await, ["+c.yaml 2"]);
 }

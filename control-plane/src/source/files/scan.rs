@@ -24,10 +24,24 @@ const MAX_DEPTH: usize = 16;
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(25);
 
+/// What a path leads to: device and inode.
+type Identity = (u64, u64);
+
+/// Folders by their real paths.
+pub(super) type Folders = BTreeMap<PathBuf, Identity>;
+
+/// What a directory has.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) files: Scan,
+    /// Every folder in which a change may be one of the files.
+    pub(super) folders: Folders,
+}
+
 /// Reads the directory on a thread that may wait for the disk.
-pub(super) async fn read_blocking(dir: PathBuf) -> Result<Scan, Arc<str>> {
-    match tokio::task::spawn_blocking(move || read(&dir)).await {
-        Ok(scan) => scan,
+pub(super) async fn find_blocking(dir: PathBuf) -> Result<Found, Arc<str>> {
+    match tokio::task::spawn_blocking(move || find(&dir)).await {
+        Ok(found) => found,
         Err(_) => Err("reading it failed; please report this defect".into()),
     }
 }
@@ -39,21 +53,22 @@ pub(super) async fn read_blocking(dir: PathBuf) -> Result<Scan, Arc<str>> {
 /// # Errors
 /// Why the directory cannot be listed.
 pub fn read(dir: &Path) -> Result<Scan, Arc<str>> {
+    find(dir).map(|found| found.files)
+}
+
+fn find(dir: &Path) -> Result<Found, Arc<str>> {
     for _ in 0..TRIES {
         let mut walk = Walk::default();
         walk.folder(dir, 0).map_err(|error| format!("{} cannot be listed: {error}", dir.display()))?;
         if walk.is_at_rest() {
-            return Ok(walk.found);
+            return Ok(Found { folders: walk.folders(), files: walk.found });
         }
         thread::sleep(PAUSE);
     }
     Err(format!("{} changes faster than it can be read", dir.display()).into())
 }
 
-/// What a path leads to: device and inode.
-pub(super) type Identity = (u64, u64);
-
-pub(super) fn identity(what: &fs::Metadata) -> Identity {
+fn identity(what: &fs::Metadata) -> Identity {
     (what.dev(), what.ino())
 }
 
@@ -74,13 +89,25 @@ impl Walk {
         !self.vanished && self.passed.iter().all(is_same)
     }
 
+    /// The folders passed, and those that links lead into.
+    fn folders(&self) -> Folders {
+        let folder = |(path, _): &(PathBuf, Identity)| {
+            let real = path.canonicalize().ok()?;
+            let folder = if real.is_dir() { real } else { real.parent()?.to_owned() };
+            let identity = identity(&fs::metadata(&folder).ok()?);
+            Some((folder, identity))
+        };
+        self.passed.iter().filter_map(folder).collect()
+    }
+
     fn folder(&mut self, dir: &Path, depth: usize) -> io::Result<()> {
         let identity = identity(&fs::metadata(dir)?);
         if !self.visited.insert(identity) {
             return Ok(());
         }
+        let entries = fs::read_dir(dir)?;
         self.passed.push((dir.to_owned(), identity));
-        for entry in fs::read_dir(dir)? {
+        for entry in entries {
             let path = entry?.path();
             if is_hidden(&path) {
                 continue;
