@@ -1,6 +1,6 @@
 //! From a cluster to one endpoint for one try: asks the balancing policy and keeps the endpoint's books.
 
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 
 use selvedge_policies::{facts::Moment, reason::Reason};
 use tokio::time::Instant;
@@ -16,9 +16,6 @@ pub mod endpoint;
 
 use cluster::{Cluster, Snapshot};
 use endpoint::Endpoint;
-
-/// What a failed try counts as at least: who fails at once must not look like the fastest.
-const FAILURE: Duration = Duration::from_secs(1);
 
 /// How a try ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +83,7 @@ impl Picked {
             Ended::Connected => (true, true),
             Ended::Failed => (false, false),
         };
-        let elapsed = self.began.elapsed();
-        self.endpoint.observe(if well { elapsed } else { elapsed.max(FAILURE) }, now);
+        self.endpoint.observe(self.began.elapsed(), well, now);
         worker.chance(|chance| self.endpoint.record(ok, self.probe, now, chance));
     }
 }

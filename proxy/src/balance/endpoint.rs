@@ -26,12 +26,15 @@ pub struct Endpoint {
 struct Books {
     in_flight: Cell<u32>,
     latency: Ewma,
+    failed_in_a_row: Cell<u32>,
     /// Monotonic nanoseconds until which it is thought unreachable.
     unreachable_until: Cell<u64>,
 }
 
-/// How long an endpoint that took no connection, or closed it, is left alone where there are others.
+/// How long an endpoint that took no connection, closed it, or only fails is left alone where there are others.
 const UNREACHABLE: Duration = Duration::from_secs(1);
+/// So many failures in a row are no chance any more.
+const ONLY_FAILS: u32 = 5;
 
 impl Endpoint {
     /// An endpoint of which nothing was seen yet.
@@ -89,8 +92,17 @@ impl Endpoint {
         self.books.in_flight.update(|tries| tries.saturating_sub(1));
     }
 
-    pub(super) fn observe(&self, elapsed: Duration, now: Moment) {
-        self.books.latency.observe(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), now);
+    /// A try is over, well or not. A failure makes no endpoint look faster, or the load would go to one that fails at
+    /// once; and one that only fails is left alone, without a breaker too.
+    pub(super) fn observe(&self, elapsed: Duration, well: bool, now: Moment) {
+        let elapsed = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        if well || elapsed as f64 > self.books.latency.value(now) {
+            self.books.latency.observe(elapsed, now);
+        }
+        self.books.failed_in_a_row.update(|failed| if well { 0 } else { failed.saturating_add(1) });
+        if self.books.failed_in_a_row.get() >= ONLY_FAILS {
+            self.leave_alone(now);
+        }
     }
 
     /// While the breaker is half open only its probe decides, not tries from before it opened.
@@ -164,7 +176,7 @@ mod tests {
         let before = endpoint(spec.clone());
         let (clock, mut chance) = (Clock::default(), fastrand::Rng::with_seed(1));
         before.begin(clock.now());
-        before.observe(Duration::from_millis(7), clock.now());
+        before.observe(Duration::from_millis(7), true, clock.now());
         let after = edited(&before, Some(BreakerSpec { consecutive_failures: 4, ..spec }));
         // The try ends at the endpoint that it began with.
         before.record(false, false, clock.now(), &mut chance);
@@ -175,6 +187,25 @@ mod tests {
         before.end();
         assert_eq!(after.load(clock.now()).in_flight, 0);
         assert_eq!(edited(&after, None).breaker_state(clock.now()), None, "no metric is left of it");
+    }
+
+    #[test]
+    fn failing_at_once_is_not_fast_and_failing_always_is_left_alone() {
+        let endpoint = Endpoint::new(endpoint(BreakerSpec::default()).config);
+        let mut clock = Clock::default();
+        endpoint.observe(Duration::from_millis(20), true, clock.now());
+        let before = endpoint.load(clock.now()).ewma_nanos;
+        for _ in 1..ONLY_FAILS {
+            endpoint.observe(Duration::from_micros(500), false, clock.now());
+        }
+        assert!(endpoint.load(clock.now()).ewma_nanos >= before && endpoint.reachable(clock.now()));
+        endpoint.observe(Duration::from_micros(500), false, clock.now());
+        assert!(!endpoint.reachable(clock.now()));
+        clock.advance(UNREACHABLE);
+        assert!(endpoint.reachable(clock.now()), "one is tried again");
+        endpoint.observe(Duration::from_millis(20), true, clock.now());
+        endpoint.observe(Duration::from_micros(500), false, clock.now());
+        assert!(endpoint.reachable(clock.now()), "it does not only fail");
     }
 
     #[test]
