@@ -2,7 +2,7 @@
 //!
 //! Guarantees: a handshake never holds up the accept loop and ends in bounded time; [`doors`] bounds how many there are;
 //! a connection without a client certificate reaches nothing but `Certificates.Sign` and is closed after a minute; what
-//! each sends is bounded by its [`ration`]; on shutdown the streams end
+//! each sends is bounded by its [`ration`], what all of one identity hold by its [`shares`]; on shutdown the streams end
 //! cleanly, within bounded time.
 
 mod ads;
@@ -10,6 +10,8 @@ mod certificates;
 mod doors;
 mod push;
 mod ration;
+mod shares;
+mod table;
 mod tls;
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -39,6 +41,7 @@ use self::{
     doors::{Doors, Entry, Limits, MAX_CONNECTIONS},
     push::Published,
     ration::{Ration, Rationed},
+    shares::{Place, Shares},
 };
 use crate::{
     Error,
@@ -57,8 +60,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Largest request: a subscription to a few thousand names.
-const MAX_REQUEST: usize = 4 << 20;
+/// Largest request; a sidecar's has a thousand names.
+const MAX_REQUEST: usize = 2 << 20;
+/// Streams of a connection at once, of all services.
+const STREAMS: u32 = 4;
+/// What of a request may be under way before it is read.
+const WINDOW: u32 = 256 << 10;
 
 /// What every connection works with.
 #[derive(Debug)]
@@ -66,11 +73,12 @@ pub(crate) struct Mesh {
     pub(crate) authority: Arc<Authority>,
     pub(crate) sidecars: Arc<Sidecars>,
     pub(crate) telemetry: Telemetry,
+    pub(crate) shares: Shares,
 }
 
 impl Mesh {
     pub(crate) fn new(authority: Arc<Authority>, telemetry: Telemetry) -> Self {
-        Self { authority, sidecars: Arc::default(), telemetry }
+        Self { authority, sidecars: Arc::default(), telemetry, shares: Shares::default() }
     }
 }
 
@@ -80,6 +88,8 @@ pub(crate) struct Peer {
     /// What its certificate proves; `None` when it showed none.
     pub(crate) leaf: Option<Leaf>,
     pub(crate) address: SocketAddr,
+    /// Its place among the connections of its identity; without one it can get a certificate and nothing else.
+    pub(crate) place: Option<Arc<Place>>,
 }
 
 /// Serves `listener` until `stop` turns true or its sender is gone.
@@ -145,7 +155,7 @@ async fn connection(
             return tracing::debug!(%address, problem, "a connection was refused");
         }
     };
-    let unproven = Some(unproven).filter(|_| peer.leaf.is_none());
+    let unproven = Some(unproven).filter(|_| peer.place.is_none());
     let deadline = unproven.as_ref().map(|_| STRANGER);
     let ration = if unproven.is_some() { Ration::STRANGER } else { Ration::SIDECAR };
     let stream = Rationed::new(stream, ration);
@@ -155,7 +165,9 @@ async fn connection(
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
-            .max_concurrent_streams(16)
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
             .serve_connection(TokioIo::new(stream), service)
     );
     tokio::select! {
@@ -184,7 +196,11 @@ async fn handshake(
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let leaf = certificate.map(|der| Leaf::of_trust_domain(der, mesh.authority.trust_domain())).transpose();
     let leaf = leaf.map_err(|e| e.to_string())?;
-    Ok((stream, Peer { leaf, address }))
+    let place = match &leaf {
+        Some(leaf) => mesh.shares.enter(&leaf.identity).await.ok().map(Arc::new),
+        None => None,
+    };
+    Ok((stream, Peer { leaf, address, place }))
 }
 
 /// The gRPC services of one connection.

@@ -19,7 +19,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Mesh, Peer, push::Published};
+use super::{
+    Mesh, Peer,
+    push::Published,
+    shares::{Full, Held},
+};
 use crate::{
     clock,
     snapshot::Snapshot,
@@ -49,11 +53,13 @@ impl AggregatedDiscoveryService for Ads {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
-        let Some(Peer { leaf: Some(leaf), address }) = peer else {
+        let Some(Peer { leaf: Some(leaf), address, place }) = peer else {
             return Err(Status::unauthenticated(
                 "discovery needs a client certificate; get one from Certificates.Sign",
             ));
         };
+        let place = place.ok_or_else(|| full(&self.mesh.shares.no_place(&leaf.identity)))?;
+        let held = place.stream().map_err(|e| full(&e))?;
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let id = self.mesh.sidecars.open(leaf.identity.clone(), address, clock::unix());
         self.mesh.telemetry.sidecars.inc();
@@ -64,6 +70,7 @@ impl AggregatedDiscoveryService for Ads {
             id,
             seen: 0,
             sender,
+            held,
         };
         tokio::spawn(session.run(request.into_inner(), self.published.clone(), self.stop.clone(), lifetime(&leaf)));
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -83,6 +90,7 @@ struct Session {
     /// Number of the snapshot the state machine looked at last.
     seen: u64,
     sender: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+    held: Held,
 }
 
 impl Drop for Session {
@@ -105,7 +113,7 @@ impl Session {
         let status = loop {
             tokio::select! {
                 request = requests.message() => match request {
-                    Ok(Some(request)) => if let Err(e) = self.request(request) { break refusal(&e) },
+                    Ok(Some(request)) => if let Err(status) = self.request(request) { break status },
                     Ok(None) | Err(_) => return,
                 },
                 result = published.changed() => {
@@ -123,14 +131,14 @@ impl Session {
         let _unread = self.sender.try_send(Err(status));
     }
 
-    fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), RequestError> {
+    fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         if let Some(node) = &request.node {
             self.mesh.sidecars.name(self.id, &node.id.chars().take(server::MAX_NAME).collect::<String>());
         }
-        if let Some(reply) = self.state.request(request)? {
+        if let Some(reply) = self.state.request(request).map_err(|e| refusal(&e))? {
             self.record(reply);
         }
-        Ok(())
+        self.held.weigh(self.state.weight()).map_err(|e| full(&e))
     }
 
     fn record(&self, reply: Reply) {
@@ -195,10 +203,14 @@ fn label(kind: Kind) -> &'static str {
     }
 }
 
+fn full(limit: &Full) -> Status {
+    Status::resource_exhausted(limit.to_string())
+}
+
 fn refusal(error: &RequestError) -> Status {
     match error {
         RequestError::UnknownType(_) => Status::unimplemented(error.to_string()),
         RequestError::LongName(_) => Status::invalid_argument(error.to_string()),
-        RequestError::TooManyNames(_) => Status::resource_exhausted(error.to_string()),
+        RequestError::TooManyNames => Status::resource_exhausted(error.to_string()),
     }
 }

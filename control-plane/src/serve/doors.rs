@@ -4,7 +4,6 @@
 //! A burst of honest sidecars waits for its turn and is served; what is over the limits of connections is closed.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
     time::Duration,
@@ -14,6 +13,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+
+use super::table::Table;
 
 /// Connections at once; more wait in the kernel's queue.
 pub(super) const MAX_CONNECTIONS: usize = 50_000;
@@ -42,33 +43,22 @@ impl Default for Limits {
 pub(super) struct Doors {
     limits: Limits,
     strangers: Arc<Semaphore>,
-    addresses: HashMap<IpAddr, Arc<Semaphore>>,
-    /// Addresses after the last sweep.
-    swept: usize,
+    addresses: Table<IpAddr, Semaphore>,
 }
 
 impl Doors {
     pub(super) fn new(limits: Limits) -> Self {
         let strangers = Arc::new(Semaphore::new(limits.strangers));
-        Self { limits, strangers, addresses: HashMap::new(), swept: 0 }
+        Self { limits, strangers, addresses: Table::default() }
     }
 
     /// Lets a connection in, unless its address has as many as it may. It is inside until the entry is dropped.
     pub(super) fn enter(&mut self, address: IpAddr) -> Option<Entry> {
-        self.sweep();
         let limit = self.limits.strangers_per_address;
-        let here = self.addresses.entry(place(address)).or_insert_with(|| Arc::new(Semaphore::new(limit)));
+        let here = self.addresses.get(place(address), || Semaphore::new(limit));
         // One more than there are entries: the table's own.
         (Arc::strong_count(here) <= self.limits.per_address)
             .then(|| Entry { here: Arc::clone(here), everywhere: Arc::clone(&self.strangers) })
-    }
-
-    /// Forgets addresses without connections when there are twice as many as before.
-    fn sweep(&mut self) {
-        if self.addresses.len() > 2 * self.swept + 64 {
-            self.addresses.retain(|_, here| Arc::strong_count(here) > 1);
-            self.swept = self.addresses.len();
-        }
     }
 }
 
@@ -148,14 +138,5 @@ mod tests {
         drop(proven);
         held.pop();
         assert!(silent[3].turn().await.is_some(), "a place became free");
-    }
-
-    #[test]
-    fn addresses_are_forgotten() {
-        let mut doors = Doors::new(LIMITS);
-        for n in 0..10_000_u32 {
-            drop(doors.enter(IpAddr::V4(n.into())));
-        }
-        assert!(doors.addresses.len() < 200, "{}", doors.addresses.len());
     }
 }

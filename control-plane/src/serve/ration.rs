@@ -29,8 +29,8 @@ pub(super) struct Ration {
 impl Ration {
     /// Whoever joins needs one request of a few kilobytes.
     pub(super) const STRANGER: Self = Self { burst: 256 << 10, per_second: 0 };
-    /// The largest request twice over, and a thousand acknowledgements a second.
-    pub(super) const SIDECAR: Self = Self { burst: 8 << 20, per_second: 256 << 10 };
+    /// All names a stream may have, with the versions held, and a thousand acknowledgements a second.
+    pub(super) const SIDECAR: Self = Self { burst: 4 << 20, per_second: 256 << 10 };
 }
 
 /// A stream that is read no faster than its ration; writes are not touched.
@@ -128,7 +128,7 @@ mod tests {
     async fn a_flood_of_a_sidecar_is_read_at_its_pace() {
         let mut flooded = Rationed::new(tokio::io::join(repeat(0), tokio::io::sink()), Ration::SIDECAR);
         let began = Instant::now();
-        flooded.read_exact(&mut vec![0; 8 << 20]).await.unwrap();
+        flooded.read_exact(&mut vec![0; 4 << 20]).await.unwrap();
         assert_eq!(began.elapsed().as_secs(), 0, "what a sidecar needs at once it may send at once");
         flooded.read_exact(&mut vec![0; 10 * (256 << 10)]).await.unwrap();
         assert!((9..=11).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());

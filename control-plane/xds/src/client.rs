@@ -324,6 +324,22 @@ mod tests {
     }
 
     #[test]
+    fn many_names_are_asked_for_in_requests_of_bounded_size() {
+        let mut client = client();
+        let names: Vec<String> = (0..2500).map(|n| format!("a/d{n:04}")).collect();
+        names.iter().for_each(|name| client.restore(destination(&name[2..], &[], 1), moment(0)).unwrap());
+        client.connected();
+        let requests = client.requests();
+        assert_eq!(requests.iter().map(|r| r.resource_names_subscribe.len()).collect::<Vec<_>>(), [1000, 1000, 500]);
+        for request in &requests {
+            let known = |name: &String| request.initial_resource_versions.contains_key(name);
+            assert!(request.resource_names_subscribe.iter().all(known), "each says what is held of its names");
+        }
+        assert!(requests.iter().flat_map(|request| &request.resource_names_subscribe).eq(&names));
+        assert!(client.requests().is_empty());
+    }
+
+    #[test]
     fn good_resources_of_a_partly_bad_response_are_in_force_and_bad_ones_keep_their_last_good_version() {
         let mut client = client();
         for name in ["a/web", "a/api"] {

@@ -23,10 +23,13 @@ use crate::{
 /// Finds a resource by canonical name or alias.
 pub type Find<'a> = &'a dyn Fn(Kind, &str) -> Option<Arc<Encoded>>;
 
-/// Names one client may subscribe to per kind. A sidecar needs as many as its workload has peers.
+/// Names one client may subscribe to on a stream, of all kinds. A sidecar needs as many as its workload has peers, and
+/// their endpoints.
 pub const MAX_NAMES: usize = 20_000;
 /// Longest name, in bytes.
 pub const MAX_NAME: usize = 512;
+/// What a name costs beside its text, in bytes: the tables it is in, and what is known of it.
+const NAME_COST: usize = 256;
 
 /// A request that breaks the protocol; the stream must end.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,8 +41,8 @@ pub enum RequestError {
     #[error("a {0:?} name has more than {MAX_NAME} bytes")]
     LongName(Kind),
     /// More than [`MAX_NAMES`] names.
-    #[error("more than {MAX_NAMES} {0:?} names are subscribed to on one stream")]
-    TooManyNames(Kind),
+    #[error("more than {MAX_NAMES} names are subscribed to on one stream, which is the limit")]
+    TooManyNames,
 }
 
 /// What a client said about the response in flight.
@@ -75,7 +78,15 @@ impl Stream {
         let subscription = &mut self.subscriptions[kind as usize];
         let reply = subscription.reply(kind, &request);
         subscription.rename(kind, request)?;
+        if self.subscriptions.iter().map(|s| s.asked.len()).sum::<usize>() > MAX_NAMES {
+            return Err(RequestError::TooManyNames);
+        }
         Ok(reply)
+    }
+
+    /// About how many bytes the names subscribed to take. It changes with requests only.
+    pub fn weight(&self) -> usize {
+        self.subscriptions.iter().map(|s| s.asked.len() * NAME_COST + s.text).sum()
     }
 
     /// Any resource behind [`Find`] may have changed.
@@ -383,8 +394,28 @@ mod tests {
         assert_eq!(stream.request(unknown), Err(RequestError::UnknownType("x".into())));
         let long = "x".repeat(MAX_NAME + 1);
         assert_eq!(stream.request(subscribe(Kind::Inbound, &[&long])), Err(RequestError::LongName(Kind::Inbound)));
-        let many: Vec<String> = (0..=MAX_NAMES).map(|n| n.to_string()).collect();
-        let many = DeltaDiscoveryRequest { resource_names_subscribe: many, ..request(Kind::Endpoints) };
-        assert_eq!(stream.request(many), Err(RequestError::TooManyNames(Kind::Endpoints)));
+        for (kind, names) in [(Kind::Endpoints, 0..MAX_NAMES / 2), (Kind::Destination, MAX_NAMES / 2..MAX_NAMES)] {
+            let many = names.map(|n| n.to_string()).collect();
+            stream.request(DeltaDiscoveryRequest { resource_names_subscribe: many, ..request(kind) }).unwrap();
+        }
+        let one_more = stream.request(subscribe(Kind::TrustBundle, &["mesh.local"]));
+        assert_eq!(one_more, Err(RequestError::TooManyNames), "the limit is of the stream, not of each kind");
+    }
+
+    #[test]
+    fn names_weigh_what_they_take_and_nothing_once_they_are_given_up() {
+        let mut stream = Stream::new();
+        let resumed = HashMap::from([("a/web".to_owned(), "x".repeat(1 << 20))]);
+        let known = DeltaDiscoveryRequest { initial_resource_versions: resumed, ..request(Kind::Destination) };
+        for names in [vec!["a/web".to_owned()], vec!["a/web".to_owned(), "a/api".to_owned()]] {
+            let weighed = names.len() * (NAME_COST + 5);
+            stream.request(DeltaDiscoveryRequest { resource_names_subscribe: names, ..known.clone() }).unwrap();
+            assert_eq!(stream.weight(), weighed, "a name counts once, a version that is none of ours not at all");
+        }
+        let unsubscribe = vec!["a/web".to_owned(), "a/api".to_owned(), "never".to_owned()];
+        stream
+            .request(DeltaDiscoveryRequest { resource_names_unsubscribe: unsubscribe, ..request(Kind::Destination) })
+            .unwrap();
+        assert_eq!(stream.weight(), 0);
     }
 }

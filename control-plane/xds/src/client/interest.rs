@@ -19,6 +19,8 @@ use crate::{
 
 /// `INVALID_ARGUMENT` of google.rpc.Code.
 const INVALID_ARGUMENT: i32 = 3;
+/// Names of one request, so that its size does not depend on how many there are.
+const MOST_NAMES: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct Want {
@@ -152,25 +154,30 @@ impl Interest {
         if self.subscribe.is_empty() && self.unsubscribe.is_empty() {
             return requests;
         }
-        requests.push(DeltaDiscoveryRequest {
-            type_url: kind.type_url(),
-            initial_resource_versions: if self.resuming { self.versions() } else { HashMap::new() },
-            resource_names_subscribe: std::mem::take(&mut self.subscribe).into_iter().collect(),
-            resource_names_unsubscribe: std::mem::take(&mut self.unsubscribe).into_iter().collect(),
-            ..DeltaDiscoveryRequest::default()
-        });
+        let mut subscribe = std::mem::take(&mut self.subscribe).into_iter();
+        let mut unsubscribe = std::mem::take(&mut self.unsubscribe).into_iter();
+        while subscribe.len() + unsubscribe.len() > 0 {
+            let names: Vec<String> = subscribe.by_ref().take(MOST_NAMES).collect();
+            requests.push(DeltaDiscoveryRequest {
+                type_url: kind.type_url(),
+                initial_resource_versions: if self.resuming { self.versions(&names) } else { HashMap::new() },
+                resource_names_subscribe: names,
+                resource_names_unsubscribe: unsubscribe.by_ref().take(MOST_NAMES).collect(),
+                ..DeltaDiscoveryRequest::default()
+            });
+        }
         self.resuming = false;
         requests
     }
 
-    /// What is known of each name asked for, as the server wants it for a resumption.
-    fn versions(&self) -> HashMap<String, String> {
+    /// What is known of each of `names`, as the server wants it for a resumption.
+    fn versions(&self, names: &[String]) -> HashMap<String, String> {
         let version = |answer: &Answer| match answer {
             Answer::Waiting | Answer::Refused => None,
             Answer::Absent => Some(String::new()),
             Answer::Held(canonical) => self.held.get(canonical).map(|resource| resource.version.clone()),
         };
-        self.wants.iter().filter_map(|(name, want)| Some((name.clone(), version(&want.answer)?))).collect()
+        names.iter().filter_map(|name| Some((name.clone(), version(&self.wants.get(name)?.answer)?))).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Find, MAX_NAME, MAX_NAMES, Reply, RequestError};
+use super::{Find, MAX_NAME, Reply, RequestError};
 use crate::{
     proto::discovery::DeltaDiscoveryRequest,
     resource::{Encoded, Kind},
@@ -15,6 +15,8 @@ use crate::{
 pub(super) const RESPONSE_BYTES: usize = 1 << 20;
 /// Characters of a client's complaint that are kept; it goes into the log and the status.
 const MAX_COMPLAINT: usize = 4096;
+/// Characters of a version a client resumes with that are kept: ours have 16.
+const MAX_VERSION: usize = 32;
 
 /// What the client knows about a name it asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub(super) struct InFlight {
 #[derive(Debug, Default)]
 pub(super) struct Subscription {
     pub(super) asked: BTreeMap<String, Answer>,
+    /// Bytes of the names asked for.
+    pub(super) text: usize,
     /// Versions sent, by canonical name.
     sent: HashMap<String, String>,
     pub(super) in_flight: Option<InFlight>,
@@ -118,21 +122,26 @@ impl Subscription {
         let mut resumed = request.initial_resource_versions;
         let mut renamed = !request.resource_names_unsubscribe.is_empty();
         for name in &request.resource_names_unsubscribe {
-            self.asked.remove(name);
+            if self.asked.remove(name).is_some() {
+                self.text -= name.len();
+            }
         }
         for name in request.resource_names_subscribe {
             if name.len() > MAX_NAME {
                 return Err(RequestError::LongName(kind));
             }
-            let answer = resumed.remove(&name).map_or(Answer::Owed, Answer::Resumed);
-            self.asked.insert(name, answer);
+            let known = resumed.remove(&name).map(|version| version.chars().take(MAX_VERSION).collect());
+            let bytes = name.len();
+            if self.asked.insert(name, known.map_or(Answer::Owed, Answer::Resumed)).is_none() {
+                self.text += bytes;
+            }
             self.news = News::OfAnything;
             renamed = true;
         }
         if renamed {
             self.prune();
         }
-        if self.asked.len() > MAX_NAMES { Err(RequestError::TooManyNames(kind)) } else { Ok(()) }
+        Ok(())
     }
 
     /// A change may concern `name`.
