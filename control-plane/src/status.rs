@@ -48,7 +48,7 @@ struct Sidecar {
 #[derive(Debug)]
 struct Refused {
     resource: Arc<Encoded>,
-    message: String,
+    message: Arc<str>,
     at: u64,
 }
 
@@ -146,23 +146,19 @@ impl Sidecars {
         self.change(id, |sidecar| workload.clone_into(&mut sidecar.workload));
     }
 
-    /// Records an ACK or NACK. Of a NACKed response the resources the message does not name are in force.
+    /// Records an ACK or NACK.
     pub(crate) fn reply(&self, id: StreamId, reply: Reply, now: u64) {
-        let Reply { delivered, complaint, .. } = reply;
-        let is_named = |resource: &Encoded, message: &str| message.contains(&place(resource));
-        let names_any = complaint.as_deref().is_some_and(|m| delivered.iter().any(|r| is_named(r, m)));
+        let Reply { taken, refused, complaint, .. } = reply;
+        let message = complaint.unwrap_or_default();
         self.change(id, |sidecar| {
-            for resource in delivered {
+            for resource in taken {
                 let key = (resource.kind, resource.name.clone());
-                match &complaint {
-                    Some(message) if !names_any || is_named(&resource, message) => {
-                        sidecar.refused.insert(key, Refused { resource, message: message.clone(), at: now });
-                    }
-                    _ => {
-                        sidecar.refused.remove(&key);
-                        sidecar.in_force.insert(key, resource);
-                    }
-                }
+                sidecar.refused.remove(&key);
+                sidecar.in_force.insert(key, resource);
+            }
+            for resource in refused {
+                let key = (resource.kind, resource.name.clone());
+                sidecar.refused.insert(key, Refused { resource, message: Arc::clone(&message), at: now });
             }
         });
     }
@@ -175,15 +171,16 @@ impl Sidecars {
         }
     }
 
-    /// Forgets resources a stream was told are gone.
-    pub(crate) fn removed(&self, id: StreamId, kind: Kind, names: &[String]) {
-        self.change(id, |sidecar| {
-            for name in names {
-                let key = (kind, name.clone());
-                sidecar.in_force.remove(&key);
-                sidecar.refused.remove(&key);
-            }
-        });
+    /// Forgets resources a sidecar holds no more.
+    pub(crate) fn dropped(&self, id: StreamId, resources: &[(Kind, String)]) {
+        if !resources.is_empty() {
+            self.change(id, |sidecar| {
+                for key in resources {
+                    sidecar.in_force.remove(key);
+                    sidecar.refused.remove(key);
+                }
+            });
+        }
     }
 
     /// Forgets a stream.
@@ -206,7 +203,7 @@ impl Sidecar {
         let refused = self.refused.values().map(|refused| RefusalReport {
             resource: place(&refused.resource),
             objects: generations(&refused.resource).collect(),
-            message: refused.message.clone(),
+            message: refused.message.to_string(),
             at: refused.at,
         });
         SidecarReport {
@@ -258,4 +255,55 @@ fn origins(resource: &Encoded) -> Vec<Origin> {
         Kind::TrustBundle | Kind::Endpoints => return Vec::new(),
     };
     own.into_iter().chain(attached.into_iter().filter_map(|attachment| attachment.origin)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destination(name: &str, generation: u64) -> Arc<Encoded> {
+        let origin = Origin { kind: "Service".into(), namespace: "shop".into(), name: name.into(), generation };
+        let message = Destination { origin: Some(origin), ..Destination::default() };
+        Arc::new(Encoded::new(Kind::Destination, format!("shop/{name}"), Vec::new(), &message))
+    }
+
+    fn accepted(name: &str) -> ObjectReport {
+        ObjectReport {
+            kind: "Service".into(),
+            namespace: "shop".into(),
+            name: name.into(),
+            file: "shop.yaml".into(),
+            accepted_generation: 2,
+            current: true,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Of `web`, `web-2` and `api`: current, behind and refused.
+    fn reach(sidecars: &Sidecars) -> [(usize, usize, usize); 3] {
+        let report = Report { objects: ["web", "web-2", "api"].map(accepted).into(), ..Report::default() };
+        let sidecars = sidecars.report(&Snapshot::default());
+        let reached: Vec<_> = objects(&report, &sidecars).iter().map(|object| object.sidecars).collect();
+        [0, 1, 2].map(|n| (reached[n].current, reached[n].behind, reached[n].refused))
+    }
+
+    #[test]
+    fn of_several_resources_the_refused_ones_are_refused_and_what_is_given_up_is_forgotten() {
+        let sidecars = Sidecars::default();
+        let id = sidecars.open("spiffe://mesh.local/ns/shop/sa/web".parse().unwrap(), ([127, 0, 0, 1], 1).into(), 0);
+        let reply = |taken: &[(&str, u64)], refused: &[(&str, u64)]| {
+            let resources = |of: &[(&str, u64)]| of.iter().map(|(name, n)| destination(name, *n)).collect();
+            let complaint = (!refused.is_empty()).then(|| "Service shop/web-2 generation 2 (...): bad".into());
+            let reply =
+                Reply { kind: Kind::Destination, taken: resources(taken), refused: resources(refused), complaint };
+            sidecars.reply(id, reply, 0);
+        };
+        reply(&[("web", 1), ("api", 1)], &[]);
+        assert_eq!(reach(&sidecars), [(0, 1, 0), (0, 0, 0), (0, 1, 0)]);
+        reply(&[("web", 2)], &[("web-2", 2)]);
+        assert_eq!(reach(&sidecars), [(1, 0, 0), (0, 0, 1), (0, 1, 0)], "web is not web-2");
+        let gone = ["shop/web-2", "shop/api"].map(|name| (Kind::Destination, name.to_owned()));
+        sidecars.dropped(id, &gone);
+        assert_eq!(reach(&sidecars), [(1, 0, 0), (0, 0, 0), (0, 0, 0)]);
+    }
 }

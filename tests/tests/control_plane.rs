@@ -181,9 +181,13 @@ struct Sidecar {
 
 impl Sidecar {
     fn start(control_plane: String, state_dir: &Path, credentials: Option<Credentials>) -> Self {
+        Self::start_idle(control_plane, state_dir, credentials, xds::IDLE)
+    }
+
+    /// One that gives up what was not used for `idle`.
+    fn start_idle(control_plane: String, state_dir: &Path, credentials: Option<Credentials>, idle: Duration) -> Self {
         let (sender, receiver) = watch::channel(credentials.map(Arc::new));
-        let settings =
-            xds::Settings { control_plane, workload: WORKLOAD.into(), state_dir: state_dir.into(), idle: xds::IDLE };
+        let settings = xds::Settings { control_plane, workload: WORKLOAD.into(), state_dir: state_dir.into(), idle };
         Self { handle: xds::spawn(settings, receiver, check), credentials: sender }
     }
 
@@ -410,6 +414,59 @@ async fn a_refusal_keeps_the_last_good_version_and_shows_in_the_status() {
 
     control_plane.publish(|draft| service(draft, "cart", 3, "cart.shop"));
     sidecar.until("the repair", |r| generation(r, "shop/cart") == Some(3) && r.refusal.is_none()).await;
+}
+
+#[tokio::test]
+async fn the_status_knows_which_of_several_is_refused_and_forgets_what_a_sidecar_gives_up() {
+    let control_plane = ControlPlane::start().await;
+    let state = TempDir::new().unwrap();
+    let (address, credentials) = (control_plane.address(), control_plane.join().await);
+    let sidecar = Sidecar::start_idle(address, state.path(), Some(credentials), Duration::from_secs(1));
+    control_plane.publish(|draft| {
+        service(draft, "web", 1, "web.shop");
+        service(draft, "web-2", 666, "web-2.shop");
+    });
+    let sidecar_status = async || {
+        let status: serde_json::Value = serde_json::from_str(&control_plane.get("/status").await).unwrap();
+        status["sidecars"][0].clone()
+    };
+    let told = eventually("both answers", async || {
+        ["web.shop", "web-2.shop"].iter().for_each(|name| sidecar.want(name));
+        let told = sidecar_status().await;
+        (told["acknowledged"]["Service shop/web"] == 1 && told["refused"][0].is_object()).then_some(told)
+    })
+    .await;
+    let refused: Vec<_> = told["refused"].as_array().unwrap().iter().map(|refused| &refused["resource"]).collect();
+    assert_eq!(refused, ["Destination shop/web-2"], "the name of one is the beginning of the other's");
+    assert_eq!(told["acknowledged"].as_object().unwrap().len(), 1);
+
+    eventually("nothing that nobody uses any more", async || {
+        let told = sidecar_status().await;
+        (told["acknowledged"].as_object()?.is_empty() && told["refused"].as_array()?.is_empty()).then_some(())
+    })
+    .await;
+    let resources = sidecar.handle.resources.borrow();
+    assert_eq!((&resources.refusal, resources.connected), (&None, true));
+}
+
+#[tokio::test]
+async fn a_connection_has_two_discovery_streams_at_most_and_says_so() {
+    let control_plane = ControlPlane::start().await;
+    let credentials = control_plane.join().await;
+    let tls = selvedge_proxy::tls::to_control_plane(&credentials).unwrap();
+    let channel = xds::channel::connect(&control_plane.address(), tls).await.unwrap();
+    let mut client = AggregatedDiscoveryServiceClient::new(channel);
+    let mut open = async || {
+        let (requests, mut queue) = tokio::sync::mpsc::unbounded_channel::<DeltaDiscoveryRequest>();
+        let queued = futures_util::stream::poll_fn(move |cx| queue.poll_recv(cx));
+        client.delta_aggregated_resources(queued).await.map(|responses| (requests, responses))
+    };
+    let streams = [open().await.unwrap(), open().await.unwrap()];
+    let refused = open().await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert!(refused.message().contains("2 discovery streams"), "{refused}");
+    drop(streams);
+    eventually("a place of one that ended", async || open().await.ok()).await;
 }
 
 #[tokio::test]

@@ -138,13 +138,14 @@ impl Session {
         if let Some(reply) = self.state.request(request).map_err(|e| refusal(&e))? {
             self.record(reply);
         }
+        self.mesh.sidecars.dropped(self.id, &self.state.dropped());
         self.held.weigh(self.state.weight()).map_err(|e| full(&e))
     }
 
     fn record(&self, reply: Reply) {
         let answer = if reply.complaint.is_some() { "nack" } else { "ack" };
         if let Some(complaint) = &reply.complaint {
-            tracing::warn!(sidecar = %self.identity, complaint, "a sidecar refused configuration");
+            tracing::warn!(sidecar = %self.identity, %complaint, "a sidecar refused configuration");
         }
         self.mesh.telemetry.replies.with_label_values(&[label(reply.kind), answer]).inc();
         self.mesh.sidecars.reply(self.id, reply, clock::unix());
@@ -164,12 +165,12 @@ impl Session {
         let find = |kind: Kind, name: &str| find(snapshot, &self.identity, kind, name);
         let responses = self.state.responses(&find, &snapshot.number().to_string());
         self.mesh.sidecars.confirmed(self.id, self.state.confirmed());
+        self.mesh.sidecars.dropped(self.id, &self.state.dropped());
         let telemetry = &self.mesh.telemetry;
         let mut sent = false;
         for response in responses {
             if let Some(kind) = Kind::of(&response.type_url) {
                 telemetry.responses.with_label_values(&[label(kind)]).inc();
-                self.mesh.sidecars.removed(self.id, kind, &response.removed_resources);
             }
             let bytes: usize =
                 response.resources.iter().filter_map(|r| r.resource.as_ref()).map(|r| r.value.len()).sum();

@@ -19,7 +19,7 @@ use std::{
 use prost::Message;
 use selvedge_policies::facts::Moment;
 
-use self::interest::{Interest, Want};
+use self::interest::{Complaint, Interest, Want};
 use crate::{
     proto::{
         discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
@@ -34,7 +34,7 @@ pub type Check = fn(&Encoded) -> Result<(), String>;
 /// Names asked for on demand that are kept, per kind; far fewer than [`crate::server::MAX_NAMES`], past which the whole
 /// stream would be refused. An application that calls ever new addresses must not cost its sidecar the configuration.
 const MOST_ON_DEMAND: usize = 4096;
-/// Longest NACK message, in bytes; a longer one is cut.
+/// Longest NACK message, in bytes; a longer one is cut. The list of what is refused is not.
 const MAX_COMPLAINT: usize = 4096;
 
 /// What the control plane said of a name.
@@ -167,22 +167,29 @@ impl Client {
         let check = self.check;
         let interest = self.interest_mut(kind);
         let mut problems = Vec::new();
+        let mut refused = Vec::new();
         let mut seen = HashSet::new();
         let mut changed = false;
         for resource in response.resources {
-            if !seen.insert(resource.name.clone()) {
-                problems.push(format!("{kind:?} {:?}: it is in the response twice", resource.name));
-                continue;
-            }
-            match interest.take(kind, resource, check) {
+            let name = resource.name.clone();
+            let taken = if seen.insert(name.clone()) {
+                interest.take(kind, resource, check)
+            } else {
+                Err(format!("{kind:?} {name:?}: it is in the response twice"))
+            };
+            match taken {
                 Ok(new) => changed |= new,
-                Err(problem) => problems.push(problem),
+                Err(problem) => {
+                    problems.push(problem);
+                    refused.push(name);
+                }
             }
         }
         changed |= interest.remove(&response.removed_resources);
         interest.drop_unwanted();
         let complaint = (!problems.is_empty()).then(|| cut(problems.join("; "), MAX_COMPLAINT));
-        interest.replies.push((response.nonce, complaint.clone()));
+        let reply = complaint.clone().map(|message| Complaint { message, resources: refused });
+        interest.replies.push((response.nonce, reply));
         Ok(Applied { changed, complaint })
     }
 
@@ -198,7 +205,7 @@ impl Client {
 
     /// What is wrong with resources whose newest version is refused.
     pub fn complaints(&self) -> impl Iterator<Item = &str> {
-        self.kinds.iter().flat_map(|interest| interest.refused.values()).map(String::as_str)
+        self.kinds.iter().flat_map(|interest| interest.refused.values()).map(|refused| refused.complaint.as_str())
     }
 
     fn interest_mut(&mut self, kind: Kind) -> &mut Interest {
@@ -369,6 +376,43 @@ mod tests {
         client.want(Kind::Destination, "web.a", moment(0));
         client.response(response("1", &[destination("web", &["web.a"], 666)], &[])).unwrap();
         assert_eq!(client.answers(Kind::Destination).next(), Some(("web.a", &Answer::Refused)));
+    }
+
+    #[test]
+    fn a_refusal_ends_with_the_last_name_that_stands_for_the_resource() {
+        let refuse = |client: &mut Client| {
+            client.want(Kind::Destination, "web.a", moment(0));
+            client.response(response("1", &[destination("web", &["web.a"], 666)], &[])).unwrap();
+            assert_eq!(client.complaints().count(), 1);
+        };
+        let mut client = client();
+        refuse(&mut client);
+        assert!(client.expire(moment(60)));
+        assert_eq!(client.complaints().count(), 0, "nobody uses it");
+        refuse(&mut client);
+        client.response(response("2", &[], &["web.a"])).unwrap();
+        assert_eq!(client.complaints().count(), 0, "it is gone");
+    }
+
+    #[test]
+    fn the_server_learns_exactly_which_resources_are_refused_however_many_there_are() {
+        let mut client = client();
+        let mut server = Stream::new();
+        // Names that are parts of each other, each with a complaint, far more than a message has room for.
+        let is_bad = |n: usize| n % 3 == 0;
+        let all: Vec<Encoded> =
+            (0..300).map(|n| destination(&format!("web-{n}"), &[], if is_bad(n) { 666 } else { 1 })).collect();
+        all.iter().for_each(|resource| client.want(Kind::Destination, &resource.name, moment(0)));
+        client.connected();
+        client.requests().into_iter().for_each(|request| drop(server.request(request).unwrap()));
+        let find = |_: Kind, name: &str| all.iter().find(|r| r.name == name).map(|found| Arc::new(found.clone()));
+        let mut responses = server.responses(&find, "1");
+        let applied = client.response(responses.remove(0)).unwrap();
+        assert!(applied.complaint.unwrap().len() <= MAX_COMPLAINT + '…'.len_utf8());
+        let reply = server.request(client.requests().remove(0)).unwrap().unwrap();
+        let named = |resources: &[Arc<Encoded>]| resources.iter().map(|r| r.name.clone()).collect::<BTreeSet<_>>();
+        let expected = |bad| (0..300).filter(|n| is_bad(*n) == bad).map(|n| format!("a/web-{n}")).collect();
+        assert_eq!((named(&reply.refused), named(&reply.taken)), (expected(true), expected(false)));
     }
 
     #[test]

@@ -45,15 +45,17 @@ pub enum RequestError {
     TooManyNames,
 }
 
-/// What a client said about the response in flight.
+/// What a client said about the response in flight, of what it still subscribes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// Kind of the response.
     pub kind: Kind,
-    /// The resources it carried.
-    pub delivered: Vec<Arc<Encoded>>,
+    /// The resources it took.
+    pub taken: Vec<Arc<Encoded>>,
+    /// The resources it refused: those its complaint lists ([`crate::proto::mesh::Refusal`]), or all when it lists none of them.
+    pub refused: Vec<Arc<Encoded>>,
     /// The client's complaint (NACK); `None` when it took everything (ACK).
-    pub complaint: Option<String>,
+    pub complaint: Option<Arc<str>>,
 }
 
 /// Subscription state of one client's stream.
@@ -133,6 +135,17 @@ impl Stream {
         self.subscriptions.iter_mut().flat_map(|s| std::mem::take(&mut s.confirmed)).collect()
     }
 
+    /// Resources the client holds no more, because it gave up every name of them or was told that they are gone, each
+    /// told once.
+    pub fn dropped(&mut self) -> Vec<(Kind, String)> {
+        let mut dropped = Vec::new();
+        for kind in Kind::ALL {
+            let names = std::mem::take(&mut self.subscriptions[kind as usize].dropped);
+            dropped.extend(names.into_iter().map(|name| (kind, name)));
+        }
+        dropped
+    }
+
     /// Whether every addition is out.
     fn send_additions(&mut self, find: Find<'_>, version: &str, out: &mut Vec<DeltaDiscoveryResponse>) -> bool {
         for kind in Kind::ALL {
@@ -173,8 +186,13 @@ impl Stream {
 mod tests {
     use std::collections::HashMap;
 
+    use prost::{Message, Name};
+
     use super::{subscription::RESPONSE_BYTES, *};
-    use crate::proto::{discovery::Status, mesh::Destination};
+    use crate::proto::{
+        discovery::Status,
+        mesh::{Destination, Refusal},
+    };
 
     #[derive(Default)]
     struct Table(HashMap<(Kind, String), Arc<Encoded>>);
@@ -207,7 +225,7 @@ mod tests {
         DeltaDiscoveryRequest {
             type_url: response.type_url.clone(),
             response_nonce: response.nonce.clone(),
-            error_detail: complaint.map(|message| Status { code: 3, message: message.into() }),
+            error_detail: complaint.map(|message| Status { code: 3, message: message.into(), ..Status::default() }),
             ..DeltaDiscoveryRequest::default()
         }
     }
@@ -289,7 +307,7 @@ mod tests {
         assert_eq!(stream.request(stale).unwrap(), None);
         assert!(push(&mut stream, &table).is_empty());
         let replied = stream.request(reply(&first, Some("no"))).unwrap().unwrap();
-        assert_eq!((replied.complaint.as_deref(), replied.delivered.len()), (Some("no"), 1));
+        assert_eq!((replied.complaint.as_deref(), replied.refused.len(), replied.taken.len()), (Some("no"), 1, 0));
         let second = push(&mut stream, &table).remove(0);
         assert_ne!(first.nonce, second.nonce);
         assert_eq!(stream.request(reply(&first, None)).unwrap(), None, "an old nonce answers nothing");
@@ -373,6 +391,42 @@ mod tests {
         let confirmed: Vec<String> = stream.confirmed().iter().map(|resource| resource.name.clone()).collect();
         assert_eq!(confirmed, ["a/same"]);
         assert!(stream.confirmed().is_empty());
+    }
+
+    #[test]
+    fn a_client_that_gives_a_resource_up_holds_it_no_more() {
+        let (mut stream, mut table) = (Stream::new(), Table::default());
+        table.put(Kind::Destination, "a/web", &["web.a", "10.0.0.1:80"], "1");
+        stream.request(subscribe(Kind::Destination, &["web.a", "10.0.0.1:80"])).unwrap();
+        let give_up = |stream: &mut Stream, name: &str| {
+            let names = vec![name.to_owned()];
+            stream
+                .request(DeltaDiscoveryRequest { resource_names_unsubscribe: names, ..request(Kind::Destination) })
+                .unwrap();
+            stream.dropped()
+        };
+        let sent = push(&mut stream, &table).remove(0);
+        assert!(give_up(&mut stream, "web.a").is_empty(), "another name still stands for it");
+        assert_eq!(give_up(&mut stream, "10.0.0.1:80"), [(Kind::Destination, "a/web".to_owned())]);
+        let late = stream.request(reply(&sent, None)).unwrap().unwrap();
+        assert!(late.taken.is_empty(), "an answer that was under way does not bring it back");
+
+        table.put(Kind::Destination, "a/api", &[], "1");
+        stream.request(subscribe(Kind::Destination, &["web.a", "a/api"])).unwrap();
+        let both = push(&mut stream, &table).remove(0);
+        give_up(&mut stream, "web.a");
+        let mut nack = reply(&both, Some("a/web is bad"));
+        let refusal = Refusal { resources: vec!["a/web".into()] };
+        let detail = prost_types::Any { type_url: Refusal::type_url(), value: refusal.encode_to_vec() };
+        nack.error_detail.as_mut().unwrap().details.push(detail);
+        let late = stream.request(nack).unwrap().unwrap();
+        assert_eq!((late.taken.len(), late.refused.len()), (1, 0), "only what it gave up was refused");
+
+        stream.request(subscribe(Kind::Destination, &["web.a"])).unwrap();
+        drain(&mut stream, &table);
+        table.remove(Kind::Destination, "a/web");
+        drain(&mut stream, &table);
+        assert_eq!(stream.dropped(), [(Kind::Destination, "a/web".to_owned())], "told that it is gone");
     }
 
     #[test]

@@ -205,6 +205,7 @@ impl Task {
         // What is given up while the control plane is away could not be had back.
         if matches!(self.link, Link::Open(_)) && self.client.expire(self.now()) {
             self.publish();
+            self.note(true); // a refusal may be among what is given up
         }
         if std::mem::take(&mut self.unsaved)
             && let Err(e) = self.cache.store(&self.client)

@@ -5,13 +5,14 @@ use std::{
     sync::Arc,
 };
 
+use prost::{Message, Name};
 use selvedge_policies::facts::Moment;
 
 use super::{Answer, Check, cut, origin};
 use crate::{
     proto::{
         discovery::{DeltaDiscoveryRequest, Resource, Status},
-        mesh::Origin,
+        mesh::{Origin, Refusal},
     },
     resource::{Encoded, Kind},
     server::MAX_NAME,
@@ -29,16 +30,33 @@ pub(super) struct Want {
     pub(super) answer: Answer,
 }
 
+/// The newest version of a resource that is refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) complaint: String,
+    /// The names it was asked by, and its own.
+    names: Vec<String>,
+}
+
+/// What is wrong with a response.
+#[derive(Debug, Default)]
+pub(super) struct Complaint {
+    /// For people; long ones are cut.
+    pub(super) message: String,
+    /// Names of the resources refused, all of them.
+    pub(super) resources: Vec<String>,
+}
+
 /// One kind.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     pub(super) wants: BTreeMap<String, Want>,
     pub(super) held: BTreeMap<String, Arc<Encoded>>,
-    /// Complaints about the newest version of resources, by canonical name.
-    pub(super) refused: BTreeMap<String, String>,
+    /// Resources whose newest version is refused, by canonical name.
+    pub(super) refused: BTreeMap<String, Refused>,
     pub(super) subscribe: BTreeSet<String>,
     pub(super) unsubscribe: BTreeSet<String>,
-    pub(super) replies: Vec<(String, Option<String>)>,
+    pub(super) replies: Vec<(String, Option<Complaint>)>,
     /// The next request is the first of its kind on the stream and says what is held.
     pub(super) resuming: bool,
 }
@@ -71,7 +89,6 @@ impl Interest {
     /// Whether anything was given up.
     pub(super) fn give_up(&mut self, names: &[String]) -> bool {
         for name in names {
-            self.refused.remove(name);
             self.wants.remove(name);
             self.subscribe.remove(name);
             self.unsubscribe.insert(name.clone());
@@ -83,6 +100,8 @@ impl Interest {
     pub(super) fn drop_unwanted(&mut self) {
         let standing: HashSet<&str> = self.wants.values().filter_map(|want| want.answer.held()).collect();
         self.held.retain(|canonical, _| standing.contains(canonical.as_str()));
+        let may_stand = |name: &String| self.wants.get(name).is_some_and(|want| want.answer != Answer::Absent);
+        self.refused.retain(|_, refused| refused.names.iter().any(may_stand));
     }
 
     /// Puts one resource of a response in force. Whether that changed anything.
@@ -101,12 +120,13 @@ impl Interest {
 
     /// Names that stand for nothing yet get to know that waiting is in vain; others keep what they stand for.
     fn refuse(&mut self, resource: &Encoded, complaint: String) {
-        self.refused.insert(resource.name.clone(), complaint);
-        for name in resource.aliases.iter().chain([&resource.name]) {
+        let names: Vec<String> = resource.aliases.iter().chain([&resource.name]).cloned().collect();
+        for name in &names {
             if let Some(want) = self.wants.get_mut(name).filter(|want| want.answer.held().is_none()) {
                 want.answer = Answer::Refused;
             }
         }
+        self.refused.insert(resource.name.clone(), Refused { complaint, names });
     }
 
     fn is_wanted(&self, resource: &Encoded) -> bool {
@@ -131,7 +151,6 @@ impl Interest {
     pub(super) fn remove(&mut self, names: &[String]) -> bool {
         let mut changed = false;
         for name in names {
-            self.refused.remove(name);
             if let Some(want) = self.wants.get_mut(name) {
                 changed |= want.answer != Answer::Absent;
                 want.answer = Answer::Absent;
@@ -147,7 +166,7 @@ impl Interest {
             .map(|(nonce, complaint)| DeltaDiscoveryRequest {
                 type_url: kind.type_url(),
                 response_nonce: nonce,
-                error_detail: complaint.map(|message| Status { code: INVALID_ARGUMENT, message }),
+                error_detail: complaint.map(Complaint::into_wire),
                 ..DeltaDiscoveryRequest::default()
             })
             .collect();
@@ -178,6 +197,14 @@ impl Interest {
             Answer::Held(canonical) => self.held.get(canonical).map(|resource| resource.version.clone()),
         };
         names.iter().filter_map(|name| Some((name.clone(), version(&self.wants.get(name)?.answer)?))).collect()
+    }
+}
+
+impl Complaint {
+    fn into_wire(self) -> Status {
+        let refusal = Refusal { resources: self.resources };
+        let detail = prost_types::Any { type_url: Refusal::type_url(), value: refusal.encode_to_vec() };
+        Status { code: INVALID_ARGUMENT, message: self.message, details: vec![detail] }
     }
 }
 

@@ -22,12 +22,14 @@ impl ::prost::Name for Node {
     }
 }
 /// google.rpc.Status
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Status {
     #[prost(int32, tag = "1")]
     pub code: i32,
     #[prost(string, tag = "2")]
     pub message: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub details: ::prost::alloc::vec::Vec<::prost_types::Any>,
 }
 impl ::prost::Name for Status {
     const NAME: &'static str = "Status";

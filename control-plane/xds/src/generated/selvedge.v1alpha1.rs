@@ -219,6 +219,24 @@ impl ::prost::Name for TrustBundle {
         "type.googleapis.com/selvedge.v1alpha1.TrustBundle".into()
     }
 }
+/// What of a response is refused, in the details of `error_detail`. The rest of the response is in force; without this
+/// nothing of it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refusal {
+    /// Canonical names.
+    #[prost(string, repeated, tag = "1")]
+    pub resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for Refusal {
+    const NAME: &'static str = "Refusal";
+    const PACKAGE: &'static str = "selvedge.v1alpha1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "selvedge.v1alpha1.Refusal".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/selvedge.v1alpha1.Refusal".into()
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum InboundMode {

@@ -5,9 +5,14 @@ use std::{
     sync::Arc,
 };
 
+use prost::{Message, Name};
+
 use super::{Find, MAX_NAME, Reply, RequestError};
 use crate::{
-    proto::discovery::DeltaDiscoveryRequest,
+    proto::{
+        discovery::{DeltaDiscoveryRequest, Status},
+        mesh::Refusal,
+    },
     resource::{Encoded, Kind},
 };
 
@@ -65,6 +70,8 @@ pub(super) struct Subscription {
     pub(super) in_flight: Option<InFlight>,
     /// What it turned out to hold when it resumed.
     pub(super) confirmed: Vec<Arc<Encoded>>,
+    /// Canonical names of what it holds no more.
+    pub(super) dropped: Vec<String>,
     /// Of what names there may be something to say.
     pub(super) news: News,
 }
@@ -111,10 +118,13 @@ impl Batch {
 
 impl Subscription {
     pub(super) fn reply(&mut self, kind: Kind, request: &DeltaDiscoveryRequest) -> Option<Reply> {
-        let answered = self.in_flight.take_if(|f| f.nonce == request.response_nonce)?;
-        let complaint =
-            request.error_detail.as_ref().map(|status| status.message.chars().take(MAX_COMPLAINT).collect());
-        Some(Reply { kind, delivered: answered.delivered, complaint })
+        let delivered = self.in_flight.take_if(|f| f.nonce == request.response_nonce)?.delivered;
+        let complaint = request.error_detail.as_ref().map(|error| error.message.chars().take(MAX_COMPLAINT).collect());
+        let named = request.error_detail.as_ref().map(named).unwrap_or_default();
+        let whole = complaint.is_some() && !delivered.iter().any(|resource| named.contains(&resource.name));
+        let still_asked = delivered.into_iter().filter(|resource| self.sent.contains_key(&resource.name));
+        let (refused, taken) = still_asked.partition(|resource| whole || named.contains(&resource.name));
+        Some(Reply { kind, taken, refused, complaint: complaint.map(|text: String| text.into()) })
     }
 
     /// Applies the names of a request. A name in both lists ends up subscribed.
@@ -168,7 +178,8 @@ impl Subscription {
     /// Forgets the versions of resources no name stands for any more.
     fn prune(&mut self) {
         let held: HashSet<&str> = self.asked.values().filter_map(Answer::held).collect();
-        self.sent.retain(|canonical, _| held.contains(canonical.as_str()));
+        let gone = self.sent.extract_if(|canonical, _| !held.contains(canonical.as_str()));
+        self.dropped.extend(gone.map(|(canonical, _)| canonical));
     }
 
     /// The next additions and "there is none" answers, recorded as sent; `None` when there are some and the kind
@@ -256,4 +267,10 @@ impl Subscription {
         }
         gone
     }
+}
+
+/// The resources a complaint lists.
+fn named(error: &Status) -> HashSet<String> {
+    let refusals = error.details.iter().filter(|detail| detail.type_url == Refusal::type_url());
+    refusals.filter_map(|detail| Refusal::decode(&*detail.value).ok()).flat_map(|refusal| refusal.resources).collect()
 }
