@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use selvedge_control_plane::{run as control_plane, settings::Settings};
 use selvedge_policies::duration::Span;
+use selvedge_proxy::process::descriptors;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serve configuration and certificates to sidecars.
@@ -38,6 +39,11 @@ pub struct ControlPlaneArgs {
 /// # Errors
 /// What keeps the control plane from starting.
 pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
+    ensure!(
+        !args.certificate_lifetime.0.is_zero(),
+        "--certificate-lifetime is 0s, and no certificate would ever be valid; give some time, such as 24h"
+    );
+    descriptors::raise("control plane", control_plane::DESCRIPTORS);
     let settings = Settings {
         listen: args.listen,
         admin: args.admin,

@@ -11,9 +11,14 @@ use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
+    serve::ACCEPT_PAUSE,
     stop::{self, Stop},
     telemetry::Telemetry,
 };
@@ -37,7 +42,14 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: St
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS => {
-                let Ok((socket, _)) = accepted else { continue };
+                let socket = match accepted {
+                    Ok((socket, _)) => socket,
+                    Err(e) => {
+                        tracing::warn!(error = &e as &dyn std::error::Error, "the admin port could not accept a connection");
+                        sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
                 let pages = Arc::clone(&pages);
                 connections.spawn(async move {
                     let service = service_fn(move |request| {

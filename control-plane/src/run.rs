@@ -19,6 +19,8 @@ use crate::{
     telemetry::Telemetry,
 };
 
+/// File descriptors that a control plane with all the connections it allows needs.
+pub const DESCRIPTORS: u64 = serve::MAX_CONNECTIONS as u64 + 256;
 /// How often expired join tokens are removed.
 const SWEEP: Duration = Duration::from_secs(600);
 /// How often the state directory is looked at for a step of a CA rotation.

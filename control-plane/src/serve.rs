@@ -35,10 +35,11 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::Service;
 
+pub(crate) use self::doors::MAX_CONNECTIONS;
 use self::{
     ads::Ads,
     certificates::Certificates,
-    doors::{Doors, Entry, Limits, MAX_CONNECTIONS},
+    doors::{Doors, Entry, Limits},
     push::Published,
     ration::{Ration, Rationed},
     shares::{Place, Shares},
@@ -59,7 +60,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long streams may take to end at shutdown.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Largest request; a sidecar's has a thousand names.
 const MAX_REQUEST: usize = 2 << 20;
 /// Streams of a connection at once, of all services.

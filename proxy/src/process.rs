@@ -6,6 +6,7 @@
 pub mod application;
 pub mod capture;
 pub mod control;
+pub mod descriptors;
 pub mod dial;
 pub mod drain;
 pub mod keepalive;

@@ -73,6 +73,11 @@ impl Mesh {
         self.admin.address()
     }
 
+    /// The control plane's process id.
+    pub fn control_plane_id(&self) -> u32 {
+        self.control_plane.as_ref().map(Process::id).expect("it runs")
+    }
+
     /// What the control plane has logged.
     pub fn control_plane_log(&self) -> String {
         self.control_plane.as_ref().map(Process::log).unwrap_or_default()

@@ -17,7 +17,7 @@ use tokio::{
 use super::table::Table;
 
 /// Connections at once; more wait in the kernel's queue.
-pub(super) const MAX_CONNECTIONS: usize = 50_000;
+pub(crate) const MAX_CONNECTIONS: usize = 50_000;
 /// How long a connection may wait for its handshake.
 const TURN: Duration = Duration::from_secs(30);
 

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    dial,
+    descriptors, dial,
     drain::{self, Open, Phase},
     listen, spread, worker,
 };
@@ -97,8 +97,15 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
 /// # Errors
 /// As [`run`].
 pub fn run_until(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    descriptors::raise("sidecar", descriptors_wanted(&bootstrap));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(bootstrap, stop))
+}
+
+/// Every worker may hold so many connections in each direction, each with one on the other side.
+fn descriptors_wanted(bootstrap: &Bootstrap) -> u64 {
+    let connections = bootstrap.workers.saturating_mul(bootstrap.max_connections).saturating_mul(4);
+    u64::try_from(connections).unwrap_or(u64::MAX)
 }
 
 async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(), StartError> {
