@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+
+/// How often the clock is looked at by who waits for a time of day.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Time since the Unix epoch; zero on a machine whose clock is set before it.
 pub fn since_epoch() -> Duration {
@@ -37,9 +40,27 @@ impl TimeOfDay {
     }
 }
 
+/// Returns once the clock shows `due`, a time since the Unix epoch, and at most a minute after it was suspended past
+/// that or set: timers stand still while a machine is suspended, and know nothing of a clock that is set.
+pub async fn reached(due: Duration) {
+    shows(due, since_epoch).await;
+}
+
+async fn shows(due: Duration, now: impl Fn() -> Duration) {
+    loop {
+        let left = due.saturating_sub(now());
+        if left.is_zero() {
+            return;
+        }
+        sleep(left.min(LOOK)).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
 
     #[tokio::test(start_paused = true)]
     async fn the_time_of_day_follows_a_clock_that_is_set() {
@@ -50,6 +71,22 @@ mod tests {
             time.look(Duration::from_secs(set));
             tokio::time::advance(Duration::from_secs(3)).await;
             assert_eq!(time.unix(), set + 3);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_is_reached_on_time_and_soon_after_a_suspension() {
+        for suspended in [Duration::ZERO, 20 * HOUR] {
+            let (began, lost) = (Instant::now(), Cell::new(Duration::ZERO));
+            let clock = || began.elapsed() + lost.get();
+            let suspend = async {
+                sleep(HOUR).await;
+                lost.set(suspended);
+            };
+            tokio::join!(shows(16 * HOUR, clock), suspend);
+            let expected = if suspended.is_zero() { 16 * HOUR } else { HOUR };
+            let late = began.elapsed().checked_sub(expected).expect("not before its time");
+            assert!(late <= LOOK, "{late:?} after a suspension of {suspended:?}");
         }
     }
 }

@@ -13,7 +13,6 @@ use selvedge_xds::{
     },
     resource::{Encoded, Kind},
     server::{self, Reply, RequestError},
-    svid::Leaf,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -60,6 +59,7 @@ impl AggregatedDiscoveryService for Ads {
         };
         let place = place.ok_or_else(|| full(&self.mesh.shares.no_place(&leaf.identity)))?;
         let held = place.stream().map_err(|e| full(&e))?;
+        let until = u64::try_from(leaf.not_after).unwrap_or(0);
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let id = self.mesh.sidecars.open(leaf.identity.clone(), address, clock::unix());
         self.mesh.telemetry.sidecars.inc();
@@ -72,13 +72,9 @@ impl AggregatedDiscoveryService for Ads {
             sender,
             held,
         };
-        tokio::spawn(session.run(request.into_inner(), self.published.clone(), self.stop.clone(), lifetime(&leaf)));
+        tokio::spawn(session.run(request.into_inner(), self.published.clone(), self.stop.clone(), until));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
-}
-
-fn lifetime(leaf: &Leaf) -> Duration {
-    Duration::from_secs(u64::try_from(leaf.not_after).unwrap_or(0).saturating_sub(clock::unix()))
 }
 
 /// One stream.
@@ -106,9 +102,9 @@ impl Session {
         mut requests: Streaming<DeltaDiscoveryRequest>,
         mut published: watch::Receiver<Arc<Published>>,
         mut stop: Stop,
-        lifetime: Duration,
+        until: u64,
     ) {
-        let expiry = tokio::time::sleep(lifetime);
+        let expiry = clock::reached(until);
         tokio::pin!(expiry);
         let status = loop {
             tokio::select! {

@@ -58,29 +58,34 @@ async fn renew<T>(
     telemetry: Telemetry,
     not_after: i64,
 ) {
-    let mut wait = until_renewal(not_after);
+    let (mut due, mut wait) = (renewal(not_after), Duration::ZERO);
     loop {
+        let turn = async {
+            clock::reached(due).await;
+            tokio::time::sleep(wait).await;
+        };
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = turn => {}
             Ok(()) = changes.changed() => {}
             () = configs.closed() => return,
         }
-        wait = match build(&authority) {
+        (due, wait) = match build(&authority) {
             Ok((fresh, end)) => {
                 configs.send_replace(fresh);
                 telemetry.certificate_expiry.set(end);
-                until_renewal(end)
+                (renewal(end), Duration::ZERO)
             }
             Err(e) => {
                 tracing::error!(error = &e as &dyn std::error::Error, "the own certificate was not renewed");
-                RETRY
+                (0, RETRY)
             }
         };
     }
 }
 
-/// Two thirds of what is left.
-fn until_renewal(not_after: i64) -> Duration {
-    let left = u64::try_from(not_after).unwrap_or(0).saturating_sub(clock::unix());
-    Duration::from_secs(left * 2 / 3).max(Duration::from_secs(1))
+/// When two thirds of what is left are over, in seconds since the Unix epoch.
+fn renewal(not_after: i64) -> u64 {
+    let now = clock::unix();
+    let left = u64::try_from(not_after).unwrap_or(0).saturating_sub(now);
+    now + (left * 2 / 3).max(1)
 }

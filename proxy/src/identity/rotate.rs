@@ -19,10 +19,15 @@ pub async fn keep(settings: Settings, credentials: watch::Sender<Option<Arc<Cred
     credentials.send_replace(current.clone());
     let mut joining = None;
     let mut pause = FIRST_PAUSE;
-    let mut wait = current.as_deref().map_or(Duration::ZERO, until_renewal);
+    let mut due = current.as_deref().map_or(Duration::ZERO, renewal);
+    let mut wait = Duration::ZERO;
     loop {
+        let turn = async {
+            clock::reached(due).await;
+            sleep(wait).await;
+        };
         tokio::select! {
-            () = sleep(wait) => {}
+            () = turn => {}
             () = credentials.closed() => return,
         }
         match obtain(&settings, current.as_deref(), &mut joining).await {
@@ -30,7 +35,7 @@ pub async fn keep(settings: Settings, credentials: watch::Sender<Option<Arc<Cred
                 save(&settings, &new);
                 let new = Arc::new(new);
                 current = Some(Arc::clone(&new));
-                wait = until_renewal(&new);
+                (due, wait) = (renewal(&new), Duration::ZERO);
                 credentials.send_replace(Some(new));
                 pause = FIRST_PAUSE;
                 joining = None;
@@ -86,11 +91,41 @@ fn stored(settings: &Settings) -> Option<Credentials> {
 }
 
 fn left(credentials: &Credentials) -> Duration {
-    let end = Duration::from_secs(u64::try_from(credentials.svid.not_after).unwrap_or(0));
-    end.saturating_sub(clock::since_epoch())
+    end(credentials).saturating_sub(clock::since_epoch())
 }
 
-/// About two thirds of the life that is left, so that many sidecars started at once do not renew at once.
-fn until_renewal(credentials: &Credentials) -> Duration {
-    left(credentials).mul_f64(0.60 + 0.08 * fastrand::f64()).max(SHORTEST_WAIT)
+fn end(credentials: &Credentials) -> Duration {
+    Duration::from_secs(u64::try_from(credentials.svid.not_after).unwrap_or(0))
+}
+
+/// When a certificate is renewed, as time since the Unix epoch.
+fn renewal(credentials: &Credentials) -> Duration {
+    renewal_between(clock::since_epoch(), end(credentials))
+}
+
+/// After about two thirds of the life that is left, so that many sidecars started at once do not renew at once.
+fn renewal_between(now: Duration, end: Duration) -> Duration {
+    now + end.saturating_sub(now).mul_f64(0.60 + 0.08 * fastrand::f64()).max(SHORTEST_WAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_at_about_two_thirds_of_its_life_and_not_all_at_once() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        fastrand::seed(seed);
+        let (now, life) = (Duration::from_secs(1_800_000_000), Duration::from_secs(24 * 3600));
+        let shares: Vec<f64> =
+            (0..1000).map(|_| (renewal_between(now, now + life) - now).div_duration_f64(life)).collect();
+        assert!(shares.iter().all(|share| (0.60..=0.68).contains(share)), "{shares:?}");
+        for tenth in 0..8 {
+            let from = 0.60 + 0.01 * f64::from(tenth);
+            let count = shares.iter().filter(|share| (from..from + 0.01).contains(*share)).count();
+            assert!((60..=200).contains(&count), "{count} of 1000 renew between {from} and a hundredth later");
+        }
+        assert_eq!(renewal_between(now, now), now + SHORTEST_WAIT, "what has run out is not asked for in a tight loop");
+    }
 }
