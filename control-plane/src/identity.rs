@@ -79,6 +79,17 @@ pub enum IdentityError {
         /// Asked for.
         expected: String,
     },
+    /// The record of a join token cannot be read.
+    #[error(
+        "the join token in {path} cannot be read; remove the file, or give it to the user the control plane runs as (chown)"
+    )]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A new CA was asked for while another one is being introduced or dropped.
     #[error("a rotation of the CA is under way already; see how far it is with `selvedge ca show`")]
     Rotating,
@@ -197,10 +208,11 @@ impl Authority {
     }
 
     /// Signs the key of a workload that has no certificate yet. The token is used up by this for any other key; a
-    /// malformed `csr` does not use it up.
+    /// malformed `csr` does not use it up. Without a good token nothing is computed.
     pub fn join(&self, token: &str, workload: &str, csr: &[u8], now: u64) -> Result<Issued, IdentityError> {
+        let token = self.tokens.look(token, workload, now)?;
         let request = issue::verified_key(csr)?;
-        let identity = self.tokens.redeem(token, workload, request.public_key.der_bytes(), now)?;
+        let identity = self.tokens.redeem(&token, request.public_key.der_bytes())?;
         issue::leaf(&self.current().signing, request, identity, self.lifetime, now)
     }
 
@@ -217,9 +229,13 @@ impl Authority {
         issue::keyed(&self.current().signing, identity, self.lifetime, now)
     }
 
-    /// Removes tokens that have expired.
-    pub fn sweep(&self, now: u64) -> Result<(), IdentityError> {
-        self.tokens.sweep(now)
+    /// Removes tokens that have expired and what a crash left of unfinished files. Returns what was in the way.
+    pub fn sweep(&self, now: u64) -> Vec<IdentityError> {
+        let mut problems = self.tokens.sweep(now);
+        if let Err(source) = private_file::sweep(&self.state_dir, now) {
+            problems.push(IdentityError::File { action: "sweeping", path: self.state_dir.clone(), source });
+        }
+        problems
     }
 }
 
@@ -375,6 +391,8 @@ mod tests {
         for bad in [Vec::new(), b"junk".to_vec(), good[..good.len() / 2].to_vec(), forged, vec![0x30; 1 << 20]] {
             let refused = authority.join(&token, "shop/web-1", &bad, NOW).unwrap_err();
             assert!(matches!(refused, IdentityError::Request(_)), "{refused}");
+            let nobody = authority.join("sv1.junk", "shop/web-1", &bad, NOW).unwrap_err();
+            assert!(matches!(nobody, IdentityError::Token(_)), "the token is looked at first: {nobody}");
         }
         authority.join(&token, "shop/web-1", &good, NOW).unwrap();
     }
@@ -442,8 +460,52 @@ mod tests {
         authority.create_token(&Grant { expires: NOW + 1000, ..grant() }).unwrap();
         let count = || fs::read_dir(directory.path().join("tokens")).unwrap().count();
         assert_eq!(count(), 3);
-        authority.sweep(NOW + 60).unwrap();
+        assert!(authority.sweep(NOW + 60).is_empty());
         assert_eq!(count(), 1);
+    }
+
+    #[test]
+    fn a_bad_file_is_named_and_does_not_keep_others_from_being_swept() {
+        let (directory, authority) = state();
+        let tokens = directory.path().join("tokens");
+        for n in 0..20 {
+            authority.create_token(&grant()).unwrap();
+            fs::write(tokens.join(format!("{n:016x}.json")), "junk").unwrap();
+        }
+        let problems = authority.sweep(NOW + 60);
+        assert_eq!((problems.len(), fs::read_dir(&tokens).unwrap().count()), (20, 20));
+        let said = problems[0].to_string();
+        assert!(said.contains(".json") && said.contains("remove the file"), "{said}");
+    }
+
+    #[test]
+    fn what_a_crash_left_is_swept_once_nobody_can_be_writing_it() {
+        let (directory, authority) = state();
+        let drafts = [directory.path().join("ca.draft-0123456789abcdef"), directory.path().join("tokens/1.draft-1")];
+        drafts.iter().for_each(|draft| fs::write(draft, "key").unwrap());
+        let written = std::os::unix::fs::MetadataExt::mtime(&fs::metadata(&drafts[0]).unwrap());
+        let written = u64::try_from(written).unwrap();
+        authority.sweep(written + 60);
+        assert!(drafts.iter().all(|draft| draft.exists()), "somebody may be writing them");
+        authority.sweep(written + 2 * 3600);
+        assert!(!drafts.iter().any(|draft| draft.exists()));
+        assert!(directory.path().join("ca.pem").exists());
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_state_directory() {
+        let directory = TempDir::new().unwrap();
+        if std::os::unix::fs::chown(directory.path(), Some(12345), Some(12345)).is_err() {
+            return println!("skipped: what_root_makes_belongs_to_the_owner_of_the_state_directory: needs root");
+        }
+        let authority = open(directory.path()).unwrap();
+        let token = authority.create_token(&grant()).unwrap();
+        authority.join(&token, "shop/web-1", &csr(CertificateParams::default()), NOW).unwrap();
+        let tokens = directory.path().join("tokens");
+        let files = fs::read_dir(&tokens).unwrap().map(|entry| entry.unwrap().path());
+        let made: Vec<PathBuf> = files.chain([tokens.clone(), directory.path().join("ca.pem")]).collect();
+        let owner = |path: &PathBuf| std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap());
+        assert_eq!((made.len(), made.iter().all(|path| owner(path) == 12345)), (4, true), "{made:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A whole control plane: listeners, authority, source and status, started and stopped as one.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -206,13 +206,17 @@ async fn rotate(authority: Arc<Authority>) {
 
 async fn sweep(authority: Arc<Authority>) {
     let mut ticks = interval(SWEEP);
+    let mut known = BTreeSet::new();
     loop {
         ticks.tick().await;
         let authority = Arc::clone(&authority);
         let swept = tokio::task::spawn_blocking(move || authority.sweep(clock::unix())).await;
-        if let Ok(Err(e)) = swept {
-            tracing::warn!(error = &e as &dyn std::error::Error, "expired join tokens could not be removed");
+        let problems = swept.unwrap_or_default();
+        for problem in problems.iter().filter(|problem| !known.contains(&problem.to_string())) {
+            let error = problem as &dyn std::error::Error;
+            tracing::warn!(error, "something in the state directory cannot be swept");
         }
+        known = problems.iter().map(ToString::to_string).collect();
     }
 }
 

@@ -1,18 +1,23 @@
-//! Files only their owner can read, that are there whole or not at all.
+//! Files only their owner can read, that are there whole or not at all, also after a power cut.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown},
+    path::{Path, PathBuf},
 };
 
 use super::IdentityError;
 
+/// What the extension of a file begins with that is being written.
+const DRAFT: &str = "draft-";
+/// A draft this old, in seconds, is of a process that ended while it wrote.
+const LEFT: u64 = 3600;
+
 /// Creates `path` with `content` and mode 0600. False, with nothing changed, when it exists already.
 pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, IdentityError> {
     let failed = |source| IdentityError::File { action: "writing", path: path.to_owned(), source };
-    let draft = path.with_extension(format!("draft-{:016x}", fastrand::u64(..)));
+    let draft = draft(path);
     let linked = write_new(&draft, content).and_then(|()| match fs::hard_link(&draft, path) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -20,18 +25,73 @@ pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, IdentityError>
     });
     let removed = fs::remove_file(&draft);
     let created = linked.map_err(failed)?;
-    removed.map_err(failed)?;
+    removed.and_then(|()| sync_name(path)).map_err(failed)?;
     Ok(created)
+}
+
+/// Puts a file with `content` and mode 0600 in place of the one at `path`.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
+    let draft = draft(path);
+    let written = write_new(&draft, content).and_then(|()| fs::rename(&draft, path)).and_then(|()| sync_name(path));
+    written.map_err(|source| IdentityError::File { action: "writing", path: path.to_owned(), source })
+}
+
+/// Waits until the disk has what became of the name `path`: a file that is synced can still be lost with its name.
+pub(super) fn sync_name(path: &Path) -> io::Result<()> {
+    File::open(directory(path))?.sync_all()
+}
+
+/// Removes drafts in `directory` that were left by a process that ended while it wrote; one can hold a key.
+pub(super) fn sweep(directory: &Path, now: u64) -> io::Result<()> {
+    for entry in fs::read_dir(directory)?.flatten() {
+        let path = entry.path();
+        let is_draft =
+            path.extension().is_some_and(|extension| extension.as_encoded_bytes().starts_with(DRAFT.as_bytes()));
+        let age = |modified: i64| now.saturating_sub(u64::try_from(modified).unwrap_or(0));
+        if is_draft && entry.metadata().is_ok_and(|metadata| age(metadata.mtime()) > LEFT) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn draft(path: &Path) -> PathBuf {
+    path.with_extension(format!("{DRAFT}{:016x}", fastrand::u64(..)))
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    adopt(&file, directory(path))?;
     file.write_all(content)?;
     file.sync_all()
+}
+
+/// What root makes belongs to the owner of the directory it is in, or the control plane could not read it.
+fn adopt(file: &File, directory: &Path) -> io::Result<()> {
+    let (made, home) = (file.metadata()?, fs::metadata(directory)?);
+    if made.uid() == 0 && home.uid() != 0 {
+        fchown(file, Some(home.uid()), Some(home.gid()))?;
+    }
+    Ok(())
 }
 
 /// Makes `path` a directory only its owner can enter, unless it exists.
 pub(super) fn create_dir(path: &Path) -> Result<(), IdentityError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| IdentityError::File { action: "creating", path: path.to_owned(), source })
+}
+
+/// The directory `name` in `parent`, made when there is none yet, for the owner of `parent`.
+pub(super) fn subdirectory(parent: &Path, name: &str) -> Result<PathBuf, IdentityError> {
+    let path = parent.join(name);
+    if !path.is_dir() {
+        create_dir(&path)?;
+        let settled = File::open(&path).and_then(|made| adopt(&made, parent)).and_then(|()| sync_name(&path));
+        settled.map_err(|source| IdentityError::File { action: "creating", path: path.clone(), source })?;
+    }
+    Ok(path)
 }

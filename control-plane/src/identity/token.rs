@@ -20,6 +20,7 @@ const VERSION: &str = "sv1";
 const DIRECTORY: &str = "tokens";
 /// Extension of the file beside a token's record that holds the hash of the key it was used for.
 const USED: &str = "used";
+const UNKNOWN: &str = "it is unknown or was used already";
 
 /// What a token is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,13 @@ struct Record {
     expires: u64,
 }
 
+/// A token that is good, and not used up yet for another key than the one it will be redeemed for.
+#[derive(Debug)]
+pub(super) struct Good {
+    used: PathBuf,
+    identity: String,
+}
+
 /// The tokens of one state directory.
 #[derive(Debug)]
 pub(super) struct Tokens {
@@ -50,9 +58,7 @@ pub(super) struct Tokens {
 
 impl Tokens {
     pub(super) fn open(state_dir: &Path) -> Result<Self, IdentityError> {
-        let directory = state_dir.join(DIRECTORY);
-        private_file::create_dir(&directory)?;
-        Ok(Self { directory })
+        Ok(Self { directory: private_file::subdirectory(state_dir, DIRECTORY)? })
     }
 
     /// Makes a token for `grant` that pins `ca`.
@@ -70,17 +76,17 @@ impl Tokens {
         Ok(format!("{VERSION}.{id}.{secret}.{}", sha256_hex(ca)))
     }
 
-    /// Uses a token up for `key` and returns the identity it grants to `workload`.
-    pub(super) fn redeem(&self, token: &str, workload: &str, key: &[u8], now: u64) -> Result<Identity, IdentityError> {
+    /// Looks whether a token is good for `workload`, without using it up.
+    pub(super) fn look(&self, token: &str, workload: &str, now: u64) -> Result<Good, IdentityError> {
         let refused = |why| Err(IdentityError::Token(why));
         let Some((id, secret)) = parse(token) else {
             return refused("it is not a token of the form sv1.ID.SECRET.PIN");
         };
         let path = self.path(id);
-        let Some(record) = self.read(&path)? else { return refused("it is unknown or was used already") };
+        let Some(record) = self.read(&path)? else { return refused(UNKNOWN) };
         let proof = sha256_hex(secret.as_bytes());
         if constant_time::verify_slices_are_equal(proof.as_bytes(), record.secret_sha256.as_bytes()).is_err() {
-            return refused("it is unknown or was used already");
+            return refused(UNKNOWN);
         }
         if now >= record.expires {
             return refused("it has expired");
@@ -88,12 +94,16 @@ impl Tokens {
         if record.workload.as_deref().is_some_and(|only| only != workload) {
             return refused("it is for another workload");
         }
-        let used = path.with_extension(USED);
+        Ok(Good { used: path.with_extension(USED), identity: record.identity })
+    }
+
+    /// Uses a token up for `key` and returns the identity it grants.
+    pub(super) fn redeem(&self, token: &Good, key: &[u8]) -> Result<Identity, IdentityError> {
         let key = sha256_hex(key);
-        if private_file::create(&used, key.as_bytes())? || self.holds(&used, &key)? {
-            return record.identity.parse().map_err(IdentityError::Name);
+        if private_file::create(&token.used, key.as_bytes())? || self.holds(&token.used, &key)? {
+            return token.identity.parse().map_err(IdentityError::Name);
         }
-        refused("it is unknown or was used already")
+        Err(IdentityError::Token(UNKNOWN))
     }
 
     fn holds(&self, path: &Path, content: &str) -> Result<bool, IdentityError> {
@@ -101,16 +111,27 @@ impl Tokens {
         Ok(found == content)
     }
 
-    /// Removes the tokens that have expired.
-    pub(super) fn sweep(&self, now: u64) -> Result<(), IdentityError> {
-        let entries = fs::read_dir(&self.directory).map_err(|e| self.failed("listing", &self.directory, e))?;
-        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("json".as_ref()))
-        {
-            if self.read(&path)?.is_some_and(|record| now >= record.expires) {
-                // The record goes first: without it the token is worthless.
-                self.remove(&path)?;
-                self.remove(&path.with_extension(USED))?;
-            }
+    /// Removes the tokens that have expired, and what a crash left of others. Returns what is in the way of that; it
+    /// does not keep other files from being removed.
+    pub(super) fn sweep(&self, now: u64) -> Vec<IdentityError> {
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(e) => return vec![self.failed("listing", &self.directory, e)],
+        };
+        let paths = entries.flatten().map(|entry| entry.path());
+        let records = paths.filter(|path| path.extension() == Some("json".as_ref()));
+        let mut problems: Vec<_> = records.filter_map(|path| self.sweep_one(&path, now).err()).collect();
+        problems.extend(
+            private_file::sweep(&self.directory, now).err().map(|e| self.failed("sweeping", &self.directory, e)),
+        );
+        problems
+    }
+
+    fn sweep_one(&self, path: &Path, now: u64) -> Result<(), IdentityError> {
+        if self.read(path)?.is_some_and(|record| now >= record.expires) {
+            // The record goes first: without it the token is worthless.
+            self.remove(path)?;
+            self.remove(&path.with_extension(USED))?;
         }
         Ok(())
     }
@@ -130,9 +151,10 @@ impl Tokens {
         let json = match fs::read(path) {
             Ok(json) => json,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(self.failed("reading", path, e)),
+            Err(source) => return Err(IdentityError::TokenFile { path: path.to_owned(), source }),
         };
-        serde_json::from_slice(&json).map(Some).map_err(|e| self.failed("reading", path, e.into()))
+        let record = serde_json::from_slice(&json);
+        record.map(Some).map_err(|e| IdentityError::TokenFile { path: path.to_owned(), source: e.into() })
     }
 
     fn failed(&self, action: &'static str, path: &Path, source: io::Error) -> IdentityError {
