@@ -18,13 +18,13 @@ use std::{
 
 use rcgen::PublicKeyData;
 use rustls::pki_types::CertificateDer;
-use selvedge_policies::facts::{Identity, IdentityError as BadIdentity};
+use selvedge_policies::facts::{Identity, IdentityError as BadIdentity, Moment};
 use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::{
     issue::{Issued, KeyedCertificate},
-    rotation::Role,
+    rotation::{Role, Sightings},
     token::Grant,
 };
 use self::{rotation::Authorities, token::Tokens};
@@ -184,11 +184,18 @@ impl Authority {
         rotation::request(&self.state_dir, &self.trust_domain, now)
     }
 
+    /// Notes in the state directory how long the certificates of this authority live, which is to be done before the
+    /// first is issued: a rotation waits for the longest ever promised.
+    pub fn promise_lifetime(&self) -> Result<(), IdentityError> {
+        rotation::promise(&self.state_dir, self.lifetime)
+    }
+
     /// Takes the steps of a rotation that are due, and follows those another control plane on this directory took.
-    pub fn advance(&self, now: u64) -> Result<(), IdentityError> {
-        rotation::advance(&self.state_dir, &self.trust_domain, self.lifetime, now)?;
+    /// `sightings` are those of the calls before.
+    pub fn advance(&self, sightings: &mut Sightings, now: Moment) -> Result<(), IdentityError> {
+        rotation::advance(&self.state_dir, &self.trust_domain, self.lifetime, sightings, now)?;
         if !self.current().are_current(&self.state_dir)? {
-            let authorities = Authorities::open(&self.state_dir, &self.trust_domain, now)?;
+            let authorities = Authorities::open(&self.state_dir, &self.trust_domain, now.unix)?;
             self.authorities.send_replace(Arc::new(authorities));
         }
         Ok(())

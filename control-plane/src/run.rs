@@ -3,14 +3,20 @@
 use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use selvedge_policies::facts::Moment;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::interval};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, interval},
+};
 
 use crate::{
     Error,
     admin::{self, Pages},
     clock,
-    identity::Authority,
+    identity::{Authority, Sightings},
     serve::{self, Mesh},
     settings::Settings,
     snapshot::{self, Snapshot},
@@ -76,7 +82,9 @@ fn keep_apart(settings: &Settings) -> Result<(), Error> {
 /// The authority in the state directory of `settings`.
 pub fn open(settings: &Settings) -> Result<Arc<Authority>, Error> {
     let Settings { state_dir, trust_domain, certificate_lifetime, .. } = settings;
-    Ok(Arc::new(Authority::open(state_dir, trust_domain, *certificate_lifetime, clock::unix())?))
+    let authority = Authority::open(state_dir, trust_domain, *certificate_lifetime, clock::unix())?;
+    authority.promise_lifetime()?;
+    Ok(Arc::new(authority))
 }
 
 /// Serves `configuration` until `shutdown` completes.
@@ -190,12 +198,20 @@ async fn follow(authority: Arc<Authority>, sender: watch::Sender<Vec<Bytes>>) {
 /// Takes the steps of a CA rotation when they are due.
 async fn rotate(authority: Arc<Authority>) {
     let mut ticks = interval(ROTATION);
+    let started = Instant::now();
+    let mut sightings = Sightings::default();
     let mut known = None;
     loop {
         ticks.tick().await;
+        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = Moment { nanos, unix: clock::unix() };
         let authority = Arc::clone(&authority);
-        let advanced = tokio::task::spawn_blocking(move || authority.advance(clock::unix())).await;
-        let problem = advanced.ok().and_then(Result::err);
+        let advanced = tokio::task::spawn_blocking(move || {
+            let problem = authority.advance(&mut sightings, now).err();
+            (sightings, problem)
+        });
+        let problem;
+        (sightings, problem) = advanced.await.unwrap_or_default();
         let text = problem.as_ref().map(ToString::to_string);
         if let Some(e) = problem.filter(|_| text != known) {
             tracing::error!(error = &e as &dyn std::error::Error, "the CA rotation does not go on");

@@ -11,15 +11,19 @@
 //!
 //! T is in seconds since the Unix epoch. Guarantees: both waits last as long as a certificate, so whoever holds a valid
 //! one when the new authority begins to sign got it, with the bundle, after the announcement; and when the old
-//! authority leaves the bundle no certificate of it is valid any more.
+//! authority leaves the bundle no certificate of it is valid any more. As long as a certificate is as long as the longest
+//! lifetime that the signing authority was run with (`longest-lifetime`), and a step that cannot be undone waits by the
+//! clock as well as by the time that really passes, so a clock that jumps ahead for a while costs nothing.
 
 use std::{
-    fs,
+    collections::HashMap,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use rustls::pki_types::CertificateDer;
+use selvedge_policies::facts::Moment;
 use serde::Serialize;
 
 use super::{
@@ -30,6 +34,11 @@ use super::{
 
 const SIGNING: &str = "ca.pem";
 const REQUESTED: &str = "ca-next.pem";
+/// The longest lifetime, in seconds, that the authority that signs was run with.
+const LONGEST: &str = "longest-lifetime";
+/// How long a step has to be due that was found due: who has just started cannot tell a clock that jumped. With
+/// certificates that live shorter than a day, the same part of their life.
+const SETTLE: Duration = Duration::from_secs(3600);
 /// A certificate that is being signed while a step is taken may still carry what was true before it.
 const UNDER_WAY: u64 = 2;
 
@@ -102,28 +111,80 @@ pub(super) fn request(state_dir: &Path, trust_domain: &str, now: u64) -> Result<
     Ok(())
 }
 
-/// Takes the steps that are due. `lifetime` is that of the certificates issued.
-pub(super) fn advance(state_dir: &Path, trust_domain: &str, lifetime: Duration, now: u64) -> Result<(), IdentityError> {
-    let then = now + lifetime.as_secs() + UNDER_WAY;
+/// When a process saw the files of a rotation first.
+#[derive(Debug, Default)]
+pub struct Sightings(HashMap<PathBuf, Moment>);
+
+impl Sightings {
+    /// Sees `files`, and forgets those that are gone.
+    fn see(&mut self, files: Vec<(PathBuf, Role)>, now: Moment) {
+        let before = std::mem::take(&mut self.0);
+        let first = |path: &PathBuf| before.get(path).copied().unwrap_or(now);
+        self.0 = files.into_iter().map(|(path, _)| (path.clone(), first(&path))).collect();
+    }
+
+    /// Whether it is time for what is to happen to `path` at `due`: the clock says so, and as much time has passed since
+    /// it was seen first as the clock had it wait then, and at least `settle`.
+    fn is_due(&self, path: &Path, due: u64, settle: Duration, now: Moment) -> bool {
+        let first = self.0.get(path).unwrap_or(&now);
+        let wait = Duration::from_secs(due.saturating_sub(first.unix)).max(settle);
+        now.unix >= due && Duration::from_nanos(now.nanos.saturating_sub(first.nanos)) >= wait
+    }
+}
+
+/// Notes that certificates of this lifetime are issued.
+pub(super) fn promise(state_dir: &Path, lifetime: Duration) -> Result<(), IdentityError> {
+    if longest(state_dir)?.is_none_or(|longest| longest < lifetime) { note(state_dir, lifetime) } else { Ok(()) }
+}
+
+fn note(state_dir: &Path, lifetime: Duration) -> Result<(), IdentityError> {
+    private_file::replace(&state_dir.join(LONGEST), lifetime.as_secs().to_string().as_bytes())
+}
+
+fn longest(state_dir: &Path) -> Result<Option<Duration>, IdentityError> {
+    let path = state_dir.join(LONGEST);
+    let seconds = match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no number")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => Err(e),
+    };
+    seconds.map(|seconds| Some(Duration::from_secs(seconds))).map_err(|source| failed("reading", &path, source))
+}
+
+/// Takes the steps that are due. `lifetime` is that of the certificates issued now.
+pub(super) fn advance(
+    state_dir: &Path,
+    trust_domain: &str,
+    lifetime: Duration,
+    sightings: &mut Sightings,
+    now: Moment,
+) -> Result<(), IdentityError> {
+    promise(state_dir, lifetime)?;
+    let longest = longest(state_dir)?.unwrap_or(lifetime);
+    let settle = SETTLE.min(lifetime / 24);
+    let then = now.unix + longest.as_secs() + UNDER_WAY;
     for (path, role) in files(state_dir)? {
         match role {
             Role::Requested => {
-                Ca::read(&path, trust_domain, now)?;
+                Ca::read(&path, trust_domain, now.unix)?;
                 rename(&path, &state_dir.join(format!("ca-next-{then}.pem")))?;
             }
-            Role::SignsFrom(due) if due <= now => {
-                Ca::read(&path, trust_domain, now)?;
+            Role::SignsFrom(due) if sightings.is_due(&path, due, settle, now) => {
+                Ca::read(&path, trust_domain, now.unix)?;
                 let signing = state_dir.join(SIGNING);
                 let old = ca::certificate_pem(&signing)?;
                 private_file::create(&state_dir.join(format!("ca-old-{then}.pem")), old.as_bytes())?;
                 rename(&path, &signing)?;
+                note(state_dir, lifetime)?;
             }
-            Role::TrustedUntil(due) if due <= now => {
-                fs::remove_file(&path).map_err(|source| failed("removing", &path, source))?;
+            Role::TrustedUntil(due) if sightings.is_due(&path, due, settle, now) => {
+                let removed = fs::remove_file(&path).and_then(|()| private_file::sync_name(&path));
+                removed.map_err(|source| failed("removing", &path, source))?;
             }
             Role::Signs | Role::SignsFrom(_) | Role::TrustedUntil(_) => {}
         }
     }
+    sightings.see(files(state_dir)?, now);
     Ok(())
 }
 
@@ -151,10 +212,10 @@ fn role(name: &str) -> Option<Role> {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
-    fs::rename(from, to).map_err(|source| failed("renaming", from, source))
+    fs::rename(from, to).and_then(|()| private_file::sync_name(to)).map_err(|source| failed("renaming", from, source))
 }
 
-fn failed(action: &'static str, path: &Path, source: std::io::Error) -> IdentityError {
+fn failed(action: &'static str, path: &Path, source: io::Error) -> IdentityError {
     IdentityError::File { action, path: path.to_owned(), source }
 }
 
@@ -173,6 +234,32 @@ mod tests {
         Authority::open(directory.path(), "mesh.local", Duration::from_secs(LIFE), now).unwrap()
     }
 
+    /// A control plane that runs since it was opened.
+    struct Running(Authority, Sightings);
+
+    impl Running {
+        fn open(directory: &TempDir, now: u64) -> Self {
+            Self(open(directory, now), Sightings::default())
+        }
+
+        fn advance(&mut self, now: u64) -> Result<(), IdentityError> {
+            self.advance_at(now, now)
+        }
+
+        /// At `real` time, while the clock shows `shown`.
+        fn advance_at(&mut self, real: u64, shown: u64) -> Result<(), IdentityError> {
+            self.0.advance(&mut self.1, Moment { nanos: (real - NOW) * 1_000_000_000, unix: shown })
+        }
+    }
+
+    impl std::ops::Deref for Running {
+        type Target = Authority;
+
+        fn deref(&self) -> &Authority {
+            &self.0
+        }
+    }
+
     fn roles(authority: &Authority) -> Vec<Role> {
         authority.describe().into_iter().map(|found| found.role).collect()
     }
@@ -180,7 +267,7 @@ mod tests {
     #[test]
     fn a_new_authority_is_trusted_before_it_signs_and_the_old_one_after() {
         let directory = TempDir::new().unwrap();
-        let authority = open(&directory, NOW);
+        let mut authority = Running::open(&directory, NOW);
         let first = authority.roots();
         open(&directory, NOW).rotate(NOW).unwrap();
         assert_eq!(roles(&open(&directory, NOW)), [Role::Signs, Role::Requested]);
@@ -209,7 +296,7 @@ mod tests {
     #[test]
     fn one_rotation_at_a_time() {
         let directory = TempDir::new().unwrap();
-        let authority = open(&directory, NOW);
+        let mut authority = Running::open(&directory, NOW);
         let mut now = NOW;
         authority.rotate(now).unwrap();
         for _ in 0..3 {
@@ -224,13 +311,14 @@ mod tests {
     #[test]
     fn a_step_that_was_cut_short_is_taken_again() {
         let directory = TempDir::new().unwrap();
-        let authority = open(&directory, NOW);
+        let mut authority = Running::open(&directory, NOW);
         authority.rotate(NOW).unwrap();
         authority.advance(NOW).unwrap();
         let both = authority.roots();
         let pem = ca::certificate_pem(&directory.path().join(SIGNING)).unwrap();
         fs::write(directory.path().join(format!("ca-old-{}.pem", NOW + 2 * LIFE)), pem).unwrap();
-        let restarted = open(&directory, NOW);
+        let mut restarted = Running::open(&directory, NOW);
+        restarted.advance(NOW).unwrap();
         assert_eq!(restarted.roots(), both, "the authority that signs is trusted once");
         restarted.advance(NOW + LIFE + UNDER_WAY).unwrap();
         assert_eq!(restarted.roots(), [both[1].clone(), both[0].clone()]);
@@ -239,9 +327,63 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_jumps_ahead_for_a_while_takes_no_step() {
+        let directory = TempDir::new().unwrap();
+        let mut authority = Running::open(&directory, NOW);
+        authority.rotate(NOW).unwrap();
+        authority.advance(NOW).unwrap();
+        let jump = 5 * LIFE;
+        let (signs, dropped) = (NOW + LIFE + UNDER_WAY, NOW + 2 * (LIFE + UNDER_WAY));
+        for now in [NOW + 10, signs - 1] {
+            authority.advance_at(now, now + jump).unwrap();
+            assert_eq!(roles(&authority), [Role::Signs, Role::SignsFrom(signs)]);
+        }
+        authority.advance(signs).unwrap();
+        for now in [signs + 10, dropped - 1] {
+            authority.advance_at(now, now + jump).unwrap();
+            assert_eq!(roles(&authority), [Role::Signs, Role::TrustedUntil(dropped)], "live certificates need it");
+        }
+        // Who has just started cannot tell, and gives the clock some time to come back.
+        let mut restarted = Running::open(&directory, signs);
+        for now in [signs, signs + LIFE / 24 - 1] {
+            restarted.advance_at(now, now + jump).unwrap();
+            assert_eq!(roles(&restarted).len(), 2);
+        }
+        restarted.advance(signs + LIFE / 2).unwrap();
+        assert_eq!(roles(&restarted).len(), 2, "it came back");
+        restarted.advance(dropped).unwrap();
+        assert_eq!(roles(&restarted), [Role::Signs]);
+    }
+
+    #[test]
+    fn a_rotation_waits_for_the_longest_lifetime_the_signing_authority_was_run_with() {
+        let directory = TempDir::new().unwrap();
+        open(&directory, NOW).promise_lifetime().unwrap();
+        let short = Duration::from_secs(LIFE / 10);
+        let shorter = Authority::open(directory.path(), "mesh.local", short, NOW).unwrap();
+        shorter.promise_lifetime().unwrap();
+        let mut shorter = Running(shorter, Sightings::default());
+        shorter.rotate(NOW).unwrap();
+        shorter.advance(NOW).unwrap();
+        let signs = NOW + LIFE + UNDER_WAY;
+        assert_eq!(roles(&shorter), [Role::Signs, Role::SignsFrom(signs)], "some know nothing of it for so long");
+        shorter.advance(signs).unwrap();
+        let dropped = signs + LIFE + UNDER_WAY;
+        assert_eq!(roles(&shorter), [Role::Signs, Role::TrustedUntil(dropped)]);
+        shorter.advance(dropped).unwrap();
+        shorter.rotate(dropped).unwrap();
+        shorter.advance(dropped).unwrap();
+        assert_eq!(
+            roles(&shorter)[1],
+            Role::SignsFrom(dropped + LIFE / 10 + UNDER_WAY),
+            "this one issued short ones only"
+        );
+    }
+
+    #[test]
     fn a_damaged_successor_changes_nothing() {
         let directory = TempDir::new().unwrap();
-        let authority = open(&directory, NOW);
+        let mut authority = Running::open(&directory, NOW);
         let roots = authority.roots();
         private_file::create(&directory.path().join(REQUESTED), b"junk").unwrap();
         let refused = authority.advance(NOW).unwrap_err();
@@ -252,7 +394,7 @@ mod tests {
     #[test]
     fn control_planes_on_one_directory_go_together() {
         let directory = TempDir::new().unwrap();
-        let (one, other) = (open(&directory, NOW), open(&directory, NOW));
+        let (mut one, mut other) = (Running::open(&directory, NOW), Running::open(&directory, NOW));
         one.rotate(NOW).unwrap();
         for now in [NOW, NOW + LIFE + UNDER_WAY, NOW + 2 * (LIFE + UNDER_WAY)] {
             one.advance(now).unwrap();
@@ -276,8 +418,8 @@ mod tests {
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
         let directory = TempDir::new().unwrap();
-        let authority = open(&directory, NOW);
-        let renew = |now| {
+        let mut authority = Running::open(&directory, NOW);
+        let renew = |authority: &Authority, now| {
             let key = KeyPair::generate().unwrap();
             let csr = CertificateParams::default().serialize_request(&key).unwrap();
             let identity = "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap();
@@ -285,7 +427,7 @@ mod tests {
             let roots = authority.roots();
             Holder { issuer: roots[0].clone(), roots, end: issued.not_after }
         };
-        let mut holders: Vec<Holder> = (0..8).map(|_| renew(NOW)).collect();
+        let mut holders: Vec<Holder> = (0..8).map(|_| renew(&authority, NOW)).collect();
         for step in 0..120 {
             let now = NOW + step * LIFE / 20;
             if step == 10 {
@@ -295,7 +437,7 @@ mod tests {
             for holder in &mut holders {
                 let left = holder.end - i64::try_from(now).unwrap();
                 if left <= i64::try_from(LIFE / 20).unwrap() || random.u64(..10) == 0 {
-                    *holder = renew(now);
+                    *holder = renew(&authority, now);
                 }
             }
             for holder in &holders {
