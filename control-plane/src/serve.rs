@@ -9,6 +9,7 @@ mod ads;
 mod certificates;
 mod doors;
 mod push;
+mod quiet;
 mod ration;
 mod shares;
 mod table;
@@ -41,6 +42,7 @@ use self::{
     certificates::Certificates,
     doors::{Doors, Entry, Limits},
     push::Published,
+    quiet::Quiet,
     ration::{Ration, Rationed},
     shares::{Place, Shares},
 };
@@ -75,11 +77,22 @@ pub(crate) struct Mesh {
     pub(crate) sidecars: Arc<Sidecars>,
     pub(crate) telemetry: Telemetry,
     pub(crate) shares: Shares,
+    /// Refusals of those that have proven nothing.
+    pub(crate) strangers: Quiet,
+    /// Refusals of sidecars.
+    pub(crate) refusals: Quiet,
 }
 
 impl Mesh {
     pub(crate) fn new(authority: Arc<Authority>, telemetry: Telemetry) -> Self {
-        Self { authority, sidecars: Arc::default(), telemetry, shares: Shares::default() }
+        Self {
+            authority,
+            sidecars: Arc::default(),
+            telemetry,
+            shares: Shares::default(),
+            strangers: Quiet::default(),
+            refusals: Quiet::default(),
+        }
     }
 }
 

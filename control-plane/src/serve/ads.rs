@@ -57,8 +57,8 @@ impl AggregatedDiscoveryService for Ads {
                 "discovery needs a client certificate; get one from Certificates.Sign",
             ));
         };
-        let place = place.ok_or_else(|| full(&self.mesh.shares.no_place(&leaf.identity)))?;
-        let held = place.stream().map_err(|e| full(&e))?;
+        let place = place.ok_or_else(|| full(&self.mesh, &self.mesh.shares.no_place(&leaf.identity)))?;
+        let held = place.stream().map_err(|e| full(&self.mesh, &e))?;
         let until = u64::try_from(leaf.not_after).unwrap_or(0);
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let id = self.mesh.sidecars.open(leaf.identity.clone(), address, clock::unix());
@@ -135,7 +135,7 @@ impl Session {
             self.record(reply);
         }
         self.mesh.sidecars.dropped(self.id, &self.state.dropped());
-        self.held.weigh(self.state.weight()).map_err(|e| full(&e))
+        self.held.weigh(self.state.weight()).map_err(|e| full(&self.mesh, &e))
     }
 
     fn record(&self, reply: Reply) {
@@ -200,7 +200,10 @@ fn label(kind: Kind) -> &'static str {
     }
 }
 
-fn full(limit: &Full) -> Status {
+fn full(mesh: &Mesh, limit: &Full) -> Status {
+    if let Some(left_out) = mesh.refusals.may_say() {
+        tracing::warn!(left_out, "a sidecar is told no configuration: {limit}");
+    }
     Status::resource_exhausted(limit.to_string())
 }
 

@@ -27,6 +27,7 @@ pub(super) struct Certificates {
 impl certificates_server::Certificates for Certificates {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         let leaf = request.extensions().get::<Peer>().and_then(|peer| peer.leaf.clone());
+        let quiet = if leaf.is_some() { &self.mesh.refusals } else { &self.mesh.strangers };
         let request = request.into_inner();
         let way = if request.join_token.is_empty() { "renew" } else { "join" };
         let workload: String = request.workload.chars().take(NAME_MAX).collect();
@@ -37,8 +38,11 @@ impl certificates_server::Certificates for Certificates {
             .map_err(|_| Status::internal("signing was interrupted"))?;
         let result = if issued.is_ok() { "issued" } else { "refused" };
         self.mesh.telemetry.certificates.with_label_values(&[way, result]).inc();
-        let issued =
-            issued.inspect_err(|refusal| tracing::warn!(way, workload, "no certificate: {}", refusal.message()))?;
+        let issued = issued.inspect_err(|refusal| {
+            if let Some(left_out) = quiet.may_say() {
+                tracing::warn!(way, workload, left_out, "no certificate: {}", refusal.message());
+            }
+        })?;
         tracing::info!(identity = %issued.identity, way, "certificate issued");
         let bytes = |chain: &[rustls::pki_types::CertificateDer<'_>]| chain.iter().map(|c| c.to_vec().into()).collect();
         Ok(Response::new(SignResponse {
