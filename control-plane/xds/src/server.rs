@@ -333,6 +333,23 @@ mod tests {
     }
 
     #[test]
+    fn a_new_name_costs_one_look_however_many_there_are() {
+        let (mut stream, mut table) = (Stream::new(), Table::default());
+        let names: Vec<String> = (0..500).map(|n| format!("a/d{n}")).collect();
+        names.iter().for_each(|name| table.put(Kind::Destination, name, &[], "1"));
+        stream.request(subscribe(Kind::Destination, &names.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+        drain(&mut stream, &table);
+        stream.request(subscribe(Kind::Destination, &["none"])).unwrap();
+        let looks = std::cell::Cell::new(0);
+        let find = |_: Kind, _: &str| {
+            looks.set(looks.get() + 1);
+            None
+        };
+        assert_eq!(stream.responses(&find, "8").len(), 1);
+        assert!(looks.get() <= 2, "{} looks", looks.get());
+    }
+
+    #[test]
     fn make_before_break() {
         let (mut stream, mut table) = (Stream::new(), Table::default());
         for kind in Kind::ALL {

@@ -127,13 +127,15 @@ impl Subscription {
         Some(Reply { kind, taken, refused, complaint: complaint.map(|text: String| text.into()) })
     }
 
-    /// Applies the names of a request. A name in both lists ends up subscribed.
+    /// Applies the names of a request. A name in both lists ends up subscribed. One that is only added costs itself,
+    /// however many there are.
     pub(super) fn rename(&mut self, kind: Kind, request: DeltaDiscoveryRequest) -> Result<(), RequestError> {
         let mut resumed = request.initial_resource_versions;
-        let mut renamed = !request.resource_names_unsubscribe.is_empty();
+        let mut released = false;
         for name in &request.resource_names_unsubscribe {
-            if self.asked.remove(name).is_some() {
+            if let Some(answer) = self.asked.remove(name) {
                 self.text -= name.len();
+                released |= answer.held().is_some();
             }
         }
         for name in request.resource_names_subscribe {
@@ -141,14 +143,13 @@ impl Subscription {
                 return Err(RequestError::LongName(kind));
             }
             let known = resumed.remove(&name).map(|version| version.chars().take(MAX_VERSION).collect());
-            let bytes = name.len();
-            if self.asked.insert(name, known.map_or(Answer::Owed, Answer::Resumed)).is_none() {
-                self.text += bytes;
+            match self.asked.insert(name.clone(), known.map_or(Answer::Owed, Answer::Resumed)) {
+                Some(answer) => released |= answer.held().is_some(),
+                None => self.text += name.len(),
             }
-            self.news = News::OfAnything;
-            renamed = true;
+            self.touch(&name);
         }
-        if renamed {
+        if released {
             self.prune();
         }
         Ok(())
