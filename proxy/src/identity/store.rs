@@ -50,6 +50,8 @@ pub(super) fn save(state_dir: &Path, credentials: &Credentials) -> Result<(), Id
     };
     let path = path(state_dir);
     let written = serde_json::to_vec(&stored).map_err(io::Error::from).and_then(|json| write_private(&path, &json));
+    // A join token is used up by now: a power cut must not take the name of the file it was worth.
+    let written = written.and_then(|()| fs::File::open(state_dir)?.sync_all());
     written.map_err(|source| IdentityError::File { action: "writing", path, source })
 }
 
