@@ -64,6 +64,10 @@ fn check(spec: &TrafficPolicySpec) -> Vec<Problem> {
         problems.push(Problem::new("targetRef.kind", why));
     }
     problems.extend(kind::name_problem(&spec.target_ref.name).map(|why| Problem::new("targetRef.name", why)));
+    if spec.target_ref.port.is_some() {
+        let why = "a TrafficPolicy is about all ports of its service: leave the port out";
+        problems.push(Problem::new("targetRef.port", why));
+    }
     problems.extend(spec.timeouts.iter().flat_map(check_timeouts));
     problems.extend(spec.retry.iter().flat_map(|retry| retry::check(retry, "retry")));
     problems.extend(spec.breaker.iter().flat_map(|breaker| breaker::check(breaker, "breaker")));

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 use selvedge_tests::{around::Around, client, pair::Pair, recorder::Recorder, wait};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     time::timeout,
 };
 
@@ -207,7 +208,8 @@ struct Outcome {
     closed: bool,
 }
 
-/// Sends the bytes of a case. A sidecar that refuses must close by itself; anything else is told that no more comes.
+/// Sends the bytes of a case. A sidecar that refuses must close by itself; anything else is told that no more comes when
+/// there is an answer: a caller that ends its side before has gone.
 async fn send(address: SocketAddr, bytes: &[u8], delivery: Delivery, must: Must) -> Outcome {
     let mut stream = client::connect(address).await.unwrap();
     // The sidecar may refuse and close before it has been sent everything.
@@ -222,12 +224,27 @@ async fn send(address: SocketAddr, bytes: &[u8], delivery: Delivery, must: Must)
             }
         }
     }
+    let mut answer = Vec::new();
     if must != Refuse {
+        let wanted = if let Pass(count) = must { count } else { 1 };
+        let _ = timeout(
+            Duration::from_secs(if must == RefuseOrOne { 1 } else { 5 }),
+            until_answered(&mut stream, &mut answer, wanted),
+        )
+        .await;
         let _ = stream.shutdown().await;
     }
-    let mut answer = Vec::new();
     let closed = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.is_ok();
     Outcome { statuses: statuses(&answer), closed }
+}
+
+/// Reads until there are `wanted` whole answers of the service, or the end.
+async fn until_answered(stream: &mut TcpStream, answer: &mut Vec<u8>, wanted: usize) {
+    while statuses(answer).len() < wanted || !answer.ends_with(b"ok") {
+        if !matches!(stream.read_buf(answer).await, Ok(1..)) {
+            return;
+        }
+    }
 }
 
 /// Why the outcome of a case is wrong. When bytes come after the refusal, its status may be lost with the connection.

@@ -57,7 +57,7 @@ fn traffic_policies_are_checked() {
     });
     assert_complaints("TrafficPolicy", &sound, &[]);
     let wrong = json!({
-        "targetRef": { "kind": "Workload", "name": "content" },
+        "targetRef": { "kind": "Workload", "name": "content", "port": 80 },
         "retry": { "attempts": 11, "codes": [200], "backoff": { "base": "1s", "max": "10ms" }, "budget": { "percent": 100 } },
         "breaker": { "consecutiveFailures": 0, "openFor": "2m" },
         "timeouts": { "request": "1s", "backendRequest": "2s", "connect": "0s" },
@@ -75,6 +75,7 @@ fn traffic_policies_are_checked() {
         &wrong,
         &[
             ("targetRef.kind", "Workload"),
+            ("targetRef.port", "all ports"),
             ("retry.codes[0]", "400 to 599"),
             ("retry.backoff.base", "longer than max"),
             ("breaker.openFor", "longer than maxOpen"),
