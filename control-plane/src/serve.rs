@@ -8,6 +8,7 @@
 mod ads;
 mod certificates;
 mod doors;
+mod outgoing;
 mod push;
 mod quiet;
 mod ration;

@@ -1,25 +1,26 @@
 //! Discovery: one task per stream around the state machine of [`selvedge_xds::server`].
 //!
 //! Guarantees: a client proved its identity; it is told its own inbound view only; it is told nothing before the
-//! source said everything (an absent name would look deleted); one that does not read is cut off; a stream ends with
+//! source said everything (an absent name would look deleted); what is not read takes bounded memory; a stream ends with
 //! the certificate it was opened with.
 
 use std::{sync::Arc, time::Duration};
 
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
-    proto::discovery::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, aggregated_discovery_service_server::AggregatedDiscoveryService,
-    },
+    proto::discovery::{DeltaDiscoveryRequest, aggregated_discovery_service_server::AggregatedDiscoveryService},
     resource::{Encoded, Kind},
     server::{self, Reply, RequestError},
 };
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Mesh, Peer,
+    outgoing::{Message, Outgoing},
     push::Published,
     shares::{Full, Held},
 };
@@ -32,7 +33,7 @@ use crate::{
 
 /// Responses that may wait for a client to read them; the protocol itself allows one per kind.
 const BACKLOG: usize = Kind::ALL.len();
-/// A client that reads nothing for this long is cut off.
+/// How long a client waits for its turn, and its responses for it, before it is cut off.
 const SLOW: Duration = Duration::from_secs(10);
 
 /// The discovery service of one connection.
@@ -45,7 +46,7 @@ pub(super) struct Ads {
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Ads {
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+    type DeltaAggregatedResourcesStream = Outgoing;
 
     async fn delta_aggregated_resources(
         &self,
@@ -73,9 +74,12 @@ impl AggregatedDiscoveryService for Ads {
             held,
         };
         tokio::spawn(session.run(request.into_inner(), self.published.clone(), self.stop.clone(), until));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(Outgoing::new(receiver)))
     }
 }
+
+/// Responses are not read in time.
+struct Unread;
 
 /// One stream.
 struct Session {
@@ -85,7 +89,7 @@ struct Session {
     id: StreamId,
     /// Number of the snapshot the state machine looked at last.
     seen: u64,
-    sender: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+    sender: mpsc::Sender<Message>,
     held: Held,
 }
 
@@ -120,11 +124,11 @@ impl Session {
             }
             let newest = Arc::clone(&published.borrow_and_update());
             if self.push(&newest).await.is_err() {
-                break Status::resource_exhausted("responses were not read in time");
+                break Status::resource_exhausted("responses to the sidecars of this identity were not read in time");
             }
         };
         // The client may have stopped reading; then the closed stream has to be enough.
-        let _unread = self.sender.try_send(Err(status));
+        let _unread = self.sender.try_send((Err(status), None));
     }
 
     fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
@@ -147,8 +151,8 @@ impl Session {
         self.mesh.sidecars.reply(self.id, reply, clock::unix());
     }
 
-    /// Sends all that may go out now. An error means that the client does not read.
-    async fn push(&mut self, newest: &Published) -> Result<(), mpsc::error::SendTimeoutError<()>> {
+    /// Sends all that may go out now. An error means that the client does not read, or others of its identity do not.
+    async fn push(&mut self, newest: &Published) -> Result<(), Unread> {
         let snapshot = &newest.snapshot;
         if !snapshot.is_complete() {
             return Ok(());
@@ -158,6 +162,10 @@ impl Session {
             newest.tell(&mut self.state, self.seen);
             self.seen = snapshot.number();
         }
+        if !self.state.has_news() {
+            return Ok(());
+        }
+        let mut room = timeout(SLOW, self.held.room()).await.map_err(|_| Unread)?;
         let find = |kind: Kind, name: &str| find(snapshot, &self.identity, kind, name);
         let responses = self.state.responses(&find, &snapshot.number().to_string());
         self.mesh.sidecars.confirmed(self.id, self.state.confirmed());
@@ -172,10 +180,9 @@ impl Session {
                 response.resources.iter().filter_map(|r| r.resource.as_ref()).map(|r| r.value.len()).sum();
             telemetry.response_bytes.inc_by(bytes as u64);
             sent = true;
-            self.sender.send_timeout(Ok(response), SLOW).await.map_err(|e| match e {
-                mpsc::error::SendTimeoutError::Timeout(_) => mpsc::error::SendTimeoutError::Timeout(()),
-                mpsc::error::SendTimeoutError::Closed(_) => mpsc::error::SendTimeoutError::Closed(()),
-            })?;
+            let names: usize = response.removed_resources.iter().map(String::len).sum();
+            let message = (Ok(response), Some(room.take(bytes + names)));
+            self.sender.send_timeout(message, SLOW).await.map_err(|_| Unread)?;
         }
         if is_news && sent {
             telemetry.push_seconds.observe(newest.at.elapsed().as_secs_f64());

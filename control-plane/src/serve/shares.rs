@@ -10,6 +10,9 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::table::Table;
 
+/// Bytes of responses that a stream makes room for before they are made: one of each kind.
+const ROOM: u32 = 4 << 20;
+
 /// The limits; the defaults are the documentation (`docs/control-plane.md`).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -20,11 +23,13 @@ pub(super) struct Limits {
     /// Bytes that the names subscribed to by all connections of one identity may take
     /// ([`weight`](selvedge_xds::server::Stream::weight)): those of 5 000 sidecars with 180 names each.
     pub(super) names: usize,
+    /// Bytes of responses that connections of one identity have been sent and not read yet.
+    pub(super) responses: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 5_000, streams: 2, names: 256 << 20 }
+        Self { connections: 5_000, streams: 2, names: 256 << 20, responses: 64 << 20 }
     }
 }
 
@@ -50,6 +55,7 @@ pub(crate) struct Shares {
 struct Share {
     connections: Arc<Semaphore>,
     names: Arc<Semaphore>,
+    responses: Arc<Semaphore>,
 }
 
 impl Default for Shares {
@@ -70,6 +76,7 @@ impl Shares {
         let share = shares.get(identity.clone(), || Share {
             connections: Arc::new(Semaphore::new(limits.connections)),
             names: Arc::new(Semaphore::new(limits.names)),
+            responses: Arc::new(Semaphore::new(limits.responses)),
         });
         let connection = Arc::clone(&share.connections).try_acquire_owned();
         let _connection = connection.map_err(|_| self.no_place(identity))?;
@@ -127,13 +134,34 @@ impl Held {
         }
         Ok(())
     }
+
+    /// Waits, after others that came before, for room for the next responses.
+    pub(super) async fn room(&self) -> Room {
+        // A semaphore that is never closed gives a permit in the end.
+        Room(Arc::clone(&self.place.share.responses).acquire_many_owned(ROOM).await.ok())
+    }
+}
+
+/// Room for responses; it is free again when the value is dropped.
+#[derive(Debug)]
+pub(super) struct Room(Option<OwnedSemaphorePermit>);
+
+impl Room {
+    /// The part that a response of this size takes, or what is left.
+    pub(super) fn take(&mut self, bytes: usize) -> Self {
+        Self(self.0.as_mut().and_then(|left| left.split(bytes.min(left.num_permits()))))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
-    const LIMITS: Limits = Limits { connections: 3, streams: 2, names: 5 << 20 };
+    const LIMITS: Limits = Limits { connections: 3, streams: 2, names: 5 << 20, responses: 5 << 20 };
 
     fn identity(name: &str) -> Identity {
         Identity::new("mesh.local", "shop", name).unwrap()
@@ -178,5 +206,22 @@ mod tests {
         second.weigh(4 << 20).unwrap();
         drop(second);
         first.weigh(5 << 20).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn responses_wait_until_others_of_the_identity_are_read() {
+        let shares = Shares::new(LIMITS);
+        let (one, other) =
+            (shares.enter(&identity("web")).await.unwrap(), shares.enter(&identity("web")).await.unwrap());
+        let (one, other) = (Arc::new(one).stream().unwrap(), Arc::new(other).stream().unwrap());
+        let mut room = one.room().await;
+        let unread = room.take(2 << 20);
+        drop(room);
+        let wait = Duration::from_secs(1);
+        assert!(timeout(wait, other.room()).await.is_err(), "2 of 5 MiB are unread, and 4 might be sent");
+        let api = Arc::new(shares.enter(&identity("api")).await.unwrap()).stream().unwrap();
+        timeout(wait, api.room()).await.expect("another identity has room of its own");
+        drop(unread);
+        timeout(wait, other.room()).await.expect("all is read");
     }
 }

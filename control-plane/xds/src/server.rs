@@ -107,6 +107,11 @@ impl Stream {
         self.subscriptions[kind as usize].touch(name);
     }
 
+    /// Whether there may be something to send.
+    pub fn has_news(&self) -> bool {
+        self.subscriptions.iter().any(|s| !s.news.is_nothing())
+    }
+
     /// Every response that may go out now, in order. `version` is what `system_version_info` says.
     pub fn responses(&mut self, find: Find<'_>, version: &str) -> Vec<DeltaDiscoveryResponse> {
         let mut out = Vec::new();
