@@ -149,6 +149,8 @@ async fn one(
 /// How a try ended, as the retry policy sees it; `None` when no other try may follow.
 fn outcome(exchange: &Exchange, tried: &Result<upstream::Answer, Error>) -> Option<TryOutcome> {
     match tried {
+        // Nothing of the request has reached the application, as if the sidecar before it had taken no connection.
+        Ok(answer) if reply::found_nobody(&answer.response) => Some(TryOutcome::ConnectFailed),
         Ok(answer) => Some(TryOutcome::Status(reply::status(&answer.response, exchange.grpc))),
         Err(error) => error.outcome,
     }

@@ -32,6 +32,11 @@ pub fn reason(headers: &HeaderMap) -> Option<Reason> {
     Reason::ALL.iter().copied().find(|known| known.code().as_bytes() == code)
 }
 
+/// True when the endpoint's own sidecar could not connect to the application.
+pub fn found_nobody<B>(response: &Response<B>) -> bool {
+    matches!(reason(response.headers()), Some(Reason::UpstreamConnectFailed | Reason::UpstreamConnectTimeout))
+}
+
 /// The status that says how an endpoint fared. gRPC tells it beside the status of HTTP, which is 200: by the reason of
 /// the sidecar that answered, or by an answer of trailers only.
 pub fn status<B>(response: &Response<B>, grpc: bool) -> u16 {
