@@ -399,7 +399,7 @@ mod tests {
         let mut client = client();
         let mut server = Stream::new();
         // Names that are parts of each other, each with a complaint, far more than a message has room for.
-        let is_bad = |n: usize| n % 3 == 0;
+        let is_bad = |n: usize| n.is_multiple_of(3);
         let all: Vec<Encoded> =
             (0..300).map(|n| destination(&format!("web-{n}"), &[], if is_bad(n) { 666 } else { 1 })).collect();
         all.iter().for_each(|resource| client.want(Kind::Destination, &resource.name, moment(0)));
