@@ -54,6 +54,8 @@ pub(crate) struct Sample {
 pub(crate) struct Memory {
     /// Before any load.
     pub(crate) idle: Vec<u64>,
+    /// The part of it that is no file.
+    pub(crate) idle_anonymous: Vec<u64>,
     /// While 1 000 connections are busy, before any other load.
     pub(crate) busy: Vec<u64>,
     /// After all loads.
@@ -75,8 +77,9 @@ pub(crate) struct Results {
 pub(crate) async fn all(plan: Plan, ground: &mut Ground, peers: &mut [Peer]) -> anyhow::Result<Results> {
     let mut results = Results::default();
     for peer in peers.iter().filter(|peer| !peer.proxies.is_empty()) {
-        let idle = peer.resident_bytes();
-        results.memory.insert(peer.name, Memory { idle, busy: busy_memory(peer).await?, after: Vec::new() });
+        let (idle, idle_anonymous) = (peer.resident_bytes(), peer.anonymous_bytes());
+        let busy = busy_memory(peer).await?;
+        results.memory.insert(peer.name, Memory { idle, idle_anonymous, busy, after: Vec::new() });
     }
     for peer in peers.iter() {
         for load in Load::ALL {

@@ -105,6 +105,11 @@ impl Peer {
         self.proxies.iter().map(Process::resident_bytes).collect()
     }
 
+    /// The part of it that is no file.
+    pub(crate) fn anonymous_bytes(&self) -> Vec<u64> {
+        self.proxies.iter().map(Process::anonymous_bytes).collect()
+    }
+
     async fn answers(&mut self) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {

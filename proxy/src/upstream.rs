@@ -146,7 +146,8 @@ fn address(exchange: &Exchange, endpoint: &Endpoint, request: &mut Request<Body>
         request.headers_mut().remove(HOST);
         *request.version_mut() = Version::HTTP_2;
         let mut parts = uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
+        let outside = matches!(endpoint.config.transport, Transport::External { .. });
+        parts.scheme = Some(if outside { Scheme::HTTPS } else { Scheme::HTTP });
         parts.authority = Some(target.authority.full().clone());
         parts.path_and_query = Some(target.path_and_query.clone());
         *request.uri_mut() = Uri::from_parts(parts).map_err(internal)?;

@@ -108,7 +108,7 @@ async fn a_tunnel_ends_when_the_policy_that_lets_it_be_expires() {
     let api = &pair.api;
     wait::until_true("the policy is in force", || async move {
         let config = client::get(api.admin(), "/config").await.unwrap().json();
-        config["inbound"]["ports"]["8080"]["policies"][0] == "AuthorizationPolicy"
+        config["inbound"]["ports"]["8080"]["policies"][0]["kind"] == "AuthorizationPolicy"
     })
     .await;
     let mut tunnel = client::connect(pair.entry()).await.unwrap();

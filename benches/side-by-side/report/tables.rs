@@ -4,7 +4,7 @@ use super::{Spread, mebibytes, present};
 use crate::{
     load::Load,
     machine::Machine,
-    measure::{Plan, Results},
+    measure::{Memory, Plan, Results},
     peer::Name,
 };
 
@@ -78,17 +78,19 @@ fn shown(spread: Spread, digits: usize) -> String {
 }
 
 fn footprint(results: &Results) -> String {
-    let mut text = "\n### Memory and system calls\n\n| | resident MiB, idle | with 1 000 busy connections | after all \
-                    loads | system calls/request |\n|---|---|---|---|---|\n"
-        .to_owned();
+    let mut text =
+        "\n### Memory and system calls\n\n| | resident MiB, idle | of it no file | with 1 000 busy connections | \
+                    after all loads | system calls/request |\n|---|---|---|---|---|---|\n"
+            .to_owned();
     for peer in present(results).filter(|peer| *peer != Name::Direct) {
         let each = |bytes: &[u64]| {
             bytes.iter().map(|bytes| format!("{:.1}", mebibytes(*bytes))).collect::<Vec<_>>().join(" + ")
         };
         let memory = results.memory.get(&peer).cloned().unwrap_or_default();
         let calls = results.syscalls.get(&peer).map_or_else(|| "-".to_owned(), |calls| format!("{calls:.1}"));
-        let [idle, busy, after] = [&memory.idle, &memory.busy, &memory.after].map(|bytes| each(bytes));
-        text.push_str(&format!("| {} | {idle} | {busy} | {after} | {calls} |\n", peer.title()));
+        let Memory { idle, idle_anonymous, busy, after } = &memory;
+        let [idle, own, busy, after] = [idle, idle_anonymous, busy, after].map(|bytes| each(bytes));
+        text.push_str(&format!("| {} | {idle} | {own} | {busy} | {after} | {calls} |\n", peer.title()));
     }
     text
 }
