@@ -88,14 +88,16 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
             (Err(error), None) => return Err(error),
         };
         exchange.endpoint = Some(picked.endpoint.clone());
+        let in_doubt = exchange.in_doubt.get();
         let tried = one(exchange, upstream, &picked, head.clone(), &replay, received.wanted.as_ref(), overall).await;
+        let tried = if in_doubt { tried.map_err(Error::in_doubt) } else { tried };
         if exchange.late.as_ref().is_some_and(|late| late.get()) && tried.is_err() {
             return Err(Error::new(Stage::Http, Reason::CallerTimeout, Reason::CallerTimeout.summary()));
         }
         if replay.broke() && tried.is_err() {
             return Err(Error::new(Stage::Http, Reason::DownstreamClosed, "the caller broke its body off"));
         }
-        let outcome = outcome(exchange, &tried);
+        let outcome = outcome(exchange, &tried, in_doubt);
         if !replay.broke() {
             record(&mut picked, exchange, outcome.as_ref());
         }
@@ -147,10 +149,10 @@ async fn one(
 }
 
 /// How a try ended, as the retry policy sees it; `None` when no other try may follow.
-fn outcome(exchange: &Exchange, tried: &Result<upstream::Answer, Error>) -> Option<TryOutcome> {
+fn outcome(exchange: &Exchange, tried: &Result<upstream::Answer, Error>, in_doubt: bool) -> Option<TryOutcome> {
     match tried {
         // Nothing of the request has reached the application, as if the sidecar before it had taken no connection.
-        Ok(answer) if reply::found_nobody(&answer.response) => Some(TryOutcome::ConnectFailed),
+        Ok(answer) if !in_doubt && reply::found_nobody(&answer.response) => Some(TryOutcome::ConnectFailed),
         Ok(answer) => Some(TryOutcome::Status(reply::status(&answer.response, exchange.grpc))),
         Err(error) => error.outcome,
     }

@@ -56,6 +56,17 @@ impl Error {
         Self { outcome: Some(outcome), ..Self::new(Stage::Upstream, reason, detail) }
     }
 
+    /// The same after a try that may have been processed: that this one was not proves nothing for the request.
+    pub fn in_doubt(self) -> Self {
+        match self.outcome {
+            Some(TryOutcome::Refused | TryOutcome::ConnectFailed) => {
+                let detail = format!("the endpoint closed the connection when the request came, then: {}", self.detail);
+                Self::failed_try(Reason::UpstreamReset, TryOutcome::Reset, detail)
+            }
+            _ => self,
+        }
+    }
+
     /// A policy's answer.
     pub fn answered(answer: Answer) -> Self {
         Self {

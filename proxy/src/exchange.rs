@@ -25,6 +25,7 @@ use crate::{
     },
     process::worker::{Permit, Worker},
     telemetry::{Direction, Protocol},
+    tls::TlsContext,
 };
 
 /// One connection, after it was accepted and its TLS, if any, was verified.
@@ -38,6 +39,8 @@ pub struct Connection {
     pub peer: Peer,
     /// When it should come back with a newer certificate.
     pub until: Option<Instant>,
+    /// What its identity was proven against.
+    pub proven: Option<Arc<TlsContext>>,
     /// Its SPIFFE ID as text, empty without mTLS; made once for all records.
     pub peer_identity: String,
     /// The other end's address and port.
@@ -88,6 +91,7 @@ impl Connection {
             heading,
             peer: facts,
             until: None,
+            proven: None,
             peer_identity,
             peer_address: peer,
             protocol,
@@ -148,6 +152,8 @@ pub struct Exchange {
     pub endpoint: Option<Rc<Endpoint>>,
     /// Tries after the first.
     pub retries: u32,
+    /// A try ended so that it looks unsent, and nobody can know.
+    pub in_doubt: Cell<bool>,
     /// Why the mesh ended it, when it did.
     pub reason: Option<Reason>,
     /// The object that decided.
@@ -190,6 +196,7 @@ impl Exchange {
             route: Arc::default(),
             endpoint: None,
             retries: 0,
+            in_doubt: Cell::new(false),
             reason: None,
             policy: Arc::default(),
             audited: None,

@@ -30,7 +30,12 @@ pub fn on_request<B>(
         if exchange.opaque {
             on_open_connection(&exchange.connection, scope.policies())?;
         }
-        exchange.audited = scope.policies().iter().find_map(|policy| policy.would_refuse(&facts, now)).cloned();
+        let connection = Some(exchange.connection.facts()).filter(|_| exchange.opaque);
+        let audited = scope.policies().iter().find_map(|policy| {
+            let as_opaque = || policy.would_refuse_connection(connection.as_ref()?, now);
+            policy.would_refuse(&facts, now).or_else(as_opaque)
+        });
+        exchange.audited = audited.cloned();
     }
     if let (Some(rule), Scope::Outbound(_)) = (rule, scope) {
         rule.request_headers.apply(request.headers_mut());

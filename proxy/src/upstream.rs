@@ -85,17 +85,18 @@ pub async fn send(
             let idempotent = request.method().is_idempotent();
             let sent = lease.sender.try_send_request(request).await;
             let mut response = sent.map_err(|mut e| {
-                // Closed by its server when the request came, as it seems. That is no proof, so the next try is on a
-                // new connection, where the same would count as a failure.
+                // Closed by its server when the request came, as it seems. That is no proof: the next try is on a new
+                // connection, and there will be no other one without a policy.
                 let stale = lease.reused && idempotent && e.error().is_incomplete_message();
                 if stale {
                     pool.distrust();
+                    exchange.in_doubt.set(true);
                 }
                 failed(e.take_message().is_some() || stale, e.error())
             })?;
             let spelling = lease.spellings.of_response(&response);
             hear(endpoint, &mut response);
-            Ok(Answer { response, held: Held::Http1(Box::new(lease)), spelling })
+            Ok(Answer { response, held: Held::Http1(lease), spelling })
         }
     }
 }

@@ -158,8 +158,8 @@ fn redact(document: &mut Value) {
 
 /// True for the names under which credentials travel.
 fn is_credential(name: &str) -> bool {
-    const PARTS: [&str; 9] =
-        ["authorization", "x-auth", "cookie", "token", "secret", "password", "credential", "api-key", "apikey"];
+    const PARTS: [&str; 11] =
+        ["auth", "cookie", "token", "secret", "password", "credential", "key", "session", "jwt", "sig", "pass"];
     let name = name.to_ascii_lowercase();
     PARTS.iter().any(|part| name.contains(part))
 }

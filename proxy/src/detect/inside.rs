@@ -75,7 +75,9 @@ pub async fn look<T: AsyncRead + Unpin>(
     };
     let (protocol, server_name) = what(&first, declared);
     let is_http = matches!(protocol, Protocol::Http1 | Protocol::Http2);
-    Some(Found { protocol, first: first.freeze(), server_name, dialled: dialled.filter(|_| !is_http) })
+    // Policies that read the name have decided without it; the relay asks them again, and dials again.
+    let is_news = server_name != connection.server_name && reads_names(&connection);
+    Some(Found { protocol, first: first.freeze(), server_name, dialled: dialled.filter(|_| !is_http && !is_news) })
 }
 
 /// What begins with `first`, and the server name of application TLS.
@@ -91,16 +93,21 @@ fn what(first: &[u8], declared: AppProtocol) -> (Protocol, Option<String>) {
     }
 }
 
+fn reads_names(connection: &Connection) -> bool {
+    let snapshot = connection.worker.snapshot();
+    snapshot.config.inbound(connection.port()).policies.iter().any(|policy| policy.reads_server_name())
+}
+
 /// What the peer begins with, where policies are about server names; nothing where none is. One that is silent, because
 /// its client opens connections in advance or because the service speaks first, is waited for only when it may not pass
 /// without a name. `None` when it leaves meanwhile: it asked for nothing, so nothing is refused to it.
 async fn hello<T: AsyncRead + Unpin>(io: &mut T, connection: &Connection, declared: AppProtocol) -> Option<BytesMut> {
     let mut first = BytesMut::new();
-    let snapshot = connection.worker.snapshot();
-    let policies = &snapshot.config.inbound(connection.port()).policies;
-    if !policies.iter().any(|policy| policy.reads_server_name()) {
+    if !reads_names(connection) {
         return Some(first);
     }
+    let snapshot = connection.worker.snapshot();
+    let policies = &snapshot.config.inbound(connection.port()).policies;
     let _ = timeout(SILENCE, io.read_buf(&mut first)).await;
     if !first.is_empty() || opaque::still_admitted(connection, &snapshot.config, policies).is_err() {
         let waited = timeout(PATIENCE, until_clear(io, &mut first, declared)).await;

@@ -113,8 +113,7 @@ async fn over(connection: &Connection, drain: &mut Drain) {
 
 /// Waits until one of the authorities that were trusted when the caller proved its identity no longer is.
 async fn distrusted(connection: &Connection) {
-    let proven = connection.worker.snapshot().config.tls.clone().filter(|_| connection.peer.identity.is_some());
-    let Some(proven) = proven else { return std::future::pending().await };
+    let Some(proven) = &connection.proven else { return std::future::pending().await };
     let trusts_all = |config: &RuntimeConfig| {
         let trusted = config.tls.as_ref().map(|tls| &tls.authorities[..]).unwrap_or_default();
         proven.authorities.iter().all(|authority| trusted.contains(authority))

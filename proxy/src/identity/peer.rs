@@ -35,6 +35,7 @@ pub fn establish(secured: Secured) -> Identified {
     let mut connection = Connection::new(secured.origin, secured.identity, secured.protocol);
     connection.server_name = secured.server_name;
     connection.until = secured.until;
+    connection.proven = secured.proven;
     Identified { connection: Rc::new(connection), io: secured.io, dialled: secured.dialled }
 }
 

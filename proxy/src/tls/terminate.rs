@@ -1,6 +1,6 @@
 //! The tls stage: mesh TLS is terminated here, application TLS passes through untouched.
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use selvedge_policies::{facts::Identity, reason::Reason};
@@ -12,7 +12,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
 
-use super::{peer_identity, peer_until};
+use super::{TlsContext, peer_identity, peer_until};
 use crate::{
     accept::Origin,
     config::AppProtocol,
@@ -43,6 +43,8 @@ pub struct Secured {
     pub identity: Option<Identity>,
     /// When it should have a newer certificate.
     pub until: Option<Instant>,
+    /// What the identity was proven against.
+    pub proven: Option<Arc<TlsContext>>,
     /// Server name of application TLS.
     pub server_name: Option<String>,
     /// The service's side, when it spoke first.
@@ -62,7 +64,8 @@ pub async fn terminate(detected: Detected) -> Option<Secured> {
         Spoken::Tls(hello) if is_mesh(&origin, &hello) => return accept(origin, io).await,
         Spoken::Tls(hello) => (Protocol::Tls, hello.server_name),
     };
-    Some(Secured { origin, io: Either::Left(io), protocol, identity: None, until: None, server_name, dialled })
+    let io = Either::Left(io);
+    Some(Secured { origin, io, protocol, identity: None, until: None, proven: None, server_name, dialled })
 }
 
 /// Only calls to the application can be mesh TLS; what the application itself encrypts is its own.
@@ -90,7 +93,7 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
             };
             let Found { protocol, first, server_name, dialled } = found;
             let io = Either::Right(Prefixed::new(stream, first));
-            Some(Secured { origin, io, protocol, identity, until, server_name, dialled })
+            Some(Secured { origin, io, protocol, identity, until, proven: Some(tls), server_name, dialled })
         }
         Ok(Err(error)) => failed(origin, error.to_string()),
         Err(_) => failed(origin, "the handshake took too long"),

@@ -57,7 +57,7 @@ type Idle = RefCell<Vec<(Lease, Instant)>>;
 #[derive(Debug)]
 pub enum Held {
     /// The HTTP/1 connection.
-    Http1(Box<Lease>),
+    Http1(Lease),
     /// A place on a shared HTTP/2 connection.
     Http2(Place),
 }

@@ -25,6 +25,8 @@ use crate::{
 
 /// Connections to one endpoint; when all of them are full, requests wait for a stream.
 const CONNECTIONS: usize = 32;
+/// How often one request has a connection made that is closed, or full, before its turn comes.
+const DIALS: u32 = 3;
 
 /// The shared connections to one endpoint.
 #[derive(Default)]
@@ -64,13 +66,19 @@ impl Shared {
         snapshot: &Rc<Snapshot>,
     ) -> Result<(http2::SendRequest<Body>, Place), Error> {
         let shared = &endpoint.pool.shared;
-        loop {
-            if let Some(place) = shared.find(endpoint, &snapshot.config) {
+        for _ in 0..DIALS {
+            if let Some(place) = shared.find(endpoint, &snapshot.config, false) {
                 return Ok(place);
             }
             let dial = shared.dial.borrow_mut().get_or_insert_with(|| begin(endpoint, snapshot)).clone();
-            dial.await.map_err(|(reason, detail)| connect::failure(reason, detail.to_string()))?;
+            if let Err((reason, detail)) = dial.await {
+                // Where there is a connection, waiting for a stream is better than failing.
+                let crowded = shared.find(endpoint, &snapshot.config, true);
+                return crowded.ok_or_else(|| connect::failure(reason, detail.to_string()));
+            }
         }
+        let detail = format!("{} closed each connection as soon as it was made", endpoint.config.address);
+        Err(connect::failure(Reason::UpstreamConnectFailed, detail))
     }
 
     /// True once after the endpoint has closed a connection, as it does when it is about to stop.
@@ -88,16 +96,21 @@ impl Shared {
         connections.retain(|connection| std::mem::take(&mut first) || connection.streams.get() > 0);
     }
 
-    /// A place on the first connection with room, or on the emptiest when there may be no other connection.
-    fn find(&self, endpoint: &Endpoint, config: &RuntimeConfig) -> Option<(http2::SendRequest<Body>, Place)> {
+    /// A place on the first connection with room; on the emptiest when there is to be no other, or may be none.
+    fn find(
+        &self,
+        endpoint: &Endpoint,
+        config: &RuntimeConfig,
+        crowded: bool,
+    ) -> Option<(http2::SendRequest<Body>, Place)> {
         let connections = self.connections.borrow();
         let live = || {
             let holds = |c: &&Connection| !c.sender.is_closed() && c.standing.holds(endpoint, config);
             connections.iter().filter(holds)
         };
         let found = live().find(|connection| connection.streams.get() < connection.max_streams.get());
-        let full = connections.len() >= CONNECTIONS;
-        let found = found.or_else(|| live().min_by_key(|connection| connection.streams.get()).filter(|_| full))?;
+        let crowded = crowded || connections.len() >= CONNECTIONS;
+        let found = found.or_else(|| live().min_by_key(|connection| connection.streams.get()).filter(|_| crowded))?;
         found.streams.update(|streams| streams + 1);
         Some((found.sender.clone(), Place(found.streams.clone())))
     }
@@ -109,7 +122,7 @@ fn begin(endpoint: &Rc<Endpoint>, snapshot: &Rc<Snapshot>) -> Dial {
     let dial = async move {
         let dialled = dial(&endpoint, &snapshot.config).await;
         let shared = &endpoint.pool.shared;
-        *shared.dial.borrow_mut() = None;
+        shared.dial.take();
         let connection = dialled.map_err(|error| (error.reason, Arc::from(&*error.detail)))?;
         let mut connections = shared.connections.borrow_mut();
         connections.retain(|old| !old.sender.is_closed() && old.standing.holds(&endpoint, &snapshot.config));
