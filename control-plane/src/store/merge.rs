@@ -72,6 +72,9 @@ fn broken<'w>(
     merged: &mut Merged<'_>,
 ) -> HashSet<&'w ObjectId> {
     let mut broken = HashSet::new();
+    if files.values().all(Reading::is_sound) {
+        return broken;
+    }
     let mut from: BTreeMap<&str, Vec<&'w ObjectId>> = BTreeMap::new();
     for (id, written) in written {
         from.entry(written.file()).or_default().push(id);
