@@ -160,6 +160,49 @@ async fn a_folder_that_cannot_be_listed_is_named_and_hides_no_other_file() {
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).unwrap();
 }
 
+/// A mode of 644 on a folder lets its user list it, and look at nothing in it.
+#[test]
+fn folders_in_a_folder_that_cannot_be_entered_are_named_and_not_taken_for_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let inside = |name: &str| dir.path().join(name);
+    for folder in ["team", "odd.yaml"] {
+        fs::create_dir(inside(folder)).unwrap();
+        fs::write(inside(folder).join("a.yaml"), "1").unwrap();
+    }
+    fs::write(inside("b.yaml"), "2").unwrap();
+    fs::write(inside("notes.txt"), "3").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o644)).unwrap();
+    let (may_enter, scan) = (fs::metadata(inside("b.yaml")).is_ok(), files::read(dir.path()).unwrap());
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    if may_enter {
+        println!("skipped: a folder that cannot be entered: root enters every folder");
+        return;
+    }
+    let found: Vec<String> = scan.keys().map(|path| path[dir.path().as_os_str().len() + 1..].to_owned()).collect();
+    assert_eq!(found, ["b.yaml", "odd.yaml/", "team/"]);
+    assert!(scan.values().all(Result::is_err), "{scan:?}");
+}
+
+#[tokio::test]
+async fn a_link_to_a_folder_that_leads_nowhere_any_more_is_named_as_a_folder() {
+    let parent = tempfile::tempdir().unwrap();
+    let inside = |name: &str| parent.path().join(name);
+    fs::create_dir(inside("mesh")).unwrap();
+    fs::create_dir(inside("mounted")).unwrap();
+    fs::write(inside("mounted/a.yaml"), "1").unwrap();
+    symlink(inside("mounted"), inside("mesh/team")).unwrap();
+    let mut changes = files::watch(inside("mesh"));
+    assert_eq!(next(&mut changes).await, ["+a.yaml 1"]);
+    fs::rename(inside("mounted"), inside("away")).unwrap();
+    let steps = next(&mut changes).await;
+    assert!(steps.len() == 2 && steps[0].starts_with("+team the link leads nowhere"), "{steps:?}");
+    assert_eq!(steps[1], "-a.yaml");
+    fs::rename(inside("away"), inside("mounted")).unwrap();
+    assert_eq!(next(&mut changes).await, ["+a.yaml 1", "-team"]);
+    fs::remove_file(inside("mesh/team")).unwrap();
+    assert_eq!(next(&mut changes).await, ["-a.yaml"], "a link that is removed is");
+}
+
 #[test]
 fn the_case_of_a_files_ending_does_not_matter() {
     let dir = tempfile::tempdir().unwrap();

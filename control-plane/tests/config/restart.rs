@@ -1,10 +1,15 @@
 //! What a control plane has in force after a restart: the last good version of everything, as it was before.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    sync::Arc,
+};
 
 use selvedge_control_plane::{
     snapshot::Snapshot,
-    source::{Change, Document},
+    source::{Change, Document, files},
     store::{Memory, Report, Store},
 };
 use selvedge_xds::resource::Kind;
@@ -62,6 +67,35 @@ fn what_was_removed_while_nobody_looked_is_gone_and_its_generation_is_not_used_a
     assert_eq!(generations(&report), [("b", 1, true)]);
     let (_, report) = life(state.path(), config, &[&[("a.yaml", A), ("b.yaml", B)]]);
     assert_eq!(generations(&report), [("a", 2, true), ("b", 1, true)]);
+}
+
+#[test]
+fn what_lies_in_a_folder_behind_a_dangling_link_outlives_it_and_a_restart() {
+    let (state, config) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("a.yaml"), A).unwrap();
+    let link = config.path().join("team");
+    symlink(elsewhere.path(), &link).unwrap();
+    let live = || {
+        let scan = files::read(config.path()).unwrap();
+        let mut store = Store::new("mesh.local").remember(Memory::new(state.path(), config.path()));
+        for (origin, text) in scan {
+            store.take(Change::Put(Document { origin, text }));
+        }
+        store.take(Change::Complete);
+        let (_, report) = store.commit();
+        store.save();
+        report
+    };
+    assert_eq!(generations(&live()), [("a", 1, true)]);
+    fs::remove_dir_all(elsewhere.path()).unwrap();
+    for _ in 0..2 {
+        let report = live();
+        assert_eq!(generations(&report), [("a", 1, false)]);
+        assert!(report.findings[0].message.contains("the link leads nowhere"), "{:?}", report.findings);
+    }
+    fs::remove_file(&link).unwrap();
+    assert_eq!(generations(&live()), [], "without the link it is gone");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs::{self, FileType},
     io::{self, ErrorKind, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -108,15 +108,16 @@ impl Walk {
         let entries = fs::read_dir(dir)?;
         self.passed.push((dir.to_owned(), identity));
         for entry in entries {
-            let path = entry?.path();
+            let entry = entry?;
+            let path = entry.path();
             if is_hidden(&path) {
                 continue;
             }
             match fs::metadata(&path) {
                 Ok(what) if what.is_dir() => self.below(&path, depth + 1),
-                Ok(what) if what.is_file() && is_yaml(&path) => self.file(&path),
+                Ok(what) if what.is_file() && is_yaml(&path) => self.file(&path, entry.file_type().ok()),
                 Ok(_) => {}
-                Err(error) => self.lost(&path, &error),
+                Err(error) => self.lost(&path, entry.file_type().ok(), &error),
             }
         }
         Ok(())
@@ -137,7 +138,7 @@ impl Walk {
         }
     }
 
-    fn file(&mut self, path: &Path) {
+    fn file(&mut self, path: &Path, listed: Option<FileType>) {
         let opened = fs::File::open(path).and_then(|file| Ok((identity(&file.metadata()?), read_text(file)?)));
         match opened {
             Ok((identity, text)) => {
@@ -146,26 +147,36 @@ impl Walk {
                 }
                 self.found.insert(name(path), text);
             }
-            Err(error) => self.lost(path, &error),
+            Err(error) => self.lost(path, listed, &error),
         }
     }
 
-    /// Notes what was listed and cannot be looked at.
-    fn lost(&mut self, path: &Path, error: &io::Error) {
+    /// Notes what was listed and cannot be looked at. `listed` is what its folder says it is, which is known also where
+    /// nothing in the folder may be looked at; what is not known may be a folder.
+    fn lost(&mut self, path: &Path, listed: Option<FileType>, error: &io::Error) {
         let is_gone = error.kind() == ErrorKind::NotFound;
-        let is_link = path.is_symlink();
-        let (name, why) = match (is_gone, is_link, is_yaml(path)) {
-            (true, false, _) => {
-                self.vanished = true;
-                return;
-            }
-            (true, true, true) => (name(path), format!("the link leads nowhere: {error}")),
-            (false, _, true) => (name(path), format!("the file cannot be read: {error}")),
-            (false, true, false) => (folder_name(path), unlistable(error)),
-            (_, _, false) => return,
+        if is_gone && !path.is_symlink() {
+            self.vanished = true;
+            return;
+        }
+        let is_folder = listed.is_some_and(|listed| listed.is_dir());
+        let may_be_folder = listed.is_none_or(|listed| listed.is_dir() || listed.is_symlink());
+        let (name, why) = match (is_yaml(path) && !is_folder, is_gone) {
+            (true, true) => (name(path), format!("the link leads nowhere: {error}")),
+            (true, false) => (name(path), format!("the file cannot be read: {error}")),
+            (false, _) if !may_be_folder => return,
+            (false, true) => (folder_name(path), dangling(error)),
+            (false, false) => (folder_name(path), unlistable(error)),
         };
         self.found.insert(name, Err(why.into()));
     }
+}
+
+fn dangling(error: &io::Error) -> String {
+    format!(
+        "the link leads nowhere: {error}; what was read through it stays in force: expected a link to something that is \
+         there, none, or a name that begins with a dot, which is passed over"
+    )
 }
 
 fn unlistable(error: &io::Error) -> String {
