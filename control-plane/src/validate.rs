@@ -27,8 +27,8 @@ pub struct Reading {
     pub objects: Vec<Candidate>,
     /// Objects that are there and not sound; their last good version stays in force.
     pub refused: Vec<ObjectId>,
-    /// True when some document does not even tell which object it is, so that nothing of the file may be taken for
-    /// removed.
+    /// True when some document does not even tell which object it is, or not for certain, so that nothing of the file may
+    /// be taken for removed.
     pub incomplete: bool,
     /// Namespace and name of documents that may be objects of the mesh of a misspelt kind: objects of these names must
     /// not be taken for removed.

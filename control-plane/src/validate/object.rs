@@ -62,9 +62,10 @@ pub(super) fn read(written: Written, repeated: &[Fault], reading: &mut Reading, 
         return list(&written, items, repeated, reading, complaints);
     }
     let mut problems = kind::check::<Envelope>(&written.node.to_value(), envelope_problems);
-    problems.extend(misspelt_metadata(&written.node));
+    let misspelt = misspelt_metadata(&written.node);
+    problems.extend(misspelt.iter().map(misspelling));
     let kind = kind_of(&written.node, &mut problems);
-    let name = name_of(&written.node);
+    let name = name_of(&written.node).filter(|_| is_named(&written.node, &misspelt));
     let id = kind.zip(name.clone()).map(|(kind, (namespace, name))| ObjectId { kind: kind.name, namespace, name });
     let spec = kind.and_then(|kind| spec(kind, id.as_ref(), &written.node, &mut problems));
     let object = id.as_ref().map_or(String::new(), ObjectId::to_string);
@@ -107,9 +108,8 @@ fn names_the_object(fault: &Fault) -> bool {
 /// True for a document that is certainly of some other system: neither its API nor its kind is like one of ours.
 fn is_foreign(node: &Node) -> bool {
     let is_ours = |given: &str| model::kinds().any(|kind| group(api_version(kind.name)) == group(given));
-    let is_like_ours = |given: &str| suggests(&nearest(given, model::kinds().map(|kind| kind.name)));
     match (node.text("apiVersion"), node.text("kind")) {
-        (Some(version), Some(kind)) => !is_ours(version) && !is_like_ours(kind),
+        (Some(version), Some(kind)) => !is_ours(version) && meant(kind, &kind_names()).is_none(),
         _ => false,
     }
 }
@@ -125,8 +125,12 @@ fn list_items(node: &Node) -> Option<&[Node]> {
 fn kind_of(node: &Node, problems: &mut Vec<Problem>) -> Option<&'static Kind> {
     let given = node.text("kind")?;
     let Some(kind) = model::kinds().find(|kind| kind.name == given) else {
-        let hint = nearest(given, model::kinds().map(|kind| kind.name));
-        problems.push(Problem::new("kind", format!("unknown kind '{}'{hint}", short(given))));
+        let known = kind_names();
+        let hint = match meant(given, &known) {
+            Some(name) => format!("did you mean '{name}'?"),
+            None => format!("expected one of {}", known.join(", ")),
+        };
+        problems.push(Problem::new("kind", format!("unknown kind '{}': {hint}", short(given))));
         return None;
     };
     let expected = api_version(kind.name);
@@ -144,14 +148,21 @@ fn envelope_problems(envelope: &Envelope) -> Vec<Problem> {
     name.into_iter().chain(namespace.map(|why| Problem::new("metadata.namespace", why))).collect()
 }
 
-fn misspelt_metadata(node: &Node) -> Vec<Problem> {
+/// The fields of `metadata` that are misspelt, each with the one that was probably meant.
+fn misspelt_metadata(node: &Node) -> Vec<(&str, &'static str)> {
     let Some(Content::Map(entries)) = node.get("metadata").map(|entry| &entry.value.content) else { return Vec::new() };
     let unknown = entries.iter().map(|entry| &*entry.key).filter(|key| !METADATA.contains(key));
-    let hints = unknown.map(|key| (key, nearest(key, METADATA.into_iter())));
-    let misspelt = hints.filter(|(_, hint)| suggests(hint));
-    let problem =
-        |(key, hint)| Problem::new(format!("metadata.{key}"), format!("unknown field '{}'{hint}", short(key)));
-    misspelt.map(problem).collect()
+    unknown.filter_map(|key| Some((key, meant(key, &METADATA)?))).collect()
+}
+
+fn misspelling((key, meant): &(&str, &str)) -> Problem {
+    Problem::new(format!("metadata.{key}"), format!("unknown field '{}': did you mean '{meant}'?", short(key)))
+}
+
+/// False when a name or namespace is misspelt or not in `metadata`: what takes its place is another object's.
+fn is_named(node: &Node, misspelt: &[(&str, &str)]) -> bool {
+    let is_elsewhere = node.get("name").is_some() || node.get("namespace").is_some();
+    !is_elsewhere && !misspelt.iter().any(|(_, meant)| NAMING.contains(meant))
 }
 
 /// Namespace and name, when both are sound.
@@ -209,25 +220,20 @@ fn mesh_policy(namespace: &str, document: &Value) -> Result<Spec, Vec<Problem>> 
     }
 }
 
-/// `: did you mean 'x'?` when one of `known` is close to `given`, else `: expected one of ...`.
-fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.collect();
+/// The one of `known` that `given` is close to.
+fn meant<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     let given: String = given.to_lowercase().chars().take(100).collect();
     let best = known.iter().map(|name| (strsim::damerau_levenshtein(&given, &name.to_lowercase()), *name)).min();
-    match best {
-        Some((distance, name)) if distance <= 1 + name.len() / 4 => format!(": did you mean '{name}'?"),
-        _ => format!(": expected one of {}", known.join(", ")),
-    }
+    best.filter(|(distance, name)| *distance <= 1 + name.len() / 4).map(|(_, name)| name)
+}
+
+fn kind_names() -> Vec<&'static str> {
+    model::kinds().map(|kind| kind.name).collect()
 }
 
 /// The group of an `apiVersion`; empty for that of Kubernetes' core.
 fn group(api_version: &str) -> &str {
     api_version.rsplit_once('/').map_or("", |(group, _)| group)
-}
-
-/// True when `hint` names one that was probably meant.
-fn suggests(hint: &str) -> bool {
-    hint.starts_with(": did you mean")
 }
 
 fn short(text: &str) -> String {

@@ -185,6 +185,30 @@ fn what_another_system_reads_holds_no_removal_back_and_what_is_held_is_told() {
 }
 
 #[test]
+fn a_misspelt_name_or_namespace_takes_no_object_away() {
+    let mine = A.replace("name: a", "name: a, namespace: shop");
+    for (what, typo) in [
+        ("a misspelt namespace", mine.replace("namespace", "namespce")),
+        ("a namespace that slipped out", A.replace("spec:", "namespace: shop\nspec:")),
+        ("a second name", mine.replace("namespace: shop", "namespace: shop, nam: b")),
+        ("a misspelt name", mine.replace("{name", "{nmae")),
+    ] {
+        let mut mesh = Mesh::new();
+        mesh.put("a.yaml", &format!("{mine}---\n{B}")).commit();
+        mesh.put("a.yaml", &format!("{typo}---\n{B}")).commit();
+        assert_eq!(mesh.names(), ["default/b", "shop/a"], "{what}");
+        assert_eq!(mesh.state("a"), (1, false, 1), "{what}");
+        assert_eq!(mesh.report.objects.len(), 2, "{what} makes no other object");
+        mesh.put("a.yaml", &mine.replace("80", "81")).commit();
+        assert_eq!((mesh.names(), mesh.state("a").0), (vec!["shop/a".to_owned()], 2), "{what}: corrected");
+    }
+    let mut mesh = Mesh::new();
+    mesh.put("a.yaml", &format!("{mine}---\n{B}")).commit();
+    mesh.put("a.yaml", &mine.replace("namespace: shop", "namespace: shop, lables: {}")).commit();
+    assert_eq!(mesh.names(), ["shop/a"], "misspelt labels leave no doubt about which object it is");
+}
+
+#[test]
 fn a_folder_that_cannot_be_listed_keeps_what_it_held_and_the_others_go_live() {
     let mut mesh = Mesh::new();
     mesh.put("mesh/sub/a.yaml", A).put("mesh/sub.yaml", B).commit();
