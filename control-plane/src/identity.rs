@@ -6,7 +6,7 @@
 
 mod ca;
 mod issue;
-mod private_file;
+pub(crate) mod private_file;
 mod rotation;
 mod token;
 

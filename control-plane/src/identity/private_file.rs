@@ -31,13 +31,21 @@ pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, IdentityError>
 
 /// Puts a file with `content` and mode 0600 in place of the one at `path`.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
+    put(path, content).map_err(|source| IdentityError::File { action: "writing", path: path.to_owned(), source })
+}
+
+/// The same for whoever has other errors. A failure leaves nothing behind, and the file as it was or whole as it is now.
+pub(crate) fn put(path: &Path, content: &[u8]) -> io::Result<()> {
     let draft = draft(path);
-    let written = write_new(&draft, content).and_then(|()| fs::rename(&draft, path)).and_then(|()| sync_name(path));
-    written.map_err(|source| IdentityError::File { action: "writing", path: path.to_owned(), source })
+    let written = write_new(&draft, content).and_then(|()| fs::rename(&draft, path));
+    if written.is_err() {
+        fs::remove_file(&draft).ok();
+    }
+    written.and_then(|()| sync_name(path))
 }
 
 /// Waits until the disk has what became of the name `path`: a file that is synced can still be lost with its name.
-pub(super) fn sync_name(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_name(path: &Path) -> io::Result<()> {
     File::open(directory(path))?.sync_all()
 }
 

@@ -1,20 +1,21 @@
 //! The last good version of every object on disk, so that a restart forgets none.
 //!
-//! Guarantees: the file is there whole or not at all, and only its owner can read it. One that is missing, damaged or
+//! Guarantees: the file is there whole or not at all, also after a power cut or with two writers, and only its owner can
+//! read it. One that is missing, damaged or
 //! of another config directory is no failure: the store then begins with what the files say now. What is read back is
 //! checked like any document, so an object that this version of the software refuses is not taken.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    identity::private_file,
     model::{self, Model, ObjectId},
     source::Document,
     validate::{self, Candidate, Written},
@@ -144,15 +145,7 @@ impl Memory {
     fn write(&self, kept: &Kept) -> io::Result<()> {
         let bytes = serde_json::to_vec(kept)?;
         bounded(&bytes)?;
-        let draft = self.path.with_extension("draft");
-        match fs::remove_file(&draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&draft, &self.path)
+        private_file::put(&self.path, &bytes)
     }
 
     /// The config directory however it is spelt. Links are not followed: one that is swapped is still the same.
@@ -182,5 +175,29 @@ impl Counted {
     fn id(&self) -> Option<ObjectId> {
         let kind = model::kinds().find(|kind| kind.name == self.kind)?;
         Some(ObjectId::new(kind.name, &self.namespace, &self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two control planes on one state directory are a mistake, and no reason to lose what both remember.
+    #[test]
+    fn two_writers_of_one_state_directory_leave_one_whole_file_and_no_draft() {
+        let state = tempfile::tempdir().unwrap();
+        let kept = |name: &str| {
+            let text = Text { file: "a.yaml".into(), text: format!("# {name}").repeat(50_000), objects: Vec::new() };
+            Kept { config_dir: name.into(), texts: vec![text], gone: Vec::new() }
+        };
+        std::thread::scope(|scope| {
+            for name in ["one", "two"] {
+                let (kept, memory) = (kept(name), Memory::new(state.path(), Path::new(name)));
+                scope.spawn(move || (0..50).for_each(|_| memory.write(&kept).unwrap()));
+            }
+        });
+        let found: Vec<_> = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(found, ["last-good.json"]);
+        Memory::new(state.path(), Path::new("one")).read().unwrap();
     }
 }
