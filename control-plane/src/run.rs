@@ -9,7 +9,7 @@ use tokio::{
     net::TcpListener,
     sync::watch,
     task::JoinSet,
-    time::{Instant, interval},
+    time::{Instant, interval, timeout},
 };
 
 use crate::{
@@ -31,6 +31,8 @@ pub const DESCRIPTORS: u64 = serve::MAX_CONNECTIONS as u64 + 256;
 const SWEEP: Duration = Duration::from_secs(600);
 /// How often the state directory is looked at for a step of a CA rotation.
 const ROTATION: Duration = Duration::from_secs(1);
+/// How long the end waits for what is in force to be saved.
+const LAST_SAVE: Duration = Duration::from_secs(5);
 
 /// What the source of configuration gives the rest of the control plane.
 pub struct Configuration {
@@ -52,15 +54,27 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let (root_sender, roots) = watch::channel(roots(&authority));
     let changes = source::files::watch(&settings.config_dir);
     let memory = Memory::new(&settings.state_dir, &settings.config_dir);
-    let store = Store::new(&settings.trust_domain).remember(memory);
+    let store = Store::new(&settings.trust_domain).remember(&memory);
+    let (save_sender, saves) = watch::channel(Arc::default());
     let mut chores = JoinSet::new();
     chores.spawn(follow(Arc::clone(&authority), root_sender));
-    let feeding = tokio::spawn(store::run(store, changes, roots, snapshot_sender, report_sender));
-    tokio::select! {
+    let keeping = tokio::spawn(store::keep(memory, saves));
+    let mut feeding = tokio::spawn(store::run(store, changes, roots, snapshot_sender, report_sender, save_sender));
+    let ended = tokio::select! {
         served = serve(&settings, authority, Configuration { snapshots, reports }, shutdown) => served,
         // Ready over a configuration that nothing changes any more would be a lie.
-        ended = feeding => ended.unwrap_or_else(|panic| Err(Error::Frozen { why: "the store", source: Some(panic) })),
+        ended = &mut feeding => {
+            ended.unwrap_or_else(|panic| Err(Error::Frozen { why: "the store", source: Some(panic) }))
+        }
+    };
+    // Without the store nothing more comes to be saved, and what has come is saved at once.
+    feeding.abort();
+    if timeout(LAST_SAVE, keeping).await.is_err() {
+        tracing::error!(
+            "the state directory does not answer; a restart may keep earlier versions of what is broken then"
+        );
     }
+    ended
 }
 
 /// Refuses a state directory in the config directory: its files end like configuration, and configuration gets copied.

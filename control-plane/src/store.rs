@@ -2,8 +2,8 @@
 //!
 //! Changes gather until the source says [`Change::Complete`]; then they take effect together. An object that is not
 //! sound any more stays in force as it last was, as does every object of a file that cannot be told apart any more;
-//! only what is really gone is taken away. With a [`Memory`] all of that holds over a restart. The store knows which
-//! resources a change touches and compiles no others.
+//! only what is really gone is taken away. With a [`Memory`] that is [kept](keep) all of that holds over a restart. The
+//! store knows which resources a change touches and compiles no others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,11 +22,13 @@ use crate::{
     validate::{self, Candidate, Reading, Written, references},
 };
 
+mod keeper;
 mod memory;
 mod merge;
 mod report;
 
-pub use memory::Memory;
+pub use keeper::keep;
+pub use memory::{InForce, Memory};
 pub use report::{ObjectReport, Report};
 
 /// What the control plane holds in memory. See the module for what it guarantees.
@@ -43,8 +45,7 @@ pub struct Store {
     snapshot: Arc<Snapshot>,
     complete: bool,
     missing: Severity,
-    memory: Option<Memory>,
-    /// True when what is in force is not what the memory has.
+    /// True when what is in force is not what is saved, or on its way.
     unsaved: bool,
 }
 
@@ -62,15 +63,14 @@ impl Store {
             snapshot: Arc::default(),
             complete: false,
             missing: Severity::Warning,
-            memory: None,
             unsaved: false,
         }
     }
 
-    /// Begins with what `memory` has, and keeps it current. An object that the first state of the source neither has
-    /// nor may have is taken away then.
+    /// Begins with what `memory` has. An object that the first state of the source neither has nor may have is taken away
+    /// then.
     #[must_use]
-    pub fn remember(mut self, memory: Memory) -> Self {
+    pub fn remember(mut self, memory: &Memory) -> Self {
         let remembered = memory.load();
         self.generations.extend(remembered.gone);
         for (Candidate { object, written }, generation) in remembered.in_force {
@@ -79,16 +79,13 @@ impl Store {
             self.model.put(Arc::new(Object { generation, ..object }));
         }
         self.dirty.extend(compile::everything(&self.model));
-        self.memory = Some(memory);
         self
     }
 
-    /// Writes what is in force to the memory, when there is one and it has something else.
-    pub fn save(&mut self) {
-        if let Some(memory) = self.memory.as_mut().filter(|_| self.unsaved) {
-            memory.save(&self.model, &self.written, &self.generations);
-            self.unsaved = false;
-        }
+    /// What is in force, to be saved; nothing when it is what the last call returned.
+    pub fn unsaved(&mut self) -> Option<InForce> {
+        let unsaved = std::mem::take(&mut self.unsaved);
+        unsaved.then(|| InForce::of(&self.model, &self.written, &self.generations))
     }
 
     /// Sets the trusted authorities (certificates, DER); they go out with the next snapshot.
@@ -192,7 +189,8 @@ fn put(model: &mut Model, generations: &mut HashMap<ObjectId, u64>, dirty: &mut 
 }
 
 /// Feeds a store from a source until the last reader of snapshots is gone. `roots` are the trusted authorities; a change
-/// of them makes a snapshot of its own.
+/// of them makes a snapshot of its own. What is then in force goes to `saves`, from where [`keep`] takes the newest:
+/// nothing here waits for the disk.
 ///
 /// # Errors
 /// The source ended, or the store panicked: from then on no change would take effect.
@@ -202,6 +200,7 @@ pub async fn run(
     mut roots: watch::Receiver<Vec<bytes::Bytes>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     reports: watch::Sender<Arc<Report>>,
+    saves: watch::Sender<Arc<InForce>>,
 ) -> Result<(), Error> {
     store.set_roots(roots.borrow_and_update().clone());
     let mut rotates = true;
@@ -225,12 +224,16 @@ pub async fn run(
             if is_new {
                 snapshots.send_replace(snapshot);
             }
-            // The disk comes last: nobody waits for it.
-            let saved = move || {
-                same.save();
-                same
+            // What is published comes first.
+            let look = move || {
+                let unsaved = same.unsaved();
+                (same, unsaved)
             };
-            same = blocking(saved).await?;
+            let unsaved;
+            (same, unsaved) = blocking(look).await?;
+            if let Some(in_force) = unsaved {
+                saves.send_replace(Arc::new(in_force));
+            }
         }
         store = same;
     }

@@ -10,6 +10,7 @@ use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -31,8 +32,45 @@ const MAX_GONE: usize = 10_000;
 pub struct Memory {
     path: PathBuf,
     config_dir: PathBuf,
-    /// Why it could not be written the last time, so that each reason is logged once.
-    problem: Option<String>,
+    /// A larger file is neither written nor read, in bytes.
+    limit: u64,
+}
+
+/// What is in force, to be saved. It shares its texts with the store.
+#[derive(Debug, Default)]
+pub struct InForce {
+    /// The texts that objects in force were read from.
+    pub(super) texts: Vec<SharedText>,
+    /// The last generations of objects that are gone.
+    pub(super) gone: Vec<(ObjectId, u64)>,
+}
+
+/// One text of a file, and the objects in force that were read from it, with their generations.
+#[derive(Debug)]
+pub(super) struct SharedText {
+    file: Arc<str>,
+    text: Arc<str>,
+    objects: Vec<(ObjectId, u64)>,
+}
+
+impl InForce {
+    pub(super) fn of(
+        model: &Model,
+        written: &HashMap<ObjectId, Written>,
+        generations: &HashMap<ObjectId, u64>,
+    ) -> Self {
+        let mut texts: BTreeMap<(&str, *const u8), SharedText> = BTreeMap::new();
+        for object in model.objects() {
+            let Some(written) = written.get(&object.id) else { continue };
+            let (file, text) = (written.file(), written.text());
+            let new = || SharedText { file: file.clone(), text: text.clone(), objects: Vec::new() };
+            let source = texts.entry((file, text.as_ptr())).or_insert_with(new);
+            source.objects.push((object.id.clone(), object.generation));
+        }
+        let gone = generations.iter().filter(|(id, _)| model.get(id).is_none()).take(MAX_GONE);
+        let gone = gone.map(|(id, generation)| (id.clone(), *generation)).collect();
+        Self { texts: texts.into_values().collect(), gone }
+    }
 }
 
 /// What a memory had.
@@ -76,7 +114,7 @@ struct Counted {
 impl Memory {
     /// The memory in `state_dir` of the objects that are read from `config_dir`.
     pub fn new(state_dir: &Path, config_dir: &Path) -> Self {
-        Self { path: state_dir.join("last-good.json"), config_dir: config_dir.to_owned(), problem: None }
+        Self { path: state_dir.join("last-good.json"), config_dir: config_dir.to_owned(), limit: MAX_BYTES }
     }
 
     /// What there is; nothing when it cannot be used.
@@ -106,45 +144,49 @@ impl Memory {
         read.into_iter().filter_map(&mut in_force).collect()
     }
 
-    /// Writes what is in force. A failure is logged: the configuration is in force all the same.
-    pub(super) fn save(
-        &mut self,
-        model: &Model,
-        written: &HashMap<ObjectId, Written>,
-        generations: &HashMap<ObjectId, u64>,
-    ) {
-        let mut texts: BTreeMap<(&str, *const u8), Text> = BTreeMap::new();
-        for object in model.objects() {
-            let Some(written) = written.get(&object.id) else { continue };
-            let (file, text) = (written.file(), written.text());
-            let new = || Text { file: self.relative(file), text: text.to_string(), objects: Vec::new() };
-            let kept = texts.entry((file, text.as_ptr())).or_insert_with(new);
-            kept.objects.push(Counted::new(&object.id, object.generation));
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes what is in force.
+    ///
+    /// # Errors
+    /// What is saved is still what was saved before. `FileTooLarge` when no other try can help.
+    pub fn save(&self, in_force: &InForce) -> io::Result<()> {
+        // Before anything is copied.
+        self.bounded(in_force.texts.iter().map(|source| source.text.len()).sum())?;
+        let text = |source: &SharedText| Text {
+            file: self.relative(&source.file),
+            text: source.text.to_string(),
+            objects: source.objects.iter().map(Counted::new).collect(),
+        };
+        let (texts, gone) = (in_force.texts.iter().map(text), in_force.gone.iter().map(Counted::new));
+        self.write(&Kept { config_dir: self.identity(), texts: texts.collect(), gone: gone.collect() })
+    }
+
+    /// Removes what was saved, so that no start believes it.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| private_file::sync_name(&self.path)),
         }
-        let gone = generations.iter().filter(|(id, _)| model.get(id).is_none()).take(MAX_GONE);
-        let gone = gone.map(|(id, generation)| Counted::new(id, *generation)).collect();
-        let kept = Kept { config_dir: self.identity(), texts: texts.into_values().collect(), gone };
-        let problem = self.write(&kept).err().map(|error| error.to_string());
-        if let Some(error) = problem.as_ref().filter(|_| problem != self.problem) {
-            tracing::error!(path = %self.path.display(), %error, "the last good versions of objects cannot be saved; a restart would lose them");
-        }
-        self.problem = problem;
     }
 
     fn read(&self) -> io::Result<Kept> {
         let mut bytes = Vec::new();
         match fs::File::open(&self.path) {
-            Ok(file) => file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?,
+            Ok(file) => file.take(self.limit + 1).read_to_end(&mut bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
             Err(error) => return Err(error),
         };
-        bounded(&bytes)?;
+        self.bounded(bytes.len())?;
         Ok(serde_json::from_slice(&bytes)?)
     }
 
     fn write(&self, kept: &Kept) -> io::Result<()> {
         let bytes = serde_json::to_vec(kept)?;
-        bounded(&bytes)?;
+        self.bounded(bytes.len())?;
         private_file::put(&self.path, &bytes)
     }
 
@@ -157,18 +199,20 @@ impl Memory {
         let file = Path::new(file);
         file.strip_prefix(&self.config_dir).unwrap_or(file).to_owned()
     }
-}
 
-fn bounded(bytes: &[u8]) -> io::Result<()> {
-    let limit = MAX_BYTES / (1024 * 1024);
-    let larger = || io::Error::other(format!("they are larger than {limit} MiB"));
-    (bytes.len() as u64 <= MAX_BYTES).then_some(()).ok_or_else(larger)
+    fn bounded(&self, bytes: usize) -> io::Result<()> {
+        let larger = || {
+            let limit = self.limit / (1024 * 1024);
+            io::Error::new(io::ErrorKind::FileTooLarge, format!("they are larger than {limit} MiB"))
+        };
+        (bytes as u64 <= self.limit).then_some(()).ok_or_else(larger)
+    }
 }
 
 impl Counted {
-    fn new(id: &ObjectId, generation: u64) -> Self {
+    fn new((id, generation): &(ObjectId, u64)) -> Self {
         let (namespace, name) = (id.namespace.to_string(), id.name.to_string());
-        Self { kind: id.kind.to_owned(), namespace, name, generation }
+        Self { kind: id.kind.to_owned(), namespace, name, generation: *generation }
     }
 
     /// The id, when the kind is still known.
@@ -181,6 +225,16 @@ impl Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Memory {
+        pub(in crate::store) fn named(self, name: &str) -> Self {
+            Self { path: self.path.with_file_name(name), ..self }
+        }
+
+        pub(in crate::store) fn limited_to(self, limit: u64) -> Self {
+            Self { limit, ..self }
+        }
+    }
 
     /// Two control planes on one state directory are a mistake, and no reason to lose what both remember.
     #[test]

@@ -13,6 +13,11 @@ use selvedge_xds::resource::Kind;
 const A: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
 const B: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n";
 
+/// Nobody who saves what is in force.
+fn nobody() -> tokio::sync::watch::Sender<Arc<store::InForce>> {
+    tokio::sync::watch::channel(Arc::default()).0
+}
+
 struct Mesh {
     store: Store,
     snapshot: Arc<Snapshot>,
@@ -318,7 +323,7 @@ async fn a_running_store_publishes_what_a_directory_holds_and_then_what_changes(
     let (reports, report) = tokio::sync::watch::channel(Arc::default());
     let (_authority, roots) = tokio::sync::watch::channel(vec![vec![1].into()]);
     let changes = selvedge_control_plane::source::files::watch(dir.path());
-    let running = store::run(Store::new("mesh.local"), changes, roots, sender, reports);
+    let running = store::run(Store::new("mesh.local"), changes, roots, sender, reports, nobody());
     let follow = async {
         let first = snapshots.wait_for(|snapshot| snapshot.is_complete()).await.unwrap().clone();
         assert!(
@@ -340,7 +345,7 @@ async fn a_store_whose_source_ends_says_so_instead_of_standing_still() {
     let (reports, _report) = tokio::sync::watch::channel(Arc::default());
     let (_authority, roots) = tokio::sync::watch::channel(Vec::new());
     let (source, changes) = tokio::sync::mpsc::channel(1);
-    let running = store::run(Store::new("mesh.local"), changes, roots, sender, reports);
+    let running = store::run(Store::new("mesh.local"), changes, roots, sender, reports, nobody());
     source.send(Change::Complete).await.unwrap();
     drop(source);
     let ended = tokio::time::timeout(std::time::Duration::from_secs(30), running).await.expect("it ends");

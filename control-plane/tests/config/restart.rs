@@ -5,12 +5,13 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use selvedge_control_plane::{
     snapshot::Snapshot,
     source::{Change, Document, files},
-    store::{Memory, Report, Store},
+    store::{self, InForce, Memory, Report, Store},
 };
 use selvedge_xds::resource::Kind;
 
@@ -19,7 +20,8 @@ const B: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {port
 
 /// A control plane's life from its start to its end, over these files.
 fn life(state: &Path, config: &Path, states: &[&[(&str, &str)]]) -> (Arc<Snapshot>, Report) {
-    let mut store = Store::new("mesh.local").remember(Memory::new(state, config));
+    let memory = Memory::new(state, config);
+    let mut store = Store::new("mesh.local").remember(&memory);
     let mut outcome = None;
     for files in states {
         for (file, text) in *files {
@@ -28,9 +30,16 @@ fn life(state: &Path, config: &Path, states: &[&[(&str, &str)]]) -> (Arc<Snapsho
         }
         store.take(Change::Complete);
         outcome = Some(store.commit());
-        store.save();
+        save(&mut store, &memory);
     }
     outcome.expect("at least one state")
+}
+
+/// What cannot be saved is in force all the same.
+fn save(store: &mut Store, memory: &Memory) {
+    if let Some(in_force) = store.unsaved() {
+        memory.save(&in_force).ok();
+    }
 }
 
 fn generations(report: &Report) -> Vec<(&str, u64, bool)> {
@@ -78,13 +87,14 @@ fn what_lies_in_a_folder_behind_a_dangling_link_outlives_it_and_a_restart() {
     symlink(elsewhere.path(), &link).unwrap();
     let live = || {
         let scan = files::read(config.path()).unwrap();
-        let mut store = Store::new("mesh.local").remember(Memory::new(state.path(), config.path()));
+        let memory = Memory::new(state.path(), config.path());
+        let mut store = Store::new("mesh.local").remember(&memory);
         for (origin, text) in scan {
             store.take(Change::Put(Document { origin, text }));
         }
         store.take(Change::Complete);
         let (_, report) = store.commit();
-        store.save();
+        save(&mut store, &memory);
         report
     };
     assert_eq!(generations(&live()), [("a", 1, true)]);
@@ -102,7 +112,7 @@ fn what_lies_in_a_folder_behind_a_dangling_link_outlives_it_and_a_restart() {
 fn a_directory_that_cannot_be_read_at_the_start_takes_nothing_away() {
     let (state, config) = (tempfile::tempdir().unwrap(), Path::new("mesh"));
     life(state.path(), config, &[&[("a.yaml", A)]]);
-    let mut store = Store::new("mesh.local").remember(Memory::new(state.path(), config));
+    let mut store = Store::new("mesh.local").remember(&Memory::new(state.path(), config));
     store.take(Change::Unavailable { origin: "mesh".into(), reason: "no".into() });
     store.take(Change::Complete);
     let (snapshot, report) = store.commit();
@@ -132,4 +142,37 @@ fn what_is_on_the_disk_is_private_and_of_no_use_when_it_is_damaged_or_of_another
     fs::create_dir(&path).unwrap();
     let (_, report) = life(state.path(), config, &[&[("a.yaml", A)]]);
     assert_eq!(generations(&report), [("a", 1, true)], "a disk that fails keeps nothing from being in force");
+}
+
+#[tokio::test]
+async fn a_running_store_waits_for_no_disk_and_what_it_had_is_saved_when_it_ends() {
+    let (state, config) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let memory = || Memory::new(state.path(), config.path());
+    let (sender, mut snapshots) = selvedge_control_plane::snapshot::channel();
+    let (_authority, roots) = tokio::sync::watch::channel(Vec::new());
+    let (saves, newest) = tokio::sync::watch::channel(Arc::default());
+    let (reports, _) = tokio::sync::watch::channel(Arc::default());
+    fs::write(config.path().join("a.yaml"), A).unwrap();
+    let changes = files::watch(config.path());
+    let running = tokio::spawn(store::run(Store::new("mesh.local"), changes, roots, sender, reports, saves));
+    let deadline = Duration::from_secs(30);
+    // Nobody takes what is to be saved, as with a disk that hangs.
+    for (name, text) in [("a", A), ("b", B)] {
+        fs::write(config.path().join(format!("{name}.yaml")), text).unwrap();
+        let path = format!("default/{name}");
+        let has = snapshots.wait_for(|snapshot| snapshot.get(Kind::Destination, &path).is_some());
+        tokio::time::timeout(deadline, has).await.expect("it goes live").unwrap();
+    }
+    let has_both = |in_force: &Arc<InForce>| {
+        let elsewhere = tempfile::tempdir().unwrap();
+        Memory::new(elsewhere.path(), config.path()).save(in_force).unwrap();
+        fs::read_to_string(elsewhere.path().join("last-good.json")).unwrap().contains("name: b")
+    };
+    tokio::time::timeout(deadline, newest.clone().wait_for(has_both)).await.expect("it is told what to save").unwrap();
+    running.abort();
+    tokio::time::timeout(deadline, store::keep(memory(), newest)).await.expect("it ends with the store");
+    let mut after = Store::new("mesh.local").remember(&memory());
+    after.take(Change::Unavailable { origin: "mesh".into(), reason: "no".into() });
+    after.take(Change::Complete);
+    assert_eq!(generations(&after.commit().1), [("a", 1, false), ("b", 1, false)]);
 }
