@@ -19,7 +19,8 @@ pub enum Change {
     Put(Document),
     /// The document of that origin is gone, with all its objects.
     Remove(Arc<str>),
-    /// The source cannot say what there is; everything told before stays in force.
+    /// The source cannot say what there is; everything told before stays in force. That is so until a state is complete
+    /// without it.
     Unavailable {
         /// What cannot be read.
         origin: Arc<str>,

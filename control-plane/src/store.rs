@@ -36,7 +36,9 @@ pub use report::{ObjectReport, Report};
 pub struct Store {
     mesh: Mesh,
     files: BTreeMap<Arc<str>, Reading>,
+    /// Why the source could not say what there is, in the last complete state and in the one that is being told.
     unavailable: Option<Diagnostic>,
+    becoming_unavailable: Option<Diagnostic>,
     model: Model,
     written: HashMap<ObjectId, Written>,
     /// The generation an object had last, also when it is gone: it never counts backwards.
@@ -56,6 +58,7 @@ impl Store {
             mesh: Mesh { trust_domain: trust_domain.to_owned(), roots: Vec::new() },
             files: BTreeMap::new(),
             unavailable: None,
+            becoming_unavailable: None,
             model: Model::default(),
             written: HashMap::new(),
             generations: HashMap::new(),
@@ -100,19 +103,18 @@ impl Store {
     pub fn take(&mut self, change: Change) -> bool {
         match change {
             Change::Put(document) => {
-                self.unavailable = None;
                 let reading = validate::read(&document);
                 self.files.insert(document.origin, reading);
             }
             Change::Remove(origin) => {
-                self.unavailable = None;
                 self.files.remove(&origin);
             }
             Change::Unavailable { origin, reason } => {
                 let place = Place::file(&origin);
-                self.unavailable = Some(Diagnostic::new(Severity::Error, place, &*reason));
+                self.becoming_unavailable = Some(Diagnostic::new(Severity::Error, place, &*reason));
             }
             Change::Complete => {
+                self.unavailable = self.becoming_unavailable.take();
                 self.complete |= self.unavailable.is_none();
                 return true;
             }

@@ -56,9 +56,12 @@ async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
         while woken.try_recv().is_ok() {}
         match read_settled(&dir, told.as_ref()).await {
             Ok(found) => {
-                unavailable = None;
                 watcher.renew(found.folders);
-                let steps = steps(told.as_ref(), &found.files);
+                let mut steps = steps(told.as_ref(), &found.files);
+                // That it can be read again is news, also when it has what it had.
+                if unavailable.take().is_some() && steps.is_empty() {
+                    steps.push(Change::Complete);
+                }
                 told = Some(found.files);
                 if send(&changes, steps).await.is_err() {
                     return;

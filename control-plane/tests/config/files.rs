@@ -241,9 +241,38 @@ async fn a_directory_that_goes_away_is_unavailable_and_not_empty() {
     fs::rename(&dir, parent.path().join("away")).unwrap();
     let steps = next(&mut changes).await;
     assert!(steps.len() == 1 && steps[0].contains("cannot be listed"), "{steps:?}");
+    fs::rename(parent.path().join("away"), &dir).unwrap();
+    assert_eq!(next(&mut changes).await, [""; 0], "that it is back is told, though it has what it had");
+    fs::rename(&dir, parent.path().join("away")).unwrap();
+    assert_eq!(next(&mut changes).await, steps);
     fs::write(parent.path().join("away/a.yaml"), "2").unwrap();
     fs::rename(parent.path().join("away"), &dir).unwrap();
     assert_eq!(next(&mut changes).await, ["+a.yaml 2"]);
+}
+
+/// What other programs write beside the configuration is none of its business.
+#[test]
+fn a_directory_in_which_other_files_come_and_go_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.yaml"), "1").unwrap();
+    let is_read = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let files: Vec<_> = (0..50).map(|file| dir.path().join(format!("{n}-{file}.tmp"))).collect();
+            let is_read = &is_read;
+            scope.spawn(move || {
+                while !is_read.load(Ordering::Relaxed) {
+                    files.iter().for_each(|file| fs::write(file, "").unwrap());
+                    files.iter().for_each(|file| fs::remove_file(file).unwrap());
+                }
+            });
+        }
+        let scans: Vec<_> = (0..20).map(|_| files::read(dir.path())).collect();
+        is_read.store(true, Ordering::Relaxed);
+        for scan in scans {
+            assert_eq!(scan.map(|scan| scan.len()), Ok(1));
+        }
+    });
 }
 
 #[tokio::test]

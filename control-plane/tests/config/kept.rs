@@ -113,6 +113,8 @@ fn an_unavailable_source_keeps_everything_and_says_so() {
     mesh.take(Change::Unavailable { origin: "mesh".into(), reason: "gone".into() }).commit();
     assert_eq!(mesh.names(), ["default/a"]);
     assert_eq!(mesh.report.findings[0].message, "gone");
+    mesh.commit();
+    assert_eq!((mesh.names(), mesh.report.findings.len()), (vec!["default/a".to_owned()], 0), "it is back as it was");
     let mut never = Mesh::new();
     never.take(Change::Unavailable { origin: "mesh".into(), reason: "gone".into() }).commit();
     assert!(!never.snapshot.is_complete(), "nothing was told yet");

@@ -78,7 +78,7 @@ struct Walk {
     visited: BTreeSet<Identity>,
     /// Every folder and link passed, and where it led.
     passed: Vec<(PathBuf, Identity)>,
-    /// True when something was listed and then not there.
+    /// True when something that may be one of the files, or have some, was listed and then not there.
     vanished: bool,
 }
 
@@ -155,16 +155,18 @@ impl Walk {
     /// nothing in the folder may be looked at; what is not known may be a folder.
     fn lost(&mut self, path: &Path, listed: Option<FileType>, error: &io::Error) {
         let is_gone = error.kind() == ErrorKind::NotFound;
+        let is_folder = listed.is_some_and(|listed| listed.is_dir());
+        let may_be_folder = listed.is_none_or(|listed| listed.is_dir() || listed.is_symlink());
+        if !is_yaml(path) && !may_be_folder {
+            return;
+        }
         if is_gone && !path.is_symlink() {
             self.vanished = true;
             return;
         }
-        let is_folder = listed.is_some_and(|listed| listed.is_dir());
-        let may_be_folder = listed.is_none_or(|listed| listed.is_dir() || listed.is_symlink());
         let (name, why) = match (is_yaml(path) && !is_folder, is_gone) {
             (true, true) => (name(path), format!("the link leads nowhere: {error}")),
             (true, false) => (name(path), format!("the file cannot be read: {error}")),
-            (false, _) if !may_be_folder => return,
             (false, true) => (folder_name(path), dangling(error)),
             (false, false) => (folder_name(path), unlistable(error)),
         };
@@ -216,4 +218,28 @@ fn is_hidden(path: &Path) -> bool {
 
 fn is_yaml(path: &Path) -> bool {
     path.extension().is_some_and(|found| ["yaml", "yml", "json"].iter().any(|known| found.eq_ignore_ascii_case(known)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_be_configuration_makes_a_directory_restless() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = |name: &str| dir.path().join(name);
+        for name in ["a.tmp", "a.yaml"] {
+            fs::write(inside(name), "").unwrap();
+        }
+        fs::create_dir(inside("sub")).unwrap();
+        let listed: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap()).collect();
+        let types: Vec<_> = listed.iter().map(|entry| (entry.path(), entry.file_type().unwrap())).collect();
+        fs::remove_dir_all(dir.path()).unwrap();
+        for (path, listed) in types {
+            let mut walk = Walk::default();
+            walk.lost(&path, Some(listed), &io::Error::from(ErrorKind::NotFound));
+            assert_eq!(walk.vanished, !path.ends_with("a.tmp"), "{}", path.display());
+            assert_eq!(walk.found, Scan::new(), "{}", path.display());
+        }
+    }
 }
