@@ -142,40 +142,66 @@ fn steps(told: Option<&Scan>, found: &Scan) -> Vec<Change> {
 struct Watch {
     wake: mpsc::Sender<()>,
     folders: Folders,
+    /// Those of the folders that are not watched, and are tried again whenever the directory is read.
+    unwatched: Vec<PathBuf>,
     watcher: Option<notify::RecommendedWatcher>,
 }
 
 impl Watch {
     fn new(wake: mpsc::Sender<()>) -> Self {
-        Self { wake, folders: Folders::new(), watcher: None }
+        Self { wake, folders: Folders::new(), unwatched: Vec::new(), watcher: None }
     }
 
     /// Watches these folders and no others. One that cannot be watched keeps no other from being watched.
     fn renew(&mut self, folders: Folders) {
-        if self.folders == folders {
-            return;
+        let is_new = self.folders != folders;
+        if is_new {
+            // What it watches counts towards the limits of the kernel, so it goes before the next comes.
+            self.watcher = None;
+            self.unwatched = folders.keys().cloned().collect();
+            self.folders = folders;
         }
-        let wake = self.wake.clone();
-        let on_event = move |event: notify::Result<notify::Event>| {
-            // Reading a file is an event too; answering it with a read would never end.
-            if !event.is_ok_and(|event| event.kind.is_access()) {
-                wake.try_send(()).ok();
-            }
-        };
-        let polled = |what: &Path, error: &notify::Error| {
-            tracing::warn!(path = %what.display(), %error, "the folder cannot be watched; it is polled");
-        };
-        self.watcher = notify::recommended_watcher(on_event).inspect_err(|error| polled(Path::new(""), error)).ok();
-        for folder in folders.keys() {
-            if let Some(Err(error)) =
-                self.watcher.as_mut().map(|w| w.watch(folder, notify::RecursiveMode::NonRecursive))
-            {
-                polled(folder, &error);
+        let before = self.unwatched.len();
+        let problems = self.watch();
+        if is_new {
+            for (path, error) in problems {
+                tracing::warn!(path = %path.display(), %error, "the folder cannot be watched; it is polled");
             }
         }
-        self.folders = folders;
-        // What happened since they were read was not watched.
-        self.wake.try_send(()).ok();
+        if self.unwatched.len() < before {
+            // What happened since they were read was not watched.
+            self.wake.try_send(()).ok();
+        }
+    }
+
+    /// Watches what is not watched yet, as far as that is possible, and returns what is in the way of the rest.
+    fn watch(&mut self) -> Vec<(PathBuf, notify::Error)> {
+        if self.unwatched.is_empty() {
+            return Vec::new();
+        }
+        let watcher = match &mut self.watcher {
+            Some(watcher) => watcher,
+            none => match notify::recommended_watcher(on_event(self.wake.clone())) {
+                Ok(watcher) => none.insert(watcher),
+                Err(error) => return vec![(PathBuf::new(), error)],
+            },
+        };
+        let watch = |folder: &PathBuf| {
+            let watched = watcher.watch(folder, notify::RecursiveMode::NonRecursive);
+            watched.err().map(|error| (folder.clone(), error))
+        };
+        let problems: Vec<_> = self.unwatched.iter().filter_map(watch).collect();
+        self.unwatched = problems.iter().map(|(folder, _)| folder.clone()).collect();
+        problems
+    }
+}
+
+fn on_event(wake: mpsc::Sender<()>) -> impl Fn(notify::Result<notify::Event>) {
+    move |event| {
+        // Reading a file is an event too; answering it with a read would never end.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            wake.try_send(()).ok();
+        }
     }
 }
 
@@ -199,5 +225,37 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let found = read_settled(dir.path(), Some(&told)).await;
         assert_eq!(found.unwrap().files, Scan::new(), "what stays away is gone");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_could_not_be_watched_is_tried_again_and_the_others_are_watched_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let (there, later) = (dir.path().join("there"), dir.path().join("later"));
+        std::fs::create_dir(&there).unwrap();
+        std::fs::create_dir(&later).unwrap();
+        let folders = scan::find_blocking(dir.path().to_owned()).await.unwrap().folders;
+        let (wake, mut woken) = mpsc::channel(1);
+        let mut watch = Watch::new(wake);
+        // No watch on what is not there, as when the kernel allows no more of them.
+        std::fs::rename(&later, dir.path().join("moved")).unwrap();
+        watch.renew(folders.clone());
+        assert!(woken.try_recv().is_ok(), "the others are read again");
+        watch.renew(folders.clone());
+        assert!(woken.try_recv().is_err(), "trying in vain is no reason to read again");
+        std::fs::write(there.join("a.yaml"), "1").unwrap();
+        let event = tokio::time::timeout(Duration::from_secs(30), woken.recv()).await;
+        assert_eq!(event, Ok(Some(())));
+
+        std::fs::rename(dir.path().join("moved"), &later).unwrap();
+        watch.renew(folders);
+        quiet(&mut woken).await;
+        std::fs::write(later.join("a.yaml"), "1").unwrap();
+        let event = tokio::time::timeout(Duration::from_secs(30), woken.recv()).await;
+        assert_eq!(event, Ok(Some(())), "an event tells, for nothing is polled");
+    }
+
+    /// Until what happened before has been told.
+    async fn quiet(woken: &mut mpsc::Receiver<()>) {
+        while tokio::time::timeout(Duration::from_millis(300), woken.recv()).await.is_ok() {}
     }
 }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// Files by path, each with its text or why it has none. A path that ends with a slash is a folder, with why its files
@@ -24,8 +24,8 @@ const MAX_DEPTH: usize = 16;
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// What a path leads to: device and inode.
-type Identity = (u64, u64);
+/// What a path leads to: device and inode, and when that was made where that is known, for an inode is used again.
+type Identity = (u64, u64, Option<SystemTime>);
 
 /// Folders by their real paths.
 pub(super) type Folders = BTreeMap<PathBuf, Identity>;
@@ -69,7 +69,7 @@ fn find(dir: &Path) -> Result<Found, Arc<str>> {
 }
 
 fn identity(what: &fs::Metadata) -> Identity {
-    (what.dev(), what.ino())
+    (what.dev(), what.ino(), what.created().ok())
 }
 
 #[derive(Default)]
@@ -241,5 +241,29 @@ mod tests {
             assert_eq!(walk.vanished, !path.ends_with("a.tmp"), "{}", path.display());
             assert_eq!(walk.found, Scan::new(), "{}", path.display());
         }
+    }
+
+    #[test]
+    fn a_folder_that_is_made_anew_is_another_one_whatever_its_inode() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("sub");
+        fs::create_dir(&folder).unwrap();
+        let made = |folder: &Path| fs::metadata(folder).unwrap().created();
+        let (before, first) = (find(dir.path()).unwrap().folders, made(&folder));
+        let Ok(first) = first else {
+            println!("skipped: a folder made anew: this file system does not know when one was made");
+            return;
+        };
+        // The clock of a file system has ticks of some milliseconds.
+        for _ in 0..1000 {
+            fs::remove_dir(&folder).unwrap();
+            fs::create_dir(&folder).unwrap();
+            if made(&folder).unwrap() != first {
+                assert_ne!(find(dir.path()).unwrap().folders, before);
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        panic!("the clock of the file system stands still");
     }
 }
