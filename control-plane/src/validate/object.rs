@@ -105,9 +105,13 @@ fn names_the_object(fault: &Fault) -> bool {
     fault.repeats.as_ref().is_some_and(|field| NAMING.contains(&field.key.as_str()))
 }
 
-/// True for a document that is certainly of some other system: neither its API nor its kind is like one of ours.
+/// True for a document that is certainly of some other system: neither its API nor its kind is like one of ours. The API
+/// of Kubernetes' core says nothing: of its many kinds one is ours.
 fn is_foreign(node: &Node) -> bool {
-    let is_ours = |given: &str| model::kinds().any(|kind| group(api_version(kind.name)) == group(given));
+    let is_ours = |given: &str| {
+        let group = group(given);
+        !group.is_empty() && model::kinds().any(|kind| self::group(api_version(kind.name)) == group)
+    };
     match (node.text("apiVersion"), node.text("kind")) {
         (Some(version), Some(kind)) => !is_ours(version) && meant(kind, &kind_names()).is_none(),
         _ => false,

@@ -175,6 +175,12 @@ fn what_another_system_reads_holds_no_removal_back_and_what_is_held_is_told() {
     mesh.put("a.yaml", &format!("{A}---\n{B}---\n{deployment}")).commit();
     mesh.put("a.yaml", &format!("{B}---\n{deployment}")).commit();
     assert_eq!(mesh.names(), ["default/b"], "a Deployment says nothing of a Service");
+    for core in ["ServiceAccount", "ConfigMap", "Secret"] {
+        let other = format!("apiVersion: v1\nkind: {core}\nmetadata: {{name: a}}\n");
+        mesh.put("a.yaml", &format!("{A}---\n{B}---\n{other}")).commit();
+        mesh.put("a.yaml", &format!("{B}---\n{other}")).commit();
+        assert_eq!(mesh.names(), ["default/b"], "nor does a {core}");
+    }
 
     let held = |mesh: &Mesh| -> Vec<String> {
         let held = mesh.report.findings.iter().filter(|f| f.severity == Severity::Warning);
