@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
+
 use super::IdentityError;
 
 /// What the extension of a file begins with that is being written.
@@ -93,13 +95,49 @@ pub(super) fn create_dir(path: &Path) -> Result<(), IdentityError> {
     made.map_err(|source| IdentityError::File { action: "creating", path: path.to_owned(), source })
 }
 
+/// Opens the directory at `path`, and no other: the owner of the one it is in could put a link in its place, and be given
+/// what the link leads to.
+fn open_dir(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags((OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed()).open(path)
+}
+
 /// The directory `name` in `parent`, made when there is none yet, for the owner of `parent`.
 pub(super) fn subdirectory(parent: &Path, name: &str) -> Result<PathBuf, IdentityError> {
     let path = parent.join(name);
     if !path.is_dir() {
         create_dir(&path)?;
-        let settled = File::open(&path).and_then(|made| adopt(&made, parent)).and_then(|()| sync_name(&path));
+        let settled = open_dir(&path).and_then(|made| adopt(&made, parent)).and_then(|()| sync_name(&path));
         settled.map_err(|source| IdentityError::File { action: "creating", path: path.clone(), source })?;
     }
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_a_directory_gives_nothing_away() {
+        let (state, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let link = state.path().join("tokens");
+        symlink(other.path(), &link).unwrap();
+        open_dir(&link).unwrap_err();
+        assert!(open_dir(other.path()).unwrap().metadata().unwrap().is_dir());
+        open_dir(&state.path().join("missing")).unwrap_err();
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_directory_it_is_in() {
+        let state = TempDir::new().unwrap();
+        if chown(state.path(), Some(12_345), Some(12_345)).is_err() {
+            return println!("skipped: only root can give a directory away");
+        }
+        let made = subdirectory(state.path(), "tokens").unwrap();
+        let metadata = fs::metadata(made).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (12_345, 12_345));
+    }
 }
