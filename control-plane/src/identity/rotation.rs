@@ -18,6 +18,7 @@
 use std::{
     collections::HashMap,
     fs, io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -124,10 +125,11 @@ impl Sightings {
     }
 
     /// Whether it is time for what is to happen to `path` at `due`: the clock says so, and as much time has passed since
-    /// it was seen first as the clock had it wait then, and at least `settle`.
-    fn is_due(&self, path: &Path, due: u64, settle: Duration, now: Moment) -> bool {
+    /// it was seen first as the clock had it wait then, within `waits`. No step waits longer than the longer of these: a
+    /// clock that had it wait for years was not set yet.
+    fn is_due(&self, path: &Path, due: u64, waits: &RangeInclusive<Duration>, now: Moment) -> bool {
         let first = self.0.get(path).unwrap_or(&now);
-        let wait = Duration::from_secs(due.saturating_sub(first.unix)).max(settle);
+        let wait = Duration::from_secs(due.saturating_sub(first.unix)).min(*waits.end()).max(*waits.start());
         now.unix >= due && Duration::from_nanos(now.nanos.saturating_sub(first.nanos)) >= wait
     }
 }
@@ -161,15 +163,16 @@ pub(super) fn advance(
 ) -> Result<(), IdentityError> {
     promise(state_dir, lifetime)?;
     let longest = longest(state_dir)?.unwrap_or(lifetime);
-    let settle = SETTLE.min(lifetime / 24);
-    let then = now.unix + longest.as_secs() + UNDER_WAY;
+    let wait = longest.as_secs() + UNDER_WAY;
+    let waits = SETTLE.min(lifetime / 24)..=Duration::from_secs(wait);
+    let then = now.unix + wait;
     for (path, role) in files(state_dir)? {
         match role {
             Role::Requested => {
                 Ca::read(&path, trust_domain, now.unix)?;
                 rename(&path, &state_dir.join(format!("ca-next-{then}.pem")))?;
             }
-            Role::SignsFrom(due) if sightings.is_due(&path, due, settle, now) => {
+            Role::SignsFrom(due) if sightings.is_due(&path, due, &waits, now) => {
                 Ca::read(&path, trust_domain, now.unix)?;
                 let signing = state_dir.join(SIGNING);
                 let old = ca::certificate_pem(&signing)?;
@@ -177,7 +180,7 @@ pub(super) fn advance(
                 rename(&path, &signing)?;
                 note(state_dir, lifetime)?;
             }
-            Role::TrustedUntil(due) if sightings.is_due(&path, due, settle, now) => {
+            Role::TrustedUntil(due) if sightings.is_due(&path, due, &waits, now) => {
                 let removed = fs::remove_file(&path).and_then(|()| private_file::sync_name(&path));
                 removed.map_err(|source| failed("removing", &path, source))?;
             }
@@ -353,6 +356,21 @@ mod tests {
         assert_eq!(roles(&restarted).len(), 2, "it came back");
         restarted.advance(dropped).unwrap();
         assert_eq!(roles(&restarted), [Role::Signs]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_after_the_start_delays_a_step_by_no_more_than_a_lifetime() {
+        let directory = TempDir::new().unwrap();
+        let mut authority = Running::open(&directory, NOW);
+        authority.rotate(NOW).unwrap();
+        authority.advance(NOW).unwrap();
+        let signs = NOW + LIFE + UNDER_WAY;
+        let mut restarted = Running::open(&directory, NOW);
+        restarted.advance_at(NOW, 10).unwrap();
+        restarted.advance(signs - 1).unwrap();
+        assert_eq!(roles(&restarted), [Role::Signs, Role::SignsFrom(signs)]);
+        restarted.advance(signs).unwrap();
+        assert_eq!(roles(&restarted), [Role::Signs, Role::TrustedUntil(signs + LIFE + UNDER_WAY)]);
     }
 
     #[test]
