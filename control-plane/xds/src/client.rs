@@ -395,6 +395,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_stands_while_any_name_that_it_was_ever_told_for_does() {
+        let mut client = client();
+        client.want(Kind::Destination, "web.a", moment(50));
+        client.response(response("1", &[destination("web", &["web.a"], 1)], &[])).unwrap();
+        client.response(response("2", &[destination("web", &["web.a"], 666)], &[])).unwrap();
+        client.want(Kind::Destination, "10.0.0.1:80", moment(0));
+        client.response(response("3", &[destination("web", &["10.0.0.1:80"], 666)], &[])).unwrap();
+        assert!(client.expire(moment(60)), "the address is not used any more");
+        assert_eq!(client.complaints().count(), 1, "web.a still stands for an older version than there is");
+        assert!(client.expire(moment(110)));
+        assert_eq!(client.complaints().count(), 0);
+    }
+
+    #[test]
     fn the_server_learns_exactly_which_resources_are_refused_however_many_there_are() {
         let mut client = client();
         let mut server = Stream::new();

@@ -34,8 +34,8 @@ pub(super) struct Want {
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) complaint: String,
-    /// The names it was asked by, and its own.
-    names: Vec<String>,
+    /// The names it was ever asked by, and its own: each response has only those that it answers.
+    names: BTreeSet<String>,
 }
 
 /// What is wrong with a response.
@@ -120,11 +120,12 @@ impl Interest {
 
     /// Names that stand for nothing yet get to know that waiting is in vain; others keep what they stand for.
     fn refuse(&mut self, resource: &Encoded, complaint: String) {
-        let names: Vec<String> = resource.aliases.iter().chain([&resource.name]).cloned().collect();
-        for name in &names {
+        let mut names = self.refused.remove(&resource.name).map(|before| before.names).unwrap_or_default();
+        for name in resource.aliases.iter().chain([&resource.name]) {
             if let Some(want) = self.wants.get_mut(name).filter(|want| want.answer.held().is_none()) {
                 want.answer = Answer::Refused;
             }
+            names.insert(name.clone());
         }
         self.refused.insert(resource.name.clone(), Refused { complaint, names });
     }
