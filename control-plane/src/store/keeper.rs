@@ -163,7 +163,7 @@ mod tests {
         sender.send_replace(numbered(7));
         let mut times = Vec::new();
         for _ in 0..3 {
-            let (at, n, is_last) = saved.recv().await.unwrap();
+            let (at, n, is_last) = timeout(RETRY * 5, saved.recv()).await.expect("another try").unwrap();
             assert_eq!((n, is_last), (7, false));
             times.push(at);
         }

@@ -250,31 +250,6 @@ async fn a_directory_that_goes_away_is_unavailable_and_not_empty() {
     assert_eq!(next(&mut changes).await, ["+a.yaml 2"]);
 }
 
-/// What other programs write beside the configuration is none of its business.
-#[test]
-fn a_directory_in_which_other_files_come_and_go_can_be_read() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("a.yaml"), "1").unwrap();
-    let is_read = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for n in 0..4 {
-            let files: Vec<_> = (0..50).map(|file| dir.path().join(format!("{n}-{file}.tmp"))).collect();
-            let is_read = &is_read;
-            scope.spawn(move || {
-                while !is_read.load(Ordering::Relaxed) {
-                    files.iter().for_each(|file| fs::write(file, "").unwrap());
-                    files.iter().for_each(|file| fs::remove_file(file).unwrap());
-                }
-            });
-        }
-        let scans: Vec<_> = (0..20).map(|_| files::read(dir.path())).collect();
-        is_read.store(true, Ordering::Relaxed);
-        for scan in scans {
-            assert_eq!(scan.map(|scan| scan.len()), Ok(1));
-        }
-    });
-}
-
 #[tokio::test]
 async fn files_that_cannot_be_text_say_why() {
     let dir = tempfile::tempdir().unwrap();
