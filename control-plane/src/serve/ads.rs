@@ -33,8 +33,10 @@ use crate::{
 
 /// Responses that may wait for a client to read them; the protocol itself allows one per kind.
 const BACKLOG: usize = Kind::ALL.len();
-/// How long a client waits for its turn, and its responses for it, before it is cut off.
+/// How long responses wait for their client to read before it is cut off.
 const SLOW: Duration = Duration::from_secs(10);
+/// How long one waits for others of its identity, which may be thousands that are all told the same news.
+const CROWDED: Duration = Duration::from_secs(60);
 
 /// The discovery service of one connection.
 #[derive(Clone, Debug)]
@@ -165,7 +167,7 @@ impl Session {
         if !self.state.has_news() {
             return Ok(());
         }
-        let mut room = timeout(SLOW, self.held.room()).await.map_err(|_| Unread)?;
+        let mut room = timeout(CROWDED, self.held.room()).await.map_err(|_| Unread)?;
         let find = |kind: Kind, name: &str| find(snapshot, &self.identity, kind, name);
         let responses = self.state.responses(&find, &snapshot.number().to_string());
         self.mesh.sidecars.confirmed(self.id, self.state.confirmed());

@@ -55,7 +55,7 @@ mod tests {
         let identity = "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap();
         let held = Arc::new(Shares::default().enter(&identity).await.unwrap()).stream().unwrap();
         let (sender, queue) = mpsc::channel(64);
-        for _ in 0..16 {
+        for _ in 0..64 {
             let response = Ok(DeltaDiscoveryResponse::default());
             sender.send((response, Some(held.room().await))).await.unwrap();
         }

@@ -21,15 +21,15 @@ pub(super) struct Limits {
     /// Discovery streams of one connection; a sidecar needs one.
     pub(super) streams: usize,
     /// Bytes that the names subscribed to by all connections of one identity may take
-    /// ([`weight`](selvedge_xds::server::Stream::weight)): those of 5 000 sidecars with 180 names each.
+    /// ([`weight`](selvedge_xds::server::Stream::weight)): those of 20 000 sidecars with 180 names each.
     pub(super) names: usize,
-    /// Bytes of responses that connections of one identity have been sent and not read yet.
+    /// Bytes of responses to connections of one identity that the transport has not taken yet, or took last.
     pub(super) responses: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 5_000, streams: 2, names: 256 << 20, responses: 64 << 20 }
+        Self { connections: 25_000, streams: 2, names: 1 << 30, responses: 256 << 20 }
     }
 }
 
