@@ -11,7 +11,7 @@ help: ## what there is
 
 demo: ## seven services behind sidecars, with mTLS, policies and planted faults; Ctrl-C ends it
 	@.ci/setup build
-	$(CARGO) run --locked --profile fast --package selvedge -- demo $(DEMO)
+	@$(CARGO) run --locked --profile fast --package selvedge -- demo $(DEMO)
 
 test: ## every test; says what it skips and why
 	@.ci/setup test

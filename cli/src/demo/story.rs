@@ -46,9 +46,10 @@ fn retries(span: &Span) -> Option<String> {
 }
 
 fn breakers(rested: &Rested) -> Option<String> {
-    let parts: Vec<String> = rested.looks.iter().map(|(name, looks)| format!("{name} in {looks}")).collect();
     let of = rested.of;
-    (!parts.is_empty()).then(|| format!("breaker      open at {of} looks, a second apart: {}", parts.join(", ")))
+    let parts: Vec<String> =
+        rested.looks.iter().map(|(name, looks)| format!("{name} was rested at {looks} of {of} looks")).collect();
+    (!parts.is_empty()).then(|| format!("breaker      {}, a second apart", parts.join(", ")))
 }
 
 /// How much of the load the slow instance got.

@@ -18,7 +18,7 @@ use crate::http::pace::Sender;
 /// Bytes of a request body that are kept so that a try can be repeated.
 const REPLAY_LIMIT: usize = 64 * 1024;
 
-/// A request body that can be sent again while no more than [`REPLAY_LIMIT`] bytes of it have passed.
+/// A request body that can be sent again while no more than 64 KiB of it have passed.
 pub struct Replay {
     /// `None` for a request without a body, which most are.
     shared: Option<Rc<RefCell<Shared>>>,
