@@ -63,7 +63,7 @@ pub(crate) fn host_problem(pattern: &str) -> Option<String> {
 /// A glob over the hosts of requests, which are in lower case and have neither port nor a dot at the end. The error says
 /// what keeps it from ever matching.
 pub(crate) fn host_glob(pattern: &str) -> Result<Glob, String> {
-    let glob = Glob::new(&pattern.to_ascii_lowercase())?;
+    let glob = Glob::new(&literal(pattern).map_or_else(|| pattern.to_ascii_lowercase(), |ip| format!("[{ip}]")))?;
     let fits = match &glob {
         Glob::Any => true,
         Glob::Exact(text) if text.starts_with('[') => is_literal(text),
@@ -85,8 +85,12 @@ pub(crate) fn host_glob(pattern: &str) -> Result<Glob, String> {
 }
 
 fn is_literal(text: &str) -> bool {
-    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
+    literal(text).is_some()
+}
+
+/// The address of an IPv6 literal; hosts have it in the spelling of RFC 5952.
+fn literal(text: &str) -> Option<Ipv6Addr> {
+    text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
 /// Whether a host may have this part: letters, digits, `-`, `.` and `_` of a name, or some of an IPv6 literal.
@@ -135,6 +139,7 @@ mod tests {
         {
             assert!(host_glob(good).is_ok(), "{good}");
         }
+        assert!(host_glob("[0:0::1]").unwrap().matches("[::1]"), "an address is one, however it is spelt");
         for (bad, hint) in [
             ("evil.example:80", "write 'evil.example'"),
             ("*.example:", "write '*.example'"),

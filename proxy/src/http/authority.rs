@@ -3,7 +3,7 @@
 //! Exactly one authority, with no userinfo, no odd characters and no port out of range; where the target and
 //! `Host` both carry one they must say the same.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, net::Ipv6Addr, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri, header::HOST, uri};
@@ -86,7 +86,9 @@ fn parse(raw: &[u8]) -> Result<Authority, &'static str> {
     if !bare.starts_with('[') && !bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
         return Err("the host has characters that no host name has");
     }
-    let mut full = bare.to_ascii_lowercase();
+    // One address has many spellings, and policies know the one of RFC 5952.
+    let literal = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok());
+    let mut full = literal.map_or_else(|| bare.to_ascii_lowercase(), |address| format!("[{address}]"));
     let host_len = full.len();
     if let Some(port) = port.and_then(|port| port.parse::<u16>().ok()) {
         full.push(':');
@@ -109,7 +111,7 @@ fn split(text: &str) -> Result<(&str, Option<&str>), &'static str> {
         });
     };
     let (literal, after) = rest.split_once(']').ok_or("the IPv6 literal is not closed")?;
-    literal.parse::<std::net::Ipv6Addr>().map_err(|_| "the host is not an IPv6 literal")?;
+    literal.parse::<Ipv6Addr>().map_err(|_| "the host is not an IPv6 literal")?;
     let host = text.get(..literal.len() + 2).unwrap_or(text);
     match after.strip_prefix(':') {
         Some(port) => Ok((host, Some(port))),
@@ -144,6 +146,8 @@ mod tests {
             ("/", &["secret.test."], "secret.test secret.test"),
             ("/", &["a:080"], "a a:80"),
             ("/", &["[::1]:80"], "[::1] [::1]:80"),
+            ("/", &["[0:0::0001]:80"], "[::1] [::1]:80"),
+            ("/", &["[2001:DB8:0:0::A]"], "[2001:db8::a] [2001:db8::a]"),
             ("http://b/a", &["b"], "b b"),
             ("http://b/a", &[], "b b"),
         ] {
