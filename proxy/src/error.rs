@@ -88,3 +88,20 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_try_in_doubt_nothing_is_proof_any_more() {
+        let failed = |outcome| Error::failed_try(Reason::UpstreamConnectFailed, outcome, "nobody there");
+        for unsent in [TryOutcome::ConnectFailed, TryOutcome::Refused] {
+            let error = failed(unsent).in_doubt();
+            assert_eq!((error.reason, error.outcome), (Reason::UpstreamReset, Some(TryOutcome::Reset)));
+            assert!(error.detail.contains("nobody there"), "{error}");
+        }
+        let timeout = failed(TryOutcome::Timeout).in_doubt();
+        assert_eq!((timeout.reason, timeout.outcome), (Reason::UpstreamConnectFailed, Some(TryOutcome::Timeout)));
+    }
+}

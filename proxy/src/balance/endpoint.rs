@@ -65,12 +65,12 @@ impl Endpoint {
         }
     }
 
-    /// Whether it took connections a moment ago, or was not asked.
+    /// False for a while after it was to be left alone.
     pub fn reachable(&self, now: Moment) -> bool {
         now.nanos >= self.books.unreachable_until.get()
     }
 
-    /// Notes that it took no connection, or closed the one it had.
+    /// Notes that it took no connection, closed the one it had, or only fails.
     pub fn leave_alone(&self, now: Moment) {
         self.books.unreachable_until.set(now.nanos + u64::try_from(UNREACHABLE.as_nanos()).unwrap_or(u64::MAX));
     }

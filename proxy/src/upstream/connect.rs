@@ -23,7 +23,7 @@ use crate::{
     tls,
 };
 
-/// Header sections of responses are bounded as those of requests.
+/// Header sections of HTTP/2 responses are bounded as those of requests; those of HTTP/1 by the library, at some 400 KiB.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// Resets of a peer that proved its identity are no attack; see `docs/decisions/`.
 const MAX_RESETS: usize = 100_000;
