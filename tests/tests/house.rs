@@ -18,7 +18,7 @@ use serde_json::Value;
 /// Packages of the workspace, and which of the others each may use.
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("policies", &[]),
-    ("control-plane/xds", &["selvedge-policies"]),
+    ("xds", &["selvedge-policies"]),
     ("control-plane", &["selvedge-policies", "selvedge-xds"]),
     ("proxy", &["selvedge-policies", "selvedge-xds"]),
     ("examples/saas", &["selvedge-policies", "selvedge-control-plane"]),
@@ -95,7 +95,7 @@ fn every_module_opens_with_what_it_guarantees_and_none_is_called_mod() {
         "tests/tests",
         "policies/tests",
         "control-plane/tests",
-        "control-plane/xds/tests",
+        "xds/tests",
         "proxy/tests",
         "cli/tests",
         "examples/saas/tests",
