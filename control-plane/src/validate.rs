@@ -23,7 +23,7 @@ use yaml::Fault;
 /// What one file holds.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// The sound objects, in the order of the file.
+    /// The sound objects, in the order of the file, and those that are taken where no sound version is in force.
     pub objects: Vec<Candidate>,
     /// Objects that are there and not sound; their last good version stays in force.
     pub refused: Vec<ObjectId>,
@@ -40,11 +40,12 @@ pub struct Reading {
 impl Reading {
     /// True when everything in the file is a sound object, or of no concern.
     pub fn is_sound(&self) -> bool {
-        self.refused.is_empty() && self.unclear.is_empty() && !self.incomplete
+        let objects = self.objects.iter().all(|candidate| candidate.written.is_sound());
+        objects && self.refused.is_empty() && self.unclear.is_empty() && !self.incomplete
     }
 }
 
-/// A sound object, with the place it was written.
+/// An object that can be put in force, with the place it was written.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// The object; its generation is not known yet.
@@ -59,6 +60,8 @@ pub struct Written {
     file: Arc<str>,
     text: Arc<str>,
     node: Arc<Node>,
+    /// False when something in it is written and empty, so that it says less than it was to say.
+    sound: bool,
 }
 
 /// Most complaints about one file; more would hide the first.
@@ -80,7 +83,7 @@ pub fn read(document: &Document) -> Reading {
     for yaml::Document { tree, faults } in yaml::read(text) {
         match tree {
             Some(node) => {
-                let written = Written { file: file.clone(), text: text.clone(), node: Arc::new(node) };
+                let written = Written { file: file.clone(), text: text.clone(), node: Arc::new(node), sound: true };
                 object::read(written, &faults, &mut reading, &mut complaints);
             }
             None => {
@@ -135,6 +138,11 @@ impl Written {
     /// The whole text of the file.
     pub fn text(&self) -> &Arc<str> {
         &self.text
+    }
+
+    /// False for an object that takes the place of no sound version of itself.
+    pub const fn is_sound(&self) -> bool {
+        self.sound
     }
 
     /// True when both are one reading of one document, so that nothing can have changed.

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     balance::BalancerSpec,
@@ -54,7 +55,19 @@ pub const KIND: Kind = Kind {
     summary: "How callers of a service retry, wait, break and balance.",
     schema: || schemars::schema_for!(TrafficPolicySpec),
     check: |document| kind::check(document, check),
+    close,
 };
+
+/// `on` has values when it is left out, so an empty one says something: that only `codes` are retried.
+fn close(document: &mut Value) -> Vec<Problem> {
+    let Some(retry) = document.get_mut("retry").and_then(Value::as_object_mut) else { return Vec::new() };
+    let Some(codes) = retry.get("codes") else { return Vec::new() };
+    let problems = kind::blanks(codes, "retry.codes", &[]);
+    if !problems.is_empty() {
+        retry.remove("codes");
+    }
+    kind::until_mended(problems, "no further status is retried")
+}
 
 /// Every semantic problem of a `TrafficPolicy`.
 fn check(spec: &TrafficPolicySpec) -> Vec<Problem> {

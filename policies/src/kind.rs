@@ -4,7 +4,10 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+mod blank;
 mod structure;
+
+pub(crate) use blank::{blanks, until_mended};
 
 /// One complaint about a document, addressed by field path so that the control plane can point at the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,14 @@ pub struct Kind {
     pub schema: fn() -> schemars::Schema,
     /// Every structural problem of a `spec`, or every semantic one when its structure is sound.
     pub check: fn(&Value) -> Vec<Problem>,
+    /// Takes what is written and empty out of a `spec`, so that what is left lets pass no more than was meant, and says
+    /// where it was and what to write instead.
+    pub close: fn(&mut Value) -> Vec<Problem>,
+}
+
+/// [`Kind::close`] of kinds in which an empty list means what leaving it out does.
+pub const fn as_written(_: &mut Value) -> Vec<Problem> {
+    Vec::new()
 }
 
 /// A document together with the object it came from.
@@ -64,14 +75,21 @@ pub fn check<T: DeserializeOwned + JsonSchema>(document: &Value, semantic: fn(&T
     parse(document).map_or_else(|problems| problems, |spec| semantic(&spec))
 }
 
-/// Reads every `spec` as its type; all problems at once.
-pub(crate) fn parse_all<T: DeserializeOwned>(documents: &[Attached<Value>]) -> Result<Vec<Attached<T>>, Vec<Problem>> {
+/// Reads every `spec` as its type; all problems at once. The control plane has closed them, an older one has not.
+pub(crate) fn parse_all<T: DeserializeOwned>(
+    documents: &[Attached<Value>],
+    close: fn(&mut Value) -> Vec<Problem>,
+) -> Result<Vec<Attached<T>>, Vec<Problem>> {
     let mut problems = Vec::new();
-    let parsed = documents.iter().filter_map(|document| match parse(&document.spec) {
-        Ok(spec) => Some(Attached { name: document.name.clone(), spec }),
-        Err(found) => {
-            problems.extend(of(document, found));
-            None
+    let parsed = documents.iter().filter_map(|document| {
+        let mut spec = document.spec.clone();
+        close(&mut spec);
+        match parse(&spec) {
+            Ok(spec) => Some(Attached { name: document.name.clone(), spec }),
+            Err(found) => {
+                problems.extend(of(document, found));
+                None
+            }
         }
     });
     let parsed = parsed.collect();

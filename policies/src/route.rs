@@ -192,4 +192,5 @@ pub const KIND: Kind = Kind {
     summary: "Routes requests of a service by path, header, query and method, with weights and header changes.",
     schema: || schemars::schema_for!(HttpRouteSpec),
     check: |document| kind::check(document, check::check),
+    close: check::close,
 };

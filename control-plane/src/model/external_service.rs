@@ -14,6 +14,7 @@ pub const KIND: Kind = Kind {
     summary: "Something outside the mesh that may be called, and how.",
     schema: || schemars::schema_for!(ExternalServiceSpec),
     check: |document| kind::check(document, check),
+    close: kind::as_written,
 };
 
 /// `spec` of an `ExternalService`.

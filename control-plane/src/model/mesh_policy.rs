@@ -13,6 +13,7 @@ pub const KIND: Kind = Kind {
     summary: "mTLS modes, default posture and access log of the mesh, a namespace or a workload.",
     schema: || schemars::schema_for!(MeshPolicySpec),
     check: |document| kind::check(document, check),
+    close: kind::as_written,
 };
 
 /// `spec` of a `MeshPolicy`. Of several that cover a workload the most specific decides, field by field.

@@ -15,6 +15,7 @@ pub const KIND: Kind = Kind {
     summary: "A name that callers use, and the workloads behind it.",
     schema: || schemars::schema_for!(ServiceSpec),
     check: |document| kind::check(document, check),
+    close: kind::as_written,
 };
 
 /// Fields of Kubernetes that say nothing inside a mesh: how a service is reached from outside, and how its addresses are

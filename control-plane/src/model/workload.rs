@@ -12,6 +12,7 @@ pub const KIND: Kind = Kind {
     summary: "One process with a sidecar: its identity, address and ports.",
     schema: || schemars::schema_for!(WorkloadSpec),
     check: |document| kind::check(document, check),
+    close: kind::as_written,
 };
 
 /// `spec` of a `Workload`. A `Service` of the namespace selects it by `metadata.labels`.

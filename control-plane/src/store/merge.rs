@@ -46,6 +46,10 @@ pub(super) fn merge<'a>(files: &'a BTreeMap<Arc<str>, Reading>, written: &HashMa
     let broken = broken(files, written, &mut merged);
     for candidate in files.values().flat_map(|reading| &reading.objects) {
         let id = &candidate.object.id;
+        if !may_be_taken(candidate, written) {
+            merged.refused.insert(id);
+            continue;
+        }
         let in_force = written.get(id);
         if let Some(in_force) = in_force.filter(|_| broken.contains(id)) {
             merged.findings.push(duplicate(in_force, "the last good version of this one is in force", candidate));
@@ -62,6 +66,11 @@ pub(super) fn merge<'a>(files: &'a BTreeMap<Arc<str>, Reading>, written: &HashMa
         merged.findings.push(duplicate(&counts.written, "this one is in force", other));
     }
     merged
+}
+
+/// An object that is not sound takes the place of no sound version.
+fn may_be_taken(candidate: &Candidate, written: &HashMap<ObjectId, Written>) -> bool {
+    candidate.written.is_sound() || !written.get(&candidate.object.id).is_some_and(Written::is_sound)
 }
 
 /// The objects in force of which the file they came from has no sound version, and may have an unsound one. Those that
@@ -82,8 +91,10 @@ fn broken<'w>(
     for (origin, reading) in files.iter().filter(|(_, reading)| !reading.is_sound()) {
         // The origin of a folder that cannot be listed ends with a slash and stands for all files in it.
         let is_within = |file: &str| file == &**origin || origin.ends_with('/') && file.starts_with(&**origin);
-        let sound: HashSet<&ObjectId> = reading.objects.iter().map(|candidate| &candidate.object.id).collect();
-        let refused: HashSet<&ObjectId> = reading.refused.iter().collect();
+        let sound = reading.objects.iter().filter(|candidate| may_be_taken(candidate, written));
+        let sound: HashSet<&ObjectId> = sound.map(|candidate| &candidate.object.id).collect();
+        let refused = reading.objects.iter().map(|candidate| &candidate.object.id).chain(&reading.refused);
+        let refused: HashSet<&ObjectId> = refused.collect();
         let unclear: HashSet<(&str, &str)> = reading.unclear.iter().map(|(ns, name)| (&**ns, &**name)).collect();
         let mut held = BTreeSet::new();
         let files = from.range::<&str, _>(&**origin..).take_while(|(file, _)| is_within(file));

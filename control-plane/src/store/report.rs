@@ -72,7 +72,8 @@ pub(super) fn report(
         name: id.name.to_string(),
         file: written.get(id).map_or(String::new(), |written| written.file().to_string()),
         accepted_generation: model.get(id).map_or(0, |object| object.generation),
-        current: merged.sound.contains_key(id) && !merged.refused.contains(id),
+        current: merged.sound.get(id).is_some_and(|candidate| candidate.written.is_sound())
+            && !merged.refused.contains(id),
         problems: problems_of(id),
     };
     let in_force = model.objects().map(|known| object(&known.id));

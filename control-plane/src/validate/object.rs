@@ -15,7 +15,9 @@ use super::{
 use crate::{
     diagnostic::Severity,
     model::{
-        self, Labels, Object, ObjectId, Spec, api_version, attached, label_problem, mesh_policy::scope_problem, service,
+        self, Labels, Object, ObjectId, Spec, api_version, attached, label_problem,
+        mesh_policy::{self, ROOT_NAMESPACE, scope_problem},
+        service,
     },
 };
 
@@ -67,9 +69,18 @@ pub(super) fn read(written: Written, repeated: &[Fault], reading: &mut Reading, 
     let kind = kind_of(&written.node, &mut problems);
     let name = name_of(&written.node).filter(|_| is_named(&written.node, &misspelt));
     let id = kind.zip(name.clone()).map(|(kind, (namespace, name))| ObjectId { kind: kind.name, namespace, name });
-    let spec = kind.and_then(|kind| spec(kind, id.as_ref(), &written.node, &mut problems));
+    let mut blanks = Vec::new();
+    let spec = kind.and_then(|kind| spec(kind, id.as_ref(), &written.node, &mut problems, &mut blanks));
     let object = id.as_ref().map_or(String::new(), ObjectId::to_string);
-    for problem in &problems {
+    if let Some(id) = id.as_ref().filter(|id| id.kind == mesh_policy::KIND.name && !has_namespace(&written.node)) {
+        let message = format!(
+            "no namespace is written, so this covers namespace '{}' alone: write that, or {ROOT_NAMESPACE} with targetRef \
+             {{kind: Mesh}} for the whole mesh",
+            id.namespace
+        );
+        complaints.add(|| written.finding(Severity::Warning, "metadata.namespace", message).object(&object));
+    }
+    for problem in problems.iter().chain(&blanks) {
         complaints.add(|| written.finding(Severity::Error, &problem.path, &*problem.message).object(&object));
     }
     for fault in repeated {
@@ -79,6 +90,7 @@ pub(super) fn read(written: Written, repeated: &[Fault], reading: &mut Reading, 
     match (id, spec, name) {
         (Some(id), Some(spec), _) if problems.is_empty() && repeated.is_empty() => {
             let labels = labels(&written.node);
+            let written = Written { sound: blanks.is_empty(), ..written };
             reading.objects.push(Candidate { object: Object { id, generation: 0, labels, spec }, written });
         }
         (Some(id), ..) => reading.refused.push(id),
@@ -181,6 +193,11 @@ fn name_of(node: &Node) -> Option<(Arc<str>, Arc<str>)> {
     Some((namespace.into(), name.into()))
 }
 
+/// Whether the document says in which namespace it is.
+fn has_namespace(node: &Node) -> bool {
+    node.get("metadata").is_some_and(|metadata| metadata.value.text("namespace").is_some())
+}
+
 fn labels(node: &Node) -> Labels {
     let Some(entry) = node.get("metadata").and_then(|metadata| metadata.value.get("labels")) else {
         return Labels::new();
@@ -188,22 +205,33 @@ fn labels(node: &Node) -> Labels {
     serde_json::from_value(entry.value.to_value()).unwrap_or_default()
 }
 
-fn spec(kind: &Kind, id: Option<&ObjectId>, node: &Node, problems: &mut Vec<Problem>) -> Option<Spec> {
+/// `spec` as its kind reads it; `blanks` are what is written and empty in it, and was taken out.
+fn spec(
+    kind: &Kind,
+    id: Option<&ObjectId>,
+    node: &Node,
+    problems: &mut Vec<Problem>,
+    blanks: &mut Vec<Problem>,
+) -> Option<Spec> {
     let mut document = node.get("spec")?.value.to_value();
     if kind.name == service::KIND.name {
         service::read_over(&mut document);
     }
     let found = (kind.check)(&document);
+    blanks.extend((kind.close)(&mut document).into_iter().map(within_spec));
     let namespace = id.map_or("default", |id| &id.namespace);
     let result = if found.is_empty() { parse(kind, namespace, &document) } else { Err(found) };
-    let within = |path: &str| if path.is_empty() { "spec".to_owned() } else { format!("spec.{path}") };
     match result {
         Ok(spec) => Some(spec),
         Err(found) => {
-            problems.extend(found.into_iter().map(|problem| Problem::new(within(&problem.path), problem.message)));
+            problems.extend(found.into_iter().map(within_spec));
             None
         }
     }
+}
+
+fn within_spec(Problem { path, message }: Problem) -> Problem {
+    Problem::new(if path.is_empty() { "spec".to_owned() } else { format!("spec.{path}") }, message)
 }
 
 fn parse(kind: &Kind, namespace: &str, document: &Value) -> Result<Spec, Vec<Problem>> {
@@ -211,12 +239,12 @@ fn parse(kind: &Kind, namespace: &str, document: &Value) -> Result<Spec, Vec<Pro
         "Service" => kind::parse(document).map(Spec::Service),
         "Workload" => kind::parse(document).map(Spec::Workload),
         "ExternalService" => kind::parse(document).map(Spec::ExternalService),
-        "MeshPolicy" => mesh_policy(namespace, document),
+        "MeshPolicy" => parse_mesh_policy(namespace, document),
         name => attached::read(name, namespace, document).map(Spec::Attached),
     }
 }
 
-fn mesh_policy(namespace: &str, document: &Value) -> Result<Spec, Vec<Problem>> {
+fn parse_mesh_policy(namespace: &str, document: &Value) -> Result<Spec, Vec<Problem>> {
     let spec = kind::parse(document)?;
     match scope_problem(&spec, namespace) {
         Some(problem) => Err(vec![problem]),

@@ -95,10 +95,10 @@ impl Node {
                 let item = items.get(index.parse::<usize>().ok()?)?;
                 // A map in a list has no key of its own; its first field stands for it.
                 let first = match &item.content {
-                    Content::Map(entries) => entries.first().map(|entry| entry.key_span.clone()),
-                    _ => Some(item.span.clone()),
+                    Content::Map(entries) => entries.first().map(|entry| &entry.key_span),
+                    _ => None,
                 };
-                Some((first, item, after))
+                Some((Some(first.unwrap_or(&item.span).clone()), item, after))
             }
             _ => None,
         }

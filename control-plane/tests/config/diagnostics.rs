@@ -182,6 +182,54 @@ fn bad_specs_are_pointed_at() {
     }
 }
 
+/// As templates write it whose values are missing. It is an error in any case; what is in force meanwhile is the store's.
+#[test]
+fn what_is_written_and_empty_is_pointed_at_with_the_way_out() {
+    let table: &[(&str, &str, (usize, usize), &str)] = &[
+        (
+            "AuthorizationPolicy",
+            "  action: ALLOW\n  rules:\n  - from: [{serviceAccounts: []}]\n",
+            (8, 13),
+            "leave the field out",
+        ),
+        ("AuthorizationPolicy", "  action: DENY\n  rules:\n  - from: [{}]\n", (8, 12), "{} asks nothing"),
+        ("AuthorizationPolicy", "  action: AUDIT\n  rules:\n  - to: []\n", (8, 5), "matches everybody"),
+        (
+            "RateLimit",
+            "  limits:\n  - {requests: 5, per: 1s, match: [{methods: []}]}\n",
+            (7, 37),
+            "counts every request",
+        ),
+        ("HTTPRoute", "  parentRefs: [{name: a}]\n  rules:\n  - matches: []\n", (8, 5), "leave the field out"),
+    ];
+    for (kind, spec, place, message) in table {
+        let text = object(kind, spec);
+        assert_found(kind, &text, *place, message);
+        let reading = read(&text);
+        assert!(!reading.is_sound() && reading.refused.is_empty() && reading.objects.len() == 1, "{kind}");
+        assert!(reading.findings.iter().all(|finding| finding.severity == Severity::Error), "{kind}");
+    }
+    let null = object("AuthorizationPolicy", "  action: ALLOW\n  rules:\n  - from:\n    - serviceAccounts:\n");
+    assert_eq!(read(&null).objects.len(), 0, "a list without a value is none");
+}
+
+#[test]
+fn a_mesh_policy_that_does_not_say_where_it_is_is_no_policy_of_the_mesh() {
+    let text = object("MeshPolicy", "  accessLog: off\n");
+    let reading = read(&text);
+    let [finding] = &reading.findings[..] else { panic!("{:#?}", reading.findings) };
+    assert_eq!((finding.severity, &*finding.field, at(finding).0), (Severity::Warning, "metadata.namespace", 3));
+    assert!(finding.message.contains("namespace 'default' alone") && finding.message.contains("selvedge-system"));
+    assert_eq!(reading.objects.len(), 1, "it is in force where it is");
+    for spec in [
+        "  accessLog: off\n",
+        "  targetRef: {kind: Workload, name: a}\n  mtls: {inbound: PERMISSIVE, outbound: PREFER}\n",
+    ] {
+        let said = object("MeshPolicy", spec).replace("name: a\nspec", "name: a\n  namespace: default\nspec");
+        assert_eq!((read(&said).findings, read(&said).objects.len()), (Vec::new(), 1));
+    }
+}
+
 fn assert_found(what: &str, text: &str, place: (usize, usize), message: &str) {
     let findings = read(text).findings;
     let told = |finding: &Diagnostic| finding.to_string().contains(message) && at(finding) == place;
@@ -201,11 +249,6 @@ fn sound_objects_have_no_findings() {
         ),
         ("Workload", "  serviceAccount: a\n  address: 'fd00::1'\n  ports: [{port: 80, dial: 8080}]\n  weight: 0\n"),
         ("ExternalService", "  hosts: [a.com]\n  ports: [{port: 443, tls: {}}]\n  endpoints: [{address: 1.2.3.4}]\n"),
-        (
-            "MeshPolicy",
-            "  targetRef: {kind: Workload, name: a}\n  mtls: {inbound: PERMISSIVE, outbound: PREFER}\n  accessLog: 'off'\n",
-        ),
-        ("MeshPolicy", "  accessLog: off\n"),
         ("HTTPRoute", "  parentRefs: [{name: a, port: 80}]\n  rules: [{backendRefs: [{name: b, port: 80}]}]\n"),
     ] {
         let reading = read(&object(kind, spec));

@@ -347,6 +347,63 @@ async fn a_running_store_publishes_what_a_directory_holds_and_then_what_changes(
     }
 }
 
+/// The attachments of the workload `w` as they travel, without the object they come from.
+fn documents(snapshot: &Snapshot) -> Vec<String> {
+    let inbound = snapshot.get(Kind::Inbound, "default/w").unwrap();
+    let inbound = <selvedge_xds::proto::mesh::Inbound as prost::Message>::decode(inbound.body.clone()).unwrap();
+    inbound.policies.into_iter().map(|attachment| attachment.document).collect()
+}
+
+const W: &str = "apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {name: w}\nspec: {serviceAccount: w, address: 10.0.0.1}\n";
+
+fn policy(action: &str, rules: &str) -> String {
+    let head = "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: p}\n";
+    format!("{W}---\n{head}spec: {{action: {action}, rules: {rules}}}\n")
+}
+
+#[test]
+fn a_rule_that_lost_its_values_leaves_the_version_before_in_force() {
+    let (good, empty) =
+        (policy("ALLOW", "[{from: [{serviceAccounts: [a]}]}]"), policy("ALLOW", "[{from: [{serviceAccounts: []}]}]"));
+    let mut mesh = Mesh::new();
+    mesh.put("a.yaml", &good).commit();
+    let before = documents(&mesh.snapshot);
+    mesh.put("a.yaml", &empty).put("copy.yaml", &good.replace("[a]", "[evil]")).commit();
+    assert_eq!(documents(&mesh.snapshot), before, "neither the empty one nor the copy takes its place");
+    mesh.take(Change::Remove("copy.yaml".into())).commit();
+    assert_eq!(documents(&mesh.snapshot), before);
+    assert_eq!(mesh.state("p"), (1, false, 1));
+    mesh.put("a.yaml", &good.replace("[a]", "[b]")).commit();
+    assert_eq!(mesh.state("p"), (2, true, 0));
+}
+
+/// An older sidecar reads an empty list as no condition, so none may travel.
+#[test]
+fn without_a_version_before_it_is_taken_and_travels_as_what_every_sidecar_reads_safely() {
+    for (action, rules, expected) in [
+        (
+            "ALLOW",
+            "[{from: [{serviceAccounts: []}]}, {to: [{ports: [1]}]}]",
+            r#"{"action":"ALLOW","rules":[{"to":[{"ports":[1]}]}]}"#,
+        ),
+        ("ALLOW", "[{to: [{}]}]", r#"{"action":"ALLOW","rules":[]}"#),
+        ("DENY", "[{from: [{namespaces: [x], notNamespaces: []}]}]", r#"{"action":"DENY","rules":[{}]}"#),
+        ("AUDIT", "[{to: []}]", r#"{"action":"AUDIT","rules":[{}]}"#),
+    ] {
+        let mut mesh = Mesh::new();
+        mesh.put("a.yaml", &policy(action, rules)).commit();
+        assert_eq!(documents(&mesh.snapshot), [expected]);
+        assert_eq!(mesh.state("p"), (1, false, 1), "it is not in force as it is written");
+        mesh.put("a.yaml", &policy(action, "[{from: [{namespaces: []}]}, {from: [{}]}]")).commit();
+        assert!(!mesh.state("p").1, "it was no good version that could stay");
+        mesh.put("a.yaml", &policy(action, "[{}]")).commit();
+        assert_eq!(
+            (documents(&mesh.snapshot), mesh.state("p").1),
+            (vec![format!(r#"{{"action":"{action}","rules":[{{}}]}}"#)], true)
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_store_whose_source_ends_says_so_instead_of_standing_still() {
     let (sender, _snapshots) = selvedge_control_plane::snapshot::channel();

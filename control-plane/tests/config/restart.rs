@@ -69,6 +69,28 @@ fn what_was_kept_before_a_restart_is_kept_after_it_whatever_is_wrong_with_the_fi
 }
 
 #[test]
+fn a_rule_that_lost_its_values_is_taken_from_the_memory_only_where_nothing_better_is_there() {
+    let policy = |rules: &str| {
+        format!(
+            "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec: {{action: ALLOW, rules: {rules}}}\n"
+        )
+    };
+    let (good, empty) = (policy("[{to: [{ports: [1]}]}]"), policy("[{to: [{ports: []}]}]"));
+    let config = Path::new("mesh");
+    let state = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let (_, report) = life(state.path(), config, &[&[("a.yaml", &empty)]]);
+        assert_eq!(generations(&report), [("p", 1, false)], "as an older version accepted it");
+    }
+    let (_, report) = life(state.path(), config, &[&[("a.yaml", &good)]]);
+    assert_eq!(generations(&report), [("p", 2, true)]);
+    let (_, report) = life(state.path(), config, &[&[("a.yaml", &empty)]]);
+    assert_eq!(generations(&report), [("p", 2, false)], "the good one outlives the restart");
+    let saved = fs::read_to_string(state.path().join("last-good.json")).unwrap();
+    assert!(saved.contains("ports: [1]") && !saved.contains("ports: []"), "{saved}");
+}
+
+#[test]
 fn what_was_removed_while_nobody_looked_is_gone_and_its_generation_is_not_used_again() {
     let (state, config) = (tempfile::tempdir().unwrap(), Path::new("mesh"));
     life(state.path(), config, &[&[("a.yaml", A), ("b.yaml", B)]]);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Before, Posture, RequestKind, RequestPolicy};
 use crate::{
@@ -128,6 +128,7 @@ pub const KIND: RequestKind = RequestKind {
         summary: "Who may call what: ALLOW, DENY or AUDIT by identity, path, method, header and port.",
         schema: || schemars::schema_for!(AuthorizationPolicySpec),
         check: |document| kind::check(document, check),
+        close,
     },
     compile,
 };
@@ -208,7 +209,7 @@ fn compile(
     posture: Posture,
     _: Option<&Before>,
 ) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>> {
-    let policies = kind::parse_all::<AuthorizationPolicySpec>(documents)?;
+    let policies = kind::parse_all::<AuthorizationPolicySpec>(documents, close)?;
     let mut problems = Vec::new();
     let (mut deny, mut allow) = (RuleIndex::new(Effect::Deny), RuleIndex::new(Effect::Allow));
     let mut audit = RuleIndex::new(Effect::Deny);
@@ -247,6 +248,25 @@ fn rules_of(spec: &AuthorizationPolicySpec, name: &Arc<str>) -> (Vec<RuleMatcher
     let rules =
         rules.map(|(number, rule)| RuleMatcher::new(rule, name, expires, &format!("rules[{number}]"), &mut problems));
     (rules.collect(), problems)
+}
+
+/// A rule with what is written and empty cannot be judged, so it is decided against the caller: of an ALLOW policy it
+/// matches nobody, of a DENY or AUDIT policy everybody.
+fn close(document: &mut Value) -> Vec<Problem> {
+    let allows = document.get("action").is_some_and(|action| action == "ALLOW");
+    let Some(rules) = document.get_mut("rules").and_then(Value::as_array_mut) else { return Vec::new() };
+    let found = rules.iter().enumerate().map(|(n, rule)| kind::blanks(rule, &format!("rules[{n}]"), &["from", "to"]));
+    let found: Vec<Vec<Problem>> = found.collect();
+    let mut unsound = found.iter().map(|problems| !problems.is_empty());
+    rules.retain_mut(|rule| {
+        let is_unsound = unsound.next() == Some(true);
+        if is_unsound {
+            *rule = Value::Object(Map::new());
+        }
+        !(is_unsound && allows)
+    });
+    let whom = if allows { "nobody" } else { "everybody" };
+    kind::until_mended(found.concat(), &format!("this rule matches {whom}"))
 }
 
 /// Every semantic problem of an `AuthorizationPolicy`.

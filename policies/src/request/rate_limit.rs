@@ -87,6 +87,7 @@ pub const KIND: RequestKind = RequestKind {
         summary: "How many requests may be made, for each identity, route, address or header value.",
         schema: || schemars::schema_for!(RateLimitSpec),
         check: |document| kind::check(document, check),
+        close,
     },
     compile,
 };
@@ -206,7 +207,7 @@ fn compile(
     _: Posture,
     before: Option<&Before>,
 ) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>> {
-    let policies = kind::parse_all::<RateLimitSpec>(documents)?;
+    let policies = kind::parse_all::<RateLimitSpec>(documents, close)?;
     let (mut limits, mut problems) = (Vec::new(), Vec::new());
     let before = before.and_then(|before| (before as &dyn Any).downcast_ref::<RateLimits>());
     let mut before = before.map(|before| before.limits.clone()).unwrap_or_default();
@@ -234,6 +235,27 @@ fn limits_of(
         None => CompiledLimit::new(limit, name, &format!("limits[{n}]"), &mut problems).map(Arc::new),
     });
     (limits.collect(), problems)
+}
+
+/// A limit with what is written and empty counts every request, all of them together where it is the key.
+fn close(document: &mut Value) -> Vec<Problem> {
+    let Some(limits) = document.get_mut("limits").and_then(Value::as_array_mut) else { return Vec::new() };
+    if limits.is_empty() {
+        let why = "a RateLimit without limits limits nothing: write one, or remove the object";
+        return vec![Problem::new("limits", why)];
+    }
+    let mut problems = Vec::new();
+    for (n, limit) in limits.iter_mut().enumerate() {
+        for field in ["key", "match"] {
+            let Some(written) = limit.get(field) else { continue };
+            let found = kind::blanks(written, &format!("limits[{n}].{field}"), &["match"]);
+            if let (false, Some(limit)) = (found.is_empty(), limit.as_object_mut()) {
+                limit.remove(field);
+            }
+            problems.extend(found);
+        }
+    }
+    kind::until_mended(problems, "this limit counts every request")
 }
 
 /// Every semantic problem of a `RateLimit`.

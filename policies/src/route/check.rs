@@ -1,5 +1,7 @@
 //! Every semantic problem of an `HTTPRoute`.
 
+use serde_json::Value;
+
 use super::{Filter, HttpRouteRule, HttpRouteSpec, RouteTable};
 use crate::{
     kind::{self, Attached, Problem},
@@ -25,6 +27,20 @@ pub(super) fn check(spec: &HttpRouteSpec) -> Vec<Problem> {
     }
     problems.extend(RouteTable::problems(&Attached { name: "default/unnamed".into(), spec: spec.clone() }));
     problems
+}
+
+/// Routes let nobody in, so where there is no version before, what is written and empty is what leaving it out is: the
+/// type of the document drops it. `rules` may be empty, and a route without parents is refused whatever was before.
+pub(super) fn close(document: &mut Value) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (field, value) in document.as_object().into_iter().flatten() {
+        let may_be_empty =
+            matches!(field.as_str(), "rules" | "parentRefs") && value.as_array().is_some_and(Vec::is_empty);
+        if !may_be_empty {
+            found.extend(kind::blanks(value, field, &[]));
+        }
+    }
+    kind::until_mended(found, "the route is taken as if the field were left out")
 }
 
 fn check_name(spec: &HttpRouteSpec, number: usize, problems: &mut Vec<Problem>) {

@@ -12,7 +12,7 @@ use selvedge_policies::{
 };
 use serde_json::{Value, json};
 
-use crate::{Target, assert_complaints, attach};
+use crate::{Target, assert_complaints, attach, complaints_of_close};
 
 fn target(policies: &[(&str, Value)], posture: Posture) -> Target {
     let attached: Vec<_> =
@@ -72,6 +72,35 @@ fn a_policy_without_rules_matches_nothing() {
     assert_eq!(reason(&allow, &request), Some(Reason::PolicyDefaultDeny));
     let deny = target(&[("shop/none", json!({ "action": "DENY" }))], Posture::Allow);
     assert_eq!(reason(&deny, &request), None);
+}
+
+/// Such a document was accepted by older versions of both programs; no check stands before the compiler here.
+#[test]
+fn a_rule_with_what_is_written_and_empty_opens_nothing_and_closes_everything() {
+    let caller = Request::new("GET", "/").from("shop/web");
+    let lists =
+        ["identities", "serviceAccounts", "namespaces", "ipBlocks"].map(|field| json!({ "from": [{ field: [] }] }));
+    let negated = ["notIdentities", "notServiceAccounts", "notNamespaces", "notIpBlocks"];
+    let negated = negated.map(|field| json!({ "from": [{ "namespaces": ["shop"], field: [] }] }));
+    let operations = ["methods", "paths", "hosts", "ports", "headers"].map(|field| json!({ "to": [{ field: [] }] }));
+    let whole =
+        [json!({ "from": [] }), json!({ "to": [] }), json!({ "from": [{}] }), json!({ "to": [{ "ports": [1] }, {}] })];
+    for rule in lists.into_iter().chain(negated).chain(operations).chain(whole) {
+        let rules = |action: &str| json!({ "action": action, "rules": [rule] });
+        let told = complaints_of_close("AuthorizationPolicy", &rules("ALLOW"));
+        assert!(told.len() == 1 && told[0].starts_with("rules[0].") && told[0].contains("leave "), "{told:?}");
+        let allow = target(&[("shop/p", rules("ALLOW"))], Posture::Allow);
+        assert_eq!(reason(&allow, &caller), Some(Reason::PolicyDefaultDeny), "ALLOW {rule}");
+        let both = json!({ "action": "ALLOW", "rules": [rule, { "from": [{ "serviceAccounts": ["web"] }] }] });
+        assert_eq!(reason(&target(&[("shop/p", both)], Posture::Allow), &caller), None, "the other rules hold: {rule}");
+        let deny = target(&[("shop/p", rules("DENY"))], Posture::Allow);
+        assert_eq!(reason(&deny, &caller), Some(Reason::PolicyDenied), "DENY {rule}");
+        assert_eq!(reason(&deny, &Request::new("PUT", "/x").port(9)), Some(Reason::PolicyDenied), "DENY {rule}");
+    }
+    for meant in [json!({ "action": "ALLOW", "rules": [{}] }), json!({ "action": "DENY", "rules": [] })] {
+        assert_eq!(complaints_of_close("AuthorizationPolicy", &meant), [""; 0]);
+        assert_eq!(reason(&target(&[("shop/p", meant)], Posture::Allow), &caller), None);
+    }
 }
 
 /// Each case: a rule, and requests with whether the rule matches them when it allows and when it denies.
@@ -150,9 +179,12 @@ fn on_opaque_connections_conditions_on_http_count_against_the_caller() {
         (json!([{ "ports": [5432], "methods": ["GET"] }]), false, true),
         (json!([{ "ports": [80], "paths": ["/x"] }]), false, false),
         (json!([{ "paths": ["/x"] }, { "ports": [5432] }]), true, true),
-        (json!([]), true, true),
+        (Value::Null, true, true),
     ] {
-        let rules = json!([{ "from": [{ "serviceAccounts": ["web"] }], "to": to }]);
+        let mut rules = json!([{ "from": [{ "serviceAccounts": ["web"] }] }]);
+        if !to.is_null() {
+            rules[0]["to"] = to.clone();
+        }
         let allow = target(&[("shop/p", json!({ "action": "ALLOW", "rules": rules }))], Posture::Allow);
         let deny = target(&[("shop/p", json!({ "action": "DENY", "rules": rules }))], Posture::Allow);
         assert_eq!(allow.connection_refusal(&caller, now).is_none(), allows, "ALLOW {to}");
@@ -302,6 +334,9 @@ mod naive {
     }
 
     fn rule_matches(rule: &Rule, home: &str, request: &RequestFacts<'_>, action: Action) -> bool {
+        if rule.from.contains(&Source::default()) || rule.to.contains(&Operation::default()) {
+            return action != Action::Allow;
+        }
         (rule.from.is_empty() || rule.from.iter().any(|source| source_matches(source, home, request, action)))
             && (rule.to.is_empty() || rule.to.iter().any(|operation| operation_matches(operation, request)))
     }

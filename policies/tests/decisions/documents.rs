@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use selvedge_policies::{kind, registry, request::Posture, route::HttpRouteSpec, testing::Clock};
 use serde_json::{Map, Value, json};
 
-use crate::{assert_complaints, attach};
+use crate::{assert_complaints, attach, complaints_of_close};
 
 #[test]
 fn every_kind_is_found_by_its_name_and_has_a_schema() {
@@ -44,6 +44,74 @@ fn problems_of_all_documents_come_at_once_and_name_their_object() {
     for name in ["shop/b: ", "shop/c: "] {
         assert!(problems.iter().any(|problem| problem.message.starts_with(name)), "{name} {problems:?}");
     }
+}
+
+/// Of each kind: a document, where it says nothing, and what is left of it.
+#[test]
+fn what_is_written_and_empty_is_told_and_taken_with_the_meaning_of_its_kind() {
+    let limit = |more: Value| {
+        let mut limit = json!({ "requests": 1, "per": "1s" });
+        limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "limits": [limit] })
+    };
+    let route = |rule: Value| json!({ "parentRefs": [{ "name": "a" }], "rules": [rule] });
+    let retry = |retry: Value| json!({ "targetRef": { "name": "a" }, "retry": retry });
+    let cases = [
+        ("RateLimit", json!({ "limits": [] }), vec!["limits"], json!({ "limits": [] })),
+        ("RateLimit", limit(json!({ "key": [] })), vec!["limits[0].key"], limit(json!({}))),
+        (
+            "RateLimit",
+            limit(json!({ "match": [{}], "key": ["route"] })),
+            vec!["limits[0].match[0]"],
+            limit(json!({ "key": ["route"] })),
+        ),
+        (
+            "RateLimit",
+            limit(json!({ "match": [{ "methods": [], "paths": ["/x"] }, { "hosts": [] }] })),
+            vec!["limits[0].match[0].methods", "limits[0].match[1].hosts"],
+            limit(json!({})),
+        ),
+        (
+            "RateLimit",
+            limit(json!({ "match": [{ "paths": ["/x"] }] })),
+            vec![],
+            limit(json!({ "match": [{ "paths": ["/x"] }] })),
+        ),
+        (
+            "HTTPRoute",
+            json!({ "parentRefs": [{ "name": "a" }], "rules": [] }),
+            vec![],
+            json!({ "parentRefs": [{ "name": "a" }], "rules": [] }),
+        ),
+        ("HTTPRoute", route(json!({ "matches": [{}] })), vec![], route(json!({ "matches": [{}] }))),
+        ("TrafficPolicy", retry(json!({ "on": [] })), vec![], retry(json!({ "on": [] }))),
+        ("TrafficPolicy", retry(json!({ "codes": [] })), vec!["retry.codes"], retry(json!({}))),
+    ];
+    for (kind, document, expected, left) in cases {
+        let mut closed = document.clone();
+        let found: Vec<String> =
+            (registry::find(kind).unwrap().close)(&mut closed).into_iter().map(|problem| problem.path).collect();
+        assert_eq!(found, expected, "{kind} {document}");
+        assert_eq!(closed, left, "{kind} {document}");
+    }
+    let told = complaints_of_close("RateLimit", &limit(json!({ "match": [] })));
+    assert!(
+        told[0].contains("write them, or leave the field out") && told[0].contains("counts every request"),
+        "{told:?}"
+    );
+    for (list, rule) in [
+        ("matches", json!({ "matches": [] })),
+        ("matches[0].headers", json!({ "matches": [{ "headers": [] }] })),
+        ("matches[0].queryParams", json!({ "matches": [{ "queryParams": [] }] })),
+        ("backendRefs", json!({ "backendRefs": [] })),
+        ("filters", json!({ "filters": [] })),
+        ("filters[0].requestHeaderModifier.set", json!({ "filters": [{ "requestHeaderModifier": { "set": [] } }] })),
+    ] {
+        let told = complaints_of_close("HTTPRoute", &route(rule));
+        assert!(told.len() == 1 && told[0].starts_with(&format!("rules[0].{list}: ")), "{told:?}");
+    }
+    let hosts = json!({ "parentRefs": [{ "name": "a" }], "hostnames": [] });
+    assert!(complaints_of_close("HTTPRoute", &hosts)[0].starts_with("hostnames: "));
 }
 
 #[test]
@@ -159,7 +227,11 @@ proptest! {
     #[test]
     fn what_is_accepted_compiles(document in any_document()) {
         for kind in registry::kinds() {
+            let mut document = document.clone();
             let problems = (kind.check)(&document);
+            (kind.close)(&mut document);
+            let closed = (kind.check)(&document);
+            prop_assert!(!problems.is_empty() || closed.is_empty(), "{} closes to {document}: {closed:?}", kind.name);
             let compiled = registry::compile_request(&[attach(kind.name, "shop/any", document.clone())], Posture::Deny);
             prop_assert!(!problems.is_empty() || compiled.is_ok(), "{} accepts {document}", kind.name);
         }

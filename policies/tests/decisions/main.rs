@@ -56,6 +56,12 @@ fn complaints(kind: &str, spec: &Value) -> Vec<String> {
     (kind.check)(spec).into_iter().map(|Problem { path, message }| format!("{path}: {message}")).collect()
 }
 
+/// What a kind says of what is written and empty, as `path: message`.
+fn complaints_of_close(kind: &str, spec: &Value) -> Vec<String> {
+    let kind = registry::find(kind).expect("the kind is registered");
+    (kind.close)(&mut spec.clone()).into_iter().map(|Problem { path, message }| format!("{path}: {message}")).collect()
+}
+
 /// Asserts that each complaint is there, by its beginning and some words of it, and no other.
 fn assert_complaints(kind: &str, spec: &Value, expected: &[(&str, &str)]) {
     let found = complaints(kind, spec);
