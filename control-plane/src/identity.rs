@@ -6,11 +6,11 @@
 
 mod ca;
 mod issue;
-pub(crate) mod private_file;
 mod rotation;
 mod token;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,6 +18,7 @@ use std::{
 
 use rcgen::PublicKeyData;
 use rustls::pki_types::CertificateDer;
+use selvedge_identity::file;
 use selvedge_policies::facts::{Identity, IdentityError as BadIdentity, Moment};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -47,7 +48,7 @@ pub enum IdentityError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Others than the owner can read the CA's key.
     #[error("{path} holds the CA's key and has mode {mode:04o}; it must be 0600 (chmod 600 {path})")]
@@ -88,7 +89,7 @@ pub enum IdentityError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A new CA was asked for while another one is being introduced or dropped.
     #[error("a rotation of the CA is under way already; see how far it is with `selvedge ca show`")]
@@ -239,11 +240,15 @@ impl Authority {
     /// Removes tokens that have expired and what a crash left of unfinished files. Returns what was in the way.
     pub fn sweep(&self, now: u64) -> Vec<IdentityError> {
         let mut problems = self.tokens.sweep(now);
-        if let Err(source) = private_file::sweep(&self.state_dir, now) {
-            problems.push(IdentityError::File { action: "sweeping", path: self.state_dir.clone(), source });
+        if let Err(source) = file::sweep(&self.state_dir, now) {
+            problems.push(failed("sweeping", &self.state_dir, source));
         }
         problems
     }
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> IdentityError {
+    IdentityError::File { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -256,7 +261,7 @@ mod tests {
     };
 
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType};
-    use selvedge_xds::svid::Leaf;
+    use selvedge_identity::svid::Leaf;
     use tempfile::TempDir;
 
     use super::*;

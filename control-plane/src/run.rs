@@ -1,8 +1,9 @@
 //! A whole control plane: listeners, authority, source and status, started and stopped as one.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use selvedge_identity::file;
 use selvedge_policies::facts::Moment;
 use serde_json::json;
 use tokio::{
@@ -142,12 +143,9 @@ async fn bind(role: &'static str, address: SocketAddr) -> Result<(TcpListener, S
     Ok((listener, bound))
 }
 
-/// Written under another name first, so that a reader never sees half of it.
 fn write_ports(path: &Path, sidecars: SocketAddr, admin: SocketAddr) -> Result<(), Error> {
-    let draft = path.with_extension("draft");
     let content = json!({ "listen": sidecars, "admin": admin }).to_string();
-    let written = fs::write(&draft, content).and_then(|()| fs::rename(&draft, path));
-    written.map_err(|source| Error::PortsFile { path: path.to_owned(), source })
+    file::publish(path, content.as_bytes()).map_err(|source| Error::PortsFile { path: path.to_owned(), source })
 }
 
 fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -> Pages {
@@ -258,7 +256,7 @@ mod tests {
     fn a_state_directory_inside_the_config_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let inside = |name: &str| dir.path().join(name);
-        fs::create_dir_all(inside("mesh/there")).unwrap();
+        std::fs::create_dir_all(inside("mesh/there")).unwrap();
         std::os::unix::fs::symlink(inside("mesh"), inside("link")).unwrap();
         let check = |config: &str, state: &str| keep_apart(&Settings::new(inside(config), inside(state)));
         for state in ["mesh", "mesh/there", "mesh/.state/new", "link/new", "mesh/../mesh/new"] {

@@ -21,12 +21,10 @@ use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use selvedge_xds::{
-    proto::{
-        discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
-        mesh::certificates_server::CertificatesServer,
-    },
-    svid::Leaf,
+use selvedge_identity::svid::Leaf;
+use selvedge_xds::proto::{
+    discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
+    mesh::certificates_server::CertificatesServer,
 };
 use tokio::{
     net::{TcpListener, TcpStream},

@@ -20,8 +20,9 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, UnixTime},
 };
+use selvedge_identity::svid::Leaf;
 use selvedge_policies::facts::Identity;
-use selvedge_xds::{resource::alpn, svid::Leaf};
+use selvedge_xds::resource::alpn;
 use tokio::time::Instant;
 
 pub(crate) use self::client::to_pinned_control_plane;

@@ -25,7 +25,6 @@ use selvedge_xds::{
 };
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use self::cache::write_private;
 use crate::identity::Credentials;
 
 /// How long a destination that nobody uses stays subscribed to.

@@ -2,10 +2,9 @@
 //!
 //! Messages ([`proto`]), resource names and types ([`resource`]), and the delta discovery protocol as two
 //! state machines without I/O: [`server`] (one per stream) and [`client`] (one per sidecar). Sockets, timers and
-//! retries belong to whoever drives them. [`svid`] says what a workload certificate is, for both sides.
+//! retries belong to whoever drives them.
 
 pub mod client;
 pub mod proto;
 pub mod resource;
 pub mod server;
-pub mod svid;

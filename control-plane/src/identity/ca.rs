@@ -8,10 +8,11 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use selvedge_identity::file;
 use time::{Duration, OffsetDateTime};
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
-use super::{IdentityError, issue, private_file};
+use super::{IdentityError, failed, issue};
 
 /// Ten years; an authority is [rotated](super::rotation) long before.
 const LIFETIME: Duration = Duration::days(3650);
@@ -34,7 +35,8 @@ impl Ca {
     /// Founds an authority in the file `path`. False, with nothing changed, when the file exists already: of two
     /// processes that found one at once one wins.
     pub(super) fn found(path: &Path, trust_domain: &str, now: u64) -> Result<bool, IdentityError> {
-        private_file::create(path, founded(trust_domain, now)?.as_bytes())
+        let pem = founded(trust_domain, now)?;
+        file::create(path, pem.as_bytes()).map_err(|source| failed("writing", path, source))
     }
 
     /// Reads the authority in the file `path`.

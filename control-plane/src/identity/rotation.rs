@@ -24,13 +24,14 @@ use std::{
 };
 
 use rustls::pki_types::CertificateDer;
+use selvedge_identity::file;
 use selvedge_policies::facts::Moment;
 use serde::Serialize;
 
 use super::{
     IdentityError,
     ca::{self, Ca},
-    private_file,
+    failed,
 };
 
 const SIGNING: &str = "ca.pem";
@@ -70,7 +71,7 @@ impl Authorities {
     pub(super) fn open(state_dir: &Path, trust_domain: &str, now: u64) -> Result<Self, IdentityError> {
         let path = state_dir.join(SIGNING);
         if !is_founded(state_dir) {
-            private_file::create_dir(state_dir)?;
+            file::create_dir(state_dir).map_err(|source| failed("creating", state_dir, source))?;
             Ca::found(&path, trust_domain, now)?;
         }
         let signing = Ca::read(&path, trust_domain, now)?;
@@ -140,7 +141,8 @@ pub(super) fn promise(state_dir: &Path, lifetime: Duration) -> Result<(), Identi
 }
 
 fn note(state_dir: &Path, lifetime: Duration) -> Result<(), IdentityError> {
-    private_file::replace(&state_dir.join(LONGEST), lifetime.as_secs().to_string().as_bytes())
+    let path = state_dir.join(LONGEST);
+    file::replace(&path, lifetime.as_secs().to_string().as_bytes()).map_err(|source| failed("writing", &path, source))
 }
 
 fn longest(state_dir: &Path) -> Result<Option<Duration>, IdentityError> {
@@ -176,12 +178,13 @@ pub(super) fn advance(
                 Ca::read(&path, trust_domain, now.unix)?;
                 let signing = state_dir.join(SIGNING);
                 let old = ca::certificate_pem(&signing)?;
-                private_file::create(&state_dir.join(format!("ca-old-{then}.pem")), old.as_bytes())?;
+                let trusted = state_dir.join(format!("ca-old-{then}.pem"));
+                file::create(&trusted, old.as_bytes()).map_err(|source| failed("writing", &trusted, source))?;
                 rename(&path, &signing)?;
                 note(state_dir, lifetime)?;
             }
             Role::TrustedUntil(due) if sightings.is_due(&path, due, &waits, now) => {
-                let removed = fs::remove_file(&path).and_then(|()| private_file::sync_name(&path));
+                let removed = fs::remove_file(&path).and_then(|()| file::sync_name(&path));
                 removed.map_err(|source| failed("removing", &path, source))?;
             }
             Role::Signs | Role::SignsFrom(_) | Role::TrustedUntil(_) => {}
@@ -215,11 +218,7 @@ fn role(name: &str) -> Option<Role> {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
-    fs::rename(from, to).and_then(|()| private_file::sync_name(to)).map_err(|source| failed("renaming", from, source))
-}
-
-fn failed(action: &'static str, path: &Path, source: io::Error) -> IdentityError {
-    IdentityError::File { action, path: path.to_owned(), source }
+    fs::rename(from, to).and_then(|()| file::sync_name(to)).map_err(|source| failed("renaming", from, source))
 }
 
 #[cfg(test)]
@@ -403,7 +402,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let mut authority = Running::open(&directory, NOW);
         let roots = authority.roots();
-        private_file::create(&directory.path().join(REQUESTED), b"junk").unwrap();
+        file::create(&directory.path().join(REQUESTED), b"junk").unwrap();
         let refused = authority.advance(NOW).unwrap_err();
         assert!(matches!(&refused, IdentityError::Damaged { path, .. } if path.ends_with(REQUESTED)), "{refused}");
         assert_eq!(authority.roots(), roots);

@@ -11,10 +11,11 @@ use std::{
 };
 
 use aws_lc_rs::{constant_time, digest, rand};
+use selvedge_identity::file;
 use selvedge_policies::facts::Identity;
 use serde::{Deserialize, Serialize};
 
-use super::{IdentityError, private_file};
+use super::{IdentityError, failed};
 
 const VERSION: &str = "sv1";
 const DIRECTORY: &str = "tokens";
@@ -58,7 +59,9 @@ pub(super) struct Tokens {
 
 impl Tokens {
     pub(super) fn open(state_dir: &Path) -> Result<Self, IdentityError> {
-        Ok(Self { directory: private_file::subdirectory(state_dir, DIRECTORY)? })
+        let directory = file::subdirectory(state_dir, DIRECTORY);
+        let directory = directory.map_err(|source| failed("creating", &state_dir.join(DIRECTORY), source))?;
+        Ok(Self { directory })
     }
 
     /// Makes a token for `grant` that pins `ca`.
@@ -71,8 +74,8 @@ impl Tokens {
             expires: grant.expires,
         };
         let path = self.path(&id);
-        let json = serde_json::to_vec(&record).map_err(|e| self.failed("writing", &path, e.into()))?;
-        private_file::create(&path, &json)?;
+        let json = serde_json::to_vec(&record).map_err(|e| failed("writing", &path, e.into()))?;
+        file::create(&path, &json).map_err(|source| failed("writing", &path, source))?;
         Ok(format!("{VERSION}.{id}.{secret}.{}", sha256_hex(ca)))
     }
 
@@ -100,15 +103,11 @@ impl Tokens {
     /// Uses a token up for `key` and returns the identity it grants.
     pub(super) fn redeem(&self, token: &Good, key: &[u8]) -> Result<Identity, IdentityError> {
         let key = sha256_hex(key);
-        if private_file::create(&token.used, key.as_bytes())? || self.holds(&token.used, &key)? {
+        let created = file::create(&token.used, key.as_bytes());
+        if created.map_err(|source| failed("writing", &token.used, source))? || holds(&token.used, &key)? {
             return token.identity.parse().map_err(IdentityError::Name);
         }
         Err(IdentityError::Token(UNKNOWN))
-    }
-
-    fn holds(&self, path: &Path, content: &str) -> Result<bool, IdentityError> {
-        let found = fs::read_to_string(path).map_err(|e| self.failed("reading", path, e))?;
-        Ok(found == content)
     }
 
     /// Removes the tokens that have expired, and what a crash left of others. Returns what is in the way of that; it
@@ -116,31 +115,22 @@ impl Tokens {
     pub(super) fn sweep(&self, now: u64) -> Vec<IdentityError> {
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
-            Err(e) => return vec![self.failed("listing", &self.directory, e)],
+            Err(e) => return vec![failed("listing", &self.directory, e)],
         };
         let paths = entries.flatten().map(|entry| entry.path());
         let records = paths.filter(|path| path.extension() == Some("json".as_ref()));
         let mut problems: Vec<_> = records.filter_map(|path| self.sweep_one(&path, now).err()).collect();
-        problems.extend(
-            private_file::sweep(&self.directory, now).err().map(|e| self.failed("sweeping", &self.directory, e)),
-        );
+        problems.extend(file::sweep(&self.directory, now).err().map(|e| failed("sweeping", &self.directory, e)));
         problems
     }
 
     fn sweep_one(&self, path: &Path, now: u64) -> Result<(), IdentityError> {
         if self.read(path)?.is_some_and(|record| now >= record.expires) {
             // The record goes first: without it the token is worthless.
-            self.remove(path)?;
-            self.remove(&path.with_extension(USED))?;
+            remove(path)?;
+            remove(&path.with_extension(USED))?;
         }
         Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> Result<(), IdentityError> {
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.failed("removing", path, e)),
-            _ => Ok(()),
-        }
     }
 
     fn path(&self, id: &str) -> PathBuf {
@@ -156,9 +146,17 @@ impl Tokens {
         let record = serde_json::from_slice(&json);
         record.map(Some).map_err(|e| IdentityError::TokenFile { path: path.to_owned(), source: e.into() })
     }
+}
 
-    fn failed(&self, action: &'static str, path: &Path, source: io::Error) -> IdentityError {
-        IdentityError::File { action, path: path.to_owned(), source }
+fn holds(path: &Path, content: &str) -> Result<bool, IdentityError> {
+    let found = fs::read_to_string(path).map_err(|e| failed("reading", path, e))?;
+    Ok(found == content)
+}
+
+fn remove(path: &Path) -> Result<(), IdentityError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("removing", path, e)),
+        _ => Ok(()),
     }
 }
 

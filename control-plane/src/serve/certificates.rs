@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use selvedge_xds::{
-    proto::mesh::{SignRequest, SignResponse, certificates_server},
-    svid::Leaf,
-};
+use selvedge_identity::svid::Leaf;
+use selvedge_xds::proto::mesh::{SignRequest, SignResponse, certificates_server};
 use tonic::{Request, Response, Status};
 
 use super::{Mesh, Peer};

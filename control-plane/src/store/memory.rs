@@ -13,10 +13,10 @@ use std::{
     sync::Arc,
 };
 
+use selvedge_identity::file;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    identity::private_file,
     model::{self, Model, ObjectId},
     source::Document,
     validate::{self, Candidate, Written},
@@ -169,7 +169,7 @@ impl Memory {
     pub(super) fn forget(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.and_then(|()| private_file::sync_name(&self.path)),
+            removed => removed.and_then(|()| file::sync_name(&self.path)),
         }
     }
 
@@ -187,7 +187,7 @@ impl Memory {
     fn write(&self, kept: &Kept) -> io::Result<()> {
         let bytes = serde_json::to_vec(kept)?;
         self.bounded(bytes.len())?;
-        private_file::put(&self.path, &bytes)
+        file::replace(&self.path, &bytes)
     }
 
     /// The config directory however it is spelt. Links are not followed: one that is swapped is still the same.

@@ -8,11 +8,10 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use selvedge_xds::svid::Leaf;
+use selvedge_identity::{file, svid::Leaf};
 use serde::{Deserialize, Serialize};
 
 use super::{Credentials, IdentityError, Svid};
-use crate::xds::write_private;
 
 const FILE: &str = "credentials.json";
 
@@ -49,9 +48,8 @@ pub(super) fn save(state_dir: &Path, credentials: &Credentials) -> Result<(), Id
         roots: text(&credentials.roots),
     };
     let path = path(state_dir);
-    let written = serde_json::to_vec(&stored).map_err(io::Error::from).and_then(|json| write_private(&path, &json));
-    // A join token is used up by now: a power cut must not take the name of the file it was worth.
-    let written = written.and_then(|()| fs::File::open(state_dir)?.sync_all());
+    let json = serde_json::to_vec(&stored).map_err(io::Error::from);
+    let written = json.and_then(|json| file::create_dir(state_dir).and_then(|()| file::replace(&path, &json)));
     written.map_err(|source| IdentityError::File { action: "writing", path, source })
 }
 

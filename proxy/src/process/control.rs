@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use selvedge_identity::file;
 use serde::Serialize;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -25,6 +26,7 @@ use crate::{
     accept::Purpose,
     admin::{self, AdminState, Scope},
     bootstrap::{Bootstrap, Capture, OutboundListener},
+    clock,
     config::{RuntimeConfig, compile, publish::Publisher},
     exchange::Heading,
     identity::{self, Credentials},
@@ -109,8 +111,7 @@ fn descriptors_wanted(bootstrap: &Bootstrap) -> u64 {
 }
 
 async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(), StartError> {
-    create_private(&bootstrap.state_dir)
-        .map_err(|source| StartError::State { path: bootstrap.state_dir.clone(), source })?;
+    prepare_state(&bootstrap.state_dir)?;
     let telemetry = telemetry(&bootstrap)?;
     let (phases, phase) = watch::channel(Phase::Serving);
     let open = Arc::new(Open::new(bootstrap.inbound.iter().map(|declared| declared.forward)));
@@ -254,10 +255,13 @@ fn xds_settings(bootstrap: &Bootstrap) -> xds::Settings {
     }
 }
 
-/// Creates a directory that only its owner can read.
-fn create_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+/// Makes the state directory where needed, and removes what a process left in it that ended while it wrote.
+fn prepare_state(path: &Path) -> Result<(), StartError> {
+    file::create_dir(path).map_err(|source| StartError::State { path: path.to_owned(), source })?;
+    if let Err(error) = file::sweep(path, clock::since_epoch().as_secs()) {
+        tracing::warn!(path = %path.display(), %error, "drafts of earlier runs cannot be removed; one can hold a key");
+    }
+    Ok(())
 }
 
 /// Without public authorities external TLS fails with a reason; nothing else does.
@@ -352,12 +356,8 @@ fn listeners(bootstrap: &Bootstrap) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>,
     Ok((inbound, outbound, shares))
 }
 
-/// Writes the ports file whole or not at all: a reader never sees half of it.
 fn write_ports(bootstrap: &Bootstrap, ports: &Ports) -> Result<(), StartError> {
     let Some(path) = &bootstrap.ports_file else { return Ok(()) };
-    let fresh = path.with_extension("new");
-    let text = serde_json::to_string(ports).unwrap_or_default();
-    std::fs::write(&fresh, text)
-        .and_then(|()| std::fs::rename(&fresh, path))
-        .map_err(|source| StartError::Ports { path: path.clone(), source })
+    let written = serde_json::to_vec(ports).map_err(io::Error::from).and_then(|json| file::publish(path, &json));
+    written.map_err(|source| StartError::Ports { path: path.clone(), source })
 }

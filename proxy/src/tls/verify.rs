@@ -17,7 +17,7 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
-use selvedge_xds::svid::Leaf;
+use selvedge_identity::svid::Leaf;
 
 fn check_leaf(leaf: &CertificateDer<'_>, trust_domain: &str) -> Result<(), Error> {
     Leaf::of_trust_domain(leaf, trust_domain).map(drop).map_err(refused)

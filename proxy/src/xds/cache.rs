@@ -1,16 +1,16 @@
 //! The last good resources on disk, so that a restarted sidecar serves without a control plane.
 //!
-//! Guarantees: the file is there whole or not at all (a rename puts it in place); what is read is checked like what
-//! comes from the network, so a damaged or outdated file costs nothing but its use.
+//! Guarantees: the file is there whole or not at all; what is read is checked like what comes from the network, so a
+//! damaged or outdated file costs nothing but its use.
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
 use prost::Message;
+use selvedge_identity::file;
 use selvedge_xds::{
     client::Client,
     proto::discovery::{DeltaDiscoveryResponse, Resource},
@@ -22,17 +22,17 @@ const FILE: &str = "resources.pb";
 /// The cache of one state directory.
 #[derive(Debug)]
 pub(super) struct Cache {
-    path: PathBuf,
+    directory: PathBuf,
 }
 
 impl Cache {
     pub(super) fn new(state_dir: &Path) -> Self {
-        Self { path: state_dir.join(FILE) }
+        Self { directory: state_dir.to_owned() }
     }
 
     /// Every resource of the last life of this sidecar; none when there was none.
     pub(super) fn load(&self) -> io::Result<Vec<Encoded>> {
-        let bytes = match fs::read(&self.path) {
+        let bytes = match fs::read(self.directory.join(FILE)) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(e),
@@ -45,23 +45,12 @@ impl Cache {
     pub(super) fn store(&self, client: &Client) -> io::Result<()> {
         let resources = Kind::ALL.into_iter().flat_map(|kind| client.held(kind).map(|held| stored(client, held)));
         let content = DeltaDiscoveryResponse { resources: resources.collect(), ..Default::default() };
-        write_private(&self.path, &content.encode_to_vec())
+        file::create_dir(&self.directory)?;
+        file::replace(&self.directory.join(FILE), &content.encode_to_vec())
     }
 }
 
 fn stored(client: &Client, resource: &Encoded) -> Resource {
     let names = client.answers(resource.kind).filter(|(_, answer)| answer.held() == Some(&resource.name));
     resource.to_wire(names.map(|(name, _)| name.to_owned()).filter(|name| *name != resource.name).collect())
-}
-
-/// Puts a file of mode 0600 in place of the one at `path`, making its directory (0700) where needed.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    }
-    let draft = path.with_extension("draft");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    io::Write::write_all(&mut file, content)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)
 }
