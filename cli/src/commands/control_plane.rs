@@ -1,0 +1,66 @@
+//! `selvedge control-plane`: serves a directory of configuration to sidecars until it is told to stop.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context, ensure};
+use selvedge_control_plane::{run as control_plane, settings::Settings};
+use selvedge_policies::duration::Span;
+use selvedge_proxy::process::descriptors;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Serve configuration and certificates to sidecars.
+#[derive(Debug, clap::Args)]
+pub struct ControlPlaneArgs {
+    /// Directory of YAML files with services, workloads, routes and policies; changes take effect as they are saved.
+    #[arg(long, value_name = "DIR")]
+    config_dir: PathBuf,
+    /// Directory of the certificate authority, the join tokens and the last good configuration; made on first use.
+    #[arg(long, value_name = "DIR")]
+    state_dir: PathBuf,
+    /// Where sidecars connect.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:15010")]
+    listen: SocketAddr,
+    /// Where /metrics, /ready, /live and /status are; keep it on loopback.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15014")]
+    admin: SocketAddr,
+    /// Trust domain of the mesh; fixed once the state directory is made.
+    #[arg(long, value_name = "TD", default_value = "mesh.local")]
+    trust_domain: String,
+    /// Lifetime of the certificates issued; sidecars renew at about two thirds of it.
+    #[arg(long, value_name = "SPAN", default_value = "24h")]
+    certificate_lifetime: Span,
+    /// Write the addresses really bound to this file, as JSON; for ports given as 0.
+    #[arg(long, value_name = "FILE")]
+    ports_file: Option<PathBuf>,
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps the control plane from starting.
+pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
+    ensure!(
+        !args.certificate_lifetime.0.is_zero(),
+        "--certificate-lifetime is 0s, and no certificate would ever be valid; give some time, such as 24h"
+    );
+    descriptors::raise("control plane", control_plane::DESCRIPTORS);
+    let settings = Settings {
+        listen: args.listen,
+        admin: args.admin,
+        trust_domain: args.trust_domain,
+        ports_file: args.ports_file,
+        certificate_lifetime: args.certificate_lifetime.0,
+        ..Settings::new(args.config_dir, args.state_dir)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let told_to_stop = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        Ok(control_plane::run(settings, told_to_stop).await?)
+    })
+}
