@@ -1,11 +1,6 @@
-//! The commands of the `selvedge` binary.
+//! What the `selvedge` binary does: the operators' [`commands`], the [`demo`], and what these have in common.
 
-pub mod ca;
 pub mod child;
-pub mod control_plane;
+pub mod commands;
 pub mod demo;
-pub mod lint;
 mod probe;
-pub mod proxy;
-pub mod run;
-pub mod token;

@@ -1,9 +1,13 @@
-//! `selvedge`: one binary for operators. Each command is a file of the library beside this one.
+//! `selvedge`: one binary for operators. Each command is a file of the library beside this one, in `commands/`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge::{ca, child, control_plane, demo, lint, proxy, run, token};
+use selvedge::{
+    child,
+    commands::{ca, control_plane, lint, proxy, run, token},
+    demo,
+};
 use tracing_subscriber::EnvFilter;
 
 /// jemalloc gives memory back after a burst, which the C library's allocator does not.

@@ -23,6 +23,7 @@ pub mod telemetry;
 mod admin;
 pub mod clock;
 mod error;
+mod guarded;
 pub mod run;
 pub mod settings;
 mod stop;

@@ -13,9 +13,9 @@ use selvedge_xds::{
     server::Reply,
 };
 use serde::Serialize;
-use tokio::sync::watch;
 
 use crate::{
+    guarded::Guarded,
     snapshot::Snapshot,
     store::{ObjectReport, Report},
 };
@@ -26,7 +26,7 @@ pub(crate) type StreamId = u64;
 /// The sidecars connected now.
 #[derive(Debug, Default)]
 pub(crate) struct Sidecars {
-    open: watch::Sender<Open>,
+    open: Guarded<Open>,
 }
 
 #[derive(Debug, Default)]
@@ -130,15 +130,13 @@ pub(crate) fn objects<'a>(report: &'a Report, sidecars: &[SidecarReport]) -> Vec
 impl Sidecars {
     /// Records a stream; `now` is in seconds since the Unix epoch.
     pub(crate) fn open(&self, identity: Identity, address: SocketAddr, now: u64) -> StreamId {
-        let mut id = 0;
-        self.open.send_modify(|open| {
+        let (in_force, refused) = (BTreeMap::new(), BTreeMap::new());
+        let sidecar = Sidecar { workload: String::new(), identity, address, connected: now, in_force, refused };
+        self.open.with(|open| {
             open.last += 1;
-            id = open.last;
-            let (in_force, refused) = (BTreeMap::new(), BTreeMap::new());
-            let sidecar = Sidecar { workload: String::new(), identity, address, connected: now, in_force, refused };
-            open.streams.insert(id, sidecar);
-        });
-        id
+            open.streams.insert(open.last, sidecar);
+            open.last
+        })
     }
 
     /// Notes which workload the client says it stands beside.
@@ -185,16 +183,16 @@ impl Sidecars {
 
     /// Forgets a stream.
     pub(crate) fn close(&self, id: StreamId) {
-        self.open.send_modify(|open| drop(open.streams.remove(&id)));
+        self.open.with(|open| open.streams.remove(&id));
     }
 
     /// Every sidecar connected now, as seen by the newest snapshot.
     pub(crate) fn report(&self, snapshot: &Snapshot) -> Vec<SidecarReport> {
-        self.open.borrow().streams.values().map(|sidecar| sidecar.report(snapshot)).collect()
+        self.open.with(|open| open.streams.values().map(|sidecar| sidecar.report(snapshot)).collect())
     }
 
     fn change(&self, id: StreamId, change: impl FnOnce(&mut Sidecar)) {
-        self.open.send_if_modified(|open| open.streams.get_mut(&id).map(change).is_some());
+        self.open.with(|open| open.streams.get_mut(&id).map(change));
     }
 }
 

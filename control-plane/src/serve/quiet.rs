@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
+
+use crate::guarded::Guarded;
 
 /// Lines at once.
 const BURST: u32 = 20;
@@ -12,7 +14,7 @@ const PACE: Duration = Duration::from_secs(6);
 /// A kind of line that is logged in bounded number; what is left out is counted.
 #[derive(Debug)]
 pub(crate) struct Quiet {
-    budget: watch::Sender<Budget>,
+    budget: Guarded<Budget>,
 }
 
 #[derive(Debug)]
@@ -24,16 +26,14 @@ struct Budget {
 
 impl Default for Quiet {
     fn default() -> Self {
-        Self { budget: watch::Sender::new(Budget { lines: BURST, since: Instant::now(), left_out: 0 }) }
+        Self { budget: Guarded::new(Budget { lines: BURST, since: Instant::now(), left_out: 0 }) }
     }
 }
 
 impl Quiet {
     /// Whether a line may be logged now: with the number of those left out before it.
     pub(super) fn may_say(&self) -> Option<u64> {
-        let mut allowed = None;
-        self.budget.send_modify(|budget| allowed = budget.take());
-        allowed
+        self.budget.with(Budget::take)
     }
 }
 
