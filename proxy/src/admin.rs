@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{config::RuntimeConfig, telemetry::Telemetry};
+use crate::{config::InForce, telemetry::Telemetry};
 
 mod answer;
 
@@ -32,8 +32,8 @@ pub struct AdminState {
     pub telemetry: Telemetry,
     /// Whether the sidecar takes traffic.
     pub ready: watch::Receiver<bool>,
-    /// The configuration in force.
-    pub config: watch::Receiver<Arc<RuntimeConfig>>,
+    /// What is in force.
+    pub config: watch::Receiver<InForce>,
     /// Takes one message when a drain is asked for.
     pub drain: mpsc::Sender<()>,
 }

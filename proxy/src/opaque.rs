@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     attempt,
     balance::{self, Ended, Picked, cluster::Cluster},
-    config::RuntimeConfig,
+    config::{RuntimeConfig, Trust},
     detect::Prefixed,
     error::{Error, Stage},
     exchange::{Connection, Heading, Tunnelled},
@@ -163,10 +163,10 @@ pub async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {
     let (stream, picked) = match (&connection.heading, &scope) {
         (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
             let cluster = route::cluster(&snapshot, destination, None, *port)?;
-            dial_any(worker, &cluster, &snapshot.config).await?
+            dial_any(worker, &cluster, &snapshot.trust).await?
         }
         (Heading::Outbound { original: Some(address), .. } | Heading::Inbound { forward: address, .. }, _) => {
-            dial_one(worker, Picked::new(worker.local(*address), worker.now()), &snapshot.config).await?
+            dial_one(worker, Picked::new(worker.local(*address), worker.now()), &snapshot.trust).await?
         }
         (Heading::Outbound { destination, .. }, _) => return Err(route::no_endpoints(destination)),
     };
@@ -175,11 +175,11 @@ pub async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {
 
 /// Connects to an endpoint of `cluster`, and to another one when that takes no connection: nothing was said yet, so
 /// nothing is said twice.
-async fn dial_any(worker: &Worker, cluster: &Cluster, config: &RuntimeConfig) -> Result<(Stream, Picked), Error> {
+async fn dial_any(worker: &Worker, cluster: &Cluster, trust: &Trust) -> Result<(Stream, Picked), Error> {
     let mut picked = balance::pick(worker, cluster, None)?;
     for _ in 0..attempt::FREE_REPEATS {
         let endpoint = Rc::clone(&picked.endpoint);
-        let failure = match dial_one(worker, picked, config).await {
+        let failure = match dial_one(worker, picked, trust).await {
             Ok(dialled) => return Ok(dialled),
             Err(failure) => failure,
         };
@@ -188,11 +188,11 @@ async fn dial_any(worker: &Worker, cluster: &Cluster, config: &RuntimeConfig) ->
             _ => return Err(failure),
         };
     }
-    dial_one(worker, picked, config).await
+    dial_one(worker, picked, trust).await
 }
 
-async fn dial_one(worker: &Worker, mut picked: Picked, config: &RuntimeConfig) -> Result<(Stream, Picked), Error> {
-    let connected = connect::stream(&picked.endpoint.config, config, Hop::Tcp).await;
+async fn dial_one(worker: &Worker, mut picked: Picked, trust: &Trust) -> Result<(Stream, Picked), Error> {
+    let connected = connect::stream(&picked.endpoint.config, trust, Hop::Tcp).await;
     if connected.is_err() {
         picked.endpoint.leave_alone(worker.now());
     }

@@ -1,13 +1,15 @@
-//! From a canonical request to the rules that apply to it and the endpoints that may answer it.
+//! From a canonical request to the rules that apply to it and the endpoints that may answer it: [`selvedge_decide::route`]
+//! decides, and what it lacks is waited for here.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use http::Request;
+use selvedge_decide::route as decide;
+pub use selvedge_decide::route::Scope;
 use selvedge_policies::{
     attempt::retry::TryOutcome,
     reason::Reason,
-    request::RequestPolicy,
-    route::{Backend, HeaderChanges, RouteRule, RouteTable},
+    route::{Backend, HeaderChanges, RouteRule},
 };
 use tokio::time::timeout;
 
@@ -17,7 +19,7 @@ use crate::{
         cluster::{Cluster, Snapshot},
         endpoint::Endpoint,
     },
-    config::{Destination, InboundPort, Traffic},
+    config::{Destination, Traffic},
     error::{Error, Stage},
     exchange::{Connection, Exchange, Heading},
     process::worker::Worker,
@@ -25,16 +27,6 @@ use crate::{
 
 /// How long a first request waits for the control plane to name its destination.
 const DISCOVERY: Duration = Duration::from_secs(2);
-
-/// What rules apply.
-pub enum Scope {
-    /// A call to the application.
-    Inbound(Arc<InboundPort>),
-    /// A call to a service.
-    Outbound(Arc<Destination>),
-    /// A call to an address outside the mesh.
-    Passthrough,
-}
 
 /// Where a request may go, and how it is tried.
 pub struct Upstream<'a> {
@@ -50,33 +42,6 @@ pub struct Upstream<'a> {
 enum Target {
     Cluster(Rc<Cluster>),
     One(Rc<Endpoint>),
-}
-
-impl Scope {
-    fn routes(&self) -> Option<&RouteTable> {
-        match self {
-            Self::Inbound(port) => Some(&port.routes),
-            Self::Outbound(destination) => Some(&destination.routes),
-            Self::Passthrough => None,
-        }
-    }
-
-    /// Policies that decide a request in this scope.
-    pub fn policies(&self) -> &[Arc<dyn RequestPolicy>] {
-        match self {
-            Self::Inbound(port) => &port.policies,
-            Self::Outbound(_) | Self::Passthrough => &[],
-        }
-    }
-
-    /// `namespace/name` of the service.
-    pub fn service(&self) -> Arc<str> {
-        match self {
-            Self::Inbound(port) => port.service.clone(),
-            Self::Outbound(destination) => destination.name.clone(),
-            Self::Passthrough => Arc::default(),
-        }
-    }
 }
 
 /// The rules for a request.
@@ -112,22 +77,26 @@ pub async fn resolve(connection: &Connection, snapshot: &mut Rc<Snapshot>) -> Re
 }
 
 fn known(connection: &Connection, snapshot: &Snapshot, name: &Arc<str>) -> Option<Result<Scope, Error>> {
-    match snapshot.config.destination(name)? {
-        Some(destination) => {
-            connection.worker.used(name); // as it was asked for: that is what is subscribed to
-            Some(Ok(Scope::Outbound(destination.clone())))
-        }
-        None => Some(unknown(connection, snapshot, name)),
+    let scope = decide::outbound(&snapshot.config, name, is_captured(connection))?;
+    if let Ok(Scope::Outbound(_)) = &scope {
+        connection.worker.used(name); // as it was asked for: that is what is subscribed to
     }
+    Some(scope.map_err(|reason| refused(snapshot, name, reason)))
 }
 
 fn unknown(connection: &Connection, snapshot: &Snapshot, name: &str) -> Result<Scope, Error> {
-    let captured = matches!(connection.heading, Heading::Outbound { original: Some(_), .. });
-    if snapshot.config.passthrough && captured && !snapshot.config.refused.contains(name) {
-        return Ok(Scope::Passthrough);
-    }
-    let reason = if snapshot.config.tls.is_none() { Reason::NotReady } else { Reason::UnknownDestination };
-    Err(Error::new(Stage::Route, reason, format!("{name}: {}", reason.summary())))
+    let scope = decide::unknown(&snapshot.config, name, is_captured(connection));
+    scope.map_err(|reason| refused(snapshot, name, reason))
+}
+
+const fn is_captured(connection: &Connection) -> bool {
+    matches!(connection.heading, Heading::Outbound { original: Some(_), .. })
+}
+
+/// Without a certificate nothing could be asked of the control plane yet.
+fn refused(snapshot: &Snapshot, name: &str, reason: Reason) -> Error {
+    let reason = if snapshot.trust.mesh.is_none() { Reason::NotReady } else { reason };
+    Error::new(Stage::Route, reason, format!("{name}: {}", reason.summary()))
 }
 
 /// The route rule for a request. On the inbound side it only names the route; the caller's sidecar has routed.
@@ -136,17 +105,13 @@ pub fn rule<'a, B>(
     scope: &'a Scope,
     request: &Request<B>,
 ) -> Result<Option<&'a RouteRule>, Error> {
-    let Some(routes) = scope.routes().filter(|routes| !routes.is_empty()) else { return Ok(None) };
-    let target = exchange.target()?;
-    let (path, query) = (target.path_and_query.path(), target.path_and_query.query());
-    let rule = routes.select(target.authority.host(), &exchange.method, path, query, request.headers());
-    match (rule, scope) {
-        (Some(rule), _) => exchange.route = rule.name.clone(),
-        (None, Scope::Outbound(destination)) => {
-            let detail = format!("{} has routes and none matches {} {path}", destination.name, exchange.method);
-            return Err(Error::new(Stage::Route, Reason::NoRoute, detail));
-        }
-        (None, _) => {}
+    let facts = exchange.facts(request, "")?;
+    let rule = decide::rule(scope, &facts).map_err(|reason| {
+        let detail = format!("{} has routes and none matches {} {}", scope.service(), facts.method, facts.path);
+        Error::new(Stage::Route, reason, detail)
+    })?;
+    if let Some(rule) = rule {
+        exchange.route = rule.name.clone();
     }
     Ok(rule)
 }
@@ -159,10 +124,8 @@ pub fn upstream<'a>(exchange: &Exchange, scope: &'a Scope, rule: Option<&'a Rout
             Ok(Upstream { target: Target::One(worker.local(*forward)), traffic: None, rule: None, backend: None })
         }
         (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
-            let backend = rule.and_then(|rule| worker.chance(|chance| rule.choose(chance)));
-            if rule.is_some_and(|rule| !rule.backends.is_empty()) && backend.is_none() {
-                return Err(no_endpoints(&exchange.route));
-            }
+            let backend = worker.chance(|chance| decide::backend(rule, chance));
+            let backend = backend.map_err(|_| no_endpoints(&exchange.route))?;
             let cluster = cluster(&exchange.snapshot, destination, backend, *port)?;
             let traffic = Some(&destination.traffic);
             Ok(Upstream { target: Target::Cluster(cluster), traffic, rule, backend })
@@ -181,10 +144,7 @@ pub fn cluster(
     backend: Option<&Backend>,
     port: u16,
 ) -> Result<Rc<Cluster>, Error> {
-    let name = match backend {
-        Some(backend) => format!("{}/{}:{}", backend.namespace, backend.name, backend.port.unwrap_or(port)),
-        None => format!("{}:{port}", destination.name),
-    };
+    let name = decide::cluster_name(destination, backend, port);
     snapshot.clusters.get(&name).cloned().ok_or_else(|| no_endpoints(&name))
 }
 

@@ -9,6 +9,7 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+use selvedge_decide::config::AccessLogMode;
 use tokio::sync::{Mutex, mpsc};
 
 mod access_log;
@@ -20,7 +21,6 @@ mod record;
 mod store;
 mod worker;
 
-pub use access_log::AccessLogMode;
 pub use flow::Flow;
 pub use record::{BreakerSeen, ConnectionRecord, Direction, Ends, Party, Protocol, RequestRecord, RetryOutcome};
 pub use worker::WorkerTelemetry;

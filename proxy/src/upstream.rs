@@ -81,7 +81,7 @@ pub async fn send(
             Ok(Answer { response, held: Held::Http2(place), spelling })
         }
         Wire::Http1 => {
-            let mut lease = pool.http1(endpoint, &exchange.snapshot.config).await?;
+            let mut lease = pool.http1(endpoint, &exchange.snapshot.trust).await?;
             let idempotent = request.method().is_idempotent();
             let sent = lease.sender.try_send_request(request).await;
             let mut response = sent.map_err(|mut e| {

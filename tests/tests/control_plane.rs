@@ -11,9 +11,10 @@ use selvedge_control_plane::{
     settings::Settings,
     snapshot::{self, Draft, Snapshot},
 };
+use selvedge_decide::resources::Resources;
 use selvedge_proxy::{
     identity::{self, Credentials, IdentityError},
-    xds::{self, Demand, Resources},
+    xds::{self, Demand},
 };
 use selvedge_xds::{
     proto::{

@@ -20,10 +20,21 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("policies", &[]),
     ("identity", &["selvedge-policies"]),
     ("xds", &["selvedge-policies"]),
-    ("control-plane", &["selvedge-policies", "selvedge-identity", "selvedge-xds"]),
-    ("proxy", &["selvedge-policies", "selvedge-identity", "selvedge-xds"]),
+    ("decide", &["selvedge-policies", "selvedge-xds"]),
+    ("control-plane", &["selvedge-policies", "selvedge-identity", "selvedge-xds", "selvedge-decide"]),
+    ("proxy", &["selvedge-policies", "selvedge-identity", "selvedge-xds", "selvedge-decide"]),
     ("examples/saas", &["selvedge-policies", "selvedge-control-plane"]),
-    ("cli", &["selvedge-policies", "selvedge-xds", "selvedge-control-plane", "selvedge-proxy", "selvedge-saas"]),
+    (
+        "cli",
+        &[
+            "selvedge-policies",
+            "selvedge-xds",
+            "selvedge-decide",
+            "selvedge-control-plane",
+            "selvedge-proxy",
+            "selvedge-saas",
+        ],
+    ),
 ];
 
 #[test]
@@ -187,20 +198,20 @@ fn only_the_guarded_type_holds_a_lock_of_the_standard_library() {
 
 #[test]
 fn decisions_know_no_runtime_and_do_no_input_or_output() {
-    let mut complaints = Complaints::new("hand the value in; `policies` decides and nothing else");
+    let mut complaints = Complaints::new("hand the value in; `policies` and `decide` decide and do nothing else");
     let forbidden = ["std::net::Tcp", "std::net::Udp", "std::fs", "std::env", "std::process", "std::thread", "std::io"];
     let clocks = ["tokio", "Instant::now", "SystemTime", "println!", "eprintln!", "async fn", ".await"];
-    for source in source::below("policies/") {
-        for needle in forbidden.iter().chain(&clocks) {
-            complaints.lines(&source.path, source.find(needle), needle);
+    let runtimes =
+        ["tokio", "hyper", "hyper-util", "h2", "tonic", "rustls", "socket2", "rustix", "mio", "notify", "tracing"];
+    for package in ["policies", "decide"] {
+        for source in source::below(&format!("{package}/")) {
+            for needle in forbidden.iter().chain(&clocks) {
+                complaints.lines(&source.path, source.find(needle), needle);
+            }
         }
-    }
-    let manifest = dependencies("policies");
-    for name in
-        ["tokio", "hyper", "hyper-util", "h2", "tonic", "rustls", "socket2", "rustix", "mio", "notify", "tracing"]
-    {
-        if manifest.contains(name) {
-            complaints.file("policies/Cargo.toml", format!("depends on {name}"));
+        let manifest = dependencies(package);
+        for name in runtimes.iter().filter(|name| manifest.contains(**name)) {
+            complaints.file(&format!("{package}/Cargo.toml"), format!("depends on {name}"));
         }
     }
     complaints.report();
@@ -209,7 +220,7 @@ fn decisions_know_no_runtime_and_do_no_input_or_output() {
 #[test]
 fn dependencies_point_one_way() {
     let mut complaints = Complaints::new(
-        "the direction is policies <- xds, identity <- proxy, control-plane <- cli (docs/architecture.md)",
+        "the direction is policies <- xds <- decide, identity <- proxy, control-plane <- cli (docs/architecture.md)",
     );
     for (package, allowed) in DIRECTIONS {
         let own = dependencies(package).into_iter().filter(|name| name.starts_with("selvedge"));

@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 use http_body_util::Full;
+use selvedge_decide::describe::describe;
+use serde_json::Value;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{AdminState, Scope};
-use crate::config::describe::describe;
+use crate::config::InForce;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The Prometheus text format, as `prometheus::TEXT_FORMAT` with its character set.
@@ -49,8 +51,12 @@ fn ready(state: &AdminState) -> Page {
 }
 
 fn config(state: &AdminState) -> Page {
-    let config = state.config.borrow().clone();
-    page(StatusCode::OK, "application/json", format!("{:#}\n", describe(&config)))
+    let InForce { config, trust } = state.config.borrow().clone();
+    let authorities = trust.mesh.as_ref().map(|tls| tls.authorities.clone());
+    let mut shown = describe(&config);
+    shown["certificate"] = authorities.is_some().into();
+    shown["authorities"] = authorities.map_or(Value::Null, Value::from);
+    page(StatusCode::OK, "application/json", format!("{shown:#}\n"))
 }
 
 fn drain(request: &Parts, state: &AdminState) -> Page {

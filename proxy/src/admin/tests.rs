@@ -4,12 +4,12 @@ use tokio::{
 };
 
 use super::*;
-use crate::telemetry::TelemetrySettings;
+use crate::{config::RuntimeConfig, telemetry::TelemetrySettings};
 
 struct Desk {
     address: std::net::SocketAddr,
     ready: watch::Sender<bool>,
-    _config: watch::Sender<Arc<RuntimeConfig>>,
+    _config: watch::Sender<InForce>,
     drained: mpsc::Receiver<()>,
 }
 
@@ -17,7 +17,8 @@ async fn desk(scope: Scope) -> Desk {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (ready, is_ready) = watch::channel(false);
-    let (config_sent, config) = watch::channel(Arc::new(RuntimeConfig { generation: 7, ..RuntimeConfig::default() }));
+    let config = Arc::new(RuntimeConfig { generation: 7, ..RuntimeConfig::default() });
+    let (config_sent, config) = watch::channel(InForce { config, ..InForce::default() });
     let (drain, drained) = mpsc::channel(1);
     let telemetry = Telemetry::new(&TelemetrySettings::default()).unwrap();
     let state = AdminState { telemetry, ready: is_ready, config, drain };

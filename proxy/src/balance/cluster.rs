@@ -10,13 +10,15 @@ use selvedge_policies::{
 };
 
 use super::endpoint::Endpoint;
-use crate::config::{ClusterConfig, RuntimeConfig};
+use crate::config::{ClusterConfig, RuntimeConfig, Trust};
 
 /// What one worker uses for one request, start to end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Snapshot {
     /// The configuration, shared by all workers.
     pub config: Arc<RuntimeConfig>,
+    /// What connections are made with.
+    pub trust: Arc<Trust>,
     /// Clusters by `namespace/name:port`.
     pub clusters: HashMap<String, Rc<Cluster>>,
 }

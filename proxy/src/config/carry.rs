@@ -5,16 +5,16 @@ use std::{collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc};
 
 use selvedge_policies::attempt::retry::RetryBudget;
 
-use super::{ClusterConfig, EndpointConfig, RuntimeConfig};
+use super::{ClusterConfig, EndpointConfig, InForce};
 use crate::balance::{
     cluster::{Cluster, Snapshot},
     endpoint::Endpoint,
 };
 
-/// A worker's snapshot for `config`, with what it can keep of `previous`.
-pub fn carry(config: Arc<RuntimeConfig>, previous: &Snapshot) -> Snapshot {
+/// A worker's snapshot of what is in force, with what it can keep of `previous`.
+pub fn carry(InForce { config, trust }: InForce, previous: &Snapshot) -> Snapshot {
     let clusters = config.clusters.iter().map(|(name, cluster)| (name.clone(), carry_cluster(cluster, previous)));
-    Snapshot { clusters: clusters.collect(), config: config.clone() }
+    Snapshot { clusters: clusters.collect(), config: config.clone(), trust }
 }
 
 fn carry_cluster(config: &Arc<ClusterConfig>, previous: &Snapshot) -> Rc<Cluster> {
@@ -51,7 +51,7 @@ mod tests {
     use selvedge_policies::testing::Clock;
 
     use super::*;
-    use crate::config::Transport;
+    use crate::config::{RuntimeConfig, Transport};
 
     fn snapshot(previous: &Snapshot, identity: &str, weight: u32) -> Snapshot {
         let endpoint = EndpointConfig {
@@ -72,12 +72,13 @@ mod tests {
             ..ClusterConfig::default()
         };
         let clusters = HashMap::from([("shop/web:80".to_owned(), Arc::new(cluster))]);
-        carry(Arc::new(RuntimeConfig { clusters, ..RuntimeConfig::default() }), previous)
+        let config = Arc::new(RuntimeConfig { clusters, ..RuntimeConfig::default() });
+        carry(InForce { config, ..InForce::default() }, previous)
     }
 
     #[test]
     fn an_endpoint_is_the_same_by_address_and_identity() {
-        let none = Snapshot { config: Arc::default(), clusters: HashMap::new() };
+        let none = Snapshot::default();
         let now = Clock::default().now();
         let endpoint = |snapshot: &Snapshot| snapshot.clusters["shop/web:80"].endpoints[0].clone();
         let first = snapshot(&none, "spiffe://mesh.local/ns/shop/sa/web", 1);

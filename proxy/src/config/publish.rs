@@ -3,18 +3,15 @@
 
 use std::sync::Arc;
 
+use selvedge_decide::{compile::Compiler, resources::Resources};
 use selvedge_xds::proto::mesh::TrustBundle;
 use tokio::sync::watch;
 
-use super::{
-    RuntimeConfig,
-    compile::{Compiler, authorities},
-};
+use super::{InForce, Trust, authorities};
 use crate::{
     identity::Credentials,
     telemetry::Telemetry,
     tls::{ExternalTls, TlsContext, TlsError},
-    xds::Resources,
 };
 
 /// What the publisher watches and feeds.
@@ -24,7 +21,7 @@ pub struct Publisher {
     /// The workload's certificate and the trust bundle.
     pub credentials: watch::Receiver<Option<Arc<Credentials>>>,
     /// Where workers take the configuration.
-    pub configs: watch::Sender<Arc<RuntimeConfig>>,
+    pub configs: watch::Sender<InForce>,
     /// TLS towards services outside the mesh.
     pub external_tls: Option<Arc<ExternalTls>>,
     /// Gauges for generation, last error and certificate expiry.
@@ -35,22 +32,20 @@ impl Publisher {
     /// Publishes until both sources are gone.
     pub async fn run(mut self) {
         let mut compiler = Compiler::default();
-        let mut trust = Trust::default();
+        let mut keeper = Keeper::new(self.external_tls.take());
         loop {
             let credentials = self.credentials.borrow_and_update().clone();
             let resources = self.resources.borrow_and_update().clone();
-            let refused = trust.update(credentials, resources.bundle.as_ref()).err().map(|error| error.to_string());
-            let mut config = compiler.compile(&resources, trust.context.clone());
-            config.external_tls.clone_from(&self.external_tls);
-            config.resources.clone_from(&resources);
-            if let Some(credentials) = &trust.credentials {
+            let refused = keeper.update(credentials, resources.bundle.as_ref()).err().map(|error| error.to_string());
+            let config = Arc::new(compiler.compile(&resources));
+            if let Some(credentials) = &keeper.credentials {
                 let expiry = u64::try_from(credentials.svid.not_after).unwrap_or_default();
                 self.telemetry.set_certificate_expiration(expiry);
             }
             self.telemetry.config_applied(config.generation);
             self.telemetry.config_error(refused.as_deref().or(resources.refusal.as_deref()));
             self.telemetry.set_xds_connected(resources.connected);
-            self.configs.send_replace(Arc::new(config));
+            self.configs.send_replace(InForce { config, trust: Arc::clone(&keeper.trust) });
             tokio::select! {
                 changed = self.resources.changed() => if changed.is_err() { return },
                 changed = self.credentials.changed() => if changed.is_err() { return },
@@ -59,16 +54,19 @@ impl Publisher {
     }
 }
 
-/// What we prove and whom we trust, in TLS form. Made anew only when one of them changes: a new context has no
-/// sessions to resume.
+/// Makes [`Trust`] anew, and only when what we prove or whom we trust changes: a new context has no sessions to resume.
 #[derive(Default)]
-struct Trust {
+struct Keeper {
     credentials: Option<Arc<Credentials>>,
     bundle: Option<Arc<TrustBundle>>,
-    context: Option<Arc<TlsContext>>,
+    trust: Arc<Trust>,
 }
 
-impl Trust {
+impl Keeper {
+    fn new(external: Option<Arc<ExternalTls>>) -> Self {
+        Self { trust: Arc::new(Trust { mesh: None, external }), ..Self::default() }
+    }
+
     /// Takes what is new. Authorities come with the discovery stream and with each certificate; the last to bring news
     /// wins, so neither a stream nor a renewal that is late takes back what the other has brought. On an error the
     /// context before stays in force.
@@ -87,7 +85,8 @@ impl Trust {
         let news = bundle.filter(|bundle| (first || announced) && !bundle.roots_der.is_empty());
         let roots = news.map_or_else(|| credentials.roots.to_vec(), |bundle| authorities(bundle));
         let svid = &credentials.svid;
-        self.context = Some(Arc::new(TlsContext::new(svid, &roots, &svid.identity.trust_domain)?));
+        let mesh = TlsContext::new(svid, &roots, &svid.identity.trust_domain)?;
+        self.trust = Arc::new(Trust { mesh: Some(Arc::new(mesh)), external: self.trust.external.clone() });
         // Only now: what could not be used is still news to be complained about the next time.
         self.credentials = Some(credentials);
         self.bundle = bundle.cloned();
@@ -124,11 +123,11 @@ mod tests {
     #[test]
     fn the_last_news_of_the_authorities_wins() {
         let (a, b) = (root(), root());
-        let context = |trust: &Trust| trust.context.clone().unwrap();
-        let mut trust = Trust::default();
+        let context = |keeper: &Keeper| keeper.trust.mesh.clone().unwrap();
+        let mut keeper = Keeper::default();
         let mut trusted = |credentials: &Option<Arc<Credentials>>, bundle: Option<&Arc<TrustBundle>>| {
-            trust.update(credentials.clone(), bundle).unwrap();
-            (context(&trust).authorities.len(), context(&trust))
+            keeper.update(credentials.clone(), bundle).unwrap();
+            (context(&keeper).authorities.len(), context(&keeper))
         };
         let (first, both) = (credentials(&[&a]), bundle(&[&a, &b]));
         assert_eq!(trusted(&first, None).0, 1);
@@ -140,7 +139,7 @@ mod tests {
         assert_eq!(trusted(&renewed, Some(&bundle(&[&b, &a, &root()]))).0, 3);
         assert_eq!(trusted(&renewed, Some(&bundle(&[]))).0, 1, "an empty bundle is no news");
 
-        let mut restarted = Trust::default();
+        let mut restarted = Keeper::default();
         restarted.update(first, Some(&both)).unwrap();
         assert_eq!(context(&restarted).authorities.len(), 2, "a restart takes up the stream's bundle");
     }
@@ -148,16 +147,16 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_complained_about_until_it_is_mended() {
         let (a, b) = (root(), root());
-        let mut trust = Trust::default();
+        let mut keeper = Keeper::default();
         let first = credentials(&[&a]);
-        trust.update(first.clone(), None).unwrap();
-        let in_force = trust.context.clone().unwrap();
+        keeper.update(first.clone(), None).unwrap();
+        let in_force = keeper.trust.clone();
         let unusable = bundle(&[&a, &CertificateDer::from(b"no certificate".to_vec())]);
         for _ in 0..3 {
-            assert!(trust.update(first.clone(), Some(&unusable)).is_err());
-            assert!(Arc::ptr_eq(trust.context.as_ref().unwrap(), &in_force), "the context before stays");
+            assert!(keeper.update(first.clone(), Some(&unusable)).is_err());
+            assert!(Arc::ptr_eq(&keeper.trust, &in_force), "the context before stays");
         }
-        trust.update(first, Some(&bundle(&[&a, &b]))).unwrap();
-        assert_eq!(trust.context.unwrap().authorities.len(), 2);
+        keeper.update(first, Some(&bundle(&[&a, &b]))).unwrap();
+        assert_eq!(keeper.trust.mesh.as_ref().unwrap().authorities.len(), 2);
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     attempt::Received,
-    config::RuntimeConfig,
+    config::InForce,
     error::{Error, Stage},
     exchange::{Connection, Exchange, Heading},
     identity::peer::{Identified, admitted},
@@ -114,12 +114,12 @@ async fn over(connection: &Connection, drain: &mut Drain) {
 /// Waits until one of the authorities that were trusted when the caller proved its identity no longer is.
 async fn distrusted(connection: &Connection) {
     let Some(proven) = &connection.proven else { return std::future::pending().await };
-    let trusts_all = |config: &RuntimeConfig| {
-        let trusted = config.tls.as_ref().map(|tls| &tls.authorities[..]).unwrap_or_default();
+    let trusts_all = |in_force: &InForce| {
+        let trusted = in_force.trust.mesh.as_ref().map(|tls| &tls.authorities[..]).unwrap_or_default();
         proven.authorities.iter().all(|authority| trusted.contains(authority))
     };
     let mut configs = connection.worker.configs();
-    if configs.wait_for(|config| !trusts_all(config)).await.is_err() {
+    if configs.wait_for(|in_force| !trusts_all(in_force)).await.is_err() {
         std::future::pending().await // the process is ending
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     admin::{self, AdminState, Scope},
     bootstrap::{Bootstrap, Capture, OutboundListener},
     clock,
-    config::{RuntimeConfig, compile, publish::Publisher},
+    config::{self, InForce, publish::Publisher},
     exchange::Heading,
     identity::{self, Credentials},
     telemetry::{Telemetry, TelemetrySettings},
@@ -122,11 +122,11 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
     }
     let (credentials_sender, credentials) = watch::channel(None::<Arc<Credentials>>);
     tasks.spawn(identity::keep(identity_settings(&bootstrap), credentials_sender));
-    let xds = xds::spawn(xds_settings(&bootstrap), credentials.clone(), compile::check);
+    let xds = xds::spawn(xds_settings(&bootstrap), credentials.clone(), config::check);
     for (name, _) in bootstrap.outbound.iter().filter_map(OutboundListener::target) {
         let _ = xds.demand.send(Demand::Pin(name.to_owned())); // the task lives as long as `xds`
     }
-    let (configs_sender, configs) = watch::channel(Arc::new(RuntimeConfig::default()));
+    let (configs_sender, configs) = watch::channel(InForce::default());
     let publisher = Publisher {
         resources: xds.resources,
         credentials,
@@ -278,7 +278,7 @@ fn external_tls(bootstrap: &Bootstrap) -> Option<Arc<ExternalTls>> {
 
 /// Ready: there is a certificate and a configuration, and no drain.
 fn ready(
-    configs: &watch::Receiver<Arc<RuntimeConfig>>,
+    configs: &watch::Receiver<InForce>,
     phase: &watch::Receiver<Phase>,
     tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<bool> {

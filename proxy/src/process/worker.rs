@@ -25,7 +25,7 @@ use crate::{
     accept::{Accepted, Purpose},
     balance::{self, cluster::Snapshot, endpoint::Endpoint},
     clock::{self, TimeOfDay},
-    config::{CONNECT_TIMEOUT, EndpointConfig, RuntimeConfig, Transport, carry},
+    config::{CONNECT_TIMEOUT, EndpointConfig, InForce, Transport, carry},
     exchange::Heading,
     http::{case, pace::CallerTimeouts},
     pipeline,
@@ -43,7 +43,7 @@ pub struct Setup {
     /// Bound listeners, with what each is for.
     pub listeners: Vec<(std::net::TcpListener, Purpose)>,
     /// Configurations.
-    pub configs: watch::Receiver<Arc<RuntimeConfig>>,
+    pub configs: watch::Receiver<InForce>,
     /// Where destinations are asked for.
     pub demand: mpsc::UnboundedSender<Demand>,
     /// Counters.
@@ -74,7 +74,7 @@ pub struct Worker {
     chance: RefCell<fastrand::Rng>,
     started: Instant,
     time_of_day: TimeOfDay,
-    configs: watch::Receiver<Arc<RuntimeConfig>>,
+    configs: watch::Receiver<InForce>,
     demand: mpsc::UnboundedSender<Demand>,
     used: RefCell<HashSet<Arc<str>>>,
     phases: watch::Receiver<Phase>,
@@ -93,12 +93,12 @@ pub fn run(setup: Setup) -> io::Result<()> {
             setup;
         let (place, handed) = place;
         let mut ended = phases.clone();
-        let first = configs.borrow().clone();
+        let InForce { config, trust } = configs.borrow().clone();
         let worker = Rc::new(Worker {
             telemetry: telemetry.worker(),
             spellings: case::Memory::default(),
             caller_timeouts,
-            snapshot: RefCell::new(Rc::new(Snapshot { config: first, clusters: HashMap::new() })),
+            snapshot: RefCell::new(Rc::new(Snapshot { config, trust, ..Snapshot::default() })),
             locals: RefCell::default(),
             chance: RefCell::new(fastrand::Rng::new()),
             started: Instant::now(),
@@ -187,19 +187,19 @@ impl Worker {
     }
 
     /// Configurations to come.
-    pub fn configs(&self) -> watch::Receiver<Arc<RuntimeConfig>> {
+    pub fn configs(&self) -> watch::Receiver<InForce> {
         self.configs.clone()
     }
 
     /// Puts the newest configuration in force, unless another task of this worker has done so already.
-    pub fn refresh(&self, configs: &mut watch::Receiver<Arc<RuntimeConfig>>) -> Rc<Snapshot> {
-        let config = configs.borrow_and_update().clone();
+    pub fn refresh(&self, configs: &mut watch::Receiver<InForce>) -> Rc<Snapshot> {
+        let in_force = configs.borrow_and_update().clone();
         let current = self.snapshot();
-        if Arc::ptr_eq(&config, &current.config) && !current.clusters.is_empty() {
+        if Arc::ptr_eq(&in_force.config, &current.config) && !current.clusters.is_empty() {
             return current;
         }
-        self.telemetry.set_access_log(config.access_log);
-        let next = Rc::new(carry::carry(config, &current));
+        self.telemetry.set_access_log(in_force.config.access_log);
+        let next = Rc::new(carry::carry(in_force, &current));
         *self.snapshot.borrow_mut() = next.clone();
         next
     }

@@ -9,6 +9,7 @@ use std::{
     net::SocketAddr,
 };
 
+use selvedge_decide::config::AccessLogMode;
 use selvedge_policies::reason::Reason;
 
 use super::{ConnectionRecord, Party, Protocol, RequestRecord};
@@ -25,18 +26,6 @@ use timestamp::Timestamp;
 
 /// A buffer this full is handed over at once.
 const BATCH: usize = 16 * 1024;
-/// What is written to the access log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccessLogMode {
-    /// Nothing.
-    Off,
-    /// Requests and connections the mesh refused, limited, failed, or would have refused by a policy that only looks on,
-    /// and answers that say the service failed (5xx, and what gRPC says instead); limited in rate.
-    #[default]
-    Errors,
-    /// Every request and every opaque connection.
-    All,
-}
 
 /// The access log of one worker.
 #[derive(Debug)]

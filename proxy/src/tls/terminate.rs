@@ -74,7 +74,7 @@ fn is_mesh(origin: &Origin, hello: &ClientHello) -> bool {
 }
 
 async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
-    let Some(tls) = origin.worker.snapshot().config.tls.clone() else {
+    let Some(tls) = origin.worker.snapshot().trust.mesh.clone() else {
         return failed(origin, "this sidecar has no certificate yet");
     };
     match timeout(HANDSHAKE, TlsAcceptor::from(tls.server.clone()).accept(io)).await {

@@ -2,6 +2,7 @@
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
 use tokio::{
     net::TcpStream,
@@ -12,7 +13,7 @@ use tokio_util::either::Either;
 
 use super::coalesce;
 use crate::{
-    config::{EndpointConfig, RuntimeConfig, Transport},
+    config::{EndpointConfig, Transport, Trust},
     error::Error,
     http::{
         Body, LocalExec, SHARED_WINDOW,
@@ -48,9 +49,9 @@ pub fn failure(reason: Reason, detail: String) -> Error {
 }
 
 /// Connects to `endpoint` for `hop`. On success the peer has proven the identity it must have.
-pub async fn stream(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) -> Result<Stream, Error> {
+pub async fn stream(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result<Stream, Error> {
     let address = endpoint.address;
-    match timeout(endpoint.connect_timeout, establish(endpoint, config, hop)).await {
+    match timeout(endpoint.connect_timeout, establish(endpoint, trust, hop)).await {
         Ok(result) => result,
         Err(_) => Err(failure(
             Reason::UpstreamConnectTimeout,
@@ -59,7 +60,7 @@ pub async fn stream(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop)
     }
 }
 
-async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) -> Result<Stream, Error> {
+async fn establish(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result<Stream, Error> {
     let address = endpoint.address;
     let side = if endpoint.cluster.is_empty() { Side::Workload } else { Side::Mesh };
     let socket =
@@ -70,7 +71,7 @@ async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) 
     let (tls, server_name) = match &endpoint.transport {
         Transport::Plain => return Ok(Either::Left(socket)),
         Transport::Mesh { server_name, .. } => {
-            let tls = config.tls.as_ref().ok_or_else(no_certificate)?;
+            let tls = trust.mesh.as_ref().ok_or_else(no_certificate)?;
             let client = match hop {
                 Hop::Http1 => &tls.http1,
                 Hop::Http2 => &tls.http2,
@@ -79,7 +80,7 @@ async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) 
             (client.clone(), server_name)
         }
         Transport::External { server_name } => {
-            let tls = config.external_tls.as_ref().ok_or_else(no_roots)?;
+            let tls = trust.external.as_ref().ok_or_else(no_roots)?;
             let client = match hop {
                 Hop::Http1 => &tls.http1,
                 Hop::Http2 => &tls.http2,
@@ -88,10 +89,9 @@ async fn establish(endpoint: &EndpointConfig, config: &RuntimeConfig, hop: Hop) 
             (client.clone(), server_name)
         }
     };
-    let stream = TlsConnector::from(tls)
-        .connect(server_name.clone(), socket)
-        .await
-        .map_err(|e| failure(Reason::UpstreamTlsFailed, format!("{address}: {e}")))?;
+    let failed = |e: &dyn std::fmt::Display| failure(Reason::UpstreamTlsFailed, format!("{address}: {e}"));
+    let name = ServerName::try_from(server_name.to_string()).map_err(|e| failed(&e))?;
+    let stream = TlsConnector::from(tls).connect(name, socket).await.map_err(|e| failed(&e))?;
     // A service without ALPN speaks HTTP/1, and would not make sense of the other.
     if hop == Hop::Http2 && stream.get_ref().1.alpn_protocol().is_none() {
         return Err(failure(Reason::UpstreamTlsFailed, format!("{address} does not agree on HTTP/2 by ALPN")));

@@ -3,6 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::stream;
+use selvedge_decide::{assemble, resources::Resources};
 use selvedge_policies::facts::Moment;
 use selvedge_xds::{
     client::{Answer, Check, Client},
@@ -19,7 +20,7 @@ use tokio::{
 use tonic::Streaming;
 
 use super::{
-    Demand, Resources, Settings, assemble,
+    Demand, Settings,
     cache::Cache,
     channel::{connect, explain},
 };

@@ -11,17 +11,16 @@ use selvedge_control_plane::{
     source::{Change, Document},
     store::{Report, Store},
 };
+use selvedge_decide::{
+    assemble,
+    compile::{Compiler, check},
+    config::RuntimeConfig,
+    resources::Resources,
+};
 use selvedge_policies::{
     reason::Reason,
     testing::{Clock, Request},
     verdict::Verdict,
-};
-use selvedge_proxy::{
-    config::{
-        RuntimeConfig,
-        compile::{Compiler, check},
-    },
-    xds::{Resources, assemble},
 };
 use selvedge_xds::{
     client::Client,
@@ -42,7 +41,7 @@ pub(crate) struct LogicMesh {
 pub(crate) struct LogicSidecar {
     client: Client,
     stream: Stream,
-    resources: Resources,
+    resources: Arc<Resources>,
     compiler: Compiler,
     /// What it decides by.
     pub(crate) config: RuntimeConfig,
@@ -78,7 +77,7 @@ impl LogicMesh {
         let mut sidecar = LogicSidecar {
             client,
             stream: Stream::new(),
-            resources: Resources::default(),
+            resources: Arc::default(),
             compiler: Compiler::default(),
             config: RuntimeConfig::default(),
             replies: Vec::new(),
@@ -108,8 +107,8 @@ impl LogicMesh {
                 break;
             }
         }
-        sidecar.resources = assemble::resources(&sidecar.client, &sidecar.resources);
-        sidecar.config = sidecar.compiler.compile(&sidecar.resources, None);
+        sidecar.resources = Arc::new(assemble::resources(&sidecar.client, &sidecar.resources));
+        sidecar.config = sidecar.compiler.compile(&sidecar.resources);
     }
 }
 

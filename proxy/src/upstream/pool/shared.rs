@@ -17,7 +17,7 @@ use selvedge_policies::reason::Reason;
 use super::{Standing, connect};
 use crate::{
     balance::{cluster::Snapshot, endpoint::Endpoint},
-    config::{RuntimeConfig, Transport},
+    config::{Transport, Trust},
     error::Error,
     http::{Body, guard::MaxStreams},
     upstream::connect::Hop,
@@ -67,13 +67,13 @@ impl Shared {
     ) -> Result<(http2::SendRequest<Body>, Place), Error> {
         let shared = &endpoint.pool.shared;
         for _ in 0..DIALS {
-            if let Some(place) = shared.find(endpoint, &snapshot.config, false) {
+            if let Some(place) = shared.find(endpoint, &snapshot.trust, false) {
                 return Ok(place);
             }
             let dial = shared.dial.borrow_mut().get_or_insert_with(|| begin(endpoint, snapshot)).clone();
             if let Err((reason, detail)) = dial.await {
                 // Where there is a connection, waiting for a stream is better than failing.
-                let crowded = shared.find(endpoint, &snapshot.config, true);
+                let crowded = shared.find(endpoint, &snapshot.trust, true);
                 return crowded.ok_or_else(|| connect::failure(reason, detail.to_string()));
             }
         }
@@ -97,15 +97,10 @@ impl Shared {
     }
 
     /// A place on the first connection with room; on the emptiest when there is to be no other, or may be none.
-    fn find(
-        &self,
-        endpoint: &Endpoint,
-        config: &RuntimeConfig,
-        crowded: bool,
-    ) -> Option<(http2::SendRequest<Body>, Place)> {
+    fn find(&self, endpoint: &Endpoint, trust: &Trust, crowded: bool) -> Option<(http2::SendRequest<Body>, Place)> {
         let connections = self.connections.borrow();
         let live = || {
-            let holds = |c: &&Connection| !c.sender.is_closed() && c.standing.holds(endpoint, config);
+            let holds = |c: &&Connection| !c.sender.is_closed() && c.standing.holds(endpoint, trust);
             connections.iter().filter(holds)
         };
         let found = live().find(|connection| connection.streams.get() < connection.max_streams.get());
@@ -120,12 +115,12 @@ impl Shared {
 fn begin(endpoint: &Rc<Endpoint>, snapshot: &Rc<Snapshot>) -> Dial {
     let (endpoint, snapshot) = (endpoint.clone(), snapshot.clone());
     let dial = async move {
-        let dialled = dial(&endpoint, &snapshot.config).await;
+        let dialled = dial(&endpoint, &snapshot.trust).await;
         let shared = &endpoint.pool.shared;
         shared.dial.take();
         let connection = dialled.map_err(|error| (error.reason, Arc::from(&*error.detail)))?;
         let mut connections = shared.connections.borrow_mut();
-        connections.retain(|old| !old.sender.is_closed() && old.standing.holds(&endpoint, &snapshot.config));
+        connections.retain(|old| !old.sender.is_closed() && old.standing.holds(&endpoint, &snapshot.trust));
         connections.push(connection);
         Ok(())
     };
@@ -134,9 +129,9 @@ fn begin(endpoint: &Rc<Endpoint>, snapshot: &Rc<Snapshot>) -> Dial {
     dial
 }
 
-async fn dial(endpoint: &Endpoint, config: &RuntimeConfig) -> Result<Connection, Error> {
-    let stream = connect::stream(&endpoint.config, config, Hop::Http2).await?;
-    let standing = Standing::of(&stream, endpoint, config);
+async fn dial(endpoint: &Endpoint, trust: &Trust) -> Result<Connection, Error> {
+    let stream = connect::stream(&endpoint.config, trust, Hop::Http2).await?;
+    let standing = Standing::of(&stream, endpoint, trust);
     // A sidecar takes as many as there may be; what an application takes is known when it has said so.
     let mesh = matches!(endpoint.config.transport, Transport::Mesh { .. });
     let assumed = if mesh { MaxStreams::many() } else { MaxStreams::default() };

@@ -12,11 +12,13 @@ use selvedge_policies::{duration::Span, request::REQUEST_POLICIES};
 use selvedge_xds::proto::mesh::{self, Attachment};
 use serde_json::{Map, Value, json};
 
-use super::{
-    CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, RuntimeConfig, Traffic, Transport,
+use crate::{
     compile::by_number,
+    config::{
+        AccessLogMode, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, RuntimeConfig,
+        Traffic, Transport,
+    },
 };
-use crate::telemetry::AccessLogMode;
 
 /// `config` as JSON, maps in order of their keys.
 pub fn describe(config: &RuntimeConfig) -> Value {
@@ -29,8 +31,6 @@ pub fn describe(config: &RuntimeConfig) -> Value {
         "generation": config.generation,
         "workload": format!("{}/{}", config.own.namespace, config.own.workload),
         "identity": config.own.identity,
-        "certificate": config.tls.is_some(),
-        "authorities": config.tls.as_ref().map(|tls| &tls.authorities),
         "accessLog": match config.access_log {
             AccessLogMode::Off => "off",
             AccessLogMode::Errors => "errors",
@@ -172,8 +172,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::compile::Compiler,
-        xds::{Resources, Versioned},
+        compile::Compiler,
+        resources::{Resources, Versioned},
     };
 
     fn attach(kind: &str, name: &str, spec: &Value) -> Attachment {
@@ -234,9 +234,7 @@ mod tests {
     }
 
     fn shown() -> Value {
-        let resources = resources();
-        let compiled = Compiler::default().compile(&resources, None);
-        describe(&RuntimeConfig { resources, ..compiled })
+        describe(&Compiler::default().compile(&resources()))
     }
 
     #[test]

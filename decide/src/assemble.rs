@@ -1,4 +1,5 @@
-//! From what the protocol holds to what the sidecar uses.
+//! From what the protocol holds to the [`Resources`] that can be compiled: each destination together with the endpoints of
+//! its ports and of the backends its routes name, or as it was before.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,7 +14,7 @@ use selvedge_xds::{
 };
 use serde_json::Value;
 
-use super::{Resources, Versioned};
+use crate::resources::{Resources, Versioned};
 
 /// The resources `client` holds, after `before`. What did not change stays the same allocation. A destination whose
 /// endpoints have no answer yet stays as it was.

@@ -2,11 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
 use prost::Message;
-use rustls::pki_types::CertificateDer;
 use selvedge_policies::{
     attempt::{TrafficPolicySpec, retry::RetryPolicy},
     kind::{self, Attached, Problem},
@@ -19,14 +19,12 @@ use selvedge_xds::{
 };
 use serde_json::Value;
 
-use super::{
-    AppProtocol, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, Own, RuntimeConfig, Traffic,
-    Transport,
-};
 use crate::{
-    telemetry::AccessLogMode,
-    tls::{self, TlsContext},
-    xds::Resources,
+    config::{
+        AccessLogMode, AppProtocol, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, Own,
+        RuntimeConfig, Traffic, Transport,
+    },
+    resources::Resources,
 };
 
 /// Compiles configurations one after the other. What was compiled for a port before hands its live state over, so a rate
@@ -46,7 +44,8 @@ struct Compiled {
     policy: Arc<dyn RequestPolicy>,
 }
 
-/// Whether one resource can be put in force; the answer names the user's object and the problem.
+/// Whether one resource can be put in force; the answer names the user's object and the problem. Whether certificates of
+/// authorities can be trusted is for whoever has the means to verify them.
 pub fn check(resource: &Encoded) -> Result<(), String> {
     let text = |e: prost::DecodeError| e.to_string();
     match resource.kind {
@@ -66,25 +65,18 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
             cluster(&resource.name, &message, &Traffic::default(), false)?;
         }
         Kind::TrustBundle => {
-            let message = mesh::TrustBundle::decode(resource.body.clone()).map_err(text)?;
-            if !message.roots_der.is_empty() {
-                tls::root_store(&authorities(&message)).map_err(|error| error.to_string())?;
-            }
+            mesh::TrustBundle::decode(resource.body.clone()).map_err(text)?;
         }
     }
     Ok(())
 }
 
-/// The certificates of the authorities in `bundle`.
-pub(super) fn authorities(bundle: &mesh::TrustBundle) -> Vec<CertificateDer<'static>> {
-    bundle.roots_der.iter().map(|root| root.to_vec().into()).collect()
-}
-
 impl Compiler {
     /// The configuration for `resources`. What does not compile is left out; [`check`] has refused it before.
-    pub fn compile(&mut self, resources: &Resources, tls: Option<Arc<TlsContext>>) -> RuntimeConfig {
+    pub fn compile(&mut self, resources: &Arc<Resources>) -> RuntimeConfig {
         self.generation += 1;
-        let mut config = RuntimeConfig { generation: self.generation, tls, ..RuntimeConfig::default() };
+        let mut config =
+            RuntimeConfig { generation: self.generation, resources: Arc::clone(resources), ..RuntimeConfig::default() };
         if let Some(inbound) = &resources.inbound {
             self.inbound(&mut config, inbound);
         }
@@ -134,7 +126,7 @@ impl Compiler {
 
 /// Each port once. Several services may stand for one port, and a caller could name whichever suits it: what is attached
 /// to any of them covers every call.
-pub(super) fn by_number(ports: &[mesh::InboundPort]) -> Vec<mesh::InboundPort> {
+pub(crate) fn by_number(ports: &[mesh::InboundPort]) -> Vec<mesh::InboundPort> {
     let mut merged: BTreeMap<u32, mesh::InboundPort> = BTreeMap::new();
     for port in ports {
         let whole = merged.entry(port.port).or_insert_with(|| mesh::InboundPort {
@@ -316,8 +308,10 @@ fn cluster(name: &str, message: &mesh::Endpoints, traffic: &Traffic, http2: bool
 }
 
 fn transport(cluster: &str, endpoint: &mesh::Endpoint) -> Result<Transport, String> {
-    let name =
-        |text: String| text.clone().try_into().map_err(|e| format!("endpoint {}: '{text}': {e}", endpoint.address));
+    let name = |name: String| match is_server_name(&name) {
+        true => Ok(name.into()),
+        false => Err(format!("endpoint {}: '{name}' is no name that TLS can verify", endpoint.address)),
+    };
     if !endpoint.identity.is_empty() {
         let identity = endpoint.identity.parse().map_err(|e| format!("endpoint {}: {e}", endpoint.address))?;
         let (service, _) = cluster.rsplit_once(':').unwrap_or((cluster, ""));
@@ -331,6 +325,24 @@ fn transport(cluster: &str, endpoint: &mesh::Endpoint) -> Result<Transport, Stri
         return Ok(Transport::Plain);
     }
     Ok(Transport::External { server_name: name(endpoint.tls_server_name.clone())? })
+}
+
+/// What TLS can send and verify as the name of a server: an IP address, or the name of a host (RFC 1123, and the
+/// underscores that are in use) whose last label is not a number, which would be read as an address.
+fn is_server_name(text: &str) -> bool {
+    let labels = || text.strip_suffix('.').unwrap_or(text).split('.');
+    let label_is_sound = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    let is_number = |label: &str| match label.strip_prefix("0x").or_else(|| label.strip_prefix("0X")) {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => label.bytes().all(|b| b.is_ascii_digit()),
+    };
+    let is_host = text.len() <= 253 && labels().all(label_is_sound) && !labels().next_back().is_some_and(is_number);
+    is_host || text.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -353,18 +365,17 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_that_cannot_be_trusted_is_refused() {
-        let bundle = |roots: &[&[u8]]| {
-            let roots_der = roots.iter().map(|root| root.to_vec().into()).collect();
-            let message = mesh::TrustBundle { trust_domain: "mesh.local".to_owned(), roots_der };
-            check(&Encoded::new(Kind::TrustBundle, "mesh.local", Vec::new(), &message))
-        };
-        let key = rcgen::KeyPair::generate().unwrap();
-        let root = rcgen::CertificateParams::default().self_signed(&key).unwrap();
-        bundle(&[root.der()]).unwrap();
-        bundle(&[]).unwrap();
-        let refused = bundle(&[root.der(), b"no certificate"]).unwrap_err();
-        assert!(refused.contains("authority 1"), "{refused}");
+    fn names_that_tls_cannot_verify_are_refused() {
+        for good in
+            ["web.shop", "api.example.com", "api.example.com.", "_dmarc.example.com", "10.0.0.1", "::1", "a.0xg"]
+        {
+            assert!(is_server_name(good), "{good}");
+        }
+        for bad in
+            ["", ".", "a..b", "-a.b", "a-.b", "a b", "a.7", "a.0x1f", "1.2.3", &"a".repeat(64), &"a.".repeat(127)]
+        {
+            assert!(!is_server_name(bad), "{bad}");
+        }
     }
 
     #[test]

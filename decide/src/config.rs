@@ -1,0 +1,247 @@
+//! The immutable configuration of a sidecar: all that it decides by, and nothing that is live or secret.
+//!
+//! A whole [`RuntimeConfig`] is compiled and published; workers never see a part of one. What cannot be compiled was
+//! refused resource by resource before ([`check`](crate::compile::check)), so the last good version of each resource is
+//! always in force.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use selvedge_policies::{
+    attempt::{
+        breaker::BreakerSpec,
+        retry::{BudgetSpec, RetryPolicy},
+    },
+    balance::BalancerSpec,
+    facts::Identity,
+    request::RequestPolicy,
+    route::RouteTable,
+};
+
+use crate::resources::Resources;
+
+/// Everything a worker decides by.
+#[derive(Default)]
+pub struct RuntimeConfig {
+    /// Counts published configurations; 0 before the first.
+    pub generation: u64,
+    /// What this workload is.
+    pub own: Own,
+    /// True when callers without mTLS are let in.
+    pub permissive: bool,
+    /// True when calls to destinations outside the mesh pass through in plaintext.
+    pub passthrough: bool,
+    /// Which requests are logged.
+    pub access_log: AccessLogMode,
+    /// Rules for calls received, by the application's port.
+    pub ports: HashMap<u16, Arc<InboundPort>>,
+    /// Rules for calls received on any other port.
+    pub other_ports: Arc<InboundPort>,
+    /// Services that can be called, by `namespace/name`.
+    pub destinations: HashMap<String, Arc<Destination>>,
+    /// Every name that was asked for; `None` when the control plane knows no such destination.
+    pub aliases: HashMap<String, Option<String>>,
+    /// Names of destinations of the mesh that cannot be put in force; plaintext is not the way to them.
+    pub refused: HashSet<String>,
+    /// Endpoints by `namespace/name:port`.
+    pub clusters: HashMap<String, Arc<ClusterConfig>>,
+    /// What it was made of.
+    pub resources: Arc<Resources>,
+}
+
+/// What is written to the access log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessLogMode {
+    /// Nothing.
+    Off,
+    /// Requests and connections the mesh refused, limited, failed, or would have refused by a policy that only looks on,
+    /// and answers that say the service failed (5xx, and what gRPC says instead); limited in rate.
+    #[default]
+    Errors,
+    /// Every request and every opaque connection.
+    All,
+}
+
+/// What a workload is, in the words of logs and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Name without namespace.
+    pub workload: String,
+    /// Namespace.
+    pub namespace: String,
+    /// SPIFFE ID.
+    pub identity: String,
+}
+
+/// How bytes on a port are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AppProtocol {
+    /// Found out from the first bytes.
+    #[default]
+    Detect,
+    /// HTTP/1 or HTTP/2, whichever the client begins with.
+    Http,
+    /// HTTP/2 with prior knowledge (also gRPC).
+    Http2,
+    /// Opaque bytes.
+    Opaque,
+}
+
+impl AppProtocol {
+    /// Reads `appProtocol` of a Service port (KEP-3726 names and the common short ones).
+    pub fn of(declared: &str) -> Self {
+        match declared.to_ascii_lowercase().as_str() {
+            "http" | "http1" | "kubernetes.io/ws" => Self::Http,
+            "http2" | "h2c" | "grpc" | "kubernetes.io/h2c" => Self::Http2,
+            "tcp" | "tls" | "https" | "redis" | "mysql" | "postgres" | "postgresql" | "mongo" => Self::Opaque,
+            _ => Self::Detect,
+        }
+    }
+}
+
+/// The rules for calls to one port of the application.
+#[derive(Default)]
+pub struct InboundPort {
+    /// `namespace/name` of the service behind the port; empty when none is.
+    pub service: Arc<str>,
+    /// What is spoken.
+    pub protocol: AppProtocol,
+    /// Routes of the service, to name a request's route.
+    pub routes: RouteTable,
+    /// Policies in the order in which they decide.
+    pub policies: Vec<Arc<dyn RequestPolicy>>,
+}
+
+/// A service that can be called.
+pub struct Destination {
+    /// `namespace/name`.
+    pub name: Arc<str>,
+    /// Its routes.
+    pub routes: RouteTable,
+    /// What each port speaks.
+    pub ports: HashMap<u16, AppProtocol>,
+    /// How it is tried.
+    pub traffic: Traffic,
+}
+
+/// A `TrafficPolicy`, ready for use. The default tries once, waits without limit and balances by peak EWMA.
+#[derive(Clone, Default)]
+pub struct Traffic {
+    /// When to try again.
+    pub retry: Option<RetryPolicy>,
+    /// How many retries there may be.
+    pub budget: BudgetSpec,
+    /// Over all tries, to the response head.
+    pub request_timeout: Option<Duration>,
+    /// For each try.
+    pub try_timeout: Option<Duration>,
+    /// For making a connection.
+    pub connect_timeout: Option<Duration>,
+    /// Per endpoint.
+    pub breaker: Option<BreakerSpec>,
+    /// Choice of endpoint.
+    pub balancer: BalancerSpec,
+}
+
+/// The endpoints of one port of a service.
+#[derive(Debug, Default, PartialEq)]
+pub struct ClusterConfig {
+    /// `namespace/name:port`.
+    pub name: String,
+    /// Endpoints in the order of the control plane.
+    pub endpoints: Vec<Arc<EndpointConfig>>,
+    /// Choice of endpoint.
+    pub balancer: BalancerSpec,
+    /// Budget of retries to it.
+    pub budget: BudgetSpec,
+}
+
+/// One endpoint.
+#[derive(Debug, PartialEq)]
+pub struct EndpointConfig {
+    /// The cluster it belongs to.
+    pub cluster: String,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// What is on the wire.
+    pub transport: Transport,
+    /// Workload name without namespace; empty when unknown.
+    pub workload: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// SPIFFE ID; empty when it has none.
+    pub identity: String,
+    /// At least 1.
+    pub weight: u32,
+    /// HTTP/2 with prior knowledge where the transport is not the mesh's.
+    pub http2: bool,
+    /// Breaker.
+    pub breaker: Option<BreakerSpec>,
+    /// Limit for making a connection.
+    pub connect_timeout: Duration,
+}
+
+/// What is on the wire to an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Nothing but the application's bytes.
+    Plain,
+    /// Mesh TLS with a sidecar that must prove `identity`.
+    Mesh {
+        /// Who must be at the other end.
+        identity: Arc<Identity>,
+        /// SNI, `service.namespace`.
+        server_name: Arc<str>,
+    },
+    /// TLS originated by the sidecar towards a service outside the mesh.
+    External {
+        /// SNI and the name that is verified.
+        server_name: Arc<str>,
+    },
+}
+
+/// Limit for making a connection where no policy sets one.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl EndpointConfig {
+    /// `namespace/name` of the service it belongs to; empty when it belongs to none.
+    pub fn service(&self) -> &str {
+        self.cluster.rsplit_once(':').map_or("", |(service, _)| service)
+    }
+}
+
+impl RuntimeConfig {
+    /// True when the workload's own view is there, and with it who may call.
+    pub fn is_own_known(&self) -> bool {
+        !self.own.workload.is_empty()
+    }
+
+    /// The rules for calls to the application's `port`.
+    pub fn inbound(&self, port: u16) -> &Arc<InboundPort> {
+        self.ports.get(&port).unwrap_or(&self.other_ports)
+    }
+
+    /// The destination known by `name`, canonical or alias. `Some(None)` when the control plane said there is none.
+    pub fn destination(&self, name: &str) -> Option<Option<&Arc<Destination>>> {
+        if let Some(found) = self.destinations.get(name) {
+            return Some(Some(found));
+        }
+        match self.aliases.get(name)? {
+            Some(canonical) => self.destinations.get(canonical).map(Some),
+            None => Some(None),
+        }
+    }
+}
+
+impl std::fmt::Debug for RuntimeConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RuntimeConfig")
+            .field("generation", &self.generation)
+            .field("own", &self.own)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! From a canonical request to the rules that apply to it and the endpoints that may answer it: the destination, the rule
+//! of its routes, the backend and its cluster. Nothing here waits: a destination that nobody has told of yet is the
+//! caller's to ask for.
+
+use std::sync::Arc;
+
+use selvedge_policies::{
+    facts::RequestFacts,
+    reason::Reason,
+    request::RequestPolicy,
+    route::{Backend, RouteRule, RouteTable},
+};
+
+use crate::config::{Destination, InboundPort, RuntimeConfig};
+
+/// What rules apply.
+pub enum Scope {
+    /// A call to the application.
+    Inbound(Arc<InboundPort>),
+    /// A call to a service.
+    Outbound(Arc<Destination>),
+    /// A call to an address outside the mesh.
+    Passthrough,
+}
+
+impl Scope {
+    /// Routes of the service called; `None` outside the mesh.
+    pub fn routes(&self) -> Option<&RouteTable> {
+        match self {
+            Self::Inbound(port) => Some(&port.routes),
+            Self::Outbound(destination) => Some(&destination.routes),
+            Self::Passthrough => None,
+        }
+    }
+
+    /// Policies that decide a request in this scope.
+    pub fn policies(&self) -> &[Arc<dyn RequestPolicy>] {
+        match self {
+            Self::Inbound(port) => &port.policies,
+            Self::Outbound(_) | Self::Passthrough => &[],
+        }
+    }
+
+    /// `namespace/name` of the service.
+    pub fn service(&self) -> Arc<str> {
+        match self {
+            Self::Inbound(port) => port.service.clone(),
+            Self::Outbound(destination) => destination.name.clone(),
+            Self::Passthrough => Arc::default(),
+        }
+    }
+}
+
+/// The rules for a call of `name`, canonical or alias; `None` when the control plane has not said yet whether there is such
+/// a destination. `captured` is true when the address it was called at is known.
+pub fn outbound(config: &RuntimeConfig, name: &str, captured: bool) -> Option<Result<Scope, Reason>> {
+    match config.destination(name)? {
+        Some(destination) => Some(Ok(Scope::Outbound(destination.clone()))),
+        None => Some(unknown(config, name, captured)),
+    }
+}
+
+/// The rules for a call of what is no destination of the mesh: it passes through where that is allowed, there is an
+/// address to go on to, and the mesh has no destination of that name which merely cannot be put in force.
+///
+/// # Errors
+/// [`Reason::UnknownDestination`] where it may not.
+pub fn unknown(config: &RuntimeConfig, name: &str, captured: bool) -> Result<Scope, Reason> {
+    match config.passthrough && captured && !config.refused.contains(name) {
+        true => Ok(Scope::Passthrough),
+        false => Err(Reason::UnknownDestination),
+    }
+}
+
+/// The route rule for a request; `None` where there are no routes. On the inbound side it only names the route, because
+/// the caller's sidecar has routed.
+///
+/// # Errors
+/// [`Reason::NoRoute`] for a call of a service that has routes, none of which is for this request.
+pub fn rule<'a>(scope: &'a Scope, request: &RequestFacts<'_>) -> Result<Option<&'a RouteRule>, Reason> {
+    let Some(routes) = scope.routes().filter(|routes| !routes.is_empty()) else { return Ok(None) };
+    let RequestFacts { host, method, path, query, headers, .. } = *request;
+    match (routes.select(host, method, path, query, headers), scope) {
+        (None, Scope::Outbound(_)) => Err(Reason::NoRoute),
+        (rule, _) => Ok(rule),
+    }
+}
+
+/// The backend of one request, by chance; `None` when it goes to the service that was called.
+///
+/// # Errors
+/// [`Reason::NoEndpoints`] when the rule names backends and gives none of them any weight.
+pub fn backend<'a>(rule: Option<&'a RouteRule>, chance: &mut fastrand::Rng) -> Result<Option<&'a Backend>, Reason> {
+    let Some(rule) = rule.filter(|rule| !rule.backends.is_empty()) else { return Ok(None) };
+    rule.choose(chance).map(Some).ok_or(Reason::NoEndpoints)
+}
+
+/// The name of the cluster that answers calls of `port`: that of the backend, or the destination's own.
+pub fn cluster_name(destination: &Destination, backend: Option<&Backend>, port: u16) -> String {
+    match backend {
+        Some(backend) => format!("{}/{}:{}", backend.namespace, backend.name, backend.port.unwrap_or(port)),
+        None => format!("{}:{port}", destination.name),
+    }
+}
