@@ -76,7 +76,7 @@ pub fn check<T: DeserializeOwned + JsonSchema>(document: &Value, semantic: fn(&T
 }
 
 /// Reads every `spec` as its type; all problems at once. The control plane has closed them, an older one has not.
-pub(crate) fn parse_all<T: DeserializeOwned>(
+pub fn parse_all<T: DeserializeOwned>(
     documents: &[Attached<Value>],
     close: fn(&mut Value) -> Vec<Problem>,
 ) -> Result<Vec<Attached<T>>, Vec<Problem>> {

@@ -105,6 +105,7 @@ fn every_module_opens_with_what_it_guarantees_and_none_is_called_mod() {
     let folders = [
         "tests/src",
         "tests/tests",
+        "tests/pages",
         "policies/tests",
         "control-plane/tests",
         "xds/tests",
