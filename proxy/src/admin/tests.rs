@@ -1,16 +1,22 @@
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::oneshot,
+    task::{JoinSet, LocalSet},
 };
 
 use super::*;
-use crate::{config::RuntimeConfig, telemetry::TelemetrySettings};
+use crate::{
+    config::RuntimeConfig,
+    telemetry::{Direction, RetryOutcome, TelemetrySettings},
+};
 
 struct Desk {
     address: std::net::SocketAddr,
     ready: watch::Sender<bool>,
     _config: watch::Sender<InForce>,
     drained: mpsc::Receiver<()>,
+    telemetry: Telemetry,
 }
 
 async fn desk(scope: Scope) -> Desk {
@@ -21,9 +27,9 @@ async fn desk(scope: Scope) -> Desk {
     let (config_sent, config) = watch::channel(InForce { config, ..InForce::default() });
     let (drain, drained) = mpsc::channel(1);
     let telemetry = Telemetry::new(&TelemetrySettings::default()).unwrap();
-    let state = AdminState { telemetry, ready: is_ready, config, drain };
+    let state = AdminState { telemetry: telemetry.clone(), ready: is_ready, config, drain };
     tokio::spawn(serve(listener, state, scope));
-    Desk { address, ready, _config: config_sent, drained }
+    Desk { address, ready, _config: config_sent, drained, telemetry }
 }
 
 impl Desk {
@@ -96,4 +102,89 @@ async fn head_has_no_body_and_other_methods_are_refused() {
     assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
     let post = desk.ask("POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(post.starts_with("HTTP/1.1 405") && post.contains("allow: GET, HEAD"), "{post}");
+}
+
+/// What each worker counts while it is scraped.
+const EVENTS: u32 = 1_000;
+
+/// A worker that is busy for up to two milliseconds whenever it is asked. The receiver hears when it has counted all.
+fn busy_worker(telemetry: Telemetry, seed: u64) -> oneshot::Receiver<()> {
+    let (done, counted) = oneshot::channel();
+    std::thread::spawn(move || {
+        fastrand::seed(seed);
+        let work = async move {
+            let worker = telemetry.worker();
+            drop(telemetry); // whose end is the worker's
+            let flushes = tokio::task::spawn_local(worker.clone().serve_flushes(|| {
+                std::thread::sleep(Duration::from_micros(fastrand::u64(..2_000)));
+                Vec::new()
+            }));
+            for _ in 0..EVENTS {
+                worker.retry("shop/web", RetryOutcome::Success);
+                worker.connection_opened(Direction::Inbound, true);
+                sleep(Duration::from_micros(500)).await;
+            }
+            let _ = done.send(());
+            flushes.await.unwrap();
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(LocalSet::new().run_until(work));
+    });
+    counted
+}
+
+/// How a scraper ends its scrape.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Fin,
+    Rst,
+    HalfClose,
+    Timeout,
+}
+
+/// Scrapes, and leaves after `patience`.
+async fn scrape(address: std::net::SocketAddr, ending: Ending, patience: Duration) {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    match ending {
+        Ending::Timeout => drop(timeout(patience, socket.read_to_end(&mut answer)).await),
+        Ending::Fin => sleep(patience).await,
+        Ending::Rst => {
+            sleep(patience).await;
+            socket.set_zero_linger().unwrap();
+        }
+        Ending::HalfClose => {
+            sleep(patience).await;
+            // The answer may have come, and the end of the connection with it.
+            let _ = socket.shutdown().await;
+            let _ = socket.read_to_end(&mut answer).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn scrapes_that_end_early_cost_no_count() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut chance = fastrand::Rng::with_seed(seed);
+    let desk = desk(Scope::Metrics).await;
+    let workers = [1, 2].map(|n| busy_worker(desk.telemetry.clone(), seed.wrapping_add(n)));
+    for _ in 0..125 {
+        let mut scrapes = JoinSet::new();
+        for _ in 0..8 {
+            let ending = [Ending::Fin, Ending::Rst, Ending::HalfClose, Ending::Timeout][chance.usize(..4)];
+            scrapes.spawn(scrape(desk.address, ending, Duration::from_micros(chance.u64(..6_000))));
+        }
+        timeout(HEAD_LIMIT, scrapes.join_all()).await.expect("a scrape that is over");
+    }
+    for counted in workers {
+        counted.await.unwrap();
+    }
+    let text = desk.telemetry.render().await;
+    for series in ["selvedge_retries_total{", "selvedge_tcp_connections_open{direction=\"inbound\"}"] {
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(series)).collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        assert!(lines[0].ends_with(&format!(" {}", 2 * EVENTS)), "{lines:?}");
+    }
 }

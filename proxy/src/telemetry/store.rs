@@ -40,19 +40,31 @@ impl Link {
         self.asked = self.asked || self.ask.try_send(()).is_ok();
     }
 
-    /// The answer, if it comes before `deadline`. A later one is kept for the next call.
+    /// An answer that came when the call that had asked for it was over already.
+    fn late(&mut self) -> Option<Delta> {
+        let late = self.answers.try_recv().ok()?;
+        Some(self.note(late))
+    }
+
+    /// The answer, if it comes before `deadline`. One that comes later, or when nobody waits for it any more, is kept for
+    /// the next call.
     async fn answer(&mut self, deadline: Instant) -> Option<Delta> {
         match timeout_at(deadline, self.answers.recv()).await {
-            Ok(Some(delta)) => {
-                self.asked = false;
-                Some(delta)
-            }
+            Ok(Some(delta)) => Some(self.note(delta)),
             Ok(None) => {
                 self.gone = true;
                 None
             }
             Err(_) => None,
         }
+    }
+
+    /// Notes what the worker has now; what it counted is left in the delta.
+    fn note(&mut self, mut delta: Delta) -> Delta {
+        self.asked = false;
+        self.open = delta.open;
+        self.breakers = std::mem::take(&mut delta.breakers);
+        delta
     }
 }
 
@@ -61,45 +73,53 @@ impl Link {
 pub(super) struct Store {
     joined: mpsc::UnboundedReceiver<Link>,
     workers: Vec<Link>,
-    families: HashMap<&'static str, Family>,
+    families: Families,
 }
 
 impl Store {
     pub(super) fn new(joined: mpsc::UnboundedReceiver<Link>, limit: usize) -> Self {
-        let families = metrics::ALL.iter().map(|metric| (metric.name, Family::new(metric, limit))).collect();
-        Self { joined, workers: Vec::new(), families }
+        let families = metrics::ALL.iter().map(|metric| (metric.name, Family::new(metric, limit)));
+        Self { joined, workers: Vec::new(), families: Families(families.collect()) }
     }
 
-    /// Adds what the workers counted since the last call; waits for them `limit` in all.
+    /// Adds what the workers counted since the last call; waits for them `limit` in all. Who asked may leave at any moment,
+    /// and then the rest of this is never run: across an await nothing is missing from `self`.
     pub(super) async fn collect(&mut self, limit: Duration) {
         while let Ok(link) = self.joined.try_recv() {
             self.workers.push(link);
         }
         let now = Instant::now();
-        self.workers.iter_mut().for_each(Link::ask);
-        let mut workers = std::mem::take(&mut self.workers);
-        for worker in &mut workers {
-            if let Some(mut delta) = worker.answer(now + limit).await {
-                worker.open = delta.open;
-                worker.breakers = std::mem::take(&mut delta.breakers);
-                self.add(delta, now);
+        for worker in &mut self.workers {
+            if let Some(delta) = worker.late() {
+                self.families.add(delta, now);
+            }
+            worker.ask();
+        }
+        for worker in &mut self.workers {
+            if let Some(delta) = worker.answer(now + limit).await {
+                self.families.add(delta, now);
             }
         }
-        workers.retain(|worker| !worker.gone);
-        self.workers = workers;
-        self.set_open(now);
-        self.set_breakers(now);
-        self.set_overflows(now);
+        self.workers.retain(|worker| !worker.gone);
+        self.families.set_open(&self.workers, now);
+        self.families.set_breakers(&self.workers, now);
+        self.families.set_overflows(now);
     }
 
     /// The families that have series, in the order of the documentation.
     pub(super) fn families(&self) -> impl Iterator<Item = &MetricFamily> {
-        let ours = metrics::ALL.iter().filter_map(|metric| self.families.get(metric.name));
+        let ours = metrics::ALL.iter().filter_map(|metric| self.families.0.get(metric.name));
         ours.map(|family| &family.shown).filter(|shown| !shown.get_metric().is_empty())
     }
+}
 
+/// By the name of the metric.
+#[derive(Debug)]
+struct Families(HashMap<&'static str, Family>);
+
+impl Families {
     fn family(&mut self, metric: &'static Metric) -> &mut Family {
-        self.families.entry(metric.name).or_insert_with(|| Family::new(metric, super::SERIES_LIMIT))
+        self.0.entry(metric.name).or_insert_with(|| Family::new(metric, super::SERIES_LIMIT))
     }
 
     fn add(&mut self, delta: Delta, now: Instant) {
@@ -154,9 +174,9 @@ impl Store {
         }
     }
 
-    fn set_open(&mut self, now: Instant) {
+    fn set_open(&mut self, workers: &[Link], now: Instant) {
         for direction in [Direction::Inbound, Direction::Outbound] {
-            let open: u64 = self.workers.iter().map(|worker| worker.open[direction as usize]).sum();
+            let open: u64 = workers.iter().map(|worker| worker.open[direction as usize]).sum();
             let values = [direction.as_str().into()];
             let from = Labels { names: metrics::TCP_OPEN.labels, values: &values, now, records: 1 };
             self.family(&metrics::TCP_OPEN).set(&from, open as f64);
@@ -165,9 +185,9 @@ impl Store {
 
     /// Shows each breaker as the worker that is worst off sees it. When there are too many the closed ones go first, and
     /// the worst of those left out stands for them.
-    fn set_breakers(&mut self, now: Instant) {
+    fn set_breakers(&mut self, workers: &[Link], now: Instant) {
         let mut worst: HashMap<(&str, SocketAddr), u8> = HashMap::new();
-        for seen in self.workers.iter().flat_map(|worker| &worker.breakers) {
+        for seen in workers.iter().flat_map(|worker| &worker.breakers) {
             let level = worst.entry((&seen.service, seen.endpoint)).or_default();
             *level = (*level).max(breaker_level(seen.state));
         }
@@ -180,11 +200,11 @@ impl Store {
             let from = Labels { names: metrics::BREAKER_STATE.labels, values: &values, now, records: 1 };
             family.set(&from, f64::from(state));
         }
-        self.families.insert(metrics::BREAKER_STATE.name, family);
+        self.0.insert(metrics::BREAKER_STATE.name, family);
     }
 
     fn set_overflows(&mut self, now: Instant) {
-        let counts: Vec<_> = self.families.values_mut().map(|f| (f.metric.name, f.take_overflowed())).collect();
+        let counts: Vec<_> = self.0.values_mut().map(|f| (f.metric.name, f.take_overflowed())).collect();
         for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             let from = Labels { names: metrics::OVERFLOW.labels, values: &[name.into()], now, records: count };
             self.family(&metrics::OVERFLOW).count(&from, count);
