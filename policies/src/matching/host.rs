@@ -60,15 +60,16 @@ pub(crate) fn host_problem(pattern: &str) -> Option<String> {
     ))
 }
 
-/// A glob over the hosts of requests, which are in lower case and have neither port nor a dot at the end. The error says
-/// what keeps it from ever matching.
+/// A glob over the hosts of requests, which are in lower case and have no port, no empty label and no dot at the end. The
+/// error says what keeps it from ever matching.
 pub(crate) fn host_glob(pattern: &str) -> Result<Glob, String> {
     let glob = Glob::new(&literal(pattern).map_or_else(|| pattern.to_ascii_lowercase(), |ip| format!("[{ip}]")))?;
     let fits = match &glob {
         Glob::Any => true,
         Glob::Exact(text) if text.starts_with('[') => is_literal(text),
-        Glob::Exact(text) | Glob::Suffix(text) => is_part(text) && !text.ends_with('.'),
-        Glob::Prefix(text) => is_part(text),
+        Glob::Exact(text) => is_part(text) && !text.starts_with('.') && !text.ends_with('.'),
+        Glob::Suffix(text) => is_part(text) && !text.ends_with('.'),
+        Glob::Prefix(text) => is_part(text) && !text.starts_with('.'),
     };
     if fits {
         return Ok(glob);
@@ -81,7 +82,9 @@ pub(crate) fn host_glob(pattern: &str) -> Result<Glob, String> {
         Err(_) if host != pattern => format!(": write '{host}'"),
         Err(_) => String::new(),
     };
-    Err(format!("'{pattern}' is in no host of a request, which has neither port nor a dot at the end{hint}"))
+    Err(format!(
+        "'{pattern}' is in no host of a request, which has no port, no empty label and no dot at the end{hint}"
+    ))
 }
 
 fn is_literal(text: &str) -> bool {
@@ -93,12 +96,14 @@ fn literal(text: &str) -> Option<Ipv6Addr> {
     text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-/// Whether a host may have this part: letters, digits, `-`, `.` and `_` of a name, or some of an IPv6 literal.
+/// Whether a host may have this part: letters, digits, `-`, `_` and single dots of a name, or some of an IPv6 literal.
 fn is_part(text: &str) -> bool {
     let literal = text.strip_prefix('[').or_else(|| text.strip_suffix(']'));
     let of_literal = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
     let of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    text.bytes().all(of_name) || literal.is_some_and(|rest| rest.bytes().all(of_literal)) || is_literal(text)
+    (text.bytes().all(of_name) && !text.contains(".."))
+        || literal.is_some_and(|rest| rest.bytes().all(of_literal))
+        || is_literal(text)
 }
 
 #[cfg(test)]
@@ -127,7 +132,7 @@ mod tests {
         for good in ["shop", "a.b-c.example", "*.example.com", "10.0.0.1", "my_svc.shop"] {
             assert_eq!(host_problem(good), None, "{good}");
         }
-        for bad in ["", "*", "a..b", "-a", "a:80", "a.*.b", "http://a", "a/b"] {
+        for bad in ["", "*", "a..b", "a.b.", ".a", "*..a", "-a", "a:80", "a.*.b", "http://a", "a/b"] {
             assert!(host_problem(bad).is_some(), "{bad}");
         }
     }
@@ -145,6 +150,12 @@ mod tests {
             ("*.example:", "write '*.example'"),
             ("evil2.example.", "write 'evil2.example'"),
             ("*.example.", "write '*.example'"),
+            ("evil.example..", "write 'evil.example'"),
+            ("evil..example", ""),
+            (".example", ""),
+            (".evil*", ""),
+            ("evil..*", ""),
+            ("*..example", ""),
             ("[::1]:80", "write '[::1]'"),
             ("::1", "write '[::1]'"),
             ("evil:*", ""),

@@ -18,7 +18,7 @@ const MESSAGE_MAX: usize = 16_384;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
     /// Server name (RFC 6066 section 3), lower case; `None` when absent, longer than 255 bytes, not printable ASCII, with
-    /// a dot at the end, or one of several: what others may read as another name is no name.
+    /// an empty label (so also with a dot at the end), or one of several: what others may read as another name is no name.
     pub server_name: Option<String>,
     /// Application protocols offered (RFC 7301), in the client's order.
     pub alpn: Vec<Vec<u8>>,
@@ -128,7 +128,7 @@ fn server_name(mut content: Reader<'_>) -> Option<Option<String>> {
         && names.0.is_empty()
         && (1..=255).contains(&name.len())
         && name.iter().all(u8::is_ascii_graphic)
-        && !name.ends_with(b".");
+        && name.split(|byte| *byte == b'.').all(|label| !label.is_empty());
     Some(readable.then(|| String::from_utf8_lossy(name).to_ascii_lowercase()))
 }
 
@@ -224,7 +224,9 @@ mod tests {
 
     #[test]
     fn names_that_are_not_hosts_are_left_out() {
-        for name in ["", "web.shop.", "a\nb", "a b", "\u{e9}.test", &"x".repeat(256)] {
+        for name in
+            ["", "web.shop.", "web.shop..", "web..shop", ".web.shop", "a\nb", "a b", "\u{e9}.test", &"x".repeat(256)]
+        {
             let Detection::Tls(hello) = classify(&example(Some(name), &[])) else { panic!("not TLS") };
             assert_eq!(hello.server_name, None, "{name:?}");
         }

@@ -1,7 +1,7 @@
 //! The one authority of a request (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
 //!
-//! Exactly one authority, with no userinfo, no odd characters and no port out of range; where the target and
-//! `Host` both carry one they must say the same.
+//! Exactly one authority, with no userinfo, no odd characters, no empty label and no port out of range; where the target
+//! and `Host` both carry one they must say the same.
 
 use std::{cell::RefCell, net::Ipv6Addr, rc::Rc};
 
@@ -79,9 +79,14 @@ fn parse(raw: &[u8]) -> Result<Authority, &'static str> {
             return Err("the port of the host is not a number from 0 to 65535");
         }
     }
+    // One dot at the end is the root of DNS (RFC 1034 section 3.1). Were more of them taken, each hop would strip one, and
+    // no policy would know the host by its name.
     let bare = host.strip_suffix('.').unwrap_or(host);
     if bare.is_empty() {
         return Err("the host is empty");
+    }
+    if bare.split('.').any(str::is_empty) {
+        return Err("the host has an empty label: two dots in a row, or one at its start");
     }
     if !bare.starts_with('[') && !bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
         return Err("the host has characters that no host name has");
@@ -184,6 +189,16 @@ mod tests {
             ("/", &["a:80:80"]),
             ("/", &["a:"]),
             ("/", &["a:+1"]),
+            ("/", &["."]),
+            ("/", &[".."]),
+            ("/", &["secret.test.."]),
+            ("/", &["secret.test...:80"]),
+            ("/", &["secret..test"]),
+            ("/", &[".secret.test"]),
+            ("/", &["[::1]."]),
+            ("http://secret.test../", &[]),
+            ("http://secret.test../", &["secret.test"]),
+            ("secret.test..:80", &[]),
             ("http://b/a", &["a"]),
             ("http://u@b/a", &[]),
         ] {
