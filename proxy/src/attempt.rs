@@ -105,7 +105,7 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
         let pause = again
             .and_then(|outcome| pause(exchange, upstream, &outcome, &head.method, replay.can_repeat()))
             .filter(|pause| overall.is_none_or(|deadline| Instant::now() + *pause < deadline));
-        count(exchange, pause.is_some(), tried.is_ok());
+        count(exchange, upstream, outcome.as_ref());
         let Some(pause) = pause else {
             replay.settle();
             return finish(tried, picked, received.wanted.as_ref(), received.tunnel);
@@ -198,10 +198,16 @@ fn pause(
     allowed.then(|| worker.chance(|chance| policy.backoff(exchange.retries, chance)))
 }
 
-/// Counts a try that was a retry.
-fn count(exchange: &Exchange, again: bool, answered: bool) {
+/// Counts a try that was a retry. An answer that the policy has repeated is a failure also when it is the last one.
+fn count(exchange: &Exchange, upstream: &Upstream<'_>, outcome: Option<&TryOutcome>) {
     if exchange.retries > 0 {
-        let outcome = if answered && !again { RetryOutcome::Success } else { RetryOutcome::Failure };
+        let policy = upstream.traffic.and_then(|traffic| traffic.retry.as_ref());
+        let outcome = match outcome {
+            Some(status @ TryOutcome::Status(_)) if !policy.is_some_and(|policy| policy.names(status)) => {
+                RetryOutcome::Success
+            }
+            _ => RetryOutcome::Failure,
+        };
         exchange.connection.worker.telemetry.retry(&exchange.service, outcome);
     }
 }

@@ -42,12 +42,45 @@ async fn retrying(body: &str) -> Pair {
     pair
 }
 
+/// What the caller's sidecar has counted of its retries: success, failure, over budget, not replayable.
+async fn counted(pair: &Pair) -> [f64; 4] {
+    let of = async |outcome: &str| {
+        let labels = ["destination_service=\"shop/api\"", &format!("outcome=\"{outcome}\"")];
+        pair.web.metric("selvedge_retries_total", &labels).await
+    };
+    [of("success").await, of("failure").await, of("over_budget").await, of("not_replayable").await]
+}
+
+/// What is counted more after a request than before, with the status it gets when the service plays `scenario`.
+async fn grown(pair: &Pair, scenario: Scenario) -> (u16, [f64; 4]) {
+    let before = counted(pair).await;
+    pair.upstream.play(scenario);
+    let status = pair.get("/").await.status.as_u16();
+    let after = counted(pair).await;
+    (status, std::array::from_fn(|n| after[n] - before[n]))
+}
+
 #[tokio::test]
-async fn a_failed_try_is_repeated_and_counted() {
-    let pair = retrying("  retry: {attempts: 3}\n").await;
-    pair.upstream.play(Scenario::Fail(2, 502));
-    assert_eq!(pair.get("/").await.status, 200);
-    assert!(pair.web.metric("selvedge_retries_total", &[]).await >= 3.0, "{}", pair.web.metrics().await);
+async fn every_retry_is_counted_by_what_came_of_it() {
+    let pair = &retrying("  retry: {attempts: 2, codes: [429]}\n").await;
+    for (scenario, status, counted) in [
+        (Scenario::Echo, 200, [0.0, 0.0, 0.0, 0.0]),
+        (Scenario::Fail(1, 502), 200, [1.0, 0.0, 0.0, 0.0]),
+        (Scenario::Fail(2, 502), 200, [1.0, 1.0, 0.0, 0.0]),
+        (Scenario::Fail(3, 504), 504, [0.0, 2.0, 0.0, 0.0]),
+        (Scenario::Fail(3, 429), 429, [0.0, 2.0, 0.0, 0.0]),
+        (Scenario::Fail(1, 500), 500, [0.0, 0.0, 0.0, 0.0]),
+        (Scenario::Close, 502, [0.0, 2.0, 0.0, 0.0]),
+    ] {
+        assert_eq!(grown(pair, scenario).await, (status, counted), "{scenario:?}");
+    }
+    pair.mesh.write("traffic.yaml", &policy("  retry: {attempts: 2, budget: {percent: 0, minPerSecond: 0}}\n"));
+    selvedge_tests::wait::until_true("no retry is allowed any more", || async move {
+        pair.upstream.play(Scenario::Fail(1, 503));
+        pair.get("/").await.status == 503
+    })
+    .await;
+    assert_eq!(grown(pair, Scenario::Fail(1, 503)).await, (503, [0.0, 0.0, 1.0, 0.0]));
 }
 
 #[tokio::test]

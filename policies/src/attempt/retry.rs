@@ -140,12 +140,14 @@ impl RetryPolicy {
             return attempt_no < self.spec.attempts.max(REFUSED_RETRIES);
         }
         let repeatable = idempotent || self.spec.retry_non_idempotent || *outcome == TryOutcome::ConnectFailed;
-        attempt_no < self.spec.attempts && repeatable && self.names(*outcome)
+        attempt_no < self.spec.attempts && repeatable && self.names(outcome)
     }
 
-    fn names(&self, outcome: TryOutcome) -> bool {
+    /// Whether the spec has a try that ended so repeated, were any number of tries left and the body and the method no
+    /// hindrance.
+    pub fn names(&self, outcome: &TryOutcome) -> bool {
         let on = |cause| self.spec.on.contains(&cause);
-        match outcome {
+        match *outcome {
             TryOutcome::Refused => true,
             TryOutcome::ConnectFailed => on(RetryOn::ConnectFailure),
             TryOutcome::Reset => on(RetryOn::Reset),

@@ -170,9 +170,9 @@ pub struct ConnectionRecord<'a> {
 /// What became of one retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RetryOutcome {
-    /// The retry got an answer that is not retried again.
+    /// The retry got an answer that is none the policy has repeated.
     Success,
-    /// The retry failed too.
+    /// The retry got no answer, or one that the policy has repeated, whether or not another retry followed.
     Failure,
     /// The retry was not made: the budget is spent.
     OverBudget,
