@@ -1,6 +1,7 @@
 //! The operators' commands: each a file with its arguments and a `run` that does it and says what went wrong.
 
 pub mod ca;
+pub mod confirm;
 pub mod control_plane;
 pub mod lint;
 pub mod proxy;

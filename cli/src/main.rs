@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use selvedge::{
     child,
-    commands::{ca, control_plane, lint, proxy, run, token},
+    commands::{ca, confirm, control_plane, lint, proxy, run, token},
     demo,
 };
 use tracing_subscriber::EnvFilter;
@@ -26,6 +26,7 @@ struct Arguments {
 enum Command {
     Lint(lint::LintArgs),
     ControlPlane(control_plane::ControlPlaneArgs),
+    Confirm(confirm::ConfirmArgs),
     Token(token::TokenArgs),
     Ca(ca::CaArgs),
     Proxy(proxy::ProxyArgs),
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Lint(args) => lint::run(&args),
         Command::ControlPlane(args) => control_plane::run(args).map(done),
+        Command::Confirm(args) => confirm::run(&args).map(done),
         Command::Token(args) => token::run(args).map(done),
         Command::Ca(args) => ca::run(args).map(done),
         Command::Proxy(args) => proxy::run(&args).map(done),

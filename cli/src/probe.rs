@@ -1,16 +1,18 @@
-//! Small questions to a sidecar's own HTTP listeners.
+//! Small questions to the HTTP listeners of sidecars and control plane.
 
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use http::{Method, Request, header::HOST};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{Method, Request, StatusCode, header::HOST};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
 const LIMIT: usize = 8 << 20;
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// What a control plane does first may take it a while.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// `GET path`; the body of a successful answer.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
@@ -22,18 +24,31 @@ pub(crate) async fn post(address: SocketAddr, path: &str) -> anyhow::Result<Stri
     ask(Method::POST, address, path).await
 }
 
-async fn ask(method: Method, address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    timeout(TIMEOUT, exchange(method, address, path)).await.with_context(|| format!("{address}{path} took too long"))?
+/// An answer of any status.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: String,
 }
 
-async fn exchange(method: Method, address: SocketAddr, path: &str) -> anyhow::Result<String> {
+/// `POST path` with this body; the answer, whatever it says.
+pub(crate) async fn send(address: SocketAddr, path: &str, body: Vec<u8>) -> anyhow::Result<Answer> {
+    timeout(PATIENCE, exchange(Method::POST, address, path, body.into())).await.context("it took too long")?
+}
+
+async fn ask(method: Method, address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let asking = timeout(TIMEOUT, exchange(method, address, path, Bytes::new()));
+    let Answer { status, body } = asking.await.with_context(|| format!("{address}{path} took too long"))??;
+    ensure!(status.is_success(), "{path} answered {status}");
+    Ok(body)
+}
+
+async fn exchange(method: Method, address: SocketAddr, path: &str, body: Bytes) -> anyhow::Result<Answer> {
     let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let _connection = tokio::spawn(connection);
     let builder = Request::builder().method(method).uri(path).header(HOST, address.to_string());
-    let request = builder.body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    ensure!(response.status().is_success(), "{path} answered {}", response.status());
+    let response = sender.send_request(builder.body(Full::new(body))?).await?;
+    let status = response.status();
     let body = Limited::new(response, LIMIT).collect().await.map_err(|e| anyhow::anyhow!(e))?;
-    Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+    Ok(Answer { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
 }

@@ -1,24 +1,33 @@
-//! The admin port: `/live`, `/ready`, `/metrics`, `/status`. Read-only, for loopback.
+//! The admin port: `/live`, `/ready`, `/metrics` and `/status` to read, and `POST /confirm`. For loopback.
 //!
 //! Guarantees: a page a browser was lured to cannot read it (the Host must be an address or `localhost`, RFC 9110
-//! section 7.2); a client that sends or reads nothing is closed.
+//! section 7.2) and cannot confirm anything (a browser sends `Origin` with every POST, RFC 6454 section 7); only this
+//! machine can confirm, wherever the port is bound; a client that sends or reads nothing is closed.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::{server::conn::http1, service::service_fn};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
+    sync::{mpsc, oneshot},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use crate::{
     serve::ACCEPT_PAUSE,
+    source::Confirm,
     stop::{self, Stop},
     telemetry::Telemetry,
 };
@@ -26,6 +35,8 @@ use crate::{
 /// One scrape or query; there is no use in a longer connection.
 const CONNECTION: Duration = Duration::from_secs(30);
 const CONNECTIONS: usize = 64;
+/// Longest list of paths to confirm, in bytes.
+const MAX_CONFIRM: usize = 64 * 1024;
 
 /// What the pages show.
 pub(crate) struct Pages {
@@ -34,6 +45,8 @@ pub(crate) struct Pages {
     pub(crate) unready: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// The content of `/status`.
     pub(crate) status: Box<dyn Fn() -> Value + Send + Sync>,
+    /// Takes what is said to be meant.
+    pub(crate) confirms: mpsc::Sender<Confirm>,
 }
 
 /// Serves `listener` until `stop` turns true or its sender is gone.
@@ -42,8 +55,8 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: St
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS => {
-                let socket = match accepted {
-                    Ok((socket, _)) => socket,
+                let (socket, peer) = match accepted {
+                    Ok(accepted) => accepted,
                     Err(e) => {
                         tracing::warn!(error = &e as &dyn std::error::Error, "the admin port could not accept a connection");
                         sleep(ACCEPT_PAUSE).await;
@@ -53,8 +66,8 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: St
                 let pages = Arc::clone(&pages);
                 connections.spawn(async move {
                     let service = service_fn(move |request| {
-                        let response = answer(&pages, &request);
-                        async move { Ok::<_, Infallible>(response) }
+                        let pages = Arc::clone(&pages);
+                        async move { Ok::<_, Infallible>(answer(&pages, peer, request).await) }
                     });
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
@@ -69,9 +82,15 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: St
     }
 }
 
-fn answer<B>(pages: &Pages, request: &Request<B>) -> Response<Full<Bytes>> {
-    if !is_local_host(request) {
+async fn answer(pages: &Pages, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if !is_local_host(&request) {
         return text(StatusCode::MISDIRECTED_REQUEST, "the Host header must be an address or localhost\n".to_owned());
+    }
+    if request.uri().path() == "/confirm" {
+        return match refusal(peer, &request) {
+            Some((status, why)) => text(status, format!("{why}\n")),
+            None => confirm(pages, request).await,
+        };
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
@@ -84,13 +103,46 @@ fn answer<B>(pages: &Pages, request: &Request<B>) -> Response<Full<Bytes>> {
         },
         "/metrics" => page(StatusCode::OK, "text/plain; version=0.0.4", pages.telemetry.render()),
         "/status" => page(StatusCode::OK, "application/json", format!("{:#}\n", (pages.status)())),
-        _ => text(StatusCode::NOT_FOUND, "there are /live, /ready, /metrics and /status\n".to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "there are /live, /ready, /metrics, /status and POST /confirm\n".to_owned()),
+    }
+}
+
+/// Why this peer may not confirm anything with this request.
+fn refusal(peer: SocketAddr, request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
+    if request.method() != Method::POST {
+        return Some((StatusCode::METHOD_NOT_ALLOWED, "only POST"));
+    }
+    if !peer.ip().to_canonical().is_loopback() {
+        return Some((StatusCode::FORBIDDEN, "only this machine may confirm: run `selvedge confirm` on it"));
+    }
+    let is_browser = request.headers().contains_key(header::ORIGIN);
+    is_browser.then_some((StatusCode::FORBIDDEN, "not for browsers: run `selvedge confirm`"))
+}
+
+/// Takes the ways in which one place is spelt, as a JSON list; answers with what was confirmed, as one.
+async fn confirm(pages: &Pages, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let body = Limited::new(request.into_body(), MAX_CONFIRM).collect().await.map(|body| body.to_bytes());
+    let paths = body.ok().and_then(|body| serde_json::from_slice::<Vec<PathBuf>>(&body).ok());
+    let Some(paths) = paths else {
+        return text(StatusCode::BAD_REQUEST, "expected a JSON list of paths\n".to_owned());
+    };
+    let (done, confirmed) = oneshot::channel();
+    let asked = pages.confirms.send(Confirm { paths, done }).await.is_ok();
+    let confirmed = if asked { confirmed.await.ok() } else { None };
+    match confirmed.as_deref() {
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "the configuration is not followed any more\n".to_owned()),
+        Some([]) => text(StatusCode::NOT_FOUND, "nothing there waits to be confirmed\n".to_owned()),
+        Some(confirmed) => {
+            let origins: Vec<&str> = confirmed.iter().map(|origin| &**origin).collect();
+            page(StatusCode::OK, "application/json", format!("{}\n", serde_json::json!(origins)))
+        }
     }
 }
 
 /// A name would let a rebound DNS entry through; an address cannot be rebound.
 fn is_local_host<B>(request: &Request<B>) -> bool {
-    let Some(host) = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else { return false };
     let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
     let name = authority.host();
     name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()

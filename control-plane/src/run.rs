@@ -8,7 +8,7 @@ use selvedge_policies::facts::Moment;
 use serde_json::json;
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, interval, timeout},
 };
@@ -21,7 +21,8 @@ use crate::{
     serve::{self, Mesh},
     settings::Settings,
     snapshot::{self, Snapshot},
-    source, status,
+    source::{Confirm, files::Files},
+    status,
     store::{self, Memory, Report, Store},
     telemetry::Telemetry,
 };
@@ -41,6 +42,8 @@ pub struct Configuration {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is to be said of the user's objects.
     pub reports: watch::Receiver<Arc<Report>>,
+    /// Takes what is said to be meant.
+    pub confirms: mpsc::Sender<Confirm>,
 }
 
 /// Runs a control plane over the directory of the settings until `shutdown` completes.
@@ -53,16 +56,17 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let (snapshot_sender, snapshots) = snapshot::channel();
     let (report_sender, reports) = watch::channel(Arc::default());
     let (root_sender, roots) = watch::channel(roots(&authority));
-    let changes = source::files::watch(&settings.config_dir);
+    let (confirms, confirmed) = mpsc::channel(1);
     let memory = Memory::new(&settings.state_dir, &settings.config_dir);
     let store = Store::new(&settings.trust_domain).remember(&memory);
+    let changes = Files::new(&settings.config_dir, store.known(), confirmed).watch();
     let (save_sender, saves) = watch::channel(Arc::default());
     let mut chores = JoinSet::new();
     chores.spawn(follow(Arc::clone(&authority), root_sender));
     let keeping = tokio::spawn(store::keep(memory, saves));
     let mut feeding = tokio::spawn(store::run(store, changes, roots, snapshot_sender, report_sender, save_sender));
     let ended = tokio::select! {
-        served = serve(&settings, authority, Configuration { snapshots, reports }, shutdown) => served,
+        served = serve(&settings, authority, Configuration { snapshots, reports, confirms }, shutdown) => served,
         // Ready over a configuration that nothing changes any more would be a lie.
         ended = &mut feeding => {
             ended.unwrap_or_else(|panic| Err(Error::Frozen { why: "the store", source: Some(panic) }))
@@ -149,7 +153,7 @@ fn write_ports(path: &Path, sidecars: SocketAddr, admin: SocketAddr) -> Result<(
 }
 
 fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -> Pages {
-    let Configuration { snapshots, reports } = configuration;
+    let Configuration { snapshots, reports, confirms } = configuration;
     let complete = snapshots.clone();
     let unready = move || {
         let complete = complete.borrow().is_complete();
@@ -169,7 +173,7 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -
             "sidecars": sidecars,
         })
     };
-    Pages { telemetry, unready: Box::new(unready), status: Box::new(status) }
+    Pages { telemetry, unready: Box::new(unready), status: Box::new(status), confirms }
 }
 
 /// Keeps the gauges of the configuration current.

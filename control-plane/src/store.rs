@@ -18,15 +18,19 @@ use crate::{
     diagnostic::{Diagnostic, Place, Severity},
     model::{Model, Object, ObjectId},
     snapshot::{Draft, Snapshot},
-    source::{Change, Changes},
+    source::{Change, Changes, Document, Held, Unread, files::Known},
     validate::{self, Candidate, Reading, Written, references},
 };
 
+mod event;
+mod gone;
 mod keeper;
 mod memory;
 mod merge;
 mod report;
 
+use event::{Event, Fate};
+use gone::Gone;
 pub use keeper::keep;
 pub use memory::{InForce, Memory};
 pub use report::{ObjectReport, Report};
@@ -44,6 +48,13 @@ pub struct Store {
     /// The generation an object had last, also when it is gone: it never counts backwards.
     generations: HashMap<ObjectId, u64>,
     dirty: BTreeSet<Subject>,
+    /// Files that whoever runs the mesh confirmed as gone since the last commit.
+    confirmed: BTreeSet<Arc<str>>,
+    gone: Gone,
+    /// What became of objects and is not logged yet.
+    events: Vec<Event>,
+    /// How files were held that the memory has.
+    remembered: BTreeMap<Arc<str>, Held>,
     snapshot: Arc<Snapshot>,
     complete: bool,
     missing: Severity,
@@ -63,6 +74,10 @@ impl Store {
             written: HashMap::new(),
             generations: HashMap::new(),
             dirty: BTreeSet::from([Subject::Trust]),
+            confirmed: BTreeSet::new(),
+            gone: Gone::default(),
+            events: Vec::new(),
+            remembered: BTreeMap::new(),
             snapshot: Arc::default(),
             complete: false,
             missing: Severity::Warning,
@@ -76,6 +91,7 @@ impl Store {
     pub fn remember(mut self, memory: &Memory) -> Self {
         let remembered = memory.load();
         self.generations.extend(remembered.gone);
+        self.remembered = remembered.held.into_iter().collect();
         for (Candidate { object, written }, generation) in remembered.in_force {
             self.generations.insert(object.id.clone(), generation);
             self.written.insert(object.id.clone(), written);
@@ -85,10 +101,17 @@ impl Store {
         self
     }
 
+    /// The files that objects in force were read from: what a source has to know to tell what is missing.
+    pub fn known(&self) -> Known {
+        let file = |written: &Written| (written.file().clone(), self.remembered.get(written.file()).copied());
+        self.written.values().map(file).collect()
+    }
+
     /// What is in force, to be saved; nothing when it is what the last call returned.
     pub fn unsaved(&mut self) -> Option<InForce> {
         let unsaved = std::mem::take(&mut self.unsaved);
-        unsaved.then(|| InForce::of(&self.model, &self.written, &self.generations))
+        let held = || self.files.iter().filter_map(|(file, reading)| Some((file.clone(), reading.held?))).collect();
+        unsaved.then(|| InForce::of(&self.model, &self.written, &self.generations, held()))
     }
 
     /// Sets the trusted authorities (certificates, DER); they go out with the next snapshot.
@@ -104,10 +127,17 @@ impl Store {
         match change {
             Change::Put(document) => {
                 let reading = validate::read(&document);
-                self.files.insert(document.origin, reading);
+                let held = reading.held;
+                let before = self.files.insert(document.origin, reading);
+                self.unsaved |= before.and_then(|before| before.held) != held;
             }
             Change::Remove(origin) => {
                 self.files.remove(&origin);
+            }
+            Change::Confirmed(origin) => {
+                self.files.remove(&origin);
+                self.gone.confirm(&origin);
+                self.confirmed.insert(origin);
             }
             Change::Unavailable { origin, reason } => {
                 let place = Place::file(&origin);
@@ -129,20 +159,32 @@ impl Store {
         let merged = merge::merge(&self.files, &self.written);
         // Before the source has told everything, nobody knows that something is gone.
         let gone = self.written.keys().filter(|id| self.complete && !merged.stays(id));
-        for id in gone.cloned().collect::<Vec<ObjectId>>() {
+        let gone: BTreeSet<ObjectId> = gone.cloned().collect();
+        let mut removed = Vec::new();
+        for id in gone {
             self.unsaved = true;
             compile::affected(&self.model, &id, &mut self.dirty);
-            self.model.remove(&id);
-            self.written.remove(&id);
+            removed.extend(self.model.remove(&id).zip(self.written.remove(&id)));
         }
         for Candidate { object, written } in merged.sound.values().copied() {
             if self.written.get(&object.id).is_some_and(|known| known.is(written)) {
                 continue;
             }
-            put(&mut self.model, &mut self.generations, &mut self.dirty, object);
+            self.events.extend(put(&mut self.model, &mut self.generations, &mut self.dirty, object, written));
             self.written.insert(object.id.clone(), written.clone());
             self.unsaved = true;
         }
+        for (object, written) in removed {
+            let file = written.file();
+            let is_gone = self.files.get(file).is_none_or(Reading::is_empty);
+            if is_gone && !self.confirmed.contains(file) {
+                self.gone.tell(&self.model, &object, file);
+            }
+            let (id, file, generation) = (object.id.clone(), file.clone(), object.generation);
+            self.events.push(Event { id, file, generation, fate: Fate::Removed });
+        }
+        self.confirmed.clear();
+        findings.extend(self.gone.findings(&self.model).cloned());
         findings.extend(self.unavailable.clone());
         findings.extend(self.files.values().flat_map(|reading| reading.findings.iter().cloned()));
         findings.extend(merged.findings.iter().cloned());
@@ -178,16 +220,25 @@ impl Store {
     }
 }
 
-/// Puts an object into the model when its content is new.
-fn put(model: &mut Model, generations: &mut HashMap<ObjectId, u64>, dirty: &mut BTreeSet<Subject>, object: &Object) {
-    if model.get(&object.id).is_some_and(|known| known.same_content(object)) {
-        return;
+/// Puts an object into the model when its content is new, and tells what became of it.
+fn put(
+    model: &mut Model,
+    generations: &mut HashMap<ObjectId, u64>,
+    dirty: &mut BTreeSet<Subject>,
+    object: &Object,
+    written: &Written,
+) -> Option<Event> {
+    let known = model.get(&object.id);
+    if known.is_some_and(|known| known.same_content(object)) {
+        return None;
     }
+    let fate = if known.is_some() { Fate::Changed } else { Fate::Accepted };
     let generation = generations.entry(object.id.clone()).or_default();
     *generation += 1;
     compile::affected(model, &object.id, dirty);
     model.put(Arc::new(Object { generation: *generation, ..object.clone() }));
     compile::affected(model, &object.id, dirty);
+    Some(Event { id: object.id.clone(), file: written.file().clone(), generation: *generation, fate })
 }
 
 /// Feeds a store from a source until the last reader of snapshots is gone. `roots` are the trusted authorities; a change
@@ -228,6 +279,7 @@ pub async fn run(
             }
             // What is published comes first.
             let look = move || {
+                same.events.drain(..).for_each(|event| event.log());
                 let unsaved = same.unsaved();
                 (same, unsaved)
             };
@@ -277,7 +329,8 @@ impl Store {
 pub fn lint(dir: &std::path::Path) -> Result<Vec<Diagnostic>, Arc<str>> {
     let mut store = Store { missing: Severity::Error, ..Store::new("mesh.local") };
     for (origin, text) in crate::source::files::read(dir)? {
-        store.take(Change::Put(crate::source::Document { origin, text }));
+        let text = text.map_err(|why| Unread { why, held: Held::Lost });
+        store.take(Change::Put(Document { origin, text }));
     }
     store.take(Change::Complete);
     Ok(store.commit().1.findings)

@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc};
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
     model::{Object, ObjectId},
-    source::Document,
+    source::{Document, Held},
 };
 
 mod addresses;
@@ -33,11 +33,18 @@ pub struct Reading {
     /// Namespace and name of documents that may be objects of the mesh of a misspelt kind: objects of these names must
     /// not be taken for removed.
     pub unclear: Vec<(Arc<str>, Arc<str>)>,
+    /// How what the file said last is held, when nobody can tell what it says now.
+    pub held: Option<Held>,
     /// The complaints; of very many the first, and how many more there are.
     pub findings: Vec<Diagnostic>,
 }
 
 impl Reading {
+    /// True when the file has no object, sound or not.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.is_sound()
+    }
+
     /// True when everything in the file is a sound object, or of no concern.
     pub fn is_sound(&self) -> bool {
         let objects = self.objects.iter().all(|candidate| candidate.written.is_sound());
@@ -73,9 +80,10 @@ pub fn read(document: &Document) -> Reading {
     let mut reading = Reading::default();
     let text = match &document.text {
         Ok(text) => text,
-        Err(reason) => {
+        Err(unread) => {
             reading.incomplete = true;
-            reading.findings.push(Diagnostic::new(Severity::Error, Place::file(file), &**reason));
+            reading.held = Some(unread.held);
+            reading.findings.push(Diagnostic::new(Severity::Error, Place::file(file), &*unread.why));
             return reading;
         }
     };
@@ -94,6 +102,11 @@ pub fn read(document: &Document) -> Reading {
     }
     reading.findings = complaints.finish(file);
     reading
+}
+
+/// True for a text of nothing but comments, blank lines and document markers.
+pub fn is_blank(text: &str) -> bool {
+    yaml::is_blank(text)
 }
 
 fn complaint(file: &str, text: &str, fault: &Fault) -> Diagnostic {

@@ -13,3 +13,5 @@ mod files;
 mod kept;
 #[path = "config/restart.rs"]
 mod restart;
+#[path = "config/vanished.rs"]
+mod vanished;

@@ -62,7 +62,8 @@ impl ControlPlane {
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let (_reports, reports) = watch::channel(Arc::default());
-            let configuration = Configuration { snapshots: receiver, reports };
+            let (confirms, _) = tokio::sync::mpsc::channel(1);
+            let configuration = Configuration { snapshots: receiver, reports, confirms };
             let authority = run::open(&settings)?;
             run::serve(&settings, authority, configuration, async { drop(stopped.await) }).await
         });

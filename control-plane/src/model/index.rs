@@ -34,11 +34,11 @@ impl Model {
         self.objects.insert(object.id.clone(), object);
     }
 
-    /// Takes an object away.
-    pub fn remove(&mut self, id: &ObjectId) {
-        if let Some(object) = self.objects.remove(id) {
-            self.index(&object, false);
-        }
+    /// Takes an object away, and returns it.
+    pub fn remove(&mut self, id: &ObjectId) -> Option<Arc<Object>> {
+        let object = self.objects.remove(id)?;
+        self.index(&object, false);
+        Some(object)
     }
 
     /// The object of that id.

@@ -6,7 +6,6 @@
 //! nothing (network file systems), a slow poll finds out.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,12 +17,15 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Change, Changes, Document};
+use super::{Change, Changes, Confirm, Confirms, Document, Unread};
 
+mod absent;
 mod scan;
 
+use absent::{Absences, Told};
 use scan::{Folders, Found};
 
+pub use absent::{DELETED_AFTER, Known};
 pub use scan::{MAX_FILE_BYTES, Scan, read};
 
 /// A burst of events is over when nothing happened for this long.
@@ -35,67 +37,153 @@ const ABSENCE: Duration = Duration::from_millis(100);
 /// How often the directory is read without any event.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Watches `dir` and everything below it until the receiver is dropped. The first state is sent at once.
+/// A directory to be watched.
+#[derive(Debug)]
+pub struct Files {
+    dir: PathBuf,
+    poll: Duration,
+    known: Known,
+    confirms: Confirms,
+}
+
+impl Files {
+    /// The directory `dir`, of which these files are known already. What is absent by accident is held until `confirms`
+    /// says that it is meant.
+    pub fn new(dir: impl Into<PathBuf>, known: Known, confirms: Confirms) -> Self {
+        Self { dir: dir.into(), poll: POLL, known, confirms }
+    }
+
+    /// Reads it this often without any event.
+    #[must_use]
+    pub fn polled(self, poll: Duration) -> Self {
+        Self { poll, ..self }
+    }
+
+    /// Watches it and everything below it until the receiver is dropped. The first state is sent at once.
+    pub fn watch(self) -> Changes {
+        let (changes, receiver) = mpsc::channel(64);
+        tokio::spawn(follow(self, changes));
+        receiver
+    }
+}
+
+/// Watches a directory of which nothing is known yet, and nobody confirms anything.
 pub fn watch(dir: impl Into<PathBuf>) -> Changes {
-    watch_every(dir.into(), POLL)
+    Files::new(dir, Known::new(), mpsc::channel(1).1).watch()
 }
 
-/// The same with a poll of one's own, for what the kernel tells nothing of.
-pub fn watch_every(dir: PathBuf, poll: Duration) -> Changes {
-    let (changes, receiver) = mpsc::channel(64);
-    tokio::spawn(follow(dir, poll, changes));
-    receiver
-}
-
-async fn follow(dir: PathBuf, poll: Duration, changes: mpsc::Sender<Change>) {
+/// Follows the directory until nobody listens any more.
+async fn follow(files: Files, changes: mpsc::Sender<Change>) {
+    let Files { dir, poll, known, mut confirms } = files;
     let (wake, mut woken) = mpsc::channel(1);
     let mut watcher = Watch::new(wake);
-    let mut told: Option<Scan> = None;
-    let mut unavailable = None;
+    let mut state = State { dir, absences: Absences::new(known), told: None, unavailable: None };
     loop {
         while woken.try_recv().is_ok() {}
-        match read_settled(&dir, told.as_ref()).await {
-            Ok(found) => {
-                watcher.renew(found.folders);
-                let mut steps = steps(told.as_ref(), &found.files);
-                // That it can be read again is news, also when it has what it had.
-                if unavailable.take().is_some() && steps.is_empty() {
-                    steps.push(Change::Complete);
-                }
-                told = Some(found.files);
-                if send(&changes, steps).await.is_err() {
-                    return;
-                }
-            }
-            Err(reason) if unavailable.as_ref() != Some(&reason) => {
-                watcher.renew(Folders::new());
-                unavailable = Some(reason.clone());
-                let origin = dir.display().to_string().into();
-                if send(&changes, vec![Change::Unavailable { origin, reason }, Change::Complete]).await.is_err() {
-                    return;
-                }
-            }
-            Err(_) => {}
-        }
+        let folders = match state.look(&changes).await {
+            Ok(folders) => folders,
+            Err(_closed) => return,
+        };
+        watcher.renew(folders);
         // A directory that is not there cannot be watched.
-        let poll_at = Instant::now() + if unavailable.is_some() { poll.min(IMPATIENCE) } else { poll };
+        let poll = if state.unavailable.is_some() { poll.min(IMPATIENCE) } else { poll };
+        let poll_at = Instant::now() + poll;
+        let due = state.absences.due().map_or(poll_at, |due| due.min(poll_at));
         tokio::select! {
             () = settle(&mut woken) => {}
-            () = sleep_until(poll_at) => {}
+            () = sleep_until(due) => {}
+            Some(confirm) = confirms.recv() => if state.confirm(confirm, &changes).await.is_err() {
+                return;
+            },
             () = changes.closed() => return,
         }
     }
 }
 
+/// What was told of a directory.
+struct State {
+    dir: PathBuf,
+    absences: Absences,
+    told: Option<Told>,
+    /// Why it cannot be listed, when that was told.
+    unavailable: Option<Arc<str>>,
+}
+
+/// Nobody listens any more.
+type Closed = mpsc::error::SendError<Change>;
+
+impl State {
+    /// Reads the directory, tells what changed, and returns the folders to be watched.
+    async fn look(&mut self, changes: &mpsc::Sender<Change>) -> Result<Folders, Closed> {
+        let mut found = read_settled(&self.dir, self.told.as_ref()).await;
+        if found.is_err() && self.unavailable.is_none() {
+            tokio::time::sleep(ABSENCE).await;
+            found = read_settled(&self.dir, self.told.as_ref()).await;
+        }
+        let (steps, folders) = match found {
+            Ok(found) => {
+                let told = self.absences.judge(found.files, Instant::now());
+                let mut steps = steps(self.told.as_ref(), &told);
+                // That it can be read again is news, also when it has what it had.
+                if self.unavailable.take().is_some() && steps.is_empty() {
+                    steps.push(Change::Complete);
+                }
+                self.told = Some(told);
+                (steps, found.folders)
+            }
+            Err(reason) => {
+                self.absences.lose();
+                let is_news = self.unavailable.as_ref() != Some(&reason);
+                self.unavailable = Some(reason.clone());
+                let origin: Arc<str> = self.dir.display().to_string().into();
+                let hint =
+                    format!("expected a directory, or `selvedge confirm {origin}` when the mesh is to have none");
+                let reason = format!("{reason}, so what its files said last stays in force: {hint}").into();
+                let steps = vec![Change::Unavailable { origin, reason }, Change::Complete];
+                (if is_news { steps } else { Vec::new() }, Folders::new())
+            }
+        };
+        send(changes, steps).await?;
+        Ok(folders)
+    }
+
+    /// Tells what is missing there as gone.
+    async fn confirm(&mut self, confirm: Confirm, changes: &mpsc::Sender<Change>) -> Result<(), Closed> {
+        let mut confirmed = self.absences.confirm(&confirm.paths);
+        if let Some(told) = &mut self.told {
+            let is_confirmed = |origin: &Arc<str>, text: &Result<_, Unread>| {
+                text.is_err() && absent::is_within(origin, &confirm.paths) || confirmed.contains(origin)
+            };
+            let gone: Vec<Arc<str>> =
+                told.extract_if(.., |origin, text| is_confirmed(origin, text)).map(|(origin, _)| origin).collect();
+            confirmed.extend(gone);
+            confirmed.sort();
+            confirmed.dedup();
+        }
+        for origin in &confirmed {
+            tracing::info!(%origin, "what is missing there is confirmed as meant");
+        }
+        let mut steps: Vec<Change> = confirmed.iter().cloned().map(Change::Confirmed).collect();
+        if !steps.is_empty() {
+            // A directory that cannot be listed is told as such again.
+            self.unavailable = None;
+            steps.push(Change::Complete);
+        }
+        send(changes, steps).await?;
+        // Whoever asked may be gone.
+        confirm.done.send(confirmed).ok();
+        Ok(())
+    }
+}
+
 /// Reads the directory. A file that had content and has none, or is not there, is most likely being written right now, so
 /// it gets time before its objects are taken for removed.
-async fn read_settled(dir: &Path, told: Option<&Scan>) -> Result<Found, Arc<str>> {
+async fn read_settled(dir: &Path, told: Option<&Told>) -> Result<Found, Arc<str>> {
     let found = scan::find_blocking(dir.to_owned()).await?;
-    let is_empty = |text: &Result<Arc<str>, Arc<str>>| text.as_ref().is_ok_and(|text| text.is_empty());
-    let before = told.into_iter().flatten().filter(|(_, text)| !is_empty(text));
+    let before = told.into_iter().flatten().filter(|(_, text)| text.as_ref().is_ok_and(|text| !text.is_empty()));
     let grace = before.filter_map(|(origin, _)| match found.files.get(origin) {
         None => Some(ABSENCE),
-        Some(now) => is_empty(now).then_some(IMPATIENCE),
+        Some(now) => now.as_ref().is_ok_and(|text| text.is_empty()).then_some(IMPATIENCE),
     });
     let Some(grace) = grace.max() else { return Ok(found) };
     tokio::time::sleep(grace).await;
@@ -124,8 +212,8 @@ async fn send(changes: &mpsc::Sender<Change>, steps: Vec<Change>) -> Result<(), 
 }
 
 /// What leads from the state that was told to the one found; nothing when they are the same.
-fn steps(told: Option<&Scan>, found: &Scan) -> Vec<Change> {
-    let none = BTreeMap::new();
+fn steps(told: Option<&Told>, found: &Told) -> Vec<Change> {
+    let none = Told::new();
     let before = told.unwrap_or(&none);
     let put = found.iter().filter(|(origin, text)| before.get(*origin) != Some(text));
     let mut steps: Vec<Change> =
@@ -214,7 +302,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.yaml");
         std::fs::write(&path, "1").unwrap();
-        let told = scan::read(dir.path()).unwrap();
+        let told = Absences::default().judge(scan::read(dir.path()).unwrap(), Instant::now());
         std::fs::remove_file(&path).unwrap();
         let again = async {
             tokio::time::sleep(ABSENCE / 2).await;

@@ -125,7 +125,7 @@ mod tests {
     type Saved = (Instant, u64, bool);
 
     fn numbered(n: u64) -> Arc<InForce> {
-        Arc::new(InForce { texts: Vec::new(), gone: vec![(ObjectId::new("Service", "default", "a"), n)] })
+        Arc::new(InForce { gone: vec![(ObjectId::new("Service", "default", "a"), n)], ..InForce::default() })
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{self, Model, ObjectId},
-    source::Document,
+    source::{Document, Held},
     validate::{self, Candidate, Written},
 };
 
@@ -43,6 +43,8 @@ pub struct InForce {
     pub(super) texts: Vec<SharedText>,
     /// The last generations of objects that are gone.
     pub(super) gone: Vec<(ObjectId, u64)>,
+    /// The files that nobody can tell the content of.
+    pub(super) held: Vec<(Arc<str>, Held)>,
 }
 
 /// One text of a file, and the objects in force that were read from it, with their generations.
@@ -58,6 +60,7 @@ impl InForce {
         model: &Model,
         written: &HashMap<ObjectId, Written>,
         generations: &HashMap<ObjectId, u64>,
+        held: Vec<(Arc<str>, Held)>,
     ) -> Self {
         let mut texts: BTreeMap<(&str, *const u8), SharedText> = BTreeMap::new();
         for object in model.objects() {
@@ -69,7 +72,7 @@ impl InForce {
         }
         let gone = generations.iter().filter(|(id, _)| model.get(id).is_none()).take(MAX_GONE);
         let gone = gone.map(|(id, generation)| (id.clone(), *generation)).collect();
-        Self { texts: texts.into_values().collect(), gone }
+        Self { texts: texts.into_values().collect(), gone, held }
     }
 }
 
@@ -80,6 +83,8 @@ pub(super) struct Remembered {
     pub(super) in_force: Vec<(Candidate, u64)>,
     /// The last generations of objects that are gone.
     pub(super) gone: Vec<(ObjectId, u64)>,
+    /// The files that nobody could tell the content of.
+    pub(super) held: Vec<(Arc<str>, Held)>,
 }
 
 /// What is on the disk.
@@ -92,6 +97,9 @@ struct Kept {
     texts: Vec<Text>,
     /// The last generations of objects that are gone.
     gone: Vec<Counted>,
+    /// The files that nobody could tell the content of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    held: BTreeMap<PathBuf, Held>,
 }
 
 /// One text of a file; the newest of that file, or an earlier one that is the last good one for some objects.
@@ -131,11 +139,16 @@ impl Memory {
             return Remembered::default();
         }
         let gone = kept.gone.iter().filter_map(|gone| Some((gone.id()?, gone.generation))).collect();
-        Remembered { in_force: kept.texts.into_iter().flat_map(|text| self.objects(text)).collect(), gone }
+        let held = kept.held.iter().map(|(file, held)| (self.origin(file), *held)).collect();
+        Remembered { in_force: kept.texts.into_iter().flat_map(|text| self.objects(text)).collect(), gone, held }
+    }
+
+    fn origin(&self, file: &Path) -> Arc<str> {
+        self.config_dir.join(file).display().to_string().into()
     }
 
     fn objects(&self, kept: Text) -> Vec<(Candidate, u64)> {
-        let origin = self.config_dir.join(kept.file).display().to_string().into();
+        let origin = self.origin(&kept.file);
         let read = validate::read(&Document { origin, text: Ok(kept.text.into()) }).objects;
         let mut generations: HashMap<ObjectId, u64> =
             kept.objects.iter().filter_map(|object| Some((object.id()?, object.generation))).collect();
@@ -162,7 +175,8 @@ impl Memory {
             objects: source.objects.iter().map(Counted::new).collect(),
         };
         let (texts, gone) = (in_force.texts.iter().map(text), in_force.gone.iter().map(Counted::new));
-        self.write(&Kept { config_dir: self.identity(), texts: texts.collect(), gone: gone.collect() })
+        let held = in_force.held.iter().map(|(file, held)| (self.relative(file), *held)).collect();
+        self.write(&Kept { config_dir: self.identity(), texts: texts.collect(), gone: gone.collect(), held })
     }
 
     /// Removes what was saved, so that no start believes it.
@@ -242,7 +256,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let kept = |name: &str| {
             let text = Text { file: "a.yaml".into(), text: format!("# {name}").repeat(50_000), objects: Vec::new() };
-            Kept { config_dir: name.into(), texts: vec![text], gone: Vec::new() }
+            Kept { config_dir: name.into(), texts: vec![text], ..Kept::default() }
         };
         std::thread::scope(|scope| {
             for name in ["one", "two"] {

@@ -54,6 +54,11 @@ pub(crate) fn read(text: &str) -> Vec<Document> {
     documents(text).into_iter().map(read_one).collect()
 }
 
+/// True when no document of the text says anything.
+pub(crate) fn is_blank(text: &str) -> bool {
+    documents(text).is_empty()
+}
+
 /// Cuts a text at its document markers. A line that begins with one is always one, also within a text of several lines.
 fn documents(text: &str) -> Vec<Range<usize>> {
     let (mut starts, mut at) = (vec![0], 0);

@@ -10,7 +10,7 @@ use std::{
 
 use selvedge_control_plane::{
     snapshot::Snapshot,
-    source::{Change, Document, files},
+    source::{Change, Document, Held, Unread, files},
     store::{self, InForce, Memory, Report, Store},
 };
 use selvedge_xds::resource::Kind;
@@ -112,6 +112,7 @@ fn what_lies_in_a_folder_behind_a_dangling_link_outlives_it_and_a_restart() {
         let memory = Memory::new(state.path(), config.path());
         let mut store = Store::new("mesh.local").remember(&memory);
         for (origin, text) in scan {
+            let text = text.map_err(|why| Unread { why, held: Held::Lost });
             store.take(Change::Put(Document { origin, text }));
         }
         store.take(Change::Complete);

@@ -130,7 +130,7 @@ impl Walk {
         } else {
             self.folder(dir, depth).map_err(|error| {
                 self.vanished |= error.kind() == ErrorKind::NotFound;
-                unlistable(&error)
+                unlistable(dir, &error)
             })
         };
         if let Err(why) = result {
@@ -167,24 +167,27 @@ impl Walk {
         let (name, why) = match (is_yaml(path) && !is_folder, is_gone) {
             (true, true) => (name(path), format!("the link leads nowhere: {error}")),
             (true, false) => (name(path), format!("the file cannot be read: {error}")),
-            (false, true) => (folder_name(path), dangling(error)),
-            (false, false) => (folder_name(path), unlistable(error)),
+            (false, true) => (folder_name(path), dangling(path, error)),
+            (false, false) => (folder_name(path), unlistable(path, error)),
         };
         self.found.insert(name, Err(why.into()));
     }
 }
 
-fn dangling(error: &io::Error) -> String {
+fn dangling(path: &Path, error: &io::Error) -> String {
     format!(
         "the link leads nowhere: {error}; what was read through it stays in force: expected a link to something that is \
-         there, none, or a name that begins with a dot, which is passed over"
+         there, a name that begins with a dot, which is passed over, or `selvedge confirm {}` when it is gone for good",
+        path.display()
     )
 }
 
-fn unlistable(error: &io::Error) -> String {
+fn unlistable(path: &Path, error: &io::Error) -> String {
     format!(
         "the folder cannot be listed: {error}; what was read from it stays in force: expected one that the control \
-         plane's user may read and enter, or a name that begins with a dot, which is passed over"
+         plane's user may read and enter, a name that begins with a dot, which is passed over, or `selvedge confirm {}` when \
+         what it had is to go",
+        path.display()
     )
 }
 

@@ -1,0 +1,39 @@
+//! What became of single objects, for the log: whoever asks later what was in force when reads it there.
+
+use std::{fmt, sync::Arc};
+
+use crate::model::ObjectId;
+
+/// One object that a commit put in force or took away.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) id: ObjectId,
+    pub(super) file: Arc<str>,
+    /// The generation in force now; of an object that was removed the last one.
+    pub(super) generation: u64,
+    pub(super) fate: Fate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Accepted,
+    Changed,
+    Removed,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accepted => "accepted",
+            Self::Changed => "changed",
+            Self::Removed => "removed",
+        })
+    }
+}
+
+impl Event {
+    pub(super) fn log(&self) {
+        let Self { id, file, generation, fate } = self;
+        tracing::info!(object = %id, generation, %file, "object {fate}");
+    }
+}

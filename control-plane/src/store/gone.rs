@@ -1,0 +1,109 @@
+//! Objects whose file is gone: each is a finding that says what is open now, until the object is back or whoever runs the
+//! mesh confirms that it is meant.
+
+use std::sync::Arc;
+
+use selvedge_policies::request::Posture;
+
+use crate::{
+    diagnostic::{Diagnostic, Place, Severity},
+    model::{
+        self, Attached, Model, Object, ObjectId, Spec, Target,
+        mesh_policy::{InboundMode, MeshPolicySpec},
+    },
+};
+
+/// Of how many objects it is told; the oldest are forgotten.
+const MAX_TOLD: usize = 100;
+
+/// The objects that went with their file.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    told: Vec<(ObjectId, Arc<str>, Diagnostic)>,
+}
+
+impl Gone {
+    /// Tells of an object that `model` does not have any more.
+    pub(super) fn tell(&mut self, model: &Model, object: &Object, file: &Arc<str>) {
+        let message = format!(
+            "{} is removed with its file{}: expected the file, or `selvedge confirm {file}` when that is meant",
+            object.id,
+            opened(model, object)
+        );
+        let finding = Diagnostic::new(Severity::Warning, Place::file(file), message).object(object.id.to_string());
+        self.told.push((object.id.clone(), file.clone(), finding));
+        self.told.drain(..self.told.len().saturating_sub(MAX_TOLD));
+    }
+
+    /// Forgets what was told of a file.
+    pub(super) fn confirm(&mut self, file: &str) {
+        self.told.retain(|(_, of, _)| **of != *file);
+    }
+
+    /// What is told, without the objects that `model` has again.
+    pub(super) fn findings(&mut self, model: &Model) -> impl Iterator<Item = &Diagnostic> {
+        self.told.retain(|(id, ..)| model.get(id).is_none());
+        self.told.iter().map(|(.., finding)| finding)
+    }
+}
+
+/// What is open without `object`, as the end of a sentence; nothing when it closed nothing.
+fn opened(model: &Model, object: &Object) -> String {
+    match &object.spec {
+        Spec::Attached(attached) if attached.place == model::Place::Called => {
+            let of = |target: &Target| uncovered(model, object.id.kind, target);
+            attached.targets.iter().map(of).collect()
+        }
+        Spec::MeshPolicy(spec) => settings(model, &object.id, spec),
+        Spec::Attached(Attached { .. }) | Spec::Service(_) | Spec::Workload(_) | Spec::ExternalService(_) => {
+            String::new()
+        }
+    }
+}
+
+fn uncovered(model: &Model, kind: &str, target: &Target) -> String {
+    let others = model.attached(target, &[model::Place::Called]);
+    let others = others.iter().filter(|(other, _)| other.id.kind == kind).count();
+    if others > 0 {
+        return format!("; {others} other {kind} of {} stay in force", name(target));
+    }
+    let (namespace, workload) = match target {
+        Target::Service(namespace, service) => {
+            let selector = model.service(namespace, service).map(|(_, spec)| spec.selector.clone()).unwrap_or_default();
+            let first = model.selected(namespace, &selector).first().map(|(workload, _)| workload.id.name.clone());
+            (namespace, first.unwrap_or_default())
+        }
+        Target::Workload(namespace, workload) | Target::ExternalService(namespace, workload) => {
+            (namespace, workload.clone())
+        }
+        Target::Namespace(namespace) => (namespace, Arc::default()),
+    };
+    let posture = posture(model.effective(namespace, &workload).posture);
+    format!("; no {kind} names {} any more, and its default posture is {posture}", name(target))
+}
+
+fn settings(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> String {
+    let workload = spec.target_ref.as_ref().and_then(|target| target.name.as_deref()).unwrap_or_default();
+    let now = model.effective(&id.namespace, workload);
+    let inbound = match now.inbound {
+        InboundMode::Strict => "STRICT",
+        InboundMode::Permissive => "PERMISSIVE",
+    };
+    format!("; what it covered has mTLS mode {inbound} and default posture {} now", posture(now.posture))
+}
+
+fn posture(posture: Posture) -> &'static str {
+    match posture {
+        Posture::Allow => "allow",
+        Posture::Deny => "deny",
+    }
+}
+
+fn name(target: &Target) -> String {
+    match target {
+        Target::Service(namespace, name) => format!("Service {namespace}/{name}"),
+        Target::ExternalService(namespace, name) => format!("ExternalService {namespace}/{name}"),
+        Target::Workload(namespace, name) => format!("Workload {namespace}/{name}"),
+        Target::Namespace(namespace) => format!("namespace {namespace}"),
+    }
+}
