@@ -6,71 +6,18 @@ use selvedge_policies::reason::Reason;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
+    arrival::{Accepted, Admitted},
+    connection::{Connection, Origin},
     error::{Error, Stage},
-    exchange::{Connection, Heading},
-    process::{
-        original_dst::original_dst,
-        worker::{Permit, Worker},
-    },
+    heading::{Heading, Purpose},
     record,
+    socket::original_dst,
     telemetry::Protocol,
+    worker::{Permit, Worker},
 };
 
 /// How long callers wait for a sidecar that has just started.
 const START: Duration = Duration::from_secs(2);
-
-/// What a listener is for.
-#[derive(Clone, Debug)]
-pub enum Purpose {
-    /// Where every connection leads is declared.
-    Declared(Heading),
-    /// Calls to the application, redirected; the original destination is the application.
-    CapturedInbound,
-    /// Calls of the application, redirected; the original destination is the service.
-    CapturedOutbound,
-}
-
-impl Purpose {
-    /// Whether it is for calls to the application.
-    pub const fn is_inbound(&self) -> bool {
-        matches!(self, Self::Declared(Heading::Inbound { .. }) | Self::CapturedInbound)
-    }
-}
-
-/// A connection as the kernel gave it.
-#[derive(Debug)]
-pub struct Accepted {
-    /// The worker that accepted it.
-    pub worker: Rc<Worker>,
-    /// The socket.
-    pub socket: TcpStream,
-    /// The other end.
-    pub peer: SocketAddr,
-    /// The listener it came on.
-    pub purpose: Purpose,
-}
-
-/// What is known of a connection besides its bytes.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// The worker.
-    pub worker: Rc<Worker>,
-    /// The other end.
-    pub peer: SocketAddr,
-    /// Where it leads.
-    pub heading: Heading,
-    /// Counts against the worker's limit.
-    pub permit: Rc<Permit>,
-}
-
-/// A connection that may go on.
-#[derive(Debug)]
-pub struct Admitted {
-    /// Where it comes from and leads to.
-    pub origin: Origin,
-    /// The socket, without Nagle's delay.
-    pub socket: TcpStream,
-}
 
 /// Finds out where a connection leads. `None` (and the socket is closed) when the worker is at its limit, when a
 /// captured connection has no original destination, or when it would lead back to the sidecar itself. A sidecar that

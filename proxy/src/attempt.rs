@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Method, Request, request, response};
-use hyper::body::Incoming;
+use http::{Method, Request, request};
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -14,50 +13,14 @@ use crate::{
     http::{
         Body,
         body::Replay,
-        case::Spelling,
         reply,
         upgrade::{self, Wanted},
     },
-    route::Upstream,
+    message::{Answered, Received},
+    routed::{FREE_REPEATS, Upstream},
     telemetry::RetryOutcome,
-    upstream::{self, pool::Held},
+    upstream,
 };
-
-/// Tries that were provably not processed are repeated this often without any policy.
-pub(crate) const FREE_REPEATS: u32 = 3;
-
-/// A request as the http stage hands it on.
-pub struct Received {
-    /// Canonical, without hop-by-hop fields.
-    pub request: Request<Incoming>,
-    /// What it asks to become.
-    pub wanted: Option<Wanted>,
-    /// The caller's side of the tunnel, when it asks for one.
-    pub tunnel: Option<hyper::upgrade::OnUpgrade>,
-}
-
-/// A response, with what must live until its body is over.
-pub struct Answered {
-    /// Head.
-    pub parts: response::Parts,
-    /// Body.
-    pub body: Incoming,
-    /// The endpoint's books.
-    pub picked: Picked,
-    /// The connection, or a place on it.
-    pub held: Held,
-    /// How the names of the head were written.
-    pub spelling: Option<Spelling>,
-    /// Both sides of the tunnel, when the upgrade was accepted.
-    pub tunnel: Option<(hyper::upgrade::OnUpgrade, hyper::upgrade::OnUpgrade)>,
-}
-
-impl Answered {
-    /// The head.
-    pub const fn head(&mut self) -> &mut response::Parts {
-        &mut self.parts
-    }
-}
 
 /// Tries until there is an answer to give.
 pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Received) -> Result<Answered, Error> {

@@ -6,16 +6,11 @@ use selvedge_policies::{facts::Moment, reason::Reason};
 use tokio::time::Instant;
 
 use crate::{
+    cluster::{Cluster, Snapshot, endpoint::Endpoint},
     error::{Error, Stage},
-    process::worker::Worker,
     telemetry::BreakerSeen,
+    worker::Worker,
 };
-
-pub mod cluster;
-pub mod endpoint;
-
-use cluster::{Cluster, Snapshot};
-use endpoint::Endpoint;
 
 /// How a try ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

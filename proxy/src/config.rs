@@ -19,7 +19,6 @@ use selvedge_xds::{
 
 use crate::tls::{self, ExternalTls, TlsContext};
 
-pub mod carry;
 pub mod publish;
 
 /// What is in force.

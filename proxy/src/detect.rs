@@ -1,197 +1,184 @@
-//! What a connection speaks, from its first bytes.
+//! The detect stage: which of TLS, HTTP/1, HTTP/2 or opaque bytes a connection carries.
 //!
-//! [`classify`] is a pure function of the bytes so far, and it never changes its mind: once a prefix has a
-//! verdict, every longer input has the same one, however the bytes were cut into segments. Input is untrusted;
-//! no input panics and none is looked at beyond a fixed bound.
-//!
-//! A verdict of opaque must not become a way around HTTP policy, so anything an HTTP server might still read as
-//! HTTP/1 (a long or a malformed request line, empty lines before it) is called HTTP/1 and left for the parser to refuse.
+//! A declared protocol wins. Otherwise the first bytes of either side decide: when the caller is silent for a
+//! moment the service is dialled, and if it speaks first the bytes are opaque, unless it speaks as a server of HTTP/2
+//! does. No port list is needed.
 
-mod client_hello;
-mod greeting;
-pub mod inside;
-mod prefixed;
-pub mod protocol;
+use std::{rc::Rc, time::Duration};
 
-pub use client_hello::ClientHello;
-pub use prefixed::Prefixed;
+use bytes::BytesMut;
+use selvedge_policies::reason::Reason;
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
-/// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
-pub const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::{
+    arrival::{Admitted, Detected, Dialled, Spoken},
+    config::AppProtocol,
+    connection::{Connection, Origin},
+    dial,
+    error::{Error, Stage},
+    heading::Heading,
+    http::pace::Pace,
+    record,
+    sniff::{
+        Detection, FIRST_BYTES, PATIENCE, Prefixed, classify,
+        greeting::{self, Greeting},
+    },
+    telemetry::Protocol,
+};
 
-/// A first line that is longer, with the empty ones before it, is HTTP/1: no other protocol opens so, and the parser will
-/// refuse what is too long.
-const LINE_MAX: usize = 4096;
-
-/// What the first bytes of a client are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Detection {
-    /// Too few bytes to tell.
-    NeedMore,
-    /// A request line of HTTP/1, well-formed or not.
-    Http1,
-    /// The preface of HTTP/2 with prior knowledge.
-    Http2,
-    /// A TLS ClientHello.
-    Tls(ClientHello),
-    /// None of these.
-    Opaque,
-}
-
-/// Says what begins with `bytes`.
-pub fn classify(bytes: &[u8]) -> Detection {
-    match bytes.first() {
-        None => Detection::NeedMore,
-        Some(&client_hello::RECORD_HANDSHAKE) => client_hello::classify(bytes),
-        Some(_) if bytes.starts_with(HTTP2_PREFACE) => Detection::Http2,
-        Some(_) if HTTP2_PREFACE.starts_with(bytes) => Detection::NeedMore,
-        Some(_) => classify_text(bytes),
-    }
-}
-
-/// Tells a request line of HTTP/1 (RFC 9112 section 3) from the text protocols that look like it at first:
-/// `GET key` of redis and memcached, SMTP, SIP and other line protocols have no ` HTTP/` before the line ends. Servers skip
-/// any number of empty lines before it, and some any white space.
-fn classify_text(bytes: &[u8]) -> Detection {
-    let bytes = &bytes[..bytes.len().min(LINE_MAX)];
-    let undecided = if bytes.len() < LINE_MAX { Detection::NeedMore } else { Detection::Http1 };
-    let blank = bytes.iter().take_while(|byte| **byte == b'\n' || is_space(**byte)).count();
-    let line = &bytes[blank..];
-    let method = line.iter().take_while(|byte| is_token(**byte)).count();
-    match line.get(method) {
-        None => return undecided,
-        Some(&byte) if method > 0 && is_space(byte) => {}
-        Some(_) => return Detection::Opaque,
-    }
-    let after = &line[method..];
-    let end = after.iter().position(|byte| byte.is_ascii_control() && !is_space(*byte));
-    let version = |window: &[u8]| is_space(window[0]) && window[1..].eq_ignore_ascii_case(b"HTTP/");
-    match end {
-        _ if after[..end.unwrap_or(after.len())].windows(6).any(version) => Detection::Http1,
-        Some(_) => Detection::Opaque,
-        None => undecided,
-    }
-}
-
-/// What separates the parts of a request line for lenient servers (RFC 9112 section 3), and for those that split it at the
-/// white space of Latin-1.
-const fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1f | 0x85 | 0xa0)
-}
-
-/// `tchar` of RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The verdict when bytes arrive one at a time, and after how many.
-    fn trickle(bytes: &[u8]) -> (Detection, usize) {
-        (0..=bytes.len())
-            .map(|end| (classify(&bytes[..end]), end))
-            .find(|(verdict, _)| *verdict != Detection::NeedMore)
-            .unwrap_or((Detection::NeedMore, bytes.len()))
-    }
-
-    #[test]
-    fn http_is_recognised() {
-        for (bytes, verdict) in [
-            (&b"GET / HTTP/1.1\r\n"[..], Detection::Http1),
-            (b"get /path?x=1 HTTP/1.0\r\n", Detection::Http1),
-            (b"CONNECT example.test:443 HTTP/1.1\r\n", Detection::Http1),
-            (b"OPTIONS * HTTP/1.1\r\n", Detection::Http1),
-            (b"\r\nGET / HTTP/1.1\r\n", Detection::Http1),
-            (b"\r\n\r\n\r\n\n\nGET / HTTP/1.1\r\n", Detection::Http1),
-            (b" GET / HTTP/1.1\r\n", Detection::Http1),
-            (b"GET\t/x\tHTTP/1.1\r\n", Detection::Http1),
-            (b"GET\x0b/x\x0cHTTP/1.1\n", Detection::Http1),
-            (b"GET\xa0/x\x1fhttp/1.1\n", Detection::Http1),
-            (b"GET /a b HTTP/1.32\r\n", Detection::Http1),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0", Detection::Http2),
-            (b"PRI * HTTP/2.0\r\n\r\nXX", Detection::Http1),
-        ] {
-            assert_eq!(classify(bytes), verdict, "{}", bytes.escape_ascii());
-            assert_eq!(trickle(bytes).0, verdict, "{}", bytes.escape_ascii());
+/// How long a caller may be silent before the service is given the chance to speak first.
+const SILENCE: Duration = Duration::from_millis(10);
+/// How long both may be silent when our own application calls: clients open connections long before they use them.
+const OWN_PATIENCE: Duration = Duration::from_secs(600);
+/// Finds out what a connection carries. `None` when neither side spoke in time, or when the application has opened it,
+/// says nothing and the sidecar drains; the connection is closed.
+pub async fn protocol(admitted: Admitted) -> Option<Detected> {
+    let Origin { worker, heading, .. } = &admitted.origin;
+    let own = matches!(heading, Heading::Outbound { .. }).then(|| (worker.drain(), heading.clone()));
+    let left_silent = async {
+        match own {
+            Some((mut drain, heading)) => Box::pin(drain.begun(&heading, &Pace::default())).await,
+            None => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        biased; // what has come is read before the drain is looked at
+        detected = whoever_speaks(admitted) => detected,
+        () = left_silent => None,
     }
+}
 
-    #[test]
-    fn other_protocols_are_not_http() {
-        for bytes in [
-            &b"GET key\r\n"[..],                      // redis inline command
-            b"*1\r\n$4\r\nPING\r\n",                  // redis RESP
-            b"get foo\r\n",                           // memcached
-            b"EHLO client.test\r\n",                  // SMTP
-            b"SSH-2.0-OpenSSH_9.2\r\n",               // SSH
-            b"\0\0\0\x08\x04\xd2\x16\x2f",            // PostgreSQL SSLRequest
-            b"\0\0\0\x29\0\x03\0\0user\0",            // PostgreSQL startup
-            b"\x20\0\0\x01\x85\xa6\xff\x01",          // MySQL handshake response
-            b"OPTIONS sip:a@b.test SIP/2.0\r\n",      // SIP
-            b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n",  // PROXY protocol
-            b"requests.total 1 1700000000\n",         // graphite
-            b"AMQP\0\0\x09\x01",                      // AMQP
-            b"CONNECT\naccept-version:1.2\n\n\0",     // STOMP
-            b"\n\nCONNECT\r\nhost:a.test\r\n",        // STOMP after heart-beats
-            b"0\x0c\x02\x01\x01\x60\x07\x02\x01\x03", // LDAP bind
-            b"\r\n\r\n\r\nEHLO client.test\r\n",      // SMTP after empty lines
-            b"\x16\x03\x01\x00\x05hello",             // a TLS record that holds no ClientHello
-        ] {
-            assert_eq!(classify(bytes), Detection::Opaque, "{}", bytes.escape_ascii());
-            assert_eq!(trickle(bytes).0, Detection::Opaque, "{}", bytes.escape_ascii());
+async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
+    let Admitted { origin, mut socket } = admitted;
+    let started = Instant::now();
+    let declared = origin.declared();
+    let calls_service = matches!(origin.heading, Heading::Outbound { .. });
+    if declared == AppProtocol::Opaque && calls_service {
+        let io = Prefixed::new(socket, bytes::Bytes::new());
+        return Some(Detected { origin, io, spoken: Spoken::Opaque, dialled: None });
+    }
+    let mut first = BytesMut::new();
+    let mut dialled = None;
+    let mut speaks_first = matches!(declared, AppProtocol::Detect | AppProtocol::Opaque);
+    let deadline = started + if calls_service { OWN_PATIENCE } else { PATIENCE };
+    let spoken = loop {
+        match classify(&first) {
+            Detection::NeedMore => {}
+            Detection::Http1 => break Spoken::Http1,
+            Detection::Http2 => break Spoken::Http2,
+            Detection::Tls(hello) => break Spoken::Tls(hello),
+            Detection::Opaque => break as_declared(declared),
         }
-    }
-
-    #[test]
-    fn an_overlong_request_line_does_not_become_opaque() {
-        for (opening, filler) in [("GET /", b'a'), ("", b'M'), ("\r\n", b'\n')] {
-            let long = [opening.as_bytes(), &[filler; 2 * LINE_MAX]].concat();
-            assert_eq!(trickle(&long), (Detection::Http1, LINE_MAX), "{opening:?}");
-        }
-        let method = [&[b'M'; 200][..], b" / HTTP/1.1\r\n"].concat();
-        assert_eq!(trickle(&method).0, Detection::Http1);
-    }
-
-    fn likely_bytes() -> impl Strategy<Value = Vec<u8>> {
-        let opening = prop_oneof![
-            Just(b"GET ".to_vec()),
-            Just(b"\r\n".to_vec()),
-            (0usize..LINE_MAX).prop_map(|blank| [&b"\n".repeat(blank)[..], b"GET\t/ HTTP/1.1"].concat()),
-            Just(b"PRI * HTTP/2.0\r\n\r\nSM".to_vec()),
-            Just(vec![0x16, 3, 1]),
-            Just(client_hello::example(Some("web.shop"), &[b"selvedge-h2"])),
-            Just(Vec::new()),
-        ];
-        (opening, prop::collection::vec(any::<u8>(), 0..300)).prop_map(|(mut bytes, rest)| {
-            bytes.extend(rest);
-            bytes
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn a_verdict_is_final(bytes in likely_bytes(), more in prop::collection::vec(any::<u8>(), 0..64)) {
-            let (verdict, at) = trickle(&bytes);
-            if verdict != Detection::NeedMore {
-                for end in at..=bytes.len() {
-                    prop_assert_eq!(&classify(&bytes[..end]), &verdict);
+        let may_dial = first.is_empty() && dialled.is_none() && speaks_first;
+        let patience = if may_dial { Instant::now() + SILENCE } else { deadline };
+        match timeout_at(patience, more(&mut socket, &mut first)).await {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(_) if may_dial => match race(&origin, declared, &mut socket, &mut first, deadline).await {
+                Race::Service(service) => {
+                    dialled = Some(service);
+                    break Spoken::Opaque;
                 }
-                let longer = [&bytes[..], &more[..]].concat();
-                prop_assert_eq!(&classify(&longer), &verdict);
-            }
+                // What its caller says has to be seen; the service is dialled again when that is known.
+                Race::Http2 => speaks_first = false,
+                Race::Caller => {}
+                Race::Gone => return None,
+                Race::Nobody(error) => return refuse(origin, &error),
+            },
+            Err(_) => return refuse(origin, &silence()),
         }
+    };
+    let spoken = match spoken {
+        // A TLS ClientHello may still be the mesh's, which is ours to terminate.
+        Spoken::Http1 | Spoken::Http2 if declared == AppProtocol::Opaque => Spoken::Opaque,
+        spoken => spoken,
+    };
+    let told = match spoken {
+        Spoken::Http1 => Protocol::Http1,
+        Spoken::Http2 => Protocol::Http2,
+        Spoken::Tls(_) => Protocol::Tls,
+        Spoken::Opaque => Protocol::Tcp,
+    };
+    origin.worker.telemetry.detection(started.elapsed(), told);
+    Some(Detected { origin, io: Prefixed::new(socket, first.freeze()), spoken, dialled })
+}
 
-        #[test]
-        fn a_damaged_client_hello_never_panics(at in 0usize..200, byte: u8, cut in 0usize..200) {
-            let mut bytes = client_hello::example(Some("web.shop"), &[b"h2", b"http/1.1"]);
-            let len = bytes.len();
-            bytes[at % len] = byte;
-            let _ = trickle(&bytes[..len.min(cut)]);
-            let _ = trickle(&bytes);
+/// What bytes of no known protocol are taken for. On a port declared as HTTP they are malformed HTTP, which the http
+/// stage refuses; as opaque bytes they would pass it by.
+const fn as_declared(declared: AppProtocol) -> Spoken {
+    match declared {
+        AppProtocol::Http => Spoken::Http1,
+        AppProtocol::Http2 => Spoken::Http2,
+        AppProtocol::Detect | AppProtocol::Opaque => Spoken::Opaque,
+    }
+}
+
+/// Reads some more of the first flight. False at the end of the stream or past any sensible length.
+async fn more(socket: &mut TcpStream, first: &mut BytesMut) -> bool {
+    first.len() < FIRST_BYTES && matches!(socket.read_buf(first).await, Ok(read) if read > 0)
+}
+
+enum Race {
+    Caller,
+    /// The service said something that is not HTTP.
+    Service(Dialled),
+    /// The service has sent what a server of HTTP/2 sends at once.
+    Http2,
+    /// The caller closed the connection without a word.
+    Gone,
+    /// Nobody spoke in time, or the service cannot be reached.
+    Nobody(Error),
+}
+
+/// Dials the service and waits for the first bytes of either side.
+async fn race(
+    origin: &Origin,
+    declared: AppProtocol,
+    socket: &mut TcpStream,
+    first: &mut BytesMut,
+    mut deadline: Instant,
+) -> Race {
+    let connection = Rc::new(Connection::new(origin.clone(), None, Protocol::Tcp));
+    let speak = async {
+        let Dialled { mut stream, picked, audited } = dial::dial(&connection).await?;
+        let mut greeting = BytesMut::new();
+        let spoken = greeting::read(&mut stream, &mut greeting).await;
+        let (_, stream) = stream.into_parts();
+        let dialled = || Dialled { stream: Prefixed::new(stream, greeting), picked, audited };
+        Ok::<_, Error>(match spoken {
+            Greeting::NeedMore => None,
+            Greeting::Http2 if declared == AppProtocol::Detect => Some(Race::Http2),
+            Greeting::Http2 | Greeting::Opaque => Some(Race::Service(dialled())),
+        })
+    };
+    tokio::pin!(speak);
+    let mut without_service = None;
+    loop {
+        tokio::select! {
+            spoke = more(socket, first) => return if spoke { Race::Caller } else { Race::Gone },
+            service = &mut speak, if without_service.is_none() => {
+                match service {
+                    Ok(Some(race)) => return race,
+                    Ok(None) => without_service = Some(silence()),
+                    Err(error) => without_service = Some(error),
+                }
+                // Only a slow caller of HTTP can still make something of it.
+                deadline = deadline.min(Instant::now() + PATIENCE);
+            }
+            () = tokio::time::sleep_until(deadline) => return Race::Nobody(without_service.unwrap_or_else(silence)),
         }
     }
+}
+
+fn silence() -> Error {
+    Error::new(Stage::Detect, Reason::DetectTimeout, "neither side spoke in time")
+}
+
+fn refuse(origin: Origin, error: &Error) -> Option<Detected> {
+    record::connection_refused(&Rc::new(Connection::new(origin, None, Protocol::Tcp)), error);
+    None
 }

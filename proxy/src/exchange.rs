@@ -1,133 +1,26 @@
-//! All that is known of one connection and of one request on it.
+//! All that is known of one request.
 //!
 //! An [`Exchange`] takes the configuration snapshot once, when it begins, so no request ever sees two
 //! configurations. Stages add to it; nobody looks up "the current configuration" again.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
-use selvedge_policies::{
-    facts::{ConnectionFacts, Identity, Peer, RequestFacts},
-    reason::Reason,
-};
+use selvedge_policies::{facts::RequestFacts, reason::Reason};
 use tokio::time::Instant;
 
 use crate::{
-    accept::Origin,
-    balance::{cluster::Snapshot, endpoint::Endpoint},
+    cluster::{Snapshot, endpoint::Endpoint},
+    connection::Connection,
     error::{Error, Stage},
     http::{
-        authority,
         canonical::Target,
         case::Spelling,
-        pace::{Pace, Polled, Sender, Turn},
+        pace::{Polled, Sender, Turn},
         reply::{self, Caller},
     },
-    process::worker::{Permit, Worker},
-    telemetry::{Direction, Protocol},
-    tls::TlsContext,
+    telemetry::Protocol,
 };
-
-/// One connection, after it was accepted and its TLS, if any, was verified.
-#[derive(Debug)]
-pub struct Connection {
-    /// The worker it lives on.
-    pub worker: Rc<Worker>,
-    /// Whether it calls the application or comes from it.
-    pub heading: Heading,
-    /// Who is at the other end.
-    pub peer: Peer,
-    /// When it should come back with a newer certificate.
-    pub until: Option<Instant>,
-    /// What its identity was proven against.
-    pub proven: Option<Arc<TlsContext>>,
-    /// Its SPIFFE ID as text, empty without mTLS; made once for all records.
-    pub peer_identity: String,
-    /// The other end's address and port.
-    pub peer_address: SocketAddr,
-    /// What it speaks.
-    pub protocol: Protocol,
-    /// Server name of application TLS that passes through.
-    pub server_name: Option<String>,
-    /// Reads the authorities of its requests.
-    pub authorities: authority::Reader,
-    /// Counts against the worker's limit while the connection lives.
-    pub permit: Rc<Permit>,
-    /// What its caller owes.
-    pub pace: Pace,
-    /// What the stream that is being polled does, on HTTP/2.
-    pub polled: Cell<Polled>,
-}
-
-/// Where a connection leads.
-#[derive(Clone, Debug)]
-pub enum Heading {
-    /// To the application at `forward`, which policies know as `port`.
-    Inbound {
-        /// The application's address.
-        forward: SocketAddr,
-        /// Its port as policies name it.
-        port: u16,
-    },
-    /// From the application to a service.
-    Outbound {
-        /// `namespace/service` (declared) or `ip:port` (captured).
-        destination: Arc<str>,
-        /// Port of the service.
-        port: u16,
-        /// The address the application dialled, when it was captured.
-        original: Option<SocketAddr>,
-    },
-}
-
-impl Connection {
-    /// A connection whose other end proved nothing (`identity` is `None`) or proved `identity` by mTLS.
-    pub fn new(origin: Origin, identity: Option<Identity>, protocol: Protocol) -> Self {
-        let Origin { worker, peer, heading, permit } = origin;
-        let peer_identity = identity.as_ref().map(ToString::to_string).unwrap_or_default();
-        let facts = Peer { identity: identity.map(Arc::new), address: peer.ip() };
-        Self {
-            worker,
-            heading,
-            peer: facts,
-            until: None,
-            proven: None,
-            peer_identity,
-            peer_address: peer,
-            protocol,
-            server_name: None,
-            authorities: authority::Reader::default(),
-            permit,
-            pace: Pace::default(),
-            polled: Cell::default(),
-        }
-    }
-
-    /// Direction, for telemetry.
-    pub const fn direction(&self) -> Direction {
-        match self.heading {
-            Heading::Inbound { .. } => Direction::Inbound,
-            Heading::Outbound { .. } => Direction::Outbound,
-        }
-    }
-
-    /// The port that policies are about.
-    pub const fn port(&self) -> u16 {
-        match self.heading {
-            Heading::Inbound { port, .. } | Heading::Outbound { port, .. } => port,
-        }
-    }
-
-    /// True when the caller may learn reasons: a verified peer, or our own application.
-    pub const fn meshed(&self) -> bool {
-        self.peer.identity.is_some() || matches!(self.heading, Heading::Outbound { .. })
-    }
-
-    /// What policies for connections look at.
-    pub fn facts(&self) -> ConnectionFacts<'_> {
-        ConnectionFacts { peer: &self.peer, port: self.port(), server_name: self.server_name.as_deref() }
-    }
-}
 
 /// One request and its answer.
 #[derive(Debug)]

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use http::{Request, response};
+use selvedge_decide::route::Scope;
 use selvedge_policies::{request::RequestPolicy, route::RouteRule, verdict::Verdict};
 
 use crate::{
+    connection::Connection,
     error::Error,
-    exchange::{Connection, Exchange, Heading, Tunnelled},
-    route::{Scope, Upstream},
+    exchange::{Exchange, Tunnelled},
+    heading::Heading,
+    routed::Upstream,
 };
 
 /// Policies in their order, those that only look on when the others let the request pass, then the header changes of the

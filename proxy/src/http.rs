@@ -7,11 +7,11 @@ pub mod authority;
 pub mod body;
 pub mod canonical;
 pub mod case;
+pub mod coalesce;
 pub mod guard;
 pub mod hop;
 pub mod pace;
 pub mod reply;
-pub mod serve;
 mod trailers;
 pub mod upgrade;
 

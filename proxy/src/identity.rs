@@ -5,43 +5,15 @@
 //! life, with the certificate before it as proof; while the control plane is away the old one serves on.
 
 mod join;
-pub mod peer;
 mod rotate;
 mod store;
 
-use std::{path::PathBuf, sync::Arc};
-
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use selvedge_policies::facts::Identity;
+use std::path::PathBuf;
 
 pub use self::{
     join::{join, new_key, renew},
     rotate::keep,
 };
-
-/// An X.509-SVID with its key.
-#[derive(Debug)]
-pub struct Svid {
-    /// Whom it stands for.
-    pub identity: Identity,
-    /// Leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// Private key of the leaf.
-    pub key: PrivateKeyDer<'static>,
-    /// Start of validity, seconds since the Unix epoch.
-    pub not_before: i64,
-    /// End of validity, seconds since the Unix epoch.
-    pub not_after: i64,
-}
-
-/// What a sidecar proves itself with and whom it trusts; replaced as a whole.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// The certificate.
-    pub svid: Arc<Svid>,
-    /// Certificate authorities of the trust domain.
-    pub roots: Arc<[CertificateDer<'static>]>,
-}
 
 /// Where a sidecar gets its certificate from and keeps it.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
-//! The story of a connection and of a request: one line per stage. Stages live in the modules of their names; this
-//! file only calls them (`docs/life-of-a-request.md` has the same headings).
+//! The story of a connection and of a request: one line per stage. Each stage is a module; this file only
+//! calls them (`docs/life-of-a-request.md` has them as headings).
 
 use std::{convert::Infallible, rc::Rc};
 
@@ -7,23 +7,28 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::{
-    accept::{self, Accepted},
-    attempt, detect,
+    accept,
+    arrival::Accepted,
+    attempt,
+    connection::Connection,
+    detect,
     error::Error,
-    exchange::{Connection, Exchange},
+    exchange::Exchange,
     filter,
-    http::{Body, case::Spelling, serve},
-    identity, opaque, record, route, tls,
+    http::{Body, case::Spelling},
+    identify,
+    message::Answered,
+    opaque, receive, record, respond, route, serve, terminate,
 };
 
 /// A connection, from its acceptance to its end.
 pub async fn connection(accepted: Accepted) {
     let Some(admitted) = accept::admit(accepted).await else { return };
-    let Some(detected) = detect::protocol::detect(admitted).await else { return };
-    let Some(secured) = tls::terminate::terminate(detected).await else { return };
-    let identified = identity::peer::establish(secured);
+    let Some(detected) = detect::protocol(admitted).await else { return };
+    let Some(secured) = terminate::tls(detected).await else { return };
+    let identified = identify::peer(secured);
     if identified.is_http() {
-        serve::http(identified).await;
+        serve::http(identified, request).await;
     } else {
         opaque::relay(identified).await;
     }
@@ -37,11 +42,11 @@ pub async fn request(
 ) -> Result<Response<Body>, Infallible> {
     let mut open = record::Open::new(Exchange::begin(&connection, spelling, &request));
     let outcome = answer(&mut open.exchange, request).await;
-    Ok(record::finish(open, outcome))
+    Ok(respond::finish(open, outcome))
 }
 
-async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<attempt::Answered, Error> {
-    let mut incoming = serve::receive(exchange, request)?;
+async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Answered, Error> {
+    let mut incoming = receive::request(exchange, request)?;
     let scope = route::scope(exchange).await?;
     let rule = route::rule(exchange, &scope, &incoming.request)?;
     filter::on_request(exchange, &scope, rule, &mut incoming.request)?;

@@ -3,14 +3,7 @@
 //! One control thread talks to the control plane, renews certificates, compiles configurations and answers the
 //! admin and metrics ports. Workers, one thread each, carry traffic and share nothing that is written per request.
 
-pub mod application;
 pub mod capture;
 pub mod control;
 pub mod descriptors;
-pub mod dial;
-pub mod drain;
-pub mod keepalive;
-pub mod listen;
-pub mod original_dst;
-pub mod spread;
 pub mod worker;

@@ -1,77 +1,23 @@
-//! The last stage: the answer goes out, and when its body is over the exchange is counted and logged, once. That holds
-//! for an exchange whose caller goes away before there is an answer, too.
+//! The last stage: when the body of the answer is over the exchange is counted and logged, once. That holds for an
+//! exchange whose caller goes away before there is an answer, too.
 
 use std::{borrow::Cow, rc::Rc, sync::Arc};
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 use selvedge_policies::reason::Reason;
 use tokio::time::Instant;
 
 use crate::{
-    attempt::Answered,
-    balance::{Picked, endpoint::Endpoint},
+    balance::Picked,
+    cluster::{endpoint::Endpoint, pool::Held},
     config::{Own, RuntimeConfig},
+    connection::Connection,
     error::Error,
-    exchange::{Connection, Exchange, Heading},
-    http::{Body, body::Ending, hop, pace::Polled, reply},
-    opaque,
+    exchange::Exchange,
+    heading::Heading,
+    http::{body::Ending, pace::Polled},
     telemetry::{ConnectionRecord, Ends, Flow, Party, Protocol, RequestRecord},
-    upstream::pool::Held,
 };
-
-/// Turns the outcome into a response whose end is recorded.
-pub fn finish(mut open: Open, outcome: Result<Answered, Error>) -> Response<Body> {
-    open.exchange.connection.polled.set(Polled::Progressed);
-    match outcome {
-        Ok(answered) => forward(open, answered),
-        Err(error) => {
-            open.exchange.reason = Some(error.reason);
-            open.exchange.policy = error.policy.clone();
-            open.whole = true;
-            let response = reply::reply(&error, open.exchange.caller());
-            open.answered(response.status(), response.headers());
-            open.detail = error.detail;
-            let meter = open.exchange.response_bytes.clone();
-            response.map(|body| body.metered(meter).ending(Box::new(open)))
-        }
-    }
-}
-
-fn forward(mut open: Open, answered: Answered) -> Response<Body> {
-    let Answered { mut parts, body, picked, held, spelling, tunnel } = answered;
-    let exchange = &mut open.exchange;
-    exchange.reason = reply::reason(&parts.headers).or(exchange.reason);
-    // Its sender framed the body by the coding (RFC 9112 section 6.3); a length beside it is an error or an attack.
-    if parts.headers.contains_key(http::header::TRANSFER_ENCODING) {
-        parts.headers.remove(http::header::CONTENT_LENGTH);
-    }
-    let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-    let switching = switches.then(|| parts.headers.get(http::header::UPGRADE).cloned()).flatten();
-    // What it names wrongly stays in place; the answer is as good as without the names.
-    let _ = hop::strip(&mut parts.headers);
-    if let Some(protocol) = switching {
-        parts.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
-        parts.headers.insert(http::header::UPGRADE, protocol);
-    }
-    match spelling {
-        Some(spelling) if exchange.loses_spelling() => spelling.tell(&mut parts.headers),
-        Some(spelling) if exchange.connection.protocol == Protocol::Http1 => {
-            spelling.keep(&mut parts.extensions, &exchange.connection.worker.spellings);
-        }
-        _ => {}
-    }
-    parts.version = http::Version::default();
-    if let Some(tunnel) = tunnel {
-        exchange.connection.pace.tunnel();
-        let opened = connection_opened(&exchange.connection, exchange.endpoint.as_ref());
-        let tunnelled = exchange.tunnelled();
-        tokio::task::spawn_local(opaque::tunnel(opened, exchange.connection.clone(), tunnelled, tunnel));
-    }
-    let meter = exchange.response_bytes.clone();
-    open.answered(parts.status, &parts.headers);
-    open.held = Some((picked, held));
-    Response::from_parts(parts, Body::incoming(body).metered(meter).ending(Box::new(open)))
-}
 
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
@@ -96,8 +42,19 @@ impl Open {
         Self { exchange, code: 0, held: None, whole: false, grpc_status: None, detail: Cow::Borrowed("") }
     }
 
+    /// Notes what must live until the body of the answer is over.
+    pub fn holds(&mut self, picked: Picked, held: Held) {
+        self.held = Some((picked, held));
+    }
+
+    /// Notes that the mesh itself answers, and what it says of that: such an answer is whole as it is.
+    pub fn ended(&mut self, detail: Cow<'static, str>) {
+        self.whole = true;
+        self.detail = detail;
+    }
+
     /// Notes what the caller is sent, which for a gRPC call that the mesh ends is 200 with a status of its own.
-    fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+    pub fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.code = status.as_u16();
         self.grpc_status = grpc_status(headers).filter(|_| self.exchange.grpc);
     }

@@ -4,45 +4,25 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use http::Request;
-use selvedge_decide::route as decide;
-pub use selvedge_decide::route::Scope;
+use selvedge_decide::route::{self as decide, Scope};
 use selvedge_policies::{
-    attempt::retry::TryOutcome,
     reason::Reason,
-    route::{Backend, HeaderChanges, RouteRule},
+    route::{Backend, RouteRule},
 };
 use tokio::time::timeout;
 
 use crate::{
-    balance::{
-        self, Picked,
-        cluster::{Cluster, Snapshot},
-        endpoint::Endpoint,
-    },
-    config::{Destination, Traffic},
+    cluster::{Cluster, Snapshot},
+    config::Destination,
+    connection::Connection,
     error::{Error, Stage},
-    exchange::{Connection, Exchange, Heading},
-    process::worker::Worker,
+    exchange::Exchange,
+    heading::Heading,
+    routed::{Target, Upstream},
 };
 
 /// How long a first request waits for the control plane to name its destination.
 const DISCOVERY: Duration = Duration::from_secs(2);
-
-/// Where a request may go, and how it is tried.
-pub struct Upstream<'a> {
-    target: Target,
-    /// Timeouts, retries.
-    pub traffic: Option<&'a Traffic>,
-    /// Timeouts of the route rule; they win over the policy's.
-    pub rule: Option<&'a RouteRule>,
-    /// The backend chosen, for its header changes.
-    pub backend: Option<&'a Backend>,
-}
-
-enum Target {
-    Cluster(Rc<Cluster>),
-    One(Rc<Endpoint>),
-}
 
 /// The rules for a request.
 pub async fn scope(exchange: &mut Exchange) -> Result<Scope, Error> {
@@ -151,48 +131,4 @@ pub fn cluster(
 /// The destination has no endpoint.
 pub fn no_endpoints(name: &str) -> Error {
     Error::new(Stage::Route, Reason::NoEndpoints, format!("{name}: {}", Reason::NoEndpoints.summary()))
-}
-
-impl Upstream<'_> {
-    /// An endpoint for one try; another one than `avoid` where there is a choice.
-    pub fn pick(&self, worker: &Worker, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
-        match &self.target {
-            Target::Cluster(cluster) => balance::pick(worker, cluster, avoid),
-            Target::One(endpoint) => Ok(Picked::new(endpoint.clone(), worker.now())),
-        }
-    }
-
-    /// Whether a try that was provably not processed is repeated without a policy: on a new connection always,
-    /// after a failed connection only where there is another endpoint.
-    pub fn may_repeat(&self, outcome: &TryOutcome) -> bool {
-        match &self.target {
-            Target::Cluster(cluster) => *outcome == TryOutcome::Refused || cluster.endpoints.len() > 1,
-            Target::One(_) => *outcome == TryOutcome::Refused,
-        }
-    }
-
-    /// The cluster, where there is a choice.
-    pub fn cluster(&self) -> Option<&Rc<Cluster>> {
-        match &self.target {
-            Target::Cluster(cluster) => Some(cluster),
-            Target::One(_) => None,
-        }
-    }
-
-    /// Limit over all tries.
-    pub fn request_timeout(&self) -> Option<Duration> {
-        let rule = self.rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.request);
-        rule.or_else(|| self.traffic?.request_timeout)
-    }
-
-    /// Limit for one try.
-    pub fn try_timeout(&self) -> Option<Duration> {
-        let rule = self.rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.backend_request);
-        rule.or_else(|| self.traffic?.try_timeout)
-    }
-
-    /// Header changes of the backend chosen.
-    pub fn backend_headers(&self) -> Option<(&HeaderChanges, &HeaderChanges)> {
-        self.backend.map(|backend| (&backend.request_headers, &backend.response_headers))
-    }
 }

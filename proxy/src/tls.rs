@@ -10,7 +10,6 @@
 
 mod client;
 mod server;
-pub mod terminate;
 mod verify;
 
 use std::{io, sync::Arc, time::Duration};
@@ -27,7 +26,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::client::to_pinned_control_plane;
 pub use self::client::{ExternalTls, SYSTEM_ROOTS, originate, to_control_plane};
-use crate::identity::Svid;
+use crate::credentials::Svid;
 
 /// How much the clocks of two machines may differ; less for certificates that live for less than ten times as long.
 const SKEW: Duration = Duration::from_secs(60);

@@ -15,7 +15,10 @@ use hyper::body::Incoming;
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
 
 use crate::{
-    balance::endpoint::Endpoint,
+    cluster::{
+        endpoint::Endpoint,
+        pool::{Held, Shared},
+    },
     config::Transport,
     error::Error,
     exchange::Exchange,
@@ -26,12 +29,6 @@ use crate::{
         upgrade::{self, Wanted},
     },
 };
-
-pub mod coalesce;
-pub mod connect;
-pub mod pool;
-
-use pool::{Held, Shared};
 
 /// Bodies announced at this size or above take HTTP/1 between sidecars: 28 % less CPU per MiB than HTTP/2.
 const BULK: u64 = 256 * 1024;
@@ -74,14 +71,14 @@ pub async fn send(
             if pool.shared.was_left() {
                 endpoint.leave_alone(exchange.connection.worker.now());
             }
-            let (mut sender, place) = Shared::place(endpoint, &exchange.snapshot).await?;
+            let (mut sender, place) = Shared::place(pool, &endpoint.config, &exchange.snapshot.trust).await?;
             let sent = sender.try_send_request(request).await;
             let mut response = sent.map_err(|mut e| failed(e.take_message().is_some(), e.error()))?;
             let spelling = hear(endpoint, &mut response);
             Ok(Answer { response, held: Held::Http2(place), spelling })
         }
         Wire::Http1 => {
-            let mut lease = pool.http1(endpoint, &exchange.snapshot.trust).await?;
+            let mut lease = pool.http1(&endpoint.config, &exchange.snapshot.trust).await?;
             let idempotent = request.method().is_idempotent();
             let sent = lease.sender.try_send_request(request).await;
             let mut response = sent.map_err(|mut e| {

@@ -8,7 +8,6 @@
 //! - Nothing here waits for anything: a request decides for itself how long it waits for a destination.
 
 mod cache;
-pub mod channel;
 mod stream;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -17,7 +16,7 @@ use selvedge_decide::resources::Resources;
 use selvedge_xds::client::Check;
 use tokio::sync::{mpsc, watch};
 
-use crate::identity::Credentials;
+use crate::credentials::Credentials;
 
 /// How long a destination that nobody uses stays subscribed to.
 pub const IDLE: Duration = Duration::from_secs(600);

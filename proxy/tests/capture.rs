@@ -10,10 +10,9 @@ use std::{
     time::Duration,
 };
 
-use selvedge_proxy::process::{
-    capture::{self, Backend, Capture, CaptureError, INBOUND_MARK, OUTBOUND_MARK},
-    dial::{Side, dial, expect_capture},
-    original_dst::original_dst,
+use selvedge_proxy::{
+    process::capture::{self, Backend, Capture, CaptureError, INBOUND_MARK, OUTBOUND_MARK},
+    socket::{Side, dial, expect_capture, original_dst},
 };
 use socket2::{Domain, Socket, Type};
 

@@ -13,7 +13,9 @@ use selvedge_control_plane::{
 };
 use selvedge_decide::resources::Resources;
 use selvedge_proxy::{
-    identity::{self, Credentials, IdentityError},
+    channel,
+    credentials::Credentials,
+    identity::{self, IdentityError},
     xds::{self, Demand},
 };
 use selvedge_xds::{
@@ -257,7 +259,7 @@ async fn worthless_tokens_are_refused() {
     let pin = good.rfind('.').unwrap() + 1;
     let wrong_pin = format!("{}{}", &good[..pin], "ab".repeat(32));
     let refused = join(&address, &wrong_pin).await.unwrap_err();
-    let words = xds::channel::explain(&refused);
+    let words = channel::explain(&refused);
     assert!(words.contains("not the one the join token pins"), "{words}");
 
     join(&address, &good).await.expect("failures by others do not use a token up");
@@ -315,7 +317,7 @@ async fn credentials_survive_a_restart_and_are_renewed_in_time() {
 #[tokio::test]
 async fn discovery_needs_a_client_certificate() {
     let control_plane = ControlPlane::start().await;
-    let channel = xds::channel::connect(&control_plane.address(), anonymous::client()).await.unwrap();
+    let channel = channel::connect(&control_plane.address(), anonymous::client()).await.unwrap();
     let request = futures_util::stream::iter([DeltaDiscoveryRequest::default()]);
     let refused = AggregatedDiscoveryServiceClient::new(channel).delta_aggregated_resources(request).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused}");
@@ -456,7 +458,7 @@ async fn a_connection_has_two_discovery_streams_at_most_and_says_so() {
     let control_plane = ControlPlane::start().await;
     let credentials = control_plane.join().await;
     let tls = selvedge_proxy::tls::to_control_plane(&credentials).unwrap();
-    let channel = xds::channel::connect(&control_plane.address(), tls).await.unwrap();
+    let channel = channel::connect(&control_plane.address(), tls).await.unwrap();
     let mut client = AggregatedDiscoveryServiceClient::new(channel);
     let mut open = async || {
         let (requests, mut queue) = tokio::sync::mpsc::unbounded_channel::<DeltaDiscoveryRequest>();

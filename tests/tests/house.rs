@@ -267,7 +267,12 @@ fn unwrapped(page: &str) -> String {
 }
 
 /// Stages that other stages call, in the order of the page.
-const INNER_STAGES: [&str; 3] = ["balance", "upstream", "reply"];
+const INNER_STAGES: [&str; 2] = ["balance", "upstream"];
+/// Stages that pipeline.rs begins before the others and ends with.
+const LAST_STAGES: [&str; 2] = ["respond", "record"];
+/// Modules that are a stage under another name than their own.
+const STAGES: [(&str, &str); 4] =
+    [("terminate", "tls"), ("identify", "identity"), ("serve", "http"), ("receive", "http")];
 
 #[test]
 fn the_life_of_a_request_has_the_stages_of_the_pipeline() {
@@ -275,9 +280,8 @@ fn the_life_of_a_request_has_the_stages_of_the_pipeline() {
     let page = Page::named("docs/life-of-a-request.md");
     let headings: Vec<&str> = page.text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let mut called = stages_called();
-    // The record is opened first and written last.
-    called.retain(|stage| stage != "record");
-    called.push("record".to_owned());
+    called.retain(|stage| !LAST_STAGES.contains(&stage.as_str()));
+    called.extend(LAST_STAGES.map(str::to_owned));
     let told: Vec<&str> = headings.iter().copied().filter(|heading| !INNER_STAGES.contains(heading)).collect();
     if told != called {
         complaints.file(&page.name, format!("has the headings {told:?}, pipeline.rs calls {called:?}"));
@@ -298,7 +302,7 @@ fn the_life_of_a_request_has_the_stages_of_the_pipeline() {
     complaints.report();
 }
 
-/// The modules whose functions pipeline.rs calls, in order of their first call; what serves HTTP is of the stage `http`.
+/// The stages whose functions pipeline.rs calls, in order of their first call.
 fn stages_called() -> Vec<String> {
     let mut stages: Vec<String> = Vec::new();
     let code = source::below("proxy/src/pipeline.rs").remove(0).code.join("\n");
@@ -306,7 +310,7 @@ fn stages_called() -> Vec<String> {
     for (at, _) in code.match_indices('(') {
         let path = code[..at].rsplit(|c| !word(c)).next().unwrap_or_default();
         let Some((stage, _)) = path.split_once("::") else { continue };
-        let stage = if stage == "serve" { "http" } else { stage };
+        let stage = STAGES.iter().find(|(module, _)| *module == stage).map_or(stage, |(_, stage)| stage);
         // A type of the pipeline's own vocabulary is no stage.
         if stage.starts_with(|c: char| c.is_ascii_lowercase()) && !stages.iter().any(|known| known == stage) {
             stages.push(stage.to_owned());

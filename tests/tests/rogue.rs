@@ -13,7 +13,7 @@ use rustls::{
     ClientConfig, ClientConnection, StreamOwned,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use selvedge_proxy::{identity::Svid, tls::TlsContext};
+use selvedge_proxy::{credentials::Svid, tls::TlsContext};
 use selvedge_tests::{pair::Pair, wait};
 use serde_json::Value;
 use tokio::time::Instant;

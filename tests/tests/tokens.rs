@@ -1,7 +1,10 @@
 //! What `selvedge token create` prints is worth what it says, to a control plane that runs.
 
 use selvedge_control_plane::clock;
-use selvedge_proxy::identity::{self, Credentials, IdentityError};
+use selvedge_proxy::{
+    credentials::Credentials,
+    identity::{self, IdentityError},
+};
 use selvedge_tests::{mesh::Mesh, wait};
 
 /// Asks for a certificate, with a key of its own.

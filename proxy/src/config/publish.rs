@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{InForce, Trust, authorities};
 use crate::{
-    identity::Credentials,
+    credentials::Credentials,
     telemetry::Telemetry,
     tls::{ExternalTls, TlsContext, TlsError},
 };
@@ -100,7 +100,7 @@ mod tests {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
     use super::*;
-    use crate::identity::Svid;
+    use crate::credentials::Svid;
 
     fn root() -> CertificateDer<'static> {
         CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()

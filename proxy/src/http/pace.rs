@@ -22,11 +22,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 mod body;
 mod io;
-mod stream;
 
 pub use body::Sender;
 pub use io::Paced;
-pub use stream::{Polled, Streams};
 
 /// Bytes of a body of known length that must come in each [`CallerTimeouts::body`]. Of one without a length, which may
 /// be events as they happen, any byte is enough.
@@ -138,27 +136,42 @@ impl Drop for Turn {
     }
 }
 
+/// What a stream did when it was last looked after; the notes of one connection, whose streams take turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Polled {
+    /// Neither asked for more of the answer nor got any: flow control holds it.
+    #[default]
+    Held,
+    /// Some of the answer, or its head, went on to the caller.
+    Progressed,
+    /// It waits for the service.
+    Waits,
+    /// Its caller does not read and was given up.
+    GivenUp,
+}
+
 /// A deadline that costs a timer only when somebody waits for it.
 #[derive(Debug, Default)]
-struct Deadline {
+pub struct Deadline {
     at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
     /// Starts it, unless it runs.
-    fn start(&mut self, limit: Duration) {
+    pub fn start(&mut self, limit: Duration) {
         if self.at.is_none() {
             self.at = Some(Instant::now() + limit);
         }
     }
 
-    fn clear(&mut self) {
+    /// Stops it.
+    pub fn clear(&mut self) {
         self.at = None;
     }
 
     /// Ready when it has passed.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() != at {

@@ -10,8 +10,8 @@ use rustls::{
 use selvedge_xds::proto::mesh::{SignRequest, SignResponse, certificates_client::CertificatesClient};
 use tokio::time::timeout;
 
-use super::{Credentials, IdentityError, store};
-use crate::{tls, xds::channel};
+use super::{IdentityError, store};
+use crate::{channel, credentials::Credentials, tls};
 
 const SIGN: Duration = Duration::from_secs(10);
 

@@ -5,8 +5,8 @@ use std::{fs, sync::Arc, time::Duration};
 use rcgen::KeyPair;
 use tokio::{sync::watch, time::sleep};
 
-use super::{Credentials, IdentityError, Settings, join, store};
-use crate::{clock, xds::channel::explain};
+use super::{IdentityError, Settings, join, store};
+use crate::{channel::explain, clock, credentials::Credentials};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

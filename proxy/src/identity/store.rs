@@ -11,7 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use selvedge_identity::{file, svid::Leaf};
 use serde::{Deserialize, Serialize};
 
-use super::{Credentials, IdentityError, Svid};
+use super::IdentityError;
+use crate::credentials::{Credentials, Svid};
 
 const FILE: &str = "credentials.json";
 

@@ -4,7 +4,7 @@
 //! They live in a table (or chains) of our own name, so nothing else is touched. [`apply`] replaces what an earlier
 //! call left in one transaction, then checks that connections are really redirected, and takes the rules back
 //! when they are not. A redirected connection's destination is told by
-//! [`original_dst`](super::original_dst::original_dst).
+//! [`original_dst`](crate::socket::original_dst).
 //!
 //! What is redirected:
 //! - inbound: TCP from outside to an address of this host goes to the inbound port;
@@ -12,7 +12,7 @@
 //! - TCP from the host to itself stays as it is, except what the sidecar's own outbound side sends to another address
 //!   of the host than loopback: that is the workload calling itself through its service, and goes to the inbound port.
 //!
-//! The sidecar's own connections are told by uid or by socket mark; [`super::dial`] makes them so.
+//! The sidecar's own connections are told by uid or by socket mark; [`crate::socket`] makes them so.
 
 use std::{fmt, io};
 
@@ -25,15 +25,7 @@ mod verify;
 
 use tool::{Failure, Tool};
 
-/// Socket mark (`SO_MARK`) for the sidecar's connections to other workloads.
-pub const OUTBOUND_MARK: u32 = 0x5e1;
-
-/// Socket mark for the sidecar's connections to its own workload; never redirected.
-pub const INBOUND_MARK: u32 = 0x5e2;
-
-/// A sidecar that may not set marks binds its connections to its own workload to this source address instead. IPv6
-/// has no second loopback address, so there such a sidecar cannot take calls of its workload to itself.
-pub const INBOUND_SOURCE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 6);
+pub use crate::socket::{INBOUND_MARK, INBOUND_SOURCE, OUTBOUND_MARK};
 
 /// What to capture, and what to leave alone.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]

@@ -17,21 +17,19 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{
-    descriptors, dial,
-    drain::{self, Open, Phase},
-    listen, spread, worker,
-};
+use super::{descriptors, worker};
 use crate::{
-    accept::Purpose,
     admin::{self, AdminState, Scope},
     bootstrap::{Bootstrap, Capture, OutboundListener},
     clock,
     config::{self, InForce, publish::Publisher},
-    exchange::Heading,
-    identity::{self, Credentials},
+    credentials::Credentials,
+    drain::{self, Open, Phase},
+    heading::{Heading, Purpose},
+    identity, socket,
     telemetry::{Telemetry, TelemetrySettings},
     tls::{self, ExternalTls},
+    worker::{Shared, spread},
     xds::{self, Demand},
 };
 
@@ -118,7 +116,7 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
     let mut tasks = JoinSet::new();
 
     if bootstrap.capture == Capture::Transparent {
-        dial::expect_capture();
+        socket::expect_capture();
     }
     let (credentials_sender, credentials) = watch::channel(None::<Arc<Credentials>>);
     tasks.spawn(identity::keep(identity_settings(&bootstrap), credentials_sender));
@@ -148,18 +146,17 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
     let (inbound, outbound, shares) = listeners(&bootstrap)?;
     let (worker_ended, mut ended) = mpsc::channel(1);
     let places = spread::places(bootstrap.workers);
+    let shared = Shared {
+        configs: configs.clone(),
+        demand: xds.demand.clone(),
+        telemetry: telemetry.clone(),
+        phases: phase.clone(),
+        open: open.clone(),
+        max_connections: bootstrap.max_connections,
+        caller_timeouts: bootstrap.caller_timeouts,
+    };
     for (index, (listeners, place)) in shares.into_iter().zip(places).enumerate() {
-        let setup = worker::Setup {
-            listeners,
-            configs: configs.clone(),
-            demand: xds.demand.clone(),
-            telemetry: telemetry.clone(),
-            phases: phase.clone(),
-            open: open.clone(),
-            place,
-            max_connections: bootstrap.max_connections,
-            caller_timeouts: bootstrap.caller_timeouts,
-        };
+        let setup = worker::Setup { listeners, place, shared: shared.clone() };
         let ended = worker_ended.clone();
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| worker::run(setup)));
@@ -309,7 +306,7 @@ fn serve_admin(
     tasks: &mut JoinSet<()>,
 ) -> Result<SocketAddr, StartError> {
     let failed = |source| StartError::Listen { address, purpose, source };
-    let (bound, mut listeners) = listen::bind(address, 1).map_err(failed)?;
+    let (bound, mut listeners) = socket::bind(address, 1).map_err(failed)?;
     if let Some(listener) = listeners.pop() {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         tasks.spawn(async move {
@@ -326,7 +323,7 @@ type Shares = Vec<Vec<(std::net::TcpListener, Purpose)>>;
 fn listeners(bootstrap: &Bootstrap) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>, Shares), StartError> {
     let mut shares: Shares = (0..bootstrap.workers).map(|_| Vec::new()).collect();
     let mut bind = |address, purpose: &'static str, what: &Purpose| -> Result<SocketAddr, StartError> {
-        let (bound, listeners) = listen::bind(address, bootstrap.workers).map_err(|source| StartError::Listen {
+        let (bound, listeners) = socket::bind(address, bootstrap.workers).map_err(|source| StartError::Listen {
             address,
             purpose,
             source,

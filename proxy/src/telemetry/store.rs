@@ -11,8 +11,8 @@ use tokio::{
 
 use super::{
     BreakerSeen, Direction, Protocol,
+    delta::{Delta, RequestCell},
     metrics::{self, Metric},
-    worker::{Delta, RequestCell},
 };
 
 mod family;

@@ -7,7 +7,8 @@ use tokio::{sync::mpsc, time::interval};
 use super::{
     AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Ends, Flow, Party, Protocol, RequestRecord, RetryOutcome,
     access_log::{AccessLog, Sink},
-    cardinality::{Labels, Table},
+    cardinality::Table,
+    delta::{Delta, RequestCell},
     flow::Flows,
     metrics::{self, Histogram},
     store::Link,
@@ -46,32 +47,6 @@ struct Counts {
     retries: Table<2, u64>,
     detections: [Histogram; Protocol::ALL.len()],
     open: [u64; 2],
-}
-
-/// What is counted of the requests that share all labels.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct RequestCell {
-    pub(super) count: u64,
-    pub(super) duration: Histogram,
-    pub(super) bytes_received: u64,
-    pub(super) bytes_sent: u64,
-}
-
-/// What a worker counted since it was last asked; open connections and breakers as they are now.
-#[derive(Debug, Default)]
-pub(super) struct Delta {
-    pub(super) requests: Vec<(Labels<{ metrics::REQUEST.len() }>, RequestCell)>,
-    pub(super) connections: Vec<(Labels<{ metrics::CONNECTION.len() }>, u64)>,
-    /// Bytes received and sent.
-    pub(super) flows: Vec<(Labels<{ metrics::FLOW.len() }>, (u64, u64))>,
-    pub(super) audited: Vec<(Labels<{ metrics::DECISION.len() }>, u64)>,
-    pub(super) opened: Vec<(Labels<2>, u64)>,
-    pub(super) retries: Vec<(Labels<2>, u64)>,
-    pub(super) detections: [Histogram; Protocol::ALL.len()],
-    /// By [`Direction`].
-    pub(super) open: [u64; 2],
-    pub(super) breakers: Vec<BreakerSeen>,
-    pub(super) log_lines_lost: u64,
 }
 
 impl WorkerTelemetry {

@@ -12,7 +12,7 @@ use super::{
     TlsError, provider, root_store,
     verify::{ControlPlane, MeshServers, Trust},
 };
-use crate::identity::{Credentials, Svid};
+use crate::credentials::{Credentials, Svid};
 
 /// Where Debian keeps the public certificate authorities.
 pub const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";

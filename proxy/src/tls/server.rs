@@ -6,7 +6,7 @@ use rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs::Ticketer, server::W
 use selvedge_xds::resource::alpn;
 
 use super::{TlsError, provider, verify::MeshClients};
-use crate::identity::Svid;
+use crate::credentials::Svid;
 
 pub(super) fn mesh(svid: &Svid, roots: &Arc<RootCertStore>, trust_domain: &str) -> Result<ServerConfig, TlsError> {
     let provider = provider();

@@ -19,12 +19,12 @@ use tokio::{
 };
 use tonic::Streaming;
 
-use super::{
-    Demand, Settings,
-    cache::Cache,
+use super::{Demand, Settings, cache::Cache};
+use crate::{
     channel::{connect, explain},
+    credentials::Credentials,
+    tls,
 };
-use crate::{identity::Credentials, tls};
 
 /// Longest response that is read.
 const MAX_RESPONSE: usize = 16 << 20;

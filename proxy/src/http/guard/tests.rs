@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{detect::HTTP2_PREFACE, http::LocalExec};
+use crate::{http::LocalExec, sniff::HTTP2_PREFACE};
 
 fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap().to_be_bytes();

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::accept::Purpose;
+use crate::heading::Purpose;
 
 /// How many more connections than another a worker holds before it hands new ones to it.
 const SLACK: usize = 1;
@@ -92,7 +92,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::exchange::Heading;
+    use crate::heading::Heading;
 
     fn handed(listener: &TcpListener) -> Handed {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -6,7 +6,7 @@
 use super::Detection;
 
 /// Content type of handshake records (RFC 8446 section 5.1).
-pub(super) const RECORD_HANDSHAKE: u8 = 22;
+pub const RECORD_HANDSHAKE: u8 = 22;
 const MESSAGE_CLIENT_HELLO: u8 = 1;
 const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
@@ -168,7 +168,7 @@ impl<'a> Reader<'a> {
 
 /// A ClientHello in one record, for tests.
 #[cfg(test)]
-pub(super) fn example(server_name: Option<&str>, protocols: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn example(server_name: Option<&str>, protocols: &[&[u8]]) -> Vec<u8> {
     let message = tests::message(server_name, protocols);
     tests::records(&message, RECORD_MAX)
 }

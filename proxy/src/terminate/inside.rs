@@ -16,19 +16,17 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    Detection, Prefixed, classify,
-    client_hello::RECORD_HANDSHAKE,
-    greeting::{self, Greeting},
-    protocol::{FIRST_BYTES, PATIENCE},
-};
 use crate::{
-    accept::Origin,
+    arrival::Dialled,
     config::AppProtocol,
+    connection::{Connection, Origin},
+    dial,
     error::Error,
-    exchange::Connection,
-    opaque::{self, Dialled},
-    record,
+    judge, record,
+    sniff::{
+        Detection, FIRST_BYTES, PATIENCE, Prefixed, RECORD_HANDSHAKE, classify,
+        greeting::{self, Greeting},
+    },
     telemetry::Protocol,
 };
 
@@ -36,20 +34,20 @@ use crate::{
 const SILENCE: Duration = Duration::from_millis(10);
 
 /// What was found inside.
-pub struct Found {
+pub(super) struct Found {
     /// What it is.
-    pub protocol: Protocol,
+    pub(super) protocol: Protocol,
     /// What was read of it.
-    pub first: Bytes,
+    pub(super) first: Bytes,
     /// Server name of application TLS.
-    pub server_name: Option<String>,
+    pub(super) server_name: Option<String>,
     /// The service's side of opaque bytes.
-    pub dialled: Option<Dialled>,
+    pub(super) dialled: Option<Dialled>,
 }
 
 /// Looks at the bytes that a peer with `identity` sends to a port `declared` so. `None` when the connection may not be;
 /// it is closed.
-pub async fn look<T: AsyncRead + Unpin>(
+pub(super) async fn look<T: AsyncRead + Unpin>(
     io: &mut T,
     origin: &Origin,
     identity: Option<&Identity>,
@@ -61,7 +59,7 @@ pub async fn look<T: AsyncRead + Unpin>(
     let connection = Rc::new(connection);
     let looked = tokio::select! {
         looked = whoever_speaks(io, first, &connection, declared) => looked,
-        error = opaque::ended(&connection, |config, policies| opaque::still_admitted(&connection, config, policies)) => {
+        error = judge::ended(&connection, |config, policies| judge::still_admitted(&connection, config, policies)) => {
             Err(error)
         }
     };
@@ -109,7 +107,7 @@ async fn hello<T: AsyncRead + Unpin>(io: &mut T, connection: &Connection, declar
     let snapshot = connection.worker.snapshot();
     let policies = &snapshot.config.inbound(connection.port()).policies;
     let _ = timeout(SILENCE, io.read_buf(&mut first)).await;
-    if !first.is_empty() || opaque::still_admitted(connection, &snapshot.config, policies).is_err() {
+    if !first.is_empty() || judge::still_admitted(connection, &snapshot.config, policies).is_err() {
         let waited = timeout(PATIENCE, until_clear(io, &mut first, declared)).await;
         if waited.is_ok() && first.is_empty() {
             return None;
@@ -126,7 +124,7 @@ async fn whoever_speaks<T: AsyncRead + Unpin>(
     connection: &Rc<Connection>,
     declared: AppProtocol,
 ) -> Result<(Option<Dialled>, BytesMut), Error> {
-    let Dialled { mut stream, picked, audited } = opaque::dial(connection).await?;
+    let Dialled { mut stream, picked, audited } = dial::dial(connection).await?;
     let mut greeting = BytesMut::new();
     // The relay will meet the end of either side again.
     let spoken = tokio::select! {
@@ -163,7 +161,7 @@ fn is_clear(first: &[u8], declared: AppProtocol) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::client_hello::example;
+    use crate::sniff::client_hello::example;
 
     #[test]
     fn a_declared_protocol_wins_and_application_tls_keeps_its_name() {

@@ -1,61 +1,35 @@
 //! The tls stage: mesh TLS is terminated here, application TLS passes through untouched.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use selvedge_policies::{facts::Identity, reason::Reason};
+use selvedge_policies::reason::Reason;
 use selvedge_xds::resource::alpn;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
-use super::{TlsContext, peer_identity, peer_until};
 use crate::{
-    accept::Origin,
+    arrival::{Detected, Secured, Spoken},
     config::AppProtocol,
-    detect::{
-        ClientHello, Prefixed,
-        inside::{self, Found},
-        protocol::{Detected, Spoken, declared},
-    },
+    connection::{Connection, Origin},
     error::{Error, Stage},
-    exchange::{Connection, Heading},
-    opaque::Dialled,
+    heading::Heading,
     record,
+    sniff::{ClientHello, Prefixed},
     telemetry::Protocol,
+    tls::{peer_identity, peer_until},
 };
+
+mod inside;
+
+use inside::Found;
 
 /// How long a caller may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// A connection whose bytes are plain to us.
-pub struct Secured {
-    /// Where it comes from and leads to.
-    pub origin: Origin,
-    /// The bytes.
-    pub io: ServerStream,
-    /// What they are.
-    pub protocol: Protocol,
-    /// The identity the other end proved.
-    pub identity: Option<Identity>,
-    /// When it should have a newer certificate.
-    pub until: Option<Instant>,
-    /// What the identity was proven against.
-    pub proven: Option<Arc<TlsContext>>,
-    /// Server name of application TLS.
-    pub server_name: Option<String>,
-    /// The service's side, when it spoke first.
-    pub dialled: Option<Dialled>,
-}
-
-/// A caller's stream: as it came, or inside mesh TLS.
-pub type ServerStream = Either<Prefixed<TcpStream>, Prefixed<Box<TlsStream<Prefixed<TcpStream>>>>>;
-
 /// Terminates mesh TLS. `None` when the handshake failed; the connection is closed.
-pub async fn terminate(detected: Detected) -> Option<Secured> {
+pub async fn tls(detected: Detected) -> Option<Secured> {
     let Detected { origin, io, spoken, dialled } = detected;
     let (protocol, server_name) = match spoken {
         Spoken::Http1 => (Protocol::Http1, None),
@@ -82,7 +56,7 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
             let session = stream.get_ref().1;
             let (identity, until) = (peer_identity(session), peer_until(session));
             let offered = session.alpn_protocol().and_then(of_mesh).unwrap_or(Protocol::Tcp);
-            let declared = declared(&origin);
+            let declared = origin.declared();
             let mut stream = Box::new(stream);
             let found = match as_declared(offered, declared) {
                 Protocol::Tcp => {

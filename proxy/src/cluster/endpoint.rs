@@ -8,7 +8,7 @@ use selvedge_policies::{
     facts::Moment,
 };
 
-use crate::{config::EndpointConfig, upstream::pool::Pool};
+use crate::{cluster::pool::Pool, config::EndpointConfig};
 
 /// An endpoint with its live state.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Endpoint {
     }
 
     /// A try begins; true when it is the breaker's probe.
-    pub(super) fn begin(&self, now: Moment) -> bool {
+    pub fn begin(&self, now: Moment) -> bool {
         self.books.in_flight.update(|tries| tries + 1);
         let Some(breaker) = &self.breaker else { return false };
         let half_open = breaker.state(now) == BreakerState::HalfOpen;
@@ -88,13 +88,14 @@ impl Endpoint {
         self.breaker.as_ref().is_some_and(|breaker| breaker.is_failure(status))
     }
 
-    pub(super) fn end(&self) {
+    /// A try is over.
+    pub fn end(&self) {
         self.books.in_flight.update(|tries| tries.saturating_sub(1));
     }
 
     /// A try is over, well or not. A failure makes no endpoint look faster, or the load would go to one that fails at
     /// once; and one that only fails is left alone, without a breaker too.
-    pub(super) fn observe(&self, elapsed: Duration, well: bool, now: Moment) {
+    pub fn observe(&self, elapsed: Duration, well: bool, now: Moment) {
         let elapsed = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         if well || elapsed as f64 > self.books.latency.value(now) {
             self.books.latency.observe(elapsed, now);
@@ -106,7 +107,7 @@ impl Endpoint {
     }
 
     /// While the breaker is half open only its probe decides, not tries from before it opened.
-    pub(super) fn record(&self, ok: bool, probe: bool, now: Moment, chance: &mut fastrand::Rng) {
+    pub fn record(&self, ok: bool, probe: bool, now: Moment, chance: &mut fastrand::Rng) {
         if let Some(breaker) = &self.breaker
             && (probe || breaker.state(now) != BreakerState::HalfOpen)
         {
@@ -114,14 +115,15 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn abandon(&self) {
+    /// A probe ended without a word on how: the breaker lets another one through.
+    pub fn abandon(&self) {
         if let Some(breaker) = &self.breaker {
             breaker.abandon();
         }
     }
 
     /// The state of its breaker; `None` when it has none.
-    pub(super) fn breaker_state(&self, now: Moment) -> Option<BreakerState> {
+    pub fn breaker_state(&self, now: Moment) -> Option<BreakerState> {
         Some(self.breaker.as_ref()?.state(now))
     }
 }

@@ -17,8 +17,11 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use super::application::Application;
-use crate::{exchange::Heading, http::pace::Pace};
+use crate::{heading::Heading, http::pace::Pace};
+
+mod application;
+
+use application::Application;
 
 /// How often the end of a drain is looked for.
 const LOOK: Duration = Duration::from_millis(50);

@@ -8,9 +8,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::tls;
-
-use crate::process::dial::{Side, dial_host};
+use crate::{
+    socket::{Side, dial_host},
+    tls,
+};
 
 /// From the first packet to an established connection.
 const CONNECT: Duration = Duration::from_secs(5);

@@ -1,34 +1,33 @@
 //! Serving HTTP on a connection: hyper with the bounds it does not set by itself.
 
-use std::{error::Error as _, pin::pin, rc::Rc, time::Duration};
+use std::{convert::Infallible, error::Error as _, pin::pin, rc::Rc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Version, header::CONTENT_LENGTH};
+use http::{Request, Response};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::reason::Reason;
 use tokio::time::sleep_until;
 
-use super::{
-    SHARED_WINDOW, canonical,
-    case::{self, Spelling},
-    guard::{Budget, FrameGuard},
-    hop,
-    pace::{Paced, Streams},
-    upgrade::{self, Wanted},
-};
 use crate::{
-    attempt::Received,
+    arrival::{Identified, ServerStream},
     config::InForce,
-    error::{Error, Stage},
-    exchange::{Connection, Exchange, Heading},
-    identity::peer::{Identified, admitted},
-    pipeline,
-    process::drain::Drain,
+    connection::Connection,
+    drain::Drain,
+    heading::Heading,
+    http::{
+        Body, SHARED_WINDOW,
+        case::{self, Spelling},
+        coalesce,
+        guard::{Budget, FrameGuard},
+        pace::Paced,
+    },
     record,
     telemetry::Protocol,
-    tls::terminate::ServerStream,
-    upstream::coalesce,
 };
+
+mod streams;
+
+use streams::Streams;
 
 /// Bytes of a request's header section.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
@@ -43,24 +42,33 @@ const STREAMS: u32 = 128;
 /// Resets that hyper takes for an attack; a stalled peer whose clients go away is none (see `docs/decisions/`).
 const TRUSTED_RESETS: usize = 100_000;
 
-/// Serves HTTP until the connection is over, or drained.
-pub async fn http(identified: Identified) {
+/// Serves HTTP until the connection is over, or drained. `request` answers what is asked on it, and is told how the names
+/// of an HTTP/1 head were written.
+pub async fn http<F, A>(identified: Identified, request: F)
+where
+    F: Fn(Rc<Connection>, Option<Spelling>, Request<Incoming>) -> A,
+    A: Future<Output = Result<Response<Body>, Infallible>> + 'static,
+{
     let Identified { connection, io, .. } = identified;
     let opened = record::connection_opened(&connection, None);
     let reason = match connection.protocol {
         Protocol::Http2 => {
             let budget = if connection.meshed() { &Budget::TRUSTED } else { &Budget::STRICT };
             let (io, flood) = FrameGuard::server(io, budget);
-            let broken = http2(connection, coalesce::coalesced(io)).await;
+            let broken = http2(connection, coalesce::coalesced(io), request).await;
             flood.reason().or(broken)
         }
-        _ => http1(connection, io).await,
+        _ => http1(connection, io, request).await,
     };
     opened.closed(0, 0, reason);
 }
 
 /// Why the mesh ended the connection, if it did; how its requests ended is in their records.
-async fn http1(connection: Rc<Connection>, io: ServerStream) -> Option<Reason> {
+async fn http1<F, A>(connection: Rc<Connection>, io: ServerStream, request: F) -> Option<Reason>
+where
+    F: Fn(Rc<Connection>, Option<Spelling>, Request<Incoming>) -> A,
+    A: Future<Output = Result<Response<Body>, Infallible>> + 'static,
+{
     let own = matches!(connection.heading, Heading::Outbound { .. });
     let mut drain = connection.worker.drain();
     let io = Paced::new(io, &connection.pace, &connection.worker.caller_timeouts, connection.meshed());
@@ -76,9 +84,9 @@ async fn http1(connection: Rc<Connection>, io: ServerStream) -> Option<Reason> {
         .serve_connection(
             TokioIo::new(io),
             // hyper makes room for the future with the connection; a pointer leaves idle connections small.
-            service_fn(|request| {
-                let spelling = spellings.of_request(&request);
-                Box::pin(pipeline::request(connection.clone(), spelling, request))
+            service_fn(|asked| {
+                let spelling = spellings.of_request(&asked);
+                Box::pin(request(connection.clone(), spelling, asked))
             }),
         )
         .with_upgrades();
@@ -149,8 +157,10 @@ fn broken(error: &hyper::Error) -> Option<Reason> {
 }
 
 /// Why the mesh ended the connection, if it did, as [`http1`] does.
-async fn http2<T>(connection: Rc<Connection>, io: T) -> Option<Reason>
+async fn http2<T, F, A>(connection: Rc<Connection>, io: T, request: F) -> Option<Reason>
 where
+    F: Fn(Rc<Connection>, Option<Spelling>, Request<Incoming>) -> A,
+    A: Future<Output = Result<Response<Body>, Infallible>> + 'static,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
     let trusted = connection.meshed();
@@ -173,7 +183,7 @@ where
         builder.max_local_error_reset_streams(128);
     }
     // As above, and hyper moves the future of a stream several times on its way to a task of its own.
-    let service = service_fn(|request| Box::pin(pipeline::request(connection.clone(), None, request)));
+    let service = service_fn(|asked| Box::pin(request(connection.clone(), None, asked)));
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
@@ -183,34 +193,4 @@ where
         }
     };
     ended.err().as_ref().and_then(broken)
-}
-
-/// The http stage: takes a request apart into what the other stages may rely on.
-pub fn receive(exchange: &mut Exchange, mut request: Request<Incoming>) -> Result<Received, Error> {
-    admitted(&exchange.connection, &exchange.snapshot.config)?;
-    let wanted = upgrade::wanted(&request);
-    if wanted == Some(Wanted::Connect) && !hyper::body::Body::is_end_stream(request.body()) {
-        // What a service took for the content, and what for the tunnel, nobody could know (RFC 9110 section 9.3.6).
-        let detail = "a CONNECT request has no content";
-        return Err(Error::new(Stage::Http, Reason::MalformedFraming, detail));
-    }
-    let tunnel = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
-    exchange.target = Some(canonical::canonical(&mut request, &exchange.connection.authorities)?);
-    let headers = request.headers_mut();
-    if exchange.connection.peer.identity.is_some() {
-        match headers.remove(&hop::ORIGINAL_VERSION).as_ref().map(HeaderValue::as_bytes) {
-            Some(b"1.0") => exchange.version = Version::HTTP_10,
-            Some(_) => exchange.version = Version::HTTP_11,
-            None => {}
-        }
-        exchange.spelling = Spelling::heard(headers).or(exchange.spelling.take());
-    }
-    hop::strip(headers).map_err(|detail| Error::new(Stage::Http, Reason::MalformedHeader, detail))?;
-    hop::strip_mesh(headers);
-    if wanted.is_some() {
-        headers.remove(CONTENT_LENGTH);
-        exchange.asked = Some(headers.clone());
-        exchange.opaque = exchange.method == Method::CONNECT && upgrade::protocol(&request).is_none();
-    }
-    Ok(Received { request, wanted, tunnel })
 }

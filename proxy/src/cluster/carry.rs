@@ -5,11 +5,8 @@ use std::{collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc};
 
 use selvedge_policies::attempt::retry::RetryBudget;
 
-use super::{ClusterConfig, EndpointConfig, InForce};
-use crate::balance::{
-    cluster::{Cluster, Snapshot},
-    endpoint::Endpoint,
-};
+use super::{Cluster, Snapshot, endpoint::Endpoint};
+use crate::config::{ClusterConfig, EndpointConfig, InForce};
 
 /// A worker's snapshot of what is in force, with what it can keep of `previous`.
 pub fn carry(InForce { config, trust }: InForce, previous: &Snapshot) -> Snapshot {

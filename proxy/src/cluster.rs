@@ -9,8 +9,14 @@ use selvedge_policies::{
     facts::Moment,
 };
 
-use super::endpoint::Endpoint;
 use crate::config::{ClusterConfig, RuntimeConfig, Trust};
+
+pub mod carry;
+pub mod connect;
+pub mod endpoint;
+pub mod pool;
+
+use endpoint::Endpoint;
 
 /// What one worker uses for one request, start to end.
 #[derive(Debug, Default)]
@@ -43,7 +49,9 @@ impl Cluster {
         Self { name: config.name.clone(), config, endpoints, budget, balancer }
     }
 
-    pub(super) fn pick(
+    /// An endpoint for one try; another one than `avoid`, and, when it has to be `reachable`, none that took no connection
+    /// a moment ago. `None` when no such one is available.
+    pub fn pick(
         &self,
         now: Moment,
         avoid: Option<&Endpoint>,

@@ -12,8 +12,7 @@ use tokio::time::Instant;
 
 use super::connect::{self, Hop, Stream};
 use crate::{
-    balance::endpoint::Endpoint,
-    config::{Transport, Trust},
+    config::{EndpointConfig, Transport, Trust},
     error::Error,
     http::{Body, case::Spellings},
     tls::TlsContext,
@@ -89,8 +88,8 @@ impl Lease {
 
 impl Pool {
     /// An HTTP/1 connection: an idle one that is still open, or a new one.
-    pub async fn http1(&self, endpoint: &Endpoint, trust: &Trust) -> Result<Lease, Error> {
-        let limit = if matches!(endpoint.config.transport, Transport::Mesh { .. }) { IDLE_MESH } else { IDLE_PLAIN };
+    pub async fn http1(&self, endpoint: &EndpointConfig, trust: &Trust) -> Result<Lease, Error> {
+        let limit = if matches!(endpoint.transport, Transport::Mesh { .. }) { IDLE_MESH } else { IDLE_PLAIN };
         while let Some((lease, since)) = self.take_idle() {
             // One that is not ready may still be sending the body of a request that was answered early: another
             // caller's pace, which nobody else should wait for.
@@ -99,7 +98,7 @@ impl Pool {
             }
         }
         // Boxed: a handshake is large and rare, and every request would carry the room for it.
-        let stream = Box::pin(connect::stream(&endpoint.config, trust, Hop::Http1)).await?;
+        let stream = Box::pin(connect::stream(endpoint, trust, Hop::Http1)).await?;
         let standing = Standing::of(&stream, endpoint, trust);
         let (sender, spellings) = connect::http1(stream).await?;
         Ok(Lease { sender, spellings, reused: false, standing, home: Rc::downgrade(&self.idle) })
@@ -132,19 +131,19 @@ impl Pool {
     }
 }
 
-fn credentials<'a>(endpoint: &Endpoint, trust: &'a Trust) -> Option<&'a Arc<TlsContext>> {
-    trust.mesh.as_ref().filter(|_| matches!(endpoint.config.transport, Transport::Mesh { .. }))
+fn credentials<'a>(endpoint: &EndpointConfig, trust: &'a Trust) -> Option<&'a Arc<TlsContext>> {
+    trust.mesh.as_ref().filter(|_| matches!(endpoint.transport, Transport::Mesh { .. }))
 }
 
 impl Standing {
-    fn of(stream: &Stream, endpoint: &Endpoint, trust: &Trust) -> Self {
+    fn of(stream: &Stream, endpoint: &EndpointConfig, trust: &Trust) -> Self {
         let credentials = credentials(endpoint, trust).cloned();
         let until = credentials.as_ref().and_then(|_| connect::until(stream));
         Self { credentials, until }
     }
 
     /// Whether both ends still stand on what the connection was made with.
-    fn holds(&self, endpoint: &Endpoint, trust: &Trust) -> bool {
+    fn holds(&self, endpoint: &EndpointConfig, trust: &Trust) -> bool {
         self.credentials.as_ref().map(Arc::as_ptr) == credentials(endpoint, trust).map(Arc::as_ptr)
             && self.until.is_none_or(|until| Instant::now() < until)
     }

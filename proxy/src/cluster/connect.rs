@@ -11,16 +11,16 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
-use super::coalesce;
 use crate::{
     config::{EndpointConfig, Transport, Trust},
     error::Error,
     http::{
         Body, LocalExec, SHARED_WINDOW,
         case::{self, Spellings},
+        coalesce,
         guard::{Budget, FrameGuard, MaxStreams},
     },
-    process::dial::{Side, dial},
+    socket::{Side, dial},
     tls,
 };
 

@@ -14,13 +14,14 @@ use futures_util::{
 use hyper::client::conn::http2;
 use selvedge_policies::reason::Reason;
 
-use super::{Standing, connect};
+use super::{
+    super::connect::{self, Hop},
+    Pool, Standing,
+};
 use crate::{
-    balance::{cluster::Snapshot, endpoint::Endpoint},
-    config::{Transport, Trust},
+    config::{EndpointConfig, Transport, Trust},
     error::Error,
     http::{Body, guard::MaxStreams},
-    upstream::connect::Hop,
 };
 
 /// Connections to one endpoint; when all of them are full, requests wait for a stream.
@@ -62,22 +63,23 @@ impl Shared {
     /// # Errors
     /// Why there is no connection; always safe to try again elsewhere.
     pub async fn place(
-        endpoint: &Rc<Endpoint>,
-        snapshot: &Rc<Snapshot>,
+        pool: &Rc<Pool>,
+        endpoint: &Arc<EndpointConfig>,
+        trust: &Arc<Trust>,
     ) -> Result<(http2::SendRequest<Body>, Place), Error> {
-        let shared = &endpoint.pool.shared;
+        let shared = &pool.shared;
         for _ in 0..DIALS {
-            if let Some(place) = shared.find(endpoint, &snapshot.trust, false) {
+            if let Some(place) = shared.find(endpoint, trust, false) {
                 return Ok(place);
             }
-            let dial = shared.dial.borrow_mut().get_or_insert_with(|| begin(endpoint, snapshot)).clone();
+            let dial = shared.dial.borrow_mut().get_or_insert_with(|| begin(pool, endpoint, trust)).clone();
             if let Err((reason, detail)) = dial.await {
                 // Where there is a connection, waiting for a stream is better than failing.
-                let crowded = shared.find(endpoint, &snapshot.trust, true);
+                let crowded = shared.find(endpoint, trust, true);
                 return crowded.ok_or_else(|| connect::failure(reason, detail.to_string()));
             }
         }
-        let detail = format!("{} closed each connection as soon as it was made", endpoint.config.address);
+        let detail = format!("{} closed each connection as soon as it was made", endpoint.address);
         Err(connect::failure(Reason::UpstreamConnectFailed, detail))
     }
 
@@ -97,7 +99,12 @@ impl Shared {
     }
 
     /// A place on the first connection with room; on the emptiest when there is to be no other, or may be none.
-    fn find(&self, endpoint: &Endpoint, trust: &Trust, crowded: bool) -> Option<(http2::SendRequest<Body>, Place)> {
+    fn find(
+        &self,
+        endpoint: &EndpointConfig,
+        trust: &Trust,
+        crowded: bool,
+    ) -> Option<(http2::SendRequest<Body>, Place)> {
         let connections = self.connections.borrow();
         let live = || {
             let holds = |c: &&Connection| !c.sender.is_closed() && c.standing.holds(endpoint, trust);
@@ -112,15 +119,15 @@ impl Shared {
 }
 
 /// Begins to dial on this worker, whoever waits for it.
-fn begin(endpoint: &Rc<Endpoint>, snapshot: &Rc<Snapshot>) -> Dial {
-    let (endpoint, snapshot) = (endpoint.clone(), snapshot.clone());
+fn begin(pool: &Rc<Pool>, endpoint: &Arc<EndpointConfig>, trust: &Arc<Trust>) -> Dial {
+    let (pool, endpoint, trust) = (pool.clone(), endpoint.clone(), trust.clone());
     let dial = async move {
-        let dialled = dial(&endpoint, &snapshot.trust).await;
-        let shared = &endpoint.pool.shared;
+        let dialled = dial(&endpoint, &trust).await;
+        let shared = &pool.shared;
         shared.dial.take();
         let connection = dialled.map_err(|error| (error.reason, Arc::from(&*error.detail)))?;
         let mut connections = shared.connections.borrow_mut();
-        connections.retain(|old| !old.sender.is_closed() && old.standing.holds(&endpoint, &snapshot.trust));
+        connections.retain(|old| !old.sender.is_closed() && old.standing.holds(&endpoint, &trust));
         connections.push(connection);
         Ok(())
     };
@@ -129,11 +136,11 @@ fn begin(endpoint: &Rc<Endpoint>, snapshot: &Rc<Snapshot>) -> Dial {
     dial
 }
 
-async fn dial(endpoint: &Endpoint, trust: &Trust) -> Result<Connection, Error> {
-    let stream = connect::stream(&endpoint.config, trust, Hop::Http2).await?;
+async fn dial(endpoint: &EndpointConfig, trust: &Trust) -> Result<Connection, Error> {
+    let stream = connect::stream(endpoint, trust, Hop::Http2).await?;
     let standing = Standing::of(&stream, endpoint, trust);
     // A sidecar takes as many as there may be; what an application takes is known when it has said so.
-    let mesh = matches!(endpoint.config.transport, Transport::Mesh { .. });
+    let mesh = matches!(endpoint.transport, Transport::Mesh { .. });
     let assumed = if mesh { MaxStreams::many() } else { MaxStreams::default() };
     let sender = connect::http2(stream, assumed.clone()).await?;
     Ok(Connection { sender, standing, streams: Rc::default(), max_streams: assumed })

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io, net::SocketAddr, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 
-use super::dial::{Side, dial};
+use crate::socket::{Side, dial};
 
 /// Addresses that are remembered. A workload that seems to have more (somebody tries all its ports) is never thought
 /// gone.

@@ -2,33 +2,21 @@
 
 use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
 
-use super::Deadline;
-use crate::exchange::Connection;
-
-/// What a stream did when it was last looked after; the notes of one connection, whose streams take turns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Polled {
-    /// Neither asked for more of the answer nor got any: flow control holds it.
-    #[default]
-    Held,
-    /// Some of the answer, or its head, went on to the caller.
-    Progressed,
-    /// It waits for the service.
-    Waits,
-    /// Its caller does not read and was given up.
-    GivenUp,
-}
+use crate::{
+    connection::Connection,
+    http::pace::{Deadline, Polled},
+};
 
 /// hyper's executor for the streams of one HTTP/2 connection.
 #[derive(Clone, Debug)]
-pub struct Streams {
+pub(super) struct Streams {
     connection: Rc<Connection>,
     limit: Duration,
 }
 
 impl Streams {
     /// Gives up streams of `connection` that its peer leaves unread for `limit`.
-    pub const fn new(connection: Rc<Connection>, limit: Duration) -> Self {
+    pub(super) const fn new(connection: Rc<Connection>, limit: Duration) -> Self {
         Self { connection, limit }
     }
 }

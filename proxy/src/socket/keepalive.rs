@@ -18,7 +18,7 @@ const PROBES: u32 = 4;
 ///
 /// # Errors
 /// Those of the system calls.
-pub fn probe(socket: &impl AsFd) -> io::Result<()> {
+pub(super) fn probe(socket: &impl AsFd) -> io::Result<()> {
     let settings = TcpKeepalive::new().with_time(IDLE).with_interval(INTERVAL).with_retries(PROBES);
     SockRef::from(socket).set_tcp_keepalive(&settings)
 }
@@ -28,10 +28,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::process::{
-        dial::{Side, dial},
-        listen::bind,
-    };
+    use crate::socket::{Side, bind, dial};
 
     #[tokio::test]
     async fn accepted_and_dialled_connections_are_probed() {

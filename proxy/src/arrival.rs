@@ -1,0 +1,116 @@
+//! A connection on its way through the stages: what each of them hands to the next.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use selvedge_policies::facts::Identity;
+use tokio::{net::TcpStream, time::Instant};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+
+use crate::{
+    balance::Picked,
+    cluster::connect::Stream,
+    connection::{Connection, Origin},
+    heading::Purpose,
+    sniff::{ClientHello, Prefixed},
+    telemetry::Protocol,
+    tls::TlsContext,
+    worker::Worker,
+};
+
+/// A connection as the kernel gave it.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The worker that accepted it.
+    pub worker: Rc<Worker>,
+    /// The socket.
+    pub socket: TcpStream,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// The listener it came on.
+    pub purpose: Purpose,
+}
+
+/// A connection that may go on.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Where it comes from and leads to.
+    pub origin: Origin,
+    /// The socket, without Nagle's delay.
+    pub socket: TcpStream,
+}
+
+/// A connection whose protocol is known.
+pub struct Detected {
+    /// Where it comes from and leads to.
+    pub origin: Origin,
+    /// The socket, with the bytes that were read put back.
+    pub io: Prefixed<TcpStream>,
+    /// What it carries.
+    pub spoken: Spoken,
+    /// The service's side, when it spoke first.
+    pub dialled: Option<Dialled>,
+}
+
+/// What a connection carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// TLS; the mesh's or the application's, by its ALPN.
+    Tls(ClientHello),
+    /// Anything else.
+    Opaque,
+}
+
+/// A connection whose bytes are plain to us.
+pub struct Secured {
+    /// Where it comes from and leads to.
+    pub origin: Origin,
+    /// The bytes.
+    pub io: ServerStream,
+    /// What they are.
+    pub protocol: Protocol,
+    /// The identity the other end proved.
+    pub identity: Option<Identity>,
+    /// When it should have a newer certificate.
+    pub until: Option<Instant>,
+    /// What the identity was proven against.
+    pub proven: Option<Arc<TlsContext>>,
+    /// Server name of application TLS.
+    pub server_name: Option<String>,
+    /// The service's side, when it spoke first.
+    pub dialled: Option<Dialled>,
+}
+
+/// A caller's stream: as it came, or inside mesh TLS.
+pub type ServerStream = Either<Prefixed<TcpStream>, Prefixed<Box<TlsStream<Prefixed<TcpStream>>>>>;
+
+/// A connection with all that is known of it.
+pub struct Identified {
+    /// Facts for every request on it.
+    pub connection: Rc<Connection>,
+    /// Its bytes.
+    pub io: ServerStream,
+    /// The service's side, when it spoke first.
+    pub dialled: Option<Dialled>,
+}
+
+impl Identified {
+    /// True when HTTP is served on it; false when its bytes are relayed.
+    pub fn is_http(&self) -> bool {
+        matches!(self.connection.protocol, Protocol::Http1 | Protocol::Http2)
+    }
+}
+
+/// The service's side of a connection.
+pub struct Dialled {
+    /// Its bytes.
+    pub stream: Prefixed<Stream>,
+    /// The endpoint's books.
+    pub picked: Picked,
+    /// The policy that only looks on and would have refused it.
+    pub audited: Option<Arc<str>>,
+}

@@ -1,0 +1,125 @@
+//! All that is known of one connection.
+
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
+
+use selvedge_policies::facts::{ConnectionFacts, Identity, Peer};
+use tokio::time::Instant;
+
+use crate::{
+    config::AppProtocol,
+    heading::Heading,
+    http::{
+        authority,
+        pace::{Pace, Polled},
+    },
+    telemetry::{Direction, Protocol},
+    tls::TlsContext,
+    worker::{Permit, Worker},
+};
+
+/// What is known of a connection besides its bytes.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The worker.
+    pub worker: Rc<Worker>,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Where it leads.
+    pub heading: Heading,
+    /// Counts against the worker's limit.
+    pub permit: Rc<Permit>,
+}
+
+impl Origin {
+    /// What the port is declared to speak.
+    pub fn declared(&self) -> AppProtocol {
+        let snapshot = self.worker.snapshot();
+        match &self.heading {
+            Heading::Inbound { port, .. } => snapshot.config.inbound(*port).protocol,
+            Heading::Outbound { destination, port, .. } => {
+                let known = snapshot.config.destination(destination).flatten();
+                known.and_then(|destination| destination.ports.get(port)).copied().unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// One connection, after it was accepted and its TLS, if any, was verified.
+#[derive(Debug)]
+pub struct Connection {
+    /// The worker it lives on.
+    pub worker: Rc<Worker>,
+    /// Whether it calls the application or comes from it.
+    pub heading: Heading,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// When it should come back with a newer certificate.
+    pub until: Option<Instant>,
+    /// What its identity was proven against.
+    pub proven: Option<Arc<TlsContext>>,
+    /// Its SPIFFE ID as text, empty without mTLS; made once for all records.
+    pub peer_identity: String,
+    /// The other end's address and port.
+    pub peer_address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Server name of application TLS that passes through.
+    pub server_name: Option<String>,
+    /// Reads the authorities of its requests.
+    pub authorities: authority::Reader,
+    /// Counts against the worker's limit while the connection lives.
+    pub permit: Rc<Permit>,
+    /// What its caller owes.
+    pub pace: Pace,
+    /// What the stream that is being polled does, on HTTP/2.
+    pub polled: Cell<Polled>,
+}
+
+impl Connection {
+    /// A connection whose other end proved nothing (`identity` is `None`) or proved `identity` by mTLS.
+    pub fn new(origin: Origin, identity: Option<Identity>, protocol: Protocol) -> Self {
+        let Origin { worker, peer, heading, permit } = origin;
+        let peer_identity = identity.as_ref().map(ToString::to_string).unwrap_or_default();
+        let facts = Peer { identity: identity.map(Arc::new), address: peer.ip() };
+        Self {
+            worker,
+            heading,
+            peer: facts,
+            until: None,
+            proven: None,
+            peer_identity,
+            peer_address: peer,
+            protocol,
+            server_name: None,
+            authorities: authority::Reader::default(),
+            permit,
+            pace: Pace::default(),
+            polled: Cell::default(),
+        }
+    }
+
+    /// Direction, for telemetry.
+    pub const fn direction(&self) -> Direction {
+        match self.heading {
+            Heading::Inbound { .. } => Direction::Inbound,
+            Heading::Outbound { .. } => Direction::Outbound,
+        }
+    }
+
+    /// The port that policies are about.
+    pub const fn port(&self) -> u16 {
+        match self.heading {
+            Heading::Inbound { port, .. } | Heading::Outbound { port, .. } => port,
+        }
+    }
+
+    /// True when the caller may learn reasons: a verified peer, or our own application.
+    pub const fn meshed(&self) -> bool {
+        self.peer.identity.is_some() || matches!(self.heading, Heading::Outbound { .. })
+    }
+
+    /// What policies for connections look at.
+    pub fn facts(&self) -> ConnectionFacts<'_> {
+        ConnectionFacts { peer: &self.peer, port: self.port(), server_name: self.server_name.as_deref() }
+    }
+}

@@ -1,0 +1,70 @@
+//! Connecting to the service for opaque bytes, after mode and policies have let the connection pass.
+
+use std::rc::Rc;
+
+use selvedge_decide::route::Scope;
+
+use crate::{
+    arrival::Dialled,
+    balance::{self, Ended, Picked},
+    cluster::{
+        Cluster,
+        connect::{self, Hop, Stream},
+    },
+    config::Trust,
+    connection::Connection,
+    error::Error,
+    filter,
+    heading::Heading,
+    judge, route,
+    routed::FREE_REPEATS,
+    sniff::Prefixed,
+    worker::Worker,
+};
+
+/// Connects to the service, after mode and policies have let the connection pass.
+pub async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {
+    let worker = &connection.worker;
+    let mut snapshot = worker.snapshot();
+    judge::admitted(connection, &snapshot.config)?;
+    let scope = route::resolve(connection, &mut snapshot).await?;
+    let audited = filter::on_connection(connection, &scope)?;
+    let (stream, picked) = match (&connection.heading, &scope) {
+        (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
+            let cluster = route::cluster(&snapshot, destination, None, *port)?;
+            dial_any(worker, &cluster, &snapshot.trust).await?
+        }
+        (Heading::Outbound { original: Some(address), .. } | Heading::Inbound { forward: address, .. }, _) => {
+            dial_one(worker, Picked::new(worker.local(*address), worker.now()), &snapshot.trust).await?
+        }
+        (Heading::Outbound { destination, .. }, _) => return Err(route::no_endpoints(destination)),
+    };
+    Ok(Dialled { stream: Prefixed::new(stream, bytes::Bytes::new()), picked, audited })
+}
+
+/// Connects to an endpoint of `cluster`, and to another one when that takes no connection: nothing was said yet, so
+/// nothing is said twice.
+async fn dial_any(worker: &Worker, cluster: &Cluster, trust: &Trust) -> Result<(Stream, Picked), Error> {
+    let mut picked = balance::pick(worker, cluster, None)?;
+    for _ in 0..FREE_REPEATS {
+        let endpoint = Rc::clone(&picked.endpoint);
+        let failure = match dial_one(worker, picked, trust).await {
+            Ok(dialled) => return Ok(dialled),
+            Err(failure) => failure,
+        };
+        picked = match balance::pick(worker, cluster, Some(&endpoint)) {
+            Ok(other) if !Rc::ptr_eq(&other.endpoint, &endpoint) => other,
+            _ => return Err(failure),
+        };
+    }
+    dial_one(worker, picked, trust).await
+}
+
+async fn dial_one(worker: &Worker, mut picked: Picked, trust: &Trust) -> Result<(Stream, Picked), Error> {
+    let connected = connect::stream(&picked.endpoint.config, trust, Hop::Tcp).await;
+    if connected.is_err() {
+        picked.endpoint.leave_alone(worker.now());
+    }
+    picked.record(worker, if connected.is_ok() { Ended::Connected } else { Ended::Failed });
+    Ok((connected?, picked))
+}

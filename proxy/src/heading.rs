@@ -1,0 +1,42 @@
+//! Where connections lead, and what listeners are for.
+
+use std::{net::SocketAddr, sync::Arc};
+
+/// Where a connection leads.
+#[derive(Clone, Debug)]
+pub enum Heading {
+    /// To the application at `forward`, which policies know as `port`.
+    Inbound {
+        /// The application's address.
+        forward: SocketAddr,
+        /// Its port as policies name it.
+        port: u16,
+    },
+    /// From the application to a service.
+    Outbound {
+        /// `namespace/service` (declared) or `ip:port` (captured).
+        destination: Arc<str>,
+        /// Port of the service.
+        port: u16,
+        /// The address the application dialled, when it was captured.
+        original: Option<SocketAddr>,
+    },
+}
+
+/// What a listener is for.
+#[derive(Clone, Debug)]
+pub enum Purpose {
+    /// Where every connection leads is declared.
+    Declared(Heading),
+    /// Calls to the application, redirected; the original destination is the application.
+    CapturedInbound,
+    /// Calls of the application, redirected; the original destination is the service.
+    CapturedOutbound,
+}
+
+impl Purpose {
+    /// Whether it is for calls to the application.
+    pub const fn is_inbound(&self) -> bool {
+        matches!(self, Self::Declared(Heading::Inbound { .. }) | Self::CapturedInbound)
+    }
+}

@@ -1,0 +1,109 @@
+//! Whether a connection may be, and may stay: asked when it comes, for every request on it, and again while it is open.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use selvedge_policies::{reason::Reason, request::RequestPolicy};
+use tokio::time::sleep;
+
+use crate::{
+    config::RuntimeConfig,
+    connection::Connection,
+    error::{Error, Stage},
+    filter,
+    heading::Heading,
+    worker::Worker,
+};
+
+/// Longer than a timer is set to at once.
+const LONG: Duration = Duration::from_secs(86_400);
+
+/// Whether the peer may call at all. Asked for every request, so that a change of mode holds for live connections.
+pub fn admitted(connection: &Connection, config: &RuntimeConfig) -> Result<(), Error> {
+    match connection.heading {
+        Heading::Inbound { .. } => may_call(connection.peer.identity.as_ref(), config),
+        Heading::Outbound { .. } => Ok(()),
+    }
+}
+
+/// Without the workload's own view its policies are not known, so nobody may call.
+fn may_call<I>(identity: Option<&I>, config: &RuntimeConfig) -> Result<(), Error> {
+    let refuse = |reason: Reason| Err(Error::new(Stage::Accept, reason, reason.summary()));
+    if !config.is_own_known() {
+        return refuse(Reason::NotReady);
+    }
+    if identity.is_none() && !config.permissive {
+        return refuse(Reason::PlaintextRefused);
+    }
+    Ok(())
+}
+
+/// Waits until the sidecar has to end the connection: a drain is over, or `judge` says of the policies of its port that
+/// they no longer let it be, because there is a new configuration or one of them has expired. The sidecar's own workload
+/// is judged where it calls.
+pub async fn ended(
+    connection: &Connection,
+    judge: impl Fn(&RuntimeConfig, &[Arc<dyn RequestPolicy>]) -> Result<(), Error>,
+) -> Error {
+    let (mut drained, mut configs) = (connection.worker.drain(), connection.worker.configs());
+    let revoked = async {
+        let Heading::Inbound { port, .. } = connection.heading else { return pending().await };
+        let mut snapshot = connection.worker.refresh(&mut configs);
+        loop {
+            let policies = &snapshot.config.inbound(port).policies;
+            if let Err(error) = judge(&snapshot.config, policies) {
+                return error;
+            }
+            tokio::select! {
+                () = expired(&connection.worker, policies) => {}
+                changed = configs.changed() => match changed {
+                    Ok(()) => snapshot = connection.worker.refresh(&mut configs),
+                    Err(_) => return pending().await,
+                },
+            }
+        }
+    };
+    tokio::select! {
+        () = drained.passed() => Error::new(Stage::Accept, Reason::Draining, Reason::Draining.summary()),
+        error = revoked => error,
+    }
+}
+
+/// Waits until one of the policies may decide otherwise than now, though it has not changed.
+async fn expired(worker: &Worker, policies: &[Arc<dyn RequestPolicy>]) {
+    let now = worker.now();
+    match policies.iter().filter_map(|policy| policy.next_expiry(now)).min() {
+        Some(expiry) => sleep(Duration::from_secs(expiry - now.unix).min(LONG)).await,
+        None => pending().await,
+    }
+}
+
+/// Whether an opaque connection that is open may stay.
+pub fn still_admitted(
+    connection: &Connection,
+    config: &RuntimeConfig,
+    policies: &[Arc<dyn RequestPolicy>],
+) -> Result<(), Error> {
+    admitted(connection, config)?;
+    filter::on_open_connection(connection, policies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Own;
+
+    fn config(workload: &str, permissive: bool) -> RuntimeConfig {
+        let own = Own { workload: workload.into(), ..Own::default() };
+        RuntimeConfig { own, permissive, ..RuntimeConfig::default() }
+    }
+
+    #[test]
+    fn nobody_calls_a_workload_whose_policies_are_not_known() {
+        let reason = |identity: Option<&()>, config| may_call(identity, &config).err().map(|error| error.reason);
+        assert_eq!(reason(Some(&()), config("", false)), Some(Reason::NotReady));
+        assert_eq!(reason(None, config("", true)), Some(Reason::NotReady));
+        assert_eq!(reason(Some(&()), config("web-1", false)), None);
+        assert_eq!(reason(None, config("web-1", false)), Some(Reason::PlaintextRefused));
+        assert_eq!(reason(None, config("web-1", true)), None);
+    }
+}

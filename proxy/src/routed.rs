@@ -1,0 +1,83 @@
+//! What the route stage hands on: where a request may go, and how it is tried there.
+
+use std::{rc::Rc, time::Duration};
+
+use selvedge_policies::{
+    attempt::retry::TryOutcome,
+    route::{Backend, HeaderChanges, RouteRule},
+};
+
+use crate::{
+    balance::{self, Picked},
+    cluster::{Cluster, endpoint::Endpoint},
+    config::Traffic,
+    error::Error,
+    worker::Worker,
+};
+
+/// Tries that were provably not processed are repeated this often without any policy.
+pub const FREE_REPEATS: u32 = 3;
+
+/// Where a request may go, and how it is tried there.
+pub struct Upstream<'a> {
+    /// The endpoints.
+    pub target: Target,
+    /// Timeouts, retries.
+    pub traffic: Option<&'a Traffic>,
+    /// Timeouts of the route rule; they win over the policy's.
+    pub rule: Option<&'a RouteRule>,
+    /// The backend chosen, for its header changes.
+    pub backend: Option<&'a Backend>,
+}
+
+/// Where a request may go.
+pub enum Target {
+    /// To any endpoint of a cluster.
+    Cluster(Rc<Cluster>),
+    /// To this one.
+    One(Rc<Endpoint>),
+}
+
+impl Upstream<'_> {
+    /// An endpoint for one try; another one than `avoid` where there is a choice.
+    pub fn pick(&self, worker: &Worker, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
+        match &self.target {
+            Target::Cluster(cluster) => balance::pick(worker, cluster, avoid),
+            Target::One(endpoint) => Ok(Picked::new(endpoint.clone(), worker.now())),
+        }
+    }
+
+    /// Whether a try that was provably not processed is repeated without a policy: on a new connection always,
+    /// after a failed connection only where there is another endpoint.
+    pub fn may_repeat(&self, outcome: &TryOutcome) -> bool {
+        match &self.target {
+            Target::Cluster(cluster) => *outcome == TryOutcome::Refused || cluster.endpoints.len() > 1,
+            Target::One(_) => *outcome == TryOutcome::Refused,
+        }
+    }
+
+    /// The cluster, where there is a choice.
+    pub fn cluster(&self) -> Option<&Rc<Cluster>> {
+        match &self.target {
+            Target::Cluster(cluster) => Some(cluster),
+            Target::One(_) => None,
+        }
+    }
+
+    /// Limit over all tries.
+    pub fn request_timeout(&self) -> Option<Duration> {
+        let rule = self.rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.request);
+        rule.or_else(|| self.traffic?.request_timeout)
+    }
+
+    /// Limit for one try.
+    pub fn try_timeout(&self) -> Option<Duration> {
+        let rule = self.rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.backend_request);
+        rule.or_else(|| self.traffic?.try_timeout)
+    }
+
+    /// Header changes of the backend chosen.
+    pub fn backend_headers(&self) -> Option<(&HeaderChanges, &HeaderChanges)> {
+        self.backend.map(|backend| (&backend.request_headers, &backend.response_headers))
+    }
+}

@@ -1,0 +1,240 @@
+//! The state of one worker: connection pools, balancer state, counters, and the configuration in force on its thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
+    fmt,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use selvedge_policies::facts::Moment;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use crate::{
+    clock::{self, TimeOfDay},
+    cluster::{Snapshot, carry, endpoint::Endpoint},
+    config::{CONNECT_TIMEOUT, EndpointConfig, InForce, Transport},
+    drain::{Drain, Open, Phase},
+    heading::Heading,
+    http::{case, pace::CallerTimeouts},
+    telemetry::{Telemetry, WorkerTelemetry},
+    xds::Demand,
+};
+
+pub mod spread;
+
+use spread::Place;
+
+/// Addresses outside any cluster that are remembered.
+const LOCALS: usize = 1024;
+
+/// What all workers of a sidecar share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Configurations.
+    pub configs: watch::Receiver<InForce>,
+    /// Where destinations are asked for.
+    pub demand: mpsc::UnboundedSender<Demand>,
+    /// Counters.
+    pub telemetry: Telemetry,
+    /// The drain.
+    pub phases: watch::Receiver<Phase>,
+    /// Connections open on all workers.
+    pub open: Arc<Open>,
+    /// Connections one worker holds at most in each direction.
+    pub max_connections: usize,
+    /// How slow callers may be.
+    pub caller_timeouts: CallerTimeouts,
+}
+
+/// The state of one worker. It never leaves its thread.
+pub struct Worker {
+    /// Counters and log of this worker.
+    pub telemetry: WorkerTelemetry,
+    /// How peers' messages are spelled.
+    pub spellings: case::Memory,
+    /// How slow callers may be.
+    pub caller_timeouts: CallerTimeouts,
+    snapshot: RefCell<Rc<Snapshot>>,
+    /// Endpoints that belong to no cluster: the application, and addresses outside the mesh.
+    locals: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
+    chance: RefCell<fastrand::Rng>,
+    started: Instant,
+    time_of_day: TimeOfDay,
+    configs: watch::Receiver<InForce>,
+    demand: mpsc::UnboundedSender<Demand>,
+    used: RefCell<HashSet<Arc<str>>>,
+    phases: watch::Receiver<Phase>,
+    open: Arc<Open>,
+    /// Its place among the workers.
+    pub place: Place,
+    /// Calls received, calls made.
+    connections: [Cell<usize>; 2],
+    max_connections: usize,
+}
+
+impl Worker {
+    /// The state of a worker that has seen nothing yet. Call it on the worker's thread.
+    pub fn new(place: Place, shared: Shared) -> Self {
+        let Shared { configs, demand, telemetry, phases, open, max_connections, caller_timeouts } = shared;
+        let InForce { config, trust } = configs.borrow().clone();
+        Self {
+            telemetry: telemetry.worker(),
+            spellings: case::Memory::default(),
+            caller_timeouts,
+            snapshot: RefCell::new(Rc::new(Snapshot { config, trust, ..Snapshot::default() })),
+            locals: RefCell::default(),
+            chance: RefCell::new(fastrand::Rng::new()),
+            started: Instant::now(),
+            time_of_day: TimeOfDay::new(clock::since_epoch()),
+            configs,
+            demand,
+            used: RefCell::default(),
+            phases,
+            open,
+            place,
+            connections: Default::default(),
+            max_connections,
+        }
+    }
+
+    /// The configuration in force on this worker.
+    pub fn snapshot(&self) -> Rc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Configurations to come.
+    pub fn configs(&self) -> watch::Receiver<InForce> {
+        self.configs.clone()
+    }
+
+    /// Puts the newest configuration in force, unless another task of this worker has done so already.
+    pub fn refresh(&self, configs: &mut watch::Receiver<InForce>) -> Rc<Snapshot> {
+        let in_force = configs.borrow_and_update().clone();
+        let current = self.snapshot();
+        if Arc::ptr_eq(&in_force.config, &current.config) && !current.clusters.is_empty() {
+            return current;
+        }
+        self.telemetry.set_access_log(in_force.config.access_log);
+        let next = Rc::new(carry::carry(in_force, &current));
+        *self.snapshot.borrow_mut() = next.clone();
+        next
+    }
+
+    /// Time for decisions.
+    pub fn now(&self) -> Moment {
+        let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Moment { nanos, unix: self.time_of_day.unix() }
+    }
+
+    /// Chance for decisions.
+    pub fn chance<T>(&self, decide: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        decide(&mut self.chance.borrow_mut())
+    }
+
+    /// Asks the control plane for a destination.
+    pub fn want(&self, name: &str) {
+        let _ = self.demand.send(Demand::Want(name.to_owned())); // without a control thread the process is ending
+    }
+
+    /// Notes that a destination is in use, so that it stays subscribed.
+    pub fn used(&self, name: &Arc<str>) {
+        if !self.used.borrow().contains(name) {
+            self.used.borrow_mut().insert(name.clone());
+        }
+    }
+
+    /// The endpoint at an address that is in no cluster.
+    pub fn local(&self, address: SocketAddr) -> Rc<Endpoint> {
+        let mut locals = self.locals.borrow_mut();
+        if let Some(endpoint) = locals.get(&address) {
+            return endpoint.clone();
+        }
+        if locals.len() >= LOCALS {
+            locals.retain(|_, endpoint| Rc::strong_count(endpoint) > 1);
+        }
+        let config = EndpointConfig {
+            cluster: String::new(),
+            address,
+            transport: Transport::Plain,
+            workload: String::new(),
+            namespace: String::new(),
+            identity: String::new(),
+            weight: 1,
+            http2: false,
+            breaker: None,
+            connect_timeout: CONNECT_TIMEOUT,
+        };
+        let endpoint = Rc::new(Endpoint::new(Arc::new(config)));
+        locals.insert(address, endpoint.clone());
+        endpoint
+    }
+
+    /// The drain, as a connection sees it.
+    pub fn drain(&self) -> Drain {
+        Drain::new(self.phases.clone())
+    }
+
+    /// True when it holds more connections of this direction than it may. Callers must not cost the application its
+    /// own calls.
+    pub fn is_overloaded(&self, heading: &Heading) -> bool {
+        self.connections(heading).get() > self.max_connections
+    }
+
+    const fn connections(&self, heading: &Heading) -> &Cell<usize> {
+        match heading {
+            Heading::Inbound { .. } => &self.connections[0],
+            Heading::Outbound { .. } => &self.connections[1],
+        }
+    }
+
+    /// Looks at the clock, tells which destinations were used, and closes what has been idle for long.
+    pub fn keep_house(&self) {
+        self.time_of_day.look(clock::since_epoch());
+        let used: Vec<String> = self.used.borrow_mut().drain().map(|name| name.to_string()).collect();
+        if !used.is_empty() {
+            let _ = self.demand.send(Demand::Used(used)); // as in `want`
+        }
+        let snapshot = self.snapshot();
+        let clustered = snapshot.clusters.values().flat_map(|cluster| &cluster.endpoints);
+        for endpoint in clustered.chain(self.locals.borrow().values()) {
+            endpoint.pool.sweep();
+        }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("connections", &self.connections).finish_non_exhaustive()
+    }
+}
+
+/// Leave for one connection.
+#[derive(Debug)]
+pub struct Permit {
+    worker: Rc<Worker>,
+    heading: Heading,
+}
+
+impl Permit {
+    /// Counts one more connection.
+    pub fn take(worker: &Rc<Worker>, heading: &Heading) -> Self {
+        worker.connections(heading).update(|open| open + 1);
+        worker.open.opened(heading);
+        worker.place.opened();
+        Self { worker: worker.clone(), heading: heading.clone() }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.worker.connections(&self.heading).update(|open| open.saturating_sub(1));
+        self.worker.open.closed(&self.heading);
+        self.worker.place.closed();
+    }
+}
