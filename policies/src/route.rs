@@ -15,11 +15,13 @@ use crate::{
 };
 
 mod check;
+mod explain;
 mod headers;
 mod index;
 mod rule;
 mod table;
 
+pub use explain::{Considered, Outcome, explain};
 pub use headers::HeaderChanges;
 pub use rule::{Backend, RouteRule, RouteTimeouts};
 pub use table::RouteTable;

@@ -1,6 +1,10 @@
 //! `HTTPRoute`: precedence, shares, header changes, and the index against a plain reading of the Gateway API.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
@@ -12,7 +16,7 @@ use selvedge_policies::{
         query::QueryParamMatch,
         text::ValueMatchType,
     },
-    route::{HttpRouteMatch, HttpRouteRule, HttpRouteSpec, ParentRef, RouteTable, RouteTimeouts},
+    route::{self, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, Outcome, ParentRef, RouteTable, RouteTimeouts},
     testing::{Request, deviation, shares},
 };
 use serde_json::{Value, json};
@@ -41,6 +45,32 @@ fn without_routes_or_rules() {
     let rule = table.select("ui", &Method::GET, "/x", None, &HeaderMap::new()).expect("the default rule matches");
     assert!(rule.to_parent && rule.backends.is_empty());
     assert_eq!(&*rule.name, "shop/ui/0");
+}
+
+#[test]
+fn the_first_condition_that_fails_is_named() {
+    let spec = json!({ "parentRefs": [{ "name": "ui" }], "hostnames": ["ui.shop"], "rules": [
+        { "name": "beta", "matches": [
+            { "path": { "value": "/a" }, "headers": [{ "name": "x-a", "value": "1" }, { "name": "x-b", "value": "2" }] },
+            { "method": "POST", "queryParams": [{ "name": "q", "value": "1" }] },
+        ] },
+        { "name": "long", "matches": [{ "path": { "value": "/a/b" } }] },
+        { "name": "all" },
+    ] });
+    let routes = [route("shop/ui", spec)];
+    let outcomes = |request: Request| {
+        let considered = route::explain(&routes, &request.host("ui.shop").facts());
+        considered.into_iter().map(|found| found.outcome).collect::<Vec<_>>()
+    };
+    let fails = |field: &str| Outcome::Fails(field.to_owned());
+    let (b, q) = (fails("rules[0].matches[0].headers[1]"), fails("rules[0].matches[1].queryParams[0]"));
+    let post = Request::new("POST", "/a/b").header("x-a", "1");
+    assert_eq!(outcomes(post), [b, q.clone(), Outcome::Taken, Outcome::Preceded]);
+    let (path, method) = (fails("rules[0].matches[0].path"), fails("rules[0].matches[1].method"));
+    assert_eq!(outcomes(Request::new("GET", "/")), [path, method, fails("rules[1].matches[0].path"), Outcome::Taken]);
+    let other = route::explain(&routes, &Request::new("GET", "/").host("ui").facts());
+    assert!(other.iter().all(|found| found.outcome == fails("hostnames")), "{other:?}");
+    assert_eq!((&*other[0].rule, &*other[1].at, &*other[3].at), ("shop/ui/beta", "rules[0].matches[1]", "rules[2]"));
 }
 
 #[test]
@@ -345,6 +375,13 @@ proptest! {
             }
         }
         let table = RouteTable::compile(&routes).unwrap();
-        prop_assert_eq!(chosen(&table, &request), naive::select(&routes, &request));
+        let chosen = chosen(&table, &request);
+        prop_assert_eq!(&chosen, &naive::select(&routes, &request));
+        let considered = route::explain(&routes, &request.facts());
+        let matching = considered.iter().filter(|found| !matches!(found.outcome, Outcome::Fails(_)));
+        prop_assert_eq!(chosen.is_some(), matching.count() > 0, "{:?}", considered);
+        let taken = considered.iter().filter(|found| found.outcome == Outcome::Taken);
+        let taken: BTreeSet<&str> = taken.map(|found| &*found.rule).collect();
+        prop_assert_eq!(chosen.iter().map(|name| &**name).collect::<BTreeSet<_>>(), taken);
     }
 }
