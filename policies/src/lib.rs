@@ -17,6 +17,7 @@ pub mod duration;
 pub mod facts;
 pub mod kind;
 pub mod matching;
+pub mod names;
 pub mod reason;
 pub mod registry;
 pub mod request;

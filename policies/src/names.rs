@@ -1,0 +1,201 @@
+//! The names of what there is in a mesh. Each is read in one way and written in one way, here and nowhere else: what has
+//! one of these types is sound, and reads as it was written.
+
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+
+/// Why a text is not a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{given}' is not {expected}")]
+pub struct NameError {
+    given: String,
+    expected: &'static str,
+}
+
+/// `namespace/name` of a service, in the mesh or outside.
+///
+/// ```
+/// use selvedge_policies::names::ServiceName;
+///
+/// let web: ServiceName = "shop/web".parse().unwrap();
+/// assert_eq!((web.namespace(), web.name()), ("shop", "web"));
+/// assert_eq!(web, ServiceName::new("shop", "web"));
+/// assert!("web".parse::<ServiceName>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceName(Arc<str>);
+
+/// `namespace/name` of a workload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkloadName(Arc<str>);
+
+/// `namespace/name:port` of a port of a service.
+///
+/// ```
+/// use selvedge_policies::names::PortName;
+///
+/// let port: PortName = "shop/web:80".parse().unwrap();
+/// assert_eq!((port.service.name(), port.port), ("web", 80));
+/// assert_eq!(port.to_string(), "shop/web:80");
+/// assert!("shop/web".parse::<PortName>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortName {
+    /// The service.
+    pub service: ServiceName,
+    /// The port that callers name, which need not be the application's.
+    pub port: u16,
+}
+
+/// Both parts of `namespace/name`; `None` when there are not exactly two, or one of them is no part of a name.
+fn parts(text: &str) -> Option<(&str, &str)> {
+    let is_part = |part: &str| !part.is_empty() && !part.contains(['/', ':']);
+    text.split_once('/').filter(|(namespace, name)| is_part(namespace) && is_part(name))
+}
+
+fn read(given: &str, expected: &'static str) -> Result<Arc<str>, NameError> {
+    match parts(given) {
+        Some(_) => Ok(given.into()),
+        None => Err(NameError { given: given.chars().take(200).collect(), expected }),
+    }
+}
+
+impl ServiceName {
+    /// The service `name` of `namespace`, both as Kubernetes has them.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self(format!("{namespace}/{name}").into())
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        parts(&self.0).map_or("", |(namespace, _)| namespace)
+    }
+
+    /// Its name without namespace.
+    pub fn name(&self) -> &str {
+        parts(&self.0).map_or(&self.0, |(_, name)| name)
+    }
+
+    /// The whole of it, shared.
+    pub const fn text(&self) -> &Arc<str> {
+        &self.0
+    }
+
+    /// One of its ports.
+    pub fn port(&self, port: u16) -> PortName {
+        PortName { service: self.clone(), port }
+    }
+}
+
+impl WorkloadName {
+    /// The workload `name` of `namespace`, both as Kubernetes has them.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self(format!("{namespace}/{name}").into())
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        parts(&self.0).map_or("", |(namespace, _)| namespace)
+    }
+
+    /// Its name without namespace.
+    pub fn name(&self) -> &str {
+        parts(&self.0).map_or(&self.0, |(_, name)| name)
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = NameError;
+
+    fn from_str(given: &str) -> Result<Self, NameError> {
+        read(given, "the name of a service: expected NAMESPACE/NAME").map(Self)
+    }
+}
+
+impl FromStr for WorkloadName {
+    type Err = NameError;
+
+    fn from_str(given: &str) -> Result<Self, NameError> {
+        read(given, "the name of a workload: expected NAMESPACE/NAME").map(Self)
+    }
+}
+
+impl FromStr for PortName {
+    type Err = NameError;
+
+    fn from_str(given: &str) -> Result<Self, NameError> {
+        let expected = "the name of a port of a service: expected NAMESPACE/NAME:PORT";
+        let read_port = |(service, port): (&str, &str)| {
+            let is_plain = port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
+            Some(Self { service: service.parse().ok()?, port: port.parse().ok().filter(|_| is_plain)? })
+        };
+        let error = || NameError { given: given.chars().take(200).collect(), expected };
+        given.rsplit_once(':').and_then(read_port).ok_or_else(error)
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for WorkloadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for PortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.service, self.port)
+    }
+}
+
+/// A service is found by its text, too; that hashes and compares alike.
+impl Borrow<str> for ServiceName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_name_is_refused() {
+        for bad in ["", "/", "a/", "/b", "a", "a/b/c", "a/b:1", "a:b/c"] {
+            assert!(bad.parse::<ServiceName>().is_err() && bad.parse::<WorkloadName>().is_err(), "{bad:?}");
+        }
+        for bad in ["a/b", "a/b:", "a/b:x", "a/b:0", "a/b:080", "a/b:+80", "a/b:65536", "b:80", ":80", "a/b:1:2"] {
+            assert!(bad.parse::<PortName>().is_err(), "{bad:?}");
+        }
+        let why = "web:80".parse::<PortName>().unwrap_err().to_string();
+        assert_eq!(why, "'web:80' is not the name of a port of a service: expected NAMESPACE/NAME:PORT");
+    }
+
+    proptest! {
+        #[test]
+        fn names_read_as_they_are_written(namespace in "[a-z][a-z0-9-]{0,9}", name in "[a-z][a-z0-9.-]{0,9}", port in 1u16..) {
+            let service = ServiceName::new(&namespace, &name);
+            prop_assert_eq!((service.namespace(), service.name()), (&*namespace, &*name));
+            prop_assert_eq!(&service.to_string().parse::<ServiceName>().unwrap(), &service);
+            prop_assert_eq!(service.port(port).to_string().parse::<PortName>().unwrap(), service.port(port));
+            let workload = WorkloadName::new(&namespace, &name);
+            prop_assert_eq!((workload.namespace(), workload.name()), (&*namespace, &*name));
+            prop_assert_eq!(workload.to_string().parse::<WorkloadName>().unwrap(), workload);
+        }
+
+        #[test]
+        fn what_is_read_is_written_the_same(text in "[a-z0-9/:]{0,12}") {
+            if let Ok(name) = text.parse::<ServiceName>() {
+                prop_assert_eq!(name.to_string(), text.clone());
+            }
+            if let Ok(name) = text.parse::<PortName>() {
+                prop_assert_eq!(name.to_string(), text);
+            }
+        }
+    }
+}
