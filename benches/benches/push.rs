@@ -4,11 +4,12 @@ use std::{collections::HashMap, hint::black_box, sync::Arc};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use selvedge_xds::{
+    kinds::{self, SELVEDGE},
     proto::{
         discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
         mesh::{Endpoint, Endpoints},
     },
-    resource::{Encoded, Kind},
+    resource::Encoded,
     server::Stream,
 };
 
@@ -44,14 +45,14 @@ fn service(n: usize, count: usize, weight: u32) -> (String, Arc<Encoded>) {
         ..Endpoint::default()
     };
     let message = Endpoints { endpoints: (0..count).map(endpoint).collect() };
-    (name.clone(), Arc::new(Encoded::new(Kind::Endpoints, name, Vec::new(), &message)))
+    (name.clone(), Arc::new(Encoded::new(kinds::ENDPOINTS, name, Vec::new(), &message)))
 }
 
 /// Stream `n`, which holds the changing service and others, and has acknowledged them all.
 fn subscribed(n: usize, services: usize, resources: &Resources) -> Stream {
     let others = (1..PEERS.min(services)).map(|peer| 1 + (n * PEERS + peer) % (services - 1));
     let names = [0].into_iter().chain(others).map(|service| format!("shop/service-{service:04}:80")).collect();
-    let mut stream = Stream::new();
+    let mut stream = Stream::new(&SELVEDGE);
     let subscribe = DeltaDiscoveryRequest { resource_names_subscribe: names, ..request() };
     assert_eq!(stream.request(subscribe), Ok(None));
     loop {
@@ -66,7 +67,7 @@ fn subscribed(n: usize, services: usize, resources: &Resources) -> Stream {
 }
 
 fn request() -> DeltaDiscoveryRequest {
-    DeltaDiscoveryRequest { type_url: Kind::Endpoints.type_url(), ..DeltaDiscoveryRequest::default() }
+    DeltaDiscoveryRequest { type_url: kinds::ENDPOINTS.to_string(), ..DeltaDiscoveryRequest::default() }
 }
 
 fn answers(stream: &mut Stream, resources: &Resources) -> Vec<DeltaDiscoveryResponse> {
@@ -75,7 +76,7 @@ fn answers(stream: &mut Stream, resources: &Resources) -> Vec<DeltaDiscoveryResp
 
 fn tell(streams: &mut [Stream], resources: &Resources) {
     for stream in streams {
-        stream.changed_name(Kind::Endpoints, "shop/service-0000:80");
+        stream.changed_name(kinds::ENDPOINTS, "shop/service-0000:80");
         assert_eq!(black_box(answers(stream, resources)).len(), 1);
     }
 }

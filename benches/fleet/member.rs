@@ -7,12 +7,10 @@ use anyhow::Context;
 use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
+use selvedge_proxy::grpc::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use selvedge_xds::{
-    proto::discovery::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
-        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-    },
-    resource::Kind,
+    kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE},
+    proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
 };
 use tokio::{net::TcpSocket, sync::mpsc, time::Instant};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -50,12 +48,12 @@ impl Member {
         let mut missing = 2 * self.calls.len();
         while missing > 0 {
             let response = open.next().await?;
-            if [Kind::Destination, Kind::Endpoints].iter().any(|kind| kind.type_url() == response.type_url) {
+            if [DESTINATION, ENDPOINTS].iter().any(|kind| kind.to_string() == response.type_url) {
                 missing = missing.saturating_sub(response.resources.len());
             }
         }
         tokio::spawn(async move {
-            let endpoints = Kind::Endpoints.type_url();
+            let endpoints = ENDPOINTS.to_string();
             while let Ok(response) = open.next().await {
                 if response.type_url == endpoints && told.send(Instant::now()).is_err() {
                     return;
@@ -69,14 +67,14 @@ impl Member {
         let (ask, mut asked) = mpsc::unbounded_channel();
         let endpoints = self.calls.iter().map(|name| format!("{name}:80")).collect();
         let wanted = [
-            (Kind::TrustBundle, vec!["mesh.local".to_owned()]),
-            (Kind::Inbound, vec![self.workload.clone()]),
-            (Kind::Destination, self.calls.clone()),
-            (Kind::Endpoints, endpoints),
+            (TRUST_BUNDLE, vec!["mesh.local".to_owned()]),
+            (INBOUND, vec![self.workload.clone()]),
+            (DESTINATION, self.calls.clone()),
+            (ENDPOINTS, endpoints),
         ];
         for (kind, resource_names_subscribe) in wanted {
             let node = Some(Node { id: self.workload.clone(), ..Node::default() });
-            let type_url = kind.type_url();
+            let type_url = kind.to_string();
             ask.send(DeltaDiscoveryRequest { node, type_url, resource_names_subscribe, ..Default::default() })?;
         }
         let mut service = AggregatedDiscoveryServiceClient::new(self.channel().await?);

@@ -7,8 +7,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use selvedge_xds::{
+    kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE, endpoints_name, object_name},
     proto::mesh::{Attachment, Origin, TrustBundle},
-    resource::{Encoded, Kind, endpoints_name, object_name},
+    resource::Encoded,
 };
 
 use crate::{
@@ -111,19 +112,19 @@ pub fn subject(model: &Model, mesh: &Mesh, subject: &Subject, draft: &mut Draft)
     match subject {
         Subject::Trust => {
             let bundle = TrustBundle { trust_domain: mesh.trust_domain.clone(), roots_der: mesh.roots.clone() };
-            draft.put(Encoded::new(Kind::TrustBundle, &*mesh.trust_domain, Vec::new(), &bundle), false);
+            draft.put(Encoded::new(TRUST_BUNDLE, &*mesh.trust_domain, Vec::new(), &bundle), false);
         }
         Subject::Destination(namespace, name) => {
             let compiled = destination::compile(model, mesh, namespace, name);
             let ports: BTreeSet<u16> = compiled.iter().flat_map(|compiled| compiled.ports()).collect();
             for port in draft.ports_of(&object_name(namespace, name)) {
                 if !ports.contains(&port) {
-                    draft.remove(Kind::Endpoints, &endpoints_name(namespace, name, port));
+                    draft.remove(ENDPOINTS, &endpoints_name(namespace, name, port));
                 }
             }
             match compiled {
                 Some(compiled) => compiled.into_draft(draft),
-                None => draft.remove(Kind::Destination, &object_name(namespace, name)),
+                None => draft.remove(DESTINATION, &object_name(namespace, name)),
             }
         }
         Subject::Workload(namespace, name) => {
@@ -131,8 +132,8 @@ pub fn subject(model: &Model, mesh: &Mesh, subject: &Subject, draft: &mut Draft)
             let compiled = inbound::compile(model, mesh, namespace, name);
             draft.set_identity(&path, compiled.as_ref().map(|inbound| inbound.identity.clone()));
             match compiled {
-                Some(inbound) => draft.put(Encoded::new(Kind::Inbound, path, Vec::new(), &inbound), false),
-                None => draft.remove(Kind::Inbound, &path),
+                Some(inbound) => draft.put(Encoded::new(INBOUND, path, Vec::new(), &inbound), false),
+                None => draft.remove(INBOUND, &path),
             }
         }
     }

@@ -15,6 +15,7 @@ pub mod store;
 pub mod compile;
 pub mod snapshot;
 
+mod grpc;
 pub mod identity;
 mod serve;
 pub mod status;

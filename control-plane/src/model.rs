@@ -58,7 +58,7 @@ impl ObjectId {
 
     /// `namespace/name`.
     pub fn path(&self) -> String {
-        selvedge_xds::resource::object_name(&self.namespace, &self.name)
+        selvedge_xds::kinds::object_name(&self.namespace, &self.name)
     }
 }
 

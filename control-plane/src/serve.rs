@@ -22,10 +22,6 @@ use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use selvedge_identity::svid::Leaf;
-use selvedge_xds::proto::{
-    discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
-    mesh::certificates_server::CertificatesServer,
-};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -47,6 +43,10 @@ use self::{
 };
 use crate::{
     Error,
+    grpc::{
+        discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
+        mesh::certificates_server::CertificatesServer,
+    },
     identity::Authority,
     snapshot::Snapshot,
     status::Sidecars,

@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_xds::resource::{Encoded, Kind};
+use selvedge_xds::{
+    kinds::DESTINATION,
+    resource::{Encoded, TypeUrl},
+};
 use tokio::sync::watch;
 
 mod dangling;
@@ -17,8 +20,13 @@ mod diff;
 pub use dangling::Dangling;
 pub use diff::Change;
 
-/// Resources of one kind by canonical name.
-type Table = HashMap<Arc<str>, Arc<Encoded>>;
+/// Resources of one kind.
+#[derive(Clone, Debug, Default)]
+struct Table {
+    /// By canonical name.
+    resources: HashMap<Arc<str>, Arc<Encoded>>,
+    aliases: HashMap<Arc<str>, Claims>,
+}
 
 /// Who answers to an alias, best claim first: a service of the mesh before an external one, then by name. The
 /// order keeps an `ExternalService` from taking over the name of a `Service`.
@@ -29,8 +37,7 @@ type Claims = BTreeSet<(bool, Arc<str>)>;
 pub struct Snapshot {
     number: u64,
     complete: bool,
-    tables: [Arc<Table>; Kind::ALL.len()],
-    aliases: Arc<HashMap<Arc<str>, Claims>>,
+    tables: BTreeMap<TypeUrl, Arc<Table>>,
     identities: Arc<HashMap<Arc<str>, Arc<str>>>,
 }
 
@@ -50,20 +57,15 @@ impl Snapshot {
         self.complete
     }
 
-    /// The resource of that canonical name, or for a destination any name it answers to (`name.namespace`,
+    /// The resource of that canonical name, or the one that answers to it as an alias (of a destination `name.namespace`,
     /// `host:port`, `ip:port`).
-    pub fn get(&self, kind: Kind, name_or_alias: &str) -> Option<Arc<Encoded>> {
-        let table = self.table(kind);
-        let found = table.get(name_or_alias).or_else(|| match kind {
-            Kind::Destination => table.get(self.canonical(name_or_alias)?),
-            _ => None,
+    pub fn get(&self, kind: TypeUrl, name_or_alias: &str) -> Option<Arc<Encoded>> {
+        let Table { resources, aliases } = &**self.tables.get(&kind)?;
+        let found = resources.get(name_or_alias).or_else(|| {
+            let (_, canonical) = aliases.get(name_or_alias)?.first()?;
+            resources.get(canonical)
         });
         found.cloned()
-    }
-
-    /// The canonical name (`namespace/name`) of the destination that answers to `alias`.
-    pub fn canonical(&self, alias: &str) -> Option<&str> {
-        self.aliases.get(alias).and_then(|claims| claims.first()).map(|(_, name)| &**name)
     }
 
     /// The SPIFFE identity the workload `namespace/name` runs as; only that identity may read its inbound view.
@@ -72,17 +74,13 @@ impl Snapshot {
     }
 
     /// All resources of a kind, in no particular order.
-    pub fn resources(&self, kind: Kind) -> impl Iterator<Item = &Arc<Encoded>> {
-        self.table(kind).values()
+    pub fn resources(&self, kind: TypeUrl) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.tables.get(&kind).into_iter().flat_map(|table| table.resources.values())
     }
 
     /// How many resources of a kind there are.
-    pub fn count(&self, kind: Kind) -> usize {
-        self.table(kind).len()
-    }
-
-    fn table(&self, kind: Kind) -> &Arc<Table> {
-        &self.tables[kind as usize]
+    pub fn count(&self, kind: TypeUrl) -> usize {
+        self.tables.get(&kind).map_or(0, |table| table.resources.len())
     }
 }
 
@@ -90,7 +88,7 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Draft {
     next: Snapshot,
-    touched: BTreeMap<(Kind, Arc<str>), Option<Arc<Encoded>>>,
+    touched: BTreeMap<(TypeUrl, Arc<str>), Option<Arc<Encoded>>>,
 }
 
 impl Draft {
@@ -107,32 +105,29 @@ impl Draft {
     /// Puts a resource in place of the one with its name. One of equal content stays the object it was, so that
     /// nobody is told of a change that is none. `external` ranks its claim on its aliases.
     pub fn put(&mut self, resource: Encoded, external: bool) {
-        let slot = self.next.tables[resource.kind as usize].get(resource.name.as_str());
-        if slot.is_some_and(|known| known.version == resource.version) {
+        let table = self.next.tables.entry(resource.kind).or_default();
+        let known = table.resources.get(resource.name.as_str());
+        if known.is_some_and(|known| known.version == resource.version) {
             return;
         }
-        let known = slot.cloned();
-        self.disclaim(known.as_deref());
+        let table = Arc::make_mut(table);
         let name: Arc<str> = resource.name.as_str().into();
         let resource = Arc::new(resource);
-        if !resource.aliases.is_empty() {
-            let aliases = Arc::make_mut(&mut self.next.aliases);
-            for alias in &resource.aliases {
-                aliases.entry(alias.as_str().into()).or_default().insert((external, name.clone()));
-            }
+        if let Some(before) = table.resources.insert(name.clone(), resource.clone()) {
+            table.disclaim(&before);
         }
-        self.touched.insert((resource.kind, name.clone()), Some(resource.clone()));
-        Arc::make_mut(&mut self.next.tables[resource.kind as usize]).insert(name, resource);
+        for alias in &resource.aliases {
+            table.aliases.entry(alias.as_str().into()).or_default().insert((external, name.clone()));
+        }
+        self.touched.insert((resource.kind, name), Some(resource));
     }
 
     /// Takes a resource away.
-    pub fn remove(&mut self, kind: Kind, name: &str) {
-        if !self.next.tables[kind as usize].contains_key(name) {
-            return;
-        }
-        let gone = Arc::make_mut(&mut self.next.tables[kind as usize]).remove_entry(name);
-        if let Some((name, resource)) = gone {
-            self.disclaim(Some(&resource));
+    pub fn remove(&mut self, kind: TypeUrl, name: &str) {
+        let table = self.next.tables.get_mut(&kind).filter(|table| table.resources.contains_key(name));
+        let Some(table) = table.map(Arc::make_mut) else { return };
+        if let Some((name, resource)) = table.resources.remove_entry(name) {
+            table.disclaim(&resource);
             self.touched.insert((kind, name), None);
         }
     }
@@ -151,8 +146,8 @@ impl Draft {
 
     /// The ports a destination has so far; none when it is not there.
     pub fn ports_of(&self, destination: &str) -> Vec<u16> {
-        let known = self.next.tables[Kind::Destination as usize].get(destination);
-        known.map_or_else(Vec::new, |destination| dangling::ports(destination))
+        let known = self.next.get(DESTINATION, destination);
+        known.map_or_else(Vec::new, |destination| dangling::ports(&destination))
     }
 
     /// Finishes the snapshot.
@@ -164,15 +159,16 @@ impl Draft {
         let dangling = dangling::find(&self.next, &self.touched);
         if dangling.is_empty() { Ok(self.next) } else { Err(dangling) }
     }
+}
 
-    fn disclaim(&mut self, resource: Option<&Encoded>) {
-        let Some(resource) = resource.filter(|resource| !resource.aliases.is_empty()) else { return };
-        let aliases = Arc::make_mut(&mut self.next.aliases);
+impl Table {
+    /// Takes away the claims of `resource` on its aliases.
+    fn disclaim(&mut self, resource: &Encoded) {
         for alias in &resource.aliases {
-            let Some(claims) = aliases.get_mut(alias.as_str()) else { continue };
+            let Some(claims) = self.aliases.get_mut(alias.as_str()) else { continue };
             claims.retain(|(_, name)| **name != *resource.name);
             if claims.is_empty() {
-                aliases.remove(alias.as_str());
+                self.aliases.remove(alias.as_str());
             }
         }
     }
@@ -180,13 +176,16 @@ impl Draft {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_xds::proto::mesh::{Destination, Endpoints, Port};
+    use selvedge_xds::{
+        kinds::ENDPOINTS,
+        proto::mesh::{Destination, Endpoints, Port},
+    };
 
     use super::*;
 
     fn destination(name: &str, aliases: &[&str]) -> Encoded {
         let message = Destination { name: name.into(), ..Default::default() };
-        Encoded::new(Kind::Destination, name, aliases.iter().map(|alias| (*alias).to_owned()).collect(), &message)
+        Encoded::new(DESTINATION, name, aliases.iter().map(|alias| (*alias).to_owned()).collect(), &message)
     }
 
     fn snapshot(previous: &Snapshot, build: impl FnOnce(&mut Draft)) -> Snapshot {
@@ -198,12 +197,12 @@ mod tests {
     #[test]
     fn a_destination_is_found_by_name_and_by_alias() {
         let one = snapshot(&Snapshot::default(), |draft| draft.put(destination("shop/web", &["web.shop"]), false));
-        assert!(one.get(Kind::Destination, "shop/web").is_some());
-        assert_eq!(one.get(Kind::Destination, "web.shop").unwrap().name, "shop/web");
-        assert!(one.get(Kind::Endpoints, "web.shop").is_none());
-        let gone = snapshot(&one, |draft| draft.remove(Kind::Destination, "shop/web"));
-        assert!(gone.get(Kind::Destination, "web.shop").is_none());
-        assert!(one.get(Kind::Destination, "web.shop").is_some(), "a snapshot never changes");
+        assert!(one.get(DESTINATION, "shop/web").is_some());
+        assert_eq!(one.get(DESTINATION, "web.shop").unwrap().name, "shop/web");
+        assert!(one.get(ENDPOINTS, "web.shop").is_none());
+        let gone = snapshot(&one, |draft| draft.remove(DESTINATION, "shop/web"));
+        assert!(gone.get(DESTINATION, "web.shop").is_none());
+        assert!(one.get(DESTINATION, "web.shop").is_some(), "a snapshot never changes");
     }
 
     #[test]
@@ -212,9 +211,9 @@ mod tests {
             draft.put(destination("a/thief", &["web.shop"]), true);
             draft.put(destination("shop/web", &["web.shop"]), false);
         });
-        assert_eq!(both.canonical("web.shop"), Some("shop/web"));
-        let only_thief = snapshot(&both, |draft| draft.remove(Kind::Destination, "shop/web"));
-        assert_eq!(only_thief.canonical("web.shop"), Some("a/thief"));
+        assert_eq!(both.get(DESTINATION, "web.shop").unwrap().name, "shop/web");
+        let only_thief = snapshot(&both, |draft| draft.remove(DESTINATION, "shop/web"));
+        assert_eq!(only_thief.get(DESTINATION, "web.shop").unwrap().name, "a/thief");
     }
 
     #[test]
@@ -222,7 +221,7 @@ mod tests {
         let one = snapshot(&Snapshot::default(), |draft| draft.put(destination("shop/web", &["web.shop"]), false));
         let two = snapshot(&one, |draft| draft.put(destination("shop/web", &["web.shop"]), false));
         let name = "shop/web";
-        assert!(Arc::ptr_eq(&one.get(Kind::Destination, name).unwrap(), &two.get(Kind::Destination, name).unwrap()));
+        assert!(Arc::ptr_eq(&one.get(DESTINATION, name).unwrap(), &two.get(DESTINATION, name).unwrap()));
         assert_eq!(two.number(), one.number() + 1);
         assert!(two.changed_since(&one).is_empty());
     }
@@ -236,17 +235,17 @@ mod tests {
             ..Default::default()
         };
         let mut draft = Draft::after(&Snapshot::default());
-        draft.put(Encoded::new(Kind::Destination, "shop/web", vec![], &message), false);
+        draft.put(Encoded::new(DESTINATION, "shop/web", vec![], &message), false);
         let dangling = draft.finish().unwrap_err();
         assert_eq!(dangling.len(), 1);
         assert_eq!(dangling[0].missing, "shop/web:80");
 
         let with_endpoints = snapshot(&Snapshot::default(), |draft| {
-            draft.put(Encoded::new(Kind::Destination, "shop/web", vec![], &message), false);
-            draft.put(Encoded::new(Kind::Endpoints, "shop/web:80", vec![], &Endpoints::default()), false);
+            draft.put(Encoded::new(DESTINATION, "shop/web", vec![], &message), false);
+            draft.put(Encoded::new(ENDPOINTS, "shop/web:80", vec![], &Endpoints::default()), false);
         });
         let mut draft = Draft::after(&with_endpoints);
-        draft.remove(Kind::Endpoints, "shop/web:80");
+        draft.remove(ENDPOINTS, "shop/web:80");
         assert_eq!(draft.finish().unwrap_err()[0].from, "shop/web", "removing what is referred to dangles too");
     }
 }

@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use prost::Message;
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
+    kinds::{DESTINATION, INBOUND},
     proto::mesh::{Attachment, Destination, Inbound, Origin},
-    resource::{Encoded, Kind},
+    resource::{Encoded, TypeUrl},
     server::Reply,
 };
 use serde::Serialize;
@@ -41,8 +42,8 @@ struct Sidecar {
     identity: Identity,
     address: SocketAddr,
     connected: u64,
-    in_force: BTreeMap<(Kind, String), Arc<Encoded>>,
-    refused: BTreeMap<(Kind, String), Refused>,
+    in_force: BTreeMap<(TypeUrl, String), Arc<Encoded>>,
+    refused: BTreeMap<(TypeUrl, String), Refused>,
 }
 
 #[derive(Debug)]
@@ -170,7 +171,7 @@ impl Sidecars {
     }
 
     /// Forgets resources a sidecar holds no more.
-    pub(crate) fn dropped(&self, id: StreamId, resources: &[(Kind, String)]) {
+    pub(crate) fn dropped(&self, id: StreamId, resources: &[(TypeUrl, String)]) {
         if !resources.is_empty() {
             self.change(id, |sidecar| {
                 for key in resources {
@@ -239,18 +240,18 @@ fn generations(resource: &Encoded) -> impl Iterator<Item = (String, u64)> + use<
 fn origins(resource: &Encoded) -> Vec<Origin> {
     let body = resource.body.clone();
     let (own, attached): (Option<Origin>, Vec<Attachment>) = match resource.kind {
-        Kind::Destination => match Destination::decode(body) {
+        DESTINATION => match Destination::decode(body) {
             Ok(d) => (d.origin, [d.routes, d.policies].concat()),
             Err(_) => return Vec::new(),
         },
-        Kind::Inbound => match Inbound::decode(body) {
+        INBOUND => match Inbound::decode(body) {
             Ok(i) => (
                 i.origin,
                 i.ports.into_iter().flat_map(|p| [p.routes, p.policies]).chain([i.policies]).flatten().collect(),
             ),
             Err(_) => return Vec::new(),
         },
-        Kind::TrustBundle | Kind::Endpoints => return Vec::new(),
+        _ => return Vec::new(),
     };
     own.into_iter().chain(attached.into_iter().filter_map(|attachment| attachment.origin)).collect()
 }
@@ -262,7 +263,7 @@ mod tests {
     fn destination(name: &str, generation: u64) -> Arc<Encoded> {
         let origin = Origin { kind: "Service".into(), namespace: "shop".into(), name: name.into(), generation };
         let message = Destination { origin: Some(origin), ..Destination::default() };
-        Arc::new(Encoded::new(Kind::Destination, format!("shop/{name}"), Vec::new(), &message))
+        Arc::new(Encoded::new(DESTINATION, format!("shop/{name}"), Vec::new(), &message))
     }
 
     fn accepted(name: &str) -> ObjectReport {
@@ -292,15 +293,14 @@ mod tests {
         let reply = |taken: &[(&str, u64)], refused: &[(&str, u64)]| {
             let resources = |of: &[(&str, u64)]| of.iter().map(|(name, n)| destination(name, *n)).collect();
             let complaint = (!refused.is_empty()).then(|| "Service shop/web-2 generation 2 (...): bad".into());
-            let reply =
-                Reply { kind: Kind::Destination, taken: resources(taken), refused: resources(refused), complaint };
+            let reply = Reply { kind: DESTINATION, taken: resources(taken), refused: resources(refused), complaint };
             sidecars.reply(id, reply, 0);
         };
         reply(&[("web", 1), ("api", 1)], &[]);
         assert_eq!(reach(&sidecars), [(0, 1, 0), (0, 0, 0), (0, 1, 0)]);
         reply(&[("web", 2)], &[("web-2", 2)]);
         assert_eq!(reach(&sidecars), [(1, 0, 0), (0, 0, 1), (0, 1, 0)], "web is not web-2");
-        let gone = ["shop/web-2", "shop/api"].map(|name| (Kind::Destination, name.to_owned()));
+        let gone = ["shop/web-2", "shop/api"].map(|name| (DESTINATION, name.to_owned()));
         sidecars.dropped(id, &gone);
         assert_eq!(reach(&sidecars), [(1, 0, 0), (0, 0, 0), (0, 0, 0)]);
     }

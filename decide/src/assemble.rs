@@ -9,8 +9,9 @@ use std::{
 use prost::Message;
 use selvedge_xds::{
     client::{Answer, Client},
+    kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE, endpoints_name},
     proto::mesh::{Attachment, Destination, Endpoints},
-    resource::{Encoded, Kind, endpoints_name},
+    resource::{Encoded, TypeUrl},
 };
 use serde_json::Value;
 
@@ -19,13 +20,10 @@ use crate::resources::{Resources, Versioned};
 /// The resources `client` holds, after `before`. What did not change stays the same allocation. A destination whose
 /// endpoints have no answer yet stays as it was.
 pub fn resources(client: &Client, before: &Resources) -> Resources {
-    let answered: BTreeSet<&str> = client
-        .answers(Kind::Endpoints)
-        .filter(|(_, answer)| **answer != Answer::Waiting)
-        .map(|(name, _)| name)
-        .collect();
+    let answered: BTreeSet<&str> =
+        client.answers(ENDPOINTS).filter(|(_, answer)| **answer != Answer::Waiting).map(|(name, _)| name).collect();
     let mut destinations: HashMap<String, Arc<Versioned<Destination>>> = HashMap::new();
-    for held in client.held(Kind::Destination) {
+    for held in client.held(DESTINATION) {
         let known = before.destinations.get(&held.name);
         let Some(new) = versioned::<Destination>(held, known) else { continue };
         let complete = endpoints_of(&new.value).iter().all(|name| answered.contains(name.as_str()));
@@ -35,20 +33,20 @@ pub fn resources(client: &Client, before: &Resources) -> Resources {
     }
     let needed: BTreeSet<String> = destinations.values().flat_map(|d| endpoints_of(&d.value)).collect();
     let endpoints = client
-        .held(Kind::Endpoints)
+        .held(ENDPOINTS)
         .filter(|held| needed.contains(&held.name))
         .filter_map(|held| Some((held.name.clone(), versioned::<Endpoints>(held, before.endpoints.get(&held.name))?)));
-    let aliases = client.answers(Kind::Destination).filter_map(|(name, answer)| match answer {
+    let aliases = client.answers(DESTINATION).filter_map(|(name, answer)| match answer {
         Answer::Waiting => None,
         Answer::Absent | Answer::Refused => Some((name.to_owned(), None)),
         Answer::Held(held) => destinations.contains_key(held).then(|| (name.to_owned(), Some(held.clone()))),
     });
-    let refused = client.answers(Kind::Destination).filter(|(_, answer)| **answer == Answer::Refused);
+    let refused = client.answers(DESTINATION).filter(|(_, answer)| **answer == Answer::Refused);
     Resources {
         generation: before.generation + 1,
         refused: refused.map(|(name, _)| name.to_owned()).collect(),
-        inbound: single(client, Kind::Inbound),
-        bundle: single(client, Kind::TrustBundle),
+        inbound: single(client, INBOUND),
+        bundle: single(client, TRUST_BUNDLE),
         aliases: aliases.collect(),
         endpoints: endpoints.collect(),
         destinations,
@@ -59,7 +57,7 @@ pub fn resources(client: &Client, before: &Resources) -> Resources {
 
 /// Names of the endpoints that the destinations need which `client` holds or which are still published.
 pub fn endpoints_needed(client: &Client, published: &Resources) -> BTreeSet<String> {
-    let held = client.held(Kind::Destination).filter_map(|held| Destination::decode(held.body.clone()).ok());
+    let held = client.held(DESTINATION).filter_map(|held| Destination::decode(held.body.clone()).ok());
     let shown = published.destinations.values().flat_map(|destination| endpoints_of(&destination.value));
     held.flat_map(|destination| endpoints_of(&destination)).chain(shown).collect()
 }
@@ -98,7 +96,7 @@ fn versioned<T: Message + Default>(held: &Encoded, known: Option<&Arc<Versioned<
     Some(Arc::new(Versioned { name: held.name.clone(), version: held.version.clone(), value }))
 }
 
-fn single<T: Message + Default>(client: &Client, kind: Kind) -> Option<Arc<T>> {
+fn single<T: Message + Default>(client: &Client, kind: TypeUrl) -> Option<Arc<T>> {
     client.held(kind).next().and_then(|held| T::decode(held.body.clone()).ok()).map(Arc::new)
 }
 
@@ -106,10 +104,13 @@ fn single<T: Message + Default>(client: &Client, kind: Kind) -> Option<Arc<T>> {
 mod tests {
     use std::time::Duration;
 
-    use selvedge_policies::facts::Moment;
-    use selvedge_xds::proto::{
-        discovery::{DeltaDiscoveryResponse, Node},
-        mesh::{Origin, Port},
+    use selvedge_xds::{
+        client::Judge,
+        kinds::{SELVEDGE, describe},
+        proto::{
+            discovery::{DeltaDiscoveryResponse, Node},
+            mesh::{Origin, Port},
+        },
     };
 
     use super::*;
@@ -144,40 +145,39 @@ mod tests {
     }
 
     fn client() -> Client {
-        Client::new(Node::default(), Duration::from_secs(60), |_| Ok(()))
+        Client::new(&SELVEDGE, Node::default(), Duration::from_secs(60), Judge { check: |_| Ok(()), describe })
     }
 
-    fn receive(client: &mut Client, kind: Kind, resources: &[Encoded]) {
+    fn receive(client: &mut Client, kind: TypeUrl, resources: &[Encoded]) {
         let response = DeltaDiscoveryResponse {
-            type_url: kind.type_url(),
+            type_url: kind.to_string(),
             resources: resources.iter().map(|resource| resource.to_wire(resource.aliases.clone())).collect(),
             ..DeltaDiscoveryResponse::default()
         };
         client.response(response).unwrap();
-        client.pin_exactly(Kind::Endpoints, &endpoints_needed(client, &Resources::default()));
+        client.pin_exactly(ENDPOINTS, &endpoints_needed(client, &Resources::default()));
     }
 
     #[test]
     fn a_destination_shows_up_and_changes_together_with_its_endpoints() {
         let mut client = client();
-        client.want(Kind::Destination, "web.shop", Moment::default());
-        let web = |ports: &[u32]| {
-            Encoded::new(Kind::Destination, "shop/web", vec!["web.shop".into()], &destination(ports, "{}"))
-        };
-        let endpoints = |port| Encoded::new(Kind::Endpoints, format!("shop/web:{port}"), vec![], &Endpoints::default());
+        client.want(DESTINATION, "web.shop", Duration::ZERO);
+        let web =
+            |ports: &[u32]| Encoded::new(DESTINATION, "shop/web", vec!["web.shop".into()], &destination(ports, "{}"));
+        let endpoints = |port| Encoded::new(ENDPOINTS, format!("shop/web:{port}"), vec![], &Endpoints::default());
 
-        receive(&mut client, Kind::Destination, &[web(&[80])]);
+        receive(&mut client, DESTINATION, &[web(&[80])]);
         let one = resources(&client, &Resources::default());
         assert!(one.destinations.is_empty() && one.aliases.is_empty(), "its endpoints are not known yet");
-        receive(&mut client, Kind::Endpoints, &[endpoints(80)]);
+        receive(&mut client, ENDPOINTS, &[endpoints(80)]);
         let two = resources(&client, &one);
         assert_eq!(two.aliases["web.shop"].as_deref(), Some("shop/web"));
         assert_eq!(two.destinations["shop/web"].value.ports.len(), 1);
 
-        receive(&mut client, Kind::Destination, &[web(&[80, 8080])]);
+        receive(&mut client, DESTINATION, &[web(&[80, 8080])]);
         let three = resources(&client, &two);
         assert!(Arc::ptr_eq(&three.destinations["shop/web"], &two.destinations["shop/web"]), "the old one stays");
-        receive(&mut client, Kind::Endpoints, &[endpoints(8080)]);
+        receive(&mut client, ENDPOINTS, &[endpoints(8080)]);
         let four = resources(&client, &three);
         assert_eq!(four.destinations["shop/web"].value.ports.len(), 2);
         assert!(Arc::ptr_eq(&four.endpoints["shop/web:80"], &two.endpoints["shop/web:80"]), "nothing is decoded twice");

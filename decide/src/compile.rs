@@ -14,8 +14,9 @@ use selvedge_policies::{
     route::{HttpRouteSpec, RouteTable},
 };
 use selvedge_xds::{
+    kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE},
     proto::mesh::{self, AccessLog, Attachment, InboundMode, OutboundMode},
-    resource::{Encoded, Kind},
+    resource::Encoded,
 };
 use serde_json::Value;
 
@@ -49,24 +50,25 @@ struct Compiled {
 pub fn check(resource: &Encoded) -> Result<(), String> {
     let text = |e: prost::DecodeError| e.to_string();
     match resource.kind {
-        Kind::Destination => {
+        DESTINATION => {
             let message = mesh::Destination::decode(resource.body.clone()).map_err(text)?;
             destination(&message)?;
         }
-        Kind::Inbound => {
+        INBOUND => {
             let message = mesh::Inbound::decode(resource.body.clone()).map_err(text)?;
             let mut scratch = HashMap::new();
             for port in by_number(&message.ports).iter().chain([&mesh::InboundPort::default()]) {
                 inbound_port(&message, port, &Policies::new(), &mut scratch)?;
             }
         }
-        Kind::Endpoints => {
+        ENDPOINTS => {
             let message = mesh::Endpoints::decode(resource.body.clone()).map_err(text)?;
             cluster(&resource.name, &message, &Traffic::default(), false)?;
         }
-        Kind::TrustBundle => {
+        TRUST_BUNDLE => {
             mesh::TrustBundle::decode(resource.body.clone()).map_err(text)?;
         }
+        other => return Err(format!("resources of type {other} are not known to this version of the sidecar")),
     }
     Ok(())
 }
@@ -353,7 +355,7 @@ mod tests {
         let origin = mesh::Origin { kind: kind.into(), ..Default::default() };
         let policy = Attachment { origin: Some(origin), document: r#"{"action": "DENY"}"#.into() };
         let message = mesh::Inbound { posture: posture.into(), policies: vec![policy], ..Default::default() };
-        Encoded::new(Kind::Inbound, "shop/web-1", Vec::new(), &message)
+        Encoded::new(INBOUND, "shop/web-1", Vec::new(), &message)
     }
 
     #[test]

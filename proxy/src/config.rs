@@ -12,10 +12,7 @@ pub use selvedge_decide::config::{
     AppProtocol, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, Own, RuntimeConfig, Traffic,
     Transport,
 };
-use selvedge_xds::{
-    proto::mesh::TrustBundle,
-    resource::{Encoded, Kind},
-};
+use selvedge_xds::{kinds::TRUST_BUNDLE, proto::mesh::TrustBundle, resource::Encoded};
 
 use crate::tls::{self, ExternalTls, TlsContext};
 
@@ -52,7 +49,7 @@ impl InForce {
 /// The user's object and what is wrong with it.
 pub fn check(resource: &Encoded) -> Result<(), String> {
     compile::check(resource)?;
-    if resource.kind == Kind::TrustBundle {
+    if resource.kind == TRUST_BUNDLE {
         let bundle = TrustBundle::decode(resource.body.clone()).map_err(|error| error.to_string())?;
         if !bundle.roots_der.is_empty() {
             tls::root_store(&authorities(&bundle)).map_err(|error| error.to_string())?;
@@ -70,7 +67,10 @@ fn authorities(bundle: &TrustBundle) -> Vec<CertificateDer<'static>> {
 mod tests {
     use proptest::prelude::*;
     use rustls::pki_types::ServerName;
-    use selvedge_xds::proto::mesh::{Endpoint, Endpoints};
+    use selvedge_xds::{
+        kinds::ENDPOINTS,
+        proto::mesh::{Endpoint, Endpoints},
+    };
 
     use super::*;
 
@@ -79,7 +79,7 @@ mod tests {
         fn the_server_names_that_compile_are_those_that_tls_takes(name in "[a0x1F:._-]{1,9}|([a-z0-9-]{1,64}[.]){1,5}") {
             let endpoint = Endpoint { address: "198.51.100.1:443".into(), tls_server_name: name.clone(), ..Default::default() };
             let endpoints = Endpoints { endpoints: vec![endpoint] };
-            let checked = check(&Encoded::new(Kind::Endpoints, "shop/api:443", Vec::new(), &endpoints));
+            let checked = check(&Encoded::new(ENDPOINTS, "shop/api:443", Vec::new(), &endpoints));
             prop_assert_eq!(checked.is_ok(), ServerName::try_from(name.as_str()).is_ok(), "{}", name);
         }
     }
@@ -89,7 +89,7 @@ mod tests {
         let bundle = |roots: &[&[u8]]| {
             let roots_der = roots.iter().map(|root| root.to_vec().into()).collect();
             let message = TrustBundle { trust_domain: "mesh.local".to_owned(), roots_der };
-            check(&Encoded::new(Kind::TrustBundle, "mesh.local", Vec::new(), &message))
+            check(&Encoded::new(TRUST_BUNDLE, "mesh.local", Vec::new(), &message))
         };
         let key = rcgen::KeyPair::generate().unwrap();
         let root = rcgen::CertificateParams::default().self_signed(&key).unwrap();

@@ -45,6 +45,7 @@ pub mod http;
 pub mod sniff;
 pub mod telemetry;
 pub mod socket;
+pub mod grpc;
 pub mod heading;
 pub mod error;
 pub mod clock;

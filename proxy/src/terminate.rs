@@ -4,7 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use selvedge_policies::reason::Reason;
-use selvedge_xds::resource::alpn;
+use selvedge_xds::alpn;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;

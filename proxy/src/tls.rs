@@ -2,7 +2,7 @@
 //!
 //! Guarantees for the mesh hop, on both sides: TLS 1.3 only, X25519MLKEM768 first, AES-GCM first; the peer proves an
 //! X.509-SVID of our trust domain, signed by one of the given authorities and valid now; the protocol is one of
-//! [`selvedge_xds::resource::alpn`]. *Which* identity a server must prove is for the caller to compare, with
+//! [`selvedge_xds::alpn`]. *Which* identity a server must prove is for the caller to compare, with
 //! [`peer_identity`], because it belongs to the endpoint and not to the connection pool's TLS settings.
 //!
 //! A [`TlsContext`] is immutable. New credentials make a new one, with new ticket keys and empty session stores, so
@@ -21,7 +21,7 @@ use rustls::{
 };
 use selvedge_identity::svid::Leaf;
 use selvedge_policies::facts::Identity;
-use selvedge_xds::resource::alpn;
+use selvedge_xds::alpn;
 use tokio::time::Instant;
 
 pub(crate) use self::client::to_pinned_control_plane;

@@ -57,9 +57,21 @@ pub fn sources() -> Vec<(String, String)> {
 /// Every package that is compiled for this platform, tests and build scripts included. `Cargo.lock` also lists
 /// what an unused optional feature or another platform would need; `cargo tree` tells the two apart, offline.
 pub fn built() -> Vec<Built> {
-    let arguments = "tree --offline --locked --workspace --edges all --prefix none --format {p}|{l}";
+    tree("--workspace --edges all")
+}
+
+/// Every package that is compiled into `package`, a member of the workspace, on this platform; tests and build scripts
+/// are not.
+pub fn linked(package: &str) -> Vec<Package> {
+    tree(&format!("--package {package} --edges normal")).into_iter().map(|built| built.package).collect()
+}
+
+fn tree(of: &str) -> Vec<Built> {
+    let arguments = format!("tree --offline --locked {of} --prefix none --format {{p}}|{{l}}");
     let output = Command::new(env!("CARGO"))
         .args(arguments.split(' '))
+        // Unified features would name what others in the workspace need, too.
+        .env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION")
         .current_dir(workspace())
         .output()
         .expect("cargo runs, it has just built this test");

@@ -15,15 +15,17 @@ use selvedge_decide::resources::Resources;
 use selvedge_proxy::{
     channel,
     credentials::Credentials,
+    grpc::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     identity::{self, IdentityError},
     xds::{self, Demand},
 };
 use selvedge_xds::{
+    kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE, origin as origin_of},
     proto::{
-        discovery::{DeltaDiscoveryRequest, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient},
+        discovery::DeltaDiscoveryRequest,
         mesh::{Destination, Endpoint, Endpoints, Inbound, Origin, Port, TrustBundle},
     },
-    resource::{Encoded, Kind},
+    resource::Encoded,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -96,7 +98,7 @@ impl ControlPlane {
         let roots = authority(self.state.path()).roots();
         let roots_der = roots.iter().map(|root| root.to_vec().into()).collect();
         let bundle = TrustBundle { trust_domain: "mesh.local".into(), roots_der };
-        draft.put(Encoded::new(Kind::TrustBundle, "mesh.local", Vec::new(), &bundle), false);
+        draft.put(Encoded::new(TRUST_BUNDLE, "mesh.local", Vec::new(), &bundle), false);
         change(&mut draft);
         draft.set_complete(true);
         self.snapshots.send_replace(Arc::new(draft.finish().expect("no dangling reference")));
@@ -159,7 +161,7 @@ fn origin(kind: &str, name: &str, generation: u64) -> Option<Origin> {
 fn service(draft: &mut Draft, name: &str, generation: u64, alias: &str) {
     let endpoints =
         Endpoints { endpoints: vec![Endpoint { address: "127.0.0.1:9".into(), weight: 1, ..Endpoint::default() }] };
-    draft.put(Encoded::new(Kind::Endpoints, format!("shop/{name}:80"), Vec::new(), &endpoints), false);
+    draft.put(Encoded::new(ENDPOINTS, format!("shop/{name}:80"), Vec::new(), &endpoints), false);
     let destination = Destination {
         namespace: "shop".into(),
         name: name.into(),
@@ -167,13 +169,13 @@ fn service(draft: &mut Draft, name: &str, generation: u64, alias: &str) {
         origin: origin("Service", name, generation),
         ..Destination::default()
     };
-    draft.put(Encoded::new(Kind::Destination, format!("shop/{name}"), vec![alias.into()], &destination), false);
+    draft.put(Encoded::new(DESTINATION, format!("shop/{name}"), vec![alias.into()], &destination), false);
 }
 
 fn workload(draft: &mut Draft, name: &str, service_account: &str) {
     let identity = format!("spiffe://mesh.local/ns/shop/sa/{service_account}");
     let inbound = Inbound { workload: name.into(), identity: identity.clone(), ..Inbound::default() };
-    draft.put(Encoded::new(Kind::Inbound, name, Vec::new(), &inbound), false);
+    draft.put(Encoded::new(INBOUND, name, Vec::new(), &inbound), false);
     draft.set_identity(name, Some(identity));
 }
 
@@ -209,7 +211,7 @@ impl Sidecar {
 
 /// Refuses what a generation 666 made.
 fn check(resource: &Encoded) -> Result<(), String> {
-    let bad = selvedge_xds::client::origin(resource).is_some_and(|origin| origin.generation == 666);
+    let bad = origin_of(resource).is_some_and(|origin| origin.generation == 666);
     if bad { Err("the number of the beast".into()) } else { Ok(()) }
 }
 
@@ -366,8 +368,8 @@ async fn a_sidecar_learns_of_destinations_by_alias_and_of_their_changes() {
     control_plane.publish(|draft| service(draft, "late", 1, "nothing.shop"));
     sidecar.until("what was absent", |r| canonical(r, "nothing.shop") == Some("shop/late")).await;
     control_plane.publish(|draft| {
-        draft.remove(Kind::Destination, "shop/cart");
-        draft.remove(Kind::Endpoints, "shop/cart:80");
+        draft.remove(DESTINATION, "shop/cart");
+        draft.remove(ENDPOINTS, "shop/cart:80");
     });
     let resources = sidecar.until("the removal", |r| r.aliases["10.0.0.1:80"].is_none()).await;
     assert!(!resources.destinations.contains_key("shop/cart") && !resources.endpoints.contains_key("shop/cart:80"));

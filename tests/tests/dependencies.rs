@@ -120,6 +120,39 @@ fn skipped_duplicates_still_exist() {
     assert!(stale.is_empty(), "deny.toml skips what Cargo.lock no longer has: {}", stale.join(", "));
 }
 
+/// What brings a runtime, a network or cryptography with it.
+const NETWORK: [&str; 12] = [
+    "tokio",
+    "mio",
+    "socket2",
+    "hyper",
+    "h2",
+    "http-body",
+    "tower",
+    "tonic",
+    "tonic-prost",
+    "rustls",
+    "aws-lc-rs",
+    "x509-parser",
+];
+
+/// The packages that know what the mesh would do, and link nothing that could do it.
+const WITHOUT_NETWORK: [&str; 3] = ["selvedge-policies", "selvedge-xds", "selvedge-decide"];
+
+fn network_of(package: &str) -> Vec<String> {
+    let names = lockfile::linked(package).into_iter().map(|linked| linked.name);
+    names.filter(|name| NETWORK.contains(&name.as_str())).collect()
+}
+
+#[test]
+fn what_only_decides_links_no_network() {
+    for package in WITHOUT_NETWORK {
+        let found = network_of(package);
+        assert!(found.is_empty(), "{package} is to be used without sockets, and links {}", found.join(", "));
+    }
+    assert!(network_of("selvedge-proxy").len() > 8, "the sidecar has a network, so the test can see one");
+}
+
 /// True when the SPDX expression can be satisfied with allowed licences alone. `/` is the old spelling of `OR`.
 fn satisfied(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");

@@ -19,7 +19,7 @@ use serde_json::Value;
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("policies", &[]),
     ("identity", &["selvedge-policies"]),
-    ("xds", &["selvedge-policies"]),
+    ("xds", &[]),
     ("decide", &["selvedge-policies", "selvedge-xds"]),
     ("control-plane", &["selvedge-policies", "selvedge-identity", "selvedge-xds", "selvedge-decide"]),
     ("proxy", &["selvedge-policies", "selvedge-identity", "selvedge-xds", "selvedge-decide"]),

@@ -1,5 +1,5 @@
 //! The asking half of the delta protocol, one [`Client`] per sidecar: wants and responses in, requests and the
-//! last good resources out, no I/O and no clock (a [`Moment`] is handed in).
+//! last good resources out, no I/O and no clock (`now` is handed in, counted from any fixed start).
 //!
 //! Guarantees:
 //! - A resource is in force only once the caller's check took it. A response with a bad resource is refused (NACK)
@@ -16,20 +16,25 @@ use std::{
     time::Duration,
 };
 
-use prost::Message;
-use selvedge_policies::facts::Moment;
-
 use self::interest::{Complaint, Interest, Want};
 use crate::{
-    proto::{
-        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
-        mesh::{Destination, Inbound, Origin},
-    },
-    resource::{Encoded, Kind},
+    proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
+    resource::{Encoded, KindSet, TypeUrl},
 };
 
 /// Whether a resource can be put in force; the error says why not.
 pub type Check = fn(&Encoded) -> Result<(), String>;
+/// Whose object a resource came from, in the words of a NACK; `None` where it does not say.
+pub type Describe = fn(&Encoded) -> Option<String>;
+
+/// What the protocol asks of those who know what resources mean.
+#[derive(Clone, Copy, Debug)]
+pub struct Judge {
+    /// See [`Check`].
+    pub check: Check,
+    /// See [`Describe`].
+    pub describe: Describe,
+}
 
 /// Names asked for on demand that are kept, per kind; far fewer than [`crate::server::MAX_NAMES`], past which the whole
 /// stream would be refused. An application that calls ever new addresses must not cost its sidecar the configuration.
@@ -69,54 +74,60 @@ pub struct UnexpectedType(String);
 pub struct Client {
     node: Node,
     idle: Duration,
-    check: Check,
-    kinds: [Interest; Kind::ALL.len()],
+    judge: Judge,
+    kinds: &'static KindSet,
+    /// One of each kind, in the order of the set.
+    interests: Vec<Interest>,
     node_sent: bool,
 }
 
 impl Client {
-    /// A client that wants nothing yet. On-demand names expire after `idle`.
-    pub fn new(node: Node, idle: Duration, check: Check) -> Self {
-        Self { node, idle, check, kinds: Default::default(), node_sent: false }
+    /// A client that wants nothing of `kinds` yet; of a kind that is not among them it never has anything. On-demand
+    /// names expire after `idle`.
+    pub fn new(kinds: &'static KindSet, node: Node, idle: Duration, judge: Judge) -> Self {
+        let interests = kinds.order().iter().map(|kind| Interest::new(*kind)).collect();
+        Self { node, idle, judge, kinds, interests, node_sent: false }
     }
 
     /// Wants `name` for as long as the client lives.
-    pub fn pin(&mut self, kind: Kind, name: &str) {
-        self.interest_mut(kind).want(name, true, Moment::default());
+    pub fn pin(&mut self, kind: TypeUrl, name: &str) {
+        if let Some(interest) = self.interest_mut(kind) {
+            interest.want(name, true, Duration::ZERO);
+        }
     }
 
     /// Wants exactly `names` of `kind`: new ones are pinned, others are given up. Whether anything held was lost.
-    pub fn pin_exactly(&mut self, kind: Kind, names: &BTreeSet<String>) -> bool {
-        let interest = self.interest_mut(kind);
+    pub fn pin_exactly(&mut self, kind: TypeUrl, names: &BTreeSet<String>) -> bool {
+        let Some(interest) = self.interest_mut(kind) else { return false };
         let surplus: Vec<String> = interest.wants.keys().filter(|name| !names.contains(*name)).cloned().collect();
         for name in names {
-            interest.want(name, true, Moment::default());
+            interest.want(name, true, Duration::ZERO);
         }
         interest.give_up(&surplus)
     }
 
     /// Wants `name` on demand; it counts as used `now`. When there are too many, the name that stands for nothing and
     /// was used least lately gives way; when all stand for something, the new one is not asked for.
-    pub fn want(&mut self, kind: Kind, name: &str, now: Moment) {
-        let interest = self.interest_mut(kind);
+    pub fn want(&mut self, kind: TypeUrl, name: &str, now: Duration) {
+        let Some(interest) = self.interest_mut(kind) else { return };
         if interest.wants.contains_key(name) || interest.make_room(MOST_ON_DEMAND) {
             interest.want(name, false, now);
         }
     }
 
     /// Notes a use of a name that was asked for on demand; an unknown name is not asked for by this.
-    pub fn touch(&mut self, kind: Kind, name: &str, now: Moment) {
-        if let Some(want) = self.interest_mut(kind).wants.get_mut(name) {
+    pub fn touch(&mut self, kind: TypeUrl, name: &str, now: Duration) {
+        if let Some(want) = self.interest_mut(kind).and_then(|interest| interest.wants.get_mut(name)) {
             want.last_used = now;
         }
     }
 
     /// Gives up on-demand names that were not used for the idle time. Whether there were any.
-    pub fn expire(&mut self, now: Moment) -> bool {
-        let idle = u64::try_from(self.idle.as_nanos()).unwrap_or(u64::MAX);
-        let is_idle = |want: &Want| !want.pinned && now.nanos.saturating_sub(want.last_used.nanos) >= idle;
+    pub fn expire(&mut self, now: Duration) -> bool {
+        let idle = self.idle;
+        let is_idle = |want: &Want| !want.pinned && now.saturating_sub(want.last_used) >= idle;
         let mut any = false;
-        for interest in &mut self.kinds {
+        for interest in &mut self.interests {
             let names: Vec<String> =
                 interest.wants.iter().filter(|(_, want)| is_idle(want)).map(|(name, _)| name.clone()).collect();
             any |= !names.is_empty();
@@ -127,9 +138,9 @@ impl Client {
 
     /// Puts a resource in force that was good in an earlier life of the process, with the names it was asked by.
     /// Names that are not pinned are wanted on demand. Refused by the same check as one from the network.
-    pub fn restore(&mut self, resource: Encoded, now: Moment) -> Result<(), String> {
-        (self.check)(&resource)?;
-        let interest = self.interest_mut(resource.kind);
+    pub fn restore(&mut self, resource: Encoded, now: Duration) -> Result<(), String> {
+        (self.judge.check)(&resource)?;
+        let Some(interest) = self.interest_mut(resource.kind) else { return Ok(()) };
         for name in resource.aliases.iter().chain([&resource.name]) {
             interest.want(name, false, now);
         }
@@ -140,7 +151,7 @@ impl Client {
     /// A new stream stands: everything is to be said again.
     pub fn connected(&mut self) {
         self.node_sent = false;
-        for interest in &mut self.kinds {
+        for interest in &mut self.interests {
             interest.resuming = true;
             interest.replies.clear();
             interest.unsubscribe.clear();
@@ -150,8 +161,7 @@ impl Client {
 
     /// Everything that is to be sent now, in order.
     pub fn requests(&mut self) -> Vec<DeltaDiscoveryRequest> {
-        let mut requests: Vec<_> =
-            Kind::ALL.into_iter().flat_map(|kind| self.interest_mut(kind).requests(kind)).collect();
+        let mut requests: Vec<_> = self.interests.iter_mut().flat_map(Interest::requests).collect();
         if let (false, Some(first)) = (self.node_sent, requests.first_mut()) {
             first.node = Some(self.node.clone());
             self.node_sent = true;
@@ -161,11 +171,11 @@ impl Client {
 
     /// Takes a response in and queues its ACK or NACK.
     pub fn response(&mut self, response: DeltaDiscoveryResponse) -> Result<Applied, UnexpectedType> {
-        let Some(kind) = Kind::of(&response.type_url) else {
+        let judge = self.judge;
+        let kinds = self.kinds;
+        let Some(interest) = kinds.find(&response.type_url).and_then(|kind| self.interest_mut(kind)) else {
             return Err(UnexpectedType(response.type_url.chars().take(200).collect()));
         };
-        let check = self.check;
-        let interest = self.interest_mut(kind);
         let mut problems = Vec::new();
         let mut refused = Vec::new();
         let mut seen = HashSet::new();
@@ -173,9 +183,9 @@ impl Client {
         for resource in response.resources {
             let name = resource.name.clone();
             let taken = if seen.insert(name.clone()) {
-                interest.take(kind, resource, check)
+                interest.take(resource, kinds, judge)
             } else {
-                Err(format!("{kind:?} {name:?}: it is in the response twice"))
+                Err(format!("{:?} {name:?}: it is in the response twice", interest.kind))
             };
             match taken {
                 Ok(new) => changed |= new,
@@ -194,22 +204,32 @@ impl Client {
     }
 
     /// What was said of every name asked for.
-    pub fn answers(&self, kind: Kind) -> impl Iterator<Item = (&str, &Answer)> {
-        self.kinds[kind as usize].wants.iter().map(|(name, want)| (name.as_str(), &want.answer))
+    pub fn answers(&self, kind: TypeUrl) -> impl Iterator<Item = (&str, &Answer)> {
+        let wants = self.interest(kind).map(|interest| &interest.wants);
+        wants.into_iter().flatten().map(|(name, want)| (name.as_str(), &want.answer))
     }
 
     /// The last good resources, by canonical name.
-    pub fn held(&self, kind: Kind) -> impl Iterator<Item = &Arc<Encoded>> {
-        self.kinds[kind as usize].held.values()
+    pub fn held(&self, kind: TypeUrl) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.interest(kind).into_iter().flat_map(|interest| interest.held.values())
+    }
+
+    /// The last good resources of every kind, in the order of the set.
+    pub fn everything_held(&self) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.interests.iter().flat_map(|interest| interest.held.values())
     }
 
     /// What is wrong with resources whose newest version is refused.
     pub fn complaints(&self) -> impl Iterator<Item = &str> {
-        self.kinds.iter().flat_map(|interest| interest.refused.values()).map(|refused| refused.complaint.as_str())
+        self.interests.iter().flat_map(|interest| interest.refused.values()).map(|refused| refused.complaint.as_str())
     }
 
-    fn interest_mut(&mut self, kind: Kind) -> &mut Interest {
-        &mut self.kinds[kind as usize]
+    fn interest(&self, kind: TypeUrl) -> Option<&Interest> {
+        self.interests.iter().find(|interest| interest.kind == kind)
+    }
+
+    fn interest_mut(&mut self, kind: TypeUrl) -> Option<&mut Interest> {
+        self.interests.iter_mut().find(|interest| interest.kind == kind)
     }
 }
 
@@ -220,15 +240,6 @@ impl Answer {
             Self::Held(canonical) => Some(canonical),
             Self::Waiting | Self::Absent | Self::Refused => None,
         }
-    }
-}
-
-/// The user's object a resource came from, where the resource says so.
-pub fn origin(resource: &Encoded) -> Option<Origin> {
-    match resource.kind {
-        Kind::Destination => Destination::decode(resource.body.clone()).ok()?.origin,
-        Kind::Inbound => Inbound::decode(resource.body.clone()).ok()?.origin,
-        Kind::TrustBundle | Kind::Endpoints => None,
     }
 }
 
@@ -248,13 +259,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        proto::{discovery::Resource, mesh::Endpoints},
+        kinds::{DESTINATION, ENDPOINTS, SELVEDGE, TRUST_BUNDLE, describe, origin},
+        proto::{
+            discovery::Resource,
+            mesh::{Destination, Endpoints, Origin},
+        },
         server::{MAX_NAME, Stream},
     };
-
-    fn moment(seconds: u64) -> Moment {
-        Moment { nanos: seconds * 1_000_000_000, unix: 0 }
-    }
 
     /// Refuses bodies that are no `Destination`, and those of generation 666.
     fn check(resource: &Encoded) -> Result<(), String> {
@@ -265,19 +276,20 @@ mod tests {
     }
 
     fn client() -> Client {
-        Client::new(Node { id: "a/w".into(), ..Node::default() }, Duration::from_secs(60), check)
+        let node = Node { id: "a/w".into(), ..Node::default() };
+        Client::new(&SELVEDGE, node, Duration::from_secs(60), Judge { check, describe })
     }
 
     fn destination(name: &str, aliases: &[&str], generation: u64) -> Encoded {
         let origin = Origin { kind: "Service".into(), namespace: "a".into(), name: name.into(), generation };
         let message = Destination { name: name.into(), origin: Some(origin), ..Destination::default() };
         let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
-        Encoded::new(Kind::Destination, format!("a/{name}"), aliases, &message)
+        Encoded::new(DESTINATION, format!("a/{name}"), aliases, &message)
     }
 
     fn response(nonce: &str, resources: &[Encoded], removed: &[&str]) -> DeltaDiscoveryResponse {
         DeltaDiscoveryResponse {
-            type_url: Kind::Destination.type_url(),
+            type_url: DESTINATION.to_string(),
             nonce: nonce.into(),
             resources: resources.iter().map(|r| r.to_wire(r.aliases.clone())).collect(),
             removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
@@ -286,22 +298,19 @@ mod tests {
     }
 
     fn generation(client: &Client, canonical: &str) -> Option<u64> {
-        client
-            .held(Kind::Destination)
-            .find(|held| held.name == canonical)
-            .and_then(|held| Some(origin(held)?.generation))
+        client.held(DESTINATION).find(|held| held.name == canonical).and_then(|held| Some(origin(held)?.generation))
     }
 
     #[test]
     fn ever_new_names_push_out_those_that_stand_for_nothing() {
         let mut client = client();
         let web = destination("web", &["web.a"], 1);
-        client.want(Kind::Destination, "web.a", moment(0));
+        client.want(DESTINATION, "web.a", Duration::from_secs(0));
         client.response(response("1", &[web], &[])).unwrap();
         for n in 0..2 * MOST_ON_DEMAND as u64 {
-            client.want(Kind::Destination, &format!("10.0.0.1:{n}"), moment(n));
+            client.want(DESTINATION, &format!("10.0.0.1:{n}"), Duration::from_secs(n));
         }
-        let names: Vec<&str> = client.answers(Kind::Destination).map(|(name, _)| name).collect();
+        let names: Vec<&str> = client.answers(DESTINATION).map(|(name, _)| name).collect();
         assert_eq!(names.len(), MOST_ON_DEMAND);
         assert!(names.contains(&"web.a") && names.contains(&"10.0.0.1:8191") && !names.contains(&"10.0.0.1:0"));
     }
@@ -309,12 +318,12 @@ mod tests {
     #[test]
     fn a_stream_begins_with_node_names_and_what_is_known() {
         let mut client = client();
-        client.want(Kind::Destination, "web.a", moment(0));
-        client.pin(Kind::TrustBundle, "mesh.local");
+        client.want(DESTINATION, "web.a", Duration::from_secs(0));
+        client.pin(TRUST_BUNDLE, "mesh.local");
         client.connected();
         let requests = client.requests();
         assert_eq!(requests.len(), 2);
-        assert_eq!(requests[0].type_url, Kind::TrustBundle.type_url());
+        assert_eq!(requests[0].type_url, TRUST_BUNDLE.to_string());
         assert_eq!(requests[0].node.as_ref().unwrap().id, "a/w");
         assert_eq!(requests[1].resource_names_subscribe, ["web.a"]);
         assert!(requests[1].node.is_none() && requests[1].initial_resource_versions.is_empty());
@@ -322,7 +331,7 @@ mod tests {
 
         let web = destination("web", &["web.a"], 1);
         client.response(response("1", std::slice::from_ref(&web), &[])).unwrap();
-        client.want(Kind::Destination, "gone.a", moment(0));
+        client.want(DESTINATION, "gone.a", Duration::from_secs(0));
         client.response(response("2", &[], &["gone.a"])).unwrap();
         client.connected();
         let resumed = &client.requests()[1];
@@ -334,7 +343,7 @@ mod tests {
     fn many_names_are_asked_for_in_requests_of_bounded_size() {
         let mut client = client();
         let names: Vec<String> = (0..2500).map(|n| format!("a/d{n:04}")).collect();
-        names.iter().for_each(|name| client.restore(destination(&name[2..], &[], 1), moment(0)).unwrap());
+        names.iter().for_each(|name| client.restore(destination(&name[2..], &[], 1), Duration::from_secs(0)).unwrap());
         client.connected();
         let requests = client.requests();
         assert_eq!(requests.iter().map(|r| r.resource_names_subscribe.len()).collect::<Vec<_>>(), [1000, 1000, 500]);
@@ -350,7 +359,7 @@ mod tests {
     fn good_resources_of_a_partly_bad_response_are_in_force_and_bad_ones_keep_their_last_good_version() {
         let mut client = client();
         for name in ["a/web", "a/api"] {
-            client.want(Kind::Destination, name, moment(0));
+            client.want(DESTINATION, name, Duration::from_secs(0));
         }
         client.connected();
         client.requests();
@@ -373,21 +382,21 @@ mod tests {
     #[test]
     fn a_first_version_that_is_refused_ends_the_waiting() {
         let mut client = client();
-        client.want(Kind::Destination, "web.a", moment(0));
+        client.want(DESTINATION, "web.a", Duration::from_secs(0));
         client.response(response("1", &[destination("web", &["web.a"], 666)], &[])).unwrap();
-        assert_eq!(client.answers(Kind::Destination).next(), Some(("web.a", &Answer::Refused)));
+        assert_eq!(client.answers(DESTINATION).next(), Some(("web.a", &Answer::Refused)));
     }
 
     #[test]
     fn a_refusal_ends_with_the_last_name_that_stands_for_the_resource() {
         let refuse = |client: &mut Client| {
-            client.want(Kind::Destination, "web.a", moment(0));
+            client.want(DESTINATION, "web.a", Duration::from_secs(0));
             client.response(response("1", &[destination("web", &["web.a"], 666)], &[])).unwrap();
             assert_eq!(client.complaints().count(), 1);
         };
         let mut client = client();
         refuse(&mut client);
-        assert!(client.expire(moment(60)));
+        assert!(client.expire(Duration::from_secs(60)));
         assert_eq!(client.complaints().count(), 0, "nobody uses it");
         refuse(&mut client);
         client.response(response("2", &[], &["web.a"])).unwrap();
@@ -397,29 +406,29 @@ mod tests {
     #[test]
     fn a_refusal_stands_while_any_name_that_it_was_ever_told_for_does() {
         let mut client = client();
-        client.want(Kind::Destination, "web.a", moment(50));
+        client.want(DESTINATION, "web.a", Duration::from_secs(50));
         client.response(response("1", &[destination("web", &["web.a"], 1)], &[])).unwrap();
         client.response(response("2", &[destination("web", &["web.a"], 666)], &[])).unwrap();
-        client.want(Kind::Destination, "10.0.0.1:80", moment(0));
+        client.want(DESTINATION, "10.0.0.1:80", Duration::from_secs(0));
         client.response(response("3", &[destination("web", &["10.0.0.1:80"], 666)], &[])).unwrap();
-        assert!(client.expire(moment(60)), "the address is not used any more");
+        assert!(client.expire(Duration::from_secs(60)), "the address is not used any more");
         assert_eq!(client.complaints().count(), 1, "web.a still stands for an older version than there is");
-        assert!(client.expire(moment(110)));
+        assert!(client.expire(Duration::from_secs(110)));
         assert_eq!(client.complaints().count(), 0);
     }
 
     #[test]
     fn the_server_learns_exactly_which_resources_are_refused_however_many_there_are() {
         let mut client = client();
-        let mut server = Stream::new();
+        let mut server = Stream::new(&SELVEDGE);
         // Names that are parts of each other, each with a complaint, far more than a message has room for.
         let is_bad = |n: usize| n.is_multiple_of(3);
         let all: Vec<Encoded> =
             (0..300).map(|n| destination(&format!("web-{n}"), &[], if is_bad(n) { 666 } else { 1 })).collect();
-        all.iter().for_each(|resource| client.want(Kind::Destination, &resource.name, moment(0)));
+        all.iter().for_each(|resource| client.want(DESTINATION, &resource.name, Duration::from_secs(0)));
         client.connected();
         client.requests().into_iter().for_each(|request| drop(server.request(request).unwrap()));
-        let find = |_: Kind, name: &str| all.iter().find(|r| r.name == name).map(|found| Arc::new(found.clone()));
+        let find = |_: TypeUrl, name: &str| all.iter().find(|r| r.name == name).map(|found| Arc::new(found.clone()));
         let mut responses = server.responses(&find, "1");
         let applied = client.response(responses.remove(0)).unwrap();
         assert!(applied.complaint.unwrap().len() <= MAX_COMPLAINT + '…'.len_utf8());
@@ -433,7 +442,7 @@ mod tests {
     fn malformed_responses_are_refused_with_the_name_of_what_is_wrong() {
         let good = destination("web", &[], 1);
         let wire = || good.to_wire(Vec::new());
-        let other_type = Encoded::new(Kind::Endpoints, "a/web", Vec::new(), &Endpoints::default()).to_wire(Vec::new());
+        let other_type = Encoded::new(ENDPOINTS, "a/web", Vec::new(), &Endpoints::default()).to_wire(Vec::new());
         let cases = [
             ("name is empty", vec![Resource { name: String::new(), ..wire() }]),
             ("name is empty, too long", vec![Resource { name: "x".repeat(MAX_NAME + 1), ..wire() }]),
@@ -444,7 +453,7 @@ mod tests {
         ];
         for (expected, resources) in cases {
             let mut client = client();
-            client.want(Kind::Destination, "a/web", moment(0));
+            client.want(DESTINATION, "a/web", Duration::from_secs(0));
             let applied = client.response(DeltaDiscoveryResponse { resources, ..response("1", &[], &[]) }).unwrap();
             let complaint = applied.complaint.unwrap_or_default();
             assert!(complaint.contains(expected), "{complaint:?} does not say {expected:?}");
@@ -456,31 +465,31 @@ mod tests {
     #[test]
     fn a_name_nobody_uses_is_given_up_and_a_pinned_one_never() {
         let mut client = client();
-        client.want(Kind::Destination, "web.a", moment(0));
-        client.want(Kind::Destination, "api.a", moment(0));
-        client.pin(Kind::Destination, "a/pinned");
+        client.want(DESTINATION, "web.a", Duration::from_secs(0));
+        client.want(DESTINATION, "api.a", Duration::from_secs(0));
+        client.pin(DESTINATION, "a/pinned");
         client.connected();
         client.requests();
         client.response(response("1", &[destination("web", &["web.a"], 1)], &[])).unwrap();
         client.requests();
-        client.touch(Kind::Destination, "api.a", moment(50));
-        assert!(!client.expire(moment(59)));
-        assert!(client.expire(moment(60)));
-        assert_eq!(client.held(Kind::Destination).count(), 0, "what nobody wants is not kept");
+        client.touch(DESTINATION, "api.a", Duration::from_secs(50));
+        assert!(!client.expire(Duration::from_secs(59)));
+        assert!(client.expire(Duration::from_secs(60)));
+        assert_eq!(client.held(DESTINATION).count(), 0, "what nobody wants is not kept");
         let requests = client.requests();
         assert_eq!(requests[0].resource_names_unsubscribe, ["web.a"]);
-        let left: Vec<&str> = client.answers(Kind::Destination).map(|(name, _)| name).collect();
+        let left: Vec<&str> = client.answers(DESTINATION).map(|(name, _)| name).collect();
         assert_eq!(left, ["a/pinned", "api.a"]);
         client.response(response("2", &[destination("web", &["web.a"], 2)], &[])).unwrap();
-        assert_eq!(client.held(Kind::Destination).count(), 0, "a late response changes nothing");
+        assert_eq!(client.held(DESTINATION).count(), 0, "a late response changes nothing");
     }
 
     #[test]
     fn what_the_disk_had_is_in_force_and_is_resumed() {
         let mut client = client();
         let web = destination("web", &["web.a"], 1);
-        client.restore(web.clone(), moment(0)).unwrap();
-        assert!(client.restore(destination("bad", &[], 666), moment(0)).is_err());
+        client.restore(web.clone(), Duration::from_secs(0)).unwrap();
+        assert!(client.restore(destination("bad", &[], 666), Duration::from_secs(0)).is_err());
         assert_eq!(generation(&client, "a/web"), Some(1));
         client.connected();
         let request = client.requests().remove(0);
@@ -518,13 +527,13 @@ mod tests {
         ]
     }
 
-    fn find(world: &World, kind: Kind, name: &str) -> Option<Arc<Encoded>> {
+    fn find(world: &World, kind: TypeUrl, name: &str) -> Option<Arc<Encoded>> {
         let of = |d: u8, (generation, aliases): &(u64, BTreeSet<u8>)| {
             let aliases: Vec<String> = aliases.iter().map(|alias| format!("alias{alias}")).collect();
             let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
             Arc::new(destination(&format!("d{d}"), &aliases, *generation))
         };
-        (kind == Kind::Destination).then_some(())?;
+        (kind == DESTINATION).then_some(())?;
         let mut all = world.iter().map(|(d, facts)| of(*d, facts));
         all.find(|r| r.name == name || r.aliases.iter().any(|alias| alias == name))
     }
@@ -551,13 +560,13 @@ mod tests {
                     self.tell(d);
                     self.world.remove(&d);
                 }
-                Step::Want(name) => self.client.want(Kind::Destination, &name, moment(0)),
+                Step::Want(name) => self.client.want(DESTINATION, &name, Duration::from_secs(0)),
                 Step::GiveUp(name) => {
-                    self.client.kinds[Kind::Destination as usize].give_up(&[name]);
+                    self.client.interest_mut(DESTINATION).unwrap().give_up(&[name]);
                 }
                 Step::Deliver(count) => (0..count).for_each(|_| self.deliver()),
                 Step::Reconnect => {
-                    self.server = Stream::new();
+                    self.server = Stream::new(&SELVEDGE);
                     self.to_server.clear();
                     self.to_client.clear();
                     self.client.connected();
@@ -569,7 +578,7 @@ mod tests {
         fn tell(&mut self, d: u8) {
             let aliases = self.world.get(&d).into_iter().flat_map(|(_, aliases)| aliases);
             let names = aliases.map(|alias| format!("alias{alias}")).chain([format!("a/d{d}")]);
-            names.for_each(|name| self.server.changed_name(Kind::Destination, &name));
+            names.for_each(|name| self.server.changed_name(DESTINATION, &name));
         }
 
         fn deliver(&mut self) {
@@ -596,7 +605,7 @@ mod tests {
         fn client_and_server_agree_after_any_history(steps in proptest::collection::vec(step(), 0..60)) {
             let mut pipe = Pipe {
                 client: client(),
-                server: Stream::new(),
+                server: Stream::new(&SELVEDGE),
                 world: World::new(),
                 to_server: Vec::new(),
                 to_client: Vec::new(),
@@ -605,12 +614,12 @@ mod tests {
             pipe.client.connected();
             steps.into_iter().for_each(|step| pipe.take(step));
             pipe.settle();
-            for (name, answer) in pipe.client.answers(Kind::Destination) {
-                match find(&pipe.world, Kind::Destination, name) {
+            for (name, answer) in pipe.client.answers(DESTINATION) {
+                match find(&pipe.world, DESTINATION, name) {
                     None => prop_assert_eq!(answer, &Answer::Absent, "of {}", name),
                     Some(expected) => {
                         prop_assert_eq!(answer.held(), Some(expected.name.as_str()), "of {}", name);
-                        let held = pipe.client.held(Kind::Destination).find(|held| held.name == expected.name);
+                        let held = pipe.client.held(DESTINATION).find(|held| held.name == expected.name);
                         prop_assert_eq!(&held.unwrap().version, &expected.version, "of {}", name);
                     }
                 }
@@ -631,8 +640,8 @@ mod tests {
             body in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
             let mut client = client();
-            client.want(Kind::Destination, "a/web", moment(0));
-            let type_url = Kind::ALL.get(kind).map_or("junk".to_owned(), |kind| kind.type_url());
+            client.want(DESTINATION, "a/web", Duration::from_secs(0));
+            let type_url = SELVEDGE.order().get(kind).map_or("junk".to_owned(), ToString::to_string);
             let wanted = "a/web".to_owned();
             let resources = names.iter().chain([&wanted]).map(|name| Resource {
                 name: name.clone(),

@@ -1,12 +1,12 @@
-//! Generated messages and services. `tests/generated.rs` proves them current.
+//! Generated messages. `tests/generated.rs` proves them current.
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // generated code
 
-/// Envoy's delta aggregated discovery service.
+/// Of Envoy's delta aggregated discovery service.
 pub mod discovery {
     include!("generated/envoy.service.discovery.v3.rs");
 }
 
-/// Selvedge's own resources and the certificate service.
+/// Of Selvedge: its own resources, and the certificate service.
 pub mod mesh {
     include!("generated/selvedge.v1alpha1.rs");
 }

@@ -1,52 +1,72 @@
-//! Kinds, names and versions of the resources on the wire.
+//! What the protocol speaks of: kinds, names, versions and bytes. What they mean is for others to know ([`crate::kinds`]).
+
+use std::fmt;
 
 use bytes::Bytes;
-use prost::{Message, Name};
+use prost::Message;
 
-use crate::proto::{
-    discovery::Resource,
-    mesh::{Destination, Endpoints, Inbound, TrustBundle},
-};
+use crate::proto::discovery::Resource;
 
-/// The kinds of resource a sidecar subscribes to, in the order a change must be pushed: what is referred to
-/// comes before what refers to it (make before break); removals go the other way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// Trusted authorities.
-    TrustBundle,
-    /// Endpoints of one port of a destination.
-    Endpoints,
-    /// A service that can be called.
-    Destination,
-    /// A workload's view of itself.
-    Inbound,
-}
+/// A kind of resource: the type URL of its message, such as `type.googleapis.com/selvedge.v1alpha1.Destination`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TypeUrl(&'static str);
 
-impl Kind {
-    /// All kinds in push order.
-    pub const ALL: [Kind; 4] = [Kind::TrustBundle, Kind::Endpoints, Kind::Destination, Kind::Inbound];
-
-    /// The type URL on the wire.
-    pub fn type_url(self) -> String {
-        match self {
-            Self::TrustBundle => TrustBundle::type_url(),
-            Self::Endpoints => Endpoints::type_url(),
-            Self::Destination => Destination::type_url(),
-            Self::Inbound => Inbound::type_url(),
-        }
+impl TypeUrl {
+    /// The kind whose messages have this type URL.
+    pub const fn new(url: &'static str) -> Self {
+        Self(url)
     }
 
-    /// The kind of a type URL.
-    pub fn of(type_url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
+    /// The name of the message without its package, such as `Destination`: for people.
+    pub fn name(self) -> &'static str {
+        self.0.rsplit(['.', '/']).next().unwrap_or(self.0)
+    }
+}
+
+impl fmt::Display for TypeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl fmt::Debug for TypeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The kinds of one API that are served together, in the order in which a change must be pushed: what is referred to
+/// comes before what refers to it (make before break); removals go the other way.
+///
+/// A set is all that the two halves of the protocol have to be told of an API, so another one (Envoy's clusters and
+/// listeners, say) is another constant.
+#[derive(Debug)]
+pub struct KindSet {
+    order: &'static [TypeUrl],
+}
+
+impl KindSet {
+    /// The set of these kinds.
+    pub const fn new(order: &'static [TypeUrl]) -> Self {
+        Self { order }
+    }
+
+    /// The kinds, what is referred to first.
+    pub const fn order(&self) -> &'static [TypeUrl] {
+        self.order
+    }
+
+    /// The kind of a type URL that came over the wire.
+    pub fn find(&self, type_url: &str) -> Option<TypeUrl> {
+        self.order.iter().copied().find(|kind| kind.0 == type_url)
     }
 }
 
 /// One resource as bytes, shared by every subscriber. Equal content has equal version, whoever compiled it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// Kind.
-    pub kind: Kind,
+    /// Its kind.
+    pub kind: TypeUrl,
     /// Canonical name.
     pub name: String,
     /// Other names it answers to.
@@ -59,7 +79,7 @@ pub struct Encoded {
 
 impl Encoded {
     /// Encodes `message`; the version is a hash of its bytes.
-    pub fn new(kind: Kind, name: impl Into<String>, mut aliases: Vec<String>, message: &impl Message) -> Self {
+    pub fn new(kind: TypeUrl, name: impl Into<String>, mut aliases: Vec<String>, message: &impl Message) -> Self {
         aliases.sort();
         aliases.dedup();
         let body = Bytes::from(message.encode_to_vec());
@@ -72,14 +92,14 @@ impl Encoded {
 
     /// The message a response carries, with `aliases` as the names that were asked for.
     pub fn to_wire(&self, aliases: Vec<String>) -> Resource {
-        let content = prost_types::Any { type_url: self.kind.type_url(), value: self.body.to_vec() };
+        let content = prost_types::Any { type_url: self.kind.to_string(), value: self.body.to_vec() };
         Resource { version: self.version.clone(), resource: Some(content), name: self.name.clone(), aliases }
     }
 
-    /// The resource in a message; `None` when it has no content or one of a type that is not ours.
-    pub fn from_wire(message: Resource) -> Option<Self> {
+    /// The resource in a message; `None` when it has no content or one of a type that is not in the set.
+    pub fn from_wire(message: Resource, kinds: &KindSet) -> Option<Self> {
         let content = message.resource?;
-        let kind = Kind::of(&content.type_url)?;
+        let kind = kinds.find(&content.type_url)?;
         let body = Bytes::from(content.value);
         Some(Self { kind, name: message.name, aliases: message.aliases, version: message.version, body })
     }
@@ -93,45 +113,17 @@ fn fnv1a(start: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// `namespace/name`, the canonical name of a destination or workload.
-pub fn object_name(namespace: &str, name: &str) -> String {
-    format!("{namespace}/{name}")
-}
-
-/// `namespace/name:port`, the canonical name of a port's endpoints.
-pub fn endpoints_name(namespace: &str, name: &str, port: u16) -> String {
-    format!("{namespace}/{name}:{port}")
-}
-
-/// ALPN of the hop between sidecars. A ClientHello with one of these is mesh TLS; any other is the
-/// application's own and passes through.
-pub mod alpn {
-    /// HTTP/2 carrying requests of any HTTP version.
-    pub const HTTP2: &[u8] = b"selvedge-h2";
-    /// HTTP/1.1, for upgrades, CONNECT and bulk bodies.
-    pub const HTTP1: &[u8] = b"selvedge-h1";
-    /// Opaque bytes.
-    pub const TCP: &[u8] = b"selvedge-tcp";
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kinds_are_found_by_their_type_url() {
-        for kind in Kind::ALL {
-            assert_eq!(Kind::of(&kind.type_url()), Some(kind));
-        }
-        assert_eq!(Kind::of("type.googleapis.com/envoy.config.cluster.v3.Cluster"), None);
-    }
+    use crate::{kinds::DESTINATION, proto::mesh::Destination};
 
     #[test]
     fn versions_follow_content_and_aliases_only() {
         let message = Destination { name: "web".into(), ..Default::default() };
-        let one = Encoded::new(Kind::Destination, "a/web", vec!["x".into(), "y".into()], &message);
-        let same = Encoded::new(Kind::Destination, "a/web", vec!["y".into(), "x".into()], &message);
-        let other = Encoded::new(Kind::Destination, "a/web", vec!["x".into()], &message);
+        let one = Encoded::new(DESTINATION, "a/web", vec!["x".into(), "y".into()], &message);
+        let same = Encoded::new(DESTINATION, "a/web", vec!["y".into(), "x".into()], &message);
+        let other = Encoded::new(DESTINATION, "a/web", vec!["x".into()], &message);
         assert_eq!(one.version, same.version);
         assert_ne!(one.version, other.version);
     }

@@ -6,7 +6,7 @@
 //!   (and with the resource as soon as there is one). A name subscribed to again is answered again.
 //! - A resource is sent once per version, under its canonical name, with the aliases that were asked for.
 //! - One response in flight per kind. What is referred to goes out before what refers to it; removals go out
-//!   after every addition and in the other order ([`Kind::ALL`]).
+//!   after every addition and in the other order ([`KindSet::order`]).
 //! - A client that resumes with `initial_resource_versions` is sent only what differs. Its keys are the names the
 //!   client asked for, aliases included, its values the versions held; an empty version means "told there is none".
 
@@ -17,11 +17,11 @@ use std::sync::Arc;
 use self::subscription::{Batch, InFlight, News, Subscription};
 use crate::{
     proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
-    resource::{Encoded, Kind},
+    resource::{Encoded, KindSet, TypeUrl},
 };
 
 /// Finds a resource by canonical name or alias.
-pub type Find<'a> = &'a dyn Fn(Kind, &str) -> Option<Arc<Encoded>>;
+pub type Find<'a> = &'a dyn Fn(TypeUrl, &str) -> Option<Arc<Encoded>>;
 
 /// Names one client may subscribe to on a stream, of all kinds. A sidecar needs as many as its workload has peers, and
 /// their endpoints.
@@ -39,7 +39,7 @@ pub enum RequestError {
     UnknownType(String),
     /// A name is longer than [`MAX_NAME`].
     #[error("a {0:?} name has more than {MAX_NAME} bytes")]
-    LongName(Kind),
+    LongName(TypeUrl),
     /// More than [`MAX_NAMES`] names.
     #[error("more than {MAX_NAMES} names are subscribed to on one stream, which is the limit")]
     TooManyNames,
@@ -49,7 +49,7 @@ pub enum RequestError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// Kind of the response.
-    pub kind: Kind,
+    pub kind: TypeUrl,
     /// The resources it took.
     pub taken: Vec<Arc<Encoded>>,
     /// The resources it refused: those its complaint lists ([`crate::proto::mesh::Refusal`]), or all when it lists none of them.
@@ -59,27 +59,30 @@ pub struct Reply {
 }
 
 /// Subscription state of one client's stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stream {
-    subscriptions: [Subscription; Kind::ALL.len()],
+    kinds: &'static KindSet,
+    /// One of each kind, in the order of the set.
+    subscriptions: Vec<Subscription>,
     last_nonce: u64,
 }
 
 impl Stream {
-    /// State of a stream on which nothing was said yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// State of a stream that serves `kinds` and on which nothing was said yet.
+    pub fn new(kinds: &'static KindSet) -> Self {
+        let subscriptions = kinds.order().iter().map(|kind| Subscription::new(*kind)).collect();
+        Self { kinds, subscriptions, last_nonce: 0 }
     }
 
     /// Takes one request in. A reply to the response in flight is handed back; one with a stale nonce is not, but
     /// its names count all the same.
     pub fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<Option<Reply>, RequestError> {
-        let Some(kind) = Kind::of(&request.type_url) else {
+        let kind = self.kinds.find(&request.type_url);
+        let Some(subscription) = kind.and_then(|kind| self.subscription(kind)) else {
             return Err(RequestError::UnknownType(request.type_url.chars().take(200).collect()));
         };
-        let subscription = &mut self.subscriptions[kind as usize];
-        let reply = subscription.reply(kind, &request);
-        subscription.rename(kind, request)?;
+        let reply = subscription.reply(&request);
+        subscription.rename(request)?;
         if self.subscriptions.iter().map(|s| s.asked.len()).sum::<usize>() > MAX_NAMES {
             return Err(RequestError::TooManyNames);
         }
@@ -97,14 +100,18 @@ impl Stream {
     }
 
     /// Any resource of `kind` may have changed.
-    pub fn changed_kind(&mut self, kind: Kind) {
-        self.subscriptions[kind as usize].news = News::OfAnything;
+    pub fn changed_kind(&mut self, kind: TypeUrl) {
+        if let Some(subscription) = self.subscription(kind) {
+            subscription.news = News::OfAnything;
+        }
     }
 
     /// What [`Find`] says of this name may have changed; to be told of every name of a resource that changed, before
     /// or after. Cheap for a name that nobody asked for.
-    pub fn changed_name(&mut self, kind: Kind, name: &str) {
-        self.subscriptions[kind as usize].touch(name);
+    pub fn changed_name(&mut self, kind: TypeUrl, name: &str) {
+        if let Some(subscription) = self.subscription(kind) {
+            subscription.touch(name);
+        }
     }
 
     /// Whether there may be something to send.
@@ -118,19 +125,16 @@ impl Stream {
         if !self.send_additions(find, version, &mut out) {
             return out;
         }
-        for kind in Kind::ALL.into_iter().rev() {
-            let subscription = &mut self.subscriptions[kind as usize];
-            if subscription.news.is_nothing() {
-                continue;
-            }
-            let removed = subscription.removals(kind, find);
+        for subscription in self.subscriptions.iter_mut().rev().filter(|s| !s.news.is_nothing()) {
+            let removed = subscription.removals(find);
             if !removed.is_empty() {
                 if subscription.in_flight.is_some() {
                     break;
                 }
-                out.push(self.response(kind, Batch { removed, ..Batch::default() }, version));
+                let batch = Batch { removed, ..Batch::default() };
+                out.push(response(subscription, batch, version, &mut self.last_nonce));
             }
-            self.subscriptions[kind as usize].news = News::Nothing;
+            subscription.news = News::Nothing;
         }
         out
     }
@@ -142,27 +146,19 @@ impl Stream {
 
     /// Resources the client holds no more, because it gave up every name of them or was told that they are gone, each
     /// told once.
-    pub fn dropped(&mut self) -> Vec<(Kind, String)> {
-        let mut dropped = Vec::new();
-        for kind in Kind::ALL {
-            let names = std::mem::take(&mut self.subscriptions[kind as usize].dropped);
-            dropped.extend(names.into_iter().map(|name| (kind, name)));
-        }
-        dropped
+    pub fn dropped(&mut self) -> Vec<(TypeUrl, String)> {
+        let each = self.subscriptions.iter_mut().map(|s| (s.kind, std::mem::take(&mut s.dropped)));
+        each.flat_map(|(kind, names)| names.into_iter().map(move |name| (kind, name))).collect()
     }
 
     /// Whether every addition is out.
     fn send_additions(&mut self, find: Find<'_>, version: &str, out: &mut Vec<DeltaDiscoveryResponse>) -> bool {
-        for kind in Kind::ALL {
-            let subscription = &mut self.subscriptions[kind as usize];
-            if subscription.news.is_nothing() {
-                continue;
-            }
+        for subscription in self.subscriptions.iter_mut().filter(|s| !s.news.is_nothing()) {
             let busy = subscription.in_flight.is_some();
-            let Some(batch) = subscription.additions(kind, find, busy) else { return false };
+            let Some(batch) = subscription.additions(find, busy) else { return false };
             let complete = batch.complete;
             if !batch.is_empty() {
-                out.push(self.response(kind, batch, version));
+                out.push(response(subscription, batch, version, &mut self.last_nonce));
             }
             if !complete {
                 return false;
@@ -171,19 +167,29 @@ impl Stream {
         true
     }
 
-    fn response(&mut self, kind: Kind, batch: Batch, version: &str) -> DeltaDiscoveryResponse {
-        self.last_nonce += 1;
-        let nonce = self.last_nonce.to_string();
-        let delivered = batch.resources.iter().map(|(resource, _)| Arc::clone(resource)).collect();
-        let resources = batch.resources.into_iter().map(|(resource, aliases)| resource.to_wire(aliases)).collect();
-        self.subscriptions[kind as usize].in_flight = Some(InFlight { nonce: nonce.clone(), delivered });
-        DeltaDiscoveryResponse {
-            system_version_info: version.to_owned(),
-            resources,
-            type_url: kind.type_url(),
-            nonce,
-            removed_resources: batch.removed,
-        }
+    fn subscription(&mut self, kind: TypeUrl) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| subscription.kind == kind)
+    }
+}
+
+/// The response that says `batch`, in flight from now on.
+fn response(
+    subscription: &mut Subscription,
+    batch: Batch,
+    version: &str,
+    last_nonce: &mut u64,
+) -> DeltaDiscoveryResponse {
+    *last_nonce += 1;
+    let nonce = last_nonce.to_string();
+    let delivered = batch.resources.iter().map(|(resource, _)| Arc::clone(resource)).collect();
+    let resources = batch.resources.into_iter().map(|(resource, aliases)| resource.to_wire(aliases)).collect();
+    subscription.in_flight = Some(InFlight { nonce: nonce.clone(), delivered });
+    DeltaDiscoveryResponse {
+        system_version_info: version.to_owned(),
+        resources,
+        type_url: subscription.kind.to_string(),
+        nonce,
+        removed_resources: batch.removed,
     }
 }
 
@@ -194,16 +200,19 @@ mod tests {
     use prost::{Message, Name};
 
     use super::{subscription::RESPONSE_BYTES, *};
-    use crate::proto::{
-        discovery::Status,
-        mesh::{Destination, Refusal},
+    use crate::{
+        kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE},
+        proto::{
+            discovery::Status,
+            mesh::{Destination, Refusal},
+        },
     };
 
     #[derive(Default)]
-    struct Table(HashMap<(Kind, String), Arc<Encoded>>);
+    struct Table(HashMap<(TypeUrl, String), Arc<Encoded>>);
 
     impl Table {
-        fn put(&mut self, kind: Kind, name: &str, aliases: &[&str], content: &str) {
+        fn put(&mut self, kind: TypeUrl, name: &str, aliases: &[&str], content: &str) {
             let aliases: Vec<String> = aliases.iter().map(|alias| (*alias).to_owned()).collect();
             let message = Destination { name: content.into(), ..Destination::default() };
             let resource = Arc::new(Encoded::new(kind, name, aliases.clone(), &message));
@@ -212,16 +221,16 @@ mod tests {
             }
         }
 
-        fn remove(&mut self, kind: Kind, name: &str) {
+        fn remove(&mut self, kind: TypeUrl, name: &str) {
             self.0.retain(|(k, _), resource| *k != kind || resource.name != name);
         }
     }
 
-    fn request(kind: Kind) -> DeltaDiscoveryRequest {
-        DeltaDiscoveryRequest { type_url: kind.type_url(), ..DeltaDiscoveryRequest::default() }
+    fn request(kind: TypeUrl) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest { type_url: kind.to_string(), ..DeltaDiscoveryRequest::default() }
     }
 
-    fn subscribe(kind: Kind, names: &[&str]) -> DeltaDiscoveryRequest {
+    fn subscribe(kind: TypeUrl, names: &[&str]) -> DeltaDiscoveryRequest {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
         DeltaDiscoveryRequest { resource_names_subscribe: names, ..request(kind) }
     }
@@ -249,7 +258,7 @@ mod tests {
                 return said;
             }
             for response in responses {
-                let kind = Kind::of(&response.type_url).unwrap();
+                let kind = SELVEDGE.find(&response.type_url).unwrap();
                 let names = response.resources.iter().map(|r| format!(" +{}", r.name));
                 let removed = response.removed_resources.iter().map(|name| format!(" -{name}"));
                 said.push(format!("{kind:?}{}", names.chain(removed).collect::<String>()));
@@ -260,9 +269,9 @@ mod tests {
 
     #[test]
     fn a_resource_is_sent_once_a_version_under_its_canonical_name_with_the_alias_asked_for() {
-        let (mut stream, mut table) = (Stream::new(), Table::default());
-        table.put(Kind::Destination, "a/web", &["web.a", "10.0.0.1:80"], "1");
-        stream.request(subscribe(Kind::Destination, &["10.0.0.1:80"])).unwrap();
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
+        table.put(DESTINATION, "a/web", &["web.a", "10.0.0.1:80"], "1");
+        stream.request(subscribe(DESTINATION, &["10.0.0.1:80"])).unwrap();
         let responses = push(&mut stream, &table);
         assert_eq!(responses.len(), 1);
         let [resource] = &responses[0].resources[..] else { panic!("{responses:?}") };
@@ -270,45 +279,45 @@ mod tests {
         assert_eq!(responses[0].system_version_info, "7");
         stream.request(reply(&responses[0], None)).unwrap();
         assert!(push(&mut stream, &table).is_empty(), "nothing changed");
-        table.put(Kind::Destination, "a/web", &["web.a", "10.0.0.1:80"], "2");
+        table.put(DESTINATION, "a/web", &["web.a", "10.0.0.1:80"], "2");
         assert_eq!(drain(&mut stream, &table), ["Destination +a/web"]);
     }
 
     #[test]
     fn a_repeated_subscription_is_answered_again() {
-        let (mut stream, mut table) = (Stream::new(), Table::default());
-        table.put(Kind::Destination, "a/web", &["web.a"], "1");
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
+        table.put(DESTINATION, "a/web", &["web.a"], "1");
         for names in [&["a/web", "none"][..], &["a/web", "none"]] {
-            stream.request(subscribe(Kind::Destination, names)).unwrap();
+            stream.request(subscribe(DESTINATION, names)).unwrap();
             assert_eq!(drain(&mut stream, &table), ["Destination +a/web -none"]);
         }
-        stream.request(subscribe(Kind::Destination, &["web.a"])).unwrap();
+        stream.request(subscribe(DESTINATION, &["web.a"])).unwrap();
         assert_eq!(drain(&mut stream, &table), ["Destination +a/web"], "so that the client learns of the alias");
     }
 
     #[test]
     fn what_is_absent_is_said_once_and_sent_when_it_appears() {
-        let (mut stream, mut table) = (Stream::new(), Table::default());
-        stream.request(subscribe(Kind::Destination, &["web.a"])).unwrap();
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
+        stream.request(subscribe(DESTINATION, &["web.a"])).unwrap();
         assert_eq!(drain(&mut stream, &table), ["Destination -web.a"]);
         assert!(push(&mut stream, &table).is_empty());
-        table.put(Kind::Destination, "a/web", &["web.a"], "1");
+        table.put(DESTINATION, "a/web", &["web.a"], "1");
         assert_eq!(drain(&mut stream, &table), ["Destination +a/web"]);
-        table.remove(Kind::Destination, "a/web");
+        table.remove(DESTINATION, "a/web");
         assert_eq!(drain(&mut stream, &table), ["Destination -web.a"]);
-        table.put(Kind::Destination, "a/web", &["web.a"], "1");
+        table.put(DESTINATION, "a/web", &["web.a"], "1");
         assert_eq!(drain(&mut stream, &table), ["Destination +a/web"], "the same version, after a removal");
     }
 
     #[test]
     fn one_response_is_in_flight_and_stale_nonces_are_ignored() {
-        let (mut stream, mut table) = (Stream::new(), Table::default());
-        table.put(Kind::Destination, "a/web", &[], "1");
-        stream.request(subscribe(Kind::Destination, &["a/web"])).unwrap();
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
+        table.put(DESTINATION, "a/web", &[], "1");
+        stream.request(subscribe(DESTINATION, &["a/web"])).unwrap();
         let first = push(&mut stream, &table).remove(0);
-        table.put(Kind::Destination, "a/web", &[], "2");
+        table.put(DESTINATION, "a/web", &[], "2");
         assert!(push(&mut stream, &table).is_empty(), "the first is in flight");
-        let stale = DeltaDiscoveryRequest { response_nonce: "99".into(), ..request(Kind::Destination) };
+        let stale = DeltaDiscoveryRequest { response_nonce: "99".into(), ..request(DESTINATION) };
         assert_eq!(stream.request(stale).unwrap(), None);
         assert!(push(&mut stream, &table).is_empty());
         let replied = stream.request(reply(&first, Some("no"))).unwrap().unwrap();
@@ -322,31 +331,31 @@ mod tests {
 
     #[test]
     fn only_a_name_that_was_asked_for_makes_the_stream_look() {
-        let (mut stream, mut table) = (Stream::new(), Table::default());
-        table.put(Kind::Destination, "a/web", &["web.a"], "1");
-        stream.request(subscribe(Kind::Destination, &["web.a"])).unwrap();
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
+        table.put(DESTINATION, "a/web", &["web.a"], "1");
+        stream.request(subscribe(DESTINATION, &["web.a"])).unwrap();
         drain(&mut stream, &table);
-        table.put(Kind::Destination, "a/web", &["web.a"], "2");
+        table.put(DESTINATION, "a/web", &["web.a"], "2");
         let look = |stream: &mut Stream| {
             stream.responses(&|kind, name| table.0.get(&(kind, name.to_owned())).cloned(), "8").len()
         };
-        stream.changed_name(Kind::Destination, "a/api");
-        stream.changed_name(Kind::Endpoints, "web.a");
+        stream.changed_name(DESTINATION, "a/api");
+        stream.changed_name(ENDPOINTS, "web.a");
         assert_eq!(look(&mut stream), 0);
-        stream.changed_name(Kind::Destination, "web.a");
+        stream.changed_name(DESTINATION, "web.a");
         assert_eq!(look(&mut stream), 1);
     }
 
     #[test]
     fn a_new_name_costs_one_look_however_many_there_are() {
-        let (mut stream, mut table) = (Stream::new(), Table::default());
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
         let names: Vec<String> = (0..500).map(|n| format!("a/d{n}")).collect();
-        names.iter().for_each(|name| table.put(Kind::Destination, name, &[], "1"));
-        stream.request(subscribe(Kind::Destination, &names.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+        names.iter().for_each(|name| table.put(DESTINATION, name, &[], "1"));
+        stream.request(subscribe(DESTINATION, &names.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
         drain(&mut stream, &table);
-        stream.request(subscribe(Kind::Destination, &["none"])).unwrap();
+        stream.request(subscribe(DESTINATION, &["none"])).unwrap();
         let looks = std::cell::Cell::new(0);
-        let find = |_: Kind, _: &str| {
+        let find = |_: TypeUrl, _: &str| {
             looks.set(looks.get() + 1);
             None
         };
@@ -356,13 +365,13 @@ mod tests {
 
     #[test]
     fn make_before_break() {
-        let (mut stream, mut table) = (Stream::new(), Table::default());
-        for kind in Kind::ALL {
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
+        for kind in SELVEDGE.order().iter().copied() {
             table.put(kind, "old", &[], "1");
             stream.request(subscribe(kind, &["old", "new"])).unwrap();
         }
         drain(&mut stream, &table);
-        for kind in Kind::ALL {
+        for kind in SELVEDGE.order().iter().copied() {
             table.remove(kind, "old");
             table.put(kind, "new", &[], "1");
         }
@@ -374,15 +383,15 @@ mod tests {
 
     #[test]
     fn an_addition_waits_for_what_comes_before_it() {
-        let (mut stream, mut table) = (Stream::new(), Table::default());
-        for kind in [Kind::Endpoints, Kind::Destination] {
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
+        for kind in [ENDPOINTS, DESTINATION] {
             table.put(kind, "x", &[], "1");
             stream.request(subscribe(kind, &["x"])).unwrap();
         }
         let first = push(&mut stream, &table);
         assert_eq!(first.len(), 2);
         stream.request(reply(&first[1], None)).unwrap();
-        for kind in [Kind::Endpoints, Kind::Destination] {
+        for kind in [ENDPOINTS, DESTINATION] {
             table.put(kind, "x", &[], "2");
         }
         assert!(push(&mut stream, &table).is_empty(), "the destination would overtake its endpoints");
@@ -394,9 +403,9 @@ mod tests {
     fn a_resumed_stream_says_only_what_differs() {
         let mut table = Table::default();
         for (name, alias) in [("a/same", "same.a"), ("a/changed", "changed.a"), ("a/late", "late.a")] {
-            table.put(Kind::Destination, name, &[alias], "now");
+            table.put(DESTINATION, name, &[alias], "now");
         }
-        let version = |name: &str| table.0[&(Kind::Destination, name.to_owned())].version.clone();
+        let version = |name: &str| table.0[&(DESTINATION, name.to_owned())].version.clone();
         let known = [
             ("same.a", version("a/same")),
             ("changed.a", "old".to_owned()),
@@ -405,9 +414,9 @@ mod tests {
             ("late.a", String::new()),
         ];
         let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-        let mut resumption = subscribe(Kind::Destination, &names);
+        let mut resumption = subscribe(DESTINATION, &names);
         resumption.initial_resource_versions = known.iter().map(|(name, v)| ((*name).to_owned(), v.clone())).collect();
-        let mut stream = Stream::new();
+        let mut stream = Stream::new(&SELVEDGE);
         stream.request(resumption).unwrap();
         assert_eq!(drain(&mut stream, &table), ["Destination +a/changed +a/late", "Destination -gone.a"]);
         let confirmed: Vec<String> = stream.confirmed().iter().map(|resource| resource.name.clone()).collect();
@@ -417,24 +426,24 @@ mod tests {
 
     #[test]
     fn a_client_that_gives_a_resource_up_holds_it_no_more() {
-        let (mut stream, mut table) = (Stream::new(), Table::default());
-        table.put(Kind::Destination, "a/web", &["web.a", "10.0.0.1:80"], "1");
-        stream.request(subscribe(Kind::Destination, &["web.a", "10.0.0.1:80"])).unwrap();
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
+        table.put(DESTINATION, "a/web", &["web.a", "10.0.0.1:80"], "1");
+        stream.request(subscribe(DESTINATION, &["web.a", "10.0.0.1:80"])).unwrap();
         let give_up = |stream: &mut Stream, name: &str| {
             let names = vec![name.to_owned()];
             stream
-                .request(DeltaDiscoveryRequest { resource_names_unsubscribe: names, ..request(Kind::Destination) })
+                .request(DeltaDiscoveryRequest { resource_names_unsubscribe: names, ..request(DESTINATION) })
                 .unwrap();
             stream.dropped()
         };
         let sent = push(&mut stream, &table).remove(0);
         assert!(give_up(&mut stream, "web.a").is_empty(), "another name still stands for it");
-        assert_eq!(give_up(&mut stream, "10.0.0.1:80"), [(Kind::Destination, "a/web".to_owned())]);
+        assert_eq!(give_up(&mut stream, "10.0.0.1:80"), [(DESTINATION, "a/web".to_owned())]);
         let late = stream.request(reply(&sent, None)).unwrap().unwrap();
         assert!(late.taken.is_empty(), "an answer that was under way does not bring it back");
 
-        table.put(Kind::Destination, "a/api", &[], "1");
-        stream.request(subscribe(Kind::Destination, &["web.a", "a/api"])).unwrap();
+        table.put(DESTINATION, "a/api", &[], "1");
+        stream.request(subscribe(DESTINATION, &["web.a", "a/api"])).unwrap();
         let both = push(&mut stream, &table).remove(0);
         give_up(&mut stream, "web.a");
         let mut nack = reply(&both, Some("a/web is bad"));
@@ -444,45 +453,45 @@ mod tests {
         let late = stream.request(nack).unwrap().unwrap();
         assert_eq!((late.taken.len(), late.refused.len()), (1, 0), "only what it gave up was refused");
 
-        stream.request(subscribe(Kind::Destination, &["web.a"])).unwrap();
+        stream.request(subscribe(DESTINATION, &["web.a"])).unwrap();
         drain(&mut stream, &table);
-        table.remove(Kind::Destination, "a/web");
+        table.remove(DESTINATION, "a/web");
         drain(&mut stream, &table);
-        assert_eq!(stream.dropped(), [(Kind::Destination, "a/web".to_owned())], "told that it is gone");
+        assert_eq!(stream.dropped(), [(DESTINATION, "a/web".to_owned())], "told that it is gone");
     }
 
     #[test]
     fn large_answers_come_in_bounded_responses() {
-        let (mut stream, mut table) = (Stream::new(), Table::default());
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
         let names: Vec<String> = (0..8).map(|n| format!("a/d{n}")).collect();
         for name in &names {
-            table.put(Kind::Destination, name, &[], &"x".repeat(RESPONSE_BYTES / 2));
+            table.put(DESTINATION, name, &[], &"x".repeat(RESPONSE_BYTES / 2));
         }
-        stream.request(subscribe(Kind::Destination, &names.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+        stream.request(subscribe(DESTINATION, &names.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
         let sizes: Vec<usize> = drain(&mut stream, &table).iter().map(|said| said.matches('+').count()).collect();
         assert_eq!(sizes, [2, 2, 2, 2]);
     }
 
     #[test]
     fn requests_that_break_the_protocol_are_errors() {
-        let mut stream = Stream::new();
+        let mut stream = Stream::new(&SELVEDGE);
         let unknown = DeltaDiscoveryRequest { type_url: "x".into(), ..DeltaDiscoveryRequest::default() };
         assert_eq!(stream.request(unknown), Err(RequestError::UnknownType("x".into())));
         let long = "x".repeat(MAX_NAME + 1);
-        assert_eq!(stream.request(subscribe(Kind::Inbound, &[&long])), Err(RequestError::LongName(Kind::Inbound)));
-        for (kind, names) in [(Kind::Endpoints, 0..MAX_NAMES / 2), (Kind::Destination, MAX_NAMES / 2..MAX_NAMES)] {
+        assert_eq!(stream.request(subscribe(INBOUND, &[&long])), Err(RequestError::LongName(INBOUND)));
+        for (kind, names) in [(ENDPOINTS, 0..MAX_NAMES / 2), (DESTINATION, MAX_NAMES / 2..MAX_NAMES)] {
             let many = names.map(|n| n.to_string()).collect();
             stream.request(DeltaDiscoveryRequest { resource_names_subscribe: many, ..request(kind) }).unwrap();
         }
-        let one_more = stream.request(subscribe(Kind::TrustBundle, &["mesh.local"]));
+        let one_more = stream.request(subscribe(TRUST_BUNDLE, &["mesh.local"]));
         assert_eq!(one_more, Err(RequestError::TooManyNames), "the limit is of the stream, not of each kind");
     }
 
     #[test]
     fn names_weigh_what_they_take_and_nothing_once_they_are_given_up() {
-        let mut stream = Stream::new();
+        let mut stream = Stream::new(&SELVEDGE);
         let resumed = HashMap::from([("a/web".to_owned(), "x".repeat(1 << 20))]);
-        let known = DeltaDiscoveryRequest { initial_resource_versions: resumed, ..request(Kind::Destination) };
+        let known = DeltaDiscoveryRequest { initial_resource_versions: resumed, ..request(DESTINATION) };
         for names in [vec!["a/web".to_owned()], vec!["a/web".to_owned(), "a/api".to_owned()]] {
             let weighed = names.len() * (NAME_COST + 5);
             stream.request(DeltaDiscoveryRequest { resource_names_subscribe: names, ..known.clone() }).unwrap();
@@ -490,7 +499,7 @@ mod tests {
         }
         let unsubscribe = vec!["a/web".to_owned(), "a/api".to_owned(), "never".to_owned()];
         stream
-            .request(DeltaDiscoveryRequest { resource_names_unsubscribe: unsubscribe, ..request(Kind::Destination) })
+            .request(DeltaDiscoveryRequest { resource_names_unsubscribe: unsubscribe, ..request(DESTINATION) })
             .unwrap();
         assert_eq!(stream.weight(), 0);
     }

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use selvedge_xds::{
+    kinds::{DESTINATION, ENDPOINTS, endpoints_name, object_name},
     proto::mesh::{Destination, Endpoint, Endpoints, Port},
-    resource::{Encoded, Kind, endpoints_name, object_name},
+    resource::Encoded,
 };
 
 use super::{Mesh, attachment, identity, origin};
@@ -43,10 +44,10 @@ impl Compiled {
         let (namespace, name) = (&self.message.namespace, &self.message.name);
         for (port, endpoints) in &self.endpoints {
             let name = endpoints_name(namespace, name, *port);
-            draft.put(Encoded::new(Kind::Endpoints, name, Vec::new(), endpoints), false);
+            draft.put(Encoded::new(ENDPOINTS, name, Vec::new(), endpoints), false);
         }
         let name = object_name(namespace, name);
-        draft.put(Encoded::new(Kind::Destination, name, self.aliases, &self.message), self.message.external);
+        draft.put(Encoded::new(DESTINATION, name, self.aliases, &self.message), self.message.external);
     }
 }
 

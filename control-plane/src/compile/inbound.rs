@@ -2,8 +2,8 @@
 
 use selvedge_policies::request::Posture;
 use selvedge_xds::{
+    kinds::object_name,
     proto::mesh::{self, Attachment, Inbound, InboundPort},
-    resource::object_name,
 };
 
 use super::{Mesh, attachment, identity, origin};

@@ -8,8 +8,9 @@ use std::{sync::Arc, time::Duration};
 
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
-    proto::discovery::{DeltaDiscoveryRequest, aggregated_discovery_service_server::AggregatedDiscoveryService},
-    resource::{Encoded, Kind},
+    kinds::{INBOUND, SELVEDGE},
+    proto::discovery::DeltaDiscoveryRequest,
+    resource::{Encoded, TypeUrl},
     server::{self, Reply, RequestError},
 };
 use tokio::{
@@ -26,13 +27,14 @@ use super::{
 };
 use crate::{
     clock,
+    grpc::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService,
     snapshot::Snapshot,
     status::StreamId,
     stop::{self, Stop},
 };
 
 /// Responses that may wait for a client to read them; the protocol itself allows one per kind.
-const BACKLOG: usize = Kind::ALL.len();
+const BACKLOG: usize = SELVEDGE.order().len();
 /// How long responses wait for their client to read before it is cut off.
 const SLOW: Duration = Duration::from_secs(10);
 /// How long one waits for others of its identity, which may be thousands that are all told the same news.
@@ -68,7 +70,7 @@ impl AggregatedDiscoveryService for Ads {
         self.mesh.telemetry.sidecars.inc();
         let session = Session {
             mesh: Arc::clone(&self.mesh),
-            state: server::Stream::new(),
+            state: server::Stream::new(&SELVEDGE),
             identity: leaf.identity.clone(),
             id,
             seen: 0,
@@ -149,7 +151,7 @@ impl Session {
         if let Some(complaint) = &reply.complaint {
             tracing::warn!(sidecar = %self.identity, %complaint, "a sidecar refused configuration");
         }
-        self.mesh.telemetry.replies.with_label_values(&[label(reply.kind), answer]).inc();
+        self.mesh.telemetry.replies.with_label_values(&[&*label(reply.kind), answer]).inc();
         self.mesh.sidecars.reply(self.id, reply, clock::unix());
     }
 
@@ -168,14 +170,14 @@ impl Session {
             return Ok(());
         }
         let mut room = timeout(CROWDED, self.held.room()).await.map_err(|_| Unread)?;
-        let find = |kind: Kind, name: &str| find(snapshot, &self.identity, kind, name);
+        let find = |kind: TypeUrl, name: &str| find(snapshot, &self.identity, kind, name);
         let responses = self.state.responses(&find, &snapshot.number().to_string());
         self.mesh.sidecars.confirmed(self.id, self.state.confirmed());
         self.mesh.sidecars.dropped(self.id, &self.state.dropped());
         let telemetry = &self.mesh.telemetry;
         let mut sent = false;
         for response in responses {
-            if let Some(kind) = Kind::of(&response.type_url) {
+            if let Some(kind) = SELVEDGE.find(&response.type_url) {
                 telemetry.responses.with_label_values(&[label(kind)]).inc();
             }
             let bytes: usize =
@@ -193,20 +195,23 @@ impl Session {
     }
 }
 
-fn find(snapshot: &Snapshot, client: &Identity, kind: Kind, name: &str) -> Option<Arc<Encoded>> {
+fn find(snapshot: &Snapshot, client: &Identity, kind: TypeUrl, name: &str) -> Option<Arc<Encoded>> {
     match kind {
-        Kind::Inbound if snapshot.identity_of_workload(name)? != client.to_string() => None,
+        INBOUND if snapshot.identity_of_workload(name)? != client.to_string() => None,
         _ => snapshot.get(kind, name),
     }
 }
 
-fn label(kind: Kind) -> &'static str {
-    match kind {
-        Kind::TrustBundle => "trust_bundle",
-        Kind::Endpoints => "endpoints",
-        Kind::Destination => "destination",
-        Kind::Inbound => "inbound",
+/// The kind as metrics have it, such as `trust_bundle`.
+fn label(kind: TypeUrl) -> String {
+    let mut label = String::new();
+    for c in kind.name().chars() {
+        if c.is_ascii_uppercase() && !label.is_empty() {
+            label.push('_');
+        }
+        label.push(c.to_ascii_lowercase());
     }
+    label
 }
 
 fn full(mesh: &Mesh, limit: &Full) -> Status {

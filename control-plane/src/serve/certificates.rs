@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use selvedge_identity::svid::Leaf;
-use selvedge_xds::proto::mesh::{SignRequest, SignResponse, certificates_server};
+use selvedge_xds::proto::mesh::{SignRequest, SignResponse};
 use tonic::{Request, Response, Status};
 
 use super::{Mesh, Peer};
 use crate::{
     clock,
+    grpc::mesh::certificates_server,
     identity::{Authority, IdentityError, Issued},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use selvedge_xds::{resource::Kind, server};
+use selvedge_xds::{kinds::INBOUND, resource::TypeUrl, server};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -24,7 +24,7 @@ pub(super) struct Published {
     pub(super) at: Instant,
     /// Number of the snapshot published before.
     after: u64,
-    touched: BTreeSet<(Kind, Arc<str>)>,
+    touched: BTreeSet<(TypeUrl, Arc<str>)>,
 }
 
 impl Published {
@@ -49,7 +49,7 @@ impl Published {
             stream.changed_name(*kind, name);
         }
         // Who may see an inbound view depends on identities, which are no resources.
-        stream.changed_kind(Kind::Inbound);
+        stream.changed_kind(INBOUND);
     }
 }
 
@@ -84,7 +84,7 @@ async fn settle(snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_xds::{proto::mesh::Destination, resource::Encoded};
+    use selvedge_xds::{kinds::DESTINATION, proto::mesh::Destination, resource::Encoded};
 
     use super::*;
     use crate::snapshot::{Draft, channel};
@@ -93,7 +93,7 @@ mod tests {
         let mut draft = Draft::after(before);
         let message = Destination { name: content.into(), ..Destination::default() };
         let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
-        draft.put(Encoded::new(Kind::Destination, name, aliases, &message), false);
+        draft.put(Encoded::new(DESTINATION, name, aliases, &message), false);
         draft.set_complete(true);
         Arc::new(draft.finish().unwrap())
     }

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use prost::Message;
 use selvedge_xds::{
+    kinds::{DESTINATION, ENDPOINTS},
     proto::mesh::Destination,
-    resource::{Encoded, Kind},
+    resource::{Encoded, TypeUrl},
 };
 
 use super::Snapshot;
@@ -26,15 +27,18 @@ impl fmt::Display for Dangling {
 }
 
 /// Checks the destinations that changed, and those whose endpoints were taken away.
-pub(super) fn find(snapshot: &Snapshot, touched: &BTreeMap<(Kind, Arc<str>), Option<Arc<Encoded>>>) -> Vec<Dangling> {
+pub(super) fn find(
+    snapshot: &Snapshot,
+    touched: &BTreeMap<(TypeUrl, Arc<str>), Option<Arc<Encoded>>>,
+) -> Vec<Dangling> {
     let mut dangling = Vec::new();
     for ((kind, name), resource) in touched {
-        match (kind, resource) {
-            (Kind::Destination, Some(destination)) => check(snapshot, destination, &mut dangling),
-            (Kind::Endpoints, None) => {
+        match (*kind, resource) {
+            (DESTINATION, Some(destination)) => check(snapshot, destination, &mut dangling),
+            (ENDPOINTS, None) => {
                 let owner = name.rsplit_once(':').map_or(&**name, |(owner, _)| owner);
-                let untouched = !touched.contains_key(&(Kind::Destination, owner.into()));
-                if let Some(destination) = snapshot.get(Kind::Destination, owner).filter(|_| untouched) {
+                let untouched = !touched.contains_key(&(DESTINATION, owner.into()));
+                if let Some(destination) = snapshot.get(DESTINATION, owner).filter(|_| untouched) {
                     check(snapshot, &destination, &mut dangling);
                 }
             }
@@ -48,7 +52,7 @@ pub(super) fn find(snapshot: &Snapshot, touched: &BTreeMap<(Kind, Arc<str>), Opt
 fn check(snapshot: &Snapshot, destination: &Encoded, dangling: &mut Vec<Dangling>) {
     for port in ports(destination) {
         let missing = format!("{}:{port}", destination.name);
-        if snapshot.get(Kind::Endpoints, &missing).is_none() {
+        if snapshot.get(ENDPOINTS, &missing).is_none() {
             dangling.push(Dangling { from: destination.name.clone(), missing });
         }
     }

@@ -1,16 +1,16 @@
 //! What changed between two snapshots, found by comparing pointers.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use selvedge_xds::resource::{Encoded, Kind};
+use selvedge_xds::resource::{Encoded, TypeUrl};
 
-use super::Snapshot;
+use super::{Snapshot, Table};
 
 /// One resource that differs between two snapshots.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// Kind of the resource.
-    pub kind: Kind,
+    pub kind: TypeUrl,
     /// Canonical name.
     pub name: Arc<str>,
     /// The resource as it is now; `None` when it was removed.
@@ -18,67 +18,63 @@ pub struct Change {
 }
 
 impl Snapshot {
-    /// Every resource that was added, replaced or removed since `earlier`, in the order it must be pushed: what
-    /// is referred to before what refers to it, and removals last, the other way round (make before break).
+    /// Every resource that was added, replaced or removed since `earlier`, by kind and name. In what order that is to be
+    /// pushed is for the streams to know.
     pub fn changed_since(&self, earlier: &Snapshot) -> Vec<Change> {
+        let kinds: BTreeSet<TypeUrl> = self.tables.keys().chain(earlier.tables.keys()).copied().collect();
         let mut changes = Vec::new();
-        for kind in Kind::ALL {
-            if !Arc::ptr_eq(self.table(kind), earlier.table(kind)) {
-                self.put_since(earlier, kind, &mut changes);
-            }
-        }
-        for kind in Kind::ALL.into_iter().rev() {
-            if !Arc::ptr_eq(self.table(kind), earlier.table(kind)) {
-                self.removed_since(earlier, kind, &mut changes);
+        let nothing = Arc::default();
+        for kind in kinds {
+            let [now, before] = [self, earlier].map(|snapshot| snapshot.tables.get(&kind).unwrap_or(&nothing));
+            if !Arc::ptr_eq(now, before) {
+                differences(kind, now, before, &mut changes);
             }
         }
         changes
     }
+}
 
-    fn put_since(&self, earlier: &Snapshot, kind: Kind, changes: &mut Vec<Change>) {
-        let start = changes.len();
-        for (name, resource) in self.table(kind).iter() {
-            let before = earlier.table(kind).get(name);
-            if !before.is_some_and(|before| Arc::ptr_eq(before, resource) || before.version == resource.version) {
-                changes.push(Change { kind, name: name.clone(), now: Some(resource.clone()) });
-            }
+fn differences(kind: TypeUrl, now: &Table, before: &Table, changes: &mut Vec<Change>) {
+    let start = changes.len();
+    for (name, resource) in &now.resources {
+        let known = before.resources.get(name);
+        if !known.is_some_and(|known| Arc::ptr_eq(known, resource) || known.version == resource.version) {
+            changes.push(Change { kind, name: name.clone(), now: Some(resource.clone()) });
         }
-        changes[start..].sort_by(|a, b| a.name.cmp(&b.name));
     }
-
-    fn removed_since(&self, earlier: &Snapshot, kind: Kind, changes: &mut Vec<Change>) {
-        let start = changes.len();
-        let gone = earlier.table(kind).keys().filter(|name| !self.table(kind).contains_key(*name));
-        changes.extend(gone.map(|name| Change { kind, name: name.clone(), now: None }));
-        changes[start..].sort_by(|a, b| a.name.cmp(&b.name));
-    }
+    let gone = before.resources.keys().filter(|name| !now.resources.contains_key(*name));
+    changes.extend(gone.map(|name| Change { kind, name: name.clone(), now: None }));
+    changes[start..].sort_by(|a, b| a.name.cmp(&b.name));
 }
 
 #[cfg(test)]
 mod tests {
-    use selvedge_xds::proto::mesh::Endpoints;
+    use selvedge_xds::{
+        kinds::{ENDPOINTS, TRUST_BUNDLE},
+        proto::mesh::Endpoints,
+    };
 
     use super::*;
     use crate::snapshot::Draft;
 
     fn endpoints(name: &str, address: &str) -> Encoded {
         let endpoint = selvedge_xds::proto::mesh::Endpoint { address: address.into(), ..Default::default() };
-        Encoded::new(Kind::Endpoints, name, vec![], &Endpoints { endpoints: vec![endpoint] })
+        Encoded::new(ENDPOINTS, name, vec![], &Endpoints { endpoints: vec![endpoint] })
     }
 
     #[test]
-    fn puts_come_in_push_order_and_removals_last() {
+    fn puts_and_removals_of_every_kind_are_found() {
         let mut draft = Draft::after(&Snapshot::default());
         draft.put(endpoints("a/x:1", "10.0.0.1:1"), false);
         draft.put(endpoints("a/y:1", "10.0.0.1:1"), false);
         let one = draft.finish().unwrap();
         let mut draft = Draft::after(&one);
-        draft.remove(Kind::Endpoints, "a/x:1");
+        draft.remove(ENDPOINTS, "a/x:1");
         draft.put(endpoints("a/y:1", "10.0.0.2:1"), false);
-        draft.put(Encoded::new(Kind::TrustBundle, "mesh.local", vec![], &Endpoints::default()), false);
+        draft.put(Encoded::new(TRUST_BUNDLE, "mesh.local", vec![], &Endpoints::default()), false);
         let two = draft.finish().unwrap();
         let names: Vec<_> = two.changed_since(&one).iter().map(|c| (c.name.to_string(), c.now.is_some())).collect();
-        let expected = [("mesh.local", true), ("a/y:1", true), ("a/x:1", false)];
+        let expected = [("a/x:1", false), ("a/y:1", true), ("mesh.local", true)];
         assert_eq!(names, expected.map(|(name, put)| (name.to_owned(), put)));
     }
 }

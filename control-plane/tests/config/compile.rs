@@ -10,8 +10,9 @@ use selvedge_control_plane::{
     store::Store,
 };
 use selvedge_xds::{
+    kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE},
     proto::mesh::{Destination, Endpoints, Inbound, InboundMode, OutboundMode},
-    resource::Kind,
+    resource::TypeUrl,
 };
 
 const SHOP: &str = "
@@ -88,7 +89,7 @@ fn snapshot(text: &str) -> Arc<Snapshot> {
     snapshot
 }
 
-fn decode<T: Message + Default>(snapshot: &Snapshot, kind: Kind, name: &str) -> T {
+fn decode<T: Message + Default>(snapshot: &Snapshot, kind: TypeUrl, name: &str) -> T {
     let resource = snapshot.get(kind, name).unwrap_or_else(|| panic!("no {kind:?} {name}"));
     T::decode(resource.body.clone()).unwrap()
 }
@@ -105,13 +106,13 @@ fn a_service_answers_to_all_its_names_and_addresses() {
         "10.96.0.1:80",
         "10.96.0.1:81",
     ] {
-        let destination: Destination = decode(&snapshot, Kind::Destination, alias);
+        let destination: Destination = decode(&snapshot, DESTINATION, alias);
         assert_eq!(destination.name, "web", "{alias}");
     }
     for alias in ["web", "10.96.0.1:82", "10.0.0.1:15006", "other.shop"] {
-        assert!(snapshot.get(Kind::Destination, alias).is_none(), "{alias}");
+        assert!(snapshot.get(DESTINATION, alias).is_none(), "{alias}");
     }
-    let web: Destination = decode(&snapshot, Kind::Destination, "shop/web");
+    let web: Destination = decode(&snapshot, DESTINATION, "shop/web");
     let ports: Vec<_> = web.ports.iter().map(|port| (port.port, port.app_protocol.as_str())).collect();
     assert_eq!(ports, [(80, "http"), (81, "")]);
     assert_eq!(web.origin.unwrap().generation, 1);
@@ -136,7 +137,7 @@ fn protocols_may_be_named_as_kubernetes_names_them() {
              spec: {{serviceAccount: web, address: 10.0.0.1}}\n"
         );
         let snapshot = snapshot(&text);
-        let web: Destination = decode(&snapshot, Kind::Destination, "shop/web");
+        let web: Destination = decode(&snapshot, DESTINATION, "shop/web");
         assert_eq!(web.ports[0].app_protocol, meant, "{written}");
     }
 }
@@ -144,13 +145,13 @@ fn protocols_may_be_named_as_kubernetes_names_them() {
 #[test]
 fn endpoints_are_where_peers_dial_and_whom_they_must_find() {
     let snapshot = snapshot(SHOP);
-    let http: Endpoints = decode(&snapshot, Kind::Endpoints, "shop/web:80");
+    let http: Endpoints = decode(&snapshot, ENDPOINTS, "shop/web:80");
     let endpoint = &http.endpoints[0];
     assert_eq!(http.endpoints.len(), 1, "a workload of weight 0 gets nothing");
     assert_eq!((endpoint.address.as_str(), endpoint.weight), ("10.0.0.1:15006", 3));
     assert_eq!(endpoint.identity, "spiffe://mesh.local/ns/shop/sa/web");
     assert_eq!(endpoint.workload, "shop/web-1");
-    let other: Endpoints = decode(&snapshot, Kind::Endpoints, "shop/web:81");
+    let other: Endpoints = decode(&snapshot, ENDPOINTS, "shop/web:81");
     assert_eq!(other.endpoints[0].address, "10.0.0.1:81");
 }
 
@@ -162,12 +163,12 @@ fn a_named_target_port_is_each_workloads_own() {
     let text = text.replace("{port: 8080, dial: 15006}", "{name: http, port: 8080, dial: 15006}");
     let text = text.replace("address: 'fd00::2', weight: 0", "address: 'fd00::2', ports: [{name: http, port: 9000}]");
     let snapshot = snapshot(&text);
-    let http: Endpoints = decode(&snapshot, Kind::Endpoints, "shop/web:80");
+    let http: Endpoints = decode(&snapshot, ENDPOINTS, "shop/web:80");
     let addresses: Vec<_> = http.endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();
     assert_eq!(addresses, ["10.0.0.1:15006", "[fd00::2]:9000"]);
-    let two: Inbound = decode(&snapshot, Kind::Inbound, "shop/web-2");
+    let two: Inbound = decode(&snapshot, INBOUND, "shop/web-2");
     assert_eq!(two.ports.iter().map(|port| port.port).collect::<Vec<_>>(), [81, 9000]);
-    assert!(snapshot.get(Kind::Destination, "[fd00::96]:80").is_some(), "every address is an alias");
+    assert!(snapshot.get(DESTINATION, "[fd00::96]:80").is_some(), "every address is an alias");
 
     let mut store = Store::new("mesh.local");
     let unnamed = text.replace("{name: http, port: 9000}", "{port: 9000}");
@@ -176,16 +177,16 @@ fn a_named_target_port_is_each_workloads_own() {
     let (snapshot, report) = store.commit();
     let told: Vec<_> = report.findings.iter().map(|f| (f.field.as_str(), f.message.as_str())).collect();
     assert_eq!(told, [("spec.ports[0].targetPort", "calls on port 80 do not reach Workload shop/web-2")]);
-    assert_eq!(decode::<Endpoints>(&snapshot, Kind::Endpoints, "shop/web:80").endpoints.len(), 1);
+    assert_eq!(decode::<Endpoints>(&snapshot, ENDPOINTS, "shop/web:80").endpoints.len(), 1);
 }
 
 #[test]
 fn an_external_service_has_no_identity_and_may_have_tls() {
     let snapshot = snapshot(SHOP);
     for alias in ["shop/pay", "api.pay.example", "api.pay.example:443", "198.51.100.1:443", "198.51.100.2:8443"] {
-        assert!(decode::<Destination>(&snapshot, Kind::Destination, alias).external, "{alias}");
+        assert!(decode::<Destination>(&snapshot, DESTINATION, alias).external, "{alias}");
     }
-    let pay: Endpoints = decode(&snapshot, Kind::Endpoints, "shop/pay:443");
+    let pay: Endpoints = decode(&snapshot, ENDPOINTS, "shop/pay:443");
     let endpoints: Vec<_> =
         pay.endpoints.iter().map(|e| (e.address.as_str(), e.identity.as_str(), e.tls_server_name.as_str())).collect();
     assert_eq!(endpoints, [("198.51.100.1:443", "", "api.pay.example"), ("198.51.100.2:8443", "", "api.pay.example")]);
@@ -194,7 +195,7 @@ fn an_external_service_has_no_identity_and_may_have_tls() {
 #[test]
 fn a_workload_sees_what_covers_it() {
     let snapshot = snapshot(SHOP);
-    let one: Inbound = decode(&snapshot, Kind::Inbound, "shop/web-1");
+    let one: Inbound = decode(&snapshot, INBOUND, "shop/web-1");
     let names = |attached: &[selvedge_xds::proto::mesh::Attachment]| -> Vec<String> {
         attached.iter().map(|a| a.origin.as_ref().unwrap().name.clone()).collect()
     };
@@ -210,8 +211,8 @@ fn a_workload_sees_what_covers_it() {
 #[test]
 fn the_most_specific_mesh_policy_decides_each_field() {
     let snapshot = snapshot(SHOP);
-    let one: Inbound = decode(&snapshot, Kind::Inbound, "shop/web-1");
-    let two: Inbound = decode(&snapshot, Kind::Inbound, "shop/web-2");
+    let one: Inbound = decode(&snapshot, INBOUND, "shop/web-1");
+    let two: Inbound = decode(&snapshot, INBOUND, "shop/web-2");
     assert_eq!((one.mode(), one.outbound_mode()), (InboundMode::Strict, OutboundMode::Prefer));
     assert_eq!((one.posture.as_str(), two.posture.as_str()), ("deny", "allow"));
 }
@@ -265,24 +266,24 @@ fn documents() -> impl Strategy<Value = Vec<(usize, Option<String>)>> {
     prop::collection::vec((0usize..6, prop::option::weighted(0.8, document)), 1..24)
 }
 
-fn contents(snapshot: &Snapshot) -> Vec<(Kind, String, String)> {
+fn contents(snapshot: &Snapshot) -> Vec<(TypeUrl, String, String)> {
     let of = |kind| {
         snapshot
             .resources(kind)
             .map(move |r| (kind, r.name.clone(), format!("{:?}{:?}", r.aliases, without_generations(kind, &r.body))))
     };
-    let mut all: Vec<_> = Kind::ALL.into_iter().flat_map(of).collect();
+    let mut all: Vec<_> = SELVEDGE.order().iter().copied().flat_map(of).collect();
     all.sort();
     all
 }
 
 /// Generations count changes, so they differ between a store with a past and a new one.
-fn without_generations(kind: Kind, body: &[u8]) -> String {
+fn without_generations(kind: TypeUrl, body: &[u8]) -> String {
     let text = match kind {
-        Kind::Destination => format!("{:?}", Destination::decode(body).unwrap()),
-        Kind::Inbound => format!("{:?}", Inbound::decode(body).unwrap()),
-        Kind::Endpoints => format!("{:?}", Endpoints::decode(body).unwrap()),
-        Kind::TrustBundle => String::new(),
+        DESTINATION => format!("{:?}", Destination::decode(body).unwrap()),
+        INBOUND => format!("{:?}", Inbound::decode(body).unwrap()),
+        ENDPOINTS => format!("{:?}", Endpoints::decode(body).unwrap()),
+        _ => String::new(),
     };
     let mut parts = text.split("generation: ");
     let first = parts.next().unwrap_or_default().to_owned();

@@ -8,7 +8,7 @@ use selvedge_control_plane::{
     source::{Change, Document},
     store::{self, Report, Store},
 };
-use selvedge_xds::resource::Kind;
+use selvedge_xds::kinds::{DESTINATION, INBOUND, TRUST_BUNDLE};
 
 const A: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
 const B: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n";
@@ -44,7 +44,7 @@ impl Mesh {
     }
 
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.snapshot.resources(Kind::Destination).map(|r| r.name.clone()).collect();
+        let mut names: Vec<_> = self.snapshot.resources(DESTINATION).map(|r| r.name.clone()).collect();
         names.sort();
         names
     }
@@ -69,10 +69,10 @@ fn nothing_takes_effect_before_the_state_is_complete() {
 fn a_bad_object_keeps_its_last_good_version_and_the_others_go_live() {
     let mut mesh = Mesh::new();
     mesh.put("a.yaml", A).commit();
-    let before = mesh.snapshot.get(Kind::Destination, "default/a").unwrap();
+    let before = mesh.snapshot.get(DESTINATION, "default/a").unwrap();
     mesh.put("a.yaml", &format!("{}---\n{B}", A.replace("port: 80", "port: 0"))).commit();
     assert_eq!(mesh.names(), ["default/a", "default/b"]);
-    assert!(Arc::ptr_eq(&before, &mesh.snapshot.get(Kind::Destination, "default/a").unwrap()));
+    assert!(Arc::ptr_eq(&before, &mesh.snapshot.get(DESTINATION, "default/a").unwrap()));
     assert_eq!(mesh.state("a"), (1, false, 1));
     assert_eq!(mesh.state("b"), (1, true, 0));
     mesh.put("a.yaml", &A.replace("port: 80", "port: 81")).commit();
@@ -334,11 +334,9 @@ async fn a_running_store_publishes_what_a_directory_holds_and_then_what_changes(
     let running = store::run(Store::new("mesh.local"), changes, roots, sender, reports, nobody());
     let follow = async {
         let first = snapshots.wait_for(|snapshot| snapshot.is_complete()).await.unwrap().clone();
-        assert!(
-            first.get(Kind::Destination, "default/a").is_some() && first.get(Kind::TrustBundle, "mesh.local").is_some()
-        );
+        assert!(first.get(DESTINATION, "default/a").is_some() && first.get(TRUST_BUNDLE, "mesh.local").is_some());
         std::fs::write(dir.path().join("b.yaml"), B).unwrap();
-        snapshots.wait_for(|snapshot| snapshot.get(Kind::Destination, "default/b").is_some()).await.unwrap();
+        snapshots.wait_for(|snapshot| snapshot.get(DESTINATION, "default/b").is_some()).await.unwrap();
         assert_eq!(report.borrow().objects.len(), 2);
     };
     tokio::select! {
@@ -349,7 +347,7 @@ async fn a_running_store_publishes_what_a_directory_holds_and_then_what_changes(
 
 /// The attachments of the workload `w` as they travel, without the object they come from.
 fn documents(snapshot: &Snapshot) -> Vec<String> {
-    let inbound = snapshot.get(Kind::Inbound, "default/w").unwrap();
+    let inbound = snapshot.get(INBOUND, "default/w").unwrap();
     let inbound = <selvedge_xds::proto::mesh::Inbound as prost::Message>::decode(inbound.body.clone()).unwrap();
     inbound.policies.into_iter().map(|attachment| attachment.document).collect()
 }

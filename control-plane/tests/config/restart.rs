@@ -13,7 +13,7 @@ use selvedge_control_plane::{
     source::{Change, Document, Held, Unread, files},
     store::{self, InForce, Memory, Report, Store},
 };
-use selvedge_xds::resource::Kind;
+use selvedge_xds::kinds::DESTINATION;
 
 const A: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
 const B: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n";
@@ -59,7 +59,7 @@ fn what_was_kept_before_a_restart_is_kept_after_it_whatever_is_wrong_with_the_fi
             let in_force = generations(&report);
             assert_eq!((in_force[0], in_force[1].1), (("a", 2, false), 1), "{bad}");
             for name in ["default/a", "default/b"] {
-                let version = |snapshot: &Snapshot| snapshot.get(Kind::Destination, name).unwrap().version.clone();
+                let version = |snapshot: &Snapshot| snapshot.get(DESTINATION, name).unwrap().version.clone();
                 assert_eq!(version(&after), version(&before), "{name} is not sent again: {bad}");
             }
         }
@@ -183,7 +183,7 @@ async fn a_running_store_waits_for_no_disk_and_what_it_had_is_saved_when_it_ends
     for (name, text) in [("a", A), ("b", B)] {
         fs::write(config.path().join(format!("{name}.yaml")), text).unwrap();
         let path = format!("default/{name}");
-        let has = snapshots.wait_for(|snapshot| snapshot.get(Kind::Destination, &path).is_some());
+        let has = snapshots.wait_for(|snapshot| snapshot.get(DESTINATION, &path).is_some());
         tokio::time::timeout(deadline, has).await.expect("it goes live").unwrap();
     }
     let has_both = |in_force: &Arc<InForce>| {

@@ -17,7 +17,7 @@ use selvedge_control_plane::{
     },
     store::{self, Memory, Report, Store},
 };
-use selvedge_xds::resource::Kind;
+use selvedge_xds::kinds::DESTINATION;
 use tempfile::TempDir;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -104,7 +104,7 @@ impl Brain {
     fn in_force(&self) -> String {
         let snapshot = self.snapshots.borrow();
         let mut names: Vec<&str> =
-            snapshot.resources(Kind::Destination).filter_map(|found| found.name.strip_prefix("default/")).collect();
+            snapshot.resources(DESTINATION).filter_map(|found| found.name.strip_prefix("default/")).collect();
         names.sort_unstable();
         if names.is_empty() {
             // What is held before anything could be read is told to nobody yet.

@@ -7,11 +7,11 @@ use rustls::{
     ClientConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
-use selvedge_xds::proto::mesh::{SignRequest, SignResponse, certificates_client::CertificatesClient};
+use selvedge_xds::proto::mesh::{SignRequest, SignResponse};
 use tokio::time::timeout;
 
 use super::{IdentityError, store};
-use crate::{channel, credentials::Credentials, tls};
+use crate::{channel, credentials::Credentials, grpc::mesh::certificates_client::CertificatesClient, tls};
 
 const SIGN: Duration = Duration::from_secs(10);
 

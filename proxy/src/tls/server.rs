@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs::Ticketer, server::WebPkiClientVerifier};
-use selvedge_xds::resource::alpn;
+use selvedge_xds::alpn;
 
 use super::{TlsError, provider, verify::MeshClients};
 use crate::credentials::Svid;

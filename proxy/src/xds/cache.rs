@@ -13,8 +13,9 @@ use prost::Message;
 use selvedge_identity::file;
 use selvedge_xds::{
     client::Client,
+    kinds::SELVEDGE,
     proto::discovery::{DeltaDiscoveryResponse, Resource},
-    resource::{Encoded, Kind},
+    resource::Encoded,
 };
 
 const FILE: &str = "resources.pb";
@@ -38,12 +39,12 @@ impl Cache {
             Err(e) => return Err(e),
         };
         let stored = DeltaDiscoveryResponse::decode(Bytes::from(bytes)).map_err(io::Error::other)?;
-        Ok(stored.resources.into_iter().filter_map(Encoded::from_wire).collect())
+        Ok(stored.resources.into_iter().filter_map(|resource| Encoded::from_wire(resource, &SELVEDGE)).collect())
     }
 
     /// Replaces what is stored by what `client` holds, with the names it was asked by.
     pub(super) fn store(&self, client: &Client) -> io::Result<()> {
-        let resources = Kind::ALL.into_iter().flat_map(|kind| client.held(kind).map(|held| stored(client, held)));
+        let resources = client.everything_held().map(|held| stored(client, held));
         let content = DeltaDiscoveryResponse { resources: resources.collect(), ..Default::default() };
         file::create_dir(&self.directory)?;
         file::replace(&self.directory.join(FILE), &content.encode_to_vec())

@@ -4,14 +4,10 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::stream;
 use selvedge_decide::{assemble, resources::Resources};
-use selvedge_policies::facts::Moment;
 use selvedge_xds::{
-    client::{Answer, Check, Client},
-    proto::discovery::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
-        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-    },
-    resource::Kind,
+    client::{Answer, Check, Client, Judge},
+    kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE, describe},
+    proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -23,6 +19,7 @@ use super::{Demand, Settings, cache::Cache};
 use crate::{
     channel::{connect, explain},
     credentials::Credentials,
+    grpc::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     tls,
 };
 
@@ -90,12 +87,12 @@ impl Task {
             user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Node::default()
         };
-        let mut client = Client::new(node, settings.idle, check);
+        let mut client = Client::new(&SELVEDGE, node, settings.idle, Judge { check, describe });
         let cache = Cache::new(&settings.state_dir);
         restore(&mut client, &cache, &settings.workload);
-        client.pin(Kind::Inbound, &settings.workload);
+        client.pin(INBOUND, &settings.workload);
         let nothing = Resources::default();
-        client.pin_exactly(Kind::Endpoints, &assemble::endpoints_needed(&client, &nothing));
+        client.pin_exactly(ENDPOINTS, &assemble::endpoints_needed(&client, &nothing));
         let first = assemble::resources(&client, &nothing);
         let (resources, receiver) = watch::channel(Arc::new(first));
         let task = Self {
@@ -151,7 +148,7 @@ impl Task {
     /// Opens a new stream with the newest credentials. An open one is given up: it stands on older credentials.
     fn open(&mut self) {
         let Some(credentials) = self.credentials.borrow_and_update().clone() else { return };
-        self.client.pin(Kind::TrustBundle, &credentials.svid.identity.trust_domain);
+        self.client.pin(TRUST_BUNDLE, &credentials.svid.identity.trust_domain);
         self.link = Link::Opening(Box::pin(open(self.settings.control_plane.clone(), credentials)));
     }
 
@@ -182,7 +179,7 @@ impl Task {
 
     /// Says once why the sidecar does not get ready: nothing else here looks wrong then.
     fn miss(&mut self) {
-        let missed = self.client.answers(Kind::Inbound).any(|(_, answer)| *answer == Answer::Absent);
+        let missed = self.client.answers(INBOUND).any(|(_, answer)| *answer == Answer::Absent);
         if missed && !self.missed {
             tracing::warn!(
                 workload = self.settings.workload,
@@ -194,17 +191,17 @@ impl Task {
     }
 
     fn demand(&mut self, demand: Demand) {
-        let now = self.now();
+        let now = self.started.elapsed();
         match demand {
-            Demand::Want(name) => self.client.want(Kind::Destination, &name, now),
-            Demand::Pin(name) => self.client.pin(Kind::Destination, &name),
-            Demand::Used(names) => names.iter().for_each(|name| self.client.touch(Kind::Destination, name, now)),
+            Demand::Want(name) => self.client.want(DESTINATION, &name, now),
+            Demand::Pin(name) => self.client.pin(DESTINATION, &name),
+            Demand::Used(names) => names.iter().for_each(|name| self.client.touch(DESTINATION, name, now)),
         }
     }
 
     fn tick(&mut self) {
         // What is given up while the control plane is away could not be had back.
-        if matches!(self.link, Link::Open(_)) && self.client.expire(self.now()) {
+        if matches!(self.link, Link::Open(_)) && self.client.expire(self.started.elapsed()) {
             self.publish();
             self.note(true); // a refusal may be among what is given up
         }
@@ -218,7 +215,7 @@ impl Task {
     fn publish(&mut self) {
         let next = assemble::resources(&self.client, &self.resources.borrow());
         // Endpoints go only after the last destination that needs them, and come before the first.
-        self.client.pin_exactly(Kind::Endpoints, &assemble::endpoints_needed(&self.client, &next));
+        self.client.pin_exactly(ENDPOINTS, &assemble::endpoints_needed(&self.client, &next));
         self.resources.send_replace(Arc::new(next));
         self.unsaved = true;
     }
@@ -245,11 +242,6 @@ impl Task {
                 let _closed = open.requests.send(request);
             }
         }
-    }
-
-    fn now(&self) -> Moment {
-        let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Moment { nanos, unix: 0 }
     }
 }
 
@@ -292,9 +284,9 @@ fn restore(client: &mut Client, cache: &Cache, workload: &str) {
         tracing::warn!(error = &e as &dyn std::error::Error, "the last good configuration cannot be read");
         Vec::new()
     });
-    for resource in stored.into_iter().filter(|stored| stored.kind != Kind::Inbound || stored.name == workload) {
+    for resource in stored.into_iter().filter(|stored| stored.kind != INBOUND || stored.name == workload) {
         let (kind, name) = (resource.kind, resource.name.clone());
-        if let Err(problem) = client.restore(resource, Moment::default()) {
+        if let Err(problem) = client.restore(resource, Duration::ZERO) {
             tracing::warn!(?kind, name, problem, "a stored resource cannot be put in force");
         }
     }

@@ -23,9 +23,10 @@ use selvedge_policies::{
     verdict::Verdict,
 };
 use selvedge_xds::{
-    client::Client,
+    client::{Client, Judge},
+    kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE, describe},
     proto::discovery::Node,
-    resource::Kind,
+    resource::TypeUrl,
     server::{Reply, Stream},
 };
 
@@ -67,16 +68,16 @@ impl LogicMesh {
     /// A sidecar beside `workload` that calls `services`, in sync.
     pub(crate) fn sidecar(&self, workload: &str, services: &[&str]) -> LogicSidecar {
         let node = Node { id: workload.to_owned(), ..Node::default() };
-        let mut client = Client::new(node, Duration::from_secs(60), check);
-        client.pin(Kind::Inbound, workload);
-        client.pin(Kind::TrustBundle, "mesh.local");
+        let mut client = Client::new(&SELVEDGE, node, Duration::from_secs(60), Judge { check, describe });
+        client.pin(INBOUND, workload);
+        client.pin(TRUST_BUNDLE, "mesh.local");
         for service in services {
-            client.pin(Kind::Destination, service);
+            client.pin(DESTINATION, service);
         }
         client.connected();
         let mut sidecar = LogicSidecar {
             client,
-            stream: Stream::new(),
+            stream: Stream::new(&SELVEDGE),
             resources: Arc::default(),
             compiler: Compiler::default(),
             config: RuntimeConfig::default(),
@@ -95,14 +96,14 @@ impl LogicMesh {
                 let reply = sidecar.stream.request(request).expect("the client speaks the protocol");
                 sidecar.replies.extend(reply.filter(|reply| reply.complaint.is_some()));
             }
-            let find = |kind: Kind, name: &str| self.snapshot.get(kind, name);
+            let find = |kind: TypeUrl, name: &str| self.snapshot.get(kind, name);
             let responses = sidecar.stream.responses(&find, "test");
             let quiet = responses.is_empty();
             for response in responses {
                 sidecar.client.response(response).expect("the server speaks the protocol");
             }
             let needed = assemble::endpoints_needed(&sidecar.client, &sidecar.resources);
-            sidecar.client.pin_exactly(Kind::Endpoints, &needed);
+            sidecar.client.pin_exactly(ENDPOINTS, &needed);
             if quiet && sidecar.client.requests().is_empty() {
                 break;
             }

@@ -3,18 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use prost::{Message, Name};
-use selvedge_policies::facts::Moment;
 
-use super::{Answer, Check, cut, origin};
+use super::{Answer, Judge, cut};
 use crate::{
     proto::{
         discovery::{DeltaDiscoveryRequest, Resource, Status},
-        mesh::{Origin, Refusal},
+        mesh::Refusal,
     },
-    resource::{Encoded, Kind},
+    resource::{Encoded, KindSet, TypeUrl},
     server::MAX_NAME,
 };
 
@@ -26,7 +26,7 @@ const MOST_NAMES: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Want {
     pub(super) pinned: bool,
-    pub(super) last_used: Moment,
+    pub(super) last_used: Duration,
     pub(super) answer: Answer,
 }
 
@@ -48,8 +48,9 @@ pub(super) struct Complaint {
 }
 
 /// One kind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Interest {
+    pub(super) kind: TypeUrl,
     pub(super) wants: BTreeMap<String, Want>,
     pub(super) held: BTreeMap<String, Arc<Encoded>>,
     /// Resources whose newest version is refused, by canonical name.
@@ -62,7 +63,20 @@ pub(super) struct Interest {
 }
 
 impl Interest {
-    pub(super) fn want(&mut self, name: &str, pinned: bool, now: Moment) {
+    pub(super) fn new(kind: TypeUrl) -> Self {
+        Self {
+            kind,
+            wants: BTreeMap::new(),
+            held: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            subscribe: BTreeSet::new(),
+            unsubscribe: BTreeSet::new(),
+            replies: Vec::new(),
+            resuming: false,
+        }
+    }
+
+    pub(super) fn want(&mut self, name: &str, pinned: bool, now: Duration) {
         if let Some(want) = self.wants.get_mut(name) {
             want.pinned |= pinned;
             want.last_used = want.last_used.max(now);
@@ -105,13 +119,13 @@ impl Interest {
     }
 
     /// Puts one resource of a response in force. Whether that changed anything.
-    pub(super) fn take(&mut self, kind: Kind, resource: Resource, check: Check) -> Result<bool, String> {
-        let encoded = decode(kind, resource)?;
+    pub(super) fn take(&mut self, resource: Resource, kinds: &KindSet, judge: Judge) -> Result<bool, String> {
+        let encoded = decode(self.kind, resource, kinds)?;
         if !self.is_wanted(&encoded) {
             return Ok(false); // given up while the response was under way
         }
-        if let Err(problem) = check(&encoded) {
-            let complaint = complaint(&encoded, &problem);
+        if let Err(problem) = (judge.check)(&encoded) {
+            let complaint = complaint(&encoded, (judge.describe)(&encoded), &problem);
             self.refuse(&encoded, complaint.clone());
             return Err(complaint);
         }
@@ -160,12 +174,12 @@ impl Interest {
         changed
     }
 
-    pub(super) fn requests(&mut self, kind: Kind) -> Vec<DeltaDiscoveryRequest> {
+    pub(super) fn requests(&mut self) -> Vec<DeltaDiscoveryRequest> {
         let mut requests: Vec<_> = self
             .replies
             .drain(..)
             .map(|(nonce, complaint)| DeltaDiscoveryRequest {
-                type_url: kind.type_url(),
+                type_url: self.kind.to_string(),
                 response_nonce: nonce,
                 error_detail: complaint.map(Complaint::into_wire),
                 ..DeltaDiscoveryRequest::default()
@@ -179,7 +193,7 @@ impl Interest {
         while subscribe.len() + unsubscribe.len() > 0 {
             let names: Vec<String> = subscribe.by_ref().take(MOST_NAMES).collect();
             requests.push(DeltaDiscoveryRequest {
-                type_url: kind.type_url(),
+                type_url: self.kind.to_string(),
                 initial_resource_versions: if self.resuming { self.versions(&names) } else { HashMap::new() },
                 resource_names_subscribe: names,
                 resource_names_unsubscribe: unsubscribe.by_ref().take(MOST_NAMES).collect(),
@@ -209,23 +223,21 @@ impl Complaint {
     }
 }
 
-fn decode(kind: Kind, resource: Resource) -> Result<Encoded, String> {
+fn decode(kind: TypeUrl, resource: Resource, kinds: &KindSet) -> Result<Encoded, String> {
     let name = resource.name.clone();
     let bad = |problem: &str| format!("{kind:?} {:?}: {problem}", cut(name.clone(), 100));
     if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
         return Err(bad("the name is empty, too long or has control characters"));
     }
-    let encoded = Encoded::from_wire(resource).filter(|encoded| encoded.kind == kind);
+    let encoded = Encoded::from_wire(resource, kinds).filter(|encoded| encoded.kind == kind);
     encoded.ok_or_else(|| bad("its content is missing or of another type"))
 }
 
 /// `Service shop/web generation 3 (Destination shop/web): problem`.
-fn complaint(resource: &Encoded, problem: &str) -> String {
+fn complaint(resource: &Encoded, object: Option<String>, problem: &str) -> String {
     let place = format!("{:?} {}", resource.kind, resource.name);
-    match origin(resource) {
-        Some(Origin { kind, namespace, name, generation }) => {
-            format!("{kind} {namespace}/{name} generation {generation} ({place}): {problem}")
-        }
+    match object {
+        Some(object) => format!("{object} ({place}): {problem}"),
         None => format!("{place}: {problem}"),
     }
 }

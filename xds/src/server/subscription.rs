@@ -13,7 +13,7 @@ use crate::{
         discovery::{DeltaDiscoveryRequest, Status},
         mesh::Refusal,
     },
-    resource::{Encoded, Kind},
+    resource::{Encoded, TypeUrl},
 };
 
 /// A response is closed once it has this many bytes of resources; the rest follows in the next one.
@@ -60,8 +60,9 @@ pub(super) struct InFlight {
 }
 
 /// One kind on one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Subscription {
+    pub(super) kind: TypeUrl,
     pub(super) asked: BTreeMap<String, Answer>,
     /// Bytes of the names asked for.
     pub(super) text: usize,
@@ -117,19 +118,32 @@ impl Batch {
 }
 
 impl Subscription {
-    pub(super) fn reply(&mut self, kind: Kind, request: &DeltaDiscoveryRequest) -> Option<Reply> {
+    pub(super) fn new(kind: TypeUrl) -> Self {
+        Self {
+            kind,
+            asked: BTreeMap::new(),
+            text: 0,
+            sent: HashMap::new(),
+            in_flight: None,
+            confirmed: Vec::new(),
+            dropped: Vec::new(),
+            news: News::Nothing,
+        }
+    }
+
+    pub(super) fn reply(&mut self, request: &DeltaDiscoveryRequest) -> Option<Reply> {
         let delivered = self.in_flight.take_if(|f| f.nonce == request.response_nonce)?.delivered;
         let complaint = request.error_detail.as_ref().map(|error| error.message.chars().take(MAX_COMPLAINT).collect());
         let named = request.error_detail.as_ref().map(named).unwrap_or_default();
         let whole = complaint.is_some() && !delivered.iter().any(|resource| named.contains(&resource.name));
         let still_asked = delivered.into_iter().filter(|resource| self.sent.contains_key(&resource.name));
         let (refused, taken) = still_asked.partition(|resource| whole || named.contains(&resource.name));
-        Some(Reply { kind, taken, refused, complaint: complaint.map(|text: String| text.into()) })
+        Some(Reply { kind: self.kind, taken, refused, complaint: complaint.map(|text: String| text.into()) })
     }
 
     /// Applies the names of a request. A name in both lists ends up subscribed. One that is only added costs itself,
     /// however many there are.
-    pub(super) fn rename(&mut self, kind: Kind, request: DeltaDiscoveryRequest) -> Result<(), RequestError> {
+    pub(super) fn rename(&mut self, request: DeltaDiscoveryRequest) -> Result<(), RequestError> {
         let mut resumed = request.initial_resource_versions;
         let mut released = false;
         for name in &request.resource_names_unsubscribe {
@@ -140,7 +154,7 @@ impl Subscription {
         }
         for name in request.resource_names_subscribe {
             if name.len() > MAX_NAME {
-                return Err(RequestError::LongName(kind));
+                return Err(RequestError::LongName(self.kind));
             }
             let known = resumed.remove(&name).map(|version| version.chars().take(MAX_VERSION).collect());
             match self.asked.insert(name.clone(), known.map_or(Answer::Owed, Answer::Resumed)) {
@@ -185,8 +199,8 @@ impl Subscription {
 
     /// The next additions and "there is none" answers, recorded as sent; `None` when there are some and the kind
     /// is `busy`.
-    pub(super) fn additions(&mut self, kind: Kind, find: Find<'_>, busy: bool) -> Option<Batch> {
-        let (found, absent) = self.look_up(kind, find);
+    pub(super) fn additions(&mut self, find: Find<'_>, busy: bool) -> Option<Batch> {
+        let (found, absent) = self.look_up(find);
         if busy && (!absent.is_empty() || found.values().any(|f| f.due)) {
             return None;
         }
@@ -218,11 +232,11 @@ impl Subscription {
     }
 
     /// The resources there are by canonical name, and the names that wait for an answer and have none.
-    fn look_up(&self, kind: Kind, find: Find<'_>) -> (BTreeMap<String, Found>, Vec<String>) {
+    fn look_up(&self, find: Find<'_>) -> (BTreeMap<String, Found>, Vec<String>) {
         let mut found: BTreeMap<String, Found> = BTreeMap::new();
         let mut absent = Vec::new();
         for (name, answer) in self.in_question() {
-            let Some(resource) = find(kind, name) else {
+            let Some(resource) = find(self.kind, name) else {
                 if *answer == Answer::Owed {
                     absent.push(name.clone());
                 }
@@ -257,7 +271,8 @@ impl Subscription {
 
     /// Names the client holds something for although there is nothing any more; recorded as told unless a response
     /// is in flight.
-    pub(super) fn removals(&mut self, kind: Kind, find: Find<'_>) -> Vec<String> {
+    pub(super) fn removals(&mut self, find: Find<'_>) -> Vec<String> {
+        let kind = self.kind;
         let is_gone = |(name, answer): &(&String, &Answer)| answer.claims_something() && find(kind, name).is_none();
         let gone: Vec<String> = self.in_question().filter(is_gone).map(|(name, _)| name.clone()).collect();
         if self.in_flight.is_none() && !gone.is_empty() {

@@ -1,0 +1,9 @@
+//! ALPN of the hop between sidecars. A ClientHello with one of these is mesh TLS; any other is the application's own and
+//! passes through.
+
+/// HTTP/2 carrying requests of any HTTP version.
+pub const HTTP2: &[u8] = b"selvedge-h2";
+/// HTTP/1.1, for upgrades, CONNECT and bulk bodies.
+pub const HTTP1: &[u8] = b"selvedge-h1";
+/// Opaque bytes.
+pub const TCP: &[u8] = b"selvedge-tcp";

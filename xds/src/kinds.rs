@@ -1,0 +1,61 @@
+//! Our own API: which kinds of resource there are, how they are named, and whose object is behind one.
+
+use prost::Message;
+
+use crate::{
+    proto::mesh::{Destination, Inbound, Origin},
+    resource::{Encoded, KindSet, TypeUrl},
+};
+
+/// Trusted authorities. Named by trust domain.
+pub const TRUST_BUNDLE: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.TrustBundle");
+/// Endpoints of one port of a destination. Named by [`endpoints_name`].
+pub const ENDPOINTS: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.Endpoints");
+/// A service that can be called. Named by [`object_name`].
+pub const DESTINATION: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.Destination");
+/// A workload's view of itself. Named by [`object_name`].
+pub const INBOUND: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.Inbound");
+
+/// What a sidecar subscribes to.
+pub const SELVEDGE: KindSet = KindSet::new(&[TRUST_BUNDLE, ENDPOINTS, DESTINATION, INBOUND]);
+
+/// `namespace/name`, the canonical name of a destination or workload.
+pub fn object_name(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
+}
+
+/// `namespace/name:port`, the canonical name of a port's endpoints.
+pub fn endpoints_name(namespace: &str, name: &str, port: u16) -> String {
+    format!("{namespace}/{name}:{port}")
+}
+
+/// The user's object a resource came from, where the resource says so.
+pub fn origin(resource: &Encoded) -> Option<Origin> {
+    match resource.kind {
+        DESTINATION => Destination::decode(resource.body.clone()).ok()?.origin,
+        INBOUND => Inbound::decode(resource.body.clone()).ok()?.origin,
+        _ => None,
+    }
+}
+
+/// [`origin`] in words: `Service shop/web generation 3`.
+pub fn describe(resource: &Encoded) -> Option<String> {
+    let Origin { kind, namespace, name, generation } = origin(resource)?;
+    Some(format!("{kind} {namespace}/{name} generation {generation}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Name;
+
+    use super::*;
+    use crate::proto::mesh::{Endpoints, TrustBundle};
+
+    #[test]
+    fn kinds_are_found_by_the_type_urls_of_their_messages() {
+        let urls = [TrustBundle::type_url(), Endpoints::type_url(), Destination::type_url(), Inbound::type_url()];
+        let found = urls.iter().map(|url| SELVEDGE.find(url));
+        assert!(found.eq(SELVEDGE.order().iter().copied().map(Some)), "each message has its place");
+        assert_eq!(SELVEDGE.find("type.googleapis.com/envoy.config.cluster.v3.Cluster"), None);
+    }
+}
