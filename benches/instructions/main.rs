@@ -1,11 +1,13 @@
-//! Instructions per decision, counted by valgrind: figures that do not jitter, so that a change of one per cent shows.
+//! Instructions per decision and per request, counted by valgrind: figures that do not jitter, so that a change of one per
+//! cent shows.
 //!
-//! Each decision is run under callgrind with two numbers of repetitions; the difference is the decision without
-//! its set-up.
+//! Each is run under callgrind with two numbers of repetitions; the difference is what one costs without its set-up. For
+//! requests the real programs are run; those of an older build are measured with `instructions DIR`.
 
 use std::{
     env,
     hint::black_box,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::Duration,
 };
@@ -17,6 +19,8 @@ use selvedge_policies::{
     testing::{Clock, Request},
 };
 use serde_json::json;
+
+mod pair;
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 3_000;
@@ -32,7 +36,8 @@ const DECISIONS: [Decision; 5] = [
     ("all four", all),
 ];
 
-fn main() -> ExitCode {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if let [decision, times] = &arguments[..] {
         let run = decision.parse().ok().and_then(|index: usize| DECISIONS.get(index));
@@ -44,16 +49,26 @@ fn main() -> ExitCode {
         println!("skipped: instructions: valgrind is missing (Debian package valgrind)");
         return ExitCode::SUCCESS;
     }
-    for (index, (name, _)) in DECISIONS.iter().enumerate() {
-        match per_decision(index) {
-            Ok(instructions) => println!("{name:32} {instructions:8.1} instructions"),
-            Err(error) => {
-                eprintln!("{name}: {error:#}");
-                return ExitCode::FAILURE;
-            }
+    let Err(error) = measure(arguments.first().map(PathBuf::from)).await else { return ExitCode::SUCCESS };
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Prints every figure; of requests alone, and of the programs in `binaries`, when that is given.
+async fn measure(binaries: Option<PathBuf>) -> anyhow::Result<()> {
+    let show = |name: &str, instructions: f64| println!("{name:32} {instructions:8.1} instructions");
+    if binaries.is_none() {
+        for (index, (name, _)) in DECISIONS.iter().enumerate() {
+            show(name, per_decision(index).context(*name)?);
         }
     }
-    ExitCode::SUCCESS
+    let beside = || env::current_exe().ok()?.parent().map(Path::to_path_buf);
+    let binaries = binaries.or_else(beside).context("where are the binaries? name their folder")?;
+    for (name, over_http2) in [("request of HTTP/1 through a pair", false), ("request of HTTP/2 through a pair", true)]
+    {
+        show(name, pair::per_request(&binaries, over_http2).await.context(name)?);
+    }
+    Ok(())
 }
 
 fn per_decision(index: usize) -> anyhow::Result<f64> {
@@ -68,6 +83,11 @@ fn counted(index: usize, times: u64) -> anyhow::Result<u64> {
     let output = command.args([index.to_string(), times.to_string()]).output()?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "valgrind failed: {text}");
+    collected(&text)
+}
+
+/// The number of instructions in what callgrind printed.
+fn collected(text: &str) -> anyhow::Result<u64> {
     let count = text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
     count.with_context(|| format!("valgrind printed no count: {text}"))
 }

@@ -3,18 +3,17 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::Context;
+pub(crate) use selvedge_benches::application::SMALL;
+use selvedge_benches::port::Port;
 use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
     certificates::Certificates,
     peer::nginx,
-    port::Port,
     process::{Process, find},
 };
 
-/// Bytes of the small answer.
-pub(crate) const SMALL: usize = 1024;
 /// Bytes of the large answer.
 pub(crate) const LARGE: usize = 1 << 20;
 

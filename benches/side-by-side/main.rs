@@ -27,14 +27,13 @@ use crate::{
 };
 
 mod certificates;
-mod client;
 mod ground;
 mod load;
 mod machine;
 mod measure;
 mod peer;
-mod port;
 mod report;
+mod versus;
 
 /// Compare the cost of proxies side by side.
 #[derive(Parser)]
@@ -61,6 +60,10 @@ struct Arguments {
     /// Folder of `selvedge` and `selvedge-proxy`; that of this program when absent.
     #[arg(long, value_name = "DIR")]
     binaries: Option<PathBuf>,
+    /// Compare with an older build of ours instead, in this folder: alternately, with all sidecars on one processor, at
+    /// least ten times each.
+    #[arg(long, value_name = "DIR")]
+    old: Option<PathBuf>,
     /// Write README.md's figures, results.json and side-by-side.svg into this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -84,20 +87,24 @@ async fn until_told_to_stop(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let beside = || std::env::current_exe().ok()?.parent().map(Path::to_path_buf);
+    let binaries =
+        arguments.binaries.clone().or_else(beside).context("where are the binaries? name them: --binaries")?;
+    let (rounds, each) = if arguments.quick { (1, 1000) } else { (arguments.rounds, arguments.each) };
+    let plan = Plan { rounds, each: Duration::from_millis(each), rate: arguments.rate, seed: arguments.seed };
+    if let Some(old) = &arguments.old {
+        let plan = Plan { rounds: rounds.max(versus::LEAST_ROUNDS), ..plan };
+        return versus::run(old, &binaries, plan).await;
+    }
     if let Err(missing) = ground::application().and(load::program()) {
         println!("skipped: side-by-side: {missing:#}");
         return Ok(());
     }
     allow_many_files();
-    let beside = || std::env::current_exe().ok()?.parent().map(Path::to_path_buf);
-    let binaries =
-        arguments.binaries.clone().or_else(beside).context("where are the binaries? name them: --binaries")?;
     let machine = Machine::describe(&binaries);
     let mut ground = Ground::prepare(binaries)?;
     let mut skipped = Vec::new();
     let mut peers = start(arguments, &ground, &mut skipped).await?;
-    let (rounds, each) = if arguments.quick { (1, 1000) } else { (arguments.rounds, arguments.each) };
-    let plan = Plan { rounds, each: Duration::from_millis(each), rate: arguments.rate, seed: arguments.seed };
     let mut results = measure::all(plan, &mut ground, &mut peers).await?;
     results.skipped.extend(skipped);
     let tables = report::tables(&machine, plan, &results);

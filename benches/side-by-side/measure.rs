@@ -118,7 +118,8 @@ pub(crate) async fn all(plan: Plan, ground: &mut Ground, peers: &mut [Peer]) -> 
     Ok(results)
 }
 
-async fn one(plan: Plan, round: usize, load: Load, peer: &Peer) -> anyhow::Result<Sample> {
+/// Puts `peer` under `load` once.
+pub(crate) async fn one(plan: Plan, round: usize, load: Load, peer: &Peer) -> anyhow::Result<Sample> {
     let before = peer.cpu_nanos();
     let outcome = load.run(peer, plan.each, plan.rate).await?;
     let nanos = peer.cpu_nanos().into_iter().zip(before).map(|(after, before)| after.saturating_sub(before));

@@ -4,10 +4,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, bail};
+use selvedge_benches::client;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use crate::{client, ground::Ground, process::Process};
+use crate::{ground::Ground, process::Process};
 
 mod envoy;
 mod haproxy;
@@ -110,7 +111,8 @@ impl Peer {
         self.proxies.iter().map(Process::anonymous_bytes).collect()
     }
 
-    async fn answers(&mut self) -> anyhow::Result<()> {
+    /// Waits until it answers on both ports.
+    pub(crate) async fn answers(&mut self) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
             self.check()?;

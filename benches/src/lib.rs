@@ -1,8 +1,12 @@
 //! Meshes of any size to measure decisions on: what `n` services of one company would have written. And
-//! [programs](process) that are measured from outside.
+//! [programs](process) that are measured from outside, such as [our pair](pair).
 
+pub mod application;
+pub mod client;
 pub mod mesh;
 pub mod page;
+pub mod pair;
+pub mod port;
 pub mod process;
 
 use std::{cell::Cell, sync::Arc};

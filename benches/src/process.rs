@@ -1,9 +1,16 @@
 //! A program under measurement: started with its log in a file, read through `/proc`, killed when dropped.
 
-use std::{fs, fs::File, path::Path, process::Stdio};
+use std::{fs, fs::File, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, bail};
-use tokio::process::{Child, Command};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// How long a program may take to end.
+const END: Duration = Duration::from_secs(60);
 
 /// A running program of one process.
 pub struct Process {
@@ -39,6 +46,17 @@ impl Process {
             bail!("{} ended with {status}: {}", self.name, self.last_words());
         }
         Ok(())
+    }
+
+    /// Tells it to end, waits until it has, and returns what it printed.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn end(&mut self) -> anyhow::Result<String> {
+        let pid = Pid::from_raw(self.id().cast_signed()).with_context(|| format!("{} is gone", self.name))?;
+        kill_process(pid, Signal::TERM)?;
+        timeout(END, self.child.wait()).await.with_context(|| format!("{} does not end", self.name))??;
+        Ok(fs::read_to_string(&self.log)?)
     }
 
     /// The last lines of the log, as one line.

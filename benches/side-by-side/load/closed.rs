@@ -3,13 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
+use selvedge_benches::client::{FIELDS, HOST};
 use tokio::process::Command;
 
 use super::Outcome;
-use crate::{
-    client::{FIELDS, HOST},
-    process::find,
-};
+use crate::process::find;
 
 /// Runs h2load for `duration` against `target`, asking for a document: its path, and how many bytes answer it.
 pub(crate) async fn h2load(

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::Outcome;
-use crate::client::Connection;
+use selvedge_benches::client::Connection;
 
 /// Requests that can be in flight.
 const CALLERS: usize = 32;

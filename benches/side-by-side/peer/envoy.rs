@@ -4,6 +4,7 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::Context;
+use selvedge_benches::port::Port;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -11,7 +12,6 @@ use super::{Name, Peer};
 use crate::{
     certificates::{CALLED, CALLED_HOST, CALLER, Leaf},
     ground::Ground,
-    port::Port,
     process::{Process, find},
 };
 

@@ -3,13 +3,13 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::Context;
+use selvedge_benches::port::Port;
 use tokio::process::Command;
 
 use super::{Name, Peer};
 use crate::{
     certificates::CALLED_HOST,
     ground::Ground,
-    port::Port,
     process::{Process, find},
 };
 

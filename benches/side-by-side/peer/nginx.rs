@@ -3,12 +3,12 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::Context;
+use selvedge_benches::port::Port;
 use tokio::process::Command;
 
 use super::{Name, Peer};
 use crate::{
     ground::{Ground, SMALL},
-    port::Port,
     process::{Process, find},
 };
 

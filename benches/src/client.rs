@@ -10,13 +10,13 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 
-use crate::ground::SMALL;
+use crate::application::SMALL;
 
 /// Host of every request.
-pub(crate) const HOST: &str = "api.bench";
+pub const HOST: &str = "api.bench";
 
 /// Header fields of every request: about 500 bytes, as much as a logged-in user's browser adds.
-pub(crate) const FIELDS: [(&str, &str); 9] = [
+pub const FIELDS: [(&str, &str); 9] = [
     ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
     ("accept", "application/json,text/plain;q=0.9,*/*;q=0.8"),
     ("accept-language", "en-GB,en;q=0.7,de;q=0.3"),
@@ -34,14 +34,16 @@ pub(crate) const FIELDS: [(&str, &str); 9] = [
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One kept connection; over HTTP/2 it can be cloned to share it.
-pub(crate) enum Connection {
+pub enum Connection {
+    /// For one request at a time.
     Http1(http1::SendRequest<Empty<Bytes>>),
+    /// For many.
     Http2(http2::SendRequest<Empty<Bytes>>),
 }
 
 impl Connection {
     /// Connects; the task drives the connection and ends with it.
-    pub(crate) async fn open(address: SocketAddr, over_http2: bool) -> anyhow::Result<(Self, JoinHandle<()>)> {
+    pub async fn open(address: SocketAddr, over_http2: bool) -> anyhow::Result<(Self, JoinHandle<()>)> {
         let socket = timeout(PATIENCE, TcpStream::connect(address)).await.context("connecting")??;
         socket.set_nodelay(true)?;
         let io = TokioIo::new(socket);
@@ -55,7 +57,7 @@ impl Connection {
     }
 
     /// The same HTTP/2 connection once more; `None` for HTTP/1.
-    pub(crate) fn share(&self) -> Option<Self> {
+    pub fn share(&self) -> Option<Self> {
         match self {
             Self::Http1(_) => None,
             Self::Http2(sender) => Some(Self::Http2(sender.clone())),
@@ -63,7 +65,7 @@ impl Connection {
     }
 
     /// Asks for the small answer and checks it.
-    pub(crate) async fn get(&mut self) -> anyhow::Result<()> {
+    pub async fn get(&mut self) -> anyhow::Result<()> {
         let response = timeout(PATIENCE, self.send()).await.context("no answer")??;
         let status = response.status();
         let body = timeout(PATIENCE, response.into_body().collect()).await.context("no end of the answer")??.to_bytes();
@@ -95,7 +97,7 @@ fn request(target: &str, host: bool) -> http::Result<Request<Empty<Bytes>>> {
 }
 
 /// One request on a new connection.
-pub(crate) async fn probe(address: SocketAddr, over_http2: bool) -> anyhow::Result<()> {
+pub async fn probe(address: SocketAddr, over_http2: bool) -> anyhow::Result<()> {
     let (mut connection, task) = Connection::open(address, over_http2).await?;
     let answer = connection.get().await;
     task.abort();

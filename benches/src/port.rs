@@ -8,15 +8,15 @@ use std::{
 use socket2::{Domain, Socket, Type};
 
 /// A port held by a socket that never listens; a process that shares addresses can listen on it.
-pub(crate) struct Port {
+pub struct Port {
     _held: Socket,
     /// Where to listen.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Port {
     /// A free port of 127.0.0.1.
-    pub(crate) fn free() -> io::Result<Self> {
+    pub fn free() -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
@@ -26,7 +26,7 @@ impl Port {
     }
 
     /// Its number.
-    pub(crate) fn number(&self) -> u16 {
+    pub fn number(&self) -> u16 {
         self.address.port()
     }
 }

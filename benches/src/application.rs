@@ -1,0 +1,47 @@
+//! The application of comparisons with ourselves: it gives every request the small answer.
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Bytes of the small answer.
+pub const SMALL: usize = 1024;
+
+/// Serves HTTP/1, or HTTP/2 without TLS, at a port of its own until the runtime ends. Returns where.
+///
+/// # Errors
+/// There is no port.
+pub async fn start(over_http2: bool) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(serve(socket, over_http2));
+        }
+    });
+    Ok(address)
+}
+
+async fn serve(socket: TcpStream, over_http2: bool) {
+    let _ = socket.set_nodelay(true); // only latency is at stake
+    let (io, service) = (TokioIo::new(socket), service_fn(answer));
+    // Whoever calls is measured, and knows what it did not get.
+    if over_http2 {
+        drop(http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await);
+    } else {
+        drop(http1::Builder::new().serve_connection(io, service).await);
+    }
+}
+
+async fn answer(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::new(Bytes::from_static(&[b'x'; SMALL]))))
+}

@@ -1,0 +1,209 @@
+//! Our pair: a control plane over a directory, and one sidecar on each side, started as an operator would.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use tokio::{
+    net::TcpStream,
+    process::Command,
+    time::{sleep, timeout},
+};
+
+use crate::{port::Port, process::Process};
+
+/// A mesh of two workloads: `web` calls `api`, over HTTP/1 on port 80 and over HTTP/2 on port 81.
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: { name: api, namespace: bench }
+spec:
+  selector: { app: api }
+  ports:
+    - { name: one, port: 80, targetPort: 8080, appProtocol: http }
+    - { name: two, port: 81, targetPort: 8081, appProtocol: http2 }
+";
+
+const POLICIES: &str = "apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: { name: default, namespace: bench }
+spec: { defaultPosture: deny, accessLog: errors }
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: web-to-api, namespace: bench }
+spec:
+  targetRef: { kind: Service, name: api }
+  action: ALLOW
+  rules:
+    - from: [{ serviceAccounts: [web] }]
+      to: [{ methods: [GET], paths: [/1k, /1m] }]
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: RateLimit
+metadata: { name: per-caller, namespace: bench }
+spec:
+  targetRef: { kind: Service, name: api }
+  limits: [{ requests: 1000000, per: 1s, burst: 4000000, key: [identity] }]
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: TrafficPolicy
+metadata: { name: api, namespace: bench }
+spec:
+  targetRef: { kind: Service, name: api }
+  retry: { attempts: 2, on: [connectFailure, reset, gatewayErrors] }
+  timeouts: { request: 15s }
+  breaker: { consecutiveFailures: 5 }
+";
+
+const PLAIN: &str = "apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: { name: default, namespace: bench }
+spec: { accessLog: off }
+";
+
+/// How a pair is started.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// Folder of its files and logs.
+    pub folder: PathBuf,
+    /// Folder of `selvedge` and `selvedge-proxy`.
+    pub binaries: &'a Path,
+    /// With policies of every kind, or with mTLS alone.
+    pub everything: bool,
+    /// The application over HTTP/1, and over HTTP/2 without TLS.
+    pub application: [SocketAddr; 2],
+    /// The command that runs each sidecar, as `taskset -c 0`; none when empty.
+    pub under: &'a [&'a str],
+}
+
+/// A running pair.
+pub struct Pair {
+    /// Where HTTP/1 clients connect.
+    pub http1: SocketAddr,
+    /// Where HTTP/2 clients connect.
+    pub http2: SocketAddr,
+    /// The sidecars, the caller's first.
+    pub sidecars: [Process; 2],
+    /// What must run beside them and is not in the path of a request.
+    pub control_plane: Process,
+}
+
+impl Plan<'_> {
+    /// Starts control plane and sidecars. They may not be ready yet.
+    ///
+    /// # Errors
+    /// A program that is missing or cannot be started, or a control plane that does not listen.
+    pub async fn start(self) -> anyhow::Result<Pair> {
+        let entry = [Port::free()?, Port::free()?];
+        let hop = [Port::free()?, Port::free()?];
+        let [one, two] = self.application;
+        let mesh = Mesh { plan: self, control: Port::free()? };
+        mesh.write_config(&hop)?;
+        let control_plane = mesh.control_plane().await?;
+        let inbound = format!(
+            "inbound:\n- {{listen: {}, forward: {one}, port: 8080}}\n- {{listen: {}, forward: {two}, port: 8081}}\n",
+            hop[0].address, hop[1].address
+        );
+        let outbound = format!(
+            "outbound:\n- {{listen: {}, to: 'bench/api:80'}}\n- {{listen: {}, to: 'bench/api:81'}}\n",
+            entry[0].address, entry[1].address
+        );
+        let called = mesh.sidecar("api", &inbound).await?;
+        let calling = mesh.sidecar("web", &outbound).await?;
+        let [http1, http2] = entry.map(|port| port.address);
+        Ok(Pair { http1, http2, sidecars: [calling, called], control_plane })
+    }
+}
+
+struct Mesh<'a> {
+    plan: Plan<'a>,
+    control: Port,
+}
+
+impl Mesh<'_> {
+    fn write_config(&self, hop: &[Port; 2]) -> anyhow::Result<()> {
+        let config = self.plan.folder.join("config");
+        fs::create_dir_all(&config)?;
+        fs::write(config.join("service.yaml"), SERVICE)?;
+        fs::write(config.join("policies.yaml"), if self.plan.everything { POLICIES } else { PLAIN })?;
+        let ports = format!(
+            "  ports:\n  - {{port: 8080, dial: {}}}\n  - {{port: 8081, dial: {}}}\n",
+            hop[0].number(),
+            hop[1].number()
+        );
+        let workload = |name: &str, ports: &str| {
+            format!(
+                "apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata:\n  name: {name}\n  namespace: bench\n  \
+                 labels: {{app: {name}}}\nspec:\n  serviceAccount: {name}\n  address: 127.0.0.1\n{ports}"
+            )
+        };
+        fs::write(config.join("api.yaml"), workload("api", &ports))?;
+        fs::write(config.join("web.yaml"), workload("web", ""))?;
+        Ok(())
+    }
+
+    async fn control_plane(&self) -> anyhow::Result<Process> {
+        let mut command = Command::new(self.program("selvedge")?);
+        command.args(["control-plane", "--admin", "127.0.0.1:0", "--listen", &self.control.address.to_string()]);
+        command
+            .arg("--config-dir")
+            .arg(self.plan.folder.join("config"))
+            .arg("--state-dir")
+            .arg(self.plan.folder.join("state"));
+        let mut process = Process::start("control-plane", &mut command, &self.plan.folder)?;
+        let listens = async {
+            while TcpStream::connect(self.control.address).await.is_err() {
+                process.check()?;
+                sleep(Duration::from_millis(10)).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(Duration::from_secs(10), listens).await.context("the control plane does not listen")??;
+        Ok(process)
+    }
+
+    async fn sidecar(&self, name: &str, listeners: &str) -> anyhow::Result<Process> {
+        let home = self.plan.folder.join(name);
+        fs::create_dir_all(&home)?;
+        fs::write(home.join("token"), self.token(name).await?)?;
+        let bootstrap = format!(
+            "workload: bench/{name}\ncontrolPlane: {}\njoinTokenFile: {home}/token\nstateDir: {home}/state\nadmin: \
+             127.0.0.1:0\nmetrics: 127.0.0.1:0\naccessLogFile: {home}/access.log\ndrainDeadline: \
+             1s\n{listeners}",
+            self.control.address,
+            home = home.display()
+        );
+        fs::write(home.join("sidecar.yaml"), bootstrap)?;
+        let program = self.program("selvedge-proxy")?;
+        let mut words = self.plan.under.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg("run").arg("--config").arg(home.join("sidecar.yaml"));
+        Process::start(name, &mut command, &home)
+    }
+
+    async fn token(&self, name: &str) -> anyhow::Result<String> {
+        let mut command = Command::new(self.program("selvedge")?);
+        command.args([
+            "token",
+            "create",
+            "--identity",
+            &format!("bench/{name}"),
+            "--workload",
+            &format!("bench/{name}"),
+        ]);
+        let output = command.arg("--state-dir").arg(self.plan.folder.join("state")).output().await?;
+        ensure!(output.status.success(), "no token: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    fn program(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let program: &Path = &self.plan.binaries.join(name);
+        ensure!(program.is_file(), "{} is not built; benches/run builds it", program.display());
+        Ok(program.to_path_buf())
+    }
+}
