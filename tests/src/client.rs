@@ -1,12 +1,12 @@
 //! Callers: one request on a connection of its own, a connection kept for many, and raw bytes.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    body::Incoming,
+    body::{Frame, Incoming},
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,7 +16,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::wait::{DEADLINE, within};
+use crate::{
+    pattern,
+    wait::{DEADLINE, within},
+};
 
 /// A whole response.
 #[derive(Debug)]
@@ -64,6 +67,15 @@ impl Answer {
 /// What a call can end with when no answer came.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// The body of a request, of any shape.
+pub type Payload = UnsyncBoxBody<Bytes, Infallible>;
+
+/// `body` in pieces, of no length that is told before, with these trailers.
+pub fn in_pieces(body: Bytes, trailers: Option<HeaderMap>) -> Payload {
+    let frames = pattern::pieces(body).map(Frame::data).chain(trailers.map(Frame::trailers));
+    StreamBody::new(tokio_stream::iter(frames.map(Ok))).boxed_unsync()
+}
+
 /// A request without a body and with nothing but `Host: host`.
 pub fn request(method: Method, host: &str, target: &str) -> Request<Full<Bytes>> {
     let builder = Request::builder().method(method).uri(target).header("host", host);
@@ -83,9 +95,9 @@ pub async fn call(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<
 /// A connection that is kept.
 pub enum Connection {
     /// HTTP/1.1.
-    Http1(http1::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Payload>),
     /// HTTP/2 with prior knowledge.
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Payload>),
 }
 
 impl Connection {
@@ -111,6 +123,11 @@ impl Connection {
 
     /// Sends `request` and waits for the response head. Over HTTP/2 the Host field becomes `:authority`.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        self.send_any(request.map(BodyExt::boxed_unsync)).await
+    }
+
+    /// The same with a body of any shape.
+    pub async fn send_any(&mut self, request: Request<Payload>) -> Result<Response<Incoming>, Failure> {
         let answer = async {
             match self {
                 Self::Http1(sender) => {
@@ -128,7 +145,12 @@ impl Connection {
 
     /// Sends `request` and reads the whole answer.
     pub async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
-        let response = self.send(request).await?;
+        self.call_any(request.map(BodyExt::boxed_unsync)).await
+    }
+
+    /// The same with a body of any shape.
+    pub async fn call_any(&mut self, request: Request<Payload>) -> Result<Answer, Failure> {
+        let response = self.send_any(request).await?;
         Ok(timeout(DEADLINE, Answer::read(response)).await??)
     }
 

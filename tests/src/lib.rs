@@ -4,6 +4,7 @@
 //! - [`pair`]: the smallest mesh with a request path; [`around`]: the same around any application
 //! - [`upstream`]: services that answer as a scenario says; [`client`]: callers, one request or a load
 //! - [`recorder`]: a service that takes down every byte and forgives nothing; [`relay`]: the wire, taken down
+//! - [`pattern`]: bodies to be compared byte for byte; [`metrics`]: numbers to be compared with ==
 //! - [`wait`]: polling with a deadline, so that no test sleeps and hopes
 //! - [`source`], [`pages`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of the house
 
@@ -13,8 +14,10 @@ pub mod complaints;
 pub mod load;
 pub mod lockfile;
 pub mod mesh;
+pub mod metrics;
 pub mod pages;
 pub mod pair;
+pub mod pattern;
 pub mod ports;
 pub mod process;
 pub mod recorder;

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::{
     client,
+    metrics::Metrics,
     ports::Reserved,
     process::{Process, binary},
     wait,
@@ -71,6 +72,11 @@ impl Mesh {
     /// The control plane's admin address.
     pub fn admin(&self) -> SocketAddr {
         self.admin.address()
+    }
+
+    /// What the control plane counts.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::at(self.admin())
     }
 
     /// The control plane's process id.

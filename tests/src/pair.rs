@@ -72,13 +72,24 @@ impl Pair {
         client::call(self.entry(), request(Method::GET, HOST, target)).await.expect("the sidecar answers")
     }
 
-    /// Asks for `target` until the status is `status`, for a change of configuration to arrive.
+    /// Asks for `target` until the status is `status`, for a change of configuration to arrive. Where several reasons have
+    /// that status, [`Pair::until_reason`] is meant.
     pub async fn until_status(&self, target: &str, status: u16) -> Answer {
         let what = format!("GET {target} is answered with {status}");
-        let entry = self.entry();
-        wait::until(&what, || async move {
+        self.until(&what, target, |answer| answer.status == status).await
+    }
+
+    /// Asks for `target` until the mesh answers for this reason.
+    pub async fn until_reason(&self, target: &str, reason: &str) -> Answer {
+        let what = format!("GET {target} is answered for the reason {reason}");
+        self.until(&what, target, |answer| answer.reason() == reason).await
+    }
+
+    async fn until(&self, what: &str, target: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let (entry, wanted) = (self.entry(), &wanted);
+        wait::until(what, || async move {
             let answer = client::call(entry, request(Method::GET, HOST, target)).await.ok()?;
-            (answer.status == status).then_some(answer)
+            wanted(&answer).then_some(answer)
         })
         .await
     }

@@ -28,6 +28,8 @@ use tokio::{
     time::sleep,
 };
 
+use crate::pattern;
+
 pub mod raw;
 
 /// Bytes of a message of `GET /events/N`.
@@ -58,6 +60,7 @@ struct Shared {
     served: AtomicU32,
     failed: AtomicU32,
     targets: watch::Sender<Vec<String>>,
+    bodies: watch::Sender<Vec<Bytes>>,
 }
 
 /// An HTTP service on a port of its own. It speaks HTTP/1 and, with prior knowledge, HTTP/2 on the same port.
@@ -83,8 +86,8 @@ impl Upstream {
         let address = listener.local_addr().expect("the bound address");
         let scenario = watch::Sender::new(Scenario::Echo);
         let [connections, served, failed] = [(); 3].map(|()| AtomicU32::new(0));
-        let targets = watch::Sender::default();
-        let shared = Shared { name: name.to_owned(), scenario, greets, connections, served, failed, targets };
+        let (targets, bodies) = (watch::Sender::default(), watch::Sender::default());
+        let shared = Shared { name: name.to_owned(), scenario, greets, connections, served, failed, targets, bodies };
         let shared = Arc::new(shared);
         let accepting = tokio::spawn(accept(listener, shared.clone()));
         Self { address, shared, accepting }
@@ -108,6 +111,11 @@ impl Upstream {
     /// The path and query of each request it has been given, in order.
     pub fn targets(&self) -> Vec<String> {
         self.shared.targets.borrow().clone()
+    }
+
+    /// The body of each request that had one and was read to its end, since the last call; gRPC is left out.
+    pub fn take_bodies(&self) -> Vec<Bytes> {
+        self.shared.bodies.send_replace(Vec::new())
     }
 
     /// Changes what it does from the next request on.
@@ -174,7 +182,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     if kind.starts_with(b"application/grpc") {
         return Ok(grpc(request, &shared.name));
     }
-    Ok(describe(request, &shared.name).await)
+    Ok(describe(request, &shared).await)
 }
 
 fn plain(status: u16, text: &'static str, name: &str) -> Response<Body> {
@@ -183,29 +191,48 @@ fn plain(status: u16, text: &'static str, name: &str) -> Response<Body> {
     Response::builder().status(status).header("served-by", name).body(body).expect("a valid response")
 }
 
-/// 200 and what was asked. `GET /bytes/N` answers with N bytes instead.
-async fn describe(request: Request<Incoming>, name: &str) -> Response<Body> {
+/// 200 and what was asked. `/bytes/N` is answered with N bytes of the pattern N instead, and `/pieces/N` with the same in
+/// pieces, and a trailer.
+async fn describe(request: Request<Incoming>, shared: &Shared) -> Response<Body> {
     let (head, body) = request.into_parts();
     let whole = body.collect().await;
     let trailers = whole.as_ref().ok().and_then(|whole| whole.trailers().cloned()).unwrap_or_default();
-    let length = whole.map(|whole| whole.to_bytes().len()).unwrap_or_default();
-    let text = if let Some(count) = head.uri.path().strip_prefix("/bytes/").and_then(|count| count.parse().ok()) {
-        "x".repeat(count)
-    } else {
-        json!({
-            "servedBy": name,
-            "method": head.method.as_str(),
-            "target": head.uri.path_and_query().map_or("", |target| target.as_str()),
-            "authority": head.uri.authority().map(|authority| authority.as_str()),
-            "version": format!("{:?}", head.version),
-            "headers": pairs(&head.headers),
-            "trailers": pairs(&trailers),
-            "bodyLength": length,
-        })
-        .to_string()
+    let is_whole = whole.is_ok();
+    let body = whole.map(|whole| whole.to_bytes()).unwrap_or_default();
+    let length = body.len();
+    if is_whole && !body.is_empty() {
+        shared.bodies.send_modify(|bodies| bodies.push(body));
+    }
+    let number = |prefix: &str| head.uri.path().strip_prefix(prefix).and_then(|count| count.parse::<usize>().ok());
+    if let Some(length) = number("/pieces/") {
+        return pieces(length, &shared.name);
+    }
+    let answer = match number("/bytes/") {
+        Some(length) => pattern::bytes(length as u64, length),
+        None => Bytes::from(
+            json!({
+                "servedBy": shared.name,
+                "method": head.method.as_str(),
+                "target": head.uri.path_and_query().map_or("", |target| target.as_str()),
+                "authority": head.uri.authority().map(|authority| authority.as_str()),
+                "version": format!("{:?}", head.version),
+                "headers": pairs(&head.headers),
+                "trailers": pairs(&trailers),
+                "bodyLength": length,
+            })
+            .to_string(),
+        ),
     };
-    let body = Full::from(text).map_err(never).boxed_unsync();
-    Response::builder().header("served-by", name).body(body).expect("a valid response")
+    let body = Full::new(answer).map_err(never).boxed_unsync();
+    Response::builder().header("served-by", &shared.name).body(body).expect("a valid response")
+}
+
+/// `GET /pieces/N`: N bytes, each piece a chunk or frame of its own, and the trailer `x-sum`.
+fn pieces(length: usize, name: &str) -> Response<Body> {
+    let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), HeaderValue::from(length))]);
+    let data = pattern::pieces(pattern::bytes(length as u64, length)).map(Frame::data);
+    let body = StreamBody::new(tokio_stream::iter(data.chain([Frame::trailers(trailers)]).map(Ok))).boxed_unsync();
+    Response::builder().header("served-by", name).header("trailer", "x-sum").body(body).expect("a valid response")
 }
 
 /// `GET /events/N`: N messages of [`EVENT`] bytes, each a chunk or frame of its own.

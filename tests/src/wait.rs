@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// How long anything in a test may take that is not under test itself. Generous: two busy cores are enough.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// The time in so many seconds, as documents say when they expire.
 pub fn in_seconds(seconds: u32) -> String {

@@ -11,15 +11,9 @@ use selvedge_tests::{
 };
 use tokio::io::AsyncWriteExt;
 
-/// Waits until `web`'s sidecar has counted a request with this reason.
+/// Waits until `web`'s sidecar has counted one request with this reason, once and only once.
 async fn counted(pair: &Pair, reason: &str) {
-    let label = format!("reason=\"{reason}\"");
-    let labels = [label.as_str()];
-    let (web, labels) = (&pair.web, &labels);
-    wait::until_true(&format!("{reason} is counted"), || async move {
-        web.metric("selvedge_requests_total", labels).await >= 1.0
-    })
-    .await;
+    pair.web.metrics().until("selvedge_requests_total", &[&format!("reason=\"{reason}\"")], 1.0).await;
 }
 
 #[tokio::test]
@@ -77,7 +71,7 @@ async fn an_upload_that_its_caller_breaks_off_is_not_the_services_failure() {
     wait::until_true("the service has the head", || async move { upstream.served() > served }).await;
     drop(stream);
     counted(&pair, "downstream_closed").await;
-    assert_eq!(pair.web.metric("selvedge_requests_total", &["reason=\"upstream_reset\""]).await, 0.0);
+    pair.web.metrics().absent("selvedge_requests_total", &["reason=\"upstream_reset\""]).await;
 }
 
 #[tokio::test]

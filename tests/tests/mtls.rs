@@ -52,11 +52,7 @@ async fn a_strict_workload_refuses_plaintext_and_says_why() {
     assert_eq!(answer.status, 403, "{}", answer.text());
     assert_eq!(answer.json()["error"], "plaintext_refused", "{}", answer.text());
     assert_eq!(pair.upstream.served(), served, "a plaintext request reached a strict workload");
-    let api = &pair.api;
-    wait::until_true("it is counted with the reason", || async move {
-        api.metric("selvedge_denials_total", &["reason=\"plaintext_refused\""]).await == 1.0
-    })
-    .await;
+    pair.api.metrics().until("selvedge_denials_total", &["reason=\"plaintext_refused\""], 1.0).await;
 }
 
 #[tokio::test]
@@ -80,8 +76,7 @@ async fn a_peer_with_another_identity_than_announced_is_not_called() {
     let other = pair.mesh.sidecar(Workload::new("shop/impostor").serves(8080, impostor.address())).await;
     // The endpoint of `api` now leads to the impostor's sidecar, which can prove only its own identity.
     pair.mesh.write("workload-shop-api.yaml", &api_at(other.inbound(8080)));
-    let answer = pair.until_status("/", 503).await;
-    assert_eq!(answer.reason(), "upstream_identity_mismatch", "{}", answer.text());
+    pair.until_reason("/", "upstream_identity_mismatch").await;
     assert_eq!(impostor.served(), 0);
 }
 

@@ -7,6 +7,7 @@ use http::Method;
 use selvedge_tests::{
     client::{self, Connection, expect_bytes, request},
     mesh::{Mesh, Sidecar, Workload},
+    pattern,
     ports::Reserved,
     process::Process,
     program,
@@ -58,7 +59,7 @@ async fn bytes_pass_unchanged_in_both_directions_until_both_sides_are_done() {
     let opaque = Opaque::start(upstream.address(), "tcp").await;
     opaque.until_answered(b"\x00\x01ping", b"\x00\x01ping").await;
     let mut stream = client::connect(opaque.entry()).await.unwrap();
-    let block: Vec<u8> = (0..=255_u8).cycle().take(300_000).collect();
+    let block = pattern::bytes(1, 300_000);
     let (mut read, mut write) = stream.split();
     let echoed = async {
         let mut all = Vec::new();
@@ -69,7 +70,9 @@ async fn bytes_pass_unchanged_in_both_directions_until_both_sides_are_done() {
         write.shutdown().await.unwrap();
     };
     let (echoed, ()) = wait::within("the echo", async { tokio::join!(echoed, sent) }).await;
-    assert!(echoed.unwrap() == block, "the bytes came back changed");
+    pattern::assert_same("what came back", &echoed.unwrap(), &block);
+    let received = upstream.received().await;
+    pattern::assert_same("what was sent", &received[received.len() - block.len()..], &block);
 }
 
 #[tokio::test]
@@ -145,7 +148,7 @@ async fn bytes_are_counted_as_they_pass_and_once() {
     let opaque = &Opaque::start(upstream.address(), "tcp").await;
     opaque.until_answered(b"ping", b"ping").await;
     let counted = async |metric: &str, sidecar: &Sidecar| {
-        let text = sidecar.metrics().await;
+        let text = sidecar.metrics().text().await;
         let series = text.lines().filter(|line| line.starts_with(&format!("{metric}{{")));
         let value = |line: &str| {
             assert!(line.contains("destination_service=\"shop/store\""), "the service has no name: {line}");
@@ -206,7 +209,7 @@ async fn a_refused_connection_says_what_it_was_for_and_why() {
         assert!(!told.is_empty() && told.starts_with(detail), "{line}");
         let labels = [format!("destination_service=\"{service}\""), format!("reason=\"{reason}\"")];
         let labels = labels.each_ref().map(String::as_str);
-        assert_eq!(sidecar.metric("selvedge_tcp_connections_closed_total", &labels).await, 1.0);
+        sidecar.metrics().until("selvedge_tcp_connections_closed_total", &labels, 1.0).await;
     }
 }
 
@@ -245,12 +248,13 @@ async fn http_on_a_port_that_is_declared_tcp_is_opaque() {
     let opaque = Opaque::start(upstream.address(), "tcp").await;
     let hello = b"GET /x HTTP/1.1\r\nHost: store\r\nUpgrade: h2c\r\nConnection: close, upgrade\r\n\r\n";
     opaque.until_answered(hello, b"HTTP/1.1 101").await;
+    let received = "selvedge_tcp_received_bytes_total";
+    let before = opaque.store.metric(received, &["protocol=\"tcp\""]).await;
+    opaque.until_answered(hello, b"HTTP/1.1 101").await;
+    opaque.store.metrics().until(received, &["protocol=\"tcp\""], before + hello.len() as f64).await;
     for sidecar in [&opaque.web, &opaque.store] {
-        wait::until_true("its bytes are counted as those of a connection", || async move {
-            sidecar.metric("selvedge_tcp_received_bytes_total", &["protocol=\"tcp\""]).await > 0.0
-        })
-        .await;
-        assert_eq!(sidecar.metric("selvedge_requests_total", &[]).await, 0.0);
+        assert!(sidecar.metric(received, &["protocol=\"tcp\""]).await > 0.0);
+        sidecar.metrics().absent("selvedge_requests_total", &[]).await;
     }
 }
 
@@ -264,7 +268,7 @@ async fn a_connection_goes_to_another_instance_where_one_takes_none() {
     let (called, entry) = (&twin, opaque.entry());
     wait::until_true("the second instance is called", || async move {
         client::exchange(entry, b"ping", Duration::from_millis(50)).await;
-        called.metric("selvedge_tcp_received_bytes_total", &[]).await >= 4.0
+        called.metrics().so_far("selvedge_tcp_received_bytes_total", &[]).await >= 4.0
     })
     .await;
     drop(twin);

@@ -47,14 +47,16 @@ async fn a_denied_request_is_answered_logged_and_counted_with_one_reason() {
     pair.mesh.write("deny.yaml", DENY_ADMIN);
     let denied = pair.until_status("/admin/users", 403).await;
     assert_eq!(denied.reason(), "policy_denied");
-    assert!(denied.text().contains("policy_denied"), "{}", denied.text());
+    assert_eq!(denied.json()["error"], "policy_denied", "{}", denied.text());
+    assert_eq!(denied.json()["policy"], "shop/no-admin", "{}", denied.text());
     assert_eq!(pair.get("/shop").await.status, 200);
     let api = &pair.api;
     wait::until_true("the denial is logged", || async move {
         api.access_log().iter().any(|line| line.to_string().contains("policy_denied"))
     })
     .await;
-    assert!(api.metric("selvedge_denials_total", &["policy_denied"]).await >= 1.0, "{}", api.metrics().await);
+    let counted = ["reason=\"policy_denied\"", "policy=\"shop/no-admin\"", "destination_service=\"shop/api\""];
+    api.metrics().until("selvedge_denials_total", &counted, 1.0).await;
 }
 
 #[tokio::test]
@@ -62,13 +64,18 @@ async fn what_an_audit_policy_would_refuse_passes_and_is_counted_and_logged() {
     let pair = Pair::start().await;
     pair.mesh.write("audit.yaml", &DENY_ADMIN.replace("DENY", "AUDIT"));
     let (api, pair) = (&pair.api, &pair);
+    let labels = ["policy=\"shop/no-admin\"", "source_identity=\"spiffe://mesh.local/ns/shop/sa/web\""];
+    let counted = async || api.metrics().so_far("selvedge_audited_total", &labels).await;
     wait::until_true("it is counted", || async move {
         assert_eq!(pair.get("/admin/users").await.status, 200);
-        assert_eq!(pair.get("/shop").await.status, 200);
-        let labels = ["policy=\"shop/no-admin\"", "source_identity=\"spiffe://mesh.local/ns/shop/sa/web\""];
-        api.metric("selvedge_audited_total", &labels).await >= 2.0
+        counted().await > 0.0
     })
     .await;
+    let before = counted().await;
+    for target in ["/admin/users", "/shop", "/admin/users"] {
+        assert_eq!(pair.get(target).await.status, 200);
+    }
+    api.metrics().until("selvedge_audited_total", &labels, before + 2.0).await;
     wait::until_true("it is logged", || async move {
         api.access_log()
             .iter()
@@ -162,7 +169,10 @@ async fn a_limit_answers_429_and_says_when_to_come_back() {
     assert_eq!(limited.reason(), "rate_limited");
     let seconds: u64 = limited.header("retry-after").parse().expect("Retry-After in seconds");
     assert!((1..=3600).contains(&seconds), "{seconds}");
-    assert!(pair.api.metric("selvedge_rate_limited_total", &[]).await >= 1.0);
+    let counted = ["policy=\"shop/three\"", "source_workload=\"web\"", "destination_service=\"shop/api\""];
+    pair.api.metrics().until("selvedge_rate_limited_total", &counted, 1.0).await;
+    assert_eq!(pair.get("/").await.status, 429);
+    pair.api.metrics().until("selvedge_rate_limited_total", &counted, 2.0).await;
 }
 
 #[tokio::test]

@@ -1,26 +1,24 @@
 //! `TrafficPolicy`: what fails is tried again within bounds, what hangs is given up, what keeps failing is left alone.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use selvedge_tests::{
-    client,
-    client::request,
-    pair::{HOST, Pair},
-    upstream::Scenario,
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
 };
-use tokio::{net::TcpListener, time::Instant};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use selvedge_tests::{
+    client::{self, Connection},
+    mesh::Workload,
+    pair::{HOST, Pair},
+    pattern::{self, assert_same},
+    upstream::{Scenario, Upstream},
+};
+use tokio::{net::TcpListener, sync::Mutex, time::Instant};
 
 fn policy(body: &str) -> String {
     format!(
@@ -46,7 +44,7 @@ async fn retrying(body: &str) -> Pair {
 async fn counted(pair: &Pair) -> [f64; 4] {
     let of = async |outcome: &str| {
         let labels = ["destination_service=\"shop/api\"", &format!("outcome=\"{outcome}\"")];
-        pair.web.metric("selvedge_retries_total", &labels).await
+        pair.web.metrics().so_far("selvedge_retries_total", &labels).await
     };
     [of("success").await, of("failure").await, of("over_budget").await, of("not_replayable").await]
 }
@@ -85,41 +83,57 @@ async fn every_retry_is_counted_by_what_came_of_it() {
 
 #[tokio::test]
 async fn a_post_is_not_repeated_unless_asked_and_its_body_is_replayed_whole() {
-    let post = || Request::post("/").header("host", HOST).body(Full::from(Bytes::from(vec![b'x'; 50_000]))).unwrap();
+    let body = pattern::bytes(1, 50_000);
+    let post = || Request::post("/").header("host", HOST).body(Full::new(body.clone())).unwrap();
     let pair = retrying("  retry: {attempts: 3}\n").await;
     pair.upstream.play(Scenario::Fail(1, 503));
     assert_eq!(client::call(pair.entry(), post()).await.unwrap().status, 503);
     pair.mesh.write("traffic.yaml", &policy("  retry: {attempts: 3, retryNonIdempotent: true}\n"));
     let pair = &pair;
-    let answer = selvedge_tests::wait::until("a POST is repeated", || async move {
+    selvedge_tests::wait::until_true("a POST is repeated", || async {
         pair.upstream.play(Scenario::Fail(1, 503));
-        let answer = client::call(pair.entry(), post()).await.ok()?;
-        (answer.status == 200).then_some(answer)
+        client::call(pair.entry(), post()).await.is_ok_and(|answer| answer.status == 200)
     })
     .await;
-    assert_eq!(answer.json()["bodyLength"], 50_000);
+    let arrived = pair.upstream.take_bodies();
+    assert_eq!(arrived.len(), 1);
+    assert_same("the body that was sent again", &arrived[0], &body);
 }
 
-/// Reads each request whole; answers a PUT with 503 and everything else with 200. Counts the PUTs.
-async fn fails_puts() -> (SocketAddr, Arc<AtomicU32>) {
+/// The bodies of the PUTs that a service was sent.
+type Puts = Arc<Mutex<Vec<Bytes>>>;
+
+/// Reads each request whole; answers a PUT with 503 and everything else with 200. Speaks both versions.
+async fn fails_puts() -> (SocketAddr, Puts) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, puts) = (listener.local_addr().unwrap(), Arc::new(AtomicU32::new(0)));
-    let counted = puts.clone();
+    let (address, puts) = (listener.local_addr().unwrap(), Puts::default());
+    let kept = puts.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let counted = counted.clone();
+            let kept = kept.clone();
             let service = service_fn(move |request: Request<Incoming>| {
-                let counted = counted.clone();
+                let kept = kept.clone();
                 async move {
                     let (head, body) = request.into_parts();
-                    body.collect().await?;
+                    let body = body.collect().await?.to_bytes();
                     let put = head.method == Method::PUT;
-                    counted.fetch_add(u32::from(put), Ordering::Relaxed);
+                    if put {
+                        kept.lock().await.push(body);
+                    }
                     let status = if put { 503 } else { 200 };
                     Ok::<_, hyper::Error>(Response::builder().status(status).body(Full::<Bytes>::default()).unwrap())
                 }
             });
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            tokio::spawn(async move {
+                let mut start = [0; 4];
+                let is_http2 = stream.peek(&mut start).await.is_ok() && &start == b"PRI ";
+                let io = TokioIo::new(stream);
+                // How a connection ends is the business of the sidecar.
+                let _ = match is_http2 {
+                    true => http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await,
+                    false => http1::Builder::new().serve_connection(io, service).await,
+                };
+            });
         }
     });
     (address, puts)
@@ -130,33 +144,42 @@ async fn a_body_that_is_too_large_to_keep_is_not_sent_again() {
     let (application, puts) = fails_puts().await;
     let pair = &Pair::in_front_of(application, "http").await;
     pair.mesh.write("traffic.yaml", &policy("  retry: {attempts: 2, budget: {percent: 100, minPerSecond: 100}}\n"));
-    let tries = |length: usize| {
+    let http1 = &Mutex::new(Connection::open(pair.entry()).await.unwrap());
+    let http2 = &Mutex::new(Connection::open_http2(pair.entry()).await.unwrap());
+    // How often a body of this length is sent, whole each time.
+    let tries = |connection: &'static str, length: usize| {
         let puts = puts.clone();
         async move {
-            let before = puts.load(Ordering::Relaxed);
-            let put = Request::put("/").header("host", HOST).body(Full::from(Bytes::from(vec![b'x'; length]))).unwrap();
-            assert_eq!(client::call(pair.entry(), put).await.unwrap().status, 503);
-            puts.load(Ordering::Relaxed) - before
+            let body = pattern::bytes(2, length);
+            let put = Request::put("/").header("host", HOST).body(Full::new(body.clone())).unwrap();
+            let connection = if connection == "HTTP/1" { http1 } else { http2 };
+            assert_eq!(connection.lock().await.call(put).await.unwrap().status, 503);
+            let sent = std::mem::take(&mut *puts.lock().await);
+            sent.iter().for_each(|sent| assert_same("one of the tries", sent, &body));
+            sent.len()
         }
     };
     let limit = 64 * 1024;
     selvedge_tests::wait::until_true("the largest body that is kept is sent three times", || async {
-        tries(limit).await == 3
+        tries("HTTP/1", limit).await == 3
     })
     .await;
-    assert_eq!(tries(limit + 1).await, 1);
-    assert_eq!(tries(1_000_000).await, 1);
+    for version in ["HTTP/1", "HTTP/2"] {
+        for (length, times) in [(1, 3), (4097, 3), (20_000, 3), (limit, 3), (limit + 1, 1), (1_000_000, 1)] {
+            assert_eq!(tries(version, length).await, times, "{version}, {length}");
+        }
+    }
 }
 
 #[tokio::test]
 async fn a_body_too_large_to_be_sent_again_is_not_retried_and_that_is_counted() {
     let pair = retrying("  retry: {attempts: 3}\n").await;
     let not_made = ["destination_service=\"shop/api\"", "outcome=\"not_replayable\""];
-    assert_eq!(pair.web.metric("selvedge_retries_total", &not_made).await, 0.0);
+    pair.web.metrics().absent("selvedge_retries_total", &not_made).await;
     pair.upstream.play(Scenario::Fail(1, 503));
-    let put = Request::put("/").header("host", HOST).body(Full::from(Bytes::from(vec![b'x'; 70_000]))).unwrap();
+    let put = Request::put("/").header("host", HOST).body(Full::new(pattern::bytes(3, 70_000))).unwrap();
     assert_eq!(client::call(pair.entry(), put).await.unwrap().status, 503);
-    assert_eq!(pair.web.metric("selvedge_retries_total", &not_made).await, 1.0);
+    pair.web.metrics().until("selvedge_retries_total", &not_made, 1.0).await;
 }
 
 #[tokio::test]
@@ -164,28 +187,108 @@ async fn retries_do_not_multiply_the_load_on_a_service_that_is_down() {
     let pair = retrying("  retry: {attempts: 3, budget: {percent: 20, minPerSecond: 1}}\n").await;
     pair.upstream.play(Scenario::Fail(u32::MAX, 503));
     let before = pair.upstream.served();
+    let mut held_back = 0;
     for _ in 0..100 {
+        let before = pair.upstream.served();
         assert_eq!(pair.get("/").await.status, 503);
+        held_back += u32::from(pair.upstream.served() - before < 4);
     }
     let tries = pair.upstream.served() - before;
     assert!((100..=150).contains(&tries), "{tries} tries for 100 requests");
+    let over = ["destination_service=\"shop/api\"", "outcome=\"over_budget\""];
+    pair.web.metrics().until("selvedge_retries_total", &over, held_back.into()).await;
 }
 
 #[tokio::test]
-async fn what_hangs_is_given_up_in_time() {
-    let pair = retrying("  retry: {attempts: 1}\n  timeouts: {request: 600ms, backendRequest: 200ms}\n").await;
+async fn a_share_of_the_requests_may_be_tried_again() {
+    let pair = retrying("  retry: {attempts: 1, budget: {percent: 50, minPerSecond: 0}}\n").await;
+    pair.upstream.play(Scenario::Fail(u32::MAX, 503));
+    let before = pair.upstream.served();
+    for _ in 0..100 {
+        assert_eq!(pair.get("/").await.status, 503);
+    }
+    let retries = pair.upstream.served() - before - 100;
+    // Half of a hundred, and of the few before them; what is ten seconds old on a busy machine is none any more.
+    assert!((40..=60).contains(&retries), "{retries} retries for 100 requests");
+}
+
+#[tokio::test]
+async fn a_retry_goes_to_another_instance_where_there_is_one() {
+    let pair = Pair::start().await;
+    let broken = Upstream::start("broken").await;
+    broken.play(Scenario::Fail(u32::MAX, 503));
+    let twin = Workload::new("shop/api-2").runs_as("api").backs("api").serves(8080, broken.address());
+    let _twin = pair.mesh.sidecar(twin).await;
+    let (pair, broken) = (&pair, &broken);
+    let budget = "budget: {percent: 100, minPerSecond: 100}";
+    pair.mesh.write("traffic.yaml", &policy(&format!("  balancer: random\n  retry: {{attempts: 1, {budget}}}\n")));
+    selvedge_tests::wait::until_true("what the broken one fails is answered", || async {
+        let before = broken.served();
+        let status = pair.get("/").await.status;
+        broken.served() > before && status == 200
+    })
+    .await;
+    // After five failures in a row it is left alone for a second, so this takes a while.
+    let before = broken.served();
+    selvedge_tests::wait::within("the broken one is called often enough", async {
+        while broken.served() - before < 12 {
+            assert_eq!(pair.get("/").await.status, 200);
+        }
+    })
+    .await;
+}
+
+/// How long a request takes that the service would answer after 20 s.
+async fn given_up(pair: &Pair, reason: &str) -> Duration {
     pair.upstream.play(Scenario::Slow(Duration::from_secs(20)));
     let start = Instant::now();
     let answer = pair.get("/").await;
-    assert_eq!(answer.status, 504);
-    assert!(matches!(answer.reason(), "attempt_timeout" | "request_timeout"), "{}", answer.reason());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    let api = &pair.api;
-    selvedge_tests::wait::until_true("the called side counts the try nobody waited for", || async move {
-        let labels = ["direction=\"inbound\"", "response_code=\"499\"", "reason=\"downstream_closed\""];
-        api.metric("selvedge_requests_total", &labels).await == 1.0
-    })
-    .await;
+    assert_eq!((answer.status.as_u16(), answer.reason()), (504, reason), "{}", answer.text());
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn a_try_that_hangs_is_given_up_in_time() {
+    let pair = retrying("  retry: {attempts: 1}\n  timeouts: {request: 9s, backendRequest: 200ms}\n").await;
+    let took = given_up(&pair, "attempt_timeout").await;
+    assert!((200..2000).contains(&took.as_millis()), "{took:?}");
+    let labels = ["direction=\"inbound\"", "response_code=\"499\"", "reason=\"downstream_closed\""];
+    // The called side counts the try nobody waited for.
+    pair.api.metrics().until("selvedge_requests_total", &labels, 1.0).await;
+}
+
+#[tokio::test]
+async fn a_request_that_hangs_is_given_up_in_time_whatever_its_tries_have_left() {
+    let budget = "budget: {percent: 100, minPerSecond: 100}";
+    let limits = format!(
+        "  retry: {{attempts: 9, on: [timeout, gatewayErrors], {budget}}}\n  timeouts: {{request: 700ms, backendRequest: 300ms}}\n"
+    );
+    let pair = retrying(&limits).await;
+    let before = pair.upstream.served();
+    let took = given_up(&pair, "request_timeout").await;
+    assert!((700..2500).contains(&took.as_millis()), "{took:?}");
+    assert_eq!(pair.upstream.served() - before, 3, "two tries of 300 ms, and one cut short");
+}
+
+#[tokio::test]
+async fn timeouts_of_a_route_win() {
+    let pair = Pair::start().await;
+    pair.mesh.write("traffic.yaml", &policy("  timeouts: {request: 8s, backendRequest: 8s}\n"));
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: api, namespace: \
+                 shop}\nspec:\n  parentRefs: [{kind: Service, name: api}]\n  rules:\n  - matches: [{path: {type: Exact, \
+                 value: /}}]\n    timeouts: ";
+    for (number, (timeouts, reason)) in
+        [("{request: 300ms}", "request_timeout"), ("{backendRequest: 300ms}", "attempt_timeout")].iter().enumerate()
+    {
+        // What no rule matches tells which version is in force.
+        let mark = format!("  - matches: [{{path: {{type: Exact, value: /version-{number}}}}}]\n");
+        pair.mesh.write("route.yaml", &format!("{route}{timeouts}\n{mark}"));
+        pair.upstream.play(Scenario::Echo);
+        pair.until_status(&format!("/version-{number}"), 200).await;
+        pair.until_status("/other", 404).await;
+        let took = given_up(&pair, reason).await;
+        assert!((300..4000).contains(&took.as_millis()), "{timeouts}: {took:?}");
+    }
 }
 
 #[tokio::test]
@@ -211,37 +314,38 @@ async fn the_breaker_that_is_shown_is_the_one_in_force() {
     let pair = Pair::start().await;
     let breaker = "  breaker: {consecutiveFailures: 1, openFor: 300ms, maxOpen: 1s}\n";
     pair.mesh.write("traffic.yaml", &policy(breaker));
-    let web = &pair.web;
-    let shown = async || {
-        let of_api = |line: &&str| line.starts_with("selvedge_breaker_state{") && line.contains("\"shop/api\"");
-        let states = web.metrics().await;
-        states.lines().filter(of_api).map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    let until = async |what: &str, states: &[&str]| {
-        selvedge_tests::wait::until_true(what, || async { shown().await == states }).await;
-    };
-    until("a breaker that never opened is closed", &["0"]).await;
-    let open = async |pair: &Pair| {
+    let of_api = ["destination_service=\"shop/api\""];
+    let until = async |state: f64| pair.web.metrics().until("selvedge_breaker_state", &of_api, state).await;
+    let (closed, half_open, open) = (0.0, 1.0, 2.0);
+    // A breaker that never opened is closed.
+    until(closed).await;
+    let break_it = async || {
         pair.upstream.play(Scenario::Fail(u32::MAX, 503));
         selvedge_tests::wait::until_true("the breaker opens", || async {
-            pair.get("/").await.reason() == "breaker_open" && shown().await == ["2"]
+            let reason = pair.get("/").await.reason() == "breaker_open";
+            reason && pair.web.metric("selvedge_breaker_state", &of_api).await == open
         })
         .await;
         pair.upstream.play(Scenario::Echo);
     };
-    open(&pair).await;
-    until("it opens half without a request", &["1"]).await;
+    break_it().await;
+    // It opens half without a request, and closes when the probe is answered.
+    until(half_open).await;
     pair.until_status("/", 200).await;
-    assert_eq!(shown().await, ["0"], "the probe was answered");
+    assert_eq!(pair.web.metric("selvedge_breaker_state", &of_api).await, closed);
 
-    open(&pair).await;
+    break_it().await;
     pair.mesh.write("traffic.yaml", &policy(&format!("{breaker}  timeouts: {{connect: 900ms}}\n")));
     pair.until_status("/", 200).await;
-    until("the edit counts from what is answered now", &["0"]).await;
+    // The edit counts from what is answered now.
+    until(closed).await;
 
-    open(&pair).await;
+    break_it().await;
     pair.mesh.remove("traffic.yaml");
-    until("without the policy there is no breaker", &[]).await;
+    selvedge_tests::wait::until_true("without the policy there is no breaker", || async {
+        !pair.web.metrics().text().await.contains("selvedge_breaker_state{")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -289,8 +393,9 @@ async fn when_no_endpoint_is_left_for_a_retry_the_failure_before_it_is_the_answe
 async fn a_service_without_endpoints_is_answered_at_once() {
     let pair = Pair::start().await;
     pair.mesh.remove("workload-shop-api.yaml");
-    let answer = pair.until_status("/", 503).await;
-    assert_eq!(answer.reason(), "no_endpoints", "{}", answer.text());
-    let again = client::call(pair.entry(), request(Method::GET, HOST, "/")).await.unwrap();
-    assert_eq!(again.status, 503);
+    // Before its caller hears of it, its own sidecar may answer that it is not ready.
+    assert_eq!(pair.until_reason("/", "no_endpoints").await.status, 503);
+    let start = Instant::now();
+    assert_eq!(pair.get("/").await.reason(), "no_endpoints");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }

@@ -75,11 +75,7 @@ impl Hasty {
 
     /// Waits until the caller's sidecar has counted `count` requests that ended for their caller's slowness.
     async fn until_given_up(&self, count: f64) {
-        let web = &self.web;
-        wait::until_true("the caller is given up", || async move {
-            web.metric("selvedge_requests_total", &["reason=\"caller_timeout\""]).await >= count
-        })
-        .await;
+        self.web.metrics().until("selvedge_requests_total", &["reason=\"caller_timeout\""], count).await;
     }
 }
 

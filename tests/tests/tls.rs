@@ -158,10 +158,9 @@ async fn judged_by_server_name(protocol: &str) {
         .await;
     }
     let labels = ["direction=\"inbound\"", "protocol=\"tls\"", "tls=\"mtls\""];
-    wait::until_true("it is counted as TLS of the application inside that of the mesh", || async move {
-        api.metric("selvedge_tcp_received_bytes_total", &labels).await > 0.0
-    })
-    .await;
+    // It is counted as TLS of the application inside that of the mesh, and as nothing else.
+    assert!(api.metric("selvedge_tcp_received_bytes_total", &labels).await > 0.0);
+    api.metrics().absent("selvedge_requests_total", &[]).await;
 }
 
 #[tokio::test]

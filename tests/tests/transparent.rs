@@ -90,11 +90,7 @@ fn what_the_mesh_does_not_know_is_called_in_plaintext_where_the_mode_prefers_mtl
         mesh.write("prefer.yaml", prefer);
         assert_eq!(until("PREFER passes it through", 200).await.text(), "outside");
         let plaintext = ["direction=\"outbound\"", "response_code=\"200\"", "tls=\"none\""];
-        let web = &web;
-        wait::until_true("it is counted as plaintext", || async move {
-            web.metric("selvedge_requests_total", &plaintext).await >= 1.0
-        })
-        .await;
+        web.metrics().until("selvedge_requests_total", &plaintext, 1.0).await;
 
         mesh.remove("prefer.yaml");
         until("and no more when the policy is gone", 503).await;

@@ -11,6 +11,7 @@ use std::{
 use super::split;
 use crate::{
     client,
+    metrics::Metrics,
     ports::Reserved,
     process::{Process, binary},
     wait,
@@ -203,17 +204,14 @@ impl Sidecar {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// `/metrics` as text.
-    pub async fn metrics(&self) -> String {
-        client::get(self.metrics.address(), "/metrics").await.expect("the metrics port answers").text()
+    /// What it counts.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::at(self.metrics.address())
     }
 
-    /// The sum of every series of `metric` whose labels contain each of `labels` (written `name="value"`).
+    /// The number of [`Metrics::value`].
     pub async fn metric(&self, metric: &str, labels: &[&str]) -> f64 {
-        let text = self.metrics().await;
-        let of = |line: &&str| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        let lines = text.lines().filter(of).filter(|line| labels.iter().all(|label| line.contains(label)));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        self.metrics().value(metric, labels).await
     }
 
     /// SIGTERM, and what it exited with. It waits until its application takes no connections any more, or the deadline.
