@@ -4,6 +4,7 @@
 //! - [`pair`]: the smallest mesh with a request path; [`around`]: the same around any application
 //! - [`upstream`]: services that answer as a scenario says; [`client`]: callers, one request or a load
 //! - [`recorder`]: a service that takes down every byte and forgives nothing; [`relay`]: the wire, taken down
+//! - [`frames`]: HTTP/2 as raw bytes
 //! - [`pattern`]: bodies to be compared byte for byte; [`metrics`]: numbers to be compared with ==
 //! - [`wait`]: polling with a deadline, so that no test sleeps and hopes
 //! - [`source`], [`pages`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of the house
@@ -11,6 +12,7 @@
 pub mod around;
 pub mod client;
 pub mod complaints;
+pub mod frames;
 pub mod load;
 pub mod lockfile;
 pub mod mesh;

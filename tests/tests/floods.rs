@@ -7,6 +7,10 @@ use http::Method;
 use selvedge_tests::{
     around::Around,
     client::{self, Connection, request},
+    frames::{
+        CONTINUATION, END_HEADERS, END_STREAM, Frame, GET, GOAWAY, HEADERS, PING, POST, PRIORITY, RST_STREAM, SETTINGS,
+        WINDOW_UPDATE, frame, hello, parse,
+    },
     load::{self, Load, Plan},
     pair::{HOST, Pair},
     wait::{self, within},
@@ -23,42 +27,10 @@ metadata: { name: permissive, namespace: shop }
 spec: { mtls: { inbound: PERMISSIVE } }
 ";
 
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
+/// A type that nobody has defined.
 const UNKNOWN: u8 = 0xfa;
-
-const END_HEADERS: u8 = 4;
-const END_STREAM: u8 = 1;
-
-/// `:method`, `:scheme: http`, `:path: /` and `:authority: api.shop` (RFC 7541 appendix A has the numbers).
-const GET: &[u8] = b"\x82\x86\x84\x01\x08api.shop";
-const POST: &[u8] = b"\x83\x86\x84\x01\x08api.shop";
 const ENHANCE_YOUR_CALM: u32 = 11;
 const REFUSED_STREAM: u32 = 7;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// A frame as it came.
-struct Frame {
-    kind: u8,
-    payload: Vec<u8>,
-}
-
-impl Frame {
-    /// The error code of RST_STREAM, or of GOAWAY behind the last stream.
-    fn code(&self) -> u32 {
-        u32::from_be_bytes(self.payload[self.payload.len() - 4..].try_into().unwrap())
-    }
-}
 
 /// Sends `frames` after the preface and reads nothing meanwhile, then waits until the sidecar has closed. Returns what
 /// it said before; that may be cut short by the reset of the connection.
@@ -73,20 +45,8 @@ async fn flood(address: SocketAddr, frames: &[u8]) -> Vec<Frame> {
 
 async fn open(address: SocketAddr) -> TcpStream {
     let mut stream = client::connect(address).await.unwrap();
-    let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
-    stream.write_all(&hello).await.unwrap();
+    stream.write_all(&hello()).await.unwrap();
     stream
-}
-
-fn parse(mut bytes: &[u8]) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    while let Some((head, rest)) = bytes.split_at_checked(9) {
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let Some((payload, rest)) = rest.split_at_checked(length) else { break };
-        frames.push(Frame { kind: head[3], payload: payload.to_vec() });
-        bytes = rest;
-    }
-    frames
 }
 
 /// Floods both sidecars, the caller's and, as a stranger, the application's, while others send requests.
