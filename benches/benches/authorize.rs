@@ -40,13 +40,13 @@ const SHAPES: [Shape; 4] = [
 ];
 
 fn decide(criterion: &mut Criterion) {
-    let now = Clock::default().now();
+    let clock = Clock::default();
     for (name, rule, request) in SHAPES {
         let mut group = criterion.benchmark_group(format!("authorize/{name}"));
         for size in SIZES {
             let (policy, request) = (authorization(size, rule), request(size / 2));
             group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
-                bencher.iter(|| policy.on_request(black_box(&request.facts()), now));
+                bencher.iter(|| policy.on_request(black_box(&request.facts()), &mut clock.context()));
             });
         }
     }

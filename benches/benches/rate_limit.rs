@@ -22,9 +22,9 @@ fn take(criterion: &mut Criterion) {
             let requests: Vec<Request> = (0..callers).map(caller).collect();
             let mut turns = (0..requests.len()).cycle();
             bencher.iter(|| {
-                let now = clock.advance(Duration::from_micros(10));
+                clock.advance(Duration::from_micros(10));
                 let request = &requests[turns.next().unwrap_or_default()];
-                black_box(policy.on_request(&black_box(request).facts(), now))
+                black_box(policy.on_request(&black_box(request).facts(), &mut clock.context()))
             });
         });
     }

@@ -14,8 +14,9 @@ use std::{cell::Cell, sync::Arc};
 use selvedge_policies::{
     balance::{Candidates, Load},
     kind::{self, Attached},
+    policy::{Place, Posture},
     registry,
-    request::{Posture, RequestPolicy},
+    request::PolicySet,
     route::RouteTable,
 };
 use serde_json::{Value, json};
@@ -44,16 +45,15 @@ pub fn routes(count: usize, matches: impl Fn(usize) -> Value) -> RouteTable {
     RouteTable::compile(&[route]).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
-/// One compiled policy of `kind` with this `spec`.
-pub fn policy(kind: &str, spec: Value) -> Box<dyn RequestPolicy> {
+/// The policies of a service with one of `kind` with this `spec`, and the posture that lets pass.
+pub fn policy(kind: &str, spec: Value) -> PolicySet {
     let attached = [(kind.to_owned(), Attached { name: Arc::from("shop/all"), spec })];
-    let compiled = registry::compile_request(&attached, Posture::Deny);
-    let found = compiled.unwrap_or_else(|problems| panic!("{problems:?}")).into_iter();
-    found.rev().find(|policy| policy.kind() == kind).unwrap_or_else(|| panic!("{kind} decides nothing"))
+    let compiled = registry::compile(Place::Called, &attached, Posture::Allow, &PolicySet::new());
+    compiled.unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
 /// An authorization policy of `count` ALLOW rules; `rule` gives rule `n`.
-pub fn authorization(count: usize, rule: impl Fn(usize) -> Value) -> Box<dyn RequestPolicy> {
+pub fn authorization(count: usize, rule: impl Fn(usize) -> Value) -> PolicySet {
     let rules: Vec<Value> = (0..count).map(rule).collect();
     policy("AuthorizationPolicy", json!({ "action": "ALLOW", "rules": rules }))
 }

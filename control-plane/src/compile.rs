@@ -13,7 +13,10 @@ use selvedge_xds::{
 };
 
 use crate::{
-    model::{Attached, Model, Object, ObjectId, Place, Spec, Target, mesh_policy::ScopeKind, workload},
+    model::{
+        Attached, Model, Object, ObjectId, Place, Spec, Target, external_service, mesh_policy::ScopeKind, service,
+        workload,
+    },
     snapshot::Draft,
 };
 
@@ -86,8 +89,7 @@ fn affected_by_document(model: &Model, attached: &Attached, subjects: &mut BTree
                 if attached.place != Place::Called {
                     subjects.insert(Subject::Destination(namespace.clone(), name.clone()));
                 }
-                if let Some((_, service)) = model.service(namespace, name).filter(|_| attached.place != Place::Callers)
-                {
+                if let Some((_, service)) = model.service(namespace, name).filter(|_| attached.place != Place::Caller) {
                     subjects
                         .extend(model.selected(namespace, &service.selector).iter().map(|(o, _)| Subject::workload(o)));
                 }
@@ -98,13 +100,24 @@ fn affected_by_document(model: &Model, attached: &Attached, subjects: &mut BTree
             Target::Workload(namespace, name) => {
                 subjects.insert(Subject::Workload(namespace.clone(), name.clone()));
             }
-            Target::Namespace(namespace) => subjects.extend(workloads_of(model, namespace)),
+            Target::Namespace(namespace) => {
+                subjects.extend(workloads_of(model, namespace));
+                if attached.acts_at_callers() {
+                    subjects.extend(destinations_of(model, namespace));
+                }
+            }
         }
     }
 }
 
 fn workloads_of(model: &Model, namespace: &str) -> Vec<Subject> {
     model.in_namespace(workload::KIND.name, namespace).map(|object| Subject::workload(object)).collect()
+}
+
+fn destinations_of(model: &Model, namespace: &str) -> Vec<Subject> {
+    let kinds = [service::KIND.name, external_service::KIND.name];
+    let objects = kinds.into_iter().flat_map(|kind| model.in_namespace(kind, namespace));
+    objects.map(|object| Subject::destination(object)).collect()
 }
 
 /// Compiles one subject into the draft, or takes its resources away when it is gone.

@@ -6,7 +6,11 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use selvedge_policies::kind::Kind;
+use selvedge_policies::{
+    kind::{self, Kind, Problem},
+    registry,
+};
+use serde_json::Value;
 
 pub mod attached;
 pub mod external_service;
@@ -15,27 +19,45 @@ pub mod mesh_policy;
 pub mod service;
 pub mod workload;
 
-pub use attached::{Attached, Place, Target};
+pub use attached::Attached;
 use external_service::ExternalServiceSpec;
 pub use index::Model;
 use mesh_policy::MeshPolicySpec;
+pub use selvedge_policies::policy::{Place, Target};
 use service::ServiceSpec;
 use workload::WorkloadSpec;
 
-/// The kinds that are nouns of the mesh; the others are policies and routes, listed in `selvedge_policies::registry`.
-pub const NOUNS: [&Kind; 4] = [&service::KIND, &workload::KIND, &external_service::KIND, &mesh_policy::KIND];
+/// A kind that is a noun of the mesh, and how the `spec` of an object in a namespace is read.
+pub struct Noun {
+    /// What it says of itself.
+    pub kind: &'static Kind,
+    read: fn(&Value, &str) -> Result<Spec, Vec<Problem>>,
+}
+
+/// The nouns; the other kinds are policies and routes, listed in [`registry`].
+pub const NOUNS: [Noun; 4] = [
+    Noun { kind: &service::KIND, read: |document, _| kind::parse(document).map(Spec::Service) },
+    Noun { kind: &workload::KIND, read: |document, _| kind::parse(document).map(Spec::Workload) },
+    Noun { kind: &external_service::KIND, read: |document, _| kind::parse(document).map(Spec::ExternalService) },
+    Noun { kind: &mesh_policy::KIND, read: |document, home| mesh_policy::read(document, home).map(Spec::MeshPolicy) },
+];
 
 /// Every kind users may write.
 pub fn kinds() -> impl Iterator<Item = &'static Kind> {
-    NOUNS.into_iter().chain(selvedge_policies::registry::kinds())
+    NOUNS.into_iter().map(|noun| noun.kind).chain(registry::kinds())
 }
 
-/// The `apiVersion` a kind is written with.
-pub fn api_version(kind: &str) -> &'static str {
-    match kind {
-        "Service" => "v1",
-        "HTTPRoute" => "gateway.networking.k8s.io/v1",
-        _ => "selvedge.dev/v1alpha1",
+/// Reads the `spec` of an object of `kind` in a namespace, which the check of the kind found sound.
+///
+/// # Errors
+/// What only the namespace tells.
+pub fn read(kind: &Kind, namespace: &str, document: &Value) -> Result<Spec, Vec<Problem>> {
+    if let Some(noun) = NOUNS.iter().find(|noun| noun.kind.name == kind.name) {
+        return (noun.read)(document, namespace);
+    }
+    match registry::find(kind.name) {
+        Some(policy) => Attached::read(policy, namespace, document).map(Spec::Attached),
+        None => Err(vec![Problem::new("", format!("nothing reads a {}", kind.name))]),
     }
 }
 
@@ -137,6 +159,6 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-        assert!(names.iter().all(|name| !api_version(name).is_empty()));
+        assert!(kinds().all(|kind| kind.api_version.contains('v')));
     }
 }

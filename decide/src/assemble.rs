@@ -7,6 +7,10 @@ use std::{
 };
 
 use prost::Message;
+use selvedge_policies::{
+    policy::{Relation, Target},
+    registry,
+};
 use selvedge_xds::{
     client::{Answer, Client},
     kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE, endpoints_name},
@@ -62,25 +66,25 @@ pub fn endpoints_needed(client: &Client, published: &Resources) -> BTreeSet<Stri
     held.flat_map(|destination| endpoints_of(&destination)).chain(shown).collect()
 }
 
-/// Endpoints of the destination's own ports, and of the backends its routes name.
+/// Endpoints of the destination's own ports, and of the services that what is attached to it names.
 fn endpoints_of(destination: &Destination) -> BTreeSet<String> {
     let ports: Vec<u16> = destination.ports.iter().filter_map(|port| u16::try_from(port.port).ok()).collect();
     let own = ports.iter().map(|port| endpoints_name(&destination.namespace, &destination.name, *port));
-    let backends = destination.routes.iter().flat_map(|route| backends_of(route, &ports));
+    let backends =
+        destination.routes.iter().chain(&destination.policies).flat_map(|document| backends_of(document, &ports));
     own.chain(backends).collect()
 }
 
-/// Endpoints named by the `backendRefs` of an `HTTPRoute`. A reference without a port means the port that was called.
-fn backends_of(route: &Attachment, ports: &[u16]) -> Vec<String> {
-    let namespace = route.origin.as_ref().map_or("", |origin| &origin.namespace);
-    let document: Value = serde_json::from_str(&route.document).unwrap_or(Value::Null);
-    let array = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
-    let references = array(&document, "rules").into_iter().flat_map(|rule| array(&rule, "backendRefs"));
+/// Endpoints of the services that a route or policy sends requests to. A reference without a port means the port that was called.
+fn backends_of(attachment: &Attachment, ports: &[u16]) -> Vec<String> {
+    let origin = attachment.origin.clone().unwrap_or_default();
+    let document: Value = serde_json::from_str(&attachment.document).unwrap_or(Value::Null);
+    let bound = registry::find(&origin.kind).and_then(|kind| (kind.bind)(&document, &origin.namespace).ok());
+    let references = bound.map(|bound| bound.references).unwrap_or_default();
     let mut names = Vec::new();
-    for reference in references {
-        let Some(name) = reference["name"].as_str() else { continue };
-        let namespace = reference["namespace"].as_str().unwrap_or(namespace);
-        match reference["port"].as_u64().and_then(|port| u16::try_from(port).ok()) {
+    for reference in references.iter().filter(|reference| reference.relation == Relation::SendsTo) {
+        let Target::Service(namespace, name) = &reference.to else { continue };
+        match reference.port {
             Some(port) => names.push(endpoints_name(namespace, name, port)),
             None => names.extend(ports.iter().map(|port| endpoints_name(namespace, name, *port))),
         }
@@ -132,7 +136,7 @@ mod tests {
 
     #[test]
     fn endpoints_are_those_of_the_ports_and_of_every_backend() {
-        let route = r#"{"rules": [
+        let route = r#"{"parentRefs": [], "rules": [
             {"backendRefs": [{"name": "v1", "port": 81}, {"name": "v2", "namespace": "other", "port": 82}]},
             {"backendRefs": [{"name": "v3"}]},
             {}

@@ -10,7 +10,9 @@ use prost::Message;
 use selvedge_policies::{
     attempt::{TrafficPolicySpec, retry::RetryPolicy},
     kind::{self, Attached, Problem},
-    request::{Posture, REQUEST_POLICIES, RequestPolicy},
+    policy::{Place, Posture, Role},
+    registry,
+    request::{PolicySet, Unsound},
     route::{HttpRouteSpec, RouteTable},
 };
 use selvedge_xds::{
@@ -32,17 +34,11 @@ use crate::{
 /// limit keeps its buckets when something else changes.
 #[derive(Default)]
 pub struct Compiler {
-    policies: Policies,
+    /// Of calls received, by port; 0 stands for every other port.
+    inbound: HashMap<u32, PolicySet>,
+    /// Of calls made, by destination.
+    outbound: HashMap<String, PolicySet>,
     generation: u64,
-}
-
-/// Compiled request policies by port and kind.
-type Policies = HashMap<(u32, &'static str), Compiled>;
-
-struct Compiled {
-    /// The posture and documents it was made of.
-    source: String,
-    policy: Arc<dyn RequestPolicy>,
 }
 
 /// Whether one resource can be put in force; the answer names the user's object and the problem. Whether certificates of
@@ -52,13 +48,12 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
     match resource.kind {
         DESTINATION => {
             let message = mesh::Destination::decode(resource.body.clone()).map_err(text)?;
-            destination(&message)?;
+            destination(&message, &NONE)?;
         }
         INBOUND => {
             let message = mesh::Inbound::decode(resource.body.clone()).map_err(text)?;
-            let mut scratch = HashMap::new();
             for port in by_number(&message.ports).iter().chain([&mesh::InboundPort::default()]) {
-                inbound_port(&message, port, &Policies::new(), &mut scratch)?;
+                inbound_port(&message, port, &NONE)?;
             }
         }
         ENDPOINTS => {
@@ -82,8 +77,10 @@ impl Compiler {
         if let Some(inbound) = &resources.inbound {
             self.inbound(&mut config, inbound);
         }
+        let before = std::mem::take(&mut self.outbound);
         for (name, found) in &resources.destinations {
-            if let Ok(compiled) = destination(&found.value) {
+            if let Ok(compiled) = destination(&found.value, before.get(name).unwrap_or(&NONE)) {
+                self.outbound.insert(name.clone(), compiled.policies.clone());
                 config.destinations.insert(name.clone(), Arc::new(compiled));
             }
         }
@@ -112,19 +109,23 @@ impl Compiler {
             AccessLog::Off => AccessLogMode::Off,
             AccessLog::All => AccessLogMode::All,
         };
-        let mut used = HashMap::new();
+        let before = std::mem::take(&mut self.inbound);
+        let mut compiled = |port: &mesh::InboundPort| {
+            let before = before.get(&port.port).unwrap_or(&NONE);
+            let compiled = Arc::new(inbound_port(inbound, port, before).ok()?);
+            self.inbound.insert(port.port, compiled.policies.clone());
+            Some(compiled)
+        };
         for port in &by_number(&inbound.ports) {
             let number = u16::try_from(port.port).unwrap_or_default();
-            if let Ok(compiled) = inbound_port(inbound, port, &self.policies, &mut used) {
-                config.ports.insert(number, Arc::new(compiled));
-            }
+            config.ports.extend(compiled(port).map(|compiled| (number, compiled)));
         }
-        if let Ok(compiled) = inbound_port(inbound, &mesh::InboundPort::default(), &self.policies, &mut used) {
-            config.other_ports = Arc::new(compiled);
-        }
-        self.policies = used;
+        config.other_ports = compiled(&mesh::InboundPort::default()).unwrap_or_default();
     }
 }
+
+/// What was in force where nothing was.
+static NONE: PolicySet = PolicySet::new();
 
 /// Each port once. Several services may stand for one port, and a caller could name whichever suits it: what is attached
 /// to any of them covers every call.
@@ -167,8 +168,11 @@ fn describe(attachment: &Attachment) -> String {
 }
 
 fn problems(attachment: &str, problems: &[Problem]) -> String {
-    let list: Vec<_> = problems.iter().map(|p| format!("spec.{}: {}", p.path, p.message)).collect();
-    format!("{attachment}: {}", list.join("; "))
+    let told = |problem: &Problem| match problem.path.is_empty() {
+        true => problem.message.clone(),
+        false => format!("spec.{}: {}", problem.path, problem.message),
+    };
+    format!("{attachment}: {}", problems.iter().map(told).collect::<Vec<_>>().join("; "))
 }
 
 fn read(attachment: &Attachment) -> Result<(String, Attached<Value>), String> {
@@ -180,7 +184,13 @@ fn read(attachment: &Attachment) -> Result<(String, Attached<Value>), String> {
 fn routes(attachments: &[Attachment]) -> Result<RouteTable, String> {
     let mut parsed = Vec::new();
     for attachment in attachments {
-        let (_, document) = read(attachment)?;
+        let (kind, document) = read(attachment)?;
+        if !registry::find(&kind).is_some_and(|kind| matches!(kind.role, Role::Routes)) {
+            return Err(format!(
+                "{}: this version of the sidecar cannot route by documents of this kind",
+                describe(attachment)
+            ));
+        }
         let spec: HttpRouteSpec =
             kind::parse(&document.spec).map_err(|found| problems(&describe(attachment), &found))?;
         parsed.push(Attached { name: document.name, spec });
@@ -189,42 +199,15 @@ fn routes(attachments: &[Attachment]) -> Result<RouteTable, String> {
     RouteTable::compile(&parsed).map_err(|found| problems(&names.join(", "), &found))
 }
 
-fn inbound_port(
-    inbound: &mesh::Inbound,
-    port: &mesh::InboundPort,
-    known: &Policies,
-    used: &mut Policies,
-) -> Result<InboundPort, String> {
-    let posture = posture(inbound)?;
-    let mut attachments: Vec<&Attachment> = inbound.policies.iter().chain(&port.policies).collect();
-    attachments.sort_by_key(|a| a.origin.as_ref().map(|o| (o.namespace.clone(), o.name.clone())));
-    let documents = attachments.iter().map(|a| read(a)).collect::<Result<Vec<_>, _>>()?;
-    known_kinds(&documents)?;
-    let mut policies = Vec::new();
-    for family in REQUEST_POLICIES {
-        let mine: Vec<_> = documents
-            .iter()
-            .filter(|(kind, _)| kind == family.kind.name)
-            .map(|(_, document)| document.clone())
-            .collect();
-        let (place, source) = ((port.port, family.kind.name), format!("{posture:?} {mine:?}"));
-        let before = known.get(&place);
-        let policy: Option<Arc<dyn RequestPolicy>> = match before.filter(|before| before.source == source) {
-            Some(same) => Some(same.policy.clone()),
-            None => (family.compile)(&mine, posture, before.map(|before| &*before.policy))
-                .map_err(|found| problems(&names(&attachments, family.kind.name), &found))?
-                .map(Arc::from),
-        };
-        if let Some(policy) = policy {
-            used.insert(place, Compiled { source, policy: policy.clone() });
-            policies.push(policy);
-        }
-    }
+fn inbound_port(inbound: &mesh::Inbound, port: &mesh::InboundPort, before: &PolicySet) -> Result<InboundPort, String> {
+    let attachments: Vec<&Attachment> = inbound.policies.iter().chain(&port.policies).collect();
+    let documents = attachments.iter().map(|attachment| read(attachment)).collect::<Result<Vec<_>, _>>()?;
+    let policies = registry::compile(Place::Called, &documents, posture(inbound)?, before);
     Ok(InboundPort {
         service: port.service.as_str().into(),
         protocol: AppProtocol::of(&port.app_protocol),
         routes: routes(&port.routes)?,
-        policies,
+        policies: policies.map_err(|found| unsound(&attachments, &found))?,
     })
 }
 
@@ -237,35 +220,36 @@ fn posture(inbound: &mesh::Inbound) -> Result<Posture, String> {
     }
 }
 
-/// A policy that cannot be enforced must not be left out in silence: the control plane may be newer than this sidecar.
-fn known_kinds(documents: &[(String, Attached<Value>)]) -> Result<(), String> {
-    match documents.iter().find(|(kind, _)| REQUEST_POLICIES.iter().all(|family| family.kind.name != kind)) {
-        Some((kind, document)) => {
-            Err(format!("{kind} {}: this version of the sidecar cannot enforce policies of this kind", document.name))
-        }
-        None => Ok(()),
-    }
+fn unsound(attachments: &[&Attachment], found: &[Unsound]) -> String {
+    let names = |kind: &str| {
+        let of_kind = attachments.iter().filter(|a| a.origin.as_ref().is_some_and(|origin| origin.kind == kind));
+        of_kind.map(|attachment| describe(attachment)).collect::<Vec<_>>().join(", ")
+    };
+    let told = found.iter().map(|unsound| problems(&names(&unsound.kind), &unsound.problems));
+    told.collect::<Vec<_>>().join("; ")
 }
 
-fn names(attachments: &[&Attachment], kind: &str) -> String {
-    let mine = attachments.iter().filter(|a| a.origin.as_ref().is_some_and(|o| o.kind == kind));
-    mine.map(|a| describe(a)).collect::<Vec<_>>().join(", ")
-}
-
-fn destination(message: &mesh::Destination) -> Result<Destination, String> {
-    let mut traffic = Traffic::default();
+fn destination(message: &mesh::Destination, before: &PolicySet) -> Result<Destination, String> {
+    let (mut traffic, mut deciding) = (Traffic::default(), Vec::new());
     for attachment in message.policies.iter().rev() {
         let (kind, document) = read(attachment)?;
-        if kind == "TrafficPolicy" {
-            let spec: TrafficPolicySpec =
-                kind::parse(&document.spec).map_err(|found| problems(&describe(attachment), &found))?;
-            traffic = compile_traffic(&spec);
+        match registry::find(&kind).map(|kind| kind.role) {
+            Some(Role::Tries) => {
+                let spec: TrafficPolicySpec =
+                    kind::parse(&document.spec).map_err(|found| problems(&describe(attachment), &found))?;
+                traffic = compile_traffic(&spec);
+            }
+            // What no policy of callers is, compiling refuses.
+            Some(Role::Decides(..) | Role::Routes) | None => deciding.push((kind, document)),
         }
     }
+    let policies = registry::compile(Place::Caller, &deciding, Posture::Allow, before);
+    let attachments: Vec<&Attachment> = message.policies.iter().collect();
     let number = |port: &mesh::Port| u16::try_from(port.port).unwrap_or_default();
     Ok(Destination {
         name: format!("{}/{}", message.namespace, message.name).into(),
         routes: routes(&message.routes)?,
+        policies: policies.map_err(|found| unsound(&attachments, &found))?,
         ports: message.ports.iter().map(|port| (number(port), AppProtocol::of(&port.app_protocol))).collect(),
         traffic,
     })
@@ -364,6 +348,30 @@ mod tests {
         let newer = check(&inbound("deny", "RequestAuthentication")).unwrap_err();
         assert!(newer.contains("RequestAuthentication"), "{newer}");
         assert!(check(&inbound("audit", "AuthorizationPolicy")).is_err());
+    }
+
+    #[test]
+    fn what_callers_cannot_enforce_is_refused_as_what_the_called_side_cannot() {
+        let attachment = |kind: &str, document: &str| {
+            let origin = mesh::Origin { kind: kind.into(), namespace: "shop".into(), name: "x".into(), generation: 7 };
+            Attachment { origin: Some(origin), document: document.into() }
+        };
+        let destination = |policies: Vec<Attachment>, routes: Vec<Attachment>| {
+            let message = mesh::Destination { policies, routes, ..Default::default() };
+            check(&Encoded::new(DESTINATION, "shop/web", Vec::new(), &message))
+        };
+        let traffic = attachment("TrafficPolicy", r#"{"targetRef": {"name": "web"}}"#);
+        let route = |kind: &str| attachment(kind, r#"{"parentRefs": [{"name": "web"}]}"#);
+        destination(vec![traffic.clone()], vec![route("HTTPRoute")]).unwrap();
+        for kind in ["FaultOfTomorrow", "AuthorizationPolicy", "HTTPRoute"] {
+            let why =
+                destination(vec![traffic.clone(), attachment(kind, r#"{"action": "DENY"}"#)], vec![]).unwrap_err();
+            assert!(why.starts_with(&format!("{kind} shop/x (generation 7): shop/x: this version")), "{why}");
+        }
+        for kind in ["GRPCRoute", "TrafficPolicy"] {
+            let why = destination(vec![], vec![route(kind)]).unwrap_err();
+            assert!(why.contains(&format!("{kind} shop/x")) && why.contains("cannot route by"), "{why}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use selvedge_policies::{
     },
     balance::BalancerSpec,
     facts::Identity,
-    request::RequestPolicy,
+    request::PolicySet,
     route::RouteTable,
 };
 
@@ -112,8 +112,8 @@ pub struct InboundPort {
     pub protocol: AppProtocol,
     /// Routes of the service, to name a request's route.
     pub routes: RouteTable,
-    /// Policies in the order in which they decide.
-    pub policies: Vec<Arc<dyn RequestPolicy>>,
+    /// Policies of calls received.
+    pub policies: PolicySet,
 }
 
 /// A service that can be called.
@@ -122,6 +122,8 @@ pub struct Destination {
     pub name: Arc<str>,
     /// Its routes.
     pub routes: RouteTable,
+    /// Policies of calls made to it.
+    pub policies: PolicySet,
     /// What each port speaks.
     pub ports: HashMap<u16, AppProtocol>,
     /// How it is tried.

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use selvedge_policies::{duration::Span, request::REQUEST_POLICIES};
+use selvedge_policies::{duration::Span, registry};
 use selvedge_xds::proto::mesh::{self, Attachment};
 use serde_json::{Map, Value, json};
 
@@ -62,8 +62,8 @@ fn inbound_port(compiled: &InboundPort, source: &mesh::Inbound, port: &mesh::Inb
     let mut policies: Vec<&Attachment> = source.policies.iter().chain(&port.policies).collect();
     policies.sort_by_key(|policy| {
         let origin = policy.origin.as_ref();
-        let place = REQUEST_POLICIES.iter().position(|family| origin.is_some_and(|o| o.kind == family.kind.name));
-        (place, origin.map(|origin| (&origin.namespace, &origin.name)))
+        let phase = origin.and_then(|origin| registry::find(&origin.kind)?.phase());
+        (phase, origin.map(|origin| (&origin.kind, &origin.namespace, &origin.name)))
     });
     json!({
         "service": &*compiled.service,

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use selvedge_policies::{
     facts::RequestFacts,
     reason::Reason,
-    request::RequestPolicy,
+    request::PolicySet,
     route::{Backend, RouteRule, RouteTable},
 };
 
 use crate::config::{Destination, InboundPort, RuntimeConfig};
+
+/// The policies of what is outside the mesh.
+static NONE: PolicySet = PolicySet::new();
 
 /// What rules apply.
 pub enum Scope {
@@ -34,10 +37,11 @@ impl Scope {
     }
 
     /// Policies that decide a request in this scope.
-    pub fn policies(&self) -> &[Arc<dyn RequestPolicy>] {
+    pub fn policies(&self) -> &PolicySet {
         match self {
             Self::Inbound(port) => &port.policies,
-            Self::Outbound(_) | Self::Passthrough => &[],
+            Self::Outbound(destination) => &destination.policies,
+            Self::Passthrough => &NONE,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     duration::Span,
     kind::{self, Kind, Problem},
     matching::TargetKind,
+    policy::{self, Place, PolicyKind, Role},
 };
 
 pub mod breaker;
@@ -50,12 +51,18 @@ pub struct TimeoutSpec {
 }
 
 /// The kind `TrafficPolicy`.
-pub const KIND: Kind = Kind {
-    name: "TrafficPolicy",
-    summary: "How callers of a service retry, wait, break and balance.",
-    schema: || schemars::schema_for!(TrafficPolicySpec),
-    check: |document| kind::check(document, check),
-    close,
+pub const KIND: PolicyKind = PolicyKind {
+    kind: Kind {
+        name: "TrafficPolicy",
+        api_version: kind::SELVEDGE,
+        summary: "How callers of a service retry, wait, break and balance.",
+        schema: || schemars::schema_for!(TrafficPolicySpec),
+        check: |document| kind::check(document, check),
+        close,
+    },
+    place: Place::Caller,
+    role: Role::Tries,
+    bind: policy::bind_target,
 };
 
 /// `on` has values when it is left out, so an empty one says something: that only `codes` are retried.

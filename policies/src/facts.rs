@@ -2,7 +2,9 @@
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
-use http::HeaderMap;
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::reason::Reason;
 
 /// A point in time, handed to every decision so that tests can set it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +112,7 @@ pub struct RequestFacts<'a> {
     /// The port of the workload that is called.
     pub port: u16,
     /// Method, case-sensitive.
-    pub method: &'a http::Method,
+    pub method: &'a Method,
     /// Host of the authority, lower case, without port.
     pub host: &'a str,
     /// Normalised path, begins with `/` (or is `*` for `OPTIONS *`).
@@ -120,6 +122,35 @@ pub struct RequestFacts<'a> {
     /// Header fields as they will be forwarded.
     pub headers: &'a HeaderMap,
     /// Name of the route rule the request matched (`namespace/route/rule`), empty when there is none.
+    pub route: &'a str,
+    /// The start of its content, as much as policies [need](crate::policy::Needs::body) and there is; empty where none
+    /// needs it.
+    pub body: &'a [u8],
+}
+
+/// One try of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptFacts<'a> {
+    /// 0 for the first try.
+    pub number: u32,
+    /// The service that is tried, `namespace/name`; empty for an address outside any service.
+    pub service: &'a str,
+    /// The workload behind the endpoint, without namespace; empty when unknown.
+    pub workload: &'a str,
+}
+
+/// A response before it goes back.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseFacts<'a> {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header section, as it came.
+    pub headers: &'a HeaderMap,
+    /// Why a sidecar further on gave it, where one did.
+    pub reason: Option<Reason>,
+    /// Method of the request.
+    pub method: &'a Method,
+    /// Name of the route rule the request matched, empty when there is none.
     pub route: &'a str,
 }
 

@@ -25,11 +25,16 @@ impl Problem {
     }
 }
 
-/// A kind of policy document the mesh understands.
+/// The `apiVersion` of the mesh's own kinds.
+pub const SELVEDGE: &str = "selvedge.dev/v1alpha1";
+
+/// A kind of document the mesh understands: what it says of itself.
 #[derive(Clone, Copy)]
 pub struct Kind {
     /// The name users write in `kind:`.
     pub name: &'static str,
+    /// The API group and version users write in `apiVersion:`.
+    pub api_version: &'static str,
     /// One sentence for help texts and docs.
     pub summary: &'static str,
     /// JSON schema of `spec`.

@@ -5,12 +5,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::kind::{self, Problem};
+
 pub mod canonical;
 pub mod cidr;
 pub mod glob;
 pub mod header;
 pub mod host;
 pub(crate) mod method;
+pub mod operation;
 pub mod path;
 pub mod principal;
 pub mod query;
@@ -28,6 +31,20 @@ pub struct TargetRef {
     /// Only this port of it; every port when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+}
+
+impl TargetRef {
+    /// What is wrong with the target of a policy that is enforced where calls arrive.
+    pub(crate) fn called_problems(target: Option<&Self>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let Some(target) = target else { return problems };
+        if target.kind == TargetKind::ExternalService {
+            let why = "this policy is enforced at the called workload: expected Service or Workload";
+            problems.push(Problem::new("targetRef.kind", why));
+        }
+        problems.extend(kind::name_problem(&target.name).map(|why| Problem::new("targetRef.name", why)));
+        problems
+    }
 }
 
 /// The kinds a policy can be attached to.

@@ -1,42 +1,41 @@
-//! Every policy kind by name: what the control plane checks documents with and the sidecar compiles them with.
+//! The list of kinds: what the control plane checks documents with and the sidecar compiles them with.
+//!
+//! Whoever adds a kind adds its constant here and nothing anywhere else.
 
 use serde_json::Value;
 
 use crate::{
     attempt,
-    kind::{Attached, Kind, Problem},
-    request::{Posture, REQUEST_POLICIES, RequestPolicy},
+    kind::{Attached, Kind},
+    policy::{Place, PolicyKind, Posture},
+    request::{PolicySet, Unsound, authorize, rate_limit},
     route,
 };
 
-/// The kinds that are no request policies.
-const OTHERS: &[&Kind] = &[&attempt::KIND, &route::KIND];
+/// Every kind that is attached to something.
+pub const KINDS: &[&PolicyKind] = &[&authorize::KIND, &rate_limit::KIND, &attempt::KIND, &route::KIND];
 
-/// Every kind.
+/// What every kind says of itself.
 pub fn kinds() -> impl Iterator<Item = &'static Kind> {
-    REQUEST_POLICIES.iter().map(|policy| &policy.kind).chain(OTHERS.iter().copied())
+    KINDS.iter().map(|policy| &policy.kind)
 }
 
 /// The kind of this name.
-pub fn find(name: &str) -> Option<&'static Kind> {
-    kinds().find(|kind| kind.name == name)
+pub fn find(name: &str) -> Option<&'static PolicyKind> {
+    KINDS.iter().copied().find(|policy| policy.kind.name == name)
 }
 
-/// Compiles the request policies attached to one target, given as kind name and document, into the policies that decide,
-/// in the order in which they do. Documents of kinds of other families are passed over.
-pub fn compile_request(
-    attached: &[(String, Attached<Value>)],
+/// Compiles what decides at one end of a call, [`Place::Caller`] or [`Place::Called`], given as kind name and document.
+/// `before` is the set that was in force there.
+///
+/// # Errors
+/// What is not sound, and what cannot be enforced at this end.
+pub fn compile(
+    end: Place,
+    documents: &[(String, Attached<Value>)],
     posture: Posture,
-) -> Result<Vec<Box<dyn RequestPolicy>>, Vec<Problem>> {
-    let (mut compiled, mut problems) = (Vec::new(), Vec::new());
-    for policy in REQUEST_POLICIES {
-        let of_kind = attached.iter().filter(|(kind, _)| kind == policy.kind.name);
-        let mut documents: Vec<Attached<Value>> = of_kind.map(|(_, document)| document.clone()).collect();
-        documents.sort_by(|a, b| a.name.cmp(&b.name));
-        match (policy.compile)(&documents, posture, None) {
-            Ok(decides) => compiled.extend(decides),
-            Err(found) => problems.extend(found),
-        }
-    }
-    if problems.is_empty() { Ok(compiled) } else { Err(problems) }
+    before: &PolicySet,
+) -> Result<PolicySet, Vec<Unsound>> {
+    let acts = |policy: &&&PolicyKind| policy.place == end || policy.place == Place::Both;
+    PolicySet::compile(KINDS.iter().filter(acts).copied(), documents, posture, before)
 }

@@ -2,27 +2,26 @@
 //!
 //! The types are the Gateway API's own; what this mesh does not do yet is refused by the check, never ignored.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::{
     duration::Span,
     kind::{self, Kind},
     matching::{header::HeaderMatch, path::PathMatch, query::QueryParamMatch},
+    policy::{Place, PolicyKind, Role},
 };
 
+mod bind;
 mod check;
 mod explain;
-mod headers;
+pub mod filter;
 mod index;
 mod rule;
 mod table;
 
 pub use explain::{Considered, Outcome, explain};
-pub use headers::HeaderChanges;
+pub use filter::{Filter, Filters};
 pub use rule::{Backend, RouteRule, RouteTimeouts};
 pub use table::RouteTable;
 
@@ -137,49 +136,6 @@ pub struct HttpRouteTimeouts {
     pub backend_request: Option<Span>,
 }
 
-/// One filter.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Filter {
-    /// `RequestHeaderModifier` or `ResponseHeaderModifier`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// What is changed in the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_header_modifier: Option<HeaderFilter>,
-    /// What is changed in the response.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub response_header_modifier: Option<HeaderFilter>,
-    /// Fields of filters that are not supported.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-/// Changes of a header section (Gateway API `HTTPHeaderFilter`), done in the order set, add, remove.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct HeaderFilter {
-    /// Replaces the field.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub set: Vec<HeaderValueSpec>,
-    /// Adds a line.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub add: Vec<HeaderValueSpec>,
-    /// Removes the field.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub remove: Vec<String>,
-}
-
-/// A header line to write.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HeaderValueSpec {
-    /// Field name, in any case.
-    pub name: String,
-    /// Field value.
-    pub value: String,
-}
-
 fn service() -> String {
     "Service".into()
 }
@@ -189,10 +145,16 @@ fn one() -> u32 {
 }
 
 /// The kind `HTTPRoute`.
-pub const KIND: Kind = Kind {
-    name: "HTTPRoute",
-    summary: "Routes requests of a service by path, header, query and method, with weights and header changes.",
-    schema: || schemars::schema_for!(HttpRouteSpec),
-    check: |document| kind::check(document, check::check),
-    close: check::close,
+pub const KIND: PolicyKind = PolicyKind {
+    kind: Kind {
+        name: "HTTPRoute",
+        api_version: "gateway.networking.k8s.io/v1",
+        summary: "Routes requests of a service by path, header, query and method, with weights and header changes.",
+        schema: || schemars::schema_for!(HttpRouteSpec),
+        check: |document| kind::check(document, check::check),
+        close: check::close,
+    },
+    place: Place::Both,
+    role: Role::Routes,
+    bind: bind::bind,
 };

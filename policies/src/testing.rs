@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::facts::{ConnectionFacts, Identity, Moment, Peer, RequestFacts};
+use crate::{
+    context::Context,
+    facts::{ConnectionFacts, Identity, Moment, Peer, RequestFacts},
+};
 
 /// A clock that moves only when told to.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,11 @@ impl Clock {
     /// The time.
     pub fn now(&self) -> Moment {
         self.now
+    }
+
+    /// What a decision at this time is handed, with a chance that is the same in every run.
+    pub fn context(&self) -> Context {
+        Context::new(self.now, fastrand::Rng::with_seed(7))
     }
 
     /// Moves the time forward and returns it.
@@ -48,6 +56,7 @@ pub struct Request {
     headers: HeaderMap,
     route: String,
     server_name: Option<String>,
+    body: Vec<u8>,
 }
 
 impl Request {
@@ -67,6 +76,7 @@ impl Request {
             headers: HeaderMap::new(),
             route: String::new(),
             server_name: None,
+            body: Vec::new(),
         }
     }
 
@@ -123,6 +133,13 @@ impl Request {
         self
     }
 
+    /// With this content.
+    #[must_use]
+    pub fn body(mut self, body: &[u8]) -> Self {
+        self.body = body.to_vec();
+        self
+    }
+
     /// The facts of the request.
     pub fn facts(&self) -> RequestFacts<'_> {
         RequestFacts {
@@ -134,6 +151,7 @@ impl Request {
             query: self.query.as_deref(),
             headers: &self.headers,
             route: &self.route,
+            body: &self.body,
         }
     }
 

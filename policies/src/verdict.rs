@@ -2,24 +2,103 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::{HeaderMap, Method, StatusCode};
+
 use crate::reason::Reason;
 
-/// The outcome of one policy for one request or connection.
+/// The outcome of one policy for one request, connection, try or response.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// The next policy decides.
     Continue,
-    /// The request ends here (for a connection: it is closed).
+    /// It ends here with this answer (for a connection: it is closed).
     Answer(Answer),
+    /// The policy is asked again when this time has passed; [`Context::resumed`](crate::context::Context::resumed) then
+    /// says so.
+    Wait(Duration),
+    /// The policy is asked again with what the service said, or that it said nothing.
+    Ask(Box<Question>),
 }
 
-/// How a policy ends a request.
+/// The answer of the mesh in place of the service's own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// Why; gives the HTTP status and the code in header, body, log and metric.
-    pub reason: Reason,
+    /// The HTTP status. A gRPC caller is told a reason as the gRPC status that belongs to it.
+    pub status: StatusCode,
+    /// Why, where the answer is an error; gives the code in header, log and metric. None for answers that are no error,
+    /// such as redirects.
+    pub reason: Option<Reason>,
     /// The user's object that decided, `namespace/name`; empty when no object did (a default posture).
     pub policy: Arc<str>,
+    /// Further fields of the answer.
+    pub headers: HeaderMap,
+    /// The content. An error without content tells its reason as every error of the mesh does.
+    pub body: Vec<u8>,
     /// When the caller may try again.
     pub retry_after: Option<Duration>,
+}
+
+impl Answer {
+    /// An error that `policy` has decided.
+    pub fn refuse(reason: Reason, policy: Arc<str>) -> Self {
+        let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { reason: Some(reason), ..Self::reply(status, policy) }
+    }
+
+    /// An answer that is no error.
+    pub fn reply(status: StatusCode, policy: Arc<str>) -> Self {
+        Self { status, reason: None, policy, headers: HeaderMap::new(), body: Vec::new(), retry_after: None }
+    }
+
+    /// The same with the time after which the caller may try again.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+}
+
+/// What a policy wants to know of a service before it decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// The service, `namespace/name`, as the mesh knows it.
+    pub service: Arc<str>,
+    /// Its port.
+    pub port: u16,
+    /// Method of the request that asks.
+    pub method: Method,
+    /// Its path and query.
+    pub path: String,
+    /// Its header section, without `host`.
+    pub headers: HeaderMap,
+    /// Its content.
+    pub body: Vec<u8>,
+    /// How long to wait for the whole reply.
+    pub within: Duration,
+    /// The most bytes of content the reply may have.
+    pub at_most: usize,
+}
+
+/// What a service said to a [`Question`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header section.
+    pub headers: HeaderMap,
+    /// Its content.
+    pub body: Vec<u8>,
+}
+
+/// Why a [`Question`] has no [`Reply`]. What follows from it is the policy's to say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// The whole reply was not there in time.
+    #[error("the service did not reply in time")]
+    Late,
+    /// The content was longer than the policy wants.
+    #[error("the reply is longer than {0} bytes")]
+    TooLong(usize),
+    /// The service could not be asked, or broke its reply off.
+    #[error("the service could not be asked: {0}")]
+    Failed(String),
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
-use selvedge_policies::facts::Identity;
+use selvedge_policies::{context::Audited, facts::Identity};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
@@ -112,5 +112,5 @@ pub struct Dialled {
     /// The endpoint's books.
     pub picked: Picked,
     /// The policy that only looks on and would have refused it.
-    pub audited: Option<Arc<str>>,
+    pub audited: Option<Audited>,
 }

@@ -26,8 +26,8 @@ use crate::{
 pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Received) -> Result<Answered, Error> {
     let worker = exchange.connection.worker.clone();
     let (mut head, body) = received.request.into_parts();
-    if let Some((changes, _)) = upstream.backend_headers() {
-        changes.apply(&mut head.headers);
+    if let Some(backend) = upstream.backend {
+        backend.filters.change_request(&mut head.headers);
     }
     let replay = Replay::new(body, |length| exchange.sender(length));
     exchange.late = replay.late();

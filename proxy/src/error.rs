@@ -69,10 +69,11 @@ impl Error {
 
     /// A policy's answer.
     pub fn answered(answer: Answer) -> Self {
+        let reason = answer.reason.unwrap_or(Reason::Internal);
         Self {
             policy: answer.policy,
             retry_after: answer.retry_after,
-            ..Self::new(Stage::Filter, answer.reason, answer.reason.summary())
+            ..Self::new(Stage::Filter, reason, reason.summary())
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
-use selvedge_policies::{facts::RequestFacts, reason::Reason};
+use selvedge_policies::{context::Audited, facts::RequestFacts, reason::Reason};
 use tokio::time::Instant;
 
 use crate::{
@@ -52,7 +52,7 @@ pub struct Exchange {
     /// The object that decided.
     pub policy: Arc<str>,
     /// The policy that only looks on and would have refused it.
-    pub audited: Option<Arc<str>>,
+    pub audited: Option<Audited>,
     /// Payload bytes of the request.
     pub request_bytes: Rc<Cell<u64>>,
     /// Payload bytes of the response.
@@ -184,5 +184,6 @@ fn facts<'a>(
         query: target.path_and_query.query(),
         headers,
         route,
+        body: &[],
     }
 }

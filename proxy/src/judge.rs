@@ -1,8 +1,8 @@
 //! Whether a connection may be, and may stay: asked when it comes, for every request on it, and again while it is open.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, time::Duration};
 
-use selvedge_policies::{reason::Reason, request::RequestPolicy};
+use selvedge_policies::{reason::Reason, request::PolicySet};
 use tokio::time::sleep;
 
 use crate::{
@@ -40,10 +40,7 @@ fn may_call<I>(identity: Option<&I>, config: &RuntimeConfig) -> Result<(), Error
 /// Waits until the sidecar has to end the connection: a drain is over, or `judge` says of the policies of its port that
 /// they no longer let it be, because there is a new configuration or one of them has expired. The sidecar's own workload
 /// is judged where it calls.
-pub async fn ended(
-    connection: &Connection,
-    judge: impl Fn(&RuntimeConfig, &[Arc<dyn RequestPolicy>]) -> Result<(), Error>,
-) -> Error {
+pub async fn ended(connection: &Connection, judge: impl Fn(&RuntimeConfig, &PolicySet) -> Result<(), Error>) -> Error {
     let (mut drained, mut configs) = (connection.worker.drain(), connection.worker.configs());
     let revoked = async {
         let Heading::Inbound { port, .. } = connection.heading else { return pending().await };
@@ -69,20 +66,16 @@ pub async fn ended(
 }
 
 /// Waits until one of the policies may decide otherwise than now, though it has not changed.
-async fn expired(worker: &Worker, policies: &[Arc<dyn RequestPolicy>]) {
+async fn expired(worker: &Worker, policies: &PolicySet) {
     let now = worker.now();
-    match policies.iter().filter_map(|policy| policy.next_expiry(now)).min() {
+    match policies.next_expiry(now) {
         Some(expiry) => sleep(Duration::from_secs(expiry - now.unix).min(LONG)).await,
         None => pending().await,
     }
 }
 
 /// Whether an opaque connection that is open may stay.
-pub fn still_admitted(
-    connection: &Connection,
-    config: &RuntimeConfig,
-    policies: &[Arc<dyn RequestPolicy>],
-) -> Result<(), Error> {
+pub fn still_admitted(connection: &Connection, config: &RuntimeConfig, policies: &PolicySet) -> Result<(), Error> {
     admitted(connection, config)?;
     filter::on_open_connection(connection, policies)
 }

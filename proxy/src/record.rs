@@ -4,7 +4,7 @@
 use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
-use selvedge_policies::reason::Reason;
+use selvedge_policies::{context::Audited, reason::Reason};
 use tokio::time::Instant;
 
 use crate::{
@@ -90,7 +90,7 @@ impl Open {
             reason: exchange.reason,
             policy: &exchange.policy,
             detail: &self.detail,
-            audited: exchange.audited.as_deref().unwrap_or_default(),
+            audited: exchange.audited.as_ref().map_or("", |audited| &audited.policy),
             protocol,
             tls: over_tls(connection, exchange.endpoint.as_deref()),
             duration: exchange.started.elapsed(),
@@ -202,7 +202,7 @@ pub struct Opened {
     endpoint: Option<Rc<Endpoint>>,
     service: Arc<str>,
     since: Instant,
-    audited: Option<Arc<str>>,
+    audited: Option<Audited>,
 }
 
 /// Counts a connection or tunnel as open.
@@ -221,7 +221,7 @@ pub fn connection_refused(connection: &Rc<Connection>, error: &Error) {
 
 impl Opened {
     /// Names the policy that only looks on and would have refused it.
-    pub fn audited(self, audited: Option<Arc<str>>) -> Self {
+    pub fn audited(self, audited: Option<Audited>) -> Self {
         Self { audited, ..self }
     }
 
@@ -262,7 +262,7 @@ impl Opened {
             reason,
             policy,
             detail,
-            audited: self.audited.as_deref().unwrap_or_default(),
+            audited: self.audited.as_ref().map_or("", |audited| &audited.policy),
             duration: self.since.elapsed(),
             bytes_received: received,
             bytes_sent: sent,

@@ -4,7 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use selvedge_policies::{
     attempt::retry::TryOutcome,
-    route::{Backend, HeaderChanges, RouteRule},
+    route::{Backend, RouteRule},
 };
 
 use crate::{
@@ -26,7 +26,7 @@ pub struct Upstream<'a> {
     pub traffic: Option<&'a Traffic>,
     /// Timeouts of the route rule; they win over the policy's.
     pub rule: Option<&'a RouteRule>,
-    /// The backend chosen, for its header changes.
+    /// The backend chosen, for its filters.
     pub backend: Option<&'a Backend>,
 }
 
@@ -74,10 +74,5 @@ impl Upstream<'_> {
     pub fn try_timeout(&self) -> Option<Duration> {
         let rule = self.rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.backend_request);
         rule.or_else(|| self.traffic?.try_timeout)
-    }
-
-    /// Header changes of the backend chosen.
-    pub fn backend_headers(&self) -> Option<(&HeaderChanges, &HeaderChanges)> {
-        self.backend.map(|backend| (&backend.request_headers, &backend.response_headers))
     }
 }

@@ -11,7 +11,7 @@ use selvedge_xds::{
 use super::{Mesh, attachment, identity, origin};
 use crate::{
     model::{
-        Model, Object, Place, Target,
+        Attached, Model, Object, Target,
         external_service::{ExternalPort, ExternalServiceSpec},
         service::{ServicePort, ServiceSpec},
         workload::WorkloadSpec,
@@ -116,13 +116,16 @@ fn external(model: &Model, object: &Object, spec: &ExternalServiceSpec) -> Compi
 
 /// What both kinds of destination have in common.
 fn destination(model: &Model, object: &Object, target: &Target) -> Destination {
-    let documents =
-        |place| model.attached(target, &[place]).into_iter().map(|(o, document)| attachment(o, document)).collect();
+    let every = Target::Namespace(object.id.namespace.clone());
+    let documents = |such: fn(&Attached) -> bool| {
+        let own = model.attached(target, such).into_iter().chain(model.attached(&every, such));
+        own.map(|(object, document)| attachment(object, document)).collect()
+    };
     Destination {
         namespace: object.id.namespace.to_string(),
         name: object.id.name.to_string(),
-        routes: documents(Place::Both),
-        policies: documents(Place::Callers),
+        routes: documents(|document| document.is_route),
+        policies: documents(Attached::acts_at_callers),
         origin: Some(origin(object)),
         ..Default::default()
     }

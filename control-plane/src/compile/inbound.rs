@@ -1,6 +1,6 @@
 //! A workload's view of itself: who it is, which services it stands behind, and what covers the calls it receives.
 
-use selvedge_policies::request::Posture;
+use selvedge_policies::policy::Posture;
 use selvedge_xds::{
     kinds::object_name,
     proto::mesh::{self, Attachment, Inbound, InboundPort},
@@ -8,7 +8,7 @@ use selvedge_xds::{
 
 use super::{Mesh, attachment, identity, origin};
 use crate::model::{
-    Attached, Model, Object, ObjectId, Place, Target,
+    Attached, Model, Object, ObjectId, Target,
     mesh_policy::{AccessLog, InboundMode, OutboundMode},
     service::{ServicePort, ServiceSpec},
     workload::{self, WorkloadSpec},
@@ -18,8 +18,8 @@ use crate::model::{
 pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -> Option<Inbound> {
     let id = ObjectId::new(workload::KIND.name, namespace, name);
     let (object, spec) = model.workload(namespace, name)?;
-    let own = model.attached(&Target::Workload(id.namespace.clone(), id.name.clone()), &[Place::Called]);
-    let shared = model.attached(&Target::Namespace(id.namespace.clone()), &[Place::Called]);
+    let own = model.attached(&Target::Workload(id.namespace.clone(), id.name.clone()), Attached::acts_where_called);
+    let shared = model.attached(&Target::Namespace(id.namespace.clone()), Attached::acts_where_called);
     let covering: Vec<(&Object, &Attached)> = own.into_iter().chain(shared).collect();
     let on_port = |port: Option<u16>| in_order(covering.iter().filter(|(_, document)| document.port == port));
     let mut ports: Vec<InboundPort> = model
@@ -71,8 +71,8 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
 /// The ports of the workload's application behind one service.
 fn ports(model: &Model, object: &Object, service: &ServiceSpec, workload: &WorkloadSpec) -> Vec<InboundPort> {
     let target = Target::Service(object.id.namespace.clone(), object.id.name.clone());
-    let routes = model.attached(&target, &[Place::Both]);
-    let policies = model.attached(&target, &[Place::Called]);
+    let routes = model.attached(&target, |document| document.is_route);
+    let policies = model.attached(&target, Attached::acts_where_called);
     let port = |p: &ServicePort| {
         Some(InboundPort {
             port: p.target(workload)?.into(),

@@ -11,6 +11,7 @@ use super::service::AppProtocol;
 /// The kind `ExternalService`.
 pub const KIND: Kind = Kind {
     name: "ExternalService",
+    api_version: kind::SELVEDGE,
     summary: "Something outside the mesh that may be called, and how.",
     schema: || schemars::schema_for!(ExternalServiceSpec),
     check: |document| kind::check(document, check),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Attached, Labels, Object, ObjectId, Place, Spec, Target,
+    Attached, Labels, Object, ObjectId, Spec, Target,
     external_service::{self, ExternalServiceSpec},
     mesh_policy::{self, Effective, MeshPolicySpec, ScopeKind},
     service::{self, ServiceSpec},
@@ -117,14 +117,14 @@ impl Model {
         candidates.filter(|(_, service)| selects(&service.selector, labels)).collect()
     }
 
-    /// The documents attached to `target` that are enforced at any of `places`, by kind and name.
-    pub fn attached(&self, target: &Target, places: &[Place]) -> Vec<(&Object, &Attached)> {
+    /// The documents attached to `target` that are `such`, by kind and name.
+    pub fn attached(&self, target: &Target, such: impl Fn(&Attached) -> bool) -> Vec<(&Object, &Attached)> {
         let ids = self.attached.get(target).into_iter().flatten();
         let all = ids.filter_map(|id| match self.get(id).map(|object| (object, &object.spec)) {
             Some((object, Spec::Attached(attached))) => Some((&**object, attached)),
             _ => None,
         });
-        all.filter(|(_, attached)| places.contains(&attached.place)).collect()
+        all.filter(|(_, attached)| such(attached)).collect()
     }
 
     /// What the mesh policies together say of one workload.

@@ -3,13 +3,15 @@
 use schemars::JsonSchema;
 use selvedge_policies::{
     kind::{self, Kind, Problem},
-    request::Posture,
+    policy::Posture,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The kind `MeshPolicy`.
 pub const KIND: Kind = Kind {
     name: "MeshPolicy",
+    api_version: kind::SELVEDGE,
     summary: "mTLS modes, default posture and access log of the mesh, a namespace or a workload.",
     schema: || schemars::schema_for!(MeshPolicySpec),
     check: |document| kind::check(document, check),
@@ -132,7 +134,7 @@ pub const ROOT_NAMESPACE: &str = "selvedge-system";
 
 /// Why a policy of `namespace` may not cover what it names, if so: who may write to one namespace does not decide for
 /// the others.
-pub fn scope_problem(spec: &MeshPolicySpec, namespace: &str) -> Option<Problem> {
+fn scope_problem(spec: &MeshPolicySpec, namespace: &str) -> Option<Problem> {
     let wide = spec.target_ref.as_ref().is_some_and(|target| target.kind == ScopeKind::Mesh);
     (wide && namespace != ROOT_NAMESPACE).then(|| {
         let why = format!(
@@ -141,6 +143,15 @@ pub fn scope_problem(spec: &MeshPolicySpec, namespace: &str) -> Option<Problem> 
         );
         Problem::new("targetRef.kind", why)
     })
+}
+
+/// Reads a document of `namespace`.
+pub(super) fn read(document: &Value, namespace: &str) -> Result<MeshPolicySpec, Vec<Problem>> {
+    let spec = kind::parse(document)?;
+    match scope_problem(&spec, namespace) {
+        Some(problem) => Err(vec![problem]),
+        None => Ok(spec),
+    }
 }
 
 fn check(spec: &MeshPolicySpec) -> Vec<Problem> {

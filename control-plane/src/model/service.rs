@@ -12,6 +12,7 @@ use super::{Labels, workload::WorkloadSpec};
 /// The kind `Service`.
 pub const KIND: Kind = Kind {
     name: "Service",
+    api_version: "v1",
     summary: "A name that callers use, and the workloads behind it.",
     schema: || schemars::schema_for!(ServiceSpec),
     check: |document| kind::check(document, check),

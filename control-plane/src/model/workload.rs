@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The kind `Workload`.
 pub const KIND: Kind = Kind {
     name: "Workload",
+    api_version: kind::SELVEDGE,
     summary: "One process with a sidecar: its identity, address and ports.",
     schema: || schemars::schema_for!(WorkloadSpec),
     check: |document| kind::check(document, check),

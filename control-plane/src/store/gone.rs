@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use selvedge_policies::request::Posture;
+use selvedge_policies::policy::Posture;
 
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
     model::{
-        self, Attached, Model, Object, ObjectId, Spec, Target,
+        Attached, Model, Object, ObjectId, Spec, Target,
         mesh_policy::{InboundMode, MeshPolicySpec},
     },
 };
@@ -50,7 +50,7 @@ impl Gone {
 /// What is open without `object`, as the end of a sentence; nothing when it closed nothing.
 fn opened(model: &Model, object: &Object) -> String {
     match &object.spec {
-        Spec::Attached(attached) if attached.place == model::Place::Called => {
+        Spec::Attached(attached) if attached.acts_where_called() => {
             let of = |target: &Target| uncovered(model, object.id.kind, target);
             attached.targets.iter().map(of).collect()
         }
@@ -62,7 +62,7 @@ fn opened(model: &Model, object: &Object) -> String {
 }
 
 fn uncovered(model: &Model, kind: &str, target: &Target) -> String {
-    let others = model.attached(target, &[model::Place::Called]);
+    let others = model.attached(target, Attached::acts_where_called);
     let others = others.iter().filter(|(other, _)| other.id.kind == kind).count();
     if others > 0 {
         return format!("; {others} other {kind} of {} stay in force", name(target));

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     diagnostic::Severity,
     model::{
-        self, Labels, Object, ObjectId, Spec, api_version, attached, label_problem,
-        mesh_policy::{self, ROOT_NAMESPACE, scope_problem},
+        self, Labels, Object, ObjectId, Spec, label_problem,
+        mesh_policy::{self, ROOT_NAMESPACE},
         service,
     },
 };
@@ -122,7 +122,7 @@ fn names_the_object(fault: &Fault) -> bool {
 fn is_foreign(node: &Node) -> bool {
     let is_ours = |given: &str| {
         let group = group(given);
-        !group.is_empty() && model::kinds().any(|kind| self::group(api_version(kind.name)) == group)
+        !group.is_empty() && model::kinds().any(|kind| self::group(kind.api_version) == group)
     };
     match (node.text("apiVersion"), node.text("kind")) {
         (Some(version), Some(kind)) => !is_ours(version) && meant(kind, &kind_names()).is_none(),
@@ -149,7 +149,7 @@ fn kind_of(node: &Node, problems: &mut Vec<Problem>) -> Option<&'static Kind> {
         problems.push(Problem::new("kind", format!("unknown kind '{}': {hint}", short(given))));
         return None;
     };
-    let expected = api_version(kind.name);
+    let expected = kind.api_version;
     if let Some(version) = node.text("apiVersion").filter(|version| *version != expected) {
         let why = format!("apiVersion '{}' is not that of {}: expected {expected}", short(version), kind.name);
         problems.push(Problem::new("apiVersion", why));
@@ -220,7 +220,7 @@ fn spec(
     let found = (kind.check)(&document);
     blanks.extend((kind.close)(&mut document).into_iter().map(within_spec));
     let namespace = id.map_or("default", |id| &id.namespace);
-    let result = if found.is_empty() { parse(kind, namespace, &document) } else { Err(found) };
+    let result = if found.is_empty() { model::read(kind, namespace, &document) } else { Err(found) };
     match result {
         Ok(spec) => Some(spec),
         Err(found) => {
@@ -232,24 +232,6 @@ fn spec(
 
 fn within_spec(Problem { path, message }: Problem) -> Problem {
     Problem::new(if path.is_empty() { "spec".to_owned() } else { format!("spec.{path}") }, message)
-}
-
-fn parse(kind: &Kind, namespace: &str, document: &Value) -> Result<Spec, Vec<Problem>> {
-    match kind.name {
-        "Service" => kind::parse(document).map(Spec::Service),
-        "Workload" => kind::parse(document).map(Spec::Workload),
-        "ExternalService" => kind::parse(document).map(Spec::ExternalService),
-        "MeshPolicy" => parse_mesh_policy(namespace, document),
-        name => attached::read(name, namespace, document).map(Spec::Attached),
-    }
-}
-
-fn parse_mesh_policy(namespace: &str, document: &Value) -> Result<Spec, Vec<Problem>> {
-    let spec = kind::parse(document)?;
-    match scope_problem(&spec, namespace) {
-        Some(problem) => Err(vec![problem]),
-        None => Ok(Spec::MeshPolicy(spec)),
-    }
 }
 
 /// The one of `known` that `given` is close to.

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 
+use selvedge_policies::policy::Reference;
+
 use super::{Written, addresses::Addresses};
 use crate::{
     diagnostic::{Diagnostic, Severity},
     model::{
         Model, Object, ObjectId, Spec, Target,
-        attached::Reference,
         external_service::ExternalServiceSpec,
         mesh_policy::MeshPolicySpec,
         service::{ServiceSpec, SessionAffinity, TargetPort},

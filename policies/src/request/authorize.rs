@@ -10,21 +10,26 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Before, Posture, RequestKind, RequestPolicy};
 use crate::{
+    context::Context,
     facts::{ConnectionFacts, Moment, RequestFacts},
     kind::{self, Attached, Kind, Problem},
-    matching::{TargetKind, TargetRef, cidr::Cidr, header::HeaderMatch},
+    matching::{
+        TargetRef,
+        cidr::Cidr,
+        operation::{Effect, Operation},
+    },
+    policy::{self, Before, Needs, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
     reason::Reason,
     timestamp::unix_seconds,
     verdict::{Answer, Verdict},
 };
 
 mod index;
-pub(crate) mod rule;
+mod rule;
 
 use index::RuleIndex;
-use rule::{Effect, RuleMatcher};
+use rule::RuleMatcher;
 
 /// `spec` of an `AuthorizationPolicy`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -99,38 +104,19 @@ pub struct Source {
     pub not_ip_blocks: Vec<Cidr>,
 }
 
-/// What is called. All given fields must match; a field matches when one of its values does (for `headers`: all).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Operation {
-    /// HTTP methods.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub methods: Vec<String>,
-    /// Paths: `/x` is that path, `/x/*` all paths that begin with `/x/`, `*/x` all that end with `/x`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub paths: Vec<String>,
-    /// Host names without port, or server names of TLS that the application speaks itself; `*` at the start or the end
-    /// matches any characters.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
-    /// Ports of the workload.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ports: Vec<u16>,
-    /// Headers that must all match.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<HeaderMatch>,
-}
-
 /// The kind `AuthorizationPolicy`.
-pub const KIND: RequestKind = RequestKind {
+pub const KIND: PolicyKind = PolicyKind {
     kind: Kind {
         name: "AuthorizationPolicy",
+        api_version: kind::SELVEDGE,
         summary: "Who may call what: ALLOW, DENY or AUDIT by identity, path, method, header and port.",
         schema: || schemars::schema_for!(AuthorizationPolicySpec),
         check: |document| kind::check(document, check),
         close,
     },
-    compile,
+    place: Place::Called,
+    role: Role::Decides(Phase::Authorize, compile),
+    bind: policy::bind_target,
 };
 
 /// All authorization policies of one target.
@@ -147,61 +133,74 @@ struct Authorize {
 }
 
 impl RequestPolicy for Authorize {
-    fn kind(&self) -> &'static str {
-        KIND.kind.name
+    fn on_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Verdict {
+        self.refuses_request(request, context).map_or(Verdict::Continue, Verdict::Answer)
     }
 
-    fn on_request(&self, request: &RequestFacts<'_>, now: Moment) -> Verdict {
-        if let Some(policy) = self.deny.first_match(request, now) {
-            return denied(policy);
-        }
-        if self.closed && !self.allow.any_match(request, now) {
-            return default_denied();
-        }
-        Verdict::Continue
+    fn on_connection(&self, connection: &ConnectionFacts<'_>, context: &mut Context) -> Verdict {
+        self.refuses_connection(connection, context).map_or(Verdict::Continue, Verdict::Answer)
     }
 
-    fn on_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Verdict {
-        if let Some(policy) = self.deny.first_connection_match(connection, now) {
-            return denied(policy);
-        }
-        if self.closed && self.allow.first_connection_match(connection, now).is_none() {
-            return default_denied();
-        }
-        Verdict::Continue
+    fn on_open_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Option<Answer> {
+        self.refuses_request(request, context)
     }
 
-    fn would_refuse(&self, request: &RequestFacts<'_>, now: Moment) -> Option<&Arc<str>> {
-        if self.audit.is_empty() { None } else { self.audit.first_match(request, now) }
+    fn on_open_connection(&self, connection: &ConnectionFacts<'_>, context: &mut Context) -> Option<Answer> {
+        self.refuses_connection(connection, context)
     }
 
-    fn would_refuse_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Option<&Arc<str>> {
-        if self.audit.is_empty() { None } else { self.audit.first_connection_match(connection, now) }
-    }
-
-    fn reads_server_name(&self) -> bool {
-        self.hosts
+    fn needs(&self) -> Needs {
+        Needs { server_name: self.hosts, ..Needs::default() }
     }
 
     fn next_expiry(&self, now: Moment) -> Option<u64> {
         self.expiries.get(self.expiries.partition_point(|expiry| *expiry <= now.unix)).copied()
     }
+}
 
-    fn on_open_request(&self, request: &RequestFacts<'_>, now: Moment) -> Verdict {
-        self.on_request(request, now)
+impl Authorize {
+    fn refuses_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Option<Answer> {
+        let now = context.now;
+        if let Some(policy) = self.deny.first_match(request, now) {
+            return Some(denied(policy));
+        }
+        if self.closed && !self.allow.any_match(request, now) {
+            return Some(default_denied());
+        }
+        if !self.audit.is_empty() {
+            note(self.audit.first_match(request, now), context);
+        }
+        None
     }
 
-    fn on_open_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Verdict {
-        self.on_connection(connection, now)
+    fn refuses_connection(&self, connection: &ConnectionFacts<'_>, context: &mut Context) -> Option<Answer> {
+        let now = context.now;
+        if let Some(policy) = self.deny.first_connection_match(connection, now) {
+            return Some(denied(policy));
+        }
+        if self.closed && self.allow.first_connection_match(connection, now).is_none() {
+            return Some(default_denied());
+        }
+        if !self.audit.is_empty() {
+            note(self.audit.first_connection_match(connection, now), context);
+        }
+        None
     }
 }
 
-fn denied(policy: &Arc<str>) -> Verdict {
-    Verdict::Answer(Answer { reason: Reason::PolicyDenied, policy: policy.clone(), retry_after: None })
+/// An AUDIT policy is one that would have denied.
+fn note(policy: Option<&Arc<str>>, context: &mut Context) {
+    if let Some(policy) = policy {
+        context.audit(policy, Reason::PolicyDenied);
+    }
 }
 
-fn default_denied() -> Verdict {
-    Verdict::Answer(Answer { reason: Reason::PolicyDefaultDeny, policy: Arc::default(), retry_after: None })
+fn denied(policy: &Arc<str>) -> Answer {
+    Answer::refuse(Reason::PolicyDenied, policy.clone())
+}
+
+fn default_denied() -> Answer {
+    Answer::refuse(Reason::PolicyDefaultDeny, Arc::default())
 }
 
 fn compile(
@@ -271,19 +270,7 @@ fn close(document: &mut Value) -> Vec<Problem> {
 
 /// Every semantic problem of an `AuthorizationPolicy`.
 fn check(spec: &AuthorizationPolicySpec) -> Vec<Problem> {
-    let mut problems = check_target(spec.target_ref.as_ref());
+    let mut problems = TargetRef::called_problems(spec.target_ref.as_ref());
     problems.extend(rules_of(spec, &"default/unnamed".into()).1);
-    problems
-}
-
-/// What is wrong with the target of a policy that is enforced where calls arrive.
-pub(crate) fn check_target(target: Option<&TargetRef>) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let Some(target) = target else { return problems };
-    if target.kind == TargetKind::ExternalService {
-        let why = "this policy is enforced at the called workload: expected Service or Workload";
-        problems.push(Problem::new("targetRef.kind", why));
-    }
-    problems.extend(kind::name_problem(&target.name).map(|why| Problem::new("targetRef.name", why)));
     problems
 }

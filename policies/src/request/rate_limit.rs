@@ -13,18 +13,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    Before, Posture, RequestKind, RequestPolicy,
-    authorize::{
-        Operation, check_target,
-        rule::{Effect, OperationMatcher, matches_one},
-    },
-};
 use crate::{
+    context::Context,
     duration::Span,
     facts::{ConnectionFacts, Moment, RequestFacts},
     kind::{self, Attached, Kind, Problem},
-    matching::TargetRef,
+    matching::{
+        TargetRef,
+        operation::{Effect, Operation, OperationMatcher, matches_one},
+    },
+    policy::{self, Before, Needs, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
     reason::Reason,
     verdict::{Answer, Verdict},
 };
@@ -81,15 +79,18 @@ pub enum Key {
 }
 
 /// The kind `RateLimit`.
-pub const KIND: RequestKind = RequestKind {
+pub const KIND: PolicyKind = PolicyKind {
     kind: Kind {
         name: "RateLimit",
+        api_version: kind::SELVEDGE,
         summary: "How many requests may be made, for each identity, route, address or header value.",
         schema: || schemars::schema_for!(RateLimitSpec),
         check: |document| kind::check(document, check),
         close,
     },
-    compile,
+    place: Place::Called,
+    role: Role::Decides(Phase::Limit, compile),
+    bind: policy::bind_target,
 };
 
 /// All rate limits of one target.
@@ -107,28 +108,35 @@ struct CompiledLimit {
 }
 
 impl RequestPolicy for RateLimits {
-    fn kind(&self) -> &'static str {
-        KIND.kind.name
-    }
-
-    fn on_request(&self, request: &RequestFacts<'_>, now: Moment) -> Verdict {
+    fn on_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Verdict {
         self.verdict(|limit| {
             let counts = matches_one(&limit.matches, |operation| operation.matches(request, Effect::Deny));
-            if counts { limit.take(limit.key.of_request(request), now) } else { Ok(()) }
+            if counts { limit.take(limit.key.of_request(request), context.now) } else { Ok(()) }
         })
     }
 
     /// One connection counts as one request; limits on what it does not say let it pass.
-    fn on_connection(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Verdict {
+    fn on_connection(&self, connection: &ConnectionFacts<'_>, context: &mut Context) -> Verdict {
         self.verdict(|limit| {
             let counts =
                 matches_one(&limit.matches, |operation| operation.matches_connection(connection, Effect::Allow));
-            if counts { limit.take(limit.key.of_connection(connection), now) } else { Ok(()) }
+            if counts { limit.take(limit.key.of_connection(connection), context.now) } else { Ok(()) }
         })
     }
 
-    fn reads_server_name(&self) -> bool {
-        self.limits.iter().flat_map(|limit| &limit.matches).any(OperationMatcher::is_about_hosts)
+    /// A tunnel was counted when it was asked for, whatever the limits are by now.
+    fn on_open_request(&self, _: &RequestFacts<'_>, _: &mut Context) -> Option<Answer> {
+        None
+    }
+
+    /// It was counted when it came.
+    fn on_open_connection(&self, _: &ConnectionFacts<'_>, _: &mut Context) -> Option<Answer> {
+        None
+    }
+
+    fn needs(&self) -> Needs {
+        let server_name = self.limits.iter().flat_map(|limit| &limit.matches).any(OperationMatcher::is_about_hosts);
+        Needs { server_name, ..Needs::default() }
     }
 }
 
@@ -137,9 +145,8 @@ impl RateLimits {
     fn verdict(&self, take: impl Fn(&CompiledLimit) -> Result<(), Duration>) -> Verdict {
         for limit in &self.limits {
             if let Err(wait) = take(limit) {
-                let retry_after = Some(whole_seconds(wait));
-                let answer = Answer { reason: Reason::RateLimited, policy: limit.policy.clone(), retry_after };
-                return Verdict::Answer(answer);
+                let answer = Answer::refuse(Reason::RateLimited, limit.policy.clone());
+                return Verdict::Answer(answer.retry_after(whole_seconds(wait)));
             }
         }
         Verdict::Continue
@@ -260,7 +267,7 @@ fn close(document: &mut Value) -> Vec<Problem> {
 
 /// Every semantic problem of a `RateLimit`.
 fn check(spec: &RateLimitSpec) -> Vec<Problem> {
-    let mut problems = check_target(spec.target_ref.as_ref());
+    let mut problems = TargetRef::called_problems(spec.target_ref.as_ref());
     problems.extend(limits_of(spec, &"default/unnamed".into(), &mut Vec::new()).1);
     problems
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Filter, HttpRouteRule, HttpRouteSpec, RouteTable};
+use super::{HttpRouteRule, HttpRouteSpec, RouteTable, filter};
 use crate::{
     kind::{self, Attached, Problem},
     matching::host::host_problem,
@@ -53,11 +53,11 @@ fn check_name(spec: &HttpRouteSpec, number: usize, problems: &mut Vec<Problem>) 
 }
 
 fn check_rule(rule: &HttpRouteRule, path: &str, problems: &mut Vec<Problem>) {
-    check_filters(&rule.filters, &format!("{path}.filters"), problems);
+    filter::check(&rule.filters, &format!("{path}.filters"), problems);
     for (n, backend) in rule.backend_refs.iter().enumerate() {
         let path = format!("{path}.backendRefs[{n}]");
         reference(&backend.group, &backend.kind, &backend.name, backend.namespace.as_deref(), &path, problems);
-        check_filters(&backend.filters, &format!("{path}.filters"), problems);
+        filter::check(&backend.filters, &format!("{path}.filters"), problems);
         if backend.port.is_none() {
             problems.push(Problem::new(format!("{path}.port"), "a Service as backend needs the port to send to"));
         }
@@ -82,45 +82,4 @@ fn reference(group: &str, kind: &str, name: &str, namespace: Option<&str>, path:
     problems.extend(kind::name_problem(name).map(|why| Problem::new(format!("{path}.name"), why)));
     let namespace = namespace.and_then(kind::name_problem);
     problems.extend(namespace.map(|why| Problem::new(format!("{path}.namespace"), why)));
-}
-
-const SUPPORTED: [&str; 2] = ["RequestHeaderModifier", "ResponseHeaderModifier"];
-const NOT_YET: [&str; 6] = ["RequestMirror", "RequestRedirect", "URLRewrite", "CORS", "ExternalAuth", "ExtensionRef"];
-
-fn check_filters(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) {
-    for (n, filter) in filters.iter().enumerate() {
-        let path = format!("{path}[{n}]");
-        if let Some(why) = kind_problem(&filter.kind) {
-            problems.push(Problem::new(format!("{path}.type"), why));
-            continue;
-        }
-        check_fields(filter, &path, problems);
-    }
-}
-
-fn kind_problem(kind: &str) -> Option<String> {
-    if SUPPORTED.contains(&kind) {
-        return None;
-    }
-    if NOT_YET.contains(&kind) {
-        return Some(format!("the filter {kind} is not supported yet: only {}", SUPPORTED.join(" and ")));
-    }
-    Some(format!("'{kind}' is not a filter{}", kind::suggest(kind, SUPPORTED)))
-}
-
-/// The fields of a supported filter: the one of its type and no other.
-fn check_fields(filter: &Filter, path: &str, problems: &mut Vec<Problem>) {
-    let request = ("RequestHeaderModifier", "requestHeaderModifier", filter.request_header_modifier.is_some());
-    let response = ("ResponseHeaderModifier", "responseHeaderModifier", filter.response_header_modifier.is_some());
-    for (kind, field, given) in [request, response] {
-        if (filter.kind == kind) != given {
-            let why =
-                if given { format!("does not belong to a {}", filter.kind) } else { format!("a {kind} needs it") };
-            problems.push(Problem::new(format!("{path}.{field}"), why));
-        }
-    }
-    for field in filter.other.keys() {
-        let why = format!("unknown field '{field}'{}", kind::suggest(field, [request.1, response.1]));
-        problems.push(Problem::new(format!("{path}.{field}"), why));
-    }
 }

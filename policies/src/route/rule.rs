@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{BackendRef, Filter, HeaderChanges, HttpRouteRule, HttpRouteTimeouts};
+use super::{BackendRef, Filters, HttpRouteRule, HttpRouteTimeouts};
 use crate::kind::Problem;
 
 /// What happens to the requests of one rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RouteRule {
     /// `namespace/route/rule`, where the rule is its name or its index.
     pub name: Arc<str>,
@@ -14,10 +14,8 @@ pub struct RouteRule {
     pub backends: Vec<Backend>,
     /// True when the rule names no backend: requests go to the service they were sent to.
     pub to_parent: bool,
-    /// Changes of every request.
-    pub request_headers: HeaderChanges,
-    /// Changes of every response.
-    pub response_headers: HeaderChanges,
+    /// What is decided and changed on the way.
+    pub filters: Filters,
     /// Timeouts, when the rule has any.
     pub timeouts: Option<RouteTimeouts>,
     /// The sum of the backends' weights.
@@ -25,7 +23,7 @@ pub struct RouteRule {
 }
 
 /// A service that requests go to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Backend {
     /// Its namespace.
     pub namespace: String,
@@ -35,10 +33,8 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Its share in proportion to the other weights.
     pub weight: u32,
-    /// Changes of requests to it, after those of the rule.
-    pub request_headers: HeaderChanges,
-    /// Changes of responses from it, before those of the rule.
-    pub response_headers: HeaderChanges,
+    /// What is changed on the way to it, after what the rule changes, and on the way back, before that.
+    pub filters: Filters,
 }
 
 /// Timeouts of a rule; `None` means no timeout of this kind.
@@ -76,7 +72,7 @@ impl RouteRule {
     ) -> Self {
         let namespace = route.split_once('/').map_or("default", |(namespace, _)| namespace);
         let name = spec.name.clone().unwrap_or_else(|| number.to_string());
-        let (request_headers, response_headers) = changes(&spec.filters, &format!("{path}.filters"), problems);
+        let filters = Filters::compile(&spec.filters, &format!("{path}.filters"), problems);
         let backends = spec.backend_refs.iter().enumerate();
         let backends = backends.map(|(n, backend)| {
             Backend::new(backend, namespace, &format!("{path}.backendRefs[{n}].filters"), problems)
@@ -87,8 +83,7 @@ impl RouteRule {
             to_parent: backends.is_empty(),
             total_weight: backends.iter().map(|backend| u64::from(backend.weight)).sum(),
             backends,
-            request_headers,
-            response_headers,
+            filters,
             timeouts: spec.timeouts.as_ref().map(timeouts),
         }
     }
@@ -96,14 +91,12 @@ impl RouteRule {
 
 impl Backend {
     fn new(spec: &BackendRef, home: &str, filters: &str, problems: &mut Vec<Problem>) -> Self {
-        let (request_headers, response_headers) = changes(&spec.filters, filters, problems);
         Self {
             namespace: spec.namespace.clone().unwrap_or_else(|| home.to_owned()),
             name: spec.name.clone(),
             port: spec.port,
             weight: spec.weight,
-            request_headers,
-            response_headers,
+            filters: Filters::compile(&spec.filters, filters, problems),
         }
     }
 }
@@ -114,18 +107,4 @@ fn timeouts(spec: &HttpRouteTimeouts) -> RouteTimeouts {
         request: spec.request.map(Duration::from).filter(on),
         backend_request: spec.backend_request.map(Duration::from).filter(on),
     }
-}
-
-/// The header changes of request and response that the filters found at `path` make together.
-fn changes(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) -> (HeaderChanges, HeaderChanges) {
-    let (mut request, mut response) = (HeaderChanges::default(), HeaderChanges::default());
-    for (n, filter) in filters.iter().enumerate() {
-        if let Some(changes) = &filter.request_header_modifier {
-            request.extend(changes, &format!("{path}[{n}].requestHeaderModifier"), problems);
-        }
-        if let Some(changes) = &filter.response_header_modifier {
-            response.extend(changes, &format!("{path}[{n}].responseHeaderModifier"), problems);
-        }
-    }
-    (request, response)
 }

@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 use selvedge_policies::{
+    context::Audited,
     facts::{Moment, RequestFacts},
+    matching::operation::Operation,
+    policy::Posture,
     reason::Reason,
-    request::{
-        Posture,
-        authorize::{Action, AuthorizationPolicySpec, Operation, Rule, Source},
-    },
+    request::authorize::{Action, AuthorizationPolicySpec, Rule, Source},
     testing::{Clock, Request},
+    verdict::{Answer, Verdict},
 };
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ fn target(policies: &[(&str, Value)], posture: Posture) -> Target {
 }
 
 fn reason(target: &Target, request: &Request) -> Option<Reason> {
-    target.refusal(request, Clock::default().now()).map(|answer| answer.reason)
+    target.refusal(request, Clock::default().now()).and_then(|answer| answer.reason)
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn deny_wins_and_names_the_first_policy() {
         [("GET", "/admin/x", "shop/b-deny"), ("DELETE", "/x", "shop/a-deny"), ("DELETE", "/admin/x", "shop/a-deny")]
     {
         let answer = target.refusal(&Request::new(method, path), now).expect("it is denied");
-        assert_eq!((answer.reason, &*answer.policy), (Reason::PolicyDenied, policy), "{method} {path}");
+        assert_eq!((answer.reason, &*answer.policy), (Some(Reason::PolicyDenied), policy), "{method} {path}");
     }
 }
 
@@ -160,12 +161,15 @@ fn audit_names_what_a_deny_with_the_same_rules_would_refuse_and_refuses_nothing(
         Request::new("GET", "/admin/x").from("shop/other"),
         Request::new("GET", "/").from("shop/other"),
     ] {
-        let would = audit.0.iter().find_map(|policy| policy.would_refuse(&request.facts(), now)).cloned();
-        assert_eq!(would, deny.refusal(&request, now).map(|answer| answer.policy), "{:?}", request.facts());
-        let would =
-            audit.0.iter().find_map(|policy| policy.would_refuse_connection(&request.connection(), now)).cloned();
-        assert_eq!(would, deny.connection_refusal(&request, now).map(|answer| answer.policy));
-        assert_eq!(audit.refusal(&request, now), None);
+        let would = |refused: Option<Answer>| {
+            refused.map(|answer| Audited { policy: answer.policy, reason: answer.reason.expect("it is an error") })
+        };
+        let mut context = crate::context(now);
+        assert_eq!(audit.0.on_request(&request.facts(), &mut context), Verdict::Continue);
+        assert_eq!(context.audited, would(deny.refusal(&request, now)), "{:?}", request.facts());
+        let mut context = crate::context(now);
+        assert_eq!(audit.0.on_connection(&request.connection(), &mut context), Verdict::Continue);
+        assert_eq!(context.audited, would(deny.connection_refusal(&request, now)));
     }
 }
 
@@ -210,7 +214,7 @@ fn hosts_are_server_names_of_application_tls() {
         let rules = json!([{ "to": to }]);
         let refused = |action| {
             let target = target(&[("shop/p", json!({ "action": action, "rules": rules }))], Posture::Allow);
-            assert!(target.0.iter().any(|policy| policy.reads_server_name()), "{to}");
+            assert!(target.0.needs().server_name, "{to}");
             target.connection_refusal(&connection, now).is_some()
         };
         let name = connection.connection();
@@ -232,7 +236,7 @@ fn the_next_expiry_is_that_of_an_allow_rule() {
         ],
         Posture::Allow,
     );
-    let next = |unix| target.0.iter().find_map(|policy| policy.next_expiry(Moment { nanos: 0, unix }));
+    let next = |unix| target.0.next_expiry(Moment { nanos: 0, unix });
     // 22:13:20 is 1_700_000_000.
     assert_eq!(next(1_700_000_000), Some(1_700_000_010));
     assert_eq!(next(1_700_000_010), Some(1_700_000_020), "the first has passed");
@@ -450,7 +454,7 @@ proptest! {
         let documents: Vec<(&str, Value)> =
             policies.iter().map(|(name, spec)| (name.as_str(), serde_json::to_value(spec).unwrap())).collect();
         let found = target(&documents, posture).refusal(&request, Clock::default().now());
-        let found = found.map(|answer| (answer.reason, answer.policy.to_string()));
+        let found = found.map(|answer| (answer.reason.unwrap(), answer.policy.to_string()));
         prop_assert_eq!(found, naive::refuses(&policies, posture, &request.facts()));
     }
 }

@@ -1,7 +1,14 @@
 //! The registry: what is known by which name, and how documents that are not sound are told apart.
 
 use proptest::prelude::*;
-use selvedge_policies::{kind, registry, request::Posture, route::HttpRouteSpec, testing::Clock};
+use selvedge_policies::{
+    kind,
+    policy::{Place, Posture, Role, Target},
+    registry,
+    request::PolicySet,
+    route::HttpRouteSpec,
+    testing::Clock,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{assert_complaints, attach, complaints_of_close};
@@ -11,7 +18,7 @@ fn every_kind_is_found_by_its_name_and_has_a_schema() {
     let names: Vec<&str> = registry::kinds().map(|kind| kind.name).collect();
     assert_eq!(names, ["AuthorizationPolicy", "RateLimit", "TrafficPolicy", "HTTPRoute"]);
     for kind in registry::kinds() {
-        assert_eq!(registry::find(kind.name).map(|found| found.name), Some(kind.name));
+        assert_eq!(registry::find(kind.name).map(|found| found.kind.name), Some(kind.name));
         assert!((kind.schema)().get("properties").is_some(), "{}", kind.name);
         assert!(!kind.summary.is_empty());
     }
@@ -19,18 +26,33 @@ fn every_kind_is_found_by_its_name_and_has_a_schema() {
 }
 
 #[test]
-fn request_policies_are_compiled_in_their_order_and_others_passed_over() {
+fn what_decides_is_compiled_in_its_order_and_what_cannot_be_enforced_is_refused() {
     let limit = json!({ "limits": [{ "requests": 1, "per": "1s" }] });
     let allow = json!({ "action": "ALLOW", "rules": [{}] });
-    let attached = [
-        attach("RateLimit", "shop/limit", limit),
-        attach("TrafficPolicy", "shop/traffic", json!({})),
-        attach("AuthorizationPolicy", "shop/allow", allow),
-    ];
-    let compiled = registry::compile_request(&attached, Posture::Allow).unwrap();
-    let kinds: Vec<&str> = compiled.iter().map(|policy| policy.kind()).collect();
-    assert_eq!(kinds, ["AuthorizationPolicy", "RateLimit"]);
-    assert!(registry::compile_request(&[], Posture::Allow).unwrap().is_empty());
+    let attached = [attach("RateLimit", "shop/limit", limit), attach("AuthorizationPolicy", "shop/allow", allow)];
+    let compile = |end, documents: &[_], posture| registry::compile(end, documents, posture, &PolicySet::new());
+    let compiled = compile(Place::Called, &attached, Posture::Allow).unwrap();
+    assert_eq!(compiled.kinds().collect::<Vec<_>>(), ["AuthorizationPolicy", "RateLimit"]);
+    assert!(compile(Place::Called, &[], Posture::Allow).unwrap().is_empty());
+    assert_eq!(compile(Place::Called, &[], Posture::Deny).unwrap().kinds().count(), 1, "the posture is a decision");
+    for (end, kind) in [(Place::Called, "TrafficPolicy"), (Place::Called, "Future"), (Place::Caller, "RateLimit")] {
+        let unsound = compile(end, &[attach(kind, "shop/x", json!({}))], Posture::Allow).unwrap_err();
+        assert_eq!((unsound.len(), &*unsound[0].kind), (1, kind));
+        assert!(unsound[0].problems[0].message.starts_with("shop/x: this version of the sidecar cannot enforce"));
+    }
+}
+
+#[test]
+fn kinds_say_what_they_are_attached_to() {
+    for policy in registry::KINDS {
+        let document = match policy.role {
+            Role::Routes => json!({ "parentRefs": [{ "name": "a", "port": 1 }] }),
+            Role::Decides(..) | Role::Tries => json!({ "targetRef": { "name": "a", "port": 1 } }),
+        };
+        let bound = (policy.bind)(&document, "shop").unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert_eq!(bound.targets(), [Target::Service("shop".into(), "a".into())], "{}", policy.kind.name);
+        assert_eq!(bound.references[0].port, Some(1), "{}", policy.kind.name);
+    }
 }
 
 #[test]
@@ -40,7 +62,8 @@ fn problems_of_all_documents_come_at_once_and_name_their_object() {
         attach("AuthorizationPolicy", "shop/b", json!({ "action": "MAYBE" })),
         attach("RateLimit", "shop/c", json!({ "limits": [{ "requests": 0, "per": "1s" }] })),
     ];
-    let problems = registry::compile_request(&attached, Posture::Allow).err().unwrap();
+    let unsound = registry::compile(Place::Called, &attached, Posture::Allow, &PolicySet::new()).unwrap_err();
+    let problems: Vec<_> = unsound.into_iter().flat_map(|unsound| unsound.problems).collect();
     for name in ["shop/b: ", "shop/c: "] {
         assert!(problems.iter().any(|problem| problem.message.starts_with(name)), "{name} {problems:?}");
     }
@@ -90,7 +113,7 @@ fn what_is_written_and_empty_is_told_and_taken_with_the_meaning_of_its_kind() {
     for (kind, document, expected, left) in cases {
         let mut closed = document.clone();
         let found: Vec<String> =
-            (registry::find(kind).unwrap().close)(&mut closed).into_iter().map(|problem| problem.path).collect();
+            (registry::find(kind).unwrap().kind.close)(&mut closed).into_iter().map(|problem| problem.path).collect();
         assert_eq!(found, expected, "{kind} {document}");
         assert_eq!(closed, left, "{kind} {document}");
     }
@@ -226,14 +249,20 @@ proptest! {
     /// Whatever is in a document: no panic, and what the check accepts can be compiled.
     #[test]
     fn what_is_accepted_compiles(document in any_document()) {
-        for kind in registry::kinds() {
+        for policy in registry::KINDS {
+            let kind = &policy.kind;
             let mut document = document.clone();
             let problems = (kind.check)(&document);
             (kind.close)(&mut document);
             let closed = (kind.check)(&document);
             prop_assert!(!problems.is_empty() || closed.is_empty(), "{} closes to {document}: {closed:?}", kind.name);
-            let compiled = registry::compile_request(&[attach(kind.name, "shop/any", document.clone())], Posture::Deny);
-            prop_assert!(!problems.is_empty() || compiled.is_ok(), "{} accepts {document}", kind.name);
+            let attached = [attach(kind.name, "shop/any", document.clone())];
+            let compiles = match policy.role {
+                Role::Decides(..) => registry::compile(policy.place, &attached, Posture::Deny, &PolicySet::new()).is_ok(),
+                Role::Routes | Role::Tries => true,
+            };
+            prop_assert!(!problems.is_empty() || compiles, "{} accepts {document}", kind.name);
+            prop_assert!(!problems.is_empty() || (policy.bind)(&document, "shop").is_ok(), "{} accepts {document}", kind.name);
         }
     }
 }
@@ -242,9 +271,9 @@ proptest! {
 fn the_longest_wait_does_not_overflow() {
     let limit = json!({ "limits": [{ "requests": 1, "per": "8784h", "burst": 1, "key": ["identity"] }] });
     assert_complaints("RateLimit", &limit, &[]);
-    let compiled = registry::compile_request(&[attach("RateLimit", "shop/slow", limit)], Posture::Allow).unwrap();
+    let target = crate::Target::new(&[attach("RateLimit", "shop/slow", limit)], Posture::Allow);
     let request = selvedge_policies::testing::Request::new("GET", "/");
     for _ in 0..3 {
-        let _ = compiled[0].on_request(&request.facts(), Clock::default().now());
+        target.refusal(&request, Clock::default().now());
     }
 }

@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use selvedge_policies::{
+    context::Context,
     facts::Moment,
     kind::{Attached, Problem},
+    policy::{Place, Posture},
     registry,
-    request::{Posture, RequestPolicy},
+    request::PolicySet,
     testing::Request,
     verdict::{Answer, Verdict},
 };
@@ -25,21 +27,26 @@ fn attach(kind: &str, name: &str, spec: Value) -> (String, Attached<Value>) {
 }
 
 /// The policies in force for one target.
-struct Target(Vec<Box<dyn RequestPolicy>>);
+struct Target(PolicySet);
 
 impl Target {
     fn new(attached: &[(String, Attached<Value>)], posture: Posture) -> Self {
-        Self(registry::compile_request(attached, posture).expect("documents that are sound compile"))
+        Self::after(attached, posture, &PolicySet::new())
+    }
+
+    fn after(attached: &[(String, Attached<Value>)], posture: Posture, before: &PolicySet) -> Self {
+        let compiled = registry::compile(Place::Called, attached, posture, before);
+        Self(compiled.expect("documents that are sound compile"))
     }
 
     /// Why a request ends here, if it does.
     fn refusal(&self, request: &Request, now: Moment) -> Option<Answer> {
-        self.0.iter().find_map(|policy| answer(policy.on_request(&request.facts(), now)))
+        answer(self.0.on_request(&request.facts(), &mut context(now)))
     }
 
     /// Why an opaque connection ends here, if it does.
     fn connection_refusal(&self, request: &Request, now: Moment) -> Option<Answer> {
-        self.0.iter().find_map(|policy| answer(policy.on_connection(&request.connection(), now)))
+        answer(self.0.on_connection(&request.connection(), &mut context(now)))
     }
 }
 
@@ -47,19 +54,28 @@ fn answer(verdict: Verdict) -> Option<Answer> {
     match verdict {
         Verdict::Continue => None,
         Verdict::Answer(answer) => Some(answer),
+        pause => panic!("no policy of today waits: {pause:?}"),
     }
+}
+
+/// What a decision at `now` is handed.
+fn context(now: Moment) -> Context {
+    Context::new(now, fastrand::Rng::with_seed(7))
 }
 
 /// What the check of a kind says of a document, as `path: message`.
 fn complaints(kind: &str, spec: &Value) -> Vec<String> {
     let kind = registry::find(kind).expect("the kind is registered");
-    (kind.check)(spec).into_iter().map(|Problem { path, message }| format!("{path}: {message}")).collect()
+    (kind.kind.check)(spec).into_iter().map(|Problem { path, message }| format!("{path}: {message}")).collect()
 }
 
 /// What a kind says of what is written and empty, as `path: message`.
 fn complaints_of_close(kind: &str, spec: &Value) -> Vec<String> {
     let kind = registry::find(kind).expect("the kind is registered");
-    (kind.close)(&mut spec.clone()).into_iter().map(|Problem { path, message }| format!("{path}: {message}")).collect()
+    (kind.kind.close)(&mut spec.clone())
+        .into_iter()
+        .map(|Problem { path, message }| format!("{path}: {message}"))
+        .collect()
 }
 
 /// Asserts that each complaint is there, by its beginning and some words of it, and no other.

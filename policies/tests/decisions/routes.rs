@@ -154,7 +154,7 @@ fn backends_get_their_share_by_weight() {
 fn backends_without_weight_get_nothing() {
     let table = table(json!([{ "backendRefs": [{ "name": "ui-v1", "port": 80, "weight": 0 }] }]));
     let rule = table.select("ui", &Method::GET, "/", None, &HeaderMap::new()).unwrap();
-    assert_eq!(rule.choose(&mut fastrand::Rng::with_seed(1)), None);
+    assert!(rule.choose(&mut fastrand::Rng::with_seed(1)).is_none());
     assert!(!rule.to_parent);
 }
 
@@ -178,7 +178,7 @@ fn headers_are_changed_and_timeouts_read() {
     let request =
         Request::new("GET", "/").header("x-set", "0").header("x-set", "9").header("x-add", "0").header("x-gone", "0");
     let mut headers = request.facts().headers.clone();
-    rule.request_headers.apply(&mut headers);
+    rule.filters.change_request(&mut headers);
     let mut lines = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in &headers {
         lines.entry(name.to_string()).or_default().push(value.to_str().unwrap().to_owned());
@@ -186,8 +186,16 @@ fn headers_are_changed_and_timeouts_read() {
     let expected = [("x-add", vec!["0", "2"]), ("x-set", vec!["1"])];
     let expected = expected.map(|(name, values)| (name.to_owned(), values.into_iter().map(str::to_owned).collect()));
     assert_eq!(lines, BTreeMap::from(expected));
-    assert!(!rule.response_headers.is_empty());
-    assert!(!rule.backends[0].request_headers.is_empty() && rule.backends[0].response_headers.is_empty());
+    let back = Request::new("GET", "/").header("server", "x").header("x-gone", "0");
+    let changed = |change: &dyn Fn(&mut HeaderMap)| {
+        let mut headers = back.facts().headers.clone();
+        change(&mut headers);
+        ["server", "x-gone"].map(|name| headers.contains_key(name))
+    };
+    assert_eq!(changed(&|headers| rule.filters.change_response(headers)), [false, true]);
+    let backend = &rule.backends[0].filters;
+    assert_eq!(changed(&|headers| backend.change_response(headers)), [true, true]);
+    assert_eq!(changed(&|headers| backend.change_request(headers)), [true, false]);
     assert_eq!(rule.timeouts, Some(RouteTimeouts { request: Some(Duration::from_secs(2)), backend_request: None }));
 }
 

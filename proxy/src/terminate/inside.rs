@@ -93,7 +93,7 @@ fn what(first: &[u8], declared: AppProtocol) -> (Protocol, Option<String>) {
 
 fn reads_names(connection: &Connection) -> bool {
     let snapshot = connection.worker.snapshot();
-    snapshot.config.inbound(connection.port()).policies.iter().any(|policy| policy.reads_server_name())
+    snapshot.config.inbound(connection.port()).policies.needs().server_name
 }
 
 /// What the peer begins with, where policies are about server names; nothing where none is. One that is silent, because

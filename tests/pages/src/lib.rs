@@ -11,9 +11,9 @@ mod tests {
 
     use selvedge_policies::{
         kind::Attached,
-        request::Posture,
+        policy::{Posture, Role},
         testing::{Clock, Request},
-        verdict::Verdict,
+        verdict::{Answer, Verdict},
     };
     use selvedge_tests::pages;
     use serde_json::json;
@@ -35,19 +35,25 @@ mod tests {
         let (mut clock, web) = (Clock::default(), Request::new("GET", "/").from("shop/web"));
         let spec = json!({ "until": clock.now().unix + 1 });
         let documents = [Attached { name: "shop/works".into(), spec }];
-        let policy = (KIND.compile)(&documents, Posture::Allow, None).unwrap().expect("something to decide");
+        let Role::Decides(_, compile) = KIND.role else { panic!("the recipe decides") };
+        let policy = compile(&documents, Posture::Allow, None).unwrap().expect("something to decide");
         let (request, connection) = (web.facts(), web.connection());
-        let decide = |now| {
+        let decide = |clock: &Clock| {
+            let answer = |verdict| match verdict {
+                Verdict::Continue => None,
+                Verdict::Answer(answer) => Some(answer),
+                pause => panic!("it waits for nothing: {pause:?}"),
+            };
             [
-                policy.on_request(&request, now),
-                policy.on_connection(&connection, now),
-                policy.on_open_request(&request, now),
-                policy.on_open_connection(&connection, now),
+                answer(policy.on_request(&request, &mut clock.context())),
+                answer(policy.on_connection(&connection, &mut clock.context())),
+                policy.on_open_request(&request, &mut clock.context()),
+                policy.on_open_connection(&connection, &mut clock.context()),
             ]
         };
-        let refused = |verdict: &Verdict| matches!(verdict, Verdict::Answer(answer) if &*answer.policy == "shop/works");
-        assert!(decide(clock.now()).iter().all(refused), "{:?}", decide(clock.now()));
-        let later = clock.advance(Duration::from_secs(1));
-        assert!(decide(later).iter().all(|verdict| *verdict == Verdict::Continue), "{:?}", decide(later));
+        let refused = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| &*answer.policy == "shop/works");
+        assert!(decide(&clock).iter().all(refused), "{:?}", decide(&clock));
+        clock.advance(Duration::from_secs(1));
+        assert!(decide(&clock).iter().all(Option::is_none), "{:?}", decide(&clock));
     }
 }

@@ -124,10 +124,11 @@ impl LogicSidecar {
     pub(crate) fn receive(&self, clock: &Clock, request: &Request, port: u16) -> Option<Reason> {
         let mut facts = request.facts();
         facts.port = port;
-        self.config.inbound(port).policies.iter().find_map(|policy| match policy.on_request(&facts, clock.now()) {
+        match self.config.inbound(port).policies.on_request(&facts, &mut clock.context()) {
             Verdict::Continue => None,
-            Verdict::Answer(answer) => Some(answer.reason),
-        })
+            Verdict::Answer(answer) => answer.reason,
+            pause => panic!("no policy of today waits: {pause:?}"),
+        }
     }
 
     /// The rule a call of `service` takes, by name; `None` when no rule matches.

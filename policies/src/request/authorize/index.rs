@@ -3,11 +3,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::rule::{Effect, OperationMatcher, RuleMatcher, SourceMatcher};
+use super::rule::{RuleMatcher, SourceMatcher};
 use crate::{
     facts::{ConnectionFacts, Identity, Moment, Peer, RequestFacts},
     matching::{
         glob::{Glob, GlobIndex},
+        operation::{Effect, OperationMatcher},
         principal::IdentityPattern,
     },
 };

@@ -1,0 +1,149 @@
+//! What a decision is handed beside the facts, and what it leaves behind: time and chance in; claims, header changes and
+//! what was audited out.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::Value;
+
+use crate::{
+    changes::HeaderChanges,
+    facts::Moment,
+    reason::Reason,
+    verdict::{Answer, Reply, Unanswered, Verdict},
+};
+
+/// What was proven of a caller beside its identity, by name, such as the claims of a token. Policies that come later
+/// decide by them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Claims(BTreeMap<Box<str>, Value>);
+
+impl Claims {
+    /// Takes a claim in; one of the same name is replaced.
+    pub fn insert(&mut self, name: &str, value: Value) {
+        self.0.insert(name.into(), value);
+    }
+
+    /// The claim of this name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// True when nothing was claimed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A policy that only looks on and would have refused, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audited {
+    /// The user's object, `namespace/name`.
+    pub policy: Arc<str>,
+    /// The reason it would have refused with.
+    pub reason: Reason,
+}
+
+/// How what a policy has waited for came out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resumed {
+    /// The time has passed.
+    Waited,
+    /// The service has replied, or has not.
+    Told(Result<Reply, Unanswered>),
+}
+
+/// Changes of both header sections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Of the request, before it goes on.
+    pub request: HeaderChanges,
+    /// Of the response, before it goes back.
+    pub response: HeaderChanges,
+}
+
+/// How often the policies of one decision may wait or ask, all together. One that never comes to an end is a defect, and
+/// refuses.
+const MOST_PAUSES: u8 = 16;
+
+/// Handed through one decision. It allocates nothing until a policy leaves something behind.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The time of the decision.
+    pub now: Moment,
+    /// Chance.
+    pub chance: fastrand::Rng,
+    /// What was proven of the caller so far.
+    pub claims: Claims,
+    /// The first policy that only looked on and would have refused.
+    pub audited: Option<Audited>,
+    changes: Option<Box<Changes>>,
+    resumed: Option<Resumed>,
+    /// The policy whose turn it is.
+    turn: usize,
+    pauses: u8,
+}
+
+impl Context {
+    /// For a decision that begins.
+    pub fn new(now: Moment, chance: fastrand::Rng) -> Self {
+        Self { now, chance, claims: Claims::default(), audited: None, changes: None, resumed: None, turn: 0, pauses: 0 }
+    }
+
+    /// The same with what was claimed before.
+    #[must_use]
+    pub fn with_claims(self, claims: Claims) -> Self {
+        Self { claims, ..self }
+    }
+
+    /// Notes that `policy` would have refused. The first one counts.
+    pub fn audit(&mut self, policy: &Arc<str>, reason: Reason) {
+        if self.audited.is_none() {
+            self.audited = Some(Audited { policy: policy.clone(), reason });
+        }
+    }
+
+    /// The header changes, to be added to.
+    pub fn changes(&mut self) -> &mut Changes {
+        self.changes.get_or_insert_default()
+    }
+
+    /// The header changes that were asked for, if any.
+    pub fn take_changes(&mut self) -> Option<Box<Changes>> {
+        self.changes.take()
+    }
+
+    /// What the policy that is asked has waited for; nothing when it is asked for the first time.
+    pub fn resumed(&mut self) -> Option<Resumed> {
+        self.resumed.take()
+    }
+
+    /// Goes on with the policy that waits or asks; the same decision is then asked of the same set again.
+    pub fn resume(&mut self, resumed: Resumed) {
+        self.resumed = Some(resumed);
+    }
+
+    /// Asks one after the other, beginning with the one that was waited for, until one does not continue.
+    pub(crate) fn ask_each<P>(&mut self, policies: &[P], decide: impl Fn(&P, &mut Self) -> Verdict) -> Verdict {
+        while let Some(policy) = policies.get(self.turn) {
+            match decide(policy, self) {
+                Verdict::Continue => {
+                    self.turn += 1;
+                    self.resumed = None;
+                }
+                Verdict::Answer(answer) => {
+                    self.audited = None;
+                    return Verdict::Answer(answer);
+                }
+                Verdict::Wait(_) | Verdict::Ask(_) if self.pauses == MOST_PAUSES => {
+                    return Verdict::Answer(Answer::refuse(Reason::Internal, Arc::default()));
+                }
+                pause => {
+                    self.pauses += 1;
+                    return pause;
+                }
+            }
+        }
+        self.turn = 0;
+        Verdict::Continue
+    }
+}

@@ -1,0 +1,171 @@
+//! The contract of what is attached to services and workloads: what a kind says of itself, and what its policies are
+//! asked.
+//!
+//! A kind is one constant of type [`PolicyKind`]. The control plane checks documents by it and sends them where it acts;
+//! the sidecar compiles them by it and asks what they were compiled to. Nobody else knows the kind by name, so a new one is
+//! its own file and its entry in the [registry](crate::registry).
+
+use std::any::Any;
+
+use serde_json::Value;
+
+use crate::{
+    context::Context,
+    facts::{AttemptFacts, ConnectionFacts, Moment, RequestFacts, ResponseFacts},
+    kind::{Attached, Kind, Problem},
+    verdict::{Answer, Verdict},
+};
+
+mod reference;
+
+pub use reference::{Bound, Reference, Relation, Target, bind_target};
+
+/// A kind of document that is attached to what it is about.
+#[derive(Clone, Copy)]
+pub struct PolicyKind {
+    /// Name, schema and checks.
+    pub kind: Kind,
+    /// Where it acts.
+    pub place: Place,
+    /// What it does there.
+    pub role: Role,
+    /// Reads what a document, which its check found sound, is attached to and refers to. It is written in the namespace
+    /// given; the problems are those that only the namespace tells.
+    pub bind: fn(&Value, &str) -> Result<Bound, Vec<Problem>>,
+}
+
+impl PolicyKind {
+    /// When its policies decide; `None` for kinds that decide nothing.
+    pub const fn phase(&self) -> Option<Phase> {
+        match self.role {
+            Role::Decides(phase, _) => Some(phase),
+            Role::Routes | Role::Tries => None,
+        }
+    }
+}
+
+/// Where documents of a kind act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At the sidecars of callers.
+    Caller,
+    /// At the sidecar of the workload that is called.
+    Called,
+    /// At both ends.
+    Both,
+}
+
+/// What documents of a kind do. Whoever puts documents in force has to say what becomes of each role.
+#[derive(Clone, Copy)]
+pub enum Role {
+    /// They decide on requests and connections.
+    Decides(Phase, Compile),
+    /// They choose where requests go, and name them.
+    Routes,
+    /// They say how a destination is tried.
+    Tries,
+}
+
+/// When policies decide, one phase after the other; within a phase in order of the kinds' names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Who calls: gives claims.
+    Authenticate,
+    /// Whether it may.
+    Authorize,
+    /// How much.
+    Limit,
+    /// What is changed on the way.
+    Transform,
+    /// What goes wrong on purpose.
+    Fault,
+}
+
+/// Compiles all documents of a kind that are attached to one target, in order of their names, into what decides.
+/// `Ok(None)` when there is nothing to decide. What the documents before were compiled to, if anything, hands its live state
+/// over: by object, and only where that very part of it is still there.
+pub type Compile =
+    fn(&[Attached<Value>], Posture, Option<&Before>) -> Result<Option<Box<dyn RequestPolicy>>, Vec<Problem>>;
+
+/// The policy of the same kind for the same target that was in force before.
+pub type Before = dyn RequestPolicy;
+
+/// What happens to a request that no ALLOW rule names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Posture {
+    /// Refuse it.
+    Deny,
+    /// Let it pass where no ALLOW policy covers the target.
+    #[default]
+    Allow,
+}
+
+/// What a policy, or a set of them, has to be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The server name of application TLS makes a difference to its decisions on connections.
+    pub server_name: bool,
+    /// So many bytes of the content of a request, from its start.
+    pub body: usize,
+    /// Claims that other policies prove.
+    pub claims: bool,
+    /// It is asked before each try.
+    pub attempts: bool,
+    /// It is asked about each response.
+    pub responses: bool,
+}
+
+impl Needs {
+    /// What both need.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            server_name: self.server_name || other.server_name,
+            body: if self.body > other.body { self.body } else { other.body },
+            claims: self.claims || other.claims,
+            attempts: self.attempts || other.attempts,
+            responses: self.responses || other.responses,
+        }
+    }
+}
+
+/// A compiled policy. Shared by all workers, so its state must be lock-free.
+///
+/// What lets somebody pass is written by every policy: requests, connections, and both again while they are open. Only
+/// what is asked for by [`Needs`] has a default.
+pub trait RequestPolicy: Any + Send + Sync {
+    /// Decides one HTTP request.
+    fn on_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Verdict;
+
+    /// Decides one opaque connection.
+    fn on_connection(&self, connection: &ConnectionFacts<'_>, context: &mut Context) -> Verdict;
+
+    /// Why a tunnel that was made of this request may not stay, when policies have changed or expired. It counts nothing:
+    /// it is no new request.
+    fn on_open_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Option<Answer>;
+
+    /// Why an opaque connection that was let pass may not stay, when policies have changed or expired. It counts nothing: it
+    /// is no new connection.
+    fn on_open_connection(&self, connection: &ConnectionFacts<'_>, context: &mut Context) -> Option<Answer>;
+
+    /// Decides one try of a request that was let pass.
+    fn on_attempt(&self, _request: &RequestFacts<'_>, _attempt: &AttemptFacts<'_>, _context: &mut Context) -> Verdict {
+        Verdict::Continue
+    }
+
+    /// Decides the response that goes back.
+    fn on_response(&self, _response: &ResponseFacts<'_>, _context: &mut Context) -> Verdict {
+        Verdict::Continue
+    }
+
+    /// What it has to be told.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// The Unix second after `now` from which it may refuse what it lets pass before, though nothing else changes.
+    fn next_expiry(&self, _now: Moment) -> Option<u64> {
+        None
+    }
+}

@@ -1,0 +1,90 @@
+//! What a document refers to: the objects it is attached to, and the services it sends requests to.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::{
+    kind::{self, Problem},
+    matching::{TargetKind, TargetRef},
+};
+
+/// An object, or all workloads of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// The `Service` of that namespace and name.
+    Service(Arc<str>, Arc<str>),
+    /// The `ExternalService` of that namespace and name.
+    ExternalService(Arc<str>, Arc<str>),
+    /// The `Workload` of that namespace and name.
+    Workload(Arc<str>, Arc<str>),
+    /// Every workload of that namespace.
+    Namespace(Arc<str>),
+}
+
+/// Why a document names an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// It is attached to it.
+    AttachedTo,
+    /// It sends requests there, so whoever enforces it needs the endpoints.
+    SendsTo,
+}
+
+/// A reference from a document to an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// What is referred to.
+    pub to: Target,
+    /// Its port, when one is named.
+    pub port: Option<u16>,
+    /// The field that refers, inside `spec`.
+    pub path: String,
+    /// Why.
+    pub relation: Relation,
+}
+
+/// A document and everything it refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// In the order of the document.
+    pub references: Vec<Reference>,
+    /// Only this port of what it is attached to; every port when absent.
+    pub port: Option<u16>,
+    /// `spec` with every namespace filled in, as it travels.
+    pub document: Value,
+}
+
+impl Bound {
+    /// What the document is attached to, each once and in order.
+    pub fn targets(&self) -> Vec<Target> {
+        let attached = self.references.iter().filter(|reference| reference.relation == Relation::AttachedTo);
+        let mut targets: Vec<Target> = attached.map(|reference| reference.to.clone()).collect();
+        targets.sort();
+        targets.dedup();
+        targets
+    }
+}
+
+/// Binds a document that has `targetRef`, or without one covers its namespace, and refers to nothing else.
+///
+/// # Errors
+/// `targetRef` cannot be read.
+pub fn bind_target(document: &Value, namespace: &str) -> Result<Bound, Vec<Problem>> {
+    let under = |problems: Vec<Problem>| {
+        problems.into_iter().map(|problem| Problem::new("targetRef", problem.message)).collect::<Vec<_>>()
+    };
+    let target: Option<TargetRef> = document.get("targetRef").map(kind::parse).transpose().map_err(under)?;
+    let namespace: Arc<str> = namespace.into();
+    let port = target.as_ref().and_then(|target| target.port);
+    let to = match target {
+        None => Target::Namespace(namespace),
+        Some(TargetRef { kind, name, .. }) => match kind {
+            TargetKind::Service => Target::Service(namespace, name.into()),
+            TargetKind::ExternalService => Target::ExternalService(namespace, name.into()),
+            TargetKind::Workload => Target::Workload(namespace, name.into()),
+        },
+    };
+    let references = vec![Reference { to, port, path: "targetRef".to_owned(), relation: Relation::AttachedTo }];
+    Ok(Bound { references, port, document: document.clone() })
+}

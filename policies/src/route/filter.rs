@@ -1,0 +1,189 @@
+//! The filters of a route: the list of their kinds, and those of a rule or backend compiled.
+//!
+//! Whoever adds a filter adds its file and its entry in [`FILTERS`]. Filters act at the caller's sidecar, once, in the
+//! order of the list; all filters of a kind that a rule has are compiled together.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt::Debug, sync::Arc};
+
+use http::HeaderMap;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    context::Context,
+    facts::{RequestFacts, ResponseFacts},
+    kind::{self, Problem},
+    policy::Reference,
+    verdict::Verdict,
+};
+
+mod header_filter;
+mod request_header_modifier;
+mod response_header_modifier;
+
+/// The list: every kind of filter, in the order in which they act.
+pub const FILTERS: &[&FilterKind] = &[&request_header_modifier::KIND, &response_header_modifier::KIND];
+
+/// Filters of the Gateway API that are told from misspelt ones.
+const NOT_YET: [&str; 6] = ["RequestMirror", "RequestRedirect", "URLRewrite", "CORS", "ExternalAuth", "ExtensionRef"];
+
+/// What a kind of filter says of itself.
+pub struct FilterKind {
+    /// Its `type`.
+    pub name: &'static str,
+    /// The field that says what it does.
+    pub field: &'static str,
+    /// The schema of that field.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Compiles all filters of this kind that a rule or backend has, each the value of its field and the path of it. What
+    /// cannot be compiled is left out and reported.
+    pub compile: Compile,
+    /// The services that the value of its field, found at this path in a route of this namespace, sends requests to.
+    pub references: fn(&Value, &str, &str) -> Vec<Reference>,
+}
+
+/// See [`FilterKind::compile`].
+pub type Compile = fn(&[Written<'_>], &mut Vec<Problem>) -> Option<Arc<dyn RouteFilter>>;
+
+/// Where the field of a filter stands, and its value.
+pub type Written<'a> = (String, &'a Value);
+
+/// What the filters of one kind in one rule were compiled to.
+pub trait RouteFilter: Debug + Send + Sync {
+    /// Decides a request that the policies have let pass.
+    fn on_request(&self, _request: &RequestFacts<'_>, _context: &mut Context) -> Verdict {
+        Verdict::Continue
+    }
+
+    /// Changes the header section of the request, whatever it is.
+    fn change_request(&self, _headers: &mut HeaderMap) {}
+
+    /// Decides the response.
+    fn on_response(&self, _response: &ResponseFacts<'_>, _context: &mut Context) -> Verdict {
+        Verdict::Continue
+    }
+
+    /// Changes the header section of the response, whatever it is.
+    fn change_response(&self, _headers: &mut HeaderMap) {}
+}
+
+/// One filter, as written: its `type`, and the field of that type.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Which filter it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Everything else; the check lets only the field of its type be.
+    #[serde(flatten)]
+    pub fields: BTreeMap<String, Value>,
+}
+
+impl JsonSchema for Filter {
+    fn schema_name() -> Cow<'static, str> {
+        "Filter".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut properties = Map::new();
+        properties.insert("type".into(), json_schema!({ "type": "string" }).into());
+        properties.extend(FILTERS.iter().map(|kind| (kind.field.into(), (kind.schema)(generator).into())));
+        json_schema!({ "type": "object", "required": ["type"], "properties": properties })
+    }
+}
+
+/// The filters of a rule or backend, compiled.
+#[derive(Clone, Debug, Default)]
+pub struct Filters(Vec<Arc<dyn RouteFilter>>);
+
+impl Filters {
+    /// True when nothing is decided and nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Decides a request, as [`PolicySet::on_request`](crate::request::PolicySet::on_request) does.
+    pub fn on_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Verdict {
+        context.ask_each(&self.0, |filter, context| filter.on_request(request, context))
+    }
+
+    /// Decides a response.
+    pub fn on_response(&self, response: &ResponseFacts<'_>, context: &mut Context) -> Verdict {
+        context.ask_each(&self.0, |filter, context| filter.on_response(response, context))
+    }
+
+    /// Changes the header section of a request.
+    pub fn change_request(&self, headers: &mut HeaderMap) {
+        self.0.iter().for_each(|filter| filter.change_request(headers));
+    }
+
+    /// Changes the header section of a response.
+    pub fn change_response(&self, headers: &mut HeaderMap) {
+        self.0.iter().for_each(|filter| filter.change_response(headers));
+    }
+
+    /// Compiles the filters found at `path`; what cannot be compiled is left out and reported.
+    pub(super) fn compile(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) -> Self {
+        let compiled = FILTERS.iter().filter_map(|kind| {
+            let found = filters.iter().enumerate().filter_map(|(n, filter)| {
+                let value = filter.fields.get(kind.field).filter(|_| filter.kind == kind.name)?;
+                Some((format!("{path}[{n}].{}", kind.field), value))
+            });
+            let found: Vec<Written<'_>> = found.collect();
+            if found.is_empty() { None } else { (kind.compile)(&found, problems) }
+        });
+        Self(compiled.collect())
+    }
+}
+
+/// The services that the filters found at `path` in a route of `namespace` send requests to.
+pub(super) fn references(filters: &[Filter], namespace: &str, path: &str) -> Vec<Reference> {
+    let each = filters.iter().enumerate().filter_map(|(n, filter)| {
+        let kind = find(&filter.kind)?;
+        let value = filter.fields.get(kind.field)?;
+        Some((kind.references)(value, namespace, &format!("{path}[{n}].{}", kind.field)))
+    });
+    each.flatten().collect()
+}
+
+/// [`FilterKind::references`] of filters that send nothing anywhere.
+fn no_references(_: &Value, _: &str, _: &str) -> Vec<Reference> {
+    Vec::new()
+}
+
+fn find(name: &str) -> Option<&'static FilterKind> {
+    FILTERS.iter().copied().find(|kind| kind.name == name)
+}
+
+/// What is wrong with the filters found at `path`, but for what compiling them tells.
+pub(super) fn check(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) {
+    for (n, filter) in filters.iter().enumerate() {
+        let path = format!("{path}[{n}]");
+        match find(&filter.kind) {
+            Some(kind) => check_fields(kind, filter, &path, problems),
+            None => problems.push(Problem::new(format!("{path}.type"), unknown(&filter.kind))),
+        }
+    }
+}
+
+fn unknown(given: &str) -> String {
+    let supported: Vec<&str> = FILTERS.iter().map(|kind| kind.name).collect();
+    if NOT_YET.contains(&given) {
+        return format!("the filter {given} is not supported yet: only {}", supported.join(" and "));
+    }
+    format!("'{given}' is not a filter{}", kind::suggest(given, supported))
+}
+
+/// The fields of a filter: the one of its type and no other.
+fn check_fields(kind: &FilterKind, filter: &Filter, path: &str, problems: &mut Vec<Problem>) {
+    if !filter.fields.contains_key(kind.field) {
+        problems.push(Problem::new(format!("{path}.{}", kind.field), format!("a {} needs it", kind.name)));
+    }
+    for field in filter.fields.keys().filter(|field| *field != kind.field) {
+        let why = match FILTERS.iter().any(|other| other.field == field) {
+            true => format!("does not belong to a {}", kind.name),
+            false => format!("unknown field '{field}'{}", kind::suggest(field, FILTERS.iter().map(|kind| kind.field))),
+        };
+        problems.push(Problem::new(format!("{path}.{field}"), why));
+    }
+}
