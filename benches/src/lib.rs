@@ -1,3 +1,5 @@
+//! Modules stand data first: each uses only those listed above it.
+//!
 //! Meshes of any size to measure decisions on: what `n` services of one company would have written. And
 //! [programs](process) that are measured from outside, such as [our pair](pair).
 
@@ -5,9 +7,9 @@ pub mod application;
 pub mod client;
 pub mod mesh;
 pub mod page;
-pub mod pair;
 pub mod port;
 pub mod process;
+pub mod pair;
 
 use std::{cell::Cell, sync::Arc};
 

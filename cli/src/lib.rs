@@ -1,6 +1,9 @@
+//! Modules stand callers first: each uses only those listed below it.
+//!
 //! What the `selvedge` binary does: the operators' [`commands`], the [`demo`], and what these have in common.
 
-pub mod child;
 pub mod commands;
 pub mod demo;
+
+pub mod child;
 mod probe;

@@ -5,6 +5,7 @@
 //! for one key.
 
 mod ca;
+mod fields;
 mod issue;
 mod rotation;
 mod token;

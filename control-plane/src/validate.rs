@@ -8,17 +8,18 @@ use std::{ops::Range, sync::Arc};
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
     model::{Object, ObjectId},
-    source::{Document, Held},
+    source::{
+        Document, Held,
+        files::{
+            tree::Node,
+            yaml::{self, Fault},
+        },
+    },
 };
 
 mod addresses;
 mod object;
 pub mod references;
-mod tree;
-mod yaml;
-
-use tree::Node;
-use yaml::Fault;
 
 /// What one file holds.
 #[derive(Clone, Debug, Default)]
@@ -102,11 +103,6 @@ pub fn read(document: &Document) -> Reading {
     }
     reading.findings = complaints.finish(file);
     reading
-}
-
-/// True for a text of nothing but comments, blank lines and document markers.
-pub fn is_blank(text: &str) -> bool {
-    yaml::is_blank(text)
 }
 
 fn complaint(file: &str, text: &str, fault: &Fault) -> Diagnostic {

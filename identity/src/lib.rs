@@ -1,3 +1,5 @@
+//! Modules stand data first: each uses only those listed above it.
+//!
 //! What control plane and sidecar have in common of identity: how a certificate is read, and how keys are kept.
 //!
 //! [`svid`] says what a workload certificate is, so that whoever issues one and whoever checks one agree. [`file`] is the

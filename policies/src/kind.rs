@@ -9,6 +9,8 @@ mod structure;
 
 pub(crate) use blank::{blanks, until_mended};
 
+pub(crate) use crate::suggest::suggest;
+
 /// One complaint about a document, addressed by field path so that the control plane can point at the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -115,17 +117,4 @@ pub(crate) fn name_problem(name: &str) -> Option<String> {
         return None;
     }
     Some(format!("'{name}' is not the name of an object: expected a-z, 0-9, '-' and '.', such as checkout"))
-}
-
-/// `: did you mean 'x'?` when one of `known` is close to `given`, else `: expected one of ...`.
-pub(crate) fn suggest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.into_iter().collect();
-    let lower = given.to_lowercase();
-    let distance = |name: &str| strsim::damerau_levenshtein(&lower, &name.to_lowercase());
-    let nearest = known.iter().map(|name| (distance(name), *name)).min();
-    match nearest {
-        Some((distance, name)) if distance <= 1 + name.len() / 4 => format!(": did you mean '{name}'?"),
-        Some(_) => format!(": expected one of {}", known.join(", ")),
-        None => String::new(),
-    }
 }

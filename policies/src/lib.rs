@@ -15,6 +15,8 @@
 
 pub mod duration;
 pub mod timestamp;
+pub mod cidr;
+mod suggest;
 pub mod reason;
 pub mod facts;
 pub mod kind;

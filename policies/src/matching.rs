@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::kind::{self, Problem};
 
 pub mod canonical;
-pub mod cidr;
 pub mod glob;
 pub mod header;
 pub mod host;

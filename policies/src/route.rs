@@ -15,6 +15,7 @@ use crate::{
 mod bind;
 mod check;
 mod explain;
+mod entry;
 pub mod filter;
 mod index;
 mod rule;

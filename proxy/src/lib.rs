@@ -1,3 +1,5 @@
+//! Modules stand callers first: each uses only those listed below it.
+//!
 //! The sidecar beside a workload: it takes the workload's calls, in and out, and gives them identity, encryption,
 //! routing, policy, resilience and a record.
 //!

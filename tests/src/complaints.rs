@@ -59,6 +59,11 @@ impl Complaints {
         }
     }
 
+    /// What breaks the rule, each with its place.
+    pub fn found(&self) -> &[String] {
+        &self.found
+    }
+
     /// Fails the test when there is any complaint.
     pub fn report(self) {
         assert!(

@@ -15,6 +15,9 @@ use selvedge_tests::{
 };
 use serde_json::Value;
 
+#[path = "house/imports.rs"]
+mod imports;
+
 /// Packages of the workspace, and which of the others each may use.
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("policies", &[]),

@@ -1,3 +1,5 @@
+//! Modules stand data first: each uses only those listed above it.
+//!
 //! The contract between control plane and sidecar.
 //!
 //! The delta discovery protocol stands here as two state machines without I/O, [`server`] (one per stream) and
@@ -10,6 +12,6 @@ pub mod alpn;
 pub mod proto;
 pub mod resource;
 
-pub mod client;
 pub mod kinds;
 pub mod server;
+pub mod client;

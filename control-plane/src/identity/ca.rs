@@ -9,10 +9,10 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use selvedge_identity::file;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
-use super::{IdentityError, failed, issue};
+use super::{IdentityError, failed, fields};
 
 /// Ten years; an authority is [rotated](super::rotation) long before.
 const LIFETIME: Duration = Duration::days(3650);
@@ -135,11 +135,11 @@ fn founded(trust_domain: &str, now: u64) -> Result<String, IdentityError> {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "Selvedge");
     params.distinguished_name.push(DnType::CommonName, format!("{trust_domain} workloads"));
-    params.subject_alt_names = vec![SanType::URI(issue::uri(&format!("spiffe://{trust_domain}"))?)];
+    params.subject_alt_names = vec![SanType::URI(fields::uri(&format!("spiffe://{trust_domain}"))?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.serial_number = Some(issue::random_serial()?);
-    params.not_before = issue::backdated(now)?;
+    params.serial_number = Some(fields::random_serial()?);
+    params.not_before = fields::backdated(now)?;
     params.not_after = params.not_before + LIFETIME;
     let certificate = params.self_signed(&key).map_err(signing)?;
     Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
@@ -156,10 +156,4 @@ fn facts(certificate: &CertificateDer<'_>) -> Result<(String, i64), String> {
     });
     let trust_domain = trust_domain.ok_or_else(|| "its certificate names no trust domain".to_owned())?;
     Ok((trust_domain.to_owned(), parsed.validity().not_after.timestamp()))
-}
-
-/// The moment `unix` as the certificate library wants it.
-pub(super) fn moment(unix: u64) -> Result<OffsetDateTime, IdentityError> {
-    let seconds = i64::try_from(unix).map_err(|_| IdentityError::Request("the clock is out of range".to_owned()))?;
-    OffsetDateTime::from_unix_timestamp(seconds).map_err(|e| IdentityError::Request(e.to_string()))
 }

@@ -2,23 +2,19 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType, SerialNumber,
-    string::Ia5String,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use selvedge_policies::facts::Identity;
-use time::OffsetDateTime;
 
 use super::{
     IdentityError,
-    ca::{self, Ca},
+    ca::Ca,
+    fields::{backdated, moment, random_serial, uri},
 };
 
-/// How far certificates are backdated: the clock skew between machines that does no harm.
-const SKEW: Duration = Duration::from_secs(30);
 /// A request for one key has a few hundred bytes.
 const MAX_REQUEST: usize = 16 * 1024;
 
@@ -102,26 +98,10 @@ fn params(identity: &Identity, lifetime: Duration, now: u64) -> Result<Certifica
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(random_serial()?);
     params.not_before = backdated(now)?;
-    params.not_after = ca::moment(now)? + lifetime;
+    params.not_after = moment(now)? + lifetime;
     Ok(params)
 }
 
 fn validity(params: &CertificateParams) -> (i64, i64) {
     (params.not_before.unix_timestamp(), params.not_after.unix_timestamp())
-}
-
-pub(super) fn uri(text: &str) -> Result<Ia5String, IdentityError> {
-    text.to_owned().try_into().map_err(IdentityError::Signing)
-}
-
-pub(super) fn backdated(now: u64) -> Result<OffsetDateTime, IdentityError> {
-    Ok(ca::moment(now)? - SKEW)
-}
-
-/// 127 random bits (RFC 5280 section 4.1.2.2 wants a positive number).
-pub(super) fn random_serial() -> Result<SerialNumber, IdentityError> {
-    let mut bytes = [0; 16];
-    rand::fill(&mut bytes).map_err(|_| IdentityError::Request("no randomness to be had".to_owned()))?;
-    bytes[0] &= 0x7f;
-    Ok(SerialNumber::from_slice(&bytes))
 }

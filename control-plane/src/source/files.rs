@@ -21,6 +21,8 @@ use super::{Change, Changes, Confirm, Confirms, Document, Unread};
 
 mod absent;
 mod scan;
+pub(crate) mod tree;
+pub(crate) mod yaml;
 
 use absent::{Absences, Told};
 use scan::{Folders, Found};

@@ -7,17 +7,17 @@ use selvedge_policies::kind::{self, Kind, Problem};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    Candidate, Complaints, Reading, Written,
-    tree::{Content, Node},
-    yaml::Fault,
-};
+use super::{Candidate, Complaints, Reading, Written};
 use crate::{
     diagnostic::Severity,
     model::{
         self, Labels, Object, ObjectId, Spec, label_problem,
         mesh_policy::{self, ROOT_NAMESPACE},
         service,
+    },
+    source::files::{
+        tree::{Content, Node},
+        yaml::Fault,
     },
 };
 

@@ -10,12 +10,13 @@ use crate::{
     proto::{self, data_server},
 };
 
+mod database;
 mod postgres;
 mod seed;
 mod sqlite;
 mod store;
 
-pub use store::Database;
+pub use database::Database;
 
 use seed::Seed;
 use store::Store;

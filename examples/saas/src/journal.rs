@@ -10,8 +10,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::metrics_log::GREETING;
-
+/// What `metrics-log` says first, so that a sender knows whom it has reached.
+pub(crate) const GREETING: &str = "METRICS-LOG 1\r\n";
 const QUEUE: usize = 1024;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);

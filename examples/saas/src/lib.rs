@@ -1,3 +1,5 @@
+//! Modules stand data first: each uses only those listed above it.
+//!
 //! A small software-as-a-service product in seven services: the example that Selvedge runs, tests and measures.
 //!
 //! `ui` renders pages from `auth`, `content` and `reports`; these keep their state in `data`, the only service with a
@@ -14,25 +16,28 @@ use tokio::{
     task::JoinHandle,
 };
 
-mod api;
-pub mod auth;
-mod client;
 mod clock;
-pub mod content;
-mod context;
-pub mod data;
 mod error;
-pub mod faults;
-pub mod integrations;
-mod journal;
-pub mod local_postgres;
-pub mod mesh;
-pub mod metrics_log;
+mod context;
 mod proto;
-pub mod reports;
+pub mod faults;
+
+mod journal;
 mod server;
+mod client;
+mod api;
+
+pub mod metrics_log;
+pub mod data;
+pub mod local_postgres;
+pub mod auth;
+pub mod content;
+pub mod reports;
+pub mod integrations;
 pub mod third_party;
 pub mod ui;
+
+pub mod mesh;
 
 pub use error::Error;
 

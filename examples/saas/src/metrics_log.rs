@@ -13,11 +13,10 @@ use tokio::{
 use crate::{
     clock,
     error::Error,
+    journal::GREETING,
     server::{ACCEPT_PAUSE, Stop},
 };
 
-/// The server's first line.
-pub const GREETING: &str = "METRICS-LOG 1\r\n";
 /// Longer lines end the connection.
 const MAX_LINE: u64 = 4096;
 const QUEUE: usize = 4096;

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{Problem, suggest};
-use crate::{duration::Span, matching::cidr::Cidr};
+use crate::{cidr::Cidr, duration::Span};
 
 /// Every place where `document` differs from `schema`.
 pub(super) fn problems(schema: &Value, document: &Value) -> Vec<Problem> {

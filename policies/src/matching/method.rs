@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use crate::kind::suggest;
+use crate::suggest::suggest;
 
 const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
 

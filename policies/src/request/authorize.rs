@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
+    cidr::Cidr,
     context::Context,
     facts::{ConnectionFacts, Moment, RequestFacts},
     kind::{self, Attached, Kind, Problem},
     matching::{
         TargetRef,
-        cidr::Cidr,
         operation::{Effect, Operation},
     },
     policy::{self, Before, Needs, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},

@@ -3,24 +3,15 @@
 
 use std::collections::HashMap;
 
-use http::{HeaderMap, HeaderName, Method};
+use http::HeaderName;
 use regex::bytes::Regex;
 
-use super::table::Entry;
+use super::entry::{Asked, Entry};
 use crate::matching::{
     glob::ByLength,
     path::{PathMatch, PathMatchType, element_prefix, elements},
     query,
 };
-
-/// What entries are chosen by.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) method: &'a Method,
-    pub(super) path: &'a str,
-    pub(super) query: Option<&'a str>,
-    pub(super) headers: &'a HeaderMap,
-}
 
 /// Entries of one host by path. Entries are numbers in order of precedence.
 #[derive(Clone, Debug, Default)]

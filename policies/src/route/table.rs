@@ -11,7 +11,8 @@ use regex::bytes::Regex;
 
 use super::{
     HttpRouteMatch, HttpRouteRule, HttpRouteSpec, RouteRule,
-    index::{Asked, PathIndex},
+    entry::{Asked, Entry},
+    index::PathIndex,
 };
 use crate::{
     kind::{self, Attached, Problem},
@@ -32,15 +33,6 @@ pub struct RouteTable {
     /// In order of precedence within a host and path.
     entries: Vec<Entry>,
     hosts: HostIndex<PathIndex>,
-}
-
-/// What one match of a rule asks besides host and path.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    rule: u32,
-    method: Option<Method>,
-    pub(super) headers: Vec<HeaderMatcher>,
-    pub(super) queries: Vec<QueryMatcher>,
 }
 
 impl RouteTable {
@@ -123,14 +115,6 @@ impl RouteTable {
             self.hosts.entry(host).insert(&draft.path, draft.regex.clone(), number, &draft.entry);
         }
         self.entries.push(draft.entry);
-    }
-}
-
-impl Entry {
-    pub(super) fn matches(&self, asked: Asked<'_>) -> bool {
-        self.method.as_ref().is_none_or(|expected| expected == asked.method)
-            && self.headers.iter().all(|header| header.matches_every(asked.headers))
-            && self.queries.iter().all(|parameter| parameter.matches(asked.query))
     }
 }
 

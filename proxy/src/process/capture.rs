@@ -16,7 +16,7 @@
 
 use std::{fmt, io};
 
-use selvedge_policies::matching::cidr::Cidr;
+use selvedge_policies::cidr::Cidr;
 
 mod iptables;
 mod nft;

@@ -17,11 +17,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::scan::Scan;
-use crate::{
-    source::{Held, Unread},
-    validate,
-};
+use super::{scan::Scan, yaml};
+use crate::source::{Held, Unread};
 
 /// After how long a single empty file that was removed too is taken for deleted.
 pub const DELETED_AFTER: Duration = Duration::from_secs(60);
@@ -83,7 +80,7 @@ impl Absences {
         for (file, text) in found {
             let held = match text {
                 Ok(text) if !text.is_empty() => {
-                    if validate::is_blank(text) {
+                    if yaml::is_blank(text) {
                         self.delete(file);
                     } else {
                         self.deleted.remove(file);

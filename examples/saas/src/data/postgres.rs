@@ -12,8 +12,8 @@ use tokio::{
 use tokio_postgres::{Client, Config, NoTls, Row, Statement, error::SqlState, types::ToSql};
 
 use super::{
+    database::{PAGE, addresses, explain},
     seed::Seed,
-    store::{PAGE, addresses, explain},
 };
 use crate::{error::Error, proto};
 

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::mpsc};
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use tokio::sync::oneshot;
 
-use super::{seed::Seed, store::PAGE};
+use super::{database::PAGE, seed::Seed};
 use crate::{error::Error, proto};
 
 const SCHEMA: &str = "

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{Rule, Source};
 use crate::{
+    cidr::Cidr,
     facts::{ConnectionFacts, Identity, Peer, RequestFacts},
     kind::Problem,
     matching::{
-        cidr::Cidr,
         operation::{Effect, OperationMatcher, each, matches_one},
         principal::{IdentityPattern, ServiceAccount},
     },

@@ -2,7 +2,7 @@
 
 use serde_json::Number;
 
-use crate::validate::tree::Content;
+use crate::source::files::tree::Content;
 
 /// The value of a scalar; only one without quotes is anything but text.
 pub(super) fn resolve(text: &str, plain: bool) -> Content {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, ops::Range};
 
 use super::{Fault, Repeated};
-use crate::validate::tree::{Content, Entry, Node};
+use crate::source::files::tree::{Content, Entry, Node};
 
 /// Deepest nesting, aliases followed.
 const MAX_DEPTH: usize = 64;
