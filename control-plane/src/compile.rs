@@ -175,7 +175,7 @@ fn origin(object: &Object) -> Origin {
 }
 
 fn attachment(object: &Object, attached: &Attached) -> Attachment {
-    Attachment { origin: Some(origin(object)), document: attached.document.to_string() }
+    Attachment { origin: Some(origin(object)), document: attached.document.to_string(), stands_for: None }
 }
 
 /// The SPIFFE identity of a service account.

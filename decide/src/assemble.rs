@@ -125,7 +125,7 @@ mod tests {
             namespace: "shop".into(),
             name: "web".into(),
             ports: ports.iter().map(|port| Port { port: *port, ..Port::default() }).collect(),
-            routes: vec![Attachment { origin: Some(origin), document: route.into() }],
+            routes: vec![Attachment { origin: Some(origin), document: route.into(), ..Attachment::default() }],
             ..Destination::default()
         }
     }

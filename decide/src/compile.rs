@@ -337,7 +337,8 @@ mod tests {
 
     fn inbound(posture: &str, kind: &str) -> Encoded {
         let origin = mesh::Origin { kind: kind.into(), ..Default::default() };
-        let policy = Attachment { origin: Some(origin), document: r#"{"action": "DENY"}"#.into() };
+        let policy =
+            Attachment { origin: Some(origin), document: r#"{"action": "DENY"}"#.into(), ..Attachment::default() };
         let message = mesh::Inbound { posture: posture.into(), policies: vec![policy], ..Default::default() };
         Encoded::new(INBOUND, "shop/web-1", Vec::new(), &message)
     }

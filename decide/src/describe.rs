@@ -178,7 +178,7 @@ mod tests {
 
     fn attach(kind: &str, name: &str, spec: &Value) -> Attachment {
         let origin = Origin { kind: kind.into(), namespace: "shop".into(), name: name.into(), generation: 7 };
-        Attachment { origin: Some(origin), document: spec.to_string() }
+        Attachment { origin: Some(origin), document: spec.to_string(), ..Attachment::default() }
     }
 
     fn deny(name: &str, value: &str) -> Value {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 mod blank;
 mod structure;
+pub mod vocabulary;
 
 pub(crate) use blank::{blanks, until_mended};
 

@@ -10,6 +10,8 @@
 
 pub mod alpn;
 pub mod proto;
+
+pub mod capability;
 pub mod resource;
 
 pub mod kinds;

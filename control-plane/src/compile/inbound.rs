@@ -65,6 +65,7 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
         policies: on_port(None),
         origin: Some(origin(object)),
         trust_domain: mesh.trust_domain.clone(),
+        unenforceable: Vec::new(),
     })
 }
 

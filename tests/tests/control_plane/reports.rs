@@ -178,7 +178,8 @@ async fn a_sidecar_counts_what_it_refuses_and_says_why_until_it_is_mended() {
     let home = TempDir::new().unwrap();
     let with_policy = |generation, action: &str| {
         let document = format!("{{\"action\":\"{action}\",\"rules\":[{{}}]}}");
-        let policy = Attachment { origin: origin("AuthorizationPolicy", "no", generation), document };
+        let policy =
+            Attachment { origin: origin("AuthorizationPolicy", "no", generation), document, ..Attachment::default() };
         let identity = grant("web").identity.to_string();
         let inbound = Inbound {
             workload: WORKLOAD.into(),

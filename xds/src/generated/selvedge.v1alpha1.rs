@@ -28,6 +28,10 @@ pub struct Attachment {
     pub origin: ::core::option::Option<Origin>,
     #[prost(string, tag = "2")]
     pub document: ::prost::alloc::string::String,
+    /// The object this one, which nobody wrote, stands for, because the sidecar said that it cannot enforce that: what the
+    /// document refuses is refused with the reason `policy_unenforceable`. An older sidecar obeys the document alone.
+    #[prost(message, optional, tag = "3")]
+    pub stands_for: ::core::option::Option<Origin>,
 }
 impl ::prost::Name for Attachment {
     const NAME: &'static str = "Attachment";
@@ -37,6 +41,28 @@ impl ::prost::Name for Attachment {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/selvedge.v1alpha1.Attachment".into()
+    }
+}
+/// An object that the sidecar said it cannot enforce.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unenforceable {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    /// What of it the sidecar does not know, such as `rules\[0\].when`.
+    #[prost(string, tag = "2")]
+    pub unknown: ::prost::alloc::string::String,
+    /// What holds at this sidecar instead.
+    #[prost(string, tag = "3")]
+    pub instead: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Unenforceable {
+    const NAME: &'static str = "Unenforceable";
+    const PACKAGE: &'static str = "selvedge.v1alpha1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "selvedge.v1alpha1.Unenforceable".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/selvedge.v1alpha1.Unenforceable".into()
     }
 }
 /// A service that can be called. Name on the wire: `namespace/name`. Aliases: every host name callers use
@@ -62,6 +88,9 @@ pub struct Destination {
     pub external: bool,
     #[prost(message, optional, tag = "8")]
     pub origin: ::core::option::Option<Origin>,
+    /// Of the objects attached to it, those the sidecar cannot enforce.
+    #[prost(message, repeated, tag = "9")]
+    pub unenforceable: ::prost::alloc::vec::Vec<Unenforceable>,
 }
 impl ::prost::Name for Destination {
     const NAME: &'static str = "Destination";
@@ -163,6 +192,9 @@ pub struct Inbound {
     pub origin: ::core::option::Option<Origin>,
     #[prost(string, tag = "10")]
     pub trust_domain: ::prost::alloc::string::String,
+    /// Of the objects attached to it or its ports, those the sidecar cannot enforce.
+    #[prost(message, repeated, tag = "11")]
+    pub unenforceable: ::prost::alloc::vec::Vec<Unenforceable>,
 }
 impl ::prost::Name for Inbound {
     const NAME: &'static str = "Inbound";
