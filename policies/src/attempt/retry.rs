@@ -108,19 +108,10 @@ pub enum TryOutcome {
     Status(u16),
 }
 
-/// Retries of streams that were provably not processed, when there is no [`RetrySpec`] or it allows fewer.
-const REFUSED_RETRIES: u32 = 2;
-
-/// The compiled `retry:`; the default one retries only what was provably not processed.
+/// The compiled `retry:`. What was provably not processed is repeated without one too, by whoever asks it.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
     spec: RetrySpec,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self { spec: RetrySpec { attempts: 0, ..RetrySpec::default() } }
-    }
 }
 
 impl RetryPolicy {
@@ -136,10 +127,8 @@ impl RetryPolicy {
 
     /// Whether the try `attempt_no` (0 is the first) that ended so is followed by another. The budget is asked apart.
     pub fn should_retry(&self, attempt_no: u32, outcome: &TryOutcome, idempotent: bool) -> bool {
-        if *outcome == TryOutcome::Refused {
-            return attempt_no < self.spec.attempts.max(REFUSED_RETRIES);
-        }
-        let repeatable = idempotent || self.spec.retry_non_idempotent || *outcome == TryOutcome::ConnectFailed;
+        let untouched = matches!(outcome, TryOutcome::Refused | TryOutcome::ConnectFailed);
+        let repeatable = idempotent || self.spec.retry_non_idempotent || untouched;
         attempt_no < self.spec.attempts && repeatable && self.names(outcome)
     }
 
@@ -264,7 +253,11 @@ mod tests {
             (Reset, true, false),
             (Refused, true, true),
             (Timeout, false, false),
+            (Status(502), true, false),
             (Status(503), true, false),
+            (Status(504), true, false),
+            (Status(501), false, false),
+            (Status(505), false, false),
             (Status(500), false, false),
             (Status(429), true, false),
             (Status(200), false, false),
@@ -281,14 +274,6 @@ mod tests {
         let all = RetryPolicy::new(&all);
         assert!(all.should_retry(1, &Status(500), false) && all.should_retry(1, &Timeout, false));
         assert!(!all.should_retry(0, &Reset, true));
-    }
-
-    #[test]
-    fn without_a_spec_only_what_was_not_processed_is_retried() {
-        let policy = RetryPolicy::default();
-        assert!(policy.should_retry(1, &TryOutcome::Refused, false));
-        assert!(!policy.should_retry(2, &TryOutcome::Refused, true));
-        assert!(!policy.should_retry(0, &TryOutcome::ConnectFailed, true));
     }
 
     #[test]
