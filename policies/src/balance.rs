@@ -168,6 +168,29 @@ mod tests {
         }
     }
 
+    /// A closed loop in which every endpoint takes the same time: calls in flight come to stand as the weights do.
+    #[test]
+    fn two_choices_keep_to_the_weights_of_equal_endpoints() {
+        for spec in [BalancerSpec::PeakEwma, BalancerSpec::LeastRequest] {
+            for weights in [[1, 3], [3, 1], [1, 1], [9, 1]] {
+                let (endpoints, balancer, mut chance) = (Endpoints::of_weights(&weights), spec.build(), chance());
+                let mut in_flight = std::collections::VecDeque::new();
+                let picks = (0..20_000).map(|_| {
+                    if in_flight.len() == 40 {
+                        let done: usize = in_flight.pop_front().unwrap();
+                        endpoints.0.borrow_mut()[done].in_flight -= 1;
+                    }
+                    let index = balancer.pick(&endpoints, &mut chance).unwrap();
+                    endpoints.0.borrow_mut()[index].in_flight += 1;
+                    in_flight.push_back(index);
+                    index
+                });
+                let shares = shares(2, picks);
+                assert!(deviation(&shares, &weights) < 0.03, "{spec:?} {weights:?} gives {shares:?}");
+            }
+        }
+    }
+
     #[test]
     fn round_robin_is_smooth() {
         let (endpoints, balancer, mut chance) =

@@ -174,6 +174,9 @@ mod tests {
             ("/a%zz", PathError::BadEscape),
             ("/../admin", PathError::DotSegment),
             ("/a/..;/admin", PathError::DotSegment),
+            ("/a/..;x=1", PathError::DotSegment),
+            ("/a/.;x/admin", PathError::DotSegment),
+            ("/.;", PathError::DotSegment),
         ] {
             assert_eq!(canonical(given), Err(why), "{given}");
         }

@@ -182,6 +182,12 @@ fn on_opaque_connections_conditions_on_http_count_against_the_caller() {
         (json!([{ "ports": [80] }]), false, false),
         (json!([{ "ports": [5432], "methods": ["GET"] }]), false, true),
         (json!([{ "ports": [80], "paths": ["/x"] }]), false, false),
+        (json!([{ "headers": [{ "name": "x-tenant", "value": "acme" }] }]), false, true),
+        (
+            json!([{ "ports": [5432], "headers": [{ "name": "x", "type": "RegularExpression", "value": ".*" }] }]),
+            false,
+            true,
+        ),
         (json!([{ "paths": ["/x"] }, { "ports": [5432] }]), true, true),
         (Value::Null, true, true),
     ] {
@@ -212,14 +218,17 @@ fn hosts_are_server_names_of_application_tls() {
         (json!([{ "hosts": ["api.shop"] }]), caller(), false, true),
     ] {
         let rules = json!([{ "to": to }]);
-        let refused = |action| {
+        let of = |action: &str| {
             let target = target(&[("shop/p", json!({ "action": action, "rules": rules }))], Posture::Allow);
-            assert!(target.0.needs().server_name, "{to}");
-            target.connection_refusal(&connection, now).is_some()
+            assert!(target.0.needs().server_name, "{action} {to}");
+            target
         };
+        let refused = |action| of(action).connection_refusal(&connection, now).is_some();
         let name = connection.connection();
+        let mut context = crate::context(now);
+        assert_eq!(of("AUDIT").0.on_connection(&name, &mut context), Verdict::Continue);
         assert_eq!(!refused("ALLOW"), allows, "ALLOW {to} {name:?}");
-        assert_eq!(refused("DENY"), denies, "DENY {to} {name:?}");
+        assert_eq!((refused("DENY"), context.audited.is_some()), (denies, denies), "DENY and AUDIT {to} {name:?}");
     }
 }
 

@@ -60,6 +60,18 @@ fn keys_have_buckets_of_their_own() {
             request().header("x-tenant", "a"),
             request().header("x-tenant", "b"),
         ),
+        (
+            "a header with several lines",
+            json!([{ "header": "x-tenant" }]),
+            request().header("x-tenant", "a").header("x-tenant", "b"),
+            request().header("x-tenant", "a").header("x-tenant", "c"),
+        ),
+        (
+            "one line and two",
+            json!([{ "header": "x-tenant" }]),
+            request().header("x-tenant", "a"),
+            request().header("x-tenant", "a").header("x-tenant", ""),
+        ),
         ("no header", json!([{ "header": "x-tenant" }]), request(), request().header("x-tenant", "b")),
         ("two", json!(["identity", "route"]), request().from("a/a").route("r"), request().from("a/a").route("s")),
     ];
