@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use selvedge_policies::reason::Reason;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     arrival::{Accepted, Admitted},
@@ -20,18 +20,18 @@ use crate::{
 const START: Duration = Duration::from_secs(2);
 
 /// Finds out where a connection leads. `None` (and the socket is closed) when the worker is at its limit, when a
-/// captured connection has no original destination, or when it would lead back to the sidecar itself. A sidecar that
-/// has just started keeps callers waiting until it knows who may call.
+/// captured connection has no original destination, as one that came straight to the capture port: relaying it would lead
+/// back here for ever. A sidecar that has just started keeps callers waiting until it knows who may call.
 pub async fn admit(accepted: Accepted) -> Option<Admitted> {
     let Accepted { worker, socket, peer, purpose } = accepted;
     let heading = match purpose {
         Purpose::Declared(heading) => heading,
         Purpose::CapturedInbound => {
-            let original = redirected(&socket)?;
+            let original = original_dst(&socket)?;
             Heading::Inbound { forward: original, port: original.port() }
         }
         Purpose::CapturedOutbound => {
-            let original = redirected(&socket)?;
+            let original = original_dst(&socket)?;
             let destination: Arc<str> = original.to_string().into();
             Heading::Outbound { destination, port: original.port(), original: Some(original) }
         }
@@ -63,11 +63,4 @@ async fn configured(worker: &Worker) {
     let known =
         async { while configs.changed().await.is_ok() && !worker.refresh(&mut configs).config.is_own_known() {} };
     let _in_time_or_refused_later = timeout(START, known).await;
-}
-
-/// The address a redirected connection was meant for. One that was not redirected came straight to the capture
-/// port; relaying it would loop for ever.
-fn redirected(socket: &TcpStream) -> Option<SocketAddr> {
-    let original = original_dst(socket)?;
-    (socket.local_addr().ok() != Some(original)).then_some(original)
 }
