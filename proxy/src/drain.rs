@@ -301,7 +301,26 @@ mod tests {
         open.opened(&inbound());
         let began = Instant::now();
         drain(&phases, &open, Duration::from_secs(5), there, pending()).await;
-        assert!((5..=7).contains(&began.elapsed().as_secs()));
+        assert_eq!(began.elapsed().as_secs(), 6, "with the second that calls have to close in order");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_are_open_at_the_deadline_have_a_second_to_close_in_order() {
+        let (phases, receiver) = watch::channel(Phase::Serving);
+        let (open, began) = (Open::default(), Instant::now());
+        open.opened(&outbound());
+        let last_call = async {
+            Drain::new(receiver.clone()).passed().await;
+            assert_eq!(began.elapsed().as_secs(), 5);
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            open.closed(&outbound());
+        };
+        let draining = async {
+            drain(&phases, &open, Duration::from_secs(5), there, pending()).await;
+            assert_eq!(open.all(), 0, "the process ended before the call");
+        };
+        tokio::join!(draining, last_call);
+        assert!(began.elapsed() < Duration::from_secs(6), "and it waits no longer: {:?}", began.elapsed());
     }
 
     /// Seconds that a drain takes when nothing is in flight and the application goes, or is said to be done, after so many.

@@ -157,6 +157,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::credentials::Credentials;
 
     const DOMAIN: &str = "mesh.local";
     const GOOD: &str = "spiffe://mesh.local/ns/shop/sa/web";
@@ -385,6 +386,49 @@ mod tests {
         ];
         for uri in uris {
             refused_on_both_sides(uri, &ca, &signed(&ca, &leaf(uri)));
+        }
+    }
+
+    const CONTROL_PLANE: &str = "spiffe://mesh.local/ns/selvedge-system/sa/control-plane";
+
+    /// Which side refused, when a sidecar of `mesh.local` with these settings takes one that shows `shown` and its authority
+    /// for its control plane.
+    fn as_control_plane(sidecar: &Arc<ClientConfig>, ca: &Ca, shown: &Svid) -> Result<(), &'static str> {
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert([&shown.chain[..], std::slice::from_ref(&ca.certificate)].concat(), shown.key.clone_key())
+            .unwrap();
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        handshake(sidecar, &Arc::new(server)).map(drop).map_err(|(side, _)| side)
+    }
+
+    #[test]
+    fn a_workload_does_not_pass_for_the_control_plane() {
+        let (ca, other) = (ca(), self::ca());
+        let (svid, roots) = (Arc::new(signed(&ca, &leaf(GOOD))), [ca.certificate.clone()].into());
+        let credentials = Credentials { svid, roots };
+        let member = to_control_plane(&credentials).unwrap();
+        let pin = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &ca.certificate);
+        let joining = to_pinned_control_plane(pin.as_ref().try_into().unwrap()).unwrap();
+        let refused = Err("client");
+        for (shown, to_member, to_joining) in [
+            (CONTROL_PLANE, Ok(()), Ok(())),
+            (GOOD, refused, refused),
+            ("spiffe://mesh.local/ns/shop/sa/control-plane", refused, refused),
+            ("spiffe://mesh.local/ns/selvedge-system/sa/web", refused, refused),
+            // Who joins learns the trust domain from whoever has the authority that the token pins.
+            ("spiffe://other.local/ns/selvedge-system/sa/control-plane", refused, Ok(())),
+        ] {
+            let svid = signed(&ca, &leaf(shown));
+            assert_eq!(as_control_plane(&member, &ca, &svid), to_member, "{shown}");
+            assert_eq!(as_control_plane(&joining, &ca, &svid), to_joining, "{shown}, when it joins");
+        }
+        let svid = signed(&other, &leaf(CONTROL_PLANE));
+        for sidecar in [&member, &joining] {
+            assert_eq!(as_control_plane(sidecar, &other, &svid), refused, "of another authority");
+            assert_eq!(as_control_plane(sidecar, &ca, &svid), refused, "of another authority, which it hides");
         }
     }
 

@@ -152,6 +152,16 @@ mod tests {
     }
 
     #[test]
+    fn more_header_fields_than_anybody_needs_are_refused() {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            // `Host` is one of them.
+            let of = |count: usize| canonical(&mut request(version, &vec![("x", "1"); count - 1]), &Reader::default());
+            assert!(of(100).is_ok(), "{version:?}");
+            assert_eq!(of(101).unwrap_err().reason, Reason::HeadersTooLarge, "{version:?}");
+        }
+    }
+
+    #[test]
     fn options_asterisk_and_connect_have_a_target() {
         let mut options = Request::options("*").header("host", "a").body(()).unwrap();
         assert_eq!(canonical(&mut options, &Reader::default()).unwrap().path_and_query, "*");
