@@ -82,7 +82,8 @@ pub(super) struct Account {
     window_updates: f64,
 }
 
-/// Credit earned by use is capped, so that a long quiet life does not pay for a flood at its end.
+/// Credit earned by use is capped, so that a long quiet life does not pay for a flood at its end: that of a [`Rate`] by its
+/// burst, in [`Account::refill`], and every other by this.
 const EARNED_MAX: f64 = 100_000.0;
 
 impl Account {
@@ -101,14 +102,14 @@ impl Account {
 
     pub(super) fn stream_opened(&mut self) {
         let earn = |left: f64, by: f64| (left + by).min(EARNED_MAX);
-        self.resets = earn(self.resets, self.budget.resets_per_stream).min(self.budget.resets.burst);
+        self.resets += self.budget.resets_per_stream;
         self.priorities = earn(self.priorities, self.budget.priorities_per_stream);
         self.window_updates = earn(self.window_updates, self.budget.window_updates_per_stream);
     }
 
     pub(super) fn data_sent(&mut self) {
         self.window_updates = (self.window_updates + self.budget.window_updates_per_data).min(EARNED_MAX);
-        self.pings = (self.pings + self.budget.pings_per_data).min(self.budget.pings.burst);
+        self.pings += self.budget.pings_per_data;
     }
 
     /// Books one frame from the peer; `false` when there is nothing left for it.
