@@ -298,10 +298,11 @@ mod tests {
     fn a_client_without_a_certificate_is_refused() {
         let ca = ca();
         let server = context(&ca, &signed(&ca, &leaf(GOOD))).server;
+        let roots = Arc::new(root_store(std::slice::from_ref(&ca.certificate)).unwrap());
         let servers = verify::MeshServers {
-            roots: Arc::new(root_store(std::slice::from_ref(&ca.certificate)).unwrap()),
+            trust: verify::Trust::Roots { roots, trust_domain: DOMAIN.into() },
+            only: None,
             algorithms: provider().signature_verification_algorithms,
-            trust_domain: DOMAIN.into(),
         };
         let mut anonymous = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])

@@ -10,7 +10,7 @@ use rustls::{
 
 use super::{
     TlsError, provider, root_store,
-    verify::{ControlPlane, MeshServers, Trust},
+    verify::{CONTROL_PLANE, MeshServers, Trust},
 };
 use crate::credentials::{Credentials, Svid};
 
@@ -26,14 +26,8 @@ pub(super) fn mesh(
     trust_domain: &str,
     protocol: &[u8],
 ) -> Result<ClientConfig, TlsError> {
-    let provider = provider();
-    let algorithms = provider.signature_verification_algorithms;
-    let servers = MeshServers { roots: Arc::clone(roots), algorithms, trust_domain: trust_domain.into() };
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(TlsError::Credentials)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(servers))
+    let trust = Trust::Roots { roots: Arc::clone(roots), trust_domain: trust_domain.into() };
+    let mut config = calling(trust, None)?
         .with_client_auth_cert(svid.chain.clone(), svid.key.clone_key())
         .map_err(TlsError::Credentials)?;
     config.alpn_protocols = vec![protocol.to_vec()];
@@ -47,8 +41,8 @@ pub(super) fn mesh(
 /// Credentials that TLS cannot use.
 pub fn to_control_plane(credentials: &Credentials) -> Result<Arc<ClientConfig>, TlsError> {
     let trust_domain = credentials.svid.identity.trust_domain.clone();
-    let trust = Trust::Roots { roots: root_store(&credentials.roots)?, trust_domain };
-    let config = control_plane(trust)?
+    let trust = Trust::Roots { roots: Arc::new(root_store(&credentials.roots)?), trust_domain };
+    let config = calling(trust, Some(CONTROL_PLANE))?
         .with_client_auth_cert(credentials.svid.chain.clone(), credentials.svid.key.clone_key())
         .map_err(TlsError::Credentials)?;
     Ok(grpc(config))
@@ -57,17 +51,21 @@ pub fn to_control_plane(credentials: &Credentials) -> Result<Arc<ClientConfig>, 
 /// Settings for the first connection to the control plane, when nothing is known but `pin`, the SHA-256 of the
 /// authority's certificate.
 pub(crate) fn to_pinned_control_plane(pin: [u8; 32]) -> Result<Arc<ClientConfig>, TlsError> {
-    Ok(grpc(control_plane(Trust::Pin(pin))?.with_no_client_auth()))
+    Ok(grpc(calling(Trust::Pin(pin), Some(CONTROL_PLANE))?.with_no_client_auth()))
 }
 
-fn control_plane(trust: Trust) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+/// Settings for calls of what `trust` vouches for, and `only` of whom it names.
+fn calling(
+    trust: Trust,
+    only: Option<(&'static str, &'static str)>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let provider = provider();
-    let algorithms = provider.signature_verification_algorithms;
+    let servers = MeshServers { trust, only, algorithms: provider.signature_verification_algorithms };
     Ok(ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Credentials)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ControlPlane { trust, algorithms })))
+        .with_custom_certificate_verifier(Arc::new(servers)))
 }
 
 fn grpc(mut config: ClientConfig) -> Arc<ClientConfig> {

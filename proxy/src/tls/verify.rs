@@ -19,10 +19,6 @@ use rustls::{
 };
 use selvedge_identity::svid::Leaf;
 
-fn check_leaf(leaf: &CertificateDer<'_>, trust_domain: &str) -> Result<(), Error> {
-    Leaf::of_trust_domain(leaf, trust_domain).map(drop).map_err(refused)
-}
-
 fn refused(problem: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(problem))))
 }
@@ -46,7 +42,7 @@ impl ClientCertVerifier for MeshClients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
-        check_leaf(leaf, &self.trust_domain)?;
+        Leaf::of_trust_domain(leaf, &self.trust_domain).map_err(refused)?;
         Ok(verified)
     }
 
@@ -73,69 +69,24 @@ impl ClientCertVerifier for MeshClients {
     }
 }
 
-/// What a client asks of a server. The host name plays no part: a mesh server proves an identity, not a name.
-#[derive(Debug)]
-pub(super) struct MeshServers {
-    pub(super) roots: Arc<RootCertStore>,
-    pub(super) algorithms: WebPkiSupportedAlgorithms,
-    pub(super) trust_domain: Box<str>,
-}
-
-impl ServerCertVerifier for MeshServers {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let certificate = ParsedCertificate::try_from(leaf)?;
-        let algorithms = self.algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
-        check_leaf(leaf, &self.trust_domain)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, leaf, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
 /// Namespace and service account the control plane must prove.
-const CONTROL_PLANE: (&str, &str) = ("selvedge-system", "control-plane");
+pub(super) const CONTROL_PLANE: (&str, &str) = ("selvedge-system", "control-plane");
 
-/// Whom to believe that a server is the control plane.
+/// Whom to believe that a server is who it says.
 #[derive(Debug)]
 pub(super) enum Trust {
-    /// Authorities we know.
-    Roots { roots: RootCertStore, trust_domain: Box<str> },
+    /// Authorities we know, for identities of our trust domain.
+    Roots { roots: Arc<RootCertStore>, trust_domain: Box<str> },
     /// The authority the server sends last, if this is the SHA-256 of its certificate.
     Pin([u8; 32]),
 }
 
-/// What a sidecar asks of the control plane.
+/// What a client asks of a server of the mesh. The host name plays no part: it proves an identity, not a name.
 #[derive(Debug)]
-pub(super) struct ControlPlane {
+pub(super) struct MeshServers {
     pub(super) trust: Trust,
+    /// Namespace and service account it must prove; those of any workload when absent.
+    pub(super) only: Option<(&'static str, &'static str)>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -150,7 +101,7 @@ enum NotControlPlane {
     OtherIdentity(selvedge_policies::facts::Identity),
 }
 
-impl ServerCertVerifier for ControlPlane {
+impl ServerCertVerifier for MeshServers {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -161,19 +112,20 @@ impl ServerCertVerifier for ControlPlane {
     ) -> Result<ServerCertVerified, Error> {
         let certificate = ParsedCertificate::try_from(leaf)?;
         let pinned;
-        let roots = match &self.trust {
-            Trust::Roots { roots, .. } => roots,
+        let (roots, trust_domain) = match &self.trust {
+            Trust::Roots { roots, trust_domain } => (&**roots, Some(trust_domain)),
             Trust::Pin(pin) => {
                 pinned = pinned_root(pin, intermediates)?;
-                &pinned
+                (&pinned, None)
             }
         };
         verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, self.algorithms.all)?;
-        if let Trust::Roots { trust_domain, .. } = &self.trust {
-            check_leaf(leaf, trust_domain)?;
-        }
-        let identity = Leaf::from_der(leaf).map_err(refused)?.identity;
-        if (&*identity.namespace, &*identity.service_account) != CONTROL_PLANE {
+        let identity = match trust_domain {
+            Some(trust_domain) => Leaf::of_trust_domain(leaf, trust_domain),
+            None => Leaf::from_der(leaf),
+        };
+        let identity = identity.map_err(refused)?.identity;
+        if self.only.is_some_and(|only| (&*identity.namespace, &*identity.service_account) != only) {
             return Err(refused(NotControlPlane::OtherIdentity(identity)));
         }
         Ok(ServerCertVerified::assertion())
