@@ -109,7 +109,7 @@ impl Telemetry {
     }
 
     /// Says why the newest change was refused and what it would have replaced stays in force; `None` when nothing is
-    /// refused. Saying the same again counts once.
+    /// refused any more. Each error that is said counts as a refusal.
     pub fn config_error(&self, error: Option<&str>) {
         self.shared.process.config_error(error);
     }

@@ -33,6 +33,7 @@ impl Publisher {
     pub async fn run(mut self) {
         let mut compiler = Compiler::default();
         let mut keeper = Keeper::new(self.external_tls.take());
+        let mut told = None;
         loop {
             let credentials = self.credentials.borrow_and_update().clone();
             let resources = self.resources.borrow_and_update().clone();
@@ -43,7 +44,11 @@ impl Publisher {
                 self.telemetry.set_certificate_expiration(expiry);
             }
             self.telemetry.config_applied(config.generation);
-            self.telemetry.config_error(refused.as_deref().or(resources.refusal.as_deref()));
+            let error = refused.or_else(|| resources.refusal.clone());
+            if error != told {
+                self.telemetry.config_error(error.as_deref());
+                told = error;
+            }
             self.telemetry.set_xds_connected(resources.connected);
             self.configs.send_replace(InForce { config, trust: Arc::clone(&keeper.trust) });
             tokio::select! {
@@ -100,7 +105,7 @@ mod tests {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
     use super::*;
-    use crate::credentials::Svid;
+    use crate::{credentials::Svid, telemetry::TelemetrySettings};
 
     fn root() -> CertificateDer<'static> {
         CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
@@ -118,6 +123,30 @@ mod tests {
     fn bundle(roots: &[&CertificateDer<'static>]) -> Arc<TrustBundle> {
         let roots_der = roots.iter().map(|root| root.to_vec().into()).collect();
         Arc::new(TrustBundle { trust_domain: "mesh.local".to_owned(), roots_der })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_counts_once_however_often_something_else_changes() {
+        let settings = TelemetrySettings { access_log_file: Some("/dev/null".into()), ..TelemetrySettings::default() };
+        let telemetry = Telemetry::new(&settings).unwrap();
+        let (news, resources) = watch::channel(Arc::default());
+        let (_credentials, credentials) = watch::channel(None);
+        let (configs, mut published) = watch::channel(InForce::default());
+        let publisher = Publisher { resources, credentials, configs, external_tls: None, telemetry: telemetry.clone() };
+        tokio::spawn(publisher.run());
+        let mut refused = async |generation, refusal: Option<&str>| {
+            let refusal = refusal.map(str::to_owned);
+            news.send_replace(Arc::new(Resources { generation, refusal, ..Resources::default() }));
+            published.wait_for(|in_force| in_force.config.generation == generation).await.unwrap();
+            let text = telemetry.render().await;
+            let total = text.lines().find_map(|line| line.strip_prefix("selvedge_config_refused_total "));
+            total.expect("the counter is there").to_owned()
+        };
+        assert_eq!(refused(1, Some("no such field")).await, "1");
+        assert_eq!(refused(2, Some("no such field")).await, "1");
+        assert_eq!(refused(3, None).await, "1");
+        assert_eq!(refused(4, Some("no such field")).await, "2");
+        assert_eq!(refused(5, Some("another one")).await, "3");
     }
 
     #[test]

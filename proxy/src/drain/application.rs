@@ -1,8 +1,8 @@
 //! Whether the application still lives, as far as its sidecar can see: somewhere it takes connections.
 
-use std::{collections::BTreeSet, io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::OnceLock, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 
 use crate::socket::{Side, dial};
 
@@ -12,28 +12,36 @@ const MOST: usize = 256;
 /// How long a connection may take. An application that is too busy to take one is there.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// The addresses at which the application is called.
-#[derive(Debug, Default)]
-pub struct Application(watch::Sender<BTreeSet<SocketAddr>>);
+/// The addresses at which the application is called, in the order in which they were first. A place is taken once and for
+/// all, so workers need no lock to take one.
+#[derive(Debug)]
+pub struct Application([OnceLock<SocketAddr>; MOST]);
+
+impl Default for Application {
+    /// One that is called nowhere yet.
+    fn default() -> Self {
+        Self([const { OnceLock::new() }; MOST])
+    }
+}
 
 impl Application {
     /// An application that is known to be called at `addresses`.
     pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self(watch::Sender::new(addresses.into_iter().collect()))
+        let application = Self::default();
+        addresses.into_iter().for_each(|address| application.called(address));
+        application
     }
 
     /// Notes where it is called.
     pub fn called(&self, address: SocketAddr) {
-        let known = |addresses: &BTreeSet<SocketAddr>| addresses.contains(&address) || addresses.len() >= MOST;
-        if !known(&self.0.borrow()) {
-            self.0.send_if_modified(|addresses| addresses.insert(address));
-        }
+        // Its own place, or the first that is free and that no other worker takes at this moment.
+        self.0.iter().find(|place| *place.get_or_init(|| address) == address);
     }
 
     /// True when it takes a connection at none of its addresses any more. One that is called nowhere, which only makes
     /// calls, is never known to be gone.
     pub async fn is_gone(&self) -> bool {
-        let addresses: Vec<_> = self.0.borrow().iter().copied().collect();
+        let addresses: Vec<_> = self.0.iter().map_while(OnceLock::get).copied().collect();
         if addresses.is_empty() || addresses.len() >= MOST {
             return false;
         }
@@ -81,7 +89,7 @@ mod tests {
         let scanned = Application::new([([127, 0, 0, 1], 1).into()]);
         assert!(scanned.is_gone().await);
         (1..=u16::MAX).for_each(|port| scanned.called(([127, 0, 0, 1], port).into()));
-        assert_eq!(scanned.0.borrow().len(), MOST);
+        assert!(scanned.0.iter().all(|place| place.get().is_some()));
         assert!(!scanned.is_gone().await);
     }
 }

@@ -5,7 +5,6 @@ use prometheus::{
     core::{Collector, GenericCounter, GenericGauge},
     proto::MetricFamily,
 };
-use tokio::sync::watch;
 
 use super::{
     TelemetrySettings,
@@ -24,7 +23,6 @@ pub(super) struct ProcessMetrics {
     config_generation: IntGauge,
     config_refused: IntCounter,
     config_last_error: IntGaugeVec,
-    last_error: watch::Sender<Option<String>>,
     xds_connected: IntGauge,
     memory: IntGauge,
     cpu: Counter,
@@ -45,7 +43,6 @@ impl ProcessMetrics {
                 &registry,
                 IntGaugeVec::new(opts(&metrics::CONFIG_LAST_ERROR), metrics::CONFIG_LAST_ERROR.labels)?,
             )?,
-            last_error: watch::Sender::new(None),
             xds_connected: gauge(&metrics::XDS_CONNECTED)?,
             memory: gauge(&metrics::MEMORY)?,
             cpu: register(&registry, GenericCounter::with_opts(opts(&metrics::CPU))?)?,
@@ -69,14 +66,6 @@ impl ProcessMetrics {
     }
 
     pub(super) fn config_error(&self, error: Option<&str>) {
-        let is_new = self.last_error.send_if_modified(|last| {
-            let is_new = last.as_deref() != error;
-            *last = error.map(str::to_owned);
-            is_new
-        });
-        if !is_new {
-            return;
-        }
         self.config_last_error.reset();
         if let Some(error) = error {
             self.config_refused.inc();
