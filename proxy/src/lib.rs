@@ -52,4 +52,7 @@ pub mod heading;
 pub mod error;
 pub mod clock;
 
-pub use process::control::{StartError, run, run_until};
+pub use process::{
+    control::{run, run_until},
+    services::StartError,
+};

@@ -14,7 +14,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use selvedge_decide::resources::Resources;
 use selvedge_xds::client::Check;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use crate::credentials::Credentials;
 
@@ -52,12 +55,13 @@ pub struct Handle {
     pub resources: watch::Receiver<Arc<Resources>>,
     /// Where to ask.
     pub demand: mpsc::UnboundedSender<Demand>,
+    /// Its end.
+    pub task: JoinHandle<()>,
 }
 
 /// Starts the task. `check` says whether a resource can be put in force.
 pub fn spawn(settings: Settings, credentials: watch::Receiver<Option<Arc<Credentials>>>, check: Check) -> Handle {
     let (demand, demands) = mpsc::unbounded_channel();
     let (task, resources) = stream::Task::new(settings, credentials, demands, check);
-    tokio::spawn(task.run());
-    Handle { resources, demand }
+    Handle { resources, demand, task: tokio::spawn(task.run()) }
 }

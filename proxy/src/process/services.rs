@@ -1,0 +1,287 @@
+//! The services of a sidecar: each has a name, takes what it needs of others and returns what others need of it.
+//!
+//! Guarantees: a service that panics is named in the log. One that traffic needs at every moment, a worker, ends the
+//! sidecar; without another one what was in force stays so.
+
+use std::{
+    io,
+    net::SocketAddr,
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use selvedge_decide::resources::Resources;
+use selvedge_identity::file;
+use tokio::sync::{mpsc, watch};
+
+use super::worker;
+use crate::{
+    admin::{self, AdminState, Scope},
+    bootstrap::{Bootstrap, Capture, OutboundListener},
+    clock,
+    config::{self, InForce, publish::Publisher},
+    credentials::Credentials,
+    drain::Phase,
+    heading::{Heading, Purpose},
+    identity, socket,
+    telemetry::{Telemetry, TelemetrySettings},
+    tls::{self, ExternalTls},
+    worker::{Shared, spread},
+    xds::{self, Demand},
+};
+
+/// Why a sidecar could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be bound.
+    #[error("cannot listen on {address} ({purpose})")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What it is for.
+        purpose: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The access log cannot be written to.
+    #[error("cannot open the access log {path}")]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The addresses bound could not be written.
+    #[error("cannot write the ports file {path}")]
+    Ports {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {path}")]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A service that traffic needs could not be started, or ended before the sidecar.
+    #[error("{service} does not run")]
+    Service {
+        /// Its name.
+        service: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system refused a runtime or a signal handler.
+    #[error("cannot start")]
+    System(#[from] io::Error),
+}
+
+/// What a sidecar proves itself with, as it changes.
+type CredentialsReceiver = watch::Receiver<Option<Arc<Credentials>>>;
+
+/// Runs `service` on the control thread until the process ends.
+fn start(name: &'static str, service: impl Future<Output = ()> + Send + 'static) {
+    let task = tokio::spawn(service);
+    tokio::spawn(watch_over(name, task));
+}
+
+async fn watch_over(name: &'static str, task: tokio::task::JoinHandle<()>) {
+    if task.await.is_err_and(|error| error.is_panic()) {
+        tracing::error!(
+            service = name,
+            "ended by a defect; what was in force stays so until the sidecar is started again"
+        );
+    }
+}
+
+/// Makes the state directory where needed, and removes what a process left in it that ended while it wrote.
+pub(super) fn state(bootstrap: &Bootstrap) -> Result<(), StartError> {
+    let path = &bootstrap.state_dir;
+    file::create_dir(path).map_err(|source| StartError::State { path: path.clone(), source })?;
+    if let Err(error) = file::sweep(path, clock::since_epoch().as_secs()) {
+        tracing::warn!(path = %path.display(), %error, "drafts of earlier runs cannot be removed; one can hold a key");
+    }
+    Ok(())
+}
+
+/// Metrics and access log.
+pub(super) fn telemetry(bootstrap: &Bootstrap) -> Result<Telemetry, StartError> {
+    let (namespace, workload) = bootstrap.workload.split_once('/').unwrap_or(("", &bootstrap.workload));
+    let settings = TelemetrySettings {
+        workload: workload.to_owned(),
+        namespace: namespace.to_owned(),
+        access_log_file: bootstrap.access_log_file.clone(),
+    };
+    Telemetry::new(&settings).map_err(|source| match settings.access_log_file {
+        Some(path) => StartError::AccessLog { path, source },
+        None => source.into(),
+    })
+}
+
+/// Obtains certificates and renews them.
+pub(super) fn identity(bootstrap: &Bootstrap) -> CredentialsReceiver {
+    let (sender, receiver) = watch::channel(None);
+    let settings = identity::Settings {
+        control_plane: bootstrap.control_plane.clone(),
+        workload: bootstrap.workload.clone(),
+        join_token_file: bootstrap.join_token_file.clone(),
+        state_dir: bootstrap.state_dir.clone(),
+    };
+    start("identity", identity::keep(settings, sender));
+    receiver
+}
+
+/// Talks to the control plane; returns what it says, and where to ask for more.
+pub(super) fn discovery(
+    bootstrap: &Bootstrap,
+    credentials: &CredentialsReceiver,
+) -> (watch::Receiver<Arc<Resources>>, mpsc::UnboundedSender<Demand>) {
+    let settings = xds::Settings {
+        control_plane: bootstrap.control_plane.clone(),
+        workload: bootstrap.workload.clone(),
+        state_dir: bootstrap.state_dir.clone(),
+        idle: xds::IDLE,
+    };
+    let xds::Handle { resources, demand, task } = xds::spawn(settings, credentials.clone(), config::check);
+    tokio::spawn(watch_over("discovery", task));
+    for (name, _) in bootstrap.outbound.iter().filter_map(OutboundListener::target) {
+        let _ = demand.send(Demand::Pin(name.to_owned())); // the task lives as long as the sender
+    }
+    (resources, demand)
+}
+
+/// Makes configurations for the workers of what the control plane says.
+pub(super) fn configuration(
+    bootstrap: &Bootstrap,
+    resources: watch::Receiver<Arc<Resources>>,
+    credentials: CredentialsReceiver,
+    telemetry: &Telemetry,
+) -> watch::Receiver<InForce> {
+    let (configs, receiver) = watch::channel(InForce::default());
+    let (external_tls, telemetry) = (external_tls(bootstrap), telemetry.clone());
+    start("configuration", Publisher { resources, credentials, configs, external_tls, telemetry }.run());
+    receiver
+}
+
+/// Without public authorities external TLS fails with a reason; nothing else does.
+fn external_tls(bootstrap: &Bootstrap) -> Option<Arc<ExternalTls>> {
+    let roots = bootstrap.external_roots_file.as_deref().unwrap_or(Path::new(tls::SYSTEM_ROOTS));
+    match tls::originate(roots) {
+        Ok(config) => Some(Arc::new(config)),
+        Err(error) => {
+            tracing::warn!(%error, "TLS to services outside the mesh will fail");
+            None
+        }
+    }
+}
+
+/// Ready: there is a certificate and a configuration, and no drain.
+pub(super) fn readiness(configs: &watch::Receiver<InForce>, phase: &watch::Receiver<Phase>) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    let (mut configs, mut phase) = (configs.clone(), phase.clone());
+    start("readiness", async move {
+        loop {
+            let serving = *phase.borrow_and_update() == Phase::Serving;
+            let ready = serving && configs.borrow_and_update().is_complete();
+            sender.send_if_modified(|was| std::mem::replace(was, ready) != ready);
+            let changed = tokio::select! {
+                changed = configs.changed() => changed,
+                changed = phase.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Answers operators at `address`; returns where that is.
+pub(super) fn pages(
+    name: &'static str,
+    address: SocketAddr,
+    state: AdminState,
+    scope: Scope,
+) -> Result<SocketAddr, StartError> {
+    let failed = |source| StartError::Listen { address, purpose: name, source };
+    let (bound, mut listeners) = socket::bind(address, 1).map_err(failed)?;
+    if let Some(listener) = listeners.pop() {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        start(name, async move {
+            let _ = admin::serve(listener, state, scope).await; // it answers until the process ends
+        });
+    }
+    Ok(bound)
+}
+
+/// Workers that run.
+pub(super) struct Workers {
+    /// Where they take calls to the application.
+    pub(super) inbound: Vec<SocketAddr>,
+    /// Where they take those that the application makes.
+    pub(super) outbound: Vec<SocketAddr>,
+    /// Tells when one ends, and why.
+    pub(super) ended: mpsc::Receiver<Result<(), StartError>>,
+}
+
+/// Carries traffic: a thread for each worker.
+pub(super) fn workers(bootstrap: &Bootstrap, shared: &Shared) -> Result<Workers, StartError> {
+    let (inbound, outbound, shares) = listeners(bootstrap)?;
+    let (sender, ended) = mpsc::channel(1);
+    for (index, (listeners, place)) in shares.into_iter().zip(spread::places(bootstrap.workers)).enumerate() {
+        let service = format!("worker-{index}");
+        let failed = |source| StartError::Service { service: service.clone(), source };
+        let setup = worker::Setup { listeners, place, shared: shared.clone() };
+        let (sender, name) = (sender.clone(), service.clone());
+        let run = move || {
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| worker::run(setup)));
+            let outcome = outcome.unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+            // The process may have ended before it.
+            let _ = sender.blocking_send(outcome.map_err(|source| StartError::Service { service: name, source }));
+        };
+        std::thread::Builder::new().name(service.clone()).spawn(run).map_err(failed)?;
+    }
+    Ok(Workers { inbound, outbound, ended })
+}
+
+/// Bound listeners with what each is for, one share a worker.
+type Shares = Vec<Vec<(std::net::TcpListener, Purpose)>>;
+
+/// Binds what the bootstrap declares: inbound addresses, outbound addresses, and each worker's share.
+fn listeners(bootstrap: &Bootstrap) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>, Shares), StartError> {
+    let mut shares: Shares = (0..bootstrap.workers).map(|_| Vec::new()).collect();
+    let mut bind = |address, purpose: &'static str, what: &Purpose| -> Result<SocketAddr, StartError> {
+        let (bound, listeners) = socket::bind(address, bootstrap.workers).map_err(|source| StartError::Listen {
+            address,
+            purpose,
+            source,
+        })?;
+        for (share, listener) in shares.iter_mut().zip(listeners) {
+            share.push((listener, what.clone()));
+        }
+        Ok(bound)
+    };
+    let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
+    if bootstrap.capture == Capture::Transparent {
+        let listen = bootstrap.transparent;
+        inbound.push(bind(listen.inbound_listen, "captured inbound", &Purpose::CapturedInbound)?);
+        outbound.push(bind(listen.outbound_listen, "captured outbound", &Purpose::CapturedOutbound)?);
+    }
+    for declared in &bootstrap.inbound {
+        let port = declared.port.unwrap_or_else(|| declared.forward.port());
+        let heading = Heading::Inbound { forward: declared.forward, port };
+        inbound.push(bind(declared.listen, "inbound", &Purpose::Declared(heading))?);
+    }
+    for declared in &bootstrap.outbound {
+        if let Some((name, port)) = declared.target() {
+            let heading = Heading::Outbound { destination: name.into(), port, original: None };
+            outbound.push(bind(declared.listen, "outbound", &Purpose::Declared(heading))?);
+        }
+    }
+    Ok((inbound, outbound, shares))
+}
