@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, mpsc};
 
 mod access_log;
 mod cardinality;
+mod cells;
 mod delta;
 mod flow;
 pub mod metrics;

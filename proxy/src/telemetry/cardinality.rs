@@ -13,13 +13,20 @@ use std::{
 pub(super) const OVERFLOW: &str = "overflow";
 
 /// Label values of one series, in the order of the table's label names.
-pub(super) type Labels<const N: usize> = Arc<[Box<str>; N]>;
+pub(super) type Labels = Arc<[Box<str>]>;
 
-/// Series with `N` labels and a value each.
+/// The labels of an overflow series.
+pub(super) fn overflow(width: usize) -> Labels {
+    std::iter::repeat_n(Box::from(OVERFLOW), width).collect()
+}
+
+/// Series with as many labels each and a value.
 #[derive(Debug)]
-pub(super) struct Table<const N: usize, V> {
+pub(super) struct Table<V> {
+    /// Labels of each series.
+    width: usize,
     index: HashMap<u64, usize, BuildHasherDefault<AlreadyHashed>>,
-    series: Vec<(Labels<N>, V)>,
+    series: Vec<(Labels, V)>,
     overflow: V,
     limit: usize,
     /// Looking for idle series is worth it once after each drain.
@@ -27,9 +34,10 @@ pub(super) struct Table<const N: usize, V> {
     seed: u64,
 }
 
-impl<const N: usize, V: Default + PartialEq> Table<N, V> {
-    pub(super) fn new(limit: usize) -> Self {
+impl<V: Default + PartialEq> Table<V> {
+    pub(super) fn new(width: usize, limit: usize) -> Self {
         Self {
+            width,
             index: HashMap::default(),
             series: Vec::new(),
             overflow: V::default(),
@@ -40,8 +48,9 @@ impl<const N: usize, V: Default + PartialEq> Table<N, V> {
     }
 
     /// The value of the series with these labels; that of the overflow series when the table is full.
-    pub(super) fn series(&mut self, labels: &[&str; N]) -> &mut V {
-        let mut key = hash(self.seed, labels);
+    pub(super) fn series(&mut self, labels: &[&str]) -> &mut V {
+        debug_assert_eq!(labels.len(), self.width, "{labels:?}");
+        let mut key = hash(self.seed, labels.iter().copied());
         while let Some(&at) = self.index.get(&key) {
             if self.series[at].0.iter().zip(labels).all(|(have, want)| same(have, want)) {
                 return &mut self.series[at].1;
@@ -56,19 +65,19 @@ impl<const N: usize, V: Default + PartialEq> Table<N, V> {
             return self.series(labels);
         }
         self.index.insert(key, self.series.len());
-        self.series.push((Arc::new(labels.map(Box::from)), V::default()));
+        self.series.push((labels.iter().map(|label| Box::from(*label)).collect(), V::default()));
         let last = self.series.len() - 1;
         &mut self.series[last].1
     }
 
     /// Takes the value of every series that changed since the last call.
-    pub(super) fn drain(&mut self) -> Vec<(Labels<N>, V)> {
+    pub(super) fn drain(&mut self) -> Vec<(Labels, V)> {
         let idle = V::default();
         self.may_have_idle = true;
         let changed = self.series.iter_mut().filter(|(_, value)| *value != idle);
         let mut taken: Vec<_> = changed.map(|(labels, value)| (labels.clone(), std::mem::take(value))).collect();
         if self.overflow != idle {
-            taken.push((Arc::new([OVERFLOW; N].map(Box::from)), std::mem::take(&mut self.overflow)));
+            taken.push((overflow(self.width), std::mem::take(&mut self.overflow)));
         }
         taken
     }
@@ -79,7 +88,7 @@ impl<const N: usize, V: Default + PartialEq> Table<N, V> {
         self.series.retain(|(_, value)| *value != idle);
         self.index.clear();
         for (at, (labels, _)) in self.series.iter().enumerate() {
-            let mut key = hash(self.seed, &labels.each_ref().map(|label| &**label));
+            let mut key = hash(self.seed, labels.iter().map(|label| &**label));
             while self.index.contains_key(&key) {
                 key = key.wrapping_add(1);
             }
@@ -110,8 +119,8 @@ impl Hasher for AlreadyHashed {
 
 /// Hashes label values. Not proof against chosen collisions: the seed is secret, and the limit bounds what
 /// collisions could cost.
-fn hash<const N: usize>(seed: u64, labels: &[&str; N]) -> u64 {
-    labels.iter().fold(seed, |hash, label| {
+fn hash<'a>(seed: u64, labels: impl Iterator<Item = &'a str>) -> u64 {
+    labels.fold(seed, |hash, label| {
         let (words, _) = label.as_bytes().as_chunks::<8>();
         let hash = words.iter().fold(hash, |hash, word| mix(hash, u64::from_le_bytes(*word)));
         mix(hash, ending(label) ^ (label.len() as u64) << 56)
@@ -164,7 +173,7 @@ mod tests {
 
     #[test]
     fn equal_labels_share_a_series_and_others_do_not() {
-        let mut table = Table::<2, u64>::new(10);
+        let mut table = Table::<u64>::new(2, 10);
         *table.series(&["a", "bc"]) += 1;
         *table.series(&["ab", "c"]) += 10;
         *table.series(&["a", "bc"]) += 1;
@@ -177,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted_as_overflow() {
-        let mut table = Table::<1, u64>::new(3);
+        let mut table = Table::<u64>::new(1, 3);
         for n in 0..10 {
             *table.series(&[&n.to_string()]) += 1;
         }
@@ -189,7 +198,7 @@ mod tests {
 
     #[test]
     fn unused_series_make_room() {
-        let mut table = Table::<1, u64>::new(4);
+        let mut table = Table::<u64>::new(1, 4);
         for n in 0..4 {
             *table.series(&[&n.to_string()]) += 1;
         }

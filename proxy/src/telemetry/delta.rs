@@ -1,32 +1,29 @@
 //! What a worker hands over when somebody looks.
 
 use super::{
-    BreakerSeen, Protocol,
+    BreakerSeen,
     cardinality::Labels,
-    metrics::{self, Histogram},
+    cells::{Histogram, RequestCell},
+    metrics::Metric,
 };
 
-/// What is counted of the requests that share all labels.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct RequestCell {
-    pub(super) count: u64,
-    pub(super) duration: Histogram,
-    pub(super) bytes_received: u64,
-    pub(super) bytes_sent: u64,
-}
+/// Series that changed, with what was counted.
+pub(super) type Series<V> = Vec<(Labels, V)>;
 
 /// What a worker counted since it was last asked; open connections and breakers as they are now.
 #[derive(Debug, Default)]
 pub(super) struct Delta {
-    pub(super) requests: Vec<(Labels<{ metrics::REQUEST.len() }>, RequestCell)>,
-    pub(super) connections: Vec<(Labels<{ metrics::CONNECTION.len() }>, u64)>,
-    /// Bytes received and sent.
-    pub(super) flows: Vec<(Labels<{ metrics::FLOW.len() }>, (u64, u64))>,
-    pub(super) audited: Vec<(Labels<{ metrics::DECISION.len() }>, u64)>,
-    pub(super) opened: Vec<(Labels<2>, u64)>,
-    pub(super) retries: Vec<(Labels<2>, u64)>,
-    pub(super) detections: [Histogram; Protocol::ALL.len()],
-    /// By [`Direction`].
+    /// By [`super::metrics::REQUEST`].
+    pub(super) requests: Series<RequestCell>,
+    /// By [`super::metrics::CONNECTION`].
+    pub(super) connections: Series<u64>,
+    /// Bytes received and sent, by [`super::metrics::FLOW`].
+    pub(super) flows: Series<(u64, u64)>,
+    /// What was counted for one metric, by its own labels.
+    pub(super) counted: Vec<(&'static Metric, Series<u64>)>,
+    /// What was timed for one metric, by its own labels.
+    pub(super) timed: Vec<(&'static Metric, Series<Histogram>)>,
+    /// By [`super::Direction`].
     pub(super) open: [u64; 2],
     pub(super) breakers: Vec<BreakerSeen>,
     pub(super) log_lines_lost: u64,

@@ -7,12 +7,9 @@
 use std::{cell::Cell, collections::HashMap, rc::Rc, sync::Arc};
 
 use super::{
-    cardinality::{Labels, OVERFLOW},
+    cardinality::{self, Labels},
     metrics,
 };
-
-/// Labels of a flow, in the order of [`metrics::FLOW`].
-type FlowLabels = Labels<{ metrics::FLOW.len() }>;
 
 /// Bytes from and to callers.
 #[derive(Debug, Default)]
@@ -42,10 +39,10 @@ impl Flow {
     }
 }
 
-/// The flows of one worker, as many as there may be series and one for all others.
+/// The flows of one worker by labels in the order of [`metrics::FLOW`], as many as there may be series and one for all others.
 #[derive(Debug)]
 pub(super) struct Flows {
-    flows: HashMap<FlowLabels, Rc<Flow>>,
+    flows: HashMap<Labels, Rc<Flow>>,
     overflow: Rc<Flow>,
     limit: usize,
 }
@@ -57,7 +54,7 @@ impl Flows {
 
     /// The flow with these labels. When there are too many, those that no open connection has make room.
     pub(super) fn flow(&mut self, labels: &[&str; metrics::FLOW.len()]) -> Rc<Flow> {
-        let labels: FlowLabels = Arc::new(labels.map(Box::from));
+        let labels: Labels = Arc::new(labels.map(Box::from));
         if let Some(flow) = self.flows.get(&labels) {
             return flow.clone();
         }
@@ -71,9 +68,9 @@ impl Flows {
     }
 
     /// Takes what passed since the last call, of every flow in which something did.
-    pub(super) fn drain(&self) -> Vec<(FlowLabels, (u64, u64))> {
+    pub(super) fn drain(&self) -> Vec<(Labels, (u64, u64))> {
         let mut taken: Vec<_> = self.flows.iter().map(|(labels, flow)| (labels.clone(), flow.take())).collect();
-        taken.push((Arc::new([OVERFLOW; metrics::FLOW.len()].map(Box::from)), self.overflow.take()));
+        taken.push((cardinality::overflow(metrics::FLOW.len()), self.overflow.take()));
         taken.retain(|(_, bytes)| *bytes != (0, 0));
         taken
     }
@@ -82,6 +79,7 @@ impl Flows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::cardinality::OVERFLOW;
 
     fn labels(service: &str) -> [&str; metrics::FLOW.len()] {
         let mut labels = [""; metrics::FLOW.len()];

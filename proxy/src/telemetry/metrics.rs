@@ -1,21 +1,51 @@
-//! The list of every metric: name, labels, meaning. `docs/metrics.md` is generated from it.
+//! The list of every metric: name, labels, meaning, and where its numbers come from. `docs/metrics.md` is generated from
+//! it. A metric of what is counted anyway is declared here and nowhere else; any other is counted where it happens, by
+//! [`super::WorkerTelemetry`], or set by the control thread.
 //!
 //! Labels never hold what a caller chooses freely (method, path, host): their values come from configuration, from
 //! certificates and from fixed lists.
 
-use std::{fmt::Write, time::Duration};
+use std::fmt::Write;
 
 use prometheus::proto::MetricFamily;
+use selvedge_policies::reason::Reason;
+
+use super::cells::{Bounds, DETECTION_BOUNDS, DURATION_BOUNDS, Histogram, RequestCell};
 
 /// What a metric is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum MetricKind {
     /// Only goes up.
     Counter,
     /// Goes up and down.
     Gauge,
-    /// Counts by size; has `_bucket`, `_sum` and `_count`.
-    Histogram,
+    /// Counts by size; has `_bucket`, `_sum` and `_count`. Upper bounds in seconds.
+    Histogram(&'static Bounds),
+}
+
+impl MetricKind {
+    /// As Prometheus calls it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// How a metric follows from what workers count anyway. One without any is counted where it happens, or set by the control
+/// thread. `None` makes no series.
+#[derive(Debug)]
+pub(super) enum Fold {
+    /// From requests, by why they ended; empty when the service answered.
+    Requests(fn(&str, &RequestCell) -> Option<u64>),
+    /// From the durations of requests.
+    Durations(fn(&RequestCell) -> &Histogram),
+    /// From connections that ended, by why they did, and how many those were.
+    Connections(fn(&str, u64) -> Option<u64>),
+    /// From bytes that passed, received and sent.
+    Flows(fn(u64, u64) -> u64),
 }
 
 /// One metric.
@@ -29,191 +59,135 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// One sentence, shown as `# HELP`.
     pub help: &'static str,
+    /// Where its numbers come from.
+    pub(super) folds: &'static [Fold],
 }
 
-/// Upper bounds of the request duration in seconds: those of OpenTelemetry's `http.server.request.duration`, and
-/// three finer ones, because a neighbour in the mesh often answers within a millisecond.
-pub const DURATION_BOUNDS: [f64; BOUNDS] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-
-/// Upper bounds of the detection time in seconds.
-pub const DETECTION_BOUNDS: [f64; BOUNDS] = [
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
-    0.5, 1.0, 2.5,
+/// Labels that whatever passes the sidecar has: who called whom.
+const ENDS: [&str; 8] = [
+    "direction",
+    "source_workload",
+    "source_namespace",
+    "source_identity",
+    "destination_workload",
+    "destination_namespace",
+    "destination_identity",
+    "destination_service",
 ];
-
-const BOUNDS: usize = 17;
 
 /// Labels by which a worker tells requests apart; each metric shows some of them.
-pub(super) const REQUEST: [&str; 16] = [
-    "direction",
-    "source_workload",
-    "source_namespace",
-    "source_identity",
-    "destination_workload",
-    "destination_namespace",
-    "destination_identity",
-    "destination_service",
-    "route",
-    "response_code",
-    "response_class",
-    "grpc_status",
-    "reason",
-    "protocol",
-    "tls",
-    "policy",
-];
+pub(super) const REQUEST: [&str; 16] =
+    behind(ENDS, ["route", "response_code", "response_class", "grpc_status", "reason", "protocol", "tls", "policy"]);
 
 /// Labels by which a worker tells closed connections apart.
-pub(super) const CONNECTION: [&str; 12] = [
-    "direction",
-    "source_workload",
-    "source_namespace",
-    "source_identity",
-    "destination_workload",
-    "destination_namespace",
-    "destination_identity",
-    "destination_service",
-    "reason",
-    "protocol",
-    "tls",
-    "policy",
-];
+pub(super) const CONNECTION: [&str; 12] = behind(ENDS, ["reason", "protocol", "tls", "policy"]);
 
 /// Labels of bytes that pass over connections, known when a connection opens.
-pub(super) const FLOW: [&str; 10] = [
-    "direction",
-    "source_workload",
-    "source_namespace",
-    "source_identity",
-    "destination_workload",
-    "destination_namespace",
-    "destination_identity",
-    "destination_service",
-    "protocol",
-    "tls",
-];
+pub(super) const FLOW: [&str; 10] = behind(ENDS, ["protocol", "tls"]);
+
+/// Labels of what a policy decided about requests, or would have.
+const DECISION: [&str; 10] = behind(ENDS, ["route", "policy"]);
+
+/// What is worth a histogram: one for each peer, route and class, not one for each code.
+const REQUEST_SIZE: [&str; 12] = behind(ENDS, ["route", "response_class", "protocol", "tls"]);
 
 /// All of [`REQUEST`] but the policy.
 const REQUEST_OUTCOME: &[&str] = REQUEST.split_at(15).0;
 
-/// What is worth a histogram: one for each peer, route and class, not one for each code.
-const REQUEST_SIZE: &[&str] = &[
-    "direction",
-    "source_workload",
-    "source_namespace",
-    "source_identity",
-    "destination_workload",
-    "destination_namespace",
-    "destination_identity",
-    "destination_service",
-    "route",
-    "response_class",
-    "protocol",
-    "tls",
-];
-
 /// All of [`CONNECTION`] but the policy.
 const CONNECTION_OUTCOME: &[&str] = CONNECTION.split_at(11).0;
 
-/// What a refusal says; shared by requests and connections.
-const DENIAL: &[&str] = &CONNECTION;
-
-/// Labels of what a policy decided about requests, or would have.
-pub(super) const DECISION: [&str; 10] = [
-    "direction",
-    "source_workload",
-    "source_namespace",
-    "source_identity",
-    "destination_workload",
-    "destination_namespace",
-    "destination_identity",
-    "destination_service",
-    "route",
-    "policy",
-];
+/// Labels of the ends with `more` behind them; for their names and for their values.
+pub(super) const fn behind<'a, const M: usize, const N: usize>(ends: [&'a str; 8], more: [&'a str; M]) -> [&'a str; N] {
+    assert!(N == 8 + M, "as many labels as there are");
+    let mut all = [""; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < 8 { ends[at] } else { more[at - 8] };
+        at += 1;
+    }
+    all
+}
 
 macro_rules! metrics {
-    ($($constant:ident $kind:ident $name:literal $labels:expr, $help:literal;)*) => {
+    ($($constant:ident $kind:expr, $name:literal $labels:expr, $help:literal $(, $fold:expr)*;)*) => {
         $(pub(super) static $constant: Metric =
-            Metric { name: $name, kind: MetricKind::$kind, labels: $labels, help: $help };)*
+            Metric { name: $name, kind: $kind, labels: $labels, help: $help, folds: &[$($fold),*] };)*
 
         /// Every metric, in the order of the documentation.
         pub static ALL: &[&Metric] = &[$(&$constant,)*];
     };
 }
 
+use Fold::{Connections, Durations, Flows, Requests};
+use MetricKind::{Counter, Gauge, Histogram as Observed};
+
 metrics! {
-    REQUESTS Counter "selvedge_requests_total" REQUEST_OUTCOME,
-        "Requests that ended, by how they ended.";
-    REQUEST_DURATION Histogram "selvedge_request_duration_seconds" REQUEST_SIZE,
-        "Time from the first byte of a request to the last byte of its response.";
-    REQUEST_BYTES Counter "selvedge_request_bytes_total" REQUEST_SIZE,
-        "Bytes of request bodies received from callers.";
-    RESPONSE_BYTES Counter "selvedge_response_bytes_total" REQUEST_SIZE,
-        "Bytes of response bodies sent to callers.";
-    DENIALS Counter "selvedge_denials_total" DENIAL,
-        "Requests and connections refused by policy.";
-    AUDITED Counter "selvedge_audited_total" &DECISION,
+    REQUESTS Counter, "selvedge_requests_total" REQUEST_OUTCOME,
+        "Requests that ended, by how they ended.",
+        Requests(|_, cell| Some(cell.count));
+    REQUEST_DURATION Observed(&DURATION_BOUNDS), "selvedge_request_duration_seconds" &REQUEST_SIZE,
+        "Time from the first byte of a request to the last byte of its response.",
+        Durations(|cell| &cell.duration);
+    REQUEST_BYTES Counter, "selvedge_request_bytes_total" &REQUEST_SIZE,
+        "Bytes of request bodies received from callers.",
+        Requests(|_, cell| Some(cell.bytes_received));
+    RESPONSE_BYTES Counter, "selvedge_response_bytes_total" &REQUEST_SIZE,
+        "Bytes of response bodies sent to callers.",
+        Requests(|_, cell| Some(cell.bytes_sent));
+    DENIALS Counter, "selvedge_denials_total" &CONNECTION,
+        "Requests and connections refused by policy.",
+        Requests(|reason, cell| is_denial(reason).then_some(cell.count)),
+        Connections(|reason, count| is_denial(reason).then_some(count));
+    AUDITED Counter, "selvedge_audited_total" &DECISION,
         "Requests and connections that an AUDIT policy would have refused, and that were let pass.";
-    RATE_LIMITED Counter "selvedge_rate_limited_total" &DECISION,
-        "Requests refused because the caller is over a rate limit.";
-    RETRIES Counter "selvedge_retries_total" &["destination_service", "outcome"],
+    RATE_LIMITED Counter, "selvedge_rate_limited_total" &DECISION,
+        "Requests refused because the caller is over a rate limit.",
+        Requests(|reason, cell| (reason == Reason::RateLimited.code()).then_some(cell.count));
+    RETRIES Counter, "selvedge_retries_total" &["destination_service", "outcome"],
         "Retries made (success, failure) and not made (over_budget, not_replayable).";
-    BREAKER_STATE Gauge "selvedge_breaker_state" &["destination_service", "endpoint"],
+    BREAKER_STATE Gauge, "selvedge_breaker_state" &["destination_service", "endpoint"],
         "Circuit breaker of an endpoint: 0 closed, 1 half open, 2 open; the worst of all workers.";
-    TCP_OPENED Counter "selvedge_tcp_connections_opened_total" &["direction", "tls"],
+    TCP_OPENED Counter, "selvedge_tcp_connections_opened_total" &["direction", "tls"],
         "Connections accepted, whatever they carry, and tunnels through them.";
-    TCP_CLOSED Counter "selvedge_tcp_connections_closed_total" CONNECTION_OUTCOME,
-        "The same, when they end.";
-    TCP_OPEN Gauge "selvedge_tcp_connections_open" &["direction"],
+    TCP_CLOSED Counter, "selvedge_tcp_connections_closed_total" CONNECTION_OUTCOME,
+        "The same, when they end.",
+        Connections(|_, count| Some(count));
+    TCP_OPEN Gauge, "selvedge_tcp_connections_open" &["direction"],
         "Connections and tunnels open now.";
-    TCP_RECEIVED Counter "selvedge_tcp_received_bytes_total" &FLOW,
-        "Bytes of opaque connections and tunnels received from callers, counted as they pass.";
-    TCP_SENT Counter "selvedge_tcp_sent_bytes_total" &FLOW,
-        "Bytes of opaque connections and tunnels sent to callers, counted as they pass.";
-    DETECTION Histogram "selvedge_detection_duration_seconds" &["protocol"],
+    TCP_RECEIVED Counter, "selvedge_tcp_received_bytes_total" &FLOW,
+        "Bytes of opaque connections and tunnels received from callers, counted as they pass.",
+        Flows(|received, _| received);
+    TCP_SENT Counter, "selvedge_tcp_sent_bytes_total" &FLOW,
+        "Bytes of opaque connections and tunnels sent to callers, counted as they pass.",
+        Flows(|_, sent| sent);
+    DETECTION Observed(&DETECTION_BOUNDS), "selvedge_detection_duration_seconds" &["protocol"],
         "Time from accept to knowing what a connection speaks.";
-    CERTIFICATE_EXPIRATION Gauge "selvedge_certificate_expiration_timestamp_seconds" &[],
+    CERTIFICATE_EXPIRATION Gauge, "selvedge_certificate_expiration_timestamp_seconds" &[],
         "When the workload's certificate expires, in seconds since the Unix epoch.";
-    CONFIG_GENERATION Gauge "selvedge_config_generation" &[],
+    CONFIG_GENERATION Gauge, "selvedge_config_generation" &[],
         "Number of the configuration in force.";
-    CONFIG_REFUSED Counter "selvedge_config_refused_total" &[],
+    CONFIG_REFUSED Counter, "selvedge_config_refused_total" &[],
         "Configurations refused; the one before stayed in force.";
-    CONFIG_LAST_ERROR Gauge "selvedge_config_last_error_info" &["error"],
+    CONFIG_LAST_ERROR Gauge, "selvedge_config_last_error_info" &["error"],
         "Present with value 1 while the newest configuration is one that was refused.";
-    XDS_CONNECTED Gauge "selvedge_xds_connected" &[],
+    XDS_CONNECTED Gauge, "selvedge_xds_connected" &[],
         "1 while the stream to the control plane is up, else 0.";
-    BUILD_INFO Gauge "selvedge_build_info" &["version", "workload", "namespace"],
+    BUILD_INFO Gauge, "selvedge_build_info" &["version", "workload", "namespace"],
         "Always 1; says what runs here.";
-    MEMORY Gauge "selvedge_process_resident_memory_bytes" &[],
+    MEMORY Gauge, "selvedge_process_resident_memory_bytes" &[],
         "Resident memory of the sidecar.";
-    CPU Counter "selvedge_process_cpu_seconds_total" &[],
+    CPU Counter, "selvedge_process_cpu_seconds_total" &[],
         "User and system CPU time of the sidecar.";
-    LOG_LOST Counter "selvedge_access_log_lost_lines_total" &[],
+    LOG_LOST Counter, "selvedge_access_log_lost_lines_total" &[],
         "Access log lines dropped because their reader is too slow.";
-    OVERFLOW Counter "selvedge_metrics_overflow_total" &["metric"],
+    OVERFLOW Counter, "selvedge_metrics_overflow_total" &["metric"],
         "Records counted under the overflow series of a metric because it has too many series.";
 }
 
-/// Observations by size, and their sum in seconds.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Histogram {
-    /// One more than there are bounds: the last holds what is above them all. Not cumulative.
-    pub(super) counts: [u64; BOUNDS + 1],
-    pub(super) sum: f64,
-}
-
-impl Histogram {
-    pub(super) fn observe(&mut self, bounds: &[f64; BOUNDS], value: Duration) {
-        let seconds = value.as_secs_f64();
-        self.counts[bounds.partition_point(|bound| *bound < seconds)] += 1;
-        self.sum += seconds;
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        self.counts.iter().sum()
-    }
+/// Whether what ended for this reason was refused by policy.
+fn is_denial(reason: &str) -> bool {
+    [Reason::PolicyDenied, Reason::PolicyDefaultDeny, Reason::PlaintextRefused].iter().any(|r| r.code() == reason)
 }
 
 /// The label of a hop: `mtls` or `none`.
@@ -272,7 +246,7 @@ pub fn reference() -> String {
     let mut text = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
     for metric in ALL {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        let kind = format!("{:?}", metric.kind).to_lowercase();
+        let kind = metric.kind.as_str();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(" "), metric.help);
     }

@@ -3,16 +3,16 @@
 use std::{cmp::Reverse, collections::HashMap, net::SocketAddr, time::Duration};
 
 use prometheus::proto::MetricFamily;
-use selvedge_policies::{attempt::breaker::BreakerState, reason::Reason};
+use selvedge_policies::attempt::breaker::BreakerState;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
 };
 
 use super::{
-    BreakerSeen, Direction, Protocol,
-    delta::{Delta, RequestCell},
-    metrics::{self, Metric},
+    BreakerSeen, Direction,
+    delta::Delta,
+    metrics::{self, Fold, Metric},
 };
 
 mod family;
@@ -91,13 +91,13 @@ impl Store {
         let now = Instant::now();
         for worker in &mut self.workers {
             if let Some(delta) = worker.late() {
-                self.families.add(delta, now);
+                self.families.add(&delta, now);
             }
             worker.ask();
         }
         for worker in &mut self.workers {
             if let Some(delta) = worker.answer(now + limit).await {
-                self.families.add(delta, now);
+                self.families.add(&delta, now);
             }
         }
         self.workers.retain(|worker| !worker.gone);
@@ -122,55 +122,51 @@ impl Families {
         self.0.entry(metric.name).or_insert_with(|| Family::new(metric, super::SERIES_LIMIT))
     }
 
-    fn add(&mut self, delta: Delta, now: Instant) {
-        for (labels, cell) in &delta.requests {
-            self.add_requests(&Labels { names: &metrics::REQUEST, values: &**labels, now, records: cell.count }, cell);
+    fn add(&mut self, delta: &Delta, now: Instant) {
+        for metric in metrics::ALL {
+            metric.folds.iter().for_each(|fold| self.fold(metric, fold, delta, now));
         }
-        for (labels, count) in &delta.connections {
-            let from = Labels { names: &metrics::CONNECTION, values: &**labels, now, records: *count };
-            self.add_connections(&from, *count);
-        }
-        for (labels, (received, sent)) in &delta.flows {
-            let from = Labels { names: &metrics::FLOW, values: &**labels, now, records: 1 };
-            self.family(&metrics::TCP_RECEIVED).count(&from, *received);
-            self.family(&metrics::TCP_SENT).count(&from, *sent);
-        }
-        for (metric, counts) in [(&metrics::TCP_OPENED, &delta.opened), (&metrics::RETRIES, &delta.retries)] {
-            for (labels, count) in counts {
-                let from = Labels { names: metric.labels, values: &**labels, now, records: *count };
-                self.family(metric).count(&from, *count);
+        for (metric, series) in &delta.counted {
+            for (values, count) in series {
+                self.family(metric).count(&Labels { names: metric.labels, values, now, records: *count }, *count);
             }
         }
-        for (labels, count) in &delta.audited {
-            let from = Labels { names: &metrics::DECISION, values: &**labels, now, records: *count };
-            self.family(&metrics::AUDITED).count(&from, *count);
-        }
-        for (protocol, seen) in Protocol::ALL.iter().zip(&delta.detections).filter(|(_, seen)| seen.count() > 0) {
-            let values = [Box::from(protocol.as_str())];
-            let from = Labels { names: metrics::DETECTION.labels, values: &values, now, records: seen.count() };
-            self.family(&metrics::DETECTION).observe(&from, &metrics::DETECTION_BOUNDS, seen);
+        for (metric, series) in &delta.timed {
+            for (values, seen) in series {
+                self.family(metric).observe(&Labels { names: metric.labels, values, now, records: seen.count() }, seen);
+            }
         }
         let from = Labels { names: &[], values: &[], now, records: 1 };
         self.family(&metrics::LOG_LOST).count(&from, delta.log_lines_lost);
     }
 
-    fn add_requests(&mut self, from: &Labels<'_>, cell: &RequestCell) {
-        self.family(&metrics::REQUESTS).count(from, cell.count);
-        self.family(&metrics::REQUEST_DURATION).observe(from, &metrics::DURATION_BOUNDS, &cell.duration);
-        self.family(&metrics::REQUEST_BYTES).count(from, cell.bytes_received);
-        self.family(&metrics::RESPONSE_BYTES).count(from, cell.bytes_sent);
-        if from.is_denied() {
-            self.family(&metrics::DENIALS).count(from, cell.count);
-        }
-        if from.get("reason") == Reason::RateLimited.code() {
-            self.family(&metrics::RATE_LIMITED).count(from, cell.count);
-        }
-    }
-
-    fn add_connections(&mut self, from: &Labels<'_>, count: u64) {
-        self.family(&metrics::TCP_CLOSED).count(from, count);
-        if from.is_denied() {
-            self.family(&metrics::DENIALS).count(from, count);
+    fn fold(&mut self, metric: &'static Metric, fold: &Fold, delta: &Delta, now: Instant) {
+        let family = self.family(metric);
+        match fold {
+            Fold::Requests(value) => {
+                for (values, cell) in &delta.requests {
+                    let from = Labels { names: &metrics::REQUEST, values, now, records: cell.count };
+                    value(from.get("reason"), cell).into_iter().for_each(|value| family.count(&from, value));
+                }
+            }
+            Fold::Durations(seen) => {
+                for (values, cell) in &delta.requests {
+                    let from = Labels { names: &metrics::REQUEST, values, now, records: cell.count };
+                    family.observe(&from, seen(cell));
+                }
+            }
+            Fold::Connections(value) => {
+                for (values, count) in &delta.connections {
+                    let from = Labels { names: &metrics::CONNECTION, values, now, records: *count };
+                    value(from.get("reason"), *count).into_iter().for_each(|value| family.count(&from, value));
+                }
+            }
+            Fold::Flows(value) => {
+                for (values, (received, sent)) in &delta.flows {
+                    let from = Labels { names: &metrics::FLOW, values, now, records: 1 };
+                    family.count(&from, value(*received, *sent));
+                }
+            }
         }
     }
 

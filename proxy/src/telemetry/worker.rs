@@ -8,9 +8,10 @@ use super::{
     AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Ends, Flow, Party, Protocol, RequestRecord, RetryOutcome,
     access_log::{AccessLog, Sink},
     cardinality::Table,
-    delta::{Delta, RequestCell},
+    cells::{DETECTION_BOUNDS, Histogram, RequestCell},
+    delta::{Delta, Series},
     flow::Flows,
-    metrics::{self, Histogram},
+    metrics::{self, Metric},
     store::Link,
 };
 
@@ -39,14 +40,39 @@ struct Flushes {
 
 #[derive(Debug)]
 struct Counts {
-    requests: Table<{ metrics::REQUEST.len() }, RequestCell>,
-    connections: Table<{ metrics::CONNECTION.len() }, u64>,
+    requests: Table<RequestCell>,
+    connections: Table<u64>,
     flows: Flows,
-    audited: Table<{ metrics::DECISION.len() }, u64>,
-    opened: Table<2, u64>,
-    retries: Table<2, u64>,
-    detections: [Histogram; Protocol::ALL.len()],
+    counted: Own<u64>,
+    timed: Own<Histogram>,
     open: [u64; 2],
+}
+
+/// A table for each metric that has labels of its own.
+#[derive(Debug)]
+struct Own<V> {
+    tables: Vec<(&'static Metric, Table<V>)>,
+    limit: usize,
+}
+
+impl<V: Default + PartialEq> Own<V> {
+    const fn new(limit: usize) -> Self {
+        Self { tables: Vec::new(), limit }
+    }
+
+    /// The value of the series of `metric` with these labels. Such metrics are few, so the table is sought one by one.
+    fn series(&mut self, metric: &'static Metric, labels: &[&str]) -> &mut V {
+        let known = self.tables.iter().position(|(of, _)| std::ptr::eq(*of, metric));
+        let at = known.unwrap_or_else(|| {
+            self.tables.push((metric, Table::new(metric.labels.len(), self.limit)));
+            self.tables.len() - 1
+        });
+        self.tables[at].1.series(labels)
+    }
+
+    fn drain(&mut self) -> Vec<(&'static Metric, Series<V>)> {
+        self.tables.iter_mut().map(|(metric, table)| (*metric, table.drain())).collect()
+    }
 }
 
 impl WorkerTelemetry {
@@ -76,7 +102,7 @@ impl WorkerTelemetry {
     pub fn connection_opened(&self, direction: Direction, tls: bool) {
         let mut counts = self.inner.counts.borrow_mut();
         counts.open[direction as usize] += 1;
-        *counts.opened.series(&[direction.as_str(), metrics::tls(tls)]) += 1;
+        *counts.counted.series(&metrics::TCP_OPENED, &[direction.as_str(), metrics::tls(tls)]) += 1;
     }
 
     /// Where the bytes of an open connection are counted.
@@ -92,12 +118,13 @@ impl WorkerTelemetry {
 
     /// Counts one retry, or one that was refused, towards `destination` (`namespace/name`).
     pub fn retry(&self, destination: &str, outcome: RetryOutcome) {
-        *self.inner.counts.borrow_mut().retries.series(&[destination, outcome.as_str()]) += 1;
+        *self.inner.counts.borrow_mut().counted.series(&metrics::RETRIES, &[destination, outcome.as_str()]) += 1;
     }
 
     /// Counts how long it took to tell what a connection speaks.
     pub fn detection(&self, duration: Duration, protocol: Protocol) {
-        self.inner.counts.borrow_mut().detections[protocol as usize].observe(&metrics::DETECTION_BOUNDS, duration);
+        let mut counts = self.inner.counts.borrow_mut();
+        counts.timed.series(&metrics::DETECTION, &[protocol.as_str()]).observe(&DETECTION_BOUNDS, duration);
     }
 
     /// Answers the scrapes of the control thread, with what `breakers` says at that moment, and writes the access log out
@@ -131,107 +158,59 @@ impl Inner {
 impl Counts {
     fn new(limit: usize) -> Self {
         Self {
-            requests: Table::new(limit),
-            connections: Table::new(limit),
+            requests: Table::new(metrics::REQUEST.len(), limit),
+            connections: Table::new(metrics::CONNECTION.len(), limit),
             flows: Flows::new(limit),
-            audited: Table::new(limit),
-            opened: Table::new(limit),
-            retries: Table::new(limit),
-            detections: Default::default(),
+            counted: Own::new(limit),
+            timed: Own::new(limit),
             open: [0; 2],
         }
     }
 
     fn request(&mut self, record: &RequestRecord<'_>) {
+        let ends = ends(record.direction, &record.source, &record.destination, record.service);
         if !record.audited.is_empty() {
-            let parties = (&record.source, &record.destination);
-            self.audited(record.direction, parties, record.service, record.route, record.audited);
+            self.audited(ends, record.route, record.audited);
         }
         let mut digits = [0; 5];
-        let [source, destination] = [&record.source, &record.destination];
-        let cell = self.requests.series(&[
-            record.direction.as_str(),
-            source.workload,
-            source.namespace,
-            source.identity,
-            destination.workload,
-            destination.namespace,
-            destination.identity,
-            record.service,
-            record.route,
-            metrics::decimal(record.code, &mut digits),
-            metrics::class(record.code),
-            metrics::grpc_status(record.grpc_status),
-            record.reason.map_or("", |reason| reason.code()),
-            record.protocol.as_str(),
-            metrics::tls(record.tls),
-            record.policy,
-        ]);
-        cell.count += 1;
-        cell.duration.observe(&metrics::DURATION_BOUNDS, record.duration);
-        cell.bytes_received += record.bytes_received;
-        cell.bytes_sent += record.bytes_sent;
+        let labels: [&str; metrics::REQUEST.len()] = metrics::behind(
+            ends,
+            [
+                record.route,
+                metrics::decimal(record.code, &mut digits),
+                metrics::class(record.code),
+                metrics::grpc_status(record.grpc_status),
+                record.reason.map_or("", |reason| reason.code()),
+                record.protocol.as_str(),
+                metrics::tls(record.tls),
+                record.policy,
+            ],
+        );
+        self.requests.series(&labels).add(record.duration, record.bytes_received, record.bytes_sent);
     }
 
     fn connection(&mut self, record: &ConnectionRecord<'_>) {
-        let ConnectionRecord { ends, reason, policy, audited, .. } = record;
-        let open = &mut self.open[ends.direction as usize];
+        let ConnectionRecord { ends: of, reason, policy, audited, .. } = record;
+        let open = &mut self.open[of.direction as usize];
         *open = open.saturating_sub(1);
+        let ends = ends(of.direction, &of.source, &of.destination, of.service);
         if !audited.is_empty() {
-            self.audited(ends.direction, (&ends.source, &ends.destination), ends.service, "", audited);
+            self.audited(ends, "", audited);
         }
-        let Party { workload, namespace, identity } = ends.source;
-        *self.connections.series(&[
-            ends.direction.as_str(),
-            workload,
-            namespace,
-            identity,
-            ends.destination.workload,
-            ends.destination.namespace,
-            ends.destination.identity,
-            ends.service,
-            reason.map_or("", |reason| reason.code()),
-            ends.protocol.as_str(),
-            metrics::tls(ends.tls),
-            policy,
-        ]) += 1;
+        let reason = reason.map_or("", |reason| reason.code());
+        let labels: [&str; metrics::CONNECTION.len()] =
+            metrics::behind(ends, [reason, of.protocol.as_str(), metrics::tls(of.tls), policy]);
+        *self.connections.series(&labels) += 1;
     }
 
-    fn flow(&mut self, ends: &Ends<'_>) -> Rc<Flow> {
-        self.flows.flow(&[
-            ends.direction.as_str(),
-            ends.source.workload,
-            ends.source.namespace,
-            ends.source.identity,
-            ends.destination.workload,
-            ends.destination.namespace,
-            ends.destination.identity,
-            ends.service,
-            ends.protocol.as_str(),
-            metrics::tls(ends.tls),
-        ])
+    fn flow(&mut self, of: &Ends<'_>) -> Rc<Flow> {
+        let ends = ends(of.direction, &of.source, &of.destination, of.service);
+        self.flows.flow(&metrics::behind(ends, [of.protocol.as_str(), metrics::tls(of.tls)]))
     }
 
-    fn audited(
-        &mut self,
-        direction: Direction,
-        (source, destination): (&Party<'_>, &Party<'_>),
-        service: &str,
-        route: &str,
-        policy: &str,
-    ) {
-        *self.audited.series(&[
-            direction.as_str(),
-            source.workload,
-            source.namespace,
-            source.identity,
-            destination.workload,
-            destination.namespace,
-            destination.identity,
-            service,
-            route,
-            policy,
-        ]) += 1;
+    fn audited(&mut self, ends: [&str; 8], route: &str, policy: &str) {
+        let labels: [&str; 10] = metrics::behind(ends, [route, policy]);
+        *self.counted.series(&metrics::AUDITED, &labels) += 1;
     }
 
     fn drain(&mut self) -> Delta {
@@ -239,13 +218,24 @@ impl Counts {
             requests: self.requests.drain(),
             connections: self.connections.drain(),
             flows: self.flows.drain(),
-            audited: self.audited.drain(),
-            opened: self.opened.drain(),
-            retries: self.retries.drain(),
-            detections: std::mem::take(&mut self.detections),
+            counted: self.counted.drain(),
+            timed: self.timed.drain(),
             open: self.open,
-            breakers: Vec::new(),
-            log_lines_lost: 0,
+            ..Delta::default()
         }
     }
+}
+
+/// Values of the labels that whatever passes the sidecar has.
+const fn ends<'a>(direction: Direction, source: &Party<'a>, destination: &Party<'a>, service: &'a str) -> [&'a str; 8] {
+    [
+        direction.as_str(),
+        source.workload,
+        source.namespace,
+        source.identity,
+        destination.workload,
+        destination.namespace,
+        destination.identity,
+        service,
+    ]
 }

@@ -3,12 +3,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric as Series, MetricFamily, MetricType};
-use selvedge_policies::reason::Reason;
 use tokio::time::Instant;
 
 use crate::telemetry::{
     cardinality::OVERFLOW,
-    metrics::{Histogram, Metric, MetricKind},
+    cells::Histogram,
+    metrics::{Metric, MetricKind},
 };
 
 /// A series that did not change for so long makes room when its metric is full.
@@ -25,11 +25,6 @@ pub(super) struct Labels<'a> {
 impl Labels<'_> {
     pub(super) fn get(&self, name: &str) -> &str {
         self.names.iter().position(|have| *have == name).map_or("", |at| &self.values[at])
-    }
-
-    pub(super) fn is_denied(&self) -> bool {
-        let denials = [Reason::PolicyDenied, Reason::PolicyDefaultDeny, Reason::PlaintextRefused];
-        denials.iter().any(|reason| reason.code() == self.get("reason"))
     }
 
     fn is_overflow(&self) -> bool {
@@ -57,7 +52,7 @@ impl Family {
         shown.set_field_type(match metric.kind {
             MetricKind::Counter => MetricType::COUNTER,
             MetricKind::Gauge => MetricType::GAUGE,
-            MetricKind::Histogram => MetricType::HISTOGRAM,
+            MetricKind::Histogram(_) => MetricType::HISTOGRAM,
         });
         Self { metric, index: HashMap::new(), changed: Vec::new(), shown, limit, overflowed: 0 }
     }
@@ -80,7 +75,9 @@ impl Family {
         self.series(from).set_gauge(gauge);
     }
 
-    pub(super) fn observe(&mut self, from: &Labels<'_>, bounds: &[f64], seen: &Histogram) {
+    /// Adds observations; a metric without bounds has none.
+    pub(super) fn observe(&mut self, from: &Labels<'_>, seen: &Histogram) {
+        let MetricKind::Histogram(bounds) = self.metric.kind else { return };
         let series = self.series(from);
         let mut sum = series.get_histogram().clone();
         let mut buckets = sum.get_bucket().to_vec();
