@@ -355,7 +355,7 @@ mod tests {
     fn what_callers_cannot_enforce_is_refused_as_what_the_called_side_cannot() {
         let attachment = |kind: &str, document: &str| {
             let origin = mesh::Origin { kind: kind.into(), namespace: "shop".into(), name: "x".into(), generation: 7 };
-            Attachment { origin: Some(origin), document: document.into() }
+            Attachment { origin: Some(origin), document: document.into(), ..Default::default() }
         };
         let destination = |policies: Vec<Attachment>, routes: Vec<Attachment>| {
             let message = mesh::Destination { policies, routes, ..Default::default() };
