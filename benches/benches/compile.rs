@@ -10,15 +10,15 @@ use selvedge_control_plane::{
 };
 
 fn change(service: usize, weight: u32) -> Change {
-    Change::Put(Document { origin: format!("{service}.yaml").into(), text: Ok(mesh::file(service, weight).into()) })
+    Document { origin: format!("{service}.yaml").into(), text: Ok(mesh::file(service, weight).into()) }.put()
 }
 
 fn full() -> Store {
     let mut store = Store::new("mesh.local");
     for service in 0..mesh::SERVICES {
-        store.take(change(service, 1));
+        store.take("files", change(service, 1));
     }
-    store.take(Change::Complete);
+    store.take("files", Change::Complete);
     store
 }
 
@@ -34,8 +34,8 @@ fn compile(criterion: &mut Criterion) {
     group.bench_function("one endpoint", |bencher| {
         bencher.iter(|| {
             weight = weight % 100 + 1;
-            store.take(change(500, weight));
-            store.take(Change::Complete);
+            store.take("files", change(500, weight));
+            store.take("files", Change::Complete);
             let (after, _) = store.commit();
             let changes = after.changed_since(&before).len();
             before = after;

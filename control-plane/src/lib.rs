@@ -8,11 +8,12 @@
 pub mod clock;
 mod stop;
 mod guarded;
+mod shared;
 
 pub mod diagnostic;
 pub mod model;
-pub mod source;
 pub mod validate;
+pub mod source;
 
 pub mod snapshot;
 pub mod compile;

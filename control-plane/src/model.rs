@@ -13,6 +13,7 @@ use selvedge_policies::{
 use serde_json::Value;
 
 pub mod attached;
+pub mod claims;
 pub mod external_service;
 mod index;
 pub mod mesh_policy;

@@ -23,7 +23,7 @@ use crate::{
     snapshot::{self, Snapshot},
     source::{Confirm, files::Files},
     status,
-    store::{self, Memory, Report, Store},
+    store::{self, Memory, Reports, Store},
     telemetry::Telemetry,
 };
 
@@ -41,7 +41,7 @@ pub struct Configuration {
     /// The newest snapshot.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is to be said of the user's objects.
-    pub reports: watch::Receiver<Arc<Report>>,
+    pub reports: watch::Receiver<Arc<Reports>>,
     /// Takes what is said to be meant.
     pub confirms: mpsc::Sender<Confirm>,
 }
@@ -59,12 +59,12 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let (confirms, confirmed) = mpsc::channel(1);
     let memory = Memory::new(&settings.state_dir, &settings.config_dir);
     let store = Store::new(&settings.trust_domain).remember(&memory);
-    let changes = Files::new(&settings.config_dir, store.known(), confirmed).watch();
+    let sources = vec![Files::new(&settings.config_dir, store.known(), confirmed).source()];
     let (save_sender, saves) = watch::channel(Arc::default());
     let mut chores = JoinSet::new();
     chores.spawn(follow(Arc::clone(&authority), root_sender));
     let keeping = tokio::spawn(store::keep(memory, saves));
-    let mut feeding = tokio::spawn(store::run(store, changes, roots, snapshot_sender, report_sender, save_sender));
+    let mut feeding = tokio::spawn(store::run(store, sources, roots, snapshot_sender, report_sender, save_sender));
     let ended = tokio::select! {
         served = serve(&settings, authority, Configuration { snapshots, reports, confirms }, shutdown) => served,
         // Ready over a configuration that nothing changes any more would be a lie.
@@ -161,7 +161,8 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -
     };
     let mesh = Arc::clone(mesh);
     let status = move || {
-        let (snapshot, report) = (Arc::clone(&snapshots.borrow()), Arc::clone(&reports.borrow()));
+        let (snapshot, reports) = (Arc::clone(&snapshots.borrow()), Arc::clone(&reports.borrow()));
+        let report = reports.report();
         let sidecars = mesh.sidecars.report(&snapshot);
         json!({
             "trustDomain": mesh.authority.trust_domain(),
@@ -180,11 +181,11 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -
 async fn measure(
     telemetry: Telemetry,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
-    mut reports: watch::Receiver<Arc<Report>>,
+    mut reports: watch::Receiver<Arc<Reports>>,
 ) {
     loop {
         telemetry.snapshot.set(i64::try_from(snapshots.borrow_and_update().number()).unwrap_or(i64::MAX));
-        telemetry.set_objects(&reports.borrow_and_update());
+        telemetry.set_objects(reports.borrow_and_update().counts);
         let changed = tokio::select! {
             changed = snapshots.changed() => changed,
             changed = reports.changed() => changed,

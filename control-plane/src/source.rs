@@ -1,16 +1,20 @@
-//! A source of configuration tells what users wrote, one consistent state after the other.
+//! A source of configuration tells what users wrote, as objects, one consistent state after the other.
 //!
-//! A source is whatever sends [`Change`]s on a channel: documents put and removed, and after each consistent state
-//! [`Change::Complete`]. Nothing takes effect before that, so what was saved together goes live together. What may be
-//! absent by accident a source does not tell as removed: it says that it cannot read it, until [`Confirm`] says that it is
-//! meant.
+//! A source is whatever sends [`Change`]s on a channel: what an origin says put and removed, and after each consistent
+//! state [`Change::Complete`]. Nothing takes effect before that, so what was saved together goes live together. Several
+//! sources may be told from at once, each complete for itself. What may be absent by accident a source does not tell as
+//! removed: it says that it cannot read it, until [`Confirm`] says that it is meant.
 
 use std::{path::PathBuf, sync::Arc};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 pub mod files;
+mod provenance;
+mod reading;
+
+pub use provenance::{ClusterObject, Origin, Provenance, Written};
+pub use reading::{Candidate, Held, Reading, Unread};
 
 /// Where changes come from. The channel is bounded: a source waits for the store, not the other way round.
 pub type Changes = mpsc::Receiver<Change>;
@@ -18,12 +22,21 @@ pub type Changes = mpsc::Receiver<Change>;
 /// Where a source is told what is meant.
 pub type Confirms = mpsc::Receiver<Confirm>;
 
+/// A source with a name, which is part of what is remembered of its objects.
+#[derive(Debug)]
+pub struct Source {
+    /// Told apart by this, and remembered by it.
+    pub name: Arc<str>,
+    /// What it tells.
+    pub changes: Changes,
+}
+
 /// One step of a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Change {
-    /// A document is new, or not what it was.
-    Put(Document),
-    /// The document of that origin is gone, with all its objects.
+    /// What an origin says is new, or not what it was.
+    Put(Arc<str>, Reading),
+    /// The origin is gone, with all its objects.
     Remove(Arc<str>),
     /// Whoever runs the mesh says that what is missing of that origin is meant to be.
     Confirmed(Arc<str>),
@@ -48,28 +61,11 @@ pub struct Document {
     pub text: Result<Arc<str>, Unread>,
 }
 
-/// Why nobody can tell what an origin says now. What it said last stays in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unread {
-    /// In words.
-    pub why: Arc<str>,
-    /// How it is held.
-    pub held: Held,
-}
-
-/// How what an origin said last is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Held {
-    /// It is a file of zero bytes, or was one when it was removed.
-    Emptied,
-    /// It cannot be read, or is gone with everything around it.
-    Lost,
-}
-
-impl From<&str> for Unread {
-    fn from(why: &str) -> Self {
-        Self { why: why.into(), held: Held::Lost }
+impl Document {
+    /// The step that says what this says.
+    pub fn put(self) -> Change {
+        let reading = files::parse(&self);
+        Change::Put(self.origin, reading)
     }
 }
 

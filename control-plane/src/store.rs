@@ -1,65 +1,105 @@
-//! The one writer: takes what a source tells, and publishes snapshots.
+//! The one writer: takes what sources tell, and publishes snapshots.
 //!
-//! Changes gather until the source says [`Change::Complete`]; then they take effect together. An object that is not
-//! sound any more stays in force as it last was, as does every object of a file that cannot be told apart any more;
-//! only what is really gone is taken away. With a [`Memory`] that is [kept](keep) all of that holds over a restart. The
-//! store knows which resources a change touches and compiles no others.
+//! Changes of a source gather until it says [`Change::Complete`]; then they take effect together. An object that is not
+//! sound any more stays in force as it last was, as does every object of an origin that cannot be told apart any more;
+//! only what is really gone is taken away, and of a source that has not told everything nothing is. With a [`Memory`] that
+//! is [kept](keep) all of that holds over a restart.
+//!
+//! A change costs what it touches: the objects of the origins that changed, what refers to them, and the resources that are
+//! made of them. The snapshot is published first; what is to be said about it is found out after that.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use tokio::sync::watch;
-
 use crate::{
-    Error,
     compile::{self, Mesh, Subject},
     diagnostic::{Diagnostic, Place, Severity},
     model::{Model, Object, ObjectId},
     snapshot::{Draft, Snapshot},
-    source::{Change, Changes, Document, Held, Unread, files::Known},
-    validate::{self, Candidate, Reading, Written, references},
+    source::{
+        Candidate, Change, Document, Held, Origin, Reading, Unread,
+        files::{self, Known},
+    },
 };
 
 mod event;
+mod feed;
 mod gone;
+mod in_force;
 mod keeper;
 mod memory;
-mod merge;
+mod references;
 mod report;
+mod units;
 
 use event::{Event, Fate};
+pub use feed::run;
 use gone::Gone;
+pub use in_force::InForce;
+use in_force::{Entry, From};
 pub use keeper::keep;
-pub use memory::{InForce, Memory};
-pub use report::{ObjectReport, Report};
+pub use memory::Memory;
+use references::InVain;
+use report::{About, Standing};
+pub use report::{Counts, ObjectReport, Report, Reports};
+use units::Units;
 
 /// What the control plane holds in memory. See the module for what it guarantees.
 #[derive(Debug)]
 pub struct Store {
     mesh: Mesh,
-    files: BTreeMap<Arc<str>, Reading>,
-    /// Why the source could not say what there is, in the last complete state and in the one that is being told.
-    unavailable: Option<Diagnostic>,
-    becoming_unavailable: Option<Diagnostic>,
+    sources: BTreeMap<Arc<str>, Telling>,
+    units: Units,
     model: Model,
-    written: HashMap<ObjectId, Written>,
-    /// The generation an object had last, also when it is gone: it never counts backwards.
-    generations: HashMap<ObjectId, u64>,
-    dirty: BTreeSet<Subject>,
-    /// Files that whoever runs the mesh confirmed as gone since the last commit.
-    confirmed: BTreeSet<Arc<str>>,
+    in_force: InForce,
+    from: From,
     gone: Gone,
-    /// What became of objects and is not logged yet.
-    events: Vec<Event>,
-    /// How files were held that the memory has.
-    remembered: BTreeMap<Arc<str>, Held>,
+    /// Objects to be judged again.
+    touched: BTreeSet<ObjectId>,
+    /// Origins that whoever runs the mesh confirmed as gone since the last commit.
+    confirmed: BTreeSet<Origin>,
+    dirty: BTreeSet<Subject>,
     snapshot: Arc<Snapshot>,
-    complete: bool,
+    reports: Reports,
+    /// What is left to be said about the last commit.
+    unsaid: Unsaid,
+    in_vain: InVain,
     missing: Severity,
     /// True when what is in force is not what is saved, or on its way.
     unsaved: bool,
+}
+
+/// A source that is being told from.
+#[derive(Debug, Default)]
+struct Telling {
+    /// True once it has told everything.
+    complete: bool,
+    /// What it told since it was complete.
+    steps: Vec<Change>,
+}
+
+/// What a commit left to be said.
+#[derive(Debug, Default)]
+struct Unsaid {
+    /// Objects that were judged.
+    judged: BTreeMap<ObjectId, Verdict>,
+    /// Origins of which the objects in force are others, or what they say is.
+    origins: BTreeSet<Origin>,
+    /// Objects whose references and claims are to be looked at again.
+    concerned: BTreeSet<ObjectId>,
+    /// What became of objects, for the log.
+    events: Vec<Event>,
+}
+
+/// What the judgement of an object says of it.
+#[derive(Debug)]
+struct Verdict {
+    is_known: bool,
+    current: bool,
+    held: bool,
+    findings: Vec<Diagnostic>,
 }
 
 impl Store {
@@ -67,35 +107,36 @@ impl Store {
     pub fn new(trust_domain: &str) -> Self {
         Self {
             mesh: Mesh { trust_domain: trust_domain.to_owned(), roots: Vec::new() },
-            files: BTreeMap::new(),
-            unavailable: None,
-            becoming_unavailable: None,
+            sources: BTreeMap::new(),
+            units: Units::default(),
             model: Model::default(),
-            written: HashMap::new(),
-            generations: HashMap::new(),
-            dirty: BTreeSet::from([Subject::Trust]),
-            confirmed: BTreeSet::new(),
+            in_force: InForce::default(),
+            from: From::default(),
             gone: Gone::default(),
-            events: Vec::new(),
-            remembered: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            confirmed: BTreeSet::new(),
+            dirty: BTreeSet::from([Subject::Trust]),
             snapshot: Arc::default(),
-            complete: false,
+            reports: Reports::default(),
+            unsaid: Unsaid::default(),
+            in_vain: InVain::default(),
             missing: Severity::Warning,
             unsaved: false,
         }
     }
 
-    /// Begins with what `memory` has. An object that the first state of the source neither has nor may have is taken away
+    /// Begins with what `memory` has. An object that the first state of its source neither has nor may have is taken away
     /// then.
     #[must_use]
     pub fn remember(mut self, memory: &Memory) -> Self {
-        let remembered = memory.load();
-        self.generations.extend(remembered.gone);
-        self.remembered = remembered.held.into_iter().collect();
-        for (Candidate { object, written }, generation) in remembered.in_force {
-            self.generations.insert(object.id.clone(), generation);
-            self.written.insert(object.id.clone(), written);
-            self.model.put(Arc::new(Object { generation, ..object }));
+        let memory::Remembered { in_force, objects } = memory.load();
+        self.in_force = in_force;
+        for object in objects {
+            let Some(entry) = self.in_force.get(&object.id) else { continue };
+            self.from.add(&entry.origin, &object.id);
+            self.unsaid.concerned.insert(object.id.clone());
+            self.touched.insert(object.id.clone());
+            self.model.put(Arc::new(object));
         }
         self.dirty.extend(compile::everything(&self.model));
         self
@@ -103,15 +144,21 @@ impl Store {
 
     /// The files that objects in force were read from: what a source has to know to tell what is missing.
     pub fn known(&self) -> Known {
-        let file = |written: &Written| (written.file().clone(), self.remembered.get(written.file()).copied());
-        self.written.values().map(file).collect()
+        let files = self.in_force.objects.iter().filter(|(_, entry)| &*entry.origin.source == files::NAME);
+        let known = |(_, entry): (&ObjectId, &Arc<Entry>)| {
+            (entry.origin.name.clone(), self.in_force.held.get(&entry.origin).copied())
+        };
+        files.map(known).collect()
+    }
+
+    /// Waits for this source too before anything is taken for complete.
+    pub fn attend(&mut self, source: &Arc<str>) {
+        self.sources.entry(source.clone()).or_default();
     }
 
     /// What is in force, to be saved; nothing when it is what the last call returned.
     pub fn unsaved(&mut self) -> Option<InForce> {
-        let unsaved = std::mem::take(&mut self.unsaved);
-        let held = || self.files.iter().filter_map(|(file, reading)| Some((file.clone(), reading.held?))).collect();
-        unsaved.then(|| InForce::of(&self.model, &self.written, &self.generations, held()))
+        std::mem::take(&mut self.unsaved).then(|| self.in_force.clone())
     }
 
     /// Sets the trusted authorities (certificates, DER); they go out with the next snapshot.
@@ -123,86 +170,220 @@ impl Store {
     }
 
     /// Takes one step of a source. True when the step completes a state, so that a snapshot is due.
-    pub fn take(&mut self, change: Change) -> bool {
-        match change {
-            Change::Put(document) => {
-                let reading = validate::read(&document);
-                let held = reading.held;
-                let before = self.files.insert(document.origin, reading);
-                self.unsaved |= before.and_then(|before| before.held) != held;
-            }
-            Change::Remove(origin) => {
-                self.files.remove(&origin);
-            }
-            Change::Confirmed(origin) => {
-                self.files.remove(&origin);
-                self.gone.confirm(&origin);
-                self.confirmed.insert(origin);
-            }
-            Change::Unavailable { origin, reason } => {
-                let place = Place::file(&origin);
-                self.becoming_unavailable = Some(Diagnostic::new(Severity::Error, place, &*reason));
-            }
-            Change::Complete => {
-                self.unavailable = self.becoming_unavailable.take();
-                self.complete |= self.unavailable.is_none();
-                return true;
+    pub fn take(&mut self, source: &str, change: Change) -> bool {
+        let is_complete = matches!(change, Change::Complete);
+        if !self.sources.contains_key(source) {
+            self.attend(&source.into());
+        }
+        let Some(telling) = self.sources.get_mut(source) else { return false };
+        telling.steps.push(change);
+        if is_complete {
+            let steps = std::mem::take(&mut telling.steps);
+            self.complete(&source.into(), steps);
+        }
+        is_complete
+    }
+
+    /// Takes a complete state of a source.
+    fn complete(&mut self, source: &Arc<str>, steps: Vec<Change>) {
+        let mut unavailable = None;
+        for step in steps {
+            let origin = |name| Origin { source: source.clone(), name };
+            match step {
+                Change::Put(name, reading) => self.put(origin(name), reading),
+                Change::Remove(name) => self.forget(&origin(name)),
+                Change::Confirmed(name) => {
+                    self.forget(&origin(name.clone()));
+                    self.gone.confirm(&name);
+                    self.confirmed.insert(origin(name));
+                }
+                Change::Unavailable { origin, reason } => {
+                    unavailable = Some(Diagnostic::new(Severity::Error, Place::file(&origin), &*reason));
+                }
+                Change::Complete => {}
             }
         }
-        false
+        let is_first = unavailable.is_none()
+            && self.sources.get_mut(source).is_some_and(|told| !std::mem::replace(&mut told.complete, true));
+        if is_first {
+            // What it does not have is gone, and what was remembered of a source that there is no more.
+            self.touched.extend(self.from.all().cloned());
+        }
+        self.reports.say(About::Source(source.clone()), unavailable.into_iter().collect());
+    }
+
+    fn put(&mut self, origin: Origin, mut reading: Reading) {
+        self.touched.extend(self.from.of(&origin).cloned());
+        self.hold(&origin, reading.held);
+        self.reports.say(About::Origin(origin.clone()), std::mem::take(&mut reading.findings));
+        self.unsaid.origins.insert(origin.clone());
+        self.touched.extend(self.units.put(origin, reading));
+    }
+
+    fn forget(&mut self, origin: &Origin) {
+        self.touched.extend(self.from.of(origin).cloned());
+        self.hold(origin, None);
+        self.reports.say(About::Origin(origin.clone()), Vec::new());
+        self.unsaid.origins.insert(origin.clone());
+        self.touched.extend(self.units.remove(origin));
+    }
+
+    /// Notes how an origin is held, for a restart.
+    fn hold(&mut self, origin: &Origin, held: Option<Held>) {
+        if self.in_force.held.get(origin).copied() != held {
+            self.unsaved = true;
+            let all = Arc::make_mut(&mut self.in_force.held);
+            match held {
+                Some(held) => all.insert(origin.clone(), held),
+                None => all.remove(origin),
+            };
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        !self.sources.is_empty() && self.sources.values().all(|source| source.complete)
     }
 
     /// Puts everything taken so far in force: the snapshot, and what is to be said about it. The snapshot is the
     /// one before when nothing changed.
     pub fn commit(&mut self) -> (Arc<Snapshot>, Report) {
-        let mut findings = Vec::new();
-        let merged = merge::merge(&self.files, &self.written);
-        // Before the source has told everything, nobody knows that something is gone.
-        let gone = self.written.keys().filter(|id| self.complete && !merged.stays(id));
-        let gone: BTreeSet<ObjectId> = gone.cloned().collect();
-        let mut removed = Vec::new();
-        for id in gone {
-            self.unsaved = true;
-            compile::affected(&self.model, &id, &mut self.dirty);
-            removed.extend(self.model.remove(&id).zip(self.written.remove(&id)));
-        }
-        for Candidate { object, written } in merged.sound.values().copied() {
-            if self.written.get(&object.id).is_some_and(|known| known.is(written)) {
-                continue;
+        let snapshot = self.publish();
+        (snapshot, self.account().report())
+    }
+
+    /// Puts everything taken so far in force. What is to be said about it is left to [`Self::account`].
+    pub fn publish(&mut self) -> Arc<Snapshot> {
+        let touched = std::mem::take(&mut self.touched);
+        let (mut put, mut gone) = (Vec::new(), Vec::new());
+        for id in touched {
+            let entry = self.in_force.get(&id);
+            let is_pending = entry.is_some_and(|entry| self.is_pending(&entry.origin.source));
+            let judged = self.units.judge(&id, entry.map(|entry| &**entry), is_pending);
+            let is_news =
+                |candidate: &Candidate| !entry.is_some_and(|known| known.provenance.is(&candidate.provenance));
+            match judged.counts {
+                Some((origin, candidate)) if is_news(candidate) => put.push((origin.clone(), candidate.clone())),
+                None if entry.is_some() && !judged.stays() => gone.push(id.clone()),
+                _ => {}
             }
-            self.events.extend(put(&mut self.model, &mut self.generations, &mut self.dirty, object, written));
-            self.written.insert(object.id.clone(), written.clone());
-            self.unsaved = true;
+            self.unsaid.origins.extend(entry.map(|entry| entry.origin.clone()));
+            let (is_known, current, held) = (judged.stays(), judged.is_current(), judged.held);
+            let verdict = Verdict { is_known, current, held, findings: judged.findings };
+            self.unsaid.judged.insert(id, verdict);
         }
-        for (object, written) in removed {
-            let file = written.file();
-            let is_gone = self.files.get(file).is_none_or(Reading::is_empty);
-            if is_gone && !self.confirmed.contains(file) {
-                self.gone.tell(&self.model, &object, file);
-            }
-            let (id, file, generation) = (object.id.clone(), file.clone(), object.generation);
-            self.events.push(Event { id, file, generation, fate: Fate::Removed });
+        let gone: Vec<(Arc<Object>, Arc<Entry>)> = gone.iter().filter_map(|id| self.remove(id)).collect();
+        put.into_iter().for_each(|(origin, candidate)| self.put_in_force(origin, candidate));
+        for (object, entry) in gone {
+            self.tell_gone(&object, &entry);
         }
         self.confirmed.clear();
-        findings.extend(self.gone.findings(&self.model).cloned());
-        findings.extend(self.unavailable.clone());
-        findings.extend(self.files.values().flat_map(|reading| reading.findings.iter().cloned()));
-        findings.extend(merged.findings.iter().cloned());
-        findings.extend(references::findings(&self.model, &self.written, self.missing));
-        let report = report::report(&self.model, &self.written, &merged, findings, self.complete);
-        drop(merged);
         self.compile();
-        (self.snapshot.clone(), report)
+        self.snapshot.clone()
+    }
+
+    /// True while a source may have more to say than it has.
+    fn is_pending(&self, source: &str) -> bool {
+        !self.sources.get(source).map_or_else(|| self.is_complete(), |source| source.complete)
+    }
+
+    fn remove(&mut self, id: &ObjectId) -> Option<(Arc<Object>, Arc<Entry>)> {
+        self.concern(id, true);
+        compile::affected(&self.model, id, &mut self.dirty);
+        let (object, entry) = self.model.remove(id).zip(self.in_force.objects.remove(id))?;
+        self.from.remove(&entry.origin, id);
+        self.in_force.gone.insert(id.clone(), entry.generation);
+        self.unsaved = true;
+        Some((object, entry))
+    }
+
+    fn tell_gone(&mut self, object: &Object, entry: &Entry) {
+        let Origin { name: file, .. } = &entry.origin;
+        let is_gone = self.units.get(&entry.origin).is_none_or(Reading::is_empty);
+        if is_gone && !self.confirmed.contains(&entry.origin) {
+            self.gone.tell(&self.model, object, file);
+        }
+        let (id, file, generation) = (object.id.clone(), file.clone(), object.generation);
+        self.unsaid.events.push(Event { id, file, generation, fate: Fate::Removed });
+    }
+
+    /// Puts a version in force. Its generation is a new one when its content is.
+    fn put_in_force(&mut self, origin: Origin, candidate: Candidate) {
+        let Candidate { object, document, provenance, sound } = candidate;
+        let id = object.id.clone();
+        let known = self.model.get(&id);
+        let (is_first, is_same) = (known.is_none(), known.is_some_and(|known| known.same_content(&object)));
+        let generation = self.in_force.generation(&id) + u64::from(!is_same);
+        self.concern(&id, is_first);
+        if !is_same {
+            compile::affected(&self.model, &id, &mut self.dirty);
+            self.model.put(Arc::new(Object { generation, ..object }));
+            compile::affected(&self.model, &id, &mut self.dirty);
+            self.concern(&id, false);
+            let fate = if is_first { Fate::Accepted } else { Fate::Changed };
+            self.unsaid.events.push(Event { id: id.clone(), file: origin.name.clone(), generation, fate });
+        }
+        self.in_force.gone.remove(&id);
+        let entry = Arc::new(Entry { origin: origin.clone(), provenance, document, generation, sound });
+        let before = self.in_force.objects.insert(id.clone(), entry.clone());
+        if let Some(before) = before.as_ref().filter(|before| before.origin != origin) {
+            self.from.remove(&before.origin, &id);
+        }
+        self.from.add(&origin, &id);
+        self.unsaid.origins.insert(origin);
+        self.unsaved |= before.as_ref() != Some(&entry);
+    }
+
+    /// Notes whose findings may be others now. `comes_or_goes` tells whether the object was not there before, or is not any
+    /// more after.
+    fn concern(&mut self, id: &ObjectId, comes_or_goes: bool) {
+        let concerned = &mut self.unsaid.concerned;
+        concerned.insert(id.clone());
+        references::concerned(&self.model, id, concerned);
+        if comes_or_goes {
+            references::concerned_by_presence(&self.model, id, concerned);
+            concerned.extend(self.in_vain.of(id).cloned());
+        }
+    }
+
+    /// Finds out what is to be said about the last commit.
+    pub fn account(&mut self) -> Reports {
+        let Unsaid { judged, origins, concerned, events } = std::mem::take(&mut self.unsaid);
+        events.iter().for_each(Event::log);
+        for (id, verdict) in judged {
+            let entry = self.in_force.get(&id);
+            let standing = (entry.is_some() || verdict.is_known).then(|| Standing {
+                file: entry.map_or_else(Arc::default, |entry| entry.origin.name.clone()),
+                generation: entry.map_or(0, |entry| entry.generation),
+                current: verdict.current,
+                held: verdict.held,
+            });
+            self.reports.stand(&id, standing);
+            self.reports.say(About::Twice(id), verdict.findings);
+        }
+        for origin in origins {
+            let holding = self.units.holding(&origin, self.from.of(&origin));
+            self.reports.say(About::Holding(origin), holding);
+        }
+        for id in concerned {
+            let (findings, vain) = references::findings(&self.model, &self.in_force, self.missing, &id);
+            self.in_vain.set(&id, vain);
+            self.reports.say(About::References(id), findings);
+        }
+        let gone = self.gone.findings(&self.model).cloned().collect();
+        self.reports.say(About::Gone, gone);
+        self.reports.complete = self.is_complete();
+        self.reports.clone()
     }
 
     /// Compiles what is dirty. A snapshot that refers to what is not there would be a defect of the compiler: the
     /// one before stays, and its subjects stay dirty.
     fn compile(&mut self) {
-        if self.dirty.is_empty() && self.snapshot.is_complete() == self.complete {
+        let complete = self.is_complete();
+        if self.dirty.is_empty() && self.snapshot.is_complete() == complete {
             return;
         }
         let mut draft = Draft::after(&self.snapshot);
-        draft.set_complete(self.complete);
+        draft.set_complete(complete);
         for subject in &self.dirty {
             compile::subject(&self.model, &self.mesh, subject, &mut draft);
         }
@@ -220,107 +401,6 @@ impl Store {
     }
 }
 
-/// Puts an object into the model when its content is new, and tells what became of it.
-fn put(
-    model: &mut Model,
-    generations: &mut HashMap<ObjectId, u64>,
-    dirty: &mut BTreeSet<Subject>,
-    object: &Object,
-    written: &Written,
-) -> Option<Event> {
-    let known = model.get(&object.id);
-    if known.is_some_and(|known| known.same_content(object)) {
-        return None;
-    }
-    let fate = if known.is_some() { Fate::Changed } else { Fate::Accepted };
-    let generation = generations.entry(object.id.clone()).or_default();
-    *generation += 1;
-    compile::affected(model, &object.id, dirty);
-    model.put(Arc::new(Object { generation: *generation, ..object.clone() }));
-    compile::affected(model, &object.id, dirty);
-    Some(Event { id: object.id.clone(), file: written.file().clone(), generation: *generation, fate })
-}
-
-/// Feeds a store from a source until the last reader of snapshots is gone. `roots` are the trusted authorities; a change
-/// of them makes a snapshot of its own. What is then in force goes to `saves`, from where [`keep`] takes the newest:
-/// nothing here waits for the disk.
-///
-/// # Errors
-/// The source ended, or the store panicked: from then on no change would take effect.
-pub async fn run(
-    mut store: Store,
-    mut changes: Changes,
-    mut roots: watch::Receiver<Vec<bytes::Bytes>>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
-    reports: watch::Sender<Arc<Report>>,
-    saves: watch::Sender<Arc<InForce>>,
-) -> Result<(), Error> {
-    store.set_roots(roots.borrow_and_update().clone());
-    let mut rotates = true;
-    loop {
-        let step = tokio::select! {
-            change = changes.recv() => match change {
-                Some(change) => Step::Change(change),
-                None => return Err(Error::Frozen { why: "the source of configuration", source: None }),
-            },
-            rotated = roots.changed(), if rotates => {
-                rotates = rotated.is_ok();
-                Step::Roots(roots.borrow_and_update().clone())
-            }
-            () = snapshots.closed() => return Ok(()),
-        };
-        let (mut same, outcome) = blocking(move || store.step(step)).await?;
-        if let Some((snapshot, report)) = outcome {
-            report.log(&reports.borrow());
-            reports.send_replace(Arc::new(report));
-            let is_new = !Arc::ptr_eq(&snapshot, &snapshots.borrow());
-            if is_new {
-                snapshots.send_replace(snapshot);
-            }
-            // What is published comes first.
-            let look = move || {
-                same.events.drain(..).for_each(|event| event.log());
-                let unsaved = same.unsaved();
-                (same, unsaved)
-            };
-            let unsaved;
-            (same, unsaved) = blocking(look).await?;
-            if let Some(in_force) = unsaved {
-                saves.send_replace(Arc::new(in_force));
-            }
-        }
-        store = same;
-    }
-}
-
-/// Does work that takes time on a thread of its own.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|panic| Error::Frozen { why: "the store", source: Some(panic) })
-}
-
-/// What a running store is given.
-enum Step {
-    Change(Change),
-    Roots(Vec<bytes::Bytes>),
-}
-
-impl Store {
-    /// Takes one step, and commits when that is due. Reading and compiling take time, so this runs on a thread of
-    /// its own while sidecars are served.
-    fn step(mut self, step: Step) -> (Self, Option<(Arc<Snapshot>, Report)>) {
-        let due = match step {
-            Step::Change(change) => self.take(change),
-            Step::Roots(roots) => {
-                self.set_roots(roots);
-                self.complete
-            }
-        };
-        let outcome = due.then(|| self.commit());
-        (self, outcome)
-    }
-}
-
 /// Every finding about a directory of files, by file and line; a reference to what the directory does not have is an
 /// error here.
 ///
@@ -328,10 +408,10 @@ impl Store {
 /// Why the directory cannot be listed.
 pub fn lint(dir: &std::path::Path) -> Result<Vec<Diagnostic>, Arc<str>> {
     let mut store = Store { missing: Severity::Error, ..Store::new("mesh.local") };
-    for (origin, text) in crate::source::files::read(dir)? {
+    for (origin, text) in files::read(dir)? {
         let text = text.map_err(|why| Unread { why, held: Held::Lost });
-        store.take(Change::Put(Document { origin, text }));
+        store.take(files::NAME, Document { origin, text }.put());
     }
-    store.take(Change::Complete);
+    store.take(files::NAME, Change::Complete);
     Ok(store.commit().1.findings)
 }

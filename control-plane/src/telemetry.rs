@@ -4,7 +4,7 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::store::{ObjectReport, Report};
+use crate::store::Counts;
 
 /// Every metric of the control plane, in one registry.
 #[derive(Clone, Debug)]
@@ -80,15 +80,12 @@ impl Telemetry {
         })
     }
 
-    /// Counts the objects of `report`.
-    pub(crate) fn set_objects(&self, report: &Report) {
-        let count = |state: &str, is_in: fn(&ObjectReport) -> bool| {
-            let objects = report.objects.iter().filter(|object| is_in(object)).count();
+    /// Shows how many objects there are in which state.
+    pub(crate) fn set_objects(&self, counts: Counts) {
+        let Counts { current, stale, refused } = counts;
+        for (state, objects) in [("current", current), ("stale", stale), ("refused", refused)] {
             self.objects.with_label_values(&[state]).set(i64::try_from(objects).unwrap_or(i64::MAX));
-        };
-        count("current", |object| object.current);
-        count("stale", |object| !object.current && object.accepted_generation > 0);
-        count("refused", |object| !object.current && object.accepted_generation == 0);
+        }
     }
 
     /// The Prometheus text format.
@@ -111,7 +108,7 @@ mod tests {
     fn every_metric_is_documented() {
         let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/control-plane.md")).unwrap();
         let telemetry = Telemetry::new().unwrap();
-        telemetry.set_objects(&Report::default());
+        telemetry.set_objects(Counts::default());
         telemetry.responses.with_label_values(&["inbound"]).inc();
         telemetry.replies.with_label_values(&["inbound", "ack"]).inc();
         telemetry.certificates.with_label_values(&["join", "issued"]).inc();

@@ -1,182 +1,254 @@
-//! What users wrote, as objects of the mesh, and every complaint about the rest.
+//! One document of Kubernetes shape, checked: the envelope, and `spec` by its kind.
 //!
-//! One document never hides another: each is read, checked for structure, and checked for meaning by its kind, and
-//! every complaint names file, line, column and field. [`references`] then looks at all objects together.
+//! Where a document was written is nothing to this: complaints name the field, and whoever has the document knows the
+//! place. A document that is not sound still tells, if it can, which object it would be, for the last good version of that
+//! one stays in force.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
+
+use schemars::JsonSchema;
+use selvedge_policies::kind::{self, Kind, Problem};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
-    diagnostic::{Diagnostic, Place, Severity},
-    model::{Object, ObjectId},
-    source::{
-        Document, Held,
-        files::{
-            tree::Node,
-            yaml::{self, Fault},
-        },
+    diagnostic::Severity,
+    model::{
+        self, Labels, Object, ObjectId, Spec, label_problem,
+        mesh_policy::{self, ROOT_NAMESPACE},
+        service,
     },
 };
 
-mod addresses;
-mod object;
-pub mod references;
-
-/// What one file holds.
-#[derive(Clone, Debug, Default)]
-pub struct Reading {
-    /// The sound objects, in the order of the file, and those that are taken where no sound version is in force.
-    pub objects: Vec<Candidate>,
-    /// Objects that are there and not sound; their last good version stays in force.
-    pub refused: Vec<ObjectId>,
-    /// True when some document does not even tell which object it is, or not for certain, so that nothing of the file may
-    /// be taken for removed.
-    pub incomplete: bool,
-    /// Namespace and name of documents that may be objects of the mesh of a misspelt kind: objects of these names must
-    /// not be taken for removed.
-    pub unclear: Vec<(Arc<str>, Arc<str>)>,
-    /// How what the file said last is held, when nobody can tell what it says now.
-    pub held: Option<Held>,
-    /// The complaints; of very many the first, and how many more there are.
-    pub findings: Vec<Diagnostic>,
+/// What a document is, and every complaint about it.
+#[derive(Debug)]
+pub struct Checked {
+    /// What it is.
+    pub verdict: Verdict,
+    /// The object it would be, as `Kind namespace/name`; empty when it cannot be told.
+    pub object: String,
+    /// What is wrong with which field of the document, as `spec.rules[0].to`. An error refuses it as it is written.
+    pub complaints: Vec<(Severity, Problem)>,
 }
 
-impl Reading {
-    /// True when the file has no object, sound or not.
-    pub fn is_empty(&self) -> bool {
-        self.objects.is_empty() && self.is_sound()
+/// What a document is.
+#[derive(Debug)]
+pub enum Verdict {
+    /// This object; its generation is not known yet.
+    Sound(Object),
+    /// This object, which takes the place of no sound version of itself: something in it is written and empty, so that it
+    /// says less than it was to say.
+    Wanting(Object),
+    /// This object, in no form that can be taken.
+    Refused(ObjectId),
+    /// Perhaps an object of the mesh, of a misspelt kind, with that namespace and name.
+    Unclear(Arc<str>, Arc<str>),
+    /// Certainly of some other system.
+    Foreign,
+    /// It does not even tell which object it is, or not for certain.
+    Unnamed,
+}
+
+/// What every object has beside `spec`. What only a server writes is read over.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Envelope {
+    #[expect(dead_code, reason = "there for the schema; compared before the kind is known to be sound")]
+    api_version: String,
+    #[expect(dead_code, reason = "there for the schema; looked up before the envelope is known to be sound")]
+    kind: String,
+    metadata: Metadata,
+    #[expect(dead_code, reason = "there for the schema; the kind checks it")]
+    spec: Value,
+    #[serde(default)]
+    #[expect(dead_code, reason = "there for the schema; a server writes it")]
+    status: Value,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "there for the schema; read from the tree, like the rest of the id")]
+    labels: Labels,
+    #[serde(default)]
+    #[expect(dead_code, reason = "there for the schema; nothing in the mesh looks at annotations")]
+    annotations: BTreeMap<String, String>,
+}
+
+/// The fields of `metadata` that mean something here; a misspelt one is told from what servers add.
+const METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
+
+/// The fields that tell which object a document is.
+pub const NAMING: [&str; 4] = ["kind", "metadata", "name", "namespace"];
+
+/// Checks one document.
+pub fn check(document: &Value) -> Checked {
+    let mut problems = kind::check::<Envelope>(document, envelope_problems);
+    let misspelt = misspelt_metadata(document);
+    problems.extend(misspelt.iter().map(misspelling));
+    let kind = kind_of(document, &mut problems);
+    let name = name_of(document).filter(|_| is_named(document, &misspelt));
+    let id = kind.zip(name.clone()).map(|(kind, (namespace, name))| ObjectId { kind: kind.name, namespace, name });
+    let mut blanks = Vec::new();
+    let spec = kind.and_then(|kind| spec(kind, id.as_ref(), document, &mut problems, &mut blanks));
+    let object = id.as_ref().map_or(String::new(), ObjectId::to_string);
+    let is_sound = problems.is_empty();
+    let mut complaints = Vec::new();
+    if let Some(id) = id.as_ref().filter(|id| id.kind == mesh_policy::KIND.name && !has_namespace(document)) {
+        let message = format!(
+            "no namespace is written, so this covers namespace '{}' alone: write that, or {ROOT_NAMESPACE} with targetRef \
+             {{kind: Mesh}} for the whole mesh",
+            id.namespace
+        );
+        complaints.push((Severity::Warning, Problem::new("metadata.namespace", message)));
     }
-
-    /// True when everything in the file is a sound object, or of no concern.
-    pub fn is_sound(&self) -> bool {
-        let objects = self.objects.iter().all(|candidate| candidate.written.is_sound());
-        objects && self.refused.is_empty() && self.unclear.is_empty() && !self.incomplete
-    }
-}
-
-/// An object that can be put in force, with the place it was written.
-#[derive(Clone, Debug)]
-pub struct Candidate {
-    /// The object; its generation is not known yet.
-    pub object: Object,
-    /// Where it was written.
-    pub written: Written,
-}
-
-/// Where an object was written, down to the field.
-#[derive(Clone, Debug)]
-pub struct Written {
-    file: Arc<str>,
-    text: Arc<str>,
-    node: Arc<Node>,
-    /// False when something in it is written and empty, so that it says less than it was to say.
-    sound: bool,
-}
-
-/// Most complaints about one file; more would hide the first.
-const MAX_FINDINGS: usize = 100;
-
-/// Reads one document of a source.
-pub fn read(document: &Document) -> Reading {
-    let file = &document.origin;
-    let mut reading = Reading::default();
-    let text = match &document.text {
-        Ok(text) => text,
-        Err(unread) => {
-            reading.incomplete = true;
-            reading.held = Some(unread.held);
-            reading.findings.push(Diagnostic::new(Severity::Error, Place::file(file), &*unread.why));
-            return reading;
+    let is_whole = blanks.is_empty();
+    complaints.extend(problems.into_iter().chain(blanks).map(|problem| (Severity::Error, problem)));
+    let verdict = match (id, spec, name) {
+        (Some(id), Some(spec), _) if is_sound => {
+            let object = Object { id, generation: 0, labels: labels(document), spec };
+            if is_whole { Verdict::Sound(object) } else { Verdict::Wanting(object) }
         }
+        (Some(id), ..) => Verdict::Refused(id),
+        (None, ..) if is_foreign(document) => Verdict::Foreign,
+        (None, _, Some((namespace, name))) if text(document, "kind").is_some() => Verdict::Unclear(namespace, name),
+        (None, ..) => Verdict::Unnamed,
     };
-    let mut complaints = Complaints { findings: Vec::new(), more: 0 };
-    for yaml::Document { tree, faults } in yaml::read(text) {
-        match tree {
-            Some(node) => {
-                let written = Written { file: file.clone(), text: text.clone(), node: Arc::new(node), sound: true };
-                object::read(written, &faults, &mut reading, &mut complaints);
-            }
-            None => {
-                reading.incomplete |= !faults.is_empty();
-                faults.iter().for_each(|fault| complaints.add(|| complaint(file, text, fault)));
-            }
+    Checked { verdict, object, complaints }
+}
+
+fn text<'a>(document: &'a Value, field: &str) -> Option<&'a str> {
+    document.get(field)?.as_str()
+}
+
+/// True for a document that is certainly of some other system: neither its API nor its kind is like one of ours. The API
+/// of Kubernetes' core says nothing: of its many kinds one is ours.
+fn is_foreign(document: &Value) -> bool {
+    let is_ours = |given: &str| {
+        let group = group(given);
+        !group.is_empty() && model::kinds().any(|kind| self::group(kind.api_version) == group)
+    };
+    match (text(document, "apiVersion"), text(document, "kind")) {
+        (Some(version), Some(kind)) => !is_ours(version) && meant(kind, &kind_names()).is_none(),
+        _ => false,
+    }
+}
+
+fn kind_of(document: &Value, problems: &mut Vec<Problem>) -> Option<&'static Kind> {
+    let given = text(document, "kind")?;
+    let Some(kind) = model::kinds().find(|kind| kind.name == given) else {
+        let known = kind_names();
+        let hint = match meant(given, &known) {
+            Some(name) => format!("did you mean '{name}'?"),
+            None => format!("expected one of {}", known.join(", ")),
+        };
+        problems.push(Problem::new("kind", format!("unknown kind '{}': {hint}", short(given))));
+        return None;
+    };
+    let expected = kind.api_version;
+    if let Some(version) = text(document, "apiVersion").filter(|version| *version != expected) {
+        let why = format!("apiVersion '{}' is not that of {}: expected {expected}", short(version), kind.name);
+        problems.push(Problem::new("apiVersion", why));
+    }
+    Some(kind)
+}
+
+fn envelope_problems(envelope: &Envelope) -> Vec<Problem> {
+    let Metadata { name, namespace, .. } = &envelope.metadata;
+    let name = label_problem(name).map(|why| Problem::new("metadata.name", why));
+    let namespace = namespace.as_deref().and_then(label_problem);
+    name.into_iter().chain(namespace.map(|why| Problem::new("metadata.namespace", why))).collect()
+}
+
+/// The fields of `metadata` that are misspelt, each with the one that was probably meant.
+fn misspelt_metadata(document: &Value) -> Vec<(&str, &'static str)> {
+    let fields = document.get("metadata").and_then(Value::as_object).into_iter().flatten();
+    let unknown = fields.map(|(key, _)| &**key).filter(|key| !METADATA.contains(key));
+    unknown.filter_map(|key| Some((key, meant(key, &METADATA)?))).collect()
+}
+
+fn misspelling((key, meant): &(&str, &str)) -> Problem {
+    Problem::new(format!("metadata.{key}"), format!("unknown field '{}': did you mean '{meant}'?", short(key)))
+}
+
+/// False when a name or namespace is misspelt or not in `metadata`: what takes its place is another object's.
+fn is_named(document: &Value, misspelt: &[(&str, &str)]) -> bool {
+    let is_elsewhere = document.get("name").is_some() || document.get("namespace").is_some();
+    !is_elsewhere && !misspelt.iter().any(|(_, meant)| NAMING.contains(meant))
+}
+
+/// Namespace and name, when both are sound.
+fn name_of(document: &Value) -> Option<(Arc<str>, Arc<str>)> {
+    let metadata = document.get("metadata")?;
+    let name = text(metadata, "name").filter(|name| label_problem(name).is_none())?;
+    let namespace = match metadata.get("namespace") {
+        None | Some(Value::Null) => "default",
+        Some(_) => text(metadata, "namespace").filter(|namespace| label_problem(namespace).is_none())?,
+    };
+    Some((namespace.into(), name.into()))
+}
+
+/// Whether the document says in which namespace it is.
+fn has_namespace(document: &Value) -> bool {
+    document.get("metadata").is_some_and(|metadata| text(metadata, "namespace").is_some())
+}
+
+fn labels(document: &Value) -> Labels {
+    let Some(labels) = document.get("metadata").and_then(|metadata| metadata.get("labels")) else {
+        return Labels::new();
+    };
+    serde_json::from_value(labels.clone()).unwrap_or_default()
+}
+
+/// `spec` as its kind reads it; `blanks` are what is written and empty in it, and was taken out.
+fn spec(
+    kind: &Kind,
+    id: Option<&ObjectId>,
+    document: &Value,
+    problems: &mut Vec<Problem>,
+    blanks: &mut Vec<Problem>,
+) -> Option<Spec> {
+    let mut document = document.get("spec")?.clone();
+    if kind.name == service::KIND.name {
+        service::read_over(&mut document);
+    }
+    let found = (kind.check)(&document);
+    blanks.extend((kind.close)(&mut document).into_iter().map(within_spec));
+    let namespace = id.map_or("default", |id| &id.namespace);
+    let result = if found.is_empty() { model::read(kind, namespace, &document) } else { Err(found) };
+    match result {
+        Ok(spec) => Some(spec),
+        Err(found) => {
+            problems.extend(found.into_iter().map(within_spec));
+            None
         }
     }
-    reading.findings = complaints.finish(file);
-    reading
 }
 
-fn complaint(file: &str, text: &str, fault: &Fault) -> Diagnostic {
-    let finding = Diagnostic::new(Severity::Error, Place::new(file, text, fault.span.clone()), &*fault.message);
-    match &fault.repeats {
-        Some(field) => finding.related(Place::new(file, text, field.first.clone()), "it stands here first"),
-        None => finding,
-    }
+fn within_spec(Problem { path, message }: Problem) -> Problem {
+    Problem::new(if path.is_empty() { "spec".to_owned() } else { format!("spec.{path}") }, message)
 }
 
-/// The complaints about one file. Finding a place takes time, so it is not looked for beyond those that are shown.
-struct Complaints {
-    findings: Vec<Diagnostic>,
-    more: usize,
+/// The one of `known` that `given` is close to.
+fn meant<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+    let given: String = given.to_lowercase().chars().take(100).collect();
+    let best = known.iter().map(|name| (strsim::damerau_levenshtein(&given, &name.to_lowercase()), *name)).min();
+    best.filter(|(distance, name)| *distance <= 1 + name.len() / 4).map(|(_, name)| name)
 }
 
-impl Complaints {
-    fn add(&mut self, complaint: impl FnOnce() -> Diagnostic) {
-        if self.findings.len() < MAX_FINDINGS {
-            self.findings.push(complaint());
-        } else {
-            self.more += 1;
-        }
-    }
-
-    fn finish(mut self, file: &Arc<str>) -> Vec<Diagnostic> {
-        self.findings.sort_by_key(|finding| (finding.place.line, finding.place.column));
-        if self.more > 0 {
-            let message = format!("and {} more complaints about this file", self.more);
-            self.findings.push(Diagnostic::new(Severity::Error, Place::file(file), message));
-        }
-        self.findings
-    }
+fn kind_names() -> Vec<&'static str> {
+    model::kinds().map(|kind| kind.name).collect()
 }
 
-impl Written {
-    /// The file.
-    pub fn file(&self) -> &Arc<str> {
-        &self.file
-    }
+/// The group of an `apiVersion`; empty for that of Kubernetes' core.
+fn group(api_version: &str) -> &str {
+    api_version.rsplit_once('/').map_or("", |(group, _)| group)
+}
 
-    /// The whole text of the file.
-    pub fn text(&self) -> &Arc<str> {
-        &self.text
-    }
-
-    /// False for an object that takes the place of no sound version of itself.
-    pub const fn is_sound(&self) -> bool {
-        self.sound
-    }
-
-    /// True when both are one reading of one document, so that nothing can have changed.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.node, &other.node)
-    }
-
-    /// The place of a field, as `spec.rules[0].to`.
-    pub fn place(&self, path: &str) -> Place {
-        self.at(self.node.locate(path, false))
-    }
-
-    /// A complaint at a field.
-    pub fn finding(&self, severity: Severity, path: &str, message: impl Into<String>) -> Diagnostic {
-        let message = message.into();
-        let span = self.node.locate(path, message.starts_with("unknown field"));
-        Diagnostic::new(severity, self.at(span), message).field(path)
-    }
-
-    /// The complaint about a fault of the YAML.
-    fn fault(&self, fault: &Fault) -> Diagnostic {
-        complaint(&self.file, &self.text, fault)
-    }
-
-    fn at(&self, span: Range<usize>) -> Place {
-        Place::new(&self.file, &self.text, span)
-    }
+fn short(text: &str) -> String {
+    text.chars().take(80).collect()
 }

@@ -13,5 +13,7 @@ mod files;
 mod kept;
 #[path = "config/restart.rs"]
 mod restart;
+#[path = "config/sources.rs"]
+mod sources;
 #[path = "config/vanished.rs"]
 mod vanished;

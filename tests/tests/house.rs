@@ -3,7 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use selvedge_control_plane::{model, source::Document, store, validate};
+use selvedge_control_plane::{
+    model,
+    source::{Document, files},
+    store,
+};
 use selvedge_policies::{kind::Kind, reason::Reason};
 use selvedge_proxy::bootstrap::Bootstrap;
 use selvedge_tests::{
@@ -387,7 +391,7 @@ fn examples_in_the_pages_are_accepted() {
                 }
                 continue;
             }
-            let reading = validate::read(&Document { origin: page.name.as_str().into(), text: Ok(example.into()) });
+            let reading = files::parse(&Document { origin: page.name.as_str().into(), text: Ok(example.into()) });
             objects += reading.objects.len();
             for finding in reading.findings {
                 complaints.file(&page.name, finding.render(false));

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Attached, Labels, Object, ObjectId, Spec, Target,
+    claims::{Claims, set},
     external_service::{self, ExternalServiceSpec},
     mesh_policy::{self, Effective, MeshPolicySpec, ScopeKind},
     service::{self, ServiceSpec},
@@ -24,6 +25,7 @@ pub struct Model {
     /// By the first pair of the selector: a workload the service selects has that label.
     services_by_label: HashMap<LabelKey, BTreeSet<Arc<str>>>,
     attached: HashMap<Target, BTreeSet<ObjectId>>,
+    claims: Claims,
 }
 
 impl Model {
@@ -44,6 +46,11 @@ impl Model {
     /// The object of that id.
     pub fn get(&self, id: &ObjectId) -> Option<&Arc<Object>> {
         self.objects.get(id)
+    }
+
+    /// Who refers to whom, and who claims which address.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// All objects, by kind, namespace and name.
@@ -145,6 +152,7 @@ impl Model {
     }
 
     fn index(&mut self, object: &Object, add: bool) {
+        self.claims.index(object, add);
         let namespace = &object.id.namespace;
         match &object.spec {
             Spec::Workload(_) => {
@@ -165,17 +173,6 @@ impl Model {
                 }
             }
             Spec::ExternalService(_) | Spec::MeshPolicy(_) => {}
-        }
-    }
-}
-
-fn set<K: std::hash::Hash + Eq, V: Ord>(index: &mut HashMap<K, BTreeSet<V>>, key: K, value: V, add: bool) {
-    if add {
-        index.entry(key).or_default().insert(value);
-    } else if let Some(values) = index.get_mut(&key) {
-        values.remove(&value);
-        if values.is_empty() {
-            index.remove(&key);
         }
     }
 }

@@ -17,18 +17,24 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Change, Changes, Confirm, Confirms, Document, Unread};
+use super::{Change, Changes, Confirm, Confirms, Document, Source, Unread};
 
 mod absent;
+mod parse;
 mod scan;
-pub(crate) mod tree;
-pub(crate) mod yaml;
+mod tree;
+mod yaml;
 
 use absent::{Absences, Told};
 use scan::{Folders, Found};
 
 pub use absent::{DELETED_AFTER, Known};
+pub use parse::parse;
 pub use scan::{MAX_FILE_BYTES, Scan, read};
+pub(super) use tree::Node;
+
+/// The name of this source.
+pub const NAME: &str = "files";
 
 /// A burst of events is over when nothing happened for this long.
 const QUIET: Duration = Duration::from_millis(50);
@@ -61,6 +67,11 @@ impl Files {
         Self { poll, ..self }
     }
 
+    /// The directory as a source.
+    pub fn source(self) -> Source {
+        Source { name: NAME.into(), changes: self.watch() }
+    }
+
     /// Watches it and everything below it until the receiver is dropped. The first state is sent at once.
     pub fn watch(self) -> Changes {
         let (changes, receiver) = mpsc::channel(64);
@@ -84,7 +95,7 @@ async fn follow(files: Files, changes: mpsc::Sender<Change>) {
         while woken.try_recv().is_ok() {}
         let folders = match state.look(&changes).await {
             Ok(folders) => folders,
-            Err(_closed) => return,
+            Err(Closed) => return,
         };
         watcher.renew(folders);
         // A directory that is not there cannot be watched.
@@ -106,26 +117,29 @@ async fn follow(files: Files, changes: mpsc::Sender<Change>) {
 struct State {
     dir: PathBuf,
     absences: Absences,
-    told: Option<Told>,
+    told: Option<Arc<Told>>,
     /// Why it cannot be listed, when that was told.
     unavailable: Option<Arc<str>>,
 }
 
-/// Nobody listens any more.
-type Closed = mpsc::error::SendError<Change>;
+/// Nobody listens any more, or nobody could be told.
+struct Closed;
 
 impl State {
     /// Reads the directory, tells what changed, and returns the folders to be watched.
     async fn look(&mut self, changes: &mpsc::Sender<Change>) -> Result<Folders, Closed> {
-        let mut found = read_settled(&self.dir, self.told.as_ref()).await;
+        let mut found = read_settled(&self.dir, self.told.as_deref()).await;
         if found.is_err() && self.unavailable.is_none() {
             tokio::time::sleep(ABSENCE).await;
-            found = read_settled(&self.dir, self.told.as_ref()).await;
+            found = read_settled(&self.dir, self.told.as_deref()).await;
         }
         let (steps, folders) = match found {
             Ok(found) => {
-                let told = self.absences.judge(found.files, Instant::now());
-                let mut steps = steps(self.told.as_ref(), &told);
+                let told = Arc::new(self.absences.judge(found.files, Instant::now()));
+                let (before, now) = (self.told.clone(), Arc::clone(&told));
+                // A panic in there is told by the source that ends.
+                let steps = tokio::task::spawn_blocking(move || steps(before.as_deref(), &now)).await;
+                let mut steps = steps.map_err(|_| Closed)?;
                 // That it can be read again is news, also when it has what it had.
                 if self.unavailable.take().is_some() && steps.is_empty() {
                     steps.push(Change::Complete);
@@ -152,7 +166,7 @@ impl State {
     /// Tells what is missing there as gone.
     async fn confirm(&mut self, confirm: Confirm, changes: &mpsc::Sender<Change>) -> Result<(), Closed> {
         let mut confirmed = self.absences.confirm(&confirm.paths);
-        if let Some(told) = &mut self.told {
+        if let Some(told) = self.told.as_mut().map(Arc::make_mut) {
             let is_confirmed = |origin: &Arc<str>, text: &Result<_, Unread>| {
                 text.is_err() && absent::is_within(origin, &confirm.paths) || confirmed.contains(origin)
             };
@@ -206,9 +220,9 @@ async fn settle(woken: &mut mpsc::Receiver<()>) {
     }
 }
 
-async fn send(changes: &mpsc::Sender<Change>, steps: Vec<Change>) -> Result<(), mpsc::error::SendError<Change>> {
+async fn send(changes: &mpsc::Sender<Change>, steps: Vec<Change>) -> Result<(), Closed> {
     for step in steps {
-        changes.send(step).await?;
+        changes.send(step).await.map_err(|_| Closed)?;
     }
     Ok(())
 }
@@ -219,7 +233,7 @@ fn steps(told: Option<&Told>, found: &Told) -> Vec<Change> {
     let before = told.unwrap_or(&none);
     let put = found.iter().filter(|(origin, text)| before.get(*origin) != Some(text));
     let mut steps: Vec<Change> =
-        put.map(|(origin, text)| Change::Put(Document { origin: origin.clone(), text: text.clone() })).collect();
+        put.map(|(origin, text)| Document { origin: origin.clone(), text: text.clone() }.put()).collect();
     steps.extend(before.keys().filter(|origin| !found.contains_key(*origin)).cloned().map(Change::Remove));
     if told.is_none() || !steps.is_empty() {
         steps.push(Change::Complete);

@@ -8,7 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 
-use super::memory::{InForce, Memory};
+use super::{in_force::InForce, memory::Memory};
 
 /// How long it rests after a save: of many changes the newest counts.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -68,8 +68,9 @@ impl Keeper {
 
     /// Saves what is in force. True when there is nothing to try again.
     fn save(&mut self, in_force: &InForce, is_last: bool) -> bool {
+        let saved = self.memory.save(in_force);
         let path = self.memory.path().display();
-        let Err(error) = self.memory.save(in_force) else {
+        let Err(error) = saved else {
             if self.failures > 0 {
                 tracing::info!(%path, "the last good versions of objects are saved again");
             }
@@ -125,7 +126,17 @@ mod tests {
     type Saved = (Instant, u64, bool);
 
     fn numbered(n: u64) -> Arc<InForce> {
-        Arc::new(InForce { gone: vec![(ObjectId::new("Service", "default", "a"), n)], ..InForce::default() })
+        let mut in_force = InForce::default();
+        in_force.gone.insert(id(), n);
+        Arc::new(in_force)
+    }
+
+    fn number(in_force: &InForce) -> u64 {
+        in_force.generation(&id())
+    }
+
+    fn id() -> ObjectId {
+        ObjectId::new("Service", "default", "a")
     }
 
     #[tokio::test(start_paused = true)]
@@ -133,7 +144,7 @@ mod tests {
         let (saves, mut saved) = unbounded_channel();
         let (sender, newest) = watch::channel(Arc::default());
         let record = |saves: &mut UnboundedSender<Saved>, in_force: &InForce, is_last: bool| {
-            saves.send((Instant::now(), in_force.gone[0].1, is_last)).is_ok()
+            saves.send((Instant::now(), number(in_force), is_last)).is_ok()
         };
         let pacing = tokio::spawn(pace(saves, record, newest));
         for n in 1..=250 {
@@ -155,7 +166,7 @@ mod tests {
         let (saves, mut saved) = unbounded_channel();
         let (sender, newest) = watch::channel(Arc::default());
         let fail_twice = |(saves, left): &mut (UnboundedSender<Saved>, u32), in_force: &InForce, is_last: bool| {
-            saves.send((Instant::now(), in_force.gone[0].1, is_last)).unwrap();
+            saves.send((Instant::now(), number(in_force), is_last)).unwrap();
             *left = left.saturating_sub(1);
             *left == 0
         };
@@ -174,8 +185,8 @@ mod tests {
 
     fn in_force(text: &str) -> InForce {
         let mut store = Store::new("mesh.local");
-        store.take(Change::Put(Document { origin: "mesh/a.yaml".into(), text: Ok(text.into()) }));
-        store.take(Change::Complete);
+        store.take("files", Document { origin: "mesh/a.yaml".into(), text: Ok(text.into()) }.put());
+        store.take("files", Change::Complete);
         store.commit();
         store.unsaved().expect("something new is in force")
     }
@@ -188,7 +199,7 @@ mod tests {
         let memory = || Memory::new(state.path(), "mesh".as_ref());
         // A draft's name would be too long for a file's, and the name itself is not.
         let stuck = || memory().named(&format!("{}.json", "x".repeat(245)));
-        let is_believed = |memory: Memory| !memory.load().in_force.is_empty();
+        let is_believed = |memory: Memory| !memory.load().objects.is_empty();
         let newer = in_force(&A.replace("80", "81"));
         let save_older = || {
             memory().save(&in_force(A)).unwrap();

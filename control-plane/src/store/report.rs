@@ -1,21 +1,24 @@
 //! What was accepted and what was refused, object by object.
+//!
+//! [`Reports`] is kept up to date object by object, so that it costs what a change touches; a [`Report`] is written from it
+//! when somebody asks.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use super::merge::Merged;
 use crate::{
     diagnostic::{Diagnostic, Severity},
-    model::{Model, ObjectId},
-    validate::Written,
+    model::ObjectId,
+    shared::Shared,
+    source::Origin,
 };
 
 /// The state of the user's objects after a commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// True once the source has told everything.
+    /// True once every source has told everything.
     pub complete: bool,
     /// Every object in force or refused, by kind, namespace and name.
     pub objects: Vec<ObjectReport>,
@@ -33,7 +36,7 @@ pub struct ObjectReport {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
-    /// The file of the version in force; empty when none is.
+    /// The file of the version in force, or what its source calls it; empty when none is.
     pub file: String,
     /// The generation in force; 0 when none is.
     pub accepted_generation: u64,
@@ -43,60 +46,146 @@ pub struct ObjectReport {
     pub problems: Vec<String>,
 }
 
+/// What a report is written from. A copy is cheap.
+#[derive(Clone, Debug, Default)]
+pub struct Reports {
+    /// True once every source has told everything.
+    pub complete: bool,
+    /// How many objects there are in which state.
+    pub counts: Counts,
+    standing: Shared<ObjectId, Standing>,
+    findings: Shared<About, Arc<[Diagnostic]>>,
+}
+
+/// The user's objects by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// In force as they are written now.
+    pub current: usize,
+    /// In force as they last were good.
+    pub stale: usize,
+    /// In force in no version.
+    pub refused: usize,
+}
+
+/// How one object stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Where the version in force comes from; empty when none is.
+    pub(super) file: Arc<str>,
+    pub(super) generation: u64,
+    pub(super) current: bool,
+    pub(super) held: bool,
+}
+
+/// What a group of findings is about, which come and go together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum About {
+    /// A source that cannot say what there is.
+    Source(Arc<str>),
+    /// What an origin says.
+    Origin(Origin),
+    /// The objects in force of which nobody can tell whether an origin still has them.
+    Holding(Origin),
+    /// The objects that went with their origin.
+    Gone,
+    /// An object that stands twice.
+    Twice(ObjectId),
+    /// What an object has to do with the others.
+    References(ObjectId),
+}
+
 /// What is to be said of an object that is held without a complaint of its own.
 const HELD: &str = "it cannot be told whether the file still has the object; its last good version is in force";
 
-pub(super) fn report(
-    model: &Model,
-    written: &HashMap<ObjectId, Written>,
-    merged: &Merged<'_>,
-    mut findings: Vec<Diagnostic>,
-    complete: bool,
-) -> Report {
-    findings.sort_by(|a, b| {
-        let key = |finding: &Diagnostic| (finding.place.file.clone(), finding.place.line, finding.place.column);
-        key(a).cmp(&key(b))
-    });
-    let mut problems: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for finding in findings.iter().filter(|finding| !finding.object.is_empty()) {
-        problems.entry(&finding.object).or_default().push(finding.to_string());
+impl Reports {
+    /// Says how an object stands; `None` when there is none.
+    pub(super) fn stand(&mut self, id: &ObjectId, standing: Option<Standing>) {
+        if let Some(standing) = &standing {
+            *self.counts.of(standing) += 1;
+        }
+        let before = match standing {
+            Some(standing) => self.standing.insert(id.clone(), standing),
+            None => self.standing.remove(id),
+        };
+        if let Some(before) = &before {
+            *self.counts.of(before) -= 1;
+        }
     }
-    let problems_of = |id: &ObjectId| {
-        let own = if problems.is_empty() { None } else { problems.get(id.to_string().as_str()).cloned() };
-        let held = || merged.held.contains(id).then(|| vec![HELD.to_owned()]);
-        own.or_else(held).unwrap_or_default()
-    };
-    let object = |id: &ObjectId| ObjectReport {
-        kind: id.kind.to_owned(),
-        namespace: id.namespace.to_string(),
-        name: id.name.to_string(),
-        file: written.get(id).map_or(String::new(), |written| written.file().to_string()),
-        accepted_generation: model.get(id).map_or(0, |object| object.generation),
-        current: merged.sound.get(id).is_some_and(|candidate| candidate.written.is_sound())
-            && !merged.refused.contains(id),
-        problems: problems_of(id),
-    };
-    let in_force = model.objects().map(|known| object(&known.id));
-    let never = merged.refused.iter().filter(|id| model.get(id).is_none()).map(|id| object(id));
-    let mut objects: Vec<ObjectReport> = in_force.chain(never).collect();
-    objects.sort_by(|a, b| (&a.kind, &a.namespace, &a.name).cmp(&(&b.kind, &b.namespace, &b.name)));
-    Report { complete, objects, findings }
+
+    /// Says all that is to be said about something.
+    pub(super) fn say(&mut self, about: About, findings: Vec<Diagnostic>) {
+        if findings.is_empty() {
+            self.findings.remove(&about);
+        } else {
+            self.findings.insert(about, findings.into());
+        }
+    }
+
+    /// Writes the report.
+    pub fn report(&self) -> Report {
+        let mut findings: Vec<Diagnostic> =
+            self.findings.iter().flat_map(|(_, findings)| findings.iter().cloned()).collect();
+        findings.sort_by(|a, b| {
+            let key = |finding: &Diagnostic| (finding.place.line, finding.place.column, finding.severity);
+            a.place.file.cmp(&b.place.file).then(key(a).cmp(&key(b))).then_with(|| a.message.cmp(&b.message))
+        });
+        let mut problems: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for finding in findings.iter().filter(|finding| !finding.object.is_empty()) {
+            problems.entry(&finding.object).or_default().push(finding.to_string());
+        }
+        let problems_of = |id: &ObjectId, standing: &Standing| {
+            let own = if problems.is_empty() { None } else { problems.get(id.to_string().as_str()).cloned() };
+            own.or_else(|| standing.held.then(|| vec![HELD.to_owned()])).unwrap_or_default()
+        };
+        let object = |(id, standing): (&ObjectId, &Standing)| ObjectReport {
+            kind: id.kind.to_owned(),
+            namespace: id.namespace.to_string(),
+            name: id.name.to_string(),
+            file: standing.file.to_string(),
+            accepted_generation: standing.generation,
+            current: standing.current,
+            problems: problems_of(id, standing),
+        };
+        let mut objects: Vec<ObjectReport> = self.standing.iter().map(object).collect();
+        objects.sort_by(|a, b| (&a.kind, &a.namespace, &a.name).cmp(&(&b.kind, &b.namespace, &b.name)));
+        Report { complete: self.complete, objects, findings }
+    }
+
+    /// Logs the findings that `before` did not have.
+    pub(super) fn log(&self, before: &Self) {
+        let (news, _) = self.findings.since(&before.findings);
+        for (about, findings) in news {
+            let known: Vec<String> = before
+                .findings
+                .get(about)
+                .into_iter()
+                .flat_map(|known| known.iter())
+                .map(ToString::to_string)
+                .collect();
+            for finding in findings.iter().filter(|finding| !known.contains(&finding.to_string())) {
+                match finding.severity {
+                    Severity::Error => tracing::error!(object = %finding.object, field = %finding.field, "{finding}"),
+                    Severity::Warning => tracing::warn!(object = %finding.object, field = %finding.field, "{finding}"),
+                }
+            }
+        }
+    }
+}
+
+impl Counts {
+    fn of(&mut self, standing: &Standing) -> &mut usize {
+        match standing {
+            Standing { current: true, .. } => &mut self.current,
+            Standing { generation: 0, .. } => &mut self.refused,
+            Standing { .. } => &mut self.stale,
+        }
+    }
 }
 
 impl Report {
     /// How many findings refuse an object.
     pub fn errors(&self) -> usize {
         self.findings.iter().filter(|finding| finding.severity == Severity::Error).count()
-    }
-
-    /// Logs the findings that `before` did not have.
-    pub(super) fn log(&self, before: &Report) {
-        let known: HashSet<String> = before.findings.iter().map(ToString::to_string).collect();
-        for finding in self.findings.iter().filter(|finding| !known.contains(&finding.to_string())) {
-            match finding.severity {
-                Severity::Error => tracing::error!(object = %finding.object, field = %finding.field, "{finding}"),
-                Severity::Warning => tracing::warn!(object = %finding.object, field = %finding.field, "{finding}"),
-            }
-        }
     }
 }

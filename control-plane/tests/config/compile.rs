@@ -82,8 +82,8 @@ spec: {targetRef: {kind: Workload, name: web-2}, defaultPosture: allow}
 
 fn snapshot(text: &str) -> Arc<Snapshot> {
     let mut store = Store::new("mesh.local");
-    store.take(Change::Put(Document { origin: "a.yaml".into(), text: Ok(text.into()) }));
-    store.take(Change::Complete);
+    store.take("files", Document { origin: "a.yaml".into(), text: Ok(text.into()) }.put());
+    store.take("files", Change::Complete);
     let (snapshot, report) = store.commit();
     assert_eq!(report.findings, [], "the example is sound");
     snapshot
@@ -172,8 +172,8 @@ fn a_named_target_port_is_each_workloads_own() {
 
     let mut store = Store::new("mesh.local");
     let unnamed = text.replace("{name: http, port: 9000}", "{port: 9000}");
-    store.take(Change::Put(Document { origin: "a.yaml".into(), text: Ok(unnamed.into()) }));
-    store.take(Change::Complete);
+    store.take("files", Document { origin: "a.yaml".into(), text: Ok(unnamed.into()) }.put());
+    store.take("files", Change::Complete);
     let (snapshot, report) = store.commit();
     let told: Vec<_> = report.findings.iter().map(|f| (f.field.as_str(), f.message.as_str())).collect();
     assert_eq!(told, [("spec.ports[0].targetPort", "calls on port 80 do not reach Workload shop/web-2")]);
@@ -304,14 +304,14 @@ proptest! {
             match document {
                 Some(text) => {
                     files.insert(origin.clone(), text.clone());
-                    store.take(Change::Put(Document { origin, text: Ok(text.into()) }));
+                    store.take("files", Document { origin, text: Ok(text.into()) }.put());
                 }
                 None => {
                     files.remove(&origin);
-                    store.take(Change::Remove(origin));
+                    store.take("files", Change::Remove(origin));
                 }
             }
-            store.take(Change::Complete);
+            store.take("files", Change::Complete);
             latest = store.commit().0;
         }
         // Of two objects with one name the older one counts, so only the files that are in force are read again.
@@ -319,10 +319,10 @@ proptest! {
         let mut again = Store::new("mesh.local");
         for (origin, text) in files {
             if report.objects.iter().any(|object| object.file == *origin) {
-                again.take(Change::Put(Document { origin, text: Ok(text.into()) }));
+                again.take("files", Document { origin, text: Ok(text.into()) }.put());
             }
         }
-        again.take(Change::Complete);
+        again.take("files", Change::Complete);
         prop_assert_eq!(contents(&latest), contents(&again.commit().0));
     }
 }

@@ -3,12 +3,11 @@
 use proptest::prelude::*;
 use selvedge_control_plane::{
     diagnostic::{Diagnostic, Severity},
-    source::Document,
-    validate::{self, Reading},
+    source::{Document, Reading, files},
 };
 
 fn read(text: &str) -> Reading {
-    validate::read(&Document { origin: "mesh.yaml".into(), text: Ok(text.into()) })
+    files::parse(&Document { origin: "mesh.yaml".into(), text: Ok(text.into()) })
 }
 
 fn at(finding: &Diagnostic) -> (usize, usize) {
@@ -443,7 +442,7 @@ fn alias_bombs_deep_nests_and_floods_of_complaints_are_bounded() {
 
 #[test]
 fn an_unreadable_file_is_one_finding() {
-    let reading = validate::read(&Document { origin: "a.yaml".into(), text: Err("the file is not UTF-8".into()) });
+    let reading = files::parse(&Document { origin: "a.yaml".into(), text: Err("the file is not UTF-8".into()) });
     assert!(reading.incomplete);
     assert_eq!(reading.findings[0].severity, Severity::Error);
     assert!(reading.findings[0].render(false).contains("a.yaml"));

@@ -13,7 +13,7 @@ use std::{
 };
 
 use selvedge_control_plane::source::{
-    Change, Changes,
+    Change, Changes, Reading,
     files::{self, Files, Known},
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -26,15 +26,22 @@ fn watch_events(dir: &Path) -> Changes {
     Files::new(dir, Known::new(), mpsc::channel(1).1).polled(Duration::from_secs(3600)).watch()
 }
 
+/// What a file says that has nothing but a number in it, or why it says nothing.
+fn said(reading: &Reading) -> String {
+    let Some(finding) = reading.findings.first() else { return String::new() };
+    let quoted = finding.message.strip_prefix("expected a map of fields, found ");
+    quoted.map_or_else(|| format!("{}: {}", finding.message, finding.hint), str::to_owned)
+}
+
 /// The steps up to and without the next `Complete`, as `+file text` and `-file`.
 async fn next(changes: &mut Changes) -> Vec<String> {
     let mut steps = Vec::new();
     loop {
         match timeout(LONG, changes.recv()).await.expect("a change").expect("the source goes on") {
             Change::Complete => return steps,
-            Change::Put(document) => {
-                let file = Path::new(&*document.origin).file_name().unwrap().to_string_lossy().into_owned();
-                steps.push(format!("+{file} {}", document.text.unwrap_or_else(|unread| unread.why)));
+            Change::Put(origin, reading) => {
+                let file = Path::new(&*origin).file_name().unwrap().to_string_lossy().into_owned();
+                steps.push(format!("+{file} {}", said(&reading)));
             }
             Change::Remove(origin) => {
                 steps.push(format!("-{}", Path::new(&*origin).file_name().unwrap().to_string_lossy()));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use selvedge_control_plane::{
     diagnostic::Severity,
     snapshot::Snapshot,
-    source::{Change, Document},
-    store::{self, Report, Store},
+    source::{Change, Document, Source},
+    store::{self, Report, Reports, Store},
 };
 use selvedge_xds::kinds::{DESTINATION, INBOUND, TRUST_BUNDLE};
 
@@ -30,16 +30,16 @@ impl Mesh {
     }
 
     fn put(&mut self, file: &str, text: &str) -> &mut Self {
-        self.take(Change::Put(Document { origin: file.into(), text: Ok(text.into()) }))
+        self.take(Document { origin: file.into(), text: Ok(text.into()) }.put())
     }
 
     fn take(&mut self, change: Change) -> &mut Self {
-        assert!(!self.store.take(change));
+        assert!(!self.store.take("files", change));
         self
     }
 
     fn commit(&mut self) {
-        assert!(self.store.take(Change::Complete));
+        assert!(self.store.take("files", Change::Complete));
         (self.snapshot, self.report) = self.store.commit();
     }
 
@@ -90,10 +90,10 @@ fn an_object_that_was_never_good_is_reported_with_its_problem() {
 
 #[test]
 fn a_file_that_cannot_be_read_any_more_loses_nothing() {
-    let unreadable = Change::Put(Document { origin: "a.yaml".into(), text: Err("no".into()) });
+    let unreadable = Document { origin: "a.yaml".into(), text: Err("no".into()) }.put();
     let texts = [("syntax", "kind: [\n"), ("no name", "kind: Service\n"), ("misspelt kind", "kind: Sevrice\n")];
     let mut bad: Vec<(&str, Change)> = vec![("unreadable", unreadable)];
-    let put = |text: &str| Change::Put(Document { origin: "a.yaml".into(), text: Ok(text.into()) });
+    let put = |text: &str| Document { origin: "a.yaml".into(), text: Ok(text.into()) }.put();
     bad.extend(texts.iter().map(|(what, text)| (*what, put(text))));
     for (what, change) in bad {
         let mut mesh = Mesh::new();
@@ -222,19 +222,6 @@ fn a_misspelt_name_or_namespace_takes_no_object_away() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_listed_keeps_what_it_held_and_the_others_go_live() {
-    let mut mesh = Mesh::new();
-    mesh.put("mesh/sub/a.yaml", A).put("mesh/sub.yaml", B).commit();
-    let folder = Document { origin: "mesh/sub/".into(), text: Err("the folder cannot be listed".into()) };
-    mesh.take(Change::Put(folder)).take(Change::Remove("mesh/sub/a.yaml".into()));
-    mesh.put("mesh/sub.yaml", &B.replace("80", "81")).commit();
-    assert_eq!(mesh.names(), ["default/a", "default/b"]);
-    assert_eq!((mesh.state("a"), mesh.state("b")), ((1, false, 1), (2, true, 0)));
-    mesh.take(Change::Remove("mesh/sub/".into())).commit();
-    assert_eq!(mesh.names(), ["default/b"], "now it is listed, and the file is gone");
-}
-
-#[test]
 fn every_complaint_of_all_files_is_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("sub")).unwrap();
@@ -328,16 +315,17 @@ async fn a_running_store_publishes_what_a_directory_holds_and_then_what_changes(
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.yaml"), A).unwrap();
     let (sender, mut snapshots) = selvedge_control_plane::snapshot::channel();
-    let (reports, report) = tokio::sync::watch::channel(Arc::default());
+    let (reports, mut report) = tokio::sync::watch::channel(Arc::<Reports>::default());
     let (_authority, roots) = tokio::sync::watch::channel(vec![vec![1].into()]);
-    let changes = selvedge_control_plane::source::files::watch(dir.path());
-    let running = store::run(Store::new("mesh.local"), changes, roots, sender, reports, nobody());
+    let sources =
+        vec![Source { name: "files".into(), changes: selvedge_control_plane::source::files::watch(dir.path()) }];
+    let running = store::run(Store::new("mesh.local"), sources, roots, sender, reports, nobody());
     let follow = async {
         let first = snapshots.wait_for(|snapshot| snapshot.is_complete()).await.unwrap().clone();
         assert!(first.get(DESTINATION, "default/a").is_some() && first.get(TRUST_BUNDLE, "mesh.local").is_some());
         std::fs::write(dir.path().join("b.yaml"), B).unwrap();
         snapshots.wait_for(|snapshot| snapshot.get(DESTINATION, "default/b").is_some()).await.unwrap();
-        assert_eq!(report.borrow().objects.len(), 2);
+        report.wait_for(|reports| reports.report().objects.len() == 2).await.unwrap();
     };
     tokio::select! {
         ended = running => panic!("the store ended: {ended:?}"),
@@ -408,7 +396,8 @@ async fn a_store_whose_source_ends_says_so_instead_of_standing_still() {
     let (reports, _report) = tokio::sync::watch::channel(Arc::default());
     let (_authority, roots) = tokio::sync::watch::channel(Vec::new());
     let (source, changes) = tokio::sync::mpsc::channel(1);
-    let running = store::run(Store::new("mesh.local"), changes, roots, sender, reports, nobody());
+    let sources = vec![Source { name: "files".into(), changes }];
+    let running = store::run(Store::new("mesh.local"), sources, roots, sender, reports, nobody());
     source.send(Change::Complete).await.unwrap();
     drop(source);
     let ended = tokio::time::timeout(std::time::Duration::from_secs(30), running).await.expect("it ends");

@@ -15,7 +15,7 @@ use selvedge_control_plane::{
         Confirm,
         files::{DELETED_AFTER, Files},
     },
-    store::{self, Memory, Report, Store},
+    store::{self, Memory, Report, Reports, Store},
 };
 use selvedge_xds::kinds::DESTINATION;
 use tempfile::TempDir;
@@ -76,7 +76,7 @@ impl Folders {
 /// A control plane without its listeners.
 struct Brain {
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    reports: watch::Receiver<Arc<Report>>,
+    reports: watch::Receiver<Arc<Reports>>,
     confirms: mpsc::Sender<Confirm>,
     /// Ends with the value.
     _tasks: JoinSet<()>,
@@ -87,7 +87,7 @@ impl Brain {
         let (state, mesh) = (folders.parent.path(), folders.mesh(""));
         let (confirms, confirmed) = mpsc::channel(1);
         let store = Store::new("mesh.local").remember(&Memory::new(state, &mesh));
-        let changes = Files::new(&mesh, store.known(), confirmed).watch();
+        let sources = vec![Files::new(&mesh, store.known(), confirmed).source()];
         let (snapshot_sender, snapshots) = snapshot::channel();
         let (report_sender, reports) = watch::channel(Arc::default());
         let (saves, newest) = watch::channel(Arc::default());
@@ -95,7 +95,7 @@ impl Brain {
         let mut tasks = JoinSet::new();
         tasks.spawn(store::keep(Memory::new(state, &mesh), newest));
         tasks
-            .spawn(async move { drop(store::run(store, changes, roots, snapshot_sender, report_sender, saves).await) });
+            .spawn(async move { drop(store::run(store, sources, roots, snapshot_sender, report_sender, saves).await) });
         sleep(NOTICED).await;
         Self { snapshots, reports, confirms, _tasks: tasks }
     }
@@ -108,7 +108,7 @@ impl Brain {
         names.sort_unstable();
         if names.is_empty() {
             // What is held before anything could be read is told to nobody yet.
-            return self.reports.borrow().objects.iter().map(|object| object.name.as_str()).collect();
+            return self.report().objects.iter().map(|object| object.name.as_str()).collect();
         }
         names.concat()
     }
@@ -121,15 +121,19 @@ impl Brain {
         confirmed
     }
 
+    fn report(&self) -> Report {
+        self.reports.borrow().report()
+    }
+
     fn findings(&self) -> Vec<String> {
-        self.reports.borrow().findings.iter().map(ToString::to_string).collect()
+        self.report().findings.iter().map(ToString::to_string).collect()
     }
 }
 
 /// A way to vanish: what it is called, what happens, what to confirm, and what is in force when that is done.
 type Way = (&'static str, fn(&Folders), &'static str, &'static str);
 
-const ACCIDENTS: [Way; 12] = [
+const ACCIDENTS: [Way; 14] = [
     ("an empty file", |f| f.empty("a.yaml"), "a.yaml", "bcd"),
     ("a file that is no text", |f| fs::write(f.mesh("a.yaml"), [0xff]).unwrap(), "a.yaml", "bcd"),
     (
@@ -159,6 +163,24 @@ const ACCIDENTS: [Way; 12] = [
         |f| {
             fs::rename(f.mesh("team"), f.away()).unwrap();
             fs::write(f.mesh("team"), "").unwrap();
+        },
+        "team",
+        "abc",
+    ),
+    (
+        "a link to a folder in place of one, that leads nowhere",
+        |f| {
+            fs::rename(f.mesh("team"), f.away()).unwrap();
+            symlink("nowhere", f.mesh("team")).unwrap();
+        },
+        "team",
+        "abc",
+    ),
+    (
+        "a folder that goes round in circles",
+        |f| {
+            fs::rename(f.mesh("team"), f.away()).unwrap();
+            symlink("team", f.mesh("team")).unwrap();
         },
         "team",
         "abc",
@@ -229,7 +251,7 @@ async fn content_that_comes_back_is_in_force_as_before_and_nothing_is_to_be_conf
         folders.write(file);
         sleep(LONG).await;
         assert_eq!(brain.in_force(), "abcd", "a copy takes as long as it takes: {file}");
-        let stale = brain.reports.borrow().objects.iter().filter(|object| !object.current).count();
+        let stale = brain.report().objects.iter().filter(|object| !object.current).count();
         assert_eq!(stale, missing, "{file}");
     }
     assert_eq!((brain.findings(), brain.confirm(&folders.mesh("")).await), (Vec::new(), 0));
@@ -294,7 +316,7 @@ async fn what_is_meant_goes_at_once_and_a_finding_says_what_is_open_until_it_is_
             assert_eq!(brain.findings(), [""; 0]);
             happen(&folders);
             sleep(NOTICED).await;
-            assert_eq!(brain.reports.borrow().objects.len(), 4, "{what}");
+            assert_eq!(brain.report().objects.len(), 4, "{what}");
             let findings = brain.findings();
             assert!(findings.len() == 1 && findings[0].contains(open), "{what}: {findings:?}");
             assert!(findings[0].contains("p.yaml: warning:") && findings[0].contains("is removed with its file"));

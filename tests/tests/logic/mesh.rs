@@ -58,8 +58,8 @@ impl LogicMesh {
 
     /// Puts `yaml` in force as the content of the file `name`, and gives the control plane's report.
     pub(crate) fn write(&mut self, name: &str, yaml: &str) -> Report {
-        self.store.take(Change::Put(Document { origin: name.into(), text: Ok(yaml.into()) }));
-        self.store.take(Change::Complete);
+        self.store.take("files", Document { origin: name.into(), text: Ok(yaml.into()) }.put());
+        self.store.take("files", Change::Complete);
         let (snapshot, report) = self.store.commit();
         self.snapshot = snapshot;
         report

@@ -1,0 +1,112 @@
+//! Who refers to whom, and who claims which address: what an object has to do with the others beside labels and targets.
+//!
+//! Two objects that claim one address are a mistake, or an attempt to draw the calls of another.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{Object, ObjectId, Spec, Target, external_service::ExternalServiceSpec, workload::WorkloadSpec};
+
+/// The claims and references of all objects.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    services: HashMap<IpAddr, BTreeSet<ObjectId>>,
+    workloads: HashMap<SocketAddr, BTreeSet<ObjectId>>,
+    externals: HashMap<IpAddr, BTreeSet<ObjectId>>,
+    referring: HashMap<Target, BTreeSet<ObjectId>>,
+}
+
+impl Claims {
+    /// The services with this `clusterIP`, in the order in which they answer to it.
+    pub fn services(&self, address: IpAddr) -> impl Iterator<Item = &ObjectId> {
+        self.services.get(&address).into_iter().flatten()
+    }
+
+    /// The `ExternalService` objects with an endpoint at this address.
+    pub fn externals(&self, address: IpAddr) -> impl Iterator<Item = &ObjectId> {
+        self.externals.get(&address).into_iter().flatten()
+    }
+
+    /// The objects that name this target.
+    pub fn referring(&self, target: &Target) -> impl Iterator<Item = &ObjectId> {
+        self.referring.get(target).into_iter().flatten()
+    }
+
+    /// The object of the mesh that an endpoint of an `ExternalService` is the address of.
+    pub fn owner(&self, spec: &ExternalServiceSpec, endpoint: usize) -> Option<&ObjectId> {
+        let endpoint = spec.endpoints.get(endpoint)?;
+        let address: IpAddr = endpoint.address.parse().ok()?;
+        let mut sockets = spec.ports.iter().map(|port| SocketAddr::new(address, endpoint.port.unwrap_or(port.port)));
+        self.services(address).next().or_else(|| sockets.find_map(|socket| self.workloads.get(&socket)?.last()))
+    }
+
+    /// Adds what `object` claims and names, or takes it away.
+    pub(super) fn index(&mut self, object: &Object, add: bool) {
+        let id = &object.id;
+        match &object.spec {
+            Spec::Service(spec) => {
+                for address in spec.addresses() {
+                    set(&mut self.services, address, id.clone(), add);
+                }
+            }
+            Spec::Workload(spec) => {
+                for socket in sockets(spec) {
+                    set(&mut self.workloads, socket, id.clone(), add);
+                }
+            }
+            Spec::ExternalService(spec) => {
+                for address in spec.endpoints.iter().filter_map(|endpoint| endpoint.address.parse().ok()) {
+                    set(&mut self.externals, address, id.clone(), add);
+                }
+            }
+            Spec::MeshPolicy(_) | Spec::Attached(_) => {}
+        }
+        for target in named(object) {
+            set(&mut self.referring, target, id.clone(), add);
+        }
+    }
+}
+
+/// On a machine that several workloads share only address and port together tell them apart.
+fn sockets(spec: &WorkloadSpec) -> BTreeSet<SocketAddr> {
+    let ports = spec.ports.iter().flat_map(|port| [port.port, spec.dial(port.port)]);
+    ports.map(|port| SocketAddr::new(spec.ip(), port)).collect()
+}
+
+/// Everything that `object` names, or would answer to beside.
+fn named(object: &Object) -> BTreeSet<Target> {
+    let ObjectId { namespace, name, .. } = &object.id;
+    match &object.spec {
+        Spec::Attached(attached) => attached.references.iter().map(|reference| reference.to.clone()).collect(),
+        Spec::MeshPolicy(spec) => {
+            let name = spec.target_ref.as_ref().and_then(|target| target.name.as_deref());
+            name.map(|name| Target::Workload(namespace.clone(), name.into())).into_iter().collect()
+        }
+        Spec::ExternalService(spec) => {
+            let shadowed = spec.hosts.iter().filter_map(|host| service_of_host(host));
+            let shadowed = shadowed.map(|(namespace, name)| Target::Service(namespace.into(), name.into()));
+            shadowed.chain([Target::Service(namespace.clone(), name.clone())]).collect()
+        }
+        Spec::Service(_) | Spec::Workload(_) => BTreeSet::new(),
+    }
+}
+
+/// Namespace and name of the `Service` that would answer to `host`.
+pub fn service_of_host(host: &str) -> Option<(&str, &str)> {
+    let host = host.trim_end_matches(".svc.cluster.local").trim_end_matches(".svc");
+    host.split_once('.').map(|(name, namespace)| (namespace, name))
+}
+
+/// Adds a value to those of a key in an index, or takes it away.
+pub(super) fn set<K: std::hash::Hash + Eq, V: Ord>(index: &mut HashMap<K, BTreeSet<V>>, key: K, value: V, add: bool) {
+    if add {
+        index.entry(key).or_default().insert(value);
+    } else if let Some(values) = index.get_mut(&key) {
+        values.remove(&value);
+        if values.is_empty() {
+            index.remove(&key);
+        }
+    }
+}

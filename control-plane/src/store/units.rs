@@ -1,0 +1,212 @@
+//! What all origins say: which objects there are, and which of two with one name counts.
+//!
+//! An object is judged by what the origins say that have it and the one it is in force from, so a change costs what it
+//! touches. Of two with one id the one in force goes on counting, so that a copy under another name or in another source
+//! changes nothing, also while the origin of the one in force is broken.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::in_force::Entry;
+use crate::{
+    diagnostic::{Diagnostic, Place, Severity},
+    model::ObjectId,
+    source::{Candidate, Origin, Reading},
+};
+
+/// How many objects a finding names.
+const MAX_NAMED: usize = 5;
+
+/// Everything that is told.
+#[derive(Debug, Default)]
+pub(super) struct Units {
+    units: BTreeMap<Origin, Unit>,
+    /// The origins that have an object of that id, sound or not.
+    claims: HashMap<ObjectId, BTreeSet<Origin>>,
+}
+
+#[derive(Debug)]
+struct Unit {
+    reading: Reading,
+    stands: HashMap<ObjectId, Stand>,
+    is_sound: bool,
+}
+
+/// How an object stands in one reading.
+#[derive(Debug, Default)]
+struct Stand {
+    /// Indices of the candidates, in the order in which they stand.
+    candidates: Vec<usize>,
+    refused: bool,
+}
+
+/// What becomes of an object.
+#[derive(Debug, Default)]
+pub(super) struct Judged<'a> {
+    /// The version that counts.
+    pub(super) counts: Option<(&'a Origin, &'a Candidate)>,
+    /// It is there in a version that cannot be taken.
+    pub(super) refused: bool,
+    /// Nobody can tell whether it is still where it came from.
+    pub(super) held: bool,
+    /// Where it stands twice.
+    pub(super) findings: Vec<Diagnostic>,
+}
+
+impl Judged<'_> {
+    /// True when an object in force stays.
+    pub(super) fn stays(&self) -> bool {
+        self.counts.is_some() || self.refused || self.held
+    }
+
+    /// True when what counts is what is written now.
+    pub(super) fn is_current(&self) -> bool {
+        !self.refused && self.counts.is_some_and(|(_, candidate)| candidate.sound)
+    }
+}
+
+/// What the origin of an object in force says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    /// That it is there or that it is not.
+    Sure,
+    /// That it is there, in a version that cannot be taken.
+    Refused,
+    /// Nothing that could be relied on.
+    Silent,
+}
+
+impl Units {
+    /// Puts what an origin says in place of what it said, and returns the objects that either has.
+    pub(super) fn put(&mut self, origin: Origin, reading: Reading) -> BTreeSet<ObjectId> {
+        let mut touched = self.remove(&origin);
+        let unit = Unit::new(reading);
+        for id in unit.stands.keys() {
+            self.claims.entry(id.clone()).or_default().insert(origin.clone());
+            touched.insert(id.clone());
+        }
+        self.units.insert(origin, unit);
+        touched
+    }
+
+    /// Takes away what an origin says, and returns the objects it had.
+    pub(super) fn remove(&mut self, origin: &Origin) -> BTreeSet<ObjectId> {
+        let Some(unit) = self.units.remove(origin) else { return BTreeSet::new() };
+        for id in unit.stands.keys() {
+            let Some(origins) = self.claims.get_mut(id) else { continue };
+            origins.remove(origin);
+            if origins.is_empty() {
+                self.claims.remove(id);
+            }
+        }
+        unit.stands.into_keys().collect()
+    }
+
+    pub(super) fn get(&self, origin: &Origin) -> Option<&Reading> {
+        self.units.get(origin).map(|unit| &unit.reading)
+    }
+
+    /// What becomes of the object of that id. `is_pending` tells whether the origin of the one in force may still have to
+    /// say something.
+    pub(super) fn judge(&self, id: &ObjectId, in_force: Option<&Entry>, is_pending: bool) -> Judged<'_> {
+        let home = in_force.map_or(Home::Sure, |entry| self.home(id, entry, is_pending));
+        let mut judged = Judged { held: home == Home::Silent, ..Judged::default() };
+        let origins = self.claims.get(id).into_iter().flatten();
+        let stands = origins.filter_map(|origin| Some((origin, self.units.get(origin)?)));
+        for (origin, unit) in stands {
+            let Some(stand) = unit.stands.get(id) else { continue };
+            judged.refused |= stand.refused;
+            for candidate in stand.candidates.iter().filter_map(|at| unit.reading.objects.get(*at)) {
+                judged.weigh(origin, candidate, in_force, home);
+            }
+        }
+        judged
+    }
+
+    fn home(&self, id: &ObjectId, entry: &Entry, is_pending: bool) -> Home {
+        let Some(unit) = self.units.get(&entry.origin) else {
+            return if is_pending { Home::Silent } else { Home::Sure };
+        };
+        let stand = unit.stands.get(id);
+        let candidates = stand.into_iter().flat_map(|stand| &stand.candidates);
+        let mut candidates = candidates.filter_map(|at| unit.reading.objects.get(*at));
+        if unit.is_sound || candidates.any(|candidate| may_be_taken(candidate, Some(entry))) {
+            Home::Sure
+        } else if stand.is_some() {
+            Home::Refused
+        } else if unit.reading.is_silent_of(id) {
+            Home::Silent
+        } else {
+            Home::Sure
+        }
+    }
+
+    /// Says which of `ids`, the objects in force from `origin`, stay so although nobody can tell whether they are still there.
+    pub(super) fn holding<'a>(&self, origin: &Origin, ids: impl Iterator<Item = &'a ObjectId>) -> Vec<Diagnostic> {
+        let Some(unit) = self.units.get(origin).filter(|unit| !unit.is_sound) else { return Vec::new() };
+        let is_held = |id: &&ObjectId| !unit.stands.contains_key(*id) && unit.reading.is_silent_of(id);
+        let held: Vec<&ObjectId> = ids.filter(is_held).collect();
+        if held.is_empty() {
+            return Vec::new();
+        }
+        let mut named: Vec<String> = held.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+        if held.len() > MAX_NAMED {
+            named.push(format!("{} more", held.len() - MAX_NAMED));
+        }
+        let message = format!(
+            "it cannot be told whether this still has {}, so the last good version stays in force",
+            named.join(", ")
+        );
+        vec![Diagnostic::new(Severity::Warning, Place::file(&origin.name), message)]
+    }
+}
+
+impl<'a> Judged<'a> {
+    /// Takes one more version into account.
+    fn weigh(&mut self, origin: &'a Origin, candidate: &'a Candidate, in_force: Option<&Entry>, home: Home) {
+        if !may_be_taken(candidate, in_force) {
+            self.refused = true;
+            return;
+        }
+        if let Some(entry) = in_force.filter(|_| home != Home::Sure) {
+            let place = entry.provenance.place("metadata.name");
+            self.findings.push(duplicate(place, "the last good version of this one is in force", candidate));
+            return;
+        }
+        let Some((first_origin, first)) = self.counts else {
+            self.counts = Some((origin, candidate));
+            return;
+        };
+        let is_home = |origin: &Origin| in_force.is_some_and(|entry| entry.origin == *origin);
+        let (counts, other) = if is_home(origin) && !is_home(first_origin) {
+            self.counts = Some((origin, candidate));
+            (candidate, first)
+        } else {
+            (first, candidate)
+        };
+        self.findings.push(duplicate(counts.provenance.place("metadata.name"), "this one is in force", other));
+    }
+}
+
+/// An object that is not sound takes the place of no sound version.
+fn may_be_taken(candidate: &Candidate, in_force: Option<&Entry>) -> bool {
+    candidate.sound || !in_force.is_some_and(|entry| entry.sound)
+}
+
+fn duplicate(counts: Place, why: &str, other: &Candidate) -> Diagnostic {
+    let message = format!("{} is written twice", other.object.id);
+    let finding = other.provenance.finding(Severity::Error, "metadata.name", message);
+    finding.object(other.object.id.to_string()).related(counts, why)
+}
+
+impl Unit {
+    fn new(reading: Reading) -> Self {
+        let mut stands: HashMap<ObjectId, Stand> = HashMap::new();
+        for (at, candidate) in reading.objects.iter().enumerate() {
+            stands.entry(candidate.object.id.clone()).or_default().candidates.push(at);
+        }
+        for id in &reading.refused {
+            stands.entry(id.clone()).or_default().refused = true;
+        }
+        Self { is_sound: reading.is_sound(), reading, stands }
+    }
+}
