@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
+# Most tests of processes wait more than they compute.
+export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 8 ? n : 8)))
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check bench clean

@@ -97,11 +97,6 @@ async fn a_second_signal_ends_a_drain() {
 async fn replacing_every_workload_in_turn_fails_no_request() {
     let pair = Pair::start().await;
     let plan = Plan::new(pair.entry(), HOST, "/");
-    pair.mesh.write(
-        "traffic.yaml",
-        "apiVersion: selvedge.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: api, namespace: shop}\nspec:\n  targetRef: \
-         {kind: Service, name: api}\n  retry: {attempts: 2}\n",
-    );
     let load = Load::start(&plan, 6, load::ok);
     let http2 = Load::start(&plan.clone().over_http2(), 2, load::ok);
     load.progress(50).await;
@@ -201,6 +196,26 @@ async fn callers_that_hear_of_nothing_do_not_hold_up_the_end() {
     assert!(api.process().ended().await.success());
     assert!((2..7).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     assert!(calls.await.unwrap() > 10, "they were served for a third of the deadline");
+}
+
+#[tokio::test]
+async fn a_call_that_is_nearly_done_at_the_deadline_is_answered() {
+    let (mesh, upstream) = (Mesh::start().await, Upstream::start("api").await);
+    mesh.service("shop/api", 80, 8080, "http");
+    let _api = mesh.sidecar(Workload::new("shop/api").serves(8080, upstream.address())).await;
+    let mut web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION).with("drainDeadline: 2s\n")).await;
+    let entry = web.outbound(DESTINATION);
+    wait::until_true("the service can be reached", || client::answers(entry)).await;
+    upstream.play(Scenario::Slow(Duration::from_millis(2600)));
+    let (called, served) = (&upstream, upstream.served());
+    let call = tokio::spawn(async move {
+        client::call(entry, request(Method::GET, HOST, "/")).await.map_err(|error| error.to_string())
+    });
+    wait::until_true("the request is under way", || async move { called.served() > served }).await;
+    drain(&web).await;
+    let answer = call.await.unwrap().expect("its last second is enough");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(web.process().ended().await.success());
 }
 
 #[tokio::test]

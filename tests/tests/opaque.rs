@@ -4,6 +4,7 @@
 use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use http::Method;
+use selvedge_control_plane::clock;
 use selvedge_tests::{
     client::{self, Connection, expect_bytes, request},
     mesh::{Mesh, Sidecar, Workload},
@@ -140,6 +141,12 @@ async fn identity_policy_and_metrics_cover_opaque_connections() {
     .await;
     let cut = wait::within("the connection that was open before is cut", open.read_u8()).await;
     assert!(cut.is_err(), "{cut:?}");
+    let metrics = opaque.store.metrics();
+    metrics.until("selvedge_tcp_connections_open", &["direction=\"inbound\""], 0.0).await;
+    let denied = ["reason=\"policy_denied\"", "policy=\"shop/no-web\"", "protocol=\"tcp\"", "tls=\"mtls\""];
+    let before = metrics.value("selvedge_denials_total", &denied).await;
+    assert!(client::exchange(entry, b"ping", Duration::from_secs(5)).await.is_empty());
+    metrics.until("selvedge_denials_total", &denied, before + 1.0).await;
 }
 
 #[tokio::test]
@@ -218,13 +225,10 @@ async fn an_open_connection_ends_when_the_policy_that_lets_it_be_expires() {
     let upstream = RawUpstream::start(Script::echo()).await;
     let opaque = Opaque::start(upstream.address(), "tcp").await;
     opaque.until_answered(b"ping", b"ping").await;
-    let allow = format!(
-        "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: for-now, namespace: \
-         shop}}\nspec:\n  targetRef: {{kind: Service, name: store}}\n  action: ALLOW\n  rules: [{{from: \
-         [{{serviceAccounts: [web]}}]}}]\n  expires: {}\n",
-        wait::in_seconds(8)
-    );
-    opaque.mesh.write("allow.yaml", &allow);
+    let allow = "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: for-now, namespace: \
+                 shop}\nspec:\n  targetRef: {kind: Service, name: store}\n  action: ALLOW\n  rules: [{from: \
+                 [{serviceAccounts: [web]}]}]\n";
+    opaque.mesh.write("allow.yaml", allow);
     let store = &opaque.store;
     wait::until_true("the policy is in force", || async move {
         let config = client::get(store.admin(), "/config").await.unwrap().json();
@@ -234,8 +238,11 @@ async fn an_open_connection_ends_when_the_policy_that_lets_it_be_expires() {
     let mut open = client::connect(opaque.entry()).await.unwrap();
     open.write_all(b"stay").await.unwrap();
     expect_bytes(&mut open, b"stay").await;
+    let expires = clock::unix() + 3;
+    opaque.mesh.write("allow.yaml", &format!("{allow}  expires: {}\n", wait::in_seconds(3)));
     let end = wait::within("the policy expires and the connection is cut", open.read_u8()).await;
     assert!(end.is_err(), "{end:?}");
+    assert!(clock::unix() >= expires, "it is cut before");
     wait::until_true("the log says why", || async move {
         store.access_log().iter().any(|line| line.to_string().contains("policy_default_deny"))
     })

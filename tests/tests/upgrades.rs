@@ -126,15 +126,3 @@ async fn request_trailers_reach_the_service_over_http2() {
     let seen = client::Answer::read(response).await.unwrap().json();
     assert_eq!(seen["trailers"][0][1], "7", "{seen}");
 }
-
-#[tokio::test]
-async fn an_idle_upgraded_connection_is_not_cut() {
-    let pair = Pair::start().await;
-    let head = format!("GET /raw HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
-    let (mut stream, answer) = raw_head(&pair, &head).await;
-    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
-    // Longer than any per-try or detection timeout that could be left running.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    stream.write_all(b"late").await.unwrap();
-    expect_bytes(&mut stream, b"late").await;
-}
