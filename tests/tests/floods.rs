@@ -63,6 +63,15 @@ async fn unharmed(what: &str, frames: Vec<u8>) {
             assert!(matches!(said.code(), 0 | ENHANCE_YOUR_CALM), "{what}: GOAWAY with {}", said.code());
         }
     }
+    // That the reset may cut short what the sidecar says is no matter: its own log has the reason.
+    for sidecar in [&pair.web, &pair.api] {
+        let flood = |line: &serde_json::Value| line["selvedge.reason"] == "frame_flood";
+        wait::until_true(&format!("the flood of {what} is logged"), || async {
+            sidecar.access_log().iter().any(flood)
+        })
+        .await;
+        sidecar.metrics().until("selvedge_tcp_connections_closed_total", &["reason=\"frame_flood\""], 1.0).await;
+    }
     for load in &others {
         load.progress(20).await;
     }

@@ -16,6 +16,7 @@ use selvedge_tests::{
     mesh::Workload,
     pair::{HOST, Pair},
     pattern::{self, assert_same},
+    ports::Crowded,
     upstream::{Scenario, Upstream},
 };
 use tokio::{net::TcpListener, sync::Mutex, time::Instant};
@@ -236,6 +237,28 @@ async fn a_retry_goes_to_another_instance_where_there_is_one() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_takes_is_given_up_in_time() {
+    let (pair, crowded) = (Pair::start().await, Crowded::start().await);
+    let workload = format!(
+        "apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {{name: api, namespace: shop, labels: {{app: \
+         api}}}}\nspec: {{serviceAccount: api, address: 127.0.0.1, ports: [{{port: 8080, dial: {}}}]}}\n",
+        crowded.address().port()
+    );
+    pair.mesh.write("workload-shop-api.yaml", &workload);
+    pair.until_reason("/", "upstream_connect_timeout").await;
+    let took = async || {
+        let start = Instant::now();
+        assert_eq!(pair.get("/").await.reason(), "upstream_connect_timeout");
+        start.elapsed()
+    };
+    let by_default = took().await;
+    assert!((1000..3000).contains(&by_default.as_millis()), "{by_default:?}");
+    pair.mesh.write("traffic.yaml", &policy("  timeouts: {connect: 200ms}\n"));
+    selvedge_tests::wait::until_true("the limit is a shorter one", || async { took().await.as_millis() < 900 }).await;
+    assert!(took().await.as_millis() >= 200);
 }
 
 /// How long a request takes that the service would answer after 20 s.

@@ -23,16 +23,26 @@ spec:
     matches: [{ path: { type: PathPrefix, value: /next }, headers: [{ name: x-beta, value: 'yes' }] }]
     filters:
     - type: RequestHeaderModifier
-      requestHeaderModifier: { set: [{ name: x-routed, value: next }], remove: [x-beta] }
+      requestHeaderModifier: { set: [{ name: x-routed, value: next }], add: [{ name: x-order, value: rule }], remove: [x-beta] }
     - type: ResponseHeaderModifier
       responseHeaderModifier: { add: [{ name: x-from, value: next }] }
-    backendRefs: [{ name: next, port: 80 }]
+    backendRefs:
+    - name: next
+      port: 80
+      filters:
+      - type: RequestHeaderModifier
+        requestHeaderModifier: { add: [{ name: x-order, value: backend }], set: [{ name: x-routed, value: to-next }] }
+      - type: ResponseHeaderModifier
+        responseHeaderModifier: { add: [{ name: x-from, value: backend }], set: [{ name: served-by, value: changed }] }
   - name: query
     matches: [{ queryParams: [{ name: to, value: next }], method: POST }]
     backendRefs: [{ name: next, port: 80 }]
   - name: weighted
     matches: [{ path: { type: PathPrefix, value: /split } }]
     backendRefs: [{ name: api, port: 80, weight: 80 }, { name: next, port: 80, weight: 20 }]
+  - name: nobody
+    matches: [{ path: { type: Exact, value: /nobody } }]
+    backendRefs: [{ name: api, port: 80, weight: 0 }, { name: next, port: 80, weight: 0 }]
   - name: own
     matches: [{ path: { type: Exact, value: /own } }]
     filters: [{ type: ResponseHeaderModifier, responseHeaderModifier: { add: [{ name: x-from, value: own }] } }]
@@ -52,9 +62,15 @@ async fn rules_match_change_and_split() {
     let mut beta = request(Method::GET, HOST, "/next/a");
     beta.headers_mut().insert("x-beta", "yes".parse().unwrap());
     let answer = client::call(pair.entry(), beta).await.unwrap();
-    assert_eq!((answer.header("served-by"), answer.header("x-from")), ("next", "next"), "{}", answer.text());
-    let seen = answer.text();
-    assert!(seen.contains("x-routed") && !seen.contains("x-beta"), "{seen}");
+    let from: Vec<_> = answer.headers.get_all("x-from").iter().collect();
+    assert_eq!(from, ["backend", "next"], "of the backend, then of the rule: {}", answer.text());
+    assert_eq!((answer.header("served-by"), &answer.json()["servedBy"]), ("changed", &"next".into()));
+    let seen = answer.json()["headers"].clone();
+    let sent = |name: &str| {
+        let fields = seen.as_array().unwrap().iter().filter(|field| field[0] == name);
+        fields.map(|field| field[1].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((sent("x-order"), sent("x-routed"), sent("x-beta")), (vec!["rule", "backend"], vec!["to-next"], vec![]));
 
     let answer = client::call(pair.entry(), request(Method::POST, HOST, "/any?to=next")).await.unwrap();
     assert_eq!(answer.header("served-by"), "next");
@@ -62,6 +78,7 @@ async fn rules_match_change_and_split() {
     let own = pair.get("/own").await;
     assert_eq!(own.headers.get_all("x-from").iter().count(), 1, "made once, not on both sides: {:?}", own.headers);
     assert_eq!(pair.get("/nextdoor").await.status, 404, "a prefix ends at a segment");
+    assert_eq!(pair.get("/nobody").await.reason(), "no_endpoints", "no backend has any weight");
 
     let mut counts: HashMap<String, u32> = HashMap::new();
     for _ in 0..300 {

@@ -1,6 +1,7 @@
 //! The data plane outlives the control plane: traffic, policy and certificates go on without it.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     time::{Duration, UNIX_EPOCH},
 };
@@ -107,6 +108,37 @@ async fn without_a_control_plane_an_unknown_destination_is_refused_in_time() {
     let answer = client::call(web.outbound("shop/late:80"), asked).await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.reason()), (503, "unknown_destination"), "{}", answer.text());
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+/// Callers of a sidecar that does not know its workload yet wait for it, and not for long.
+#[tokio::test]
+async fn a_caller_waits_for_a_sidecar_that_learns_who_may_call() {
+    let pair = Pair::start().await;
+    let strangers = "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: open, namespace: shop}\nspec: \
+                     {mtls: {inbound: PERMISSIVE}}\n";
+    pair.mesh.write("open.yaml", strangers);
+    let inside = pair.api.inbound(8080);
+    wait::until_true("strangers may call", || client::answers(inside)).await;
+    let file = pair.mesh.config_dir().join("workload-shop-api.yaml");
+    let workload = std::fs::read_to_string(file).unwrap();
+    wait::until_true("a caller is answered once the sidecar knows", || async {
+        pair.mesh.remove("workload-shop-api.yaml");
+        wait::until_true("it knows no more", || async { asked(inside).await.0 == 503 }).await;
+        let (status, took) = asked(inside).await;
+        assert!(status == 503 && (1900..6000).contains(&took.as_millis()), "{status} after {took:?}");
+        let waits = tokio::spawn(asked(inside));
+        pair.mesh.write("workload-shop-api.yaml", &workload);
+        // A busy machine may need longer than the two seconds.
+        waits.await.unwrap().0 == 200
+    })
+    .await;
+}
+
+/// The status that a stranger gets, and after how long.
+async fn asked(inside: SocketAddr) -> (u16, Duration) {
+    let start = Instant::now();
+    let answer = client::call(inside, request(Method::GET, HOST, "/")).await.unwrap();
+    (answer.status.as_u16(), start.elapsed())
 }
 
 #[tokio::test]
