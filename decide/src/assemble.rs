@@ -67,7 +67,7 @@ pub fn endpoints_needed(client: &Client, published: &Resources) -> BTreeSet<Stri
 }
 
 /// Endpoints of the destination's own ports, and of the services that what is attached to it names.
-fn endpoints_of(destination: &Destination) -> BTreeSet<String> {
+pub(crate) fn endpoints_of(destination: &Destination) -> BTreeSet<String> {
     let ports: Vec<u16> = destination.ports.iter().filter_map(|port| u16::try_from(port.port).ok()).collect();
     let own = ports.iter().map(|port| endpoints_name(&destination.namespace, &destination.name, *port));
     let backends =

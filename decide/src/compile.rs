@@ -148,6 +148,17 @@ pub(crate) fn by_number(ports: &[mesh::InboundPort]) -> Vec<mesh::InboundPort> {
     merged.into_values().collect()
 }
 
+/// The policies that cover a port, in the order in which they decide.
+pub(crate) fn in_order<'a>(inbound: &'a mesh::Inbound, port: &'a mesh::InboundPort) -> Vec<&'a Attachment> {
+    let mut policies: Vec<&Attachment> = inbound.policies.iter().chain(&port.policies).collect();
+    policies.sort_by_key(|policy| {
+        let origin = policy.origin.as_ref();
+        let phase = origin.and_then(|origin| registry::find(&origin.kind)?.phase());
+        (phase, origin.map(|origin| (&origin.kind, &origin.namespace, &origin.name)))
+    });
+    policies
+}
+
 /// Which service's policy governs a backend that has none of its own: the first that routes to it.
 fn parents(destinations: &HashMap<String, Arc<Destination>>) -> HashMap<String, String> {
     let mut names: Vec<_> = destinations.keys().collect();
@@ -181,7 +192,8 @@ fn read(attachment: &Attachment) -> Result<(String, Attached<Value>), String> {
     Ok((origin.kind, Attached { name: format!("{}/{}", origin.namespace, origin.name).into(), spec }))
 }
 
-fn routes(attachments: &[Attachment]) -> Result<RouteTable, String> {
+/// The routes in `attachments`, each read as its type.
+pub(crate) fn read_routes(attachments: &[Attachment]) -> Result<Vec<Attached<HttpRouteSpec>>, String> {
     let mut parsed = Vec::new();
     for attachment in attachments {
         let (kind, document) = read(attachment)?;
@@ -195,6 +207,11 @@ fn routes(attachments: &[Attachment]) -> Result<RouteTable, String> {
             kind::parse(&document.spec).map_err(|found| problems(&describe(attachment), &found))?;
         parsed.push(Attached { name: document.name, spec });
     }
+    Ok(parsed)
+}
+
+fn routes(attachments: &[Attachment]) -> Result<RouteTable, String> {
+    let parsed = read_routes(attachments)?;
     let names: Vec<_> = attachments.iter().map(describe).collect();
     RouteTable::compile(&parsed).map_err(|found| problems(&names.join(", "), &found))
 }

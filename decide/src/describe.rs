@@ -8,12 +8,12 @@
 
 use std::time::Duration;
 
-use selvedge_policies::{duration::Span, registry};
+use selvedge_policies::duration::Span;
 use selvedge_xds::proto::mesh::{self, Attachment};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    compile::by_number,
+    compile::{by_number, in_order},
     config::{
         AccessLogMode, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, RuntimeConfig,
         Traffic, Transport,
@@ -59,16 +59,10 @@ fn inbound(config: &RuntimeConfig) -> Value {
 }
 
 fn inbound_port(compiled: &InboundPort, source: &mesh::Inbound, port: &mesh::InboundPort) -> Value {
-    let mut policies: Vec<&Attachment> = source.policies.iter().chain(&port.policies).collect();
-    policies.sort_by_key(|policy| {
-        let origin = policy.origin.as_ref();
-        let phase = origin.and_then(|origin| registry::find(&origin.kind)?.phase());
-        (phase, origin.map(|origin| (&origin.kind, &origin.namespace, &origin.name)))
-    });
     json!({
         "service": &*compiled.service,
         "protocol": format!("{:?}", compiled.protocol),
-        "policies": policies.into_iter().map(attached).collect::<Value>(),
+        "policies": in_order(source, port).into_iter().map(attached).collect::<Value>(),
         "routes": port.routes.iter().map(attached).collect::<Value>(),
     })
 }

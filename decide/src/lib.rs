@@ -6,13 +6,18 @@
 //!
 //! - [`resources`] are what the control plane has said; [`assemble`] takes them from the discovery protocol.
 //! - [`config`] is what [`compile`] makes of them, and [`describe`] shows it to people.
-//! - [`route`] finds the rules, the backend and the endpoints of a request.
+//! - [`route`] finds the rules, the backend and the endpoints of a request, [`admission`] says who may call at all.
+//! - [`mesh`] puts all of it together, and a [`trace`] says why a request ends as it does.
 
 pub mod resources;
 
 pub mod assemble;
 pub mod config;
 
+pub mod admission;
 pub mod compile;
 pub mod describe;
 pub mod route;
+pub mod trace;
+
+pub mod mesh;

@@ -2,6 +2,7 @@
 
 use std::{future::pending, time::Duration};
 
+use selvedge_decide::admission::may_call;
 use selvedge_policies::{reason::Reason, request::PolicySet};
 use tokio::time::sleep;
 
@@ -20,21 +21,10 @@ const LONG: Duration = Duration::from_secs(86_400);
 /// Whether the peer may call at all. Asked for every request, so that a change of mode holds for live connections.
 pub fn admitted(connection: &Connection, config: &RuntimeConfig) -> Result<(), Error> {
     match connection.heading {
-        Heading::Inbound { .. } => may_call(connection.peer.identity.as_ref(), config),
+        Heading::Inbound { .. } => may_call(connection.peer.identity.as_deref(), config)
+            .map_err(|reason| Error::new(Stage::Accept, reason, reason.summary())),
         Heading::Outbound { .. } => Ok(()),
     }
-}
-
-/// Without the workload's own view its policies are not known, so nobody may call.
-fn may_call<I>(identity: Option<&I>, config: &RuntimeConfig) -> Result<(), Error> {
-    let refuse = |reason: Reason| Err(Error::new(Stage::Accept, reason, reason.summary()));
-    if !config.is_own_known() {
-        return refuse(Reason::NotReady);
-    }
-    if identity.is_none() && !config.permissive {
-        return refuse(Reason::PlaintextRefused);
-    }
-    Ok(())
 }
 
 /// Waits until the sidecar has to end the connection: a drain is over, or `judge` says of the policies of its port that
@@ -78,25 +68,4 @@ async fn expired(worker: &Worker, policies: &PolicySet) {
 pub fn still_admitted(connection: &Connection, config: &RuntimeConfig, policies: &PolicySet) -> Result<(), Error> {
     admitted(connection, config)?;
     filter::on_open_connection(connection, policies)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Own;
-
-    fn config(workload: &str, permissive: bool) -> RuntimeConfig {
-        let own = Own { workload: workload.into(), ..Own::default() };
-        RuntimeConfig { own, permissive, ..RuntimeConfig::default() }
-    }
-
-    #[test]
-    fn nobody_calls_a_workload_whose_policies_are_not_known() {
-        let reason = |identity: Option<&()>, config| may_call(identity, &config).err().map(|error| error.reason);
-        assert_eq!(reason(Some(&()), config("", false)), Some(Reason::NotReady));
-        assert_eq!(reason(None, config("", true)), Some(Reason::NotReady));
-        assert_eq!(reason(Some(&()), config("web-1", false)), None);
-        assert_eq!(reason(None, config("web-1", false)), Some(Reason::PlaintextRefused));
-        assert_eq!(reason(None, config("web-1", true)), None);
-    }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use selvedge_policies::{reason::Reason, testing::Request};
+use selvedge_decide::trace::Ending;
+use selvedge_policies::{reason::Reason, route::Outcome, testing::Request};
 #[path = "logic/mesh.rs"]
 mod mesh;
 
@@ -45,8 +46,57 @@ spec:
   rules: [{from: [{serviceAccounts: [client]}], to: [{methods: [GET], paths: ['/public/*']}]}]
 ";
 
+const SPLIT: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{kind: Service, name: web}]
+  rules:
+    - name: beta
+      matches: [{headers: [{name: x-beta, value: 'on'}]}]
+      backendRefs: [{name: web-next, port: 80}]
+    - name: all
+      backendRefs: [{name: web, port: 80, weight: 3}, {name: web-next, port: 80, weight: 1}]
+";
+
 fn get(path: &str, account: &str) -> Request {
     Request::new("GET", path).from(account)
+}
+
+#[test]
+fn the_mesh_in_memory_says_why_a_request_ends_as_it_does() {
+    let mut mesh = LogicMesh::new();
+    mesh.write("shop.yaml", SHOP);
+    mesh.write("policy.yaml", ALLOW_CLIENT);
+    mesh.write("route.yaml", SPLIT);
+    let context = mesh.clock.context();
+    let in_memory = mesh.in_memory();
+    let why = |request: Request| in_memory.why("shop/client-1", "web.shop:80", &request.port(80).facts(), &context);
+
+    let trace = why(Request::new("GET", "/public/a").header("x-beta", "on"));
+    assert_eq!(trace.identity.unwrap().to_string(), "spiffe://mesh.local/ns/shop/sa/client");
+    assert_eq!((trace.destination.as_deref(), trace.route.as_deref()), (Some("shop/web"), Some("shop/web/beta")));
+    let outcomes: Vec<_> = trace.considered.into_iter().map(|found| found.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Taken, Outcome::Preceded]);
+    let [way] = &trace.ways[..] else { panic!("{:?}", trace.ways) };
+    let arrival = way.arrival.as_ref().unwrap();
+    assert_eq!((&*way.cluster, way.share, &*arrival.workload), ("shop/web-next:80", 1.0, "shop/next-1"));
+    assert_eq!((arrival.port, arrival.policies.len(), way.ending.status), (8080, 0, None), "no policy covers it");
+
+    let trace = why(Request::new("GET", "/private"));
+    assert_eq!(trace.considered[0].outcome, Outcome::Fails("rules[0].matches[0].headers[0]".to_owned()));
+    let shares: Vec<_> = trace.ways.iter().map(|way| (&*way.cluster, way.share, way.ending.reason)).collect();
+    assert_eq!(shares, [("shop/web:80", 0.75, Some(Reason::PolicyDefaultDeny)), ("shop/web-next:80", 0.25, None)]);
+    let policies = &trace.ways[0].arrival.as_ref().unwrap().policies;
+    assert_eq!((&*policies[0].kind, &*policies[0].name, policies[0].generation), ("AuthorizationPolicy", "web", 1));
+    assert_eq!(trace.endings().len(), 2, "chance decides between them");
+
+    let unknown = in_memory.why("shop/client-1", "shop/absent", &Request::new("GET", "/").facts(), &context);
+    assert_eq!(unknown.endings(), [&Ending::of(Reason::UnknownDestination)]);
+    let plaintext = Request::new("GET", "/").port(8080);
+    let (_, ending) = in_memory.why_received("shop/web-1", &plaintext.facts(), &context).unwrap();
+    assert_eq!(ending.reason, Some(Reason::PlaintextRefused));
 }
 
 #[test]

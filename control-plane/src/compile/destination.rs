@@ -71,12 +71,14 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
     let workloads = model.selected(namespace, &spec.selector);
     let endpoints = |port: &ServicePort| {
         let endpoint = |(object, workload): &(&Object, &WorkloadSpec)| {
+            let port = port.target(workload)?;
             Some(Endpoint {
-                address: socket(workload.ip(), workload.dial(port.target(workload)?)),
+                address: socket(workload.ip(), workload.dial(port)),
                 identity: identity(mesh, namespace, &workload.service_account),
                 workload: object.id.path(),
                 weight: workload.weight,
                 tls_server_name: String::new(),
+                port: port.into(),
             })
         };
         let taking = workloads.iter().filter(|(_, workload)| workload.weight > 0);

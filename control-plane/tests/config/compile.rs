@@ -148,7 +148,7 @@ fn endpoints_are_where_peers_dial_and_whom_they_must_find() {
     let http: Endpoints = decode(&snapshot, ENDPOINTS, "shop/web:80");
     let endpoint = &http.endpoints[0];
     assert_eq!(http.endpoints.len(), 1, "a workload of weight 0 gets nothing");
-    assert_eq!((endpoint.address.as_str(), endpoint.weight), ("10.0.0.1:15006", 3));
+    assert_eq!((endpoint.address.as_str(), endpoint.port, endpoint.weight), ("10.0.0.1:15006", 8080, 3));
     assert_eq!(endpoint.identity, "spiffe://mesh.local/ns/shop/sa/web");
     assert_eq!(endpoint.workload, "shop/web-1");
     let other: Endpoints = decode(&snapshot, ENDPOINTS, "shop/web:81");

@@ -15,6 +15,7 @@ use selvedge_decide::{
     assemble,
     compile::{Compiler, check},
     config::RuntimeConfig,
+    mesh::Mesh,
     resources::Resources,
 };
 use selvedge_policies::{
@@ -63,6 +64,15 @@ impl LogicMesh {
         let (snapshot, report) = self.store.commit();
         self.snapshot = snapshot;
         report
+    }
+
+    /// All sidecars of the mesh at once.
+    pub(crate) fn in_memory(&self) -> Mesh {
+        let mut mesh = Mesh::default();
+        for resource in SELVEDGE.order().iter().flat_map(|kind| self.snapshot.resources(*kind)) {
+            mesh.put(resource).expect("what the control plane compiles can be put in force");
+        }
+        mesh
     }
 
     /// A sidecar beside `workload` that calls `services`, in sync.

@@ -154,6 +154,9 @@ pub struct Endpoint {
     /// Host name to send as SNI and verify when TLS is originated to an external service; empty otherwise.
     #[prost(string, tag = "5")]
     pub tls_server_name: ::prost::alloc::string::String,
+    /// The application's port there, as policies name it; 0 outside the mesh.
+    #[prost(uint32, tag = "6")]
+    pub port: u32,
 }
 impl ::prost::Name for Endpoint {
     const NAME: &'static str = "Endpoint";

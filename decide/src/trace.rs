@@ -1,0 +1,93 @@
+//! Why a request ends as it does, as data: what [`Mesh::why`](crate::mesh::Mesh::why) answers with.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use selvedge_policies::{facts::Identity, reason::Reason, route::Considered};
+use selvedge_xds::proto::mesh::Origin;
+
+/// The story of one request, as far as configuration tells it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trace {
+    /// What the caller's sidecar proves; `None` for a workload that the mesh does not know.
+    pub identity: Option<Identity>,
+    /// `namespace/name` of the service called; `None` where there is none of that name.
+    pub destination: Option<Arc<str>>,
+    /// The route rule it takes.
+    pub route: Option<Arc<str>>,
+    /// Every match of the service's routes, and what came of it.
+    pub considered: Vec<Considered>,
+    /// How the caller's sidecar ends it, or that it lets it leave the mesh. `None` when it goes one of the [ways](Self::ways).
+    pub stopped: Option<Ending>,
+    /// Where it may go, one way for each endpoint it can get. Chance and load choose among them.
+    pub ways: Vec<Way>,
+}
+
+/// One endpoint that a request can get.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Way {
+    /// The cluster it is in, `namespace/name:port`: that of a backend of the route rule, or of the service called.
+    pub cluster: String,
+    /// The share of the requests of the rule that go to this cluster, above 0 and at most 1.
+    pub share: f64,
+    /// The address dialled; `None` when the cluster has no endpoint.
+    pub address: Option<SocketAddr>,
+    /// What the sidecar of the called workload goes by; `None` when there is none in the mesh.
+    pub arrival: Option<Arrival>,
+    /// How it ends.
+    pub ending: Ending,
+}
+
+/// A request at the sidecar of the workload that is called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arrival {
+    /// `namespace/name` of the workload.
+    pub workload: String,
+    /// The application's port.
+    pub port: u16,
+    /// The objects that cover the port, in the order in which they decide, each with the version that is in force.
+    pub policies: Vec<Origin>,
+    /// `allow` or `deny`: what happens to a request that no policy speaks of.
+    pub posture: String,
+}
+
+/// How a request ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// The status of the mesh's own answer; `None` when the request gets to the service.
+    pub status: Option<u16>,
+    /// Why it ends there.
+    pub reason: Option<Reason>,
+    /// `namespace/name` of the object that decided; empty when none did.
+    pub policy: Arc<str>,
+    /// The object that only looks on and would have refused it.
+    pub audited: Option<Arc<str>>,
+    /// The service outside the decision that a policy asks, and that has the last word.
+    pub asks: Option<Arc<str>>,
+}
+
+impl Trace {
+    /// Every ending it may have, each once.
+    ///
+    /// There is more than one where backends or workloads have policies of their own.
+    pub fn endings(&self) -> Vec<&Ending> {
+        let mut endings: Vec<&Ending> = Vec::new();
+        for ending in self.stopped.iter().chain(self.ways.iter().map(|way| &way.ending)) {
+            if !endings.contains(&ending) {
+                endings.push(ending);
+            }
+        }
+        endings
+    }
+}
+
+impl Ending {
+    /// True when the request goes on.
+    pub const fn passes(&self) -> bool {
+        self.status.is_none() && self.asks.is_none()
+    }
+
+    /// The mesh's own answer, with the status of its reason.
+    pub fn of(reason: Reason) -> Self {
+        Self { status: Some(reason.status()), reason: Some(reason), ..Self::default() }
+    }
+}
