@@ -68,6 +68,7 @@ pub struct Connection {
     /// Reads the authorities of its requests.
     pub authorities: authority::Reader,
     /// Counts against the worker's limit while the connection lives.
+    #[expect(dead_code, reason = "it counts for as long as it lives")]
     pub permit: Rc<Permit>,
     /// What its caller owes.
     pub pace: Pace,

@@ -32,6 +32,7 @@ pub enum Stage {
 #[derive(Debug)]
 pub struct Error {
     /// Where.
+    #[expect(dead_code, reason = "debug output shows it, and so does a test that fails")]
     pub stage: Stage,
     /// Why; see `docs/codes/`.
     pub reason: Reason,

@@ -3,56 +3,64 @@
 //! The sidecar beside a workload: it takes the workload's calls, in and out, and gives them identity, encryption,
 //! routing, policy, resilience and a record.
 //!
-//! In the order of a request's life ([`pipeline`] tells it line by line, `docs/life-of-a-request.md` in prose):
+//! In the order of a request's life (`pipeline` tells it line by line, `docs/life-of-a-request.md` in prose):
 //! accept → detect → tls → identity → http → route → filter → attempt → balance → upstream → respond → record.
-//! Configuration comes in through [`xds`] and [`config`]; [`process`] holds the threads.
+//! Configuration comes in through [`xds`] and `config`; `process` holds the threads.
+//!
+//! Named outside are the start of a sidecar ([`run`], [`bootstrap`]), the redirection of connections ([`capture`]), and the
+//! sidecar's end of the control channel ([`channel`], [`identity`], [`tls`], [`xds`]), which tests and benches hold against
+//! control planes.
+#![allow(unreachable_pub, reason = "what is `pub` in a private module is for the rest of the crate")]
 
-pub mod process;
-pub mod admin;
+mod process;
+mod admin;
 
-pub mod pipeline;
-pub mod accept;
-pub mod detect;
-pub mod terminate;
-pub mod identify;
-pub mod serve;
-pub mod respond;
-pub mod opaque;
-pub mod dial;
-pub mod receive;
-pub mod judge;
-pub mod route;
-pub mod filter;
-pub mod attempt;
-pub mod upstream;
-pub mod record;
+mod pipeline;
+mod accept;
+mod detect;
+mod terminate;
+mod identify;
+mod serve;
+mod respond;
+mod opaque;
+mod dial;
+mod receive;
+mod judge;
+mod route;
+mod filter;
+mod attempt;
+mod upstream;
+mod record;
 
-pub mod routed;
-pub mod message;
-pub mod exchange;
-pub mod arrival;
-pub mod balance;
-pub mod connection;
-pub mod worker;
-pub mod drain;
-pub mod cluster;
-pub mod config;
+mod routed;
+mod message;
+mod exchange;
+mod arrival;
+mod balance;
+mod connection;
+mod worker;
+mod drain;
+mod cluster;
+mod config;
 pub mod xds;
 pub mod identity;
 pub mod channel;
 pub mod tls;
 pub mod credentials;
 pub mod bootstrap;
-pub mod http;
-pub mod sniff;
-pub mod telemetry;
-pub mod socket;
+mod http;
+mod sniff;
+mod telemetry;
+mod socket;
 pub mod grpc;
-pub mod heading;
-pub mod error;
-pub mod clock;
+mod heading;
+mod error;
+mod clock;
 
 pub use process::{
+    capture,
     control::{run, run_until},
+    descriptors,
     services::StartError,
 };
+pub use socket::{Side, dial, expect_capture, original_dst};

@@ -11,8 +11,9 @@ use std::{
 };
 
 use selvedge_proxy::{
-    process::capture::{self, Backend, Capture, CaptureError, INBOUND_MARK, OUTBOUND_MARK},
-    socket::{Side, dial, expect_capture, original_dst},
+    Side,
+    capture::{self, Backend, Capture, CaptureError, INBOUND_MARK, OUTBOUND_MARK},
+    dial, expect_capture, original_dst,
 };
 use socket2::{Domain, Socket, Type};
 

@@ -137,6 +137,40 @@ fn every_module_opens_with_what_it_guarantees_and_none_is_called_mod() {
     complaints.report();
 }
 
+/// The compiler asks this of what is named outside a package; within one it holds, too.
+#[test]
+fn every_public_item_says_what_it_is() {
+    let mut complaints = Complaints::new("say what it is, in which unit, after which section of which RFC");
+    for source in source::production() {
+        complaints.lines(&source.path, undocumented(&source), "has no documentation");
+    }
+    complaints.report();
+}
+
+/// Lines of public items and fields that have no doc comment above them and their attributes.
+fn undocumented(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    let is_documented = |line: usize| {
+        let above = source.production[..line].iter().rev().map(|line| line.trim());
+        let mut in_attribute = false; // of several lines, met at its end
+        let mut rest = above.skip_while(|line| {
+            in_attribute = (in_attribute || *line == ")]") && !line.starts_with("#[");
+            in_attribute || line.starts_with("#[")
+        });
+        rest.next().is_some_and(|line| line.starts_with("///"))
+    };
+    let is_public =
+        |line: &str| line.starts_with("pub ") && !["pub use ", "pub mod "].iter().any(|p| line.starts_with(p));
+    let items = source.code.iter().enumerate().filter(move |(_, code)| is_public(code.trim_start()));
+    items.filter(move |(line, _)| !is_documented(*line)).map(|(line, _)| (line + 1, source.production[line].as_str()))
+}
+
+#[test]
+fn a_public_item_without_a_word_is_found() {
+    let text = "/// Said.\n#[derive(Debug)]\n#[a(\n  b\n)]\npub struct A {\n    /// Said.\n    pub b: u8,\n    pub c: u8,\n}\n\npub fn d() {}\n";
+    let lines: Vec<usize> = undocumented(&Source::new("x.rs", text)).map(|(line, _)| line).collect();
+    assert_eq!(lines, [9, 12]);
+}
+
 #[test]
 fn nothing_is_left_half_done() {
     let mut complaints = Complaints::new("finish it, or write an issue");

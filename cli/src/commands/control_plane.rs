@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use anyhow::{Context, ensure};
 use selvedge_control_plane::{run as control_plane, settings::Settings};
 use selvedge_policies::duration::Span;
-use selvedge_proxy::process::descriptors;
+use selvedge_proxy::descriptors;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serve configuration and certificates to sidecars.

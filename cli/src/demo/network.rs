@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use selvedge_proxy::process::capture::{self, Capture};
+use selvedge_proxy::capture::{self, Capture};
 
 const PREFIX: &str = "svdemo";
 /// Of the range for tests between networks (RFC 2544), so that no real network is shadowed.

@@ -58,7 +58,7 @@ pub enum Held {
     /// The HTTP/1 connection.
     Http1(Lease),
     /// A place on a shared HTTP/2 connection.
-    Http2(Place),
+    Http2(#[expect(dead_code, reason = "it is taken for as long as it lives")] Place),
 }
 
 /// An HTTP/1 connection in use. It goes back to its pool when the response has been read to its end.

@@ -22,7 +22,7 @@ use tokio::{
 mod budget;
 mod frames;
 
-pub use budget::{Budget, Rate};
+pub use budget::Budget;
 
 use budget::Account;
 use frames::{Frames, Kind};

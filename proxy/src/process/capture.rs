@@ -12,7 +12,7 @@
 //! - TCP from the host to itself stays as it is, except what the sidecar's own outbound side sends to another address
 //!   of the host than loopback: that is the workload calling itself through its service, and goes to the inbound port.
 //!
-//! The sidecar's own connections are told by uid or by socket mark; [`crate::socket`] makes them so.
+//! The sidecar's own connections are told by uid or by socket mark; `socket` makes them so.
 
 use std::{fmt, io};
 

@@ -24,13 +24,6 @@ pub struct ClientHello {
     pub alpn: Vec<Vec<u8>>,
 }
 
-impl ClientHello {
-    /// Whether the client offers `protocol`.
-    pub fn offers(&self, protocol: &[u8]) -> bool {
-        self.alpn.iter().any(|offered| offered == protocol)
-    }
-}
-
 /// Classifies bytes whose first is that of a handshake record.
 pub(super) fn classify(bytes: &[u8]) -> Detection {
     let mut message = Vec::new();
@@ -210,7 +203,7 @@ mod tests {
         let bytes = example(Some("Web.Shop"), &[b"selvedge-h2", b"selvedge-h1"]);
         let Detection::Tls(hello) = classify(&bytes) else { panic!("not TLS") };
         assert_eq!(hello.server_name.as_deref(), Some("web.shop"));
-        assert!(hello.offers(b"selvedge-h1") && !hello.offers(b"h2"));
+        assert!(hello.alpn.contains(&b"selvedge-h1".to_vec()) && !hello.alpn.contains(&b"h2".to_vec()));
     }
 
     #[test]

@@ -22,11 +22,6 @@ impl<T> Prefixed<T> {
         Self { prefix: prefix.into(), io }
     }
 
-    /// The stream itself, for socket options; reading from it would lose the order of bytes.
-    pub fn get_ref(&self) -> &T {
-        &self.io
-    }
-
     /// The bytes not yet read again, and the stream.
     pub fn into_parts(self) -> (Bytes, T) {
         (self.prefix, self.io)

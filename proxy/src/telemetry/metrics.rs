@@ -5,8 +5,6 @@
 //! Labels never hold what a caller chooses freely (method, path, host): their values come from configuration, from
 //! certificates and from fixed lists.
 
-use std::fmt::Write;
-
 use prometheus::proto::MetricFamily;
 use selvedge_policies::reason::Reason;
 
@@ -21,17 +19,6 @@ pub enum MetricKind {
     Gauge,
     /// Counts by size; has `_bucket`, `_sum` and `_count`. Upper bounds in seconds.
     Histogram(&'static Bounds),
-}
-
-impl MetricKind {
-    /// As Prometheus calls it.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram(_) => "histogram",
-        }
-    }
 }
 
 /// How a metric follows from what workers count anyway. One without any is counted where it happens, or set by the control
@@ -242,11 +229,17 @@ pub(super) fn encode<'a>(families: impl Iterator<Item = &'a MetricFamily>) -> St
 }
 
 /// The table of `docs/metrics.md`.
-pub fn reference() -> String {
+#[cfg(test)]
+pub(super) fn reference() -> String {
+    use std::fmt::Write as _;
     let mut text = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
     for metric in ALL {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        let kind = metric.kind.as_str();
+        let kind = match metric.kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
+        };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(" "), metric.help);
     }

@@ -40,9 +40,6 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All protocols.
-    pub const ALL: [Self; 5] = [Self::Http1, Self::Http2, Self::Grpc, Self::Tcp, Self::Tls];
-
     /// The label value: `http1`, `http2`, `grpc`, `tcp` or `tls`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -181,9 +178,6 @@ pub enum RetryOutcome {
 }
 
 impl RetryOutcome {
-    /// All outcomes.
-    pub const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::OverBudget, Self::NotReplayable];
-
     /// The label value: `success`, `failure`, `over_budget` or `not_replayable`.
     pub const fn as_str(self) -> &'static str {
         match self {
