@@ -224,7 +224,7 @@ fn inbound_port(inbound: &mesh::Inbound, port: &mesh::InboundPort, before: &Poli
         service: port.service.as_str().into(),
         protocol: AppProtocol::of(&port.app_protocol),
         routes: routes(&port.routes)?,
-        policies: policies.map_err(|found| unsound(&attachments, &found))?,
+        policies: policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?,
     })
 }
 
@@ -234,6 +234,16 @@ fn posture(inbound: &mesh::Inbound) -> Result<Posture, String> {
         "deny" => Ok(Posture::Deny),
         "" | "allow" => Ok(Posture::Allow),
         other => Err(format!("posture '{other}' is not known to this version of the sidecar")),
+    }
+}
+
+/// No stage of the sidecar hands the content of a request to policies yet, so one that needs it is refused.
+fn without_content(policies: PolicySet) -> Result<PolicySet, String> {
+    match policies.needs().body {
+        0 => Ok(policies),
+        bytes => {
+            Err(format!("a policy needs {bytes} bytes of the content, which this version of the sidecar cannot read"))
+        }
     }
 }
 
@@ -266,7 +276,7 @@ fn destination(message: &mesh::Destination, before: &PolicySet) -> Result<Destin
     Ok(Destination {
         name: format!("{}/{}", message.namespace, message.name).into(),
         routes: routes(&message.routes)?,
-        policies: policies.map_err(|found| unsound(&attachments, &found))?,
+        policies: policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?,
         ports: message.ports.iter().map(|port| (number(port), AppProtocol::of(&port.app_protocol))).collect(),
         traffic,
     })

@@ -296,7 +296,9 @@ fn judge(context: &mut Context, decide: impl Fn(&mut Context) -> Verdict) -> End
                 return Ending { status, reason: answer.reason, policy: answer.policy, ..Ending::default() };
             }
             Verdict::Wait(_) => context.resume(Resumed::Waited),
-            Verdict::Ask(question) => return Ending { asks: Some(question.service), ..Ending::default() },
+            Verdict::Ask(question) => {
+                return Ending { asks: Some(question.to.to_string().into()), ..Ending::default() };
+            }
         }
     }
 }

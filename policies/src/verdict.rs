@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::reason::Reason;
+use crate::{names::PortName, reason::Reason};
 
 /// The outcome of one policy for one request, connection, try or response.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,10 +60,8 @@ impl Answer {
 /// What a policy wants to know of a service before it decides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// The service, `namespace/name`, as the mesh knows it.
-    pub service: Arc<str>,
-    /// Its port.
-    pub port: u16,
+    /// The service of the mesh, and its port.
+    pub to: PortName,
     /// Method of the request that asks.
     pub method: Method,
     /// Its path and query.

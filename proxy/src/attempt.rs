@@ -10,20 +10,21 @@ use crate::{
     balance::{Ended, Picked},
     error::{Error, Stage},
     exchange::Exchange,
+    filter,
     http::{
         Body,
         body::Replay,
         reply,
         upgrade::{self, Wanted},
     },
-    message::{Answered, Received},
+    message::{Answered, Halt, Received},
     routed::{FREE_REPEATS, Upstream},
     telemetry::RetryOutcome,
     upstream,
 };
 
 /// Tries until there is an answer to give.
-pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Received) -> Result<Answered, Error> {
+pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Received) -> Result<Answered, Halt> {
     let worker = exchange.connection.worker.clone();
     let (mut head, body) = received.request.into_parts();
     if let Some(backend) = upstream.backend {
@@ -46,19 +47,21 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
             // Why there is no other try says less than how the last one failed.
             (Err(_), Some((tried, picked))) => {
                 replay.settle();
-                return finish(tried, picked, received.wanted.as_ref(), received.tunnel);
+                return Ok(finish(tried, picked, received.wanted.as_ref(), received.tunnel)?);
             }
-            (Err(error), None) => return Err(error),
+            (Err(error), None) => return Err(error.into()),
         };
         exchange.endpoint = Some(picked.endpoint.clone());
+        let mut tried_head = head.clone();
+        filter::on_attempt(exchange, upstream, &picked, &mut tried_head).await?;
         let in_doubt = exchange.in_doubt.get();
-        let tried = one(exchange, upstream, &picked, head.clone(), &replay, received.wanted.as_ref(), overall).await;
+        let tried = one(exchange, upstream, &picked, tried_head, &replay, received.wanted.as_ref(), overall).await;
         let tried = if in_doubt { tried.map_err(Error::in_doubt) } else { tried };
         if exchange.late.as_ref().is_some_and(|late| late.get()) && tried.is_err() {
-            return Err(Error::new(Stage::Http, Reason::CallerTimeout, Reason::CallerTimeout.summary()));
+            return Err(Error::new(Stage::Http, Reason::CallerTimeout, Reason::CallerTimeout.summary()).into());
         }
         if replay.broke() && tried.is_err() {
-            return Err(Error::new(Stage::Http, Reason::DownstreamClosed, "the caller broke its body off"));
+            return Err(Error::new(Stage::Http, Reason::DownstreamClosed, "the caller broke its body off").into());
         }
         let outcome = outcome(exchange, &tried, in_doubt);
         if !replay.broke() {
@@ -71,7 +74,7 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
         count(exchange, upstream, outcome.as_ref());
         let Some(pause) = pause else {
             replay.settle();
-            return finish(tried, picked, received.wanted.as_ref(), received.tunnel);
+            return Ok(finish(tried, picked, received.wanted.as_ref(), received.tunnel)?);
         };
         before = Some((tried, picked));
         if !pause.is_zero() {
@@ -189,5 +192,5 @@ fn finish(
         return Err(Error::new(Stage::Upstream, Reason::UpstreamProtocolError, detail));
     }
     let (parts, body) = response.into_parts();
-    Ok(Answered { parts, body, picked, held, spelling, tunnel })
+    Ok(Answered { parts, body: Body::incoming(body), held: Some((picked, held)), spelling, tunnel })
 }

@@ -1,8 +1,16 @@
 //! All that is known of one connection.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+};
 
-use selvedge_policies::facts::{ConnectionFacts, Identity, Peer};
+use selvedge_policies::{
+    context::Claims,
+    facts::{ConnectionFacts, Identity, Peer},
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -65,6 +73,8 @@ pub struct Connection {
     pub protocol: Protocol,
     /// Server name of application TLS that passes through.
     pub server_name: Option<String>,
+    /// What was proven of its caller beside the identity, when it was let pass as opaque bytes.
+    pub claims: RefCell<Claims>,
     /// Reads the authorities of its requests.
     pub authorities: authority::Reader,
     /// Counts against the worker's limit while the connection lives.
@@ -92,6 +102,7 @@ impl Connection {
             peer_address: peer,
             protocol,
             server_name: None,
+            claims: RefCell::default(),
             authorities: authority::Reader::default(),
             permit,
             pace: Pace::default(),

@@ -28,7 +28,7 @@ pub async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {
     let mut snapshot = worker.snapshot();
     judge::admitted(connection, &snapshot.config)?;
     let scope = route::resolve(connection, &mut snapshot).await?;
-    let audited = filter::on_connection(connection, &scope)?;
+    let audited = filter::on_connection(connection, scope.policies()).await?;
     let (stream, picked) = match (&connection.heading, &scope) {
         (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
             let cluster = route::cluster(&snapshot, destination, None, *port)?;

@@ -42,6 +42,8 @@ pub struct Error {
     pub policy: Arc<str>,
     /// When the caller may try again.
     pub retry_after: Option<Duration>,
+    /// The answer of a policy that says more than the reason: another status, fields or content of its own.
+    pub answer: Option<Box<Answer>>,
     /// How a try failed, when this is the failure of a try; decides whether another may follow.
     pub outcome: Option<TryOutcome>,
 }
@@ -49,7 +51,15 @@ pub struct Error {
 impl Error {
     /// An ending at `stage`.
     pub fn new(stage: Stage, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { stage, reason, detail: detail.into(), policy: Arc::default(), retry_after: None, outcome: None }
+        Self {
+            stage,
+            reason,
+            detail: detail.into(),
+            policy: Arc::default(),
+            retry_after: None,
+            answer: None,
+            outcome: None,
+        }
     }
 
     /// A failed try.
@@ -68,12 +78,14 @@ impl Error {
         }
     }
 
-    /// A policy's answer.
+    /// A policy's answer. One without a reason is no error for a request; a connection that it ends is refused.
     pub fn answered(answer: Answer) -> Self {
-        let reason = answer.reason.unwrap_or(Reason::Internal);
+        let reason = answer.reason.unwrap_or(Reason::PolicyDenied);
+        let is_plain = answer.status.as_u16() == reason.status() && answer.headers.is_empty() && answer.body.is_empty();
         Self {
-            policy: answer.policy,
+            policy: answer.policy.clone(),
             retry_after: answer.retry_after,
+            answer: (!is_plain).then(|| Box::new(answer)),
             ..Self::new(Stage::Filter, reason, reason.summary())
         }
     }

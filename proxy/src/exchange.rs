@@ -6,7 +6,11 @@
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
-use selvedge_policies::{context::Audited, facts::RequestFacts, reason::Reason};
+use selvedge_policies::{
+    context::{Audited, Changes, Claims},
+    facts::RequestFacts,
+    reason::Reason,
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -53,6 +57,10 @@ pub struct Exchange {
     pub policy: Arc<str>,
     /// The policy that only looks on and would have refused it.
     pub audited: Option<Audited>,
+    /// What was proven of its caller beside the identity.
+    pub claims: Claims,
+    /// What policies change of its response.
+    pub changes: Option<Box<Changes>>,
     /// Payload bytes of the request.
     pub request_bytes: Rc<Cell<u64>>,
     /// Payload bytes of the response.
@@ -93,6 +101,8 @@ impl Exchange {
             reason: None,
             policy: Arc::default(),
             audited: None,
+            claims: Claims::default(),
+            changes: None,
             request_bytes: Rc::default(),
             response_bytes: Rc::default(),
             asked: None,
@@ -112,14 +122,15 @@ impl Exchange {
     }
 
     /// What request policies look at.
-    pub fn facts<'a, B>(&'a self, request: &'a Request<B>, route: &'a str) -> Result<RequestFacts<'a>, Error> {
-        Ok(facts(&self.connection, &self.method, self.target()?, request.headers(), route))
+    pub fn facts<'a>(&'a self, headers: &'a HeaderMap, route: &'a str) -> Result<RequestFacts<'a>, Error> {
+        Ok(facts(&self.connection, &self.method, self.target()?, headers, route))
     }
 
     /// The request that a tunnel is made of.
     pub fn tunnelled(&mut self) -> Option<Tunnelled> {
         let (headers, target) = (self.asked.take()?, self.target.clone()?);
-        Some(Tunnelled { method: self.method.clone(), target, headers, route: self.route.clone(), opaque: self.opaque })
+        let (method, route, claims) = (self.method.clone(), self.route.clone(), self.claims.clone());
+        Some(Tunnelled { method, target, headers, route, claims, opaque: self.opaque })
     }
 
     /// True when the caller was too slow to send its body or to read the answer.
@@ -153,6 +164,8 @@ pub struct Tunnelled {
     target: Target,
     headers: HeaderMap,
     route: Arc<str>,
+    /// What was proven of its caller when it was let pass.
+    pub claims: Claims,
     opaque: bool,
 }
 

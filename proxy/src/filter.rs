@@ -1,97 +1,227 @@
-//! Runs request policies and header changes: what they decide is theirs, all acting on it is here.
+//! The filter stage: what policies and route filters decide is theirs, all acting on it is here.
+//!
+//! Guarantees: a verdict that waits or asks is carried out before the next policy is asked, and what waits costs those who
+//! do not nothing. A policy that fails to come to an end refuses. What a request was let pass with (claims, header changes)
+//! stays with it to its response, and to the tunnel it may become.
 
-use http::{Request, response};
+use http::{HeaderMap, request};
 use selvedge_decide::route::Scope;
 use selvedge_policies::{
-    context::{Audited, Context},
-    reason::Reason,
+    context::{Audited, Context, Resumed},
+    facts::{AttemptFacts, ResponseFacts},
     request::PolicySet,
-    route::RouteRule,
+    route::{Filters, RouteRule},
     verdict::{Answer, Verdict},
 };
+use tokio::time::sleep;
 
 use crate::{
+    balance::Picked,
     connection::Connection,
-    error::{Error, Stage},
+    error::Error,
     exchange::{Exchange, Tunnelled},
-    heading::Heading,
+    http::reply,
+    message::{Answered, Halt},
     routed::Upstream,
     worker::Worker,
 };
 
-/// Policies in their order, then the filters of the route. A CONNECT is judged as what it becomes, too: bytes that nobody
-/// looks into, HTTP perhaps.
-pub fn on_request<B>(
+mod ask;
+
+/// Policies in their order, then the filters of the route, which act at the caller's side. A CONNECT is judged as what it
+/// becomes, too: bytes that nobody looks into, HTTP perhaps.
+///
+/// # Errors
+/// The answer of the one that lets it go no further.
+pub async fn on_request(
     exchange: &mut Exchange,
     scope: &Scope,
     rule: Option<&RouteRule>,
-    request: &mut Request<B>,
-) -> Result<(), Error> {
-    let policies = scope.policies();
-    if !policies.is_empty() {
-        let facts = exchange.facts(request, &exchange.route)?;
-        let mut context = context(&exchange.connection.worker);
-        settled(policies.on_request(&facts, &mut context))?;
-        if exchange.opaque {
-            refused(policies.on_open_connection(&exchange.connection.facts(), &mut context))?;
-        }
-        exchange.audited = context.audited;
+    headers: &mut HeaderMap,
+) -> Result<(), Halt> {
+    let (policies, filters) = (scope.policies(), filters(scope, rule));
+    if policies.is_empty() && filters.is_none() {
+        return Ok(());
     }
-    if let (Some(rule), Scope::Outbound(_)) = (rule, scope) {
-        rule.filters.change_request(request.headers_mut());
+    let worker = &exchange.connection.worker;
+    let mut context = context(worker);
+    let facts = exchange.facts(headers, &exchange.route)?;
+    let mut refused = settle(worker, &mut context, |context| policies.on_request(&facts, context)).await;
+    if refused.is_none() && exchange.opaque {
+        refused = policies.on_open_connection(&exchange.connection.facts(), &mut context);
+    }
+    if let (None, Some(filters)) = (&refused, filters) {
+        refused = settle(worker, &mut context, |context| filters.on_request(&facts, context)).await;
+    }
+    if let Some(answer) = refused {
+        return Err(halt(exchange, answer));
+    }
+    if let Some(filters) = filters {
+        filters.change_request(headers);
+    }
+    exchange.changes = context.take_changes();
+    if let Some(changes) = &exchange.changes {
+        changes.request.apply(headers);
+    }
+    exchange.audited = context.audited;
+    exchange.claims = context.claims;
+    Ok(())
+}
+
+/// The policies that decide single tries.
+///
+/// # Errors
+/// The answer of the one that lets it go no further.
+pub async fn on_attempt(
+    exchange: &mut Exchange,
+    upstream: &Upstream<'_>,
+    picked: &Picked,
+    head: &mut request::Parts,
+) -> Result<(), Halt> {
+    if !upstream.policies.needs().attempts {
+        return Ok(());
+    }
+    let worker = &exchange.connection.worker;
+    let mut context = context(worker).with_claims(exchange.claims.clone());
+    let facts = exchange.facts(&head.headers, &exchange.route)?;
+    let endpoint = &picked.endpoint.config;
+    let attempt = AttemptFacts { number: exchange.retries, service: endpoint.service(), workload: &endpoint.workload };
+    let decide = |context: &mut Context| upstream.policies.on_attempt(&facts, &attempt, context);
+    if let Some(answer) = settle(worker, &mut context, decide).await {
+        return Err(halt(exchange, answer));
+    }
+    if let Some(changes) = context.take_changes() {
+        changes.request.apply(&mut head.headers);
     }
     Ok(())
 }
 
-/// The filters of the route and the backend, on the way back; they act where those of the request did, at the caller's
-/// side, so that they act once and by one configuration.
-pub fn on_response(
-    exchange: &Exchange,
+/// The filters of the backend and the route on the way back, what the request was let pass with, and the policies that
+/// decide responses.
+///
+/// # Errors
+/// The answer of the one that lets it go no further.
+pub async fn on_response(
+    exchange: &mut Exchange,
+    scope: &Scope,
     rule: Option<&RouteRule>,
     upstream: &Upstream<'_>,
-    response: &mut response::Parts,
-) {
+    answered: &mut Answered,
+) -> Result<(), Halt> {
+    let headers = &mut answered.parts.headers;
     if let Some(backend) = upstream.backend {
-        backend.filters.change_response(&mut response.headers);
+        backend.filters.change_response(headers);
     }
-    if let (Some(rule), Heading::Outbound { .. }) = (rule, &exchange.connection.heading) {
-        rule.filters.change_response(&mut response.headers);
+    if let Some(filters) = filters(scope, rule) {
+        filters.change_response(headers);
     }
+    if let Some(changes) = exchange.changes.take() {
+        changes.response.apply(headers);
+    }
+    if upstream.policies.needs().responses {
+        decide_response(exchange, upstream.policies, answered).await
+    } else {
+        Ok(())
+    }
+}
+
+async fn decide_response(exchange: &mut Exchange, policies: &PolicySet, answered: &mut Answered) -> Result<(), Halt> {
+    let (worker, parts) = (&exchange.connection.worker, &mut answered.parts);
+    let mut context = context(worker).with_claims(exchange.claims.clone());
+    let facts = ResponseFacts {
+        status: parts.status,
+        headers: &parts.headers,
+        reason: reply::reason(&parts.headers),
+        method: &exchange.method,
+        route: &exchange.route,
+    };
+    if let Some(answer) = settle(worker, &mut context, |context| policies.on_response(&facts, context)).await {
+        return Err(halt(exchange, answer));
+    }
+    if let Some(changes) = context.take_changes() {
+        changes.response.apply(&mut parts.headers);
+    }
+    Ok(())
 }
 
 /// The policies again for the request that an open tunnel was made of, when they are others than when it was let pass.
 pub fn on_open_tunnel(connection: &Connection, tunnelled: &Tunnelled, policies: &PolicySet) -> Result<(), Error> {
-    refused(policies.on_open_request(&tunnelled.facts(connection), &mut context(&connection.worker)))?;
+    let mut context = context(&connection.worker).with_claims(tunnelled.claims.clone());
+    let refused = policies.on_open_request(&tunnelled.facts(connection), &mut context);
+    refused.map_or(Ok(()), |answer| Err(Error::answered(answer)))?;
     if tunnelled.is_opaque() { on_open_connection(connection, policies) } else { Ok(()) }
 }
 
 /// Policies that decide whole connections of opaque bytes. What only looks on and would have refused is named.
-pub fn on_connection(connection: &Connection, scope: &Scope) -> Result<Option<Audited>, Error> {
-    let mut context = context(&connection.worker);
-    settled(scope.policies().on_connection(&connection.facts(), &mut context))?;
-    Ok(context.audited)
+///
+/// # Errors
+/// The answer of the one that does not let it be.
+pub async fn on_connection(connection: &Connection, policies: &PolicySet) -> Result<Option<Audited>, Error> {
+    let (worker, facts) = (&connection.worker, connection.facts());
+    let mut context = context(worker);
+    match settle(worker, &mut context, |context| policies.on_connection(&facts, context)).await {
+        Some(answer) => Err(Error::answered(answer)),
+        None => {
+            connection.claims.replace(context.claims);
+            Ok(context.audited)
+        }
+    }
 }
 
 /// The same for one that is open, when the policies are others than when it was let pass.
 pub fn on_open_connection(connection: &Connection, policies: &PolicySet) -> Result<(), Error> {
-    refused(policies.on_open_connection(&connection.facts(), &mut context(&connection.worker)))
+    let mut context = context(&connection.worker).with_claims(connection.claims.borrow().clone());
+    let refused = policies.on_open_connection(&connection.facts(), &mut context);
+    refused.map_or(Ok(()), |answer| Err(Error::answered(answer)))
+}
+
+/// Filters act once and by one configuration, that of the caller.
+fn filters<'a>(scope: &Scope, rule: Option<&'a RouteRule>) -> Option<&'a Filters> {
+    let filters = rule.map(|rule| &rule.filters).filter(|filters| !filters.is_empty())?;
+    matches!(scope, Scope::Outbound(_)).then_some(filters)
 }
 
 fn context(worker: &Worker) -> Context {
     Context::new(worker.now(), worker.chance(fastrand::Rng::fork))
 }
 
-fn refused(answer: Option<Answer>) -> Result<(), Error> {
-    answer.map_or(Ok(()), |answer| Err(Error::answered(answer)))
+/// Ends a request with an answer of the mesh.
+fn halt(exchange: &mut Exchange, answer: Answer) -> Halt {
+    exchange.policy = answer.policy.clone();
+    match answer.reason {
+        Some(_) => Error::answered(answer).into(),
+        None => Halt::Answered(Box::new(Answered::own(answer))),
+    }
 }
 
-/// A verdict that is final. None of today's policies waits or asks.
-fn settled(verdict: Verdict) -> Result<(), Error> {
-    match verdict {
-        Verdict::Continue => Ok(()),
-        Verdict::Answer(answer) => Err(Error::answered(answer)),
-        Verdict::Wait(_) | Verdict::Ask(_) => {
-            Err(Error::new(Stage::Filter, Reason::Internal, "a policy waits, which this stage cannot do"))
-        }
+/// Asks until the verdict is final: the answer that ends it, if any.
+async fn settle(worker: &Worker, context: &mut Context, decide: impl Fn(&mut Context) -> Verdict) -> Option<Answer> {
+    match decide(context) {
+        Verdict::Continue => None,
+        Verdict::Answer(answer) => Some(answer),
+        // Boxed: few wait, and every request would carry the room for it.
+        pause @ (Verdict::Wait(_) | Verdict::Ask(_)) => Box::pin(wait(worker, pause, context, decide)).await,
+    }
+}
+
+async fn wait(
+    worker: &Worker,
+    mut verdict: Verdict,
+    context: &mut Context,
+    decide: impl Fn(&mut Context) -> Verdict,
+) -> Option<Answer> {
+    loop {
+        let resumed = match verdict {
+            Verdict::Continue => return None,
+            Verdict::Answer(answer) => return Some(answer),
+            Verdict::Wait(time) => {
+                sleep(time).await;
+                Resumed::Waited
+            }
+            Verdict::Ask(question) => Resumed::Told(ask::ask(worker, *question).await),
+        };
+        context.now = worker.now();
+        context.resume(resumed);
+        verdict = decide(context);
     }
 }

@@ -27,8 +27,8 @@ mod dial;
 mod receive;
 mod judge;
 mod route;
-mod filter;
 mod attempt;
+mod filter;
 mod upstream;
 mod record;
 

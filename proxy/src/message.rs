@@ -1,12 +1,14 @@
 //! A request and its answer between the stages, apart from what is known of them ([`crate::exchange`]).
 
-use http::{Request, response};
+use http::{Request, Response, header::RETRY_AFTER, response};
 use hyper::body::Incoming;
+use selvedge_policies::verdict::Answer;
 
 use crate::{
     balance::Picked,
     cluster::pool::Held,
-    http::{case::Spelling, upgrade::Wanted},
+    error::Error,
+    http::{Body, case::Spelling, hop, reply, upgrade::Wanted},
 };
 
 /// A request as the http stage hands it on.
@@ -24,11 +26,9 @@ pub struct Answered {
     /// Head.
     pub parts: response::Parts,
     /// Body.
-    pub body: Incoming,
-    /// The endpoint's books.
-    pub picked: Picked,
-    /// The connection, or a place on it.
-    pub held: Held,
+    pub body: Body,
+    /// The endpoint's books, and the connection or a place on it; `None` when the mesh itself answers.
+    pub held: Option<(Picked, Held)>,
     /// How the names of the head were written.
     pub spelling: Option<Spelling>,
     /// Both sides of the tunnel, when the upgrade was accepted.
@@ -36,8 +36,30 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// The head.
-    pub const fn head(&mut self) -> &mut response::Parts {
-        &mut self.parts
+    /// An answer of the mesh that is no error, such as a redirect.
+    pub fn own(answer: Answer) -> Self {
+        let mut response = Response::new(Body::full(answer.body));
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers;
+        hop::strip_mesh(response.headers_mut());
+        if let Some(wait) = answer.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, reply::seconds(wait));
+        }
+        let (parts, body) = response.into_parts();
+        Self { parts, body, held: None, spelling: None, tunnel: None }
+    }
+}
+
+/// Why a request goes no further.
+pub enum Halt {
+    /// It failed.
+    Error(Error),
+    /// The mesh itself answers it, and that is no error.
+    Answered(Box<Answered>),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
     }
 }

@@ -12,12 +12,11 @@ use crate::{
     attempt,
     connection::Connection,
     detect,
-    error::Error,
     exchange::Exchange,
     filter,
     http::{Body, case::Spelling},
     identify,
-    message::Answered,
+    message::{Answered, Halt},
     opaque, receive, record, respond, route, serve, terminate,
 };
 
@@ -45,14 +44,14 @@ pub async fn request(
     Ok(respond::finish(open, outcome))
 }
 
-async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Answered, Error> {
+async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Answered, Halt> {
     let mut incoming = receive::request(exchange, request)?;
     let scope = route::scope(exchange).await?;
     let rule = route::rule(exchange, &scope, &incoming.request)?;
-    filter::on_request(exchange, &scope, rule, &mut incoming.request)?;
+    filter::on_request(exchange, &scope, rule, incoming.request.headers_mut()).await?;
     let upstream = route::upstream(exchange, &scope, rule)?;
     let mut answered = attempt::run(exchange, &upstream, incoming).await?;
-    filter::on_response(exchange, rule, &upstream, answered.head());
+    filter::on_response(exchange, &scope, rule, &upstream, &mut answered).await?;
     Ok(answered)
 }
 

@@ -1,22 +1,24 @@
 //! The respond stage: what the other stages came to goes out, an answer as well as an error.
 
+use std::borrow::Cow;
+
 use http::{Response, StatusCode};
 
 use crate::{
-    error::Error,
     http::{Body, hop, pace::Polled, reply},
-    message::Answered,
+    message::{Answered, Halt},
     opaque,
     record::{self, Open},
     telemetry::Protocol,
 };
 
 /// Turns the outcome into a response whose end is recorded.
-pub fn finish(mut open: Open, outcome: Result<Answered, Error>) -> Response<Body> {
+pub fn finish(mut open: Open, outcome: Result<Answered, Halt>) -> Response<Body> {
     open.exchange.connection.polled.set(Polled::Progressed);
     match outcome {
         Ok(answered) => forward(open, answered),
-        Err(error) => {
+        Err(Halt::Answered(answered)) => forward(open, *answered),
+        Err(Halt::Error(error)) => {
             open.exchange.reason = Some(error.reason);
             open.exchange.policy = error.policy.clone();
             let response = reply::reply(&error, open.exchange.caller());
@@ -29,7 +31,7 @@ pub fn finish(mut open: Open, outcome: Result<Answered, Error>) -> Response<Body
 }
 
 fn forward(mut open: Open, answered: Answered) -> Response<Body> {
-    let Answered { mut parts, body, picked, held, spelling, tunnel } = answered;
+    let Answered { mut parts, body, held, spelling, tunnel } = answered;
     let exchange = &mut open.exchange;
     exchange.reason = reply::reason(&parts.headers).or(exchange.reason);
     // Its sender framed the body by the coding (RFC 9112 section 6.3); a length beside it is an error or an attack.
@@ -60,6 +62,9 @@ fn forward(mut open: Open, answered: Answered) -> Response<Body> {
     }
     let meter = exchange.response_bytes.clone();
     open.answered(parts.status, &parts.headers);
-    open.holds(picked, held);
-    Response::from_parts(parts, Body::incoming(body).metered(meter).ending(Box::new(open)))
+    match held {
+        Some((picked, held)) => open.holds(picked, held),
+        None => open.ended(Cow::Borrowed("")),
+    }
+    Response::from_parts(parts, body.metered(meter).ending(Box::new(open)))
 }

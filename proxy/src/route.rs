@@ -85,7 +85,7 @@ pub fn rule<'a, B>(
     scope: &'a Scope,
     request: &Request<B>,
 ) -> Result<Option<&'a RouteRule>, Error> {
-    let facts = exchange.facts(request, "")?;
+    let facts = exchange.facts(request.headers(), "")?;
     let rule = decide::rule(scope, &facts).map_err(|reason| {
         let detail = format!("{} has routes and none matches {} {}", scope.service(), facts.method, facts.path);
         Error::new(Stage::Route, reason, detail)
@@ -98,21 +98,29 @@ pub fn rule<'a, B>(
 
 /// Where the request may go.
 pub fn upstream<'a>(exchange: &Exchange, scope: &'a Scope, rule: Option<&'a RouteRule>) -> Result<Upstream<'a>, Error> {
-    let worker = &exchange.connection.worker;
+    let (worker, policies) = (&exchange.connection.worker, scope.policies());
     match (&exchange.connection.heading, scope) {
-        (Heading::Inbound { forward, .. }, _) => {
-            Ok(Upstream { target: Target::One(worker.local(*forward)), traffic: None, rule: None, backend: None })
-        }
+        (Heading::Inbound { forward, .. }, _) => Ok(Upstream {
+            target: Target::One(worker.local(*forward)),
+            traffic: None,
+            rule: None,
+            backend: None,
+            policies,
+        }),
         (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
             let backend = worker.chance(|chance| decide::backend(rule, chance));
             let backend = backend.map_err(|_| no_endpoints(&exchange.route))?;
             let cluster = cluster(&exchange.snapshot, destination, backend, *port)?;
             let traffic = Some(&destination.traffic);
-            Ok(Upstream { target: Target::Cluster(cluster), traffic, rule, backend })
+            Ok(Upstream { target: Target::Cluster(cluster), traffic, rule, backend, policies })
         }
-        (Heading::Outbound { original: Some(original), .. }, _) => {
-            Ok(Upstream { target: Target::One(worker.local(*original)), traffic: None, rule: None, backend: None })
-        }
+        (Heading::Outbound { original: Some(original), .. }, _) => Ok(Upstream {
+            target: Target::One(worker.local(*original)),
+            traffic: None,
+            rule: None,
+            backend: None,
+            policies,
+        }),
         (Heading::Outbound { destination, .. }, _) => Err(no_endpoints(destination)),
     }
 }

@@ -4,6 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use selvedge_policies::{
     attempt::retry::TryOutcome,
+    request::PolicySet,
     route::{Backend, RouteRule},
 };
 
@@ -28,6 +29,8 @@ pub struct Upstream<'a> {
     pub rule: Option<&'a RouteRule>,
     /// The backend chosen, for its filters.
     pub backend: Option<&'a Backend>,
+    /// Policies, those of single tries among them.
+    pub policies: &'a PolicySet,
 }
 
 /// Where a request may go.

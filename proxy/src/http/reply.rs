@@ -1,10 +1,12 @@
 //! The only place where an error becomes a response.
 
+use std::time::Duration;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
-use selvedge_policies::reason::Reason;
+use selvedge_policies::{reason::Reason, verdict::Answer};
 
 use super::{Body, hop};
 use crate::error::Error;
@@ -51,17 +53,38 @@ pub fn status<B>(response: &Response<B>, grpc: bool) -> u16 {
 
 /// The response for `error`.
 pub fn reply(error: &Error, caller: Caller) -> Response<Body> {
-    let mut response = if caller.grpc { grpc(error) } else { json(error, caller) };
+    let mut response = match &error.answer {
+        _ if caller.grpc => grpc(error),
+        Some(answer) => told(answer, error, caller),
+        None => json(error, caller),
+    };
     let headers = response.headers_mut();
     if caller.meshed {
         headers.insert(&hop::REASON, HeaderValue::from_static(error.reason.code()));
     }
     if let Some(after) = error.retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)));
+        headers.insert(RETRY_AFTER, seconds(after));
     }
     if is_untrustworthy(error.reason) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    response
+}
+
+/// A time in whole seconds, rounded up (RFC 9110 section 10.2.3).
+pub fn seconds(time: Duration) -> HeaderValue {
+    HeaderValue::from(time.as_secs() + u64::from(time.subsec_nanos() > 0))
+}
+
+/// An error that a policy tells in its own words: status and fields, and content where it has some.
+fn told(answer: &Answer, error: &Error, caller: Caller) -> Response<Body> {
+    let mut response = match answer.body.is_empty() {
+        true => json(error, caller),
+        false => Response::new(Body::full(answer.body.clone())),
+    };
+    *response.status_mut() = answer.status;
+    response.headers_mut().extend(answer.headers.clone());
+    hop::strip_mesh(response.headers_mut());
     response
 }
 

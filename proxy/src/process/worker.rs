@@ -106,3 +106,6 @@ fn take_handed(worker: &Rc<Worker>, Handed { socket, peer, purpose }: Handed) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

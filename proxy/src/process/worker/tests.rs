@@ -1,0 +1,351 @@
+//! A worker with real sockets whose policies are doubles: every verdict that the contract has, as a caller meets it.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, thread, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use selvedge_decide::config::AccessLogMode;
+use selvedge_policies::{
+    context::{Context, Resumed},
+    facts::{AttemptFacts, ConnectionFacts, RequestFacts, ResponseFacts},
+    policy::{Needs, RequestPolicy},
+    reason::Reason,
+    request::PolicySet,
+    verdict::{Answer, Question, Unanswered, Verdict},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    time::{Instant, timeout},
+};
+
+use super::{Setup, run};
+use crate::{
+    config::{AppProtocol, ClusterConfig, EndpointConfig, InForce, InboundPort, Own, RuntimeConfig, Transport},
+    drain::{Open, Phase},
+    heading::{Heading, Purpose},
+    http::pace::CallerTimeouts,
+    telemetry::{Telemetry, TelemetrySettings},
+    worker::{Shared, spread},
+};
+
+/// Longer than anything here takes.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Does what the path of the request asks for.
+struct Double {
+    /// How long the service is waited for.
+    patience: Duration,
+}
+
+fn named(name: &'static str, value: &str) -> (HeaderName, HeaderValue) {
+    (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+}
+
+impl Double {
+    fn ask(&self, path: &str) -> Verdict {
+        let mut headers = http::HeaderMap::new();
+        headers.extend([named("x-asks", "double")]);
+        Verdict::Ask(Box::new(Question {
+            to: "shop/oracle:80".parse().unwrap(),
+            method: Method::POST,
+            path: path.to_owned(),
+            headers,
+            body: b"may it?".to_vec(),
+            within: self.patience,
+            at_most: 64,
+        }))
+    }
+}
+
+impl RequestPolicy for Double {
+    fn on_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Verdict {
+        let refuse = |reason| Verdict::Answer(Answer::refuse(reason, "shop/double".into()));
+        match (request.path, context.resumed()) {
+            ("/redirect", _) => {
+                let mut answer = Answer::reply(StatusCode::FOUND, "shop/double".into());
+                answer.headers.extend([named("location", "/there"), named("selvedge-reason", "internal")]);
+                answer.body = b"elsewhere".to_vec();
+                Verdict::Answer(answer)
+            }
+            ("/teapot", _) => {
+                let mut answer = Answer::refuse(Reason::PolicyDenied, "shop/double".into());
+                (answer.status, answer.body) = (StatusCode::IM_A_TEAPOT, b"short and stout".to_vec());
+                Verdict::Answer(answer)
+            }
+            ("/wait", None) => Verdict::Wait(Duration::from_millis(100)),
+            ("/for-ever", _) => Verdict::Wait(Duration::ZERO),
+            (path, None) if path.starts_with("/ask") => self.ask(path),
+            (_, Some(Resumed::Told(Ok(reply)))) if reply.status == StatusCode::OK => {
+                context.claims.insert("tenant", String::from_utf8_lossy(&reply.body).as_ref().into());
+                Verdict::Continue
+            }
+            (_, Some(Resumed::Told(Ok(_)))) => refuse(Reason::PolicyDenied),
+            (_, Some(Resumed::Told(Err(Unanswered::Late)))) => refuse(Reason::RequestTimeout),
+            (_, Some(Resumed::Told(Err(Unanswered::TooLong(_))))) => refuse(Reason::HeadersTooLarge),
+            (_, Some(Resumed::Told(Err(Unanswered::Failed(_))))) => refuse(Reason::Overloaded),
+            (_, Some(Resumed::Waited) | None) => Verdict::Continue,
+        }
+    }
+
+    fn on_connection(&self, _: &ConnectionFacts<'_>, context: &mut Context) -> Verdict {
+        match context.resumed() {
+            None => self.ask("/ask/connection"),
+            Some(Resumed::Told(Ok(reply))) if reply.status == StatusCode::OK => Verdict::Continue,
+            _ => Verdict::Answer(Answer::refuse(Reason::PolicyDenied, "shop/double".into())),
+        }
+    }
+
+    fn on_open_request(&self, _: &RequestFacts<'_>, _: &mut Context) -> Option<Answer> {
+        None
+    }
+
+    fn on_open_connection(&self, _: &ConnectionFacts<'_>, _: &mut Context) -> Option<Answer> {
+        None
+    }
+
+    fn on_attempt(&self, _: &RequestFacts<'_>, attempt: &AttemptFacts<'_>, context: &mut Context) -> Verdict {
+        let (name, value) = named("x-try", &attempt.number.to_string());
+        context.changes().request.set(name, value);
+        Verdict::Continue
+    }
+
+    fn on_response(&self, response: &ResponseFacts<'_>, context: &mut Context) -> Verdict {
+        if response.headers.contains_key("x-secret") {
+            return Verdict::Answer(Answer::refuse(Reason::PolicyDenied, "shop/double".into()));
+        }
+        let (name, value) = named("x-status", response.status.as_str());
+        context.changes().response.set(name, value);
+        Verdict::Continue
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { attempts: true, responses: true, ..Needs::default() }
+    }
+}
+
+/// Comes after the double, and decides by what that has proven.
+struct ByClaim;
+
+impl RequestPolicy for ByClaim {
+    fn on_request(&self, _: &RequestFacts<'_>, context: &mut Context) -> Verdict {
+        if let Some(tenant) = context.claims.get("tenant").and_then(|claim| claim.as_str().map(str::to_owned)) {
+            let ((name, value), (back, echo)) = (named("x-tenant", &tenant), named("x-tenant-was", &tenant));
+            context.changes().request.set(name, value);
+            context.changes().response.set(back, echo);
+        }
+        Verdict::Continue
+    }
+
+    fn on_connection(&self, _: &ConnectionFacts<'_>, _: &mut Context) -> Verdict {
+        Verdict::Continue
+    }
+
+    fn on_open_request(&self, _: &RequestFacts<'_>, _: &mut Context) -> Option<Answer> {
+        None
+    }
+
+    fn on_open_connection(&self, _: &ConnectionFacts<'_>, _: &mut Context) -> Option<Answer> {
+        None
+    }
+}
+
+/// An HTTP/1 server that answers each request with what `answer` makes of its head; nothing makes it wait for ever.
+async fn serve(answer: fn(&str) -> Option<String>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                loop {
+                    let Some(head) = read_until(&mut socket, "\r\n\r\n").await else { return };
+                    let Some(response) = answer(&head) else { return std::future::pending().await };
+                    socket.write_all(response.as_bytes()).await.unwrap();
+                    if head.contains("connection: close") {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// What comes up to and with `end`, and what was read with it.
+async fn read_until(socket: &mut TcpStream, end: &str) -> Option<String> {
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !text.contains(end) {
+        match socket.read(&mut buffer).await {
+            Ok(read @ 1..) => text += &String::from_utf8_lossy(&buffer[..read]),
+            _ => return None,
+        }
+    }
+    Some(text)
+}
+
+fn ok(headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Shows the policies' header changes, or has something to hide.
+fn application(head: &str) -> Option<String> {
+    let lines: Vec<&str> = head.lines().filter(|line| line.starts_with("x-t")).collect();
+    Some(ok(if head.contains("/secret") { "x-secret: 1\r\n" } else { "" }, &lines.join(" ")))
+}
+
+fn oracle(head: &str) -> Option<String> {
+    assert!(head.contains("x-asks: double") && head.contains("host: oracle.shop:80"), "{head}");
+    match head.split_whitespace().nth(1)? {
+        "/ask" | "/ask/connection" => Some(ok("", "acme")),
+        "/ask/no" => Some("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n".to_owned()),
+        "/ask/long" => Some(ok("", &"x".repeat(65))),
+        _ => None,
+    }
+}
+
+fn endpoint(cluster: &str, address: SocketAddr) -> Arc<EndpointConfig> {
+    Arc::new(EndpointConfig {
+        cluster: cluster.into(),
+        address,
+        transport: Transport::Plain,
+        workload: String::new(),
+        namespace: String::new(),
+        identity: String::new(),
+        weight: 1,
+        http2: false,
+        breaker: None,
+        connect_timeout: Duration::from_secs(1),
+    })
+}
+
+/// A worker in front of an application, with the double in force. It lives as long as what is returned beside its address.
+struct Sidecar {
+    address: SocketAddr,
+    configs: watch::Sender<InForce>,
+    _phases: watch::Sender<Phase>,
+    _demand: mpsc::UnboundedReceiver<crate::xds::Demand>,
+}
+
+impl Sidecar {
+    async fn start(protocol: AppProtocol, oracle: SocketAddr, patience: Duration) -> Self {
+        let policies = PolicySet::of([Arc::new(Double { patience }) as Arc<dyn RequestPolicy>, Arc::new(ByClaim)]);
+        let (name, port) = ("shop/oracle:80", 8080);
+        let endpoints = vec![endpoint(name, oracle)];
+        let cluster = ClusterConfig { name: name.into(), endpoints, ..ClusterConfig::default() };
+        let config = RuntimeConfig {
+            own: Own { workload: "api".into(), ..Own::default() },
+            permissive: true,
+            access_log: AccessLogMode::Off,
+            ports: HashMap::from([(port, Arc::new(InboundPort { protocol, policies, ..InboundPort::default() }))]),
+            clusters: HashMap::from([(name.into(), Arc::new(cluster))]),
+            ..RuntimeConfig::default()
+        };
+        let forward = serve(application).await;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (configs, receiver) = watch::channel(InForce { config: Arc::new(config), ..InForce::default() });
+        let (phases, phase) = watch::channel(Phase::Serving);
+        let (demand, demanded) = mpsc::unbounded_channel();
+        let shared = Shared {
+            configs: receiver,
+            demand,
+            telemetry: Telemetry::new(&TelemetrySettings::default()).unwrap(),
+            phases: phase,
+            open: Arc::new(Open::default()),
+            max_connections: 100,
+            caller_timeouts: CallerTimeouts::default(),
+        };
+        let place = spread::places(1).remove(0);
+        let listeners = vec![(listener, Purpose::Declared(Heading::Inbound { forward, port }))];
+        thread::spawn(move || run(Setup { listeners, place, shared }));
+        Self { address, configs, _phases: phases, _demand: demanded }
+    }
+
+    /// Status, head and content of the answer to a GET.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let exchange = async {
+            let mut socket = TcpStream::connect(self.address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nhost: api.shop\r\nconnection: close\r\n\r\n");
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            socket.read_to_string(&mut text).await.unwrap();
+            text
+        };
+        let text = timeout(BOUND, exchange).await.expect("an answer in time");
+        (text.split_whitespace().nth(1).unwrap_or_default().parse().unwrap(), text)
+    }
+}
+
+#[tokio::test]
+async fn a_policy_answers_waits_and_changes_tries_and_responses() {
+    let oracle = serve(oracle).await;
+    let sidecar = Sidecar::start(AppProtocol::Http, oracle, Duration::from_secs(5)).await;
+    let (status, plain) = sidecar.get("/").await;
+    assert!(status == 200 && plain.contains("x-status: 200") && plain.ends_with("x-try: 0"), "{plain}");
+
+    let (status, redirect) = sidecar.get("/redirect").await;
+    assert!(status == 302 && redirect.contains("location: /there") && redirect.ends_with("elsewhere"), "{redirect}");
+    assert!(!redirect.contains("selvedge-"), "it is no error, and a policy cannot say that it is one: {redirect}");
+    let (status, teapot) = sidecar.get("/teapot").await;
+    assert!(status == 418 && teapot.ends_with("short and stout"), "{teapot}");
+
+    let began = Instant::now();
+    assert_eq!(sidecar.get("/wait").await.0, 200);
+    assert!(began.elapsed() >= Duration::from_millis(100));
+    assert_eq!(sidecar.get("/for-ever").await.0, 500, "a policy that comes to no end refuses");
+    assert_eq!(sidecar.get("/secret").await.0, 403, "what the service said does not go out");
+}
+
+#[tokio::test]
+async fn a_policy_asks_a_service_and_its_claims_reach_the_next_policy_and_the_response() {
+    let sidecar = Sidecar::start(AppProtocol::Http, serve(oracle).await, Duration::from_millis(500)).await;
+    let (status, text) = sidecar.get("/ask").await;
+    assert!(status == 200 && text.ends_with("x-tenant: acme x-try: 0"), "{text}");
+    assert!(text.contains("x-tenant-was: acme"), "{text}");
+    assert_eq!(sidecar.get("/ask/no").await.0, 403);
+    assert_eq!(sidecar.get("/ask/long").await.0, 431, "the reply is longer than the policy wants");
+    let began = Instant::now();
+    assert_eq!(sidecar.get("/ask/late").await.0, 504);
+    assert!(began.elapsed() >= Duration::from_millis(500));
+    assert_eq!(sidecar.get("/").await.0, 200, "who does not ask does not wait");
+}
+
+/// Nobody is there, then the control plane names who is.
+#[tokio::test]
+async fn a_service_that_cannot_be_asked_is_told_to_the_policy_and_one_that_is_unknown_is_waited_for() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let sidecar = Sidecar::start(AppProtocol::Http, nobody, Duration::from_secs(10)).await;
+    assert_eq!(sidecar.get("/ask").await.0, 503);
+
+    let change = |clusters: HashMap<_, _>| {
+        sidecar.configs.send_modify(|in_force| {
+            let RuntimeConfig { own, ports, .. } = &*in_force.config;
+            let (own, ports) = (own.clone(), ports.clone());
+            let config = RuntimeConfig { own, ports, clusters, ..RuntimeConfig::default() };
+            let config = RuntimeConfig { permissive: true, access_log: AccessLogMode::Off, ..config };
+            *in_force = InForce { config: Arc::new(config), ..InForce::default() };
+        });
+    };
+    change(HashMap::new());
+    let name = "shop/oracle:80".to_owned();
+    let endpoints = vec![endpoint(&name, serve(oracle).await)];
+    let told = async {
+        tokio::time::sleep(Duration::from_millis(50)).await; // it may be asked before or after; both must do
+        let cluster = ClusterConfig { name: name.clone(), endpoints, ..ClusterConfig::default() };
+        change(HashMap::from([(name, Arc::new(cluster))]));
+    };
+    assert_eq!(tokio::join!(sidecar.get("/ask"), told).0.0, 200);
+}
+
+#[tokio::test]
+async fn a_policy_asks_before_an_opaque_connection_passes() {
+    let answers = Sidecar::start(AppProtocol::Opaque, serve(oracle).await, Duration::from_secs(5)).await;
+    assert_eq!(answers.get("/opaque").await.0, 200, "the application sees the bytes");
+    let silent = Sidecar::start(AppProtocol::Opaque, serve(|_| None).await, Duration::from_millis(200)).await;
+    let mut socket = TcpStream::connect(silent.address).await.unwrap();
+    let mut byte = [0];
+    let read = timeout(BOUND, socket.read(&mut byte)).await.expect("it is closed in time");
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+}
