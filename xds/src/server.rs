@@ -296,6 +296,22 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_comes_to_stand_for_another_resource_gives_the_first_one_up() {
+        let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
+        table.put(DESTINATION, "a/web", &["web.example"], "1");
+        stream.request(subscribe(DESTINATION, &["web.example"])).unwrap();
+        assert_eq!(drain(&mut stream, &table), ["Destination +a/web"]);
+        table.put(DESTINATION, "b/web", &["web.example"], "1");
+        let responses = push(&mut stream, &table);
+        assert_eq!(responses[0].resources[0].name, "b/web");
+        assert_eq!(stream.dropped(), [(DESTINATION, "a/web".to_owned())], "as soon as it is told");
+        stream.request(reply(&responses[0], None)).unwrap();
+        table.put(DESTINATION, "b/web", &["web.example"], "2");
+        assert_eq!(drain(&mut stream, &table), ["Destination +b/web"]);
+        assert_eq!(stream.dropped(), [], "a new version is the same resource");
+    }
+
+    #[test]
     fn what_is_absent_is_said_once_and_sent_when_it_appears() {
         let (mut stream, mut table) = (Stream::new(&SELVEDGE), Table::default());
         stream.request(subscribe(DESTINATION, &["web.a"])).unwrap();
