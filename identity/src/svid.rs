@@ -98,3 +98,59 @@ fn uri_name<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a str, SvidErr
         (Some(_), more) => Err(SvidError::UriNames(more + 1)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, KeyPair, KeyUsagePurpose, SanType};
+
+    use super::*;
+
+    const WEB: &str = "spiffe://mesh.local/ns/shop/sa/web";
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.to_owned().try_into().unwrap())
+    }
+
+    /// A certificate for `web`, changed.
+    fn certificate(change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![uri(WEB)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        change(&mut params);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    fn with_extension(oid: &[u64], content: &[u8]) -> Vec<u8> {
+        certificate(|p| p.custom_extensions = vec![CustomExtension::from_oid_content(oid, content.to_vec())])
+    }
+
+    #[test]
+    fn a_leaf_has_one_identity_and_may_sign_nothing() {
+        assert_eq!(Leaf::from_der(&certificate(|_| ())).unwrap().identity.to_string(), WEB);
+        let of = |change: fn(&mut CertificateParams)| Leaf::from_der(&certificate(change));
+        assert_eq!(of(|p| p.subject_alt_names.clear()), Err(SvidError::UriNames(0)));
+        assert_eq!(of(|p| p.subject_alt_names.push(uri("spiffe://mesh.local/x"))), Err(SvidError::UriNames(2)));
+        assert!(matches!(of(|p| p.subject_alt_names = vec![uri("https://x")]), Err(SvidError::Identity(_))));
+        assert_eq!(of(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), Err(SvidError::Signing));
+        assert_eq!(of(|p| p.key_usages.push(KeyUsagePurpose::KeyCertSign)), Err(SvidError::Signing));
+        assert_eq!(of(|p| p.key_usages.push(KeyUsagePurpose::CrlSign)), Err(SvidError::Signing));
+        let other = Leaf::of_trust_domain(&certificate(|_| ()), "other.local");
+        assert!(matches!(other, Err(SvidError::TrustDomain { .. })), "{other:?}");
+        assert!(Leaf::of_trust_domain(&certificate(|_| ()), "mesh.local").is_ok());
+    }
+
+    #[test]
+    fn what_another_reader_may_read_otherwise_is_unreadable() {
+        let good = certificate(|_| ());
+        for bad in [&good[..good.len() - 1], &[&good[..], &[0]].concat(), &[&good[..], &good[..]].concat(), b""] {
+            assert_eq!(Leaf::from_der(bad), Err(SvidError::Unreadable), "{} bytes", bad.len());
+        }
+        // Key usage, names, basic constraints, name constraints, revocation lists, extended key usage (RFC 5280 4.2.1).
+        for arc in [15, 17, 19, 30, 31, 37] {
+            let broken = Leaf::from_der(&with_extension(&[2, 5, 29, arc], &[0xff, 0x01]));
+            assert_eq!(broken, Err(SvidError::Unreadable), "2.5.29.{arc}");
+        }
+        assert!(Leaf::from_der(&with_extension(&[1, 3, 6, 1, 4, 1, 99_999, 1], &[0xff, 0x01])).is_ok(), "unknown");
+    }
+}
