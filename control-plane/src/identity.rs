@@ -256,12 +256,16 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> IdentityError
 mod tests {
     use std::{
         fs,
+        io::{self, Write},
         os::unix::fs::PermissionsExt,
         sync::atomic::{AtomicUsize, Ordering},
         thread,
     };
 
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType};
+    use rcgen::{
+        BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+        PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256, SanType,
+    };
     use selvedge_identity::svid::Leaf;
     use tempfile::TempDir;
 
@@ -411,6 +415,28 @@ mod tests {
     }
 
     #[test]
+    fn only_keys_of_the_named_kinds_are_signed() {
+        let (_directory, authority) = state();
+        let token = authority.create_token(&grant()).unwrap();
+        let request = |algorithm| {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            CertificateParams::default().serialize_request(&key).unwrap().der().to_vec()
+        };
+        // The reader of requests knows no signature of P-521.
+        for (other, why) in [(&PKCS_RSA_SHA256, "its key is not P-256"), (&PKCS_ECDSA_P521_SHA512, "signature")] {
+            let request = request(other);
+            let joined = authority.join(&token, "shop/web-1", &request, NOW).map(drop);
+            for refused in [joined, authority.renew(grant().identity, &request, NOW).map(drop)] {
+                assert!(matches!(&refused, Err(IdentityError::Request(told)) if told.contains(why)), "{refused:?}");
+            }
+        }
+        for strong in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
+            authority.renew(grant().identity, &request(strong), NOW).unwrap();
+        }
+        authority.join(&token, "shop/web-1", &request(&PKCS_ECDSA_P256_SHA256), NOW).unwrap();
+    }
+
+    #[test]
     fn a_token_is_redeemed_once_whoever_tries_at_once() {
         let (directory, authority) = state();
         let token = authority.create_token(&grant()).unwrap();
@@ -509,7 +535,10 @@ mod tests {
     fn what_root_makes_belongs_to_the_owner_of_the_state_directory() {
         let directory = TempDir::new().unwrap();
         if std::os::unix::fs::chown(directory.path(), Some(12345), Some(12345)).is_err() {
-            return println!("skipped: what_root_makes_belongs_to_the_owner_of_the_state_directory: needs root");
+            // Past the capture of the test harness, so that a run that passes shows it.
+            let name = "what_root_makes_belongs_to_the_owner_of_the_state_directory";
+            let _ = writeln!(io::stderr(), "skipped: {name}: only root can give a directory away");
+            return;
         }
         let authority = open(directory.path()).unwrap();
         let token = authority.create_token(&grant()).unwrap();

@@ -228,3 +228,57 @@ fn refusal(error: &RequestError) -> Status {
         RequestError::TooManyNames => Status::resource_exhausted(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use selvedge_xds::{kinds::DESTINATION, proto::mesh::Destination};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{identity::Authority, snapshot::Draft, telemetry::Telemetry};
+
+    /// A session of `shop/web`, with the end that the transport would read from.
+    async fn session(mesh: &Arc<Mesh>) -> (Session, mpsc::Receiver<Message>) {
+        let identity: Identity = "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap();
+        let held = Arc::new(mesh.shares.enter(&identity).await.unwrap()).stream().unwrap();
+        let id = mesh.sidecars.open(identity.clone(), ([127, 0, 0, 1], 1).into(), 0);
+        mesh.telemetry.sidecars.inc();
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let (mesh, state) = (Arc::clone(mesh), server::Stream::new(&SELVEDGE));
+        (Session { mesh, state, identity, id, seen: 0, sender, held }, receiver)
+    }
+
+    fn after(before: &Snapshot, content: u64) -> Arc<Snapshot> {
+        let mut draft = Draft::after(before);
+        let message = Destination { name: content.to_string(), ..Destination::default() };
+        draft.put(Encoded::new(DESTINATION, "shop/api", Vec::new(), &message), false);
+        draft.set_complete(true);
+        Arc::new(draft.finish().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_is_cut_off_though_it_acknowledges() {
+        let directory = tempfile::tempdir().unwrap();
+        let lifetime = Duration::from_secs(3600);
+        let authority = Authority::open(directory.path(), "mesh.local", lifetime, clock::unix()).unwrap();
+        let mesh = Arc::new(Mesh::new(Arc::new(authority), Telemetry::new().unwrap()));
+        let (mut session, _unread) = session(&mesh).await;
+        let request = |names: &[&str], nonce: u64| DeltaDiscoveryRequest {
+            type_url: DESTINATION.to_string(),
+            resource_names_subscribe: names.iter().map(|name| (*name).to_owned()).collect(),
+            response_nonce: nonce.to_string(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        session.request(request(&["shop/api"], 0)).unwrap();
+        let mut last = Arc::<Snapshot>::default();
+        for n in 1..=BACKLOG as u64 {
+            let next = after(&last, n);
+            assert!(session.push(&Published::new(Arc::clone(&next), &last)).await.is_ok(), "response {n} has room");
+            session.request(request(&[], n)).unwrap();
+            last = next;
+        }
+        let (next, began) = (after(&last, 0), Instant::now());
+        assert!(session.push(&Published::new(next, &last)).await.is_err(), "nobody reads");
+        assert_eq!(began.elapsed().as_secs(), 10);
+    }
+}

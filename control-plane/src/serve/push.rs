@@ -28,7 +28,7 @@ pub(super) struct Published {
 }
 
 impl Published {
-    fn new(snapshot: Arc<Snapshot>, before: &Snapshot) -> Self {
+    pub(super) fn new(snapshot: Arc<Snapshot>, before: &Snapshot) -> Self {
         let mut touched = BTreeSet::new();
         for change in snapshot.changed_since(before) {
             let earlier = before.get(change.kind, &change.name);

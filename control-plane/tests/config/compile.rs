@@ -215,6 +215,29 @@ fn the_most_specific_mesh_policy_decides_each_field() {
     let two: Inbound = decode(&snapshot, INBOUND, "shop/web-2");
     assert_eq!((one.mode(), one.outbound_mode()), (InboundMode::Strict, OutboundMode::Prefer));
     assert_eq!((one.posture.as_str(), two.posture.as_str()), ("deny", "allow"));
+    assert_eq!(two.mode(), InboundMode::Strict, "as its namespace, for it says nothing of it itself");
+
+    let open = SHOP.replace("defaultPosture: allow}", "mtls: {inbound: PERMISSIVE}, defaultPosture: allow}");
+    let snapshot = self::snapshot(&open);
+    let mode = |name: &str| decode::<Inbound>(&snapshot, INBOUND, name).mode();
+    assert_eq!((mode("shop/web-1"), mode("shop/web-2")), (InboundMode::Strict, InboundMode::Permissive));
+}
+
+#[test]
+fn a_service_has_the_workloads_with_all_labels_of_its_selector() {
+    let shop = SHOP.replace("weight: 0", "weight: 1");
+    let workloads = |selector: &str| {
+        let snapshot = snapshot(&shop.replace("selector: {app: web}", &format!("selector: {{{selector}}}")));
+        let endpoints: Endpoints = decode(&snapshot, ENDPOINTS, "shop/web:80");
+        let named = endpoints.endpoints.into_iter().map(|endpoint| endpoint.workload).collect::<Vec<_>>();
+        let covered = ["shop/web-1", "shop/web-2"].into_iter().filter(|name| {
+            decode::<Inbound>(&snapshot, INBOUND, name).ports.iter().any(|port| port.service == "shop/web")
+        });
+        assert_eq!(named, covered.collect::<Vec<_>>(), "both sides see the same");
+        named
+    };
+    assert_eq!(workloads("app: web"), ["shop/web-1", "shop/web-2"]);
+    assert_eq!(workloads("app: web, version: v1"), ["shop/web-1"]);
 }
 
 /// Small worlds in which everything refers to everything.

@@ -262,6 +262,35 @@ fn references_to_what_is_not_there_are_warnings_that_refuse_nothing() {
 }
 
 #[test]
+fn what_the_mesh_does_otherwise_than_written_is_a_warning() {
+    let sticky = B.replace("{ports", "{sessionAffinity: ClientIP, ports");
+    let spread = A.replace("{ports", "{sessionAffinity: None, ports");
+    let external = "apiVersion: selvedge.dev/v1alpha1\nkind: ExternalService\nmetadata: {name: x}\nspec:\n  \
+                    hosts: [x.example, a.default, a.default.svc, a.default.svc.cluster.local, a.other]\n  \
+                    ports: [{port: 80}]\n  endpoints: [{address: 198.51.100.1}]\n";
+    let mut mesh = Mesh::new();
+    mesh.put("a.yaml", &[&*spread, &*sticky, external].join("---\n")).commit();
+    let told: Vec<(&str, &str, &str)> =
+        mesh.report.findings.iter().map(|f| (&*f.object, &*f.field, &*f.message)).collect();
+    let taken = "this host is that of Service default/a, which goes before this one";
+    assert_eq!(
+        told,
+        [
+            (
+                "Service default/b",
+                "spec.sessionAffinity",
+                "calls of one client do not stay with one workload in the mesh"
+            ),
+            ("ExternalService default/x", "spec.hosts[1]", taken),
+            ("ExternalService default/x", "spec.hosts[2]", taken),
+            ("ExternalService default/x", "spec.hosts[3]", taken),
+        ]
+    );
+    assert!(mesh.report.findings.iter().all(|finding| finding.severity == Severity::Warning));
+    assert!(mesh.report.objects.iter().all(|object| object.current), "they refuse nothing");
+}
+
+#[test]
 fn an_address_that_two_objects_claim_is_told_with_both() {
     let service = |name: &str| {
         format!(
