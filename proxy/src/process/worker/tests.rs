@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use selvedge_decide::config::AccessLogMode;
+use selvedge_decide::config::{AccessLogMode, InboundPort};
 use selvedge_policies::{
     context::{Context, Resumed},
     facts::{AttemptFacts, ConnectionFacts, RequestFacts, ResponseFacts},
@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{Setup, run};
 use crate::{
-    config::{AppProtocol, ClusterConfig, EndpointConfig, InForce, InboundPort, Own, RuntimeConfig, Transport},
+    config::{AppProtocol, ClusterConfig, EndpointConfig, InForce, Own, RuntimeConfig, Transport},
     drain::{Open, Phase},
     heading::{Heading, Purpose},
     http::pace::CallerTimeouts,
