@@ -1,16 +1,11 @@
 //! Bytes that are not HTTP, or not any more: the same mTLS, identity policy and counts, without looking inside.
 
-use std::{
-    io,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-};
+use std::{io, rc::Rc};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use selvedge_policies::reason::Reason;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     arrival::{Dialled, Identified},
@@ -21,6 +16,7 @@ use crate::{
     filter,
     judge::{self, admitted, still_admitted},
     record::{self, Opened},
+    socket::{End, Observed, Observer},
     telemetry::Flow,
 };
 
@@ -72,7 +68,7 @@ async fn join(
     ended: impl Future<Output = Error>,
 ) {
     let own = Rc::new(Flow::default());
-    let mut caller = Counted { io: caller, flows: [own.clone(), opened.flow()] };
+    let mut caller = Observed::new(caller, Counted([own.clone(), opened.flow()]));
     let ended = tokio::select! {
         copied = tokio::io::copy_bidirectional(&mut caller, &mut service) => {
             let reset = copied.err().filter(|e| e.kind() == io::ErrorKind::ConnectionReset);
@@ -87,37 +83,15 @@ async fn join(
 
 /// Counts what passes at that moment: for the connection itself, whose log line has the sums even when it breaks, and
 /// for the metrics of all that are like it, which must not wait for the end of one that is open for days.
-struct Counted<T> {
-    io: T,
-    flows: [Rc<Flow>; 2],
-}
+struct Counted([Rc<Flow>; 2]);
 
-impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let result = Pin::new(&mut this.io).poll_read(cx, buf);
-        let read = (buf.filled().len() - before) as u64;
-        this.flows.iter().for_each(|flow| flow.received(read));
-        result
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let result = Pin::new(&mut this.io).poll_write(cx, buf);
-        if let Poll::Ready(Ok(written)) = result {
-            this.flows.iter().for_each(|flow| flow.sent(written as u64));
-        }
-        result
+impl Observer for Counted {
+    fn read(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.0.iter().for_each(|flow| flow.received(bytes.len() as u64));
+        Ok(())
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    fn written(&mut self, bytes: &[u8]) {
+        self.0.iter().for_each(|flow| flow.sent(bytes.len() as u64));
     }
 }

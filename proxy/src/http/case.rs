@@ -11,13 +11,13 @@ use std::sync::Arc;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::sync::Mutex;
 
+use crate::socket::{End, Observed, Observer};
+
 mod heads;
 mod memory;
-mod tap;
 
 pub use heads::Kind;
 pub use memory::Memory;
-pub use tap::Tapped;
 
 use heads::{Heads, MAX_NAMES};
 
@@ -35,9 +35,20 @@ pub struct Spelling(HeaderValue);
 pub struct Spellings(Arc<Mutex<Heads>>);
 
 /// Listens to the heads of `kind` that are read from `io`. It changes, delays and buffers no byte.
-pub fn tap<T>(io: T, kind: Kind) -> (Tapped<T>, Spellings) {
+pub fn tap<T>(io: T, kind: Kind) -> (Observed<T, Spellings>, Spellings) {
     let spellings = Spellings(Arc::new(Mutex::new(Heads::new(kind))));
-    (Tapped::new(io, spellings.clone()), spellings)
+    (Observed::new(io, spellings.clone()), spellings)
+}
+
+impl Observer for Spellings {
+    fn read(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.with(|heads| heads.pass(bytes));
+        Ok(())
+    }
+
+    fn written(&mut self, _: &[u8]) {
+        self.with(Heads::expect);
+    }
 }
 
 impl Spellings {

@@ -5,19 +5,12 @@
 //! reads the nine-byte frame headers as they pass and ends the connection when a peer is over its [`Budget`]. It never
 //! changes, delays or buffers a byte.
 
-use std::{
-    cell::Cell,
-    io,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-};
+use std::{cell::Cell, io, rc::Rc};
 
 use selvedge_policies::reason::Reason;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Instant,
-};
+use tokio::time::Instant;
+
+use crate::socket::{End, Observed, Observer};
 
 mod budget;
 mod frames;
@@ -27,10 +20,9 @@ pub use budget::Budget;
 use budget::Account;
 use frames::{Frames, Kind};
 
-/// A stream that breaks when its peer floods it with control frames.
+/// Watches a stream, and breaks it when its peer floods it with control frames.
 #[derive(Debug)]
-pub struct FrameGuard<T> {
-    io: T,
+pub struct FrameGuard {
     incoming: Frames,
     outgoing: Frames,
     account: Account,
@@ -76,30 +68,23 @@ impl Flood {
     }
 }
 
-impl<T> FrameGuard<T> {
+impl FrameGuard {
     /// Guards the server side of an HTTP/2 connection; `io` begins with the client's preface.
-    pub fn server(io: T, budget: &'static Budget) -> (Self, Flood) {
-        let guard = Self::new(io, budget, Frames::after_preface(), Frames::default(), false, MaxStreams::default());
+    pub fn server<T>(io: T, budget: &'static Budget) -> (Observed<T, Self>, Flood) {
+        let guard = Self::new(budget, Frames::after_preface(), Frames::default(), false, MaxStreams::default());
         let flood = guard.flood.clone();
-        (guard, flood)
+        (Observed::new(io, guard), flood)
     }
 
     /// Guards the client side: a service that floods its callers loses the connection, and the requests on it. What
     /// its settings say goes to `max_streams`.
-    pub fn client(io: T, budget: &'static Budget, max_streams: MaxStreams) -> Self {
-        Self::new(io, budget, Frames::default(), Frames::after_preface(), true, max_streams)
+    pub fn client<T>(io: T, budget: &'static Budget, max_streams: MaxStreams) -> Observed<T, Self> {
+        Observed::new(io, Self::new(budget, Frames::default(), Frames::after_preface(), true, max_streams))
     }
 
-    fn new(
-        io: T,
-        budget: &'static Budget,
-        incoming: Frames,
-        outgoing: Frames,
-        client: bool,
-        max_streams: MaxStreams,
-    ) -> Self {
+    fn new(budget: &'static Budget, incoming: Frames, outgoing: Frames, client: bool, max_streams: MaxStreams) -> Self {
         let account = Account::new(budget, Instant::now());
-        Self { io, incoming, outgoing, account, client, last_stream: 0, flood: Flood::default(), max_streams }
+        Self { incoming, outgoing, account, client, last_stream: 0, flood: Flood::default(), max_streams }
     }
 
     /// Books the frames in `bytes` from the peer; `false` when one was too many.
@@ -119,7 +104,26 @@ impl<T> FrameGuard<T> {
         admitted
     }
 
-    fn sent(&mut self, bytes: &[u8]) {
+    /// Tells the peer why, between two frames: GOAWAY with ENHANCE_YOUR_CALM (RFC 9113 section 6.8).
+    fn goodbye(&self) -> Option<Vec<u8>> {
+        let mut goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+        goaway[9..13].copy_from_slice(&self.last_stream.to_be_bytes());
+        self.outgoing.is_between().then(|| goaway.to_vec())
+    }
+}
+
+impl Observer for FrameGuard {
+    fn read(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if !self.flood.0.get() && self.admit(bytes) {
+            return Ok(());
+        }
+        // Once is enough.
+        let farewell = if self.flood.0.replace(true) { None } else { self.goodbye() };
+        let error = io::Error::other("the peer sends HTTP/2 control frames faster than anybody needs");
+        Err(End { farewell, error })
+    }
+
+    fn written(&mut self, bytes: &[u8]) {
         let Self { outgoing, account, client, .. } = self;
         outgoing.pass(bytes, |frame| {
             match frame.kind {
@@ -129,76 +133,6 @@ impl<T> FrameGuard<T> {
             }
             true
         });
-    }
-}
-
-impl<T: AsyncWrite + Unpin> FrameGuard<T> {
-    /// Tells the peer why, if that is possible at once: GOAWAY with ENHANCE_YOUR_CALM (RFC 9113 section 6.8),
-    /// between two frames.
-    fn say_goodbye(&mut self, cx: &mut Context<'_>) {
-        if !self.outgoing.is_between() {
-            return;
-        }
-        let mut goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
-        goaway[9..13].copy_from_slice(&self.last_stream.to_be_bytes());
-        // The connection ends whether or not the peer can be told.
-        let _ = Pin::new(&mut self.io).poll_write(cx, &goaway);
-        let _ = Pin::new(&mut self.io).poll_flush(cx);
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for FrameGuard<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let flooded = || io::Error::other("the peer sends HTTP/2 control frames faster than anybody needs");
-        if self.flood.0.get() {
-            return Poll::Ready(Err(flooded()));
-        }
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if self.admit(&buf.filled()[before..]) {
-            return result;
-        }
-        self.flood.0.set(true);
-        self.say_goodbye(cx);
-        Poll::Ready(Err(flooded()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for FrameGuard<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(cx, buf);
-        if let Poll::Ready(Ok(written)) = result {
-            self.sent(&buf[..written]);
-        }
-        result
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        if let Poll::Ready(Ok(mut written)) = result {
-            for buf in bufs {
-                let part = written.min(buf.len());
-                self.sent(&buf[..part]);
-                written -= part;
-            }
-        }
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
     }
 }
 
