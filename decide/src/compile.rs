@@ -150,7 +150,11 @@ pub(crate) fn by_number(ports: &[mesh::InboundPort]) -> Vec<mesh::InboundPort> {
 
 /// The policies that cover a port, in the order in which they decide.
 pub(crate) fn in_order<'a>(inbound: &'a mesh::Inbound, port: &'a mesh::InboundPort) -> Vec<&'a Attachment> {
-    let mut policies: Vec<&Attachment> = inbound.policies.iter().chain(&port.policies).collect();
+    sorted(inbound.policies.iter().chain(&port.policies).collect())
+}
+
+/// Policies in the order in which they decide.
+pub(crate) fn sorted(mut policies: Vec<&Attachment>) -> Vec<&Attachment> {
     policies.sort_by_key(|policy| {
         let origin = policy.origin.as_ref();
         let phase = origin.and_then(|origin| registry::find(&origin.kind)?.phase());
@@ -186,7 +190,8 @@ fn problems(attachment: &str, problems: &[Problem]) -> String {
     format!("{attachment}: {}", problems.iter().map(told).collect::<Vec<_>>().join("; "))
 }
 
-fn read(attachment: &Attachment) -> Result<(String, Attached<Value>), String> {
+/// The kind of a document, and the document with the name of its object.
+pub(crate) fn read(attachment: &Attachment) -> Result<(String, Attached<Value>), String> {
     let origin = attachment.origin.clone().unwrap_or_default();
     let spec = serde_json::from_str(&attachment.document).map_err(|e| format!("{}: {e}", describe(attachment)))?;
     Ok((origin.kind, Attached { name: format!("{}/{}", origin.namespace, origin.name).into(), spec }))

@@ -53,14 +53,15 @@ use http::HeaderMap;
 use prost::Message;
 use selvedge_policies::{
     context::{Context, Resumed},
-    facts::{Peer, RequestFacts},
+    facts::{Moment, Peer, RequestFacts},
     reason::Reason,
+    registry,
     route::{self as routes, Backend, RouteRule},
     verdict::Verdict,
 };
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND},
-    proto::mesh::{Destination, Endpoint, Endpoints, Inbound},
+    proto::mesh::{Attachment, Destination, Endpoint, Endpoints, Inbound},
     resource::Encoded,
 };
 
@@ -71,7 +72,7 @@ use crate::{
     config::RuntimeConfig,
     resources::{Resources, Versioned},
     route::{self, Scope},
-    trace::{Arrival, Ending, Trace, Way},
+    trace::{Arrival, Ending, Judged, Trace, Way},
 };
 
 /// All resources of a mesh.
@@ -143,11 +144,10 @@ impl Mesh {
         let own = inbound.ports.iter().filter(|port| port.port == u32::from(request.port)).cloned();
         let called = Inbound { ports: compile::by_number(&own.collect::<Vec<_>>()), ..Inbound::clone(inbound) };
         let port = called.ports.first().cloned().unwrap_or_default();
-        let policies = compile::in_order(&called, &port).into_iter().filter_map(|policy| policy.origin.clone());
         let arrival = Arrival {
             workload: workload.to_owned(),
             port: request.port,
-            policies: policies.collect(),
+            policies: judged(compile::in_order(&called, &port), request, context.now),
             posture: if inbound.posture.is_empty() { "allow".to_owned() } else { inbound.posture.clone() },
         };
         let config = compile(Resources { inbound: Some(Arc::new(called)), ..Resources::default() });
@@ -186,6 +186,8 @@ impl Mesh {
         let rule = route::rule(scope, request)?;
         trace.route = rule.map(|rule| rule.name.clone());
         let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), ..*request };
+        let sources = config.resources.destinations.values().flat_map(|found| &found.value.policies);
+        trace.policies = judged(compile::sorted(sources.collect()), &request, context.now);
         let (ending, headers) = depart(scope, rule, &request, &mut context.clone());
         if !ending.passes() {
             trace.stopped = Some(ending);
@@ -281,6 +283,16 @@ fn receive(config: &RuntimeConfig, request: &RequestFacts<'_>, context: &Context
     let rule = route::rule(&scope, request)?;
     let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), ..*request };
     Ok(judge(&mut context.clone(), |context| port.policies.on_request(&request, context)))
+}
+
+/// Those of `attachments` that decide, each of their rules looked at.
+fn judged(attachments: Vec<&Attachment>, request: &RequestFacts<'_>, now: Moment) -> Vec<Judged> {
+    let looked = attachments.into_iter().filter_map(|attachment| {
+        let (kind, document) = compile::read(attachment).ok()?;
+        let kind = registry::find(&kind).filter(|kind| kind.phase().is_some())?;
+        Some(Judged { origin: attachment.origin.clone()?, rules: (kind.explain)(&document, request, now) })
+    });
+    looked.collect()
 }
 
 /// What becomes of a request by what `decide` asks. Time passes at once where a policy waits; what it asks nobody answers.

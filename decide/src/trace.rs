@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use selvedge_policies::{facts::Identity, reason::Reason, route::Considered};
+use selvedge_policies::{facts::Identity, policy::Looked, reason::Reason, route::Considered};
 use selvedge_xds::proto::mesh::Origin;
 
 /// The story of one request, as far as configuration tells it.
@@ -16,6 +16,8 @@ pub struct Trace {
     pub route: Option<Arc<str>>,
     /// Every match of the service's routes, and what came of it.
     pub considered: Vec<Considered>,
+    /// The policies that decide at the caller's sidecar, in their order.
+    pub policies: Vec<Judged>,
     /// How the caller's sidecar ends it, or that it lets it leave the mesh. `None` when it goes one of the [ways](Self::ways).
     pub stopped: Option<Ending>,
     /// Where it may go, one way for each endpoint it can get. Chance and load choose among them.
@@ -44,10 +46,20 @@ pub struct Arrival {
     pub workload: String,
     /// The application's port.
     pub port: u16,
-    /// The objects that cover the port, in the order in which they decide, each with the version that is in force.
-    pub policies: Vec<Origin>,
+    /// The policies that cover the port, in the order in which they decide.
+    pub policies: Vec<Judged>,
     /// `allow` or `deny`: what happens to a request that no policy speaks of.
     pub posture: String,
+}
+
+/// One policy, looked at for a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// The user's object, and the version of it that is in force.
+    pub origin: Origin,
+    /// Each of its rules: that it applies, or the first condition that fails. What follows from a rule that applies is the
+    /// policy's to say, in its place among the others. Empty for kinds without rules.
+    pub rules: Vec<Looked>,
 }
 
 /// How a request ends.

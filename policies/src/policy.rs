@@ -16,8 +16,10 @@ use crate::{
     verdict::{Answer, Verdict},
 };
 
+mod explain;
 mod reference;
 
+pub use explain::{Explain, Looked, no_rules};
 pub use reference::{Bound, Reference, Relation, Target, bind_target};
 
 /// A kind of document that is attached to what it is about.
@@ -32,6 +34,8 @@ pub struct PolicyKind {
     /// Reads what a document, which its check found sound, is attached to and refers to. It is written in the namespace
     /// given; the problems are those that only the namespace tells.
     pub bind: fn(&Value, &str) -> Result<Bound, Vec<Problem>>,
+    /// Says which of a document's rules apply to a request, and of the others which condition fails.
+    pub explain: Explain,
 }
 
 impl PolicyKind {

@@ -9,7 +9,7 @@ use crate::{
     duration::Span,
     kind::{self, Kind},
     matching::{header::HeaderMatch, path::PathMatch, query::QueryParamMatch},
-    policy::{Place, PolicyKind, Role},
+    policy::{self, Place, PolicyKind, Role},
 };
 
 mod bind;
@@ -158,4 +158,5 @@ pub const KIND: PolicyKind = PolicyKind {
     place: Place::Both,
     role: Role::Routes,
     bind: bind::bind,
+    explain: policy::no_rules,
 };

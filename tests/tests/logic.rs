@@ -89,7 +89,9 @@ fn the_mesh_in_memory_says_why_a_request_ends_as_it_does() {
     let shares: Vec<_> = trace.ways.iter().map(|way| (&*way.cluster, way.share, way.ending.reason)).collect();
     assert_eq!(shares, [("shop/web:80", 0.75, Some(Reason::PolicyDefaultDeny)), ("shop/web-next:80", 0.25, None)]);
     let policies = &trace.ways[0].arrival.as_ref().unwrap().policies;
-    assert_eq!((&*policies[0].kind, &*policies[0].name, policies[0].generation), ("AuthorizationPolicy", "web", 1));
+    let origin = &policies[0].origin;
+    assert_eq!((&*origin.kind, &*origin.name, origin.generation), ("AuthorizationPolicy", "web", 1));
+    assert_eq!(policies[0].rules[0].fails.as_deref(), Some("rules[0].to[0].paths"));
     assert_eq!(trace.endings().len(), 2, "chance decides between them");
 
     let unknown = in_memory.why("shop/client-1", "shop/absent", &Request::new("GET", "/").facts(), &context);

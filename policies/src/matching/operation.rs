@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    failing::failing,
     glob::{Glob, Globs},
     header::{HeaderMatch, HeaderMatcher},
     host::host_glob,
@@ -66,6 +67,16 @@ impl OperationMatcher {
     /// Compiles the operations found at `path`; what cannot be compiled is left out and reported.
     pub(crate) fn all(specs: &[Operation], path: &str, problems: &mut Vec<Problem>) -> Vec<Self> {
         specs.iter().enumerate().map(|(n, spec)| Self::new(spec, &format!("{path}[{n}]"), problems)).collect()
+    }
+
+    /// What fails of the operations found at `path`, of which one has to match.
+    pub(crate) fn failing(
+        specs: &[Operation],
+        path: &str,
+        request: &RequestFacts<'_>,
+        effect: Effect,
+    ) -> Option<String> {
+        failing(specs, path, |spec| Self::new(spec, "", &mut Vec::new()).matches(request, effect))
     }
 
     fn new(spec: &Operation, path: &str, problems: &mut Vec<Problem>) -> Self {

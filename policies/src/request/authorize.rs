@@ -19,7 +19,7 @@ use crate::{
         TargetRef,
         operation::{Effect, Operation},
     },
-    policy::{self, Before, Needs, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
+    policy::{self, Before, Looked, Needs, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
     reason::Reason,
     timestamp::unix_seconds,
     verdict::{Answer, Verdict},
@@ -117,6 +117,7 @@ pub const KIND: PolicyKind = PolicyKind {
     place: Place::Called,
     role: Role::Decides(Phase::Authorize, compile),
     bind: policy::bind_target,
+    explain,
 };
 
 /// All authorization policies of one target.
@@ -266,6 +267,24 @@ fn close(document: &mut Value) -> Vec<Problem> {
     });
     let whom = if allows { "nobody" } else { "everybody" };
     kind::until_mended(found.concat(), &format!("this rule matches {whom}"))
+}
+
+/// Which rules apply, whatever the action is, and what fails of the others.
+fn explain(document: &Attached<Value>, request: &RequestFacts<'_>, now: Moment) -> Vec<Looked> {
+    let Ok(policies) = kind::parse_all::<AuthorizationPolicySpec>(std::slice::from_ref(document), close) else {
+        return Vec::new();
+    };
+    let looked = policies.iter().flat_map(|policy| {
+        let effect = if policy.spec.action == Action::Allow { Effect::Allow } else { Effect::Deny };
+        let expires = policy.spec.expires.as_deref().and_then(|text| unix_seconds(text).ok());
+        let expired = expires.filter(|expires| now.unix >= *expires).map(|_| "expires".to_owned());
+        policy.spec.rules.iter().enumerate().map(move |(n, rule)| {
+            let at = format!("rules[{n}]");
+            let fails = rule::failing_condition(rule, &policy.name, &at, request, effect);
+            Looked { at, fails: expired.clone().or(fails) }
+        })
+    });
+    looked.collect()
 }
 
 /// Every semantic problem of an `AuthorizationPolicy`.

@@ -22,7 +22,7 @@ use crate::{
         TargetRef,
         operation::{Effect, Operation, OperationMatcher, matches_one},
     },
-    policy::{self, Before, Needs, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
+    policy::{self, Before, Looked, Needs, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
     reason::Reason,
     verdict::{Answer, Verdict},
 };
@@ -91,6 +91,7 @@ pub const KIND: PolicyKind = PolicyKind {
     place: Place::Called,
     role: Role::Decides(Phase::Limit, compile),
     bind: policy::bind_target,
+    explain,
 };
 
 /// All rate limits of one target.
@@ -242,6 +243,20 @@ fn limits_of(
         None => CompiledLimit::new(limit, name, &format!("limits[{n}]"), &mut problems).map(Arc::new),
     });
     (limits.collect(), problems)
+}
+
+/// Which limits count a request, whether or not it is within them.
+fn explain(document: &Attached<Value>, request: &RequestFacts<'_>, _: Moment) -> Vec<Looked> {
+    let Ok(policies) = kind::parse_all::<RateLimitSpec>(std::slice::from_ref(document), close) else {
+        return Vec::new();
+    };
+    let limits = policies.iter().flat_map(|policy| policy.spec.limits.iter().enumerate());
+    let looked = limits.map(|(n, limit)| {
+        let at = format!("limits[{n}]");
+        let fails = OperationMatcher::failing(&limit.matches, &format!("{at}.match"), request, Effect::Deny);
+        Looked { at, fails }
+    });
+    looked.collect()
 }
 
 /// A limit with what is written and empty counts every request, all of them together where it is the key.

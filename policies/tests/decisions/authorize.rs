@@ -4,10 +4,11 @@ use proptest::prelude::*;
 use selvedge_policies::{
     context::Audited,
     facts::{Moment, RequestFacts},
+    kind::Attached,
     matching::operation::Operation,
     policy::Posture,
     reason::Reason,
-    request::authorize::{Action, AuthorizationPolicySpec, Rule, Source},
+    request::authorize::{self, Action, AuthorizationPolicySpec, Rule, Source},
     testing::{Clock, Request},
     verdict::{Answer, Verdict},
 };
@@ -23,6 +24,36 @@ fn target(policies: &[(&str, Value)], posture: Posture) -> Target {
 
 fn reason(target: &Target, request: &Request) -> Option<Reason> {
     target.refusal(request, Clock::default().now()).and_then(|answer| answer.reason)
+}
+
+/// What fails of each rule of a document.
+fn looked(name: &str, spec: &Value, request: &Request) -> Vec<Option<String>> {
+    let document = Attached { name: name.into(), spec: spec.clone() };
+    let looked = (authorize::KIND.explain)(&document, &request.facts(), Clock::default().now());
+    looked.into_iter().map(|looked| looked.fails).collect()
+}
+
+#[test]
+fn the_condition_that_fails_is_named() {
+    let rules = json!([
+        { "from": [{ "namespaces": ["pay"] }, { "serviceAccounts": ["ui"], "namespaces": ["shop"] }] },
+        { "from": [{ "namespaces": ["shop"] }], "to": [{ "paths": ["/a"], "methods": ["POST"], "ports": [8080] }] },
+        {},
+    ]);
+    let spec = json!({ "action": "DENY", "rules": rules });
+    let request = Request::new("GET", "/a").from("shop/web");
+    let fails = ["rules[0].from[0].namespaces", "rules[1].to[0].methods"].map(|field| Some(field.to_owned()));
+    let [first, second] = fails;
+    assert_eq!(looked("shop/x", &spec, &request), [first, second, None]);
+    let mut expired = spec.clone();
+    expired["expires"] = "2020-01-01T00:00:00Z".into();
+    assert_eq!(looked("shop/x", &expired, &request), vec![Some("expires".to_owned()); 3]);
+    // Doubt is decided against the caller, in what is said as in what is decided.
+    let negated = |action: &str| json!({ "action": action, "rules": [{ "from": [{ "notNamespaces": ["x"] }] }] });
+    let anonymous = Request::new("GET", "/");
+    assert_eq!(looked("shop/x", &negated("DENY"), &anonymous), [None]);
+    assert_eq!(looked("shop/x", &negated("ALLOW"), &anonymous), [Some("rules[0].from[0].notNamespaces".to_owned())]);
+    assert_eq!(looked("shop/x", &json!("no policy"), &anonymous), []);
 }
 
 #[test]
@@ -464,6 +495,18 @@ proptest! {
             policies.iter().map(|(name, spec)| (name.as_str(), serde_json::to_value(spec).unwrap())).collect();
         let found = target(&documents, posture).refusal(&request, Clock::default().now());
         let found = found.map(|answer| (answer.reason.unwrap(), answer.policy.to_string()));
-        prop_assert_eq!(found, naive::refuses(&policies, posture, &request.facts()));
+        prop_assert_eq!(&found, &naive::refuses(&policies, posture, &request.facts()));
+
+        let applies = |action: Action| {
+            let mut of_action = policies.iter().filter(|(_, spec)| spec.action == action);
+            of_action.any(|(name, spec)| looked(name, &serde_json::to_value(spec).unwrap(), &request).contains(&None))
+        };
+        let closed = deny || policies.iter().any(|(_, spec)| spec.action == Action::Allow);
+        let expected = match (applies(Action::Deny), closed && !applies(Action::Allow)) {
+            (true, _) => Some(Reason::PolicyDenied),
+            (false, true) => Some(Reason::PolicyDefaultDeny),
+            (false, false) => None,
+        };
+        prop_assert_eq!(found.map(|(reason, _)| reason), expected, "what is said of single conditions is what decides");
     }
 }

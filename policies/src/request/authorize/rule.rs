@@ -8,6 +8,7 @@ use crate::{
     facts::{ConnectionFacts, Identity, Peer, RequestFacts},
     kind::Problem,
     matching::{
+        failing::failing,
         operation::{Effect, OperationMatcher, each, matches_one},
         principal::{IdentityPattern, ServiceAccount},
     },
@@ -27,7 +28,7 @@ pub(crate) struct RuleMatcher {
 impl RuleMatcher {
     /// Compiles a rule found at `path`; what cannot be compiled is left out and reported.
     pub(crate) fn new(spec: &Rule, policy: &Arc<str>, expires: u64, path: &str, problems: &mut Vec<Problem>) -> Self {
-        let home = policy.split_once('/').map_or("default", |(namespace, _)| namespace);
+        let home = home(policy);
         let from = spec.from.iter().enumerate();
         let from = from.map(|(n, source)| SourceMatcher::new(source, home, &format!("{path}.from[{n}]"), problems));
         let from = from.collect();
@@ -47,6 +48,26 @@ impl RuleMatcher {
     fn matches_peer(&self, peer: &Peer, effect: Effect) -> bool {
         matches_one(&self.from, |source| source.matches(peer, effect))
     }
+}
+
+/// The first condition of a rule of `policy`, found at `path`, that fails.
+pub(super) fn failing_condition(
+    rule: &Rule,
+    policy: &str,
+    path: &str,
+    request: &RequestFacts<'_>,
+    effect: Effect,
+) -> Option<String> {
+    let home = home(policy);
+    let from = failing(&rule.from, &format!("{path}.from"), |source| {
+        SourceMatcher::new(source, home, "", &mut Vec::new()).matches(request.peer, effect)
+    });
+    from.or_else(|| OperationMatcher::failing(&rule.to, &format!("{path}.to"), request, effect))
+}
+
+/// The namespace of a policy, in which names of service accounts without one are meant.
+fn home(policy: &str) -> &str {
+    policy.split_once('/').map_or("default", |(namespace, _)| namespace)
 }
 
 /// A compiled [`Source`].
