@@ -90,12 +90,10 @@ impl Processes {
         let mut store = Store::new("mesh.local");
         for file in fs::read_dir(self.mesh.config_dir()).expect("the configuration").flatten() {
             let text = fs::read_to_string(file.path()).expect("a file");
-            store.take(Change::Put(Document {
-                origin: file.file_name().to_string_lossy().into(),
-                text: Ok(text.into()),
-            }));
+            let origin = file.file_name().to_string_lossy().into();
+            store.take("files", Document { origin, text: Ok(text.into()) }.put());
         }
-        store.take(Change::Complete);
+        store.take("files", Change::Complete);
         let (snapshot, report) = store.commit();
         let wrong: Vec<_> = report.findings.iter().map(|finding| finding.render(false)).collect();
         println!("{}", wrong.join("\n"));
