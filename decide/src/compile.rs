@@ -218,18 +218,33 @@ pub(crate) fn read_routes(attachments: &[Attachment]) -> Result<Vec<Attached<Htt
 fn routes(attachments: &[Attachment]) -> Result<RouteTable, String> {
     let parsed = read_routes(attachments)?;
     let names: Vec<_> = attachments.iter().map(describe).collect();
-    RouteTable::compile(&parsed).map_err(|found| problems(&names.join(", "), &found))
+    let mut table = RouteTable::compile(&parsed).map_err(|found| problems(&names.join(", "), &found))?;
+    let stand_ins = attachments.iter().zip(&parsed).filter(|(attachment, _)| attachment.stands_for.is_some());
+    stand_ins.for_each(|(_, document)| table.stands_in(&document.name));
+    Ok(table)
+}
+
+/// What users wrote, and the names of the objects that cannot be enforced here: everything is refused in their place.
+fn apart<'a>(attachments: impl Iterator<Item = &'a Attachment>) -> (Vec<&'a Attachment>, Vec<Arc<str>>) {
+    let (mut written, mut refused) = (Vec::new(), Vec::new());
+    for attachment in attachments {
+        match &attachment.stands_for {
+            Some(object) => refused.push(format!("{}/{}", object.namespace, object.name).into()),
+            None => written.push(attachment),
+        }
+    }
+    (written, refused)
 }
 
 fn inbound_port(inbound: &mesh::Inbound, port: &mesh::InboundPort, before: &PolicySet) -> Result<InboundPort, String> {
-    let attachments: Vec<&Attachment> = inbound.policies.iter().chain(&port.policies).collect();
+    let (attachments, refused) = apart(inbound.policies.iter().chain(&port.policies));
     let documents = attachments.iter().map(|attachment| read(attachment)).collect::<Result<Vec<_>, _>>()?;
     let policies = registry::compile(Place::Called, &documents, posture(inbound)?, before);
     Ok(InboundPort {
         service: port.service.as_str().into(),
         protocol: AppProtocol::of(&port.app_protocol),
         routes: routes(&port.routes)?,
-        policies: policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?,
+        policies: policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?.refusing(refused),
     })
 }
 
@@ -263,7 +278,8 @@ fn unsound(attachments: &[&Attachment], found: &[Unsound]) -> String {
 
 fn destination(message: &mesh::Destination, before: &PolicySet) -> Result<Destination, String> {
     let (mut traffic, mut deciding) = (Traffic::default(), Vec::new());
-    for attachment in message.policies.iter().rev() {
+    let (attachments, refused) = apart(message.policies.iter());
+    for attachment in attachments.iter().rev() {
         let (kind, document) = read(attachment)?;
         match registry::find(&kind).map(|kind| kind.role) {
             Some(Role::Tries) => {
@@ -276,12 +292,11 @@ fn destination(message: &mesh::Destination, before: &PolicySet) -> Result<Destin
         }
     }
     let policies = registry::compile(Place::Caller, &deciding, Posture::Allow, before);
-    let attachments: Vec<&Attachment> = message.policies.iter().collect();
     let number = |port: &mesh::Port| u16::try_from(port.port).unwrap_or_default();
     Ok(Destination {
         name: format!("{}/{}", message.namespace, message.name).into(),
         routes: routes(&message.routes)?,
-        policies: policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?,
+        policies: policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?.refusing(refused),
         ports: message.ports.iter().map(|port| (number(port), AppProtocol::of(&port.app_protocol))).collect(),
         traffic,
     })
@@ -365,6 +380,12 @@ fn is_server_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use selvedge_policies::{
+        reason::Reason,
+        testing::{Clock, Request},
+        verdict::Verdict,
+    };
+
     use super::*;
 
     fn inbound(posture: &str, kind: &str) -> Encoded {
@@ -405,6 +426,50 @@ mod tests {
             let why = destination(vec![], vec![route(kind)]).unwrap_err();
             assert!(why.contains(&format!("{kind} shop/x")) && why.contains("cannot route by"), "{why}");
         }
+    }
+
+    #[test]
+    fn what_stands_for_a_policy_that_cannot_be_enforced_refuses_in_its_name() {
+        let object = |kind: &str| mesh::Origin {
+            kind: kind.into(),
+            namespace: "shop".into(),
+            name: "jwt".into(),
+            generation: 1,
+        };
+        let stand_in = Attachment {
+            origin: Some(object("AuthorizationPolicy")),
+            document: r#"{"action": "DENY", "rules": [{}]}"#.into(),
+            stands_for: Some(object("TokenAuthentication")),
+        };
+        let inbound = mesh::Inbound { policies: vec![stand_in], ..Default::default() };
+        let port = inbound_port(&inbound, &mesh::InboundPort::default(), &NONE).unwrap();
+        let (mut context, request) = (Clock::default().context(), Request::new("GET", "/"));
+        let connection = request.connection();
+        let Verdict::Answer(answer) = port.policies.on_connection(&connection, &mut context) else {
+            panic!("it passed")
+        };
+        assert_eq!((answer.reason, &*answer.policy), (Some(Reason::PolicyUnenforceable), "shop/jwt"));
+        assert!(port.policies.on_open_connection(&connection, &mut context).is_some(), "open ones end");
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_enforced_says_so_and_one_without_weight_says_that() {
+        let route = |name: &str, stands_for| Attachment {
+            origin: Some(mesh::Origin {
+                kind: "HTTPRoute".into(),
+                namespace: "shop".into(),
+                name: name.into(),
+                generation: 1,
+            }),
+            document: format!(
+                r#"{{"parentRefs": [{{"name": "web"}}], "rules": [{{"name": "{name}", "backendRefs": [{{"name": "web", "weight": 0}}]}}]}}"#
+            ),
+            stands_for,
+        };
+        let table = routes(&[route("old", Some(mesh::Origin::default())), route("own", None)]).unwrap();
+        let reasons: Vec<_> = table.rules().map(|rule| (&*rule.name, rule.nowhere)).collect();
+        let expected = [("shop/old/old", Reason::PolicyUnenforceable), ("shop/own/own", Reason::NoEndpoints)];
+        assert_eq!(reasons, expected);
     }
 
     #[test]

@@ -125,13 +125,18 @@ fn attached(attachment: &Attachment) -> Value {
     let origin = attachment.origin.clone().unwrap_or_default();
     let mut spec = serde_json::from_str(&attachment.document).unwrap_or_default();
     redact(&mut spec);
-    json!({
+    let mut shown = json!({
         "kind": origin.kind,
         "namespace": origin.namespace,
         "name": origin.name,
         "generation": origin.generation,
         "spec": spec,
-    })
+    });
+    // Nobody wrote this one.
+    if let Some(object) = &attachment.stands_for {
+        shown["standsFor"] = format!("{} {}/{}", object.kind, object.namespace, object.name).into();
+    }
+    shown
 }
 
 /// Takes the values of credentials out of what matches or sets header fields and query parameters, which all have the

@@ -93,10 +93,10 @@ pub fn rule<'a>(scope: &'a Scope, request: &RequestFacts<'_>) -> Result<Option<&
 /// The backend of one request, by chance; `None` when it goes to the service that was called.
 ///
 /// # Errors
-/// [`Reason::NoEndpoints`] when the rule names backends and gives none of them any weight.
+/// [`RouteRule::nowhere`] when the rule names backends and gives none of them any weight.
 pub fn backend<'a>(rule: Option<&'a RouteRule>, chance: &mut fastrand::Rng) -> Result<Option<&'a Backend>, Reason> {
     let Some(rule) = rule.filter(|rule| !rule.backends.is_empty()) else { return Ok(None) };
-    rule.choose(chance).map(Some).ok_or(Reason::NoEndpoints)
+    rule.choose(chance).map(Some).ok_or(rule.nowhere)
 }
 
 /// The name of the cluster that answers calls of `port`: that of the backend, or the destination's own.

@@ -5,7 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 mod blank;
-mod structure;
+pub mod structure;
 pub mod vocabulary;
 
 pub(crate) use blank::{blanks, until_mended};

@@ -94,6 +94,16 @@ pub type Compile =
 /// The policy of the same kind for the same target that was in force before.
 pub type Before = dyn RequestPolicy;
 
+/// What a user wants of a sidecar that is too old to enforce an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnsupported {
+    /// It refuses what the object covers.
+    Close,
+    /// The last form of the object that it could enforce stays in force there.
+    Keep,
+}
+
 /// What happens to a request that no ALLOW rule names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -2,11 +2,13 @@
 //!
 //! Whoever adds a kind adds its constant here and nothing anywhere else.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use crate::{
     attempt,
-    kind::{Attached, Kind},
+    kind::{Attached, Kind, vocabulary},
     policy::{Place, PolicyKind, Posture},
     request::{PolicySet, Unsound, authorize, rate_limit},
     route,
@@ -23,6 +25,11 @@ pub fn kinds() -> impl Iterator<Item = &'static Kind> {
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static PolicyKind> {
     KINDS.iter().copied().find(|policy| policy.kind.name == name)
+}
+
+/// What documents of each kind can say in this version, as [`vocabulary`] has it.
+pub fn vocabulary() -> BTreeMap<String, BTreeSet<String>> {
+    kinds().map(|kind| (kind.name.to_owned(), vocabulary::of((kind.schema)().as_value()))).collect()
 }
 
 /// Compiles what decides at one end of a call, [`Place::Caller`] or [`Place::Called`], given as kind name and document.

@@ -3,5 +3,6 @@
 pub mod authorize;
 pub mod rate_limit;
 mod set;
+mod unenforceable;
 
 pub use set::{PolicySet, Unsound};

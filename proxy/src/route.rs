@@ -109,7 +109,7 @@ pub fn upstream<'a>(exchange: &Exchange, scope: &'a Scope, rule: Option<&'a Rout
         }),
         (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
             let backend = worker.chance(|chance| decide::backend(rule, chance));
-            let backend = backend.map_err(|_| no_endpoints(&exchange.route))?;
+            let backend = backend.map_err(|reason| nowhere(&exchange.route, reason))?;
             let cluster = cluster(&exchange.snapshot, destination, backend, *port)?;
             let traffic = Some(&destination.traffic);
             Ok(Upstream { target: Target::Cluster(cluster), traffic, rule, backend, policies })
@@ -138,5 +138,9 @@ pub fn cluster(
 
 /// The destination has no endpoint.
 pub fn no_endpoints(name: &str) -> Error {
-    Error::new(Stage::Route, Reason::NoEndpoints, format!("{name}: {}", Reason::NoEndpoints.summary()))
+    nowhere(name, Reason::NoEndpoints)
+}
+
+fn nowhere(name: &str, reason: Reason) -> Error {
+    Error::new(Stage::Route, reason, format!("{name}: {}", reason.summary()))
 }

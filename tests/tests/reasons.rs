@@ -59,7 +59,8 @@ const fn row(reason: Reason, told: Told, (caller, called): (Seen, Seen), when: &
 const BOTH: (Seen, Seen) = (Seen::Request, Seen::Request);
 const CALLER: (Seen, Seen) = (Seen::Request, Seen::Nothing);
 
-/// Every reason but `internal`, which is a defect and has no other cause.
+/// Every reason but `internal`, which is a defect and has no other cause, and `policy_unenforceable`, which takes a sidecar
+/// that is older than its control plane (`control_plane/skew.rs`).
 const TABLE: [Row; 30] = [
     row(Reason::PolicyDenied, Told::Everything, BOTH, "a DENY policy covers every call of the service"),
     row(Reason::PolicyDefaultDeny, Told::Everything, BOTH, "the service's only ALLOW policy names another caller"),
@@ -131,7 +132,7 @@ const TABLE: [Row; 30] = [
 #[test]
 fn the_table_has_every_reason_once() {
     let mut listed: Vec<Reason> = TABLE.iter().map(|row| row.reason).collect();
-    listed.push(Reason::Internal);
+    listed.extend([Reason::Internal, Reason::PolicyUnenforceable]);
     listed.sort();
     let mut all = Reason::ALL.to_vec();
     all.sort();

@@ -9,7 +9,7 @@ use super::{Problem, suggest};
 use crate::{cidr::Cidr, duration::Span};
 
 /// Every place where `document` differs from `schema`.
-pub(super) fn problems(schema: &Value, document: &Value) -> Vec<Problem> {
+pub fn problems(schema: &Value, document: &Value) -> Vec<Problem> {
     let mut walk = Walk { root: schema, problems: Vec::new() };
     walk.visit(schema, document, String::new());
     walk.problems

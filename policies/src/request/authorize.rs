@@ -19,7 +19,7 @@ use crate::{
         TargetRef,
         operation::{Effect, Operation},
     },
-    policy::{self, Before, Looked, Needs, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
+    policy::{self, Before, Looked, Needs, OnUnsupported, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
     reason::Reason,
     timestamp::unix_seconds,
     verdict::{Answer, Verdict},
@@ -48,6 +48,10 @@ pub struct AuthorizationPolicySpec {
     /// policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+    /// What holds at sidecars that are too old to enforce this. When absent, a DENY refuses all that it is attached to
+    /// there, an ALLOW matches nobody, and an AUDIT is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unsupported: Option<OnUnsupported>,
 }
 
 /// What happens to a request that a rule matches.

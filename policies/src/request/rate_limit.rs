@@ -22,7 +22,7 @@ use crate::{
         TargetRef,
         operation::{Effect, Operation, OperationMatcher, matches_one},
     },
-    policy::{self, Before, Looked, Needs, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
+    policy::{self, Before, Looked, Needs, OnUnsupported, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
     reason::Reason,
     verdict::{Answer, Verdict},
 };
@@ -42,6 +42,9 @@ pub struct RateLimitSpec {
     pub target_ref: Option<TargetRef>,
     /// A request must be within each of them.
     pub limits: Vec<Limit>,
+    /// What holds at sidecars that are too old to enforce this; it is left out there when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unsupported: Option<OnUnsupported>,
 }
 
 /// One limit.

@@ -18,6 +18,8 @@ use crate::{
     verdict::{Answer, Verdict},
 };
 
+use super::unenforceable::Unenforceable;
+
 /// Policies in the order in which they decide.
 #[derive(Clone, Default)]
 pub struct PolicySet {
@@ -86,6 +88,15 @@ impl PolicySet {
     pub fn of(policies: impl IntoIterator<Item = Arc<dyn RequestPolicy>>) -> Self {
         let member = |policy| Member { kind: "", source: String::new(), policy };
         Self::with(policies.into_iter().map(member).collect())
+    }
+
+    /// This set, after a refusal of everything in the name of each of `objects`, `namespace/name`, which cannot be enforced
+    /// here.
+    #[must_use]
+    pub fn refusing(self, objects: impl IntoIterator<Item = Arc<str>>) -> Self {
+        let refusal =
+            |object: Arc<str>| Member { kind: "", source: object.to_string(), policy: Arc::new(Unenforceable(object)) };
+        Self::with(objects.into_iter().map(refusal).chain(self.members).collect())
     }
 
     fn with(members: Vec<Member>) -> Self {

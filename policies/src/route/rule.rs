@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{BackendRef, Filters, HttpRouteRule, HttpRouteTimeouts};
-use crate::kind::Problem;
+use crate::{kind::Problem, reason::Reason};
 
 /// What happens to the requests of one rule.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct RouteRule {
     pub filters: Filters,
     /// Timeouts, when the rule has any.
     pub timeouts: Option<RouteTimeouts>,
+    /// What a request that has no backend to go to is answered with.
+    pub nowhere: Reason,
     /// The sum of the backends' weights.
     total_weight: u64,
 }
@@ -83,6 +85,7 @@ impl RouteRule {
             to_parent: backends.is_empty(),
             total_weight: backends.iter().map(|backend| u64::from(backend.weight)).sum(),
             backends,
+            nowhere: Reason::NoEndpoints,
             filters,
             timeouts: spec.timeouts.as_ref().map(timeouts),
         }

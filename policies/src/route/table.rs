@@ -24,6 +24,7 @@ use crate::{
         query::QueryMatcher,
         text::full_regex,
     },
+    reason::Reason,
 };
 
 /// The routes of one service.
@@ -52,6 +53,13 @@ impl RouteTable {
         drafts.sort_by_key(Draft::precedence);
         drafts.into_iter().for_each(|draft| table.file(draft));
         Ok(table)
+    }
+
+    /// Says that the route `namespace/name` stands for one that cannot be enforced here: its rules without a backend to go
+    /// to answer so.
+    pub fn stands_in(&mut self, route: &str) {
+        let is_of = |rule: &&mut RouteRule| rule.name.rsplit_once('/').is_some_and(|(of, _)| of == route);
+        self.rules.iter_mut().filter(is_of).for_each(|rule| rule.nowhere = Reason::PolicyUnenforceable);
     }
 
     /// What of one route cannot be compiled.

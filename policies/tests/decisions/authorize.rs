@@ -468,7 +468,7 @@ fn policies() -> impl Strategy<Value = Vec<(String, AuthorizationPolicySpec)>> {
             .map(|(n, (namespace, action, rules))| {
                 (
                     format!("{namespace}/p{n}"),
-                    AuthorizationPolicySpec { target_ref: None, action, rules, expires: None },
+                    AuthorizationPolicySpec { target_ref: None, action, rules, expires: None, on_unsupported: None },
                 )
             })
             .collect()

@@ -4,7 +4,9 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::stream;
 use selvedge_decide::{assemble, resources::Resources};
+use selvedge_policies::registry;
 use selvedge_xds::{
+    capability::Capabilities,
     client::{Answer, Check, Client, Judge},
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE, describe},
     proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
@@ -85,6 +87,7 @@ impl Task {
             id: settings.workload.clone(),
             user_agent_name: "selvedge-proxy".to_owned(),
             user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            metadata: Some(Capabilities(registry::vocabulary()).to_metadata()),
             ..Node::default()
         };
         let mut client = Client::new(&SELVEDGE, node, settings.idle, Judge { check, describe });
