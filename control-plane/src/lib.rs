@@ -17,6 +17,7 @@ pub mod source;
 
 pub mod snapshot;
 pub mod compile;
+pub mod skew;
 
 mod grpc;
 pub mod identity;

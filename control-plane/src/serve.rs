@@ -7,6 +7,7 @@
 
 mod ads;
 mod certificates;
+mod dialects;
 mod doors;
 mod outgoing;
 mod push;
@@ -35,6 +36,7 @@ pub(crate) use self::doors::MAX_CONNECTIONS;
 use self::{
     ads::Ads,
     certificates::Certificates,
+    dialects::Dialects,
     doors::{Doors, Entry, Limits},
     push::Published,
     quiet::Quiet,
@@ -76,6 +78,7 @@ pub(crate) struct Mesh {
     pub(crate) sidecars: Arc<Sidecars>,
     pub(crate) telemetry: Telemetry,
     pub(crate) shares: Shares,
+    pub(super) dialects: Dialects,
     /// Refusals of those that have proven nothing.
     pub(crate) strangers: Quiet,
     /// Refusals of sidecars.
@@ -89,6 +92,7 @@ impl Mesh {
             sidecars: Arc::default(),
             telemetry,
             shares: Shares::default(),
+            dialects: Dialects::default(),
             strangers: Quiet::default(),
             refusals: Quiet::default(),
         }

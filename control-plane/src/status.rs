@@ -9,7 +9,7 @@ use prost::Message;
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
     kinds::{DESTINATION, INBOUND},
-    proto::mesh::{Attachment, Destination, Inbound, Origin},
+    proto::mesh::{Attachment, Destination, Inbound, Origin, Unenforceable},
     resource::{Encoded, TypeUrl},
     server::Reply,
 };
@@ -69,6 +69,8 @@ pub struct SidecarReport {
     pub acknowledged: BTreeMap<String, u64>,
     /// What it refused.
     pub refused: Vec<RefusalReport>,
+    /// What it cannot enforce because it is too old, by `Kind namespace/name`, and what holds there instead.
+    pub cannot_enforce: BTreeMap<String, String>,
     /// Why it is not told its own view, when it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -97,6 +99,9 @@ pub struct ObjectStatus<'a> {
     pub object: &'a ObjectReport,
     /// What the connected sidecars made of it.
     pub sidecars: Reach,
+    /// What is to be said of sidecars that are too old for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// How far an object got.
@@ -109,6 +114,8 @@ pub struct Reach {
     pub behind: usize,
     /// Sidecars that refused a resource with it.
     pub refused: usize,
+    /// Sidecars that are too old to enforce it as it is.
+    pub cannot_enforce: usize,
 }
 
 /// Every object with its reach.
@@ -119,11 +126,18 @@ pub(crate) fn objects<'a>(report: &'a Report, sidecars: &[SidecarReport]) -> Vec
         for sidecar in sidecars {
             if sidecar.refused.iter().any(|refused| refused.objects.contains_key(&name)) {
                 reach.refused += 1;
+            } else if sidecar.cannot_enforce.contains_key(&name) {
+                reach.cannot_enforce += 1;
             } else if let Some(generation) = sidecar.acknowledged.get(&name) {
                 *if *generation == object.accepted_generation { &mut reach.current } else { &mut reach.behind } += 1;
             }
         }
-        ObjectStatus { object, sidecars: reach }
+        let note = match reach.cannot_enforce {
+            0 => None,
+            1 => Some("1 sidecar cannot enforce this yet".to_owned()),
+            n => Some(format!("{n} sidecars cannot enforce this yet")),
+        };
+        ObjectStatus { object, sidecars: reach, note }
     };
     report.objects.iter().map(status).collect()
 }
@@ -212,6 +226,7 @@ impl Sidecar {
             connected_since: self.connected,
             acknowledged: self.in_force.values().flat_map(|resource| generations(resource)).collect(),
             refused: refused.collect(),
+            cannot_enforce: self.in_force.values().flat_map(|resource| unenforceable(resource)).collect(),
             problem: self.problem(snapshot),
         }
     }
@@ -236,24 +251,40 @@ fn generations(resource: &Encoded) -> impl Iterator<Item = (String, u64)> + use<
     origins(resource).into_iter().map(|o| (format!("{} {}/{}", o.kind, o.namespace, o.name), o.generation))
 }
 
-/// Every user's object a resource came from.
+/// Every user's object a resource came from. What stands for an object that cannot be enforced came from none.
 fn origins(resource: &Encoded) -> Vec<Origin> {
+    let (own, attached, _) = parts(resource);
+    let written = attached.into_iter().filter(|attachment| attachment.stands_for.is_none());
+    own.into_iter().chain(written.filter_map(|attachment| attachment.origin)).collect()
+}
+
+/// The objects that whoever holds the resource cannot enforce, and what holds there instead.
+fn unenforceable(resource: &Encoded) -> impl Iterator<Item = (String, String)> + use<> {
+    let (.., unenforceable) = parts(resource);
+    unenforceable.into_iter().filter_map(|Unenforceable { origin, unknown, instead }| {
+        let Origin { kind, namespace, name, generation } = origin?;
+        let words = format!("'{unknown}' of generation {generation} is not known to it; {instead}");
+        Some((format!("{kind} {namespace}/{name}"), words))
+    })
+}
+
+/// The object a resource came from, everything attached to it, and what of that cannot be enforced.
+fn parts(resource: &Encoded) -> (Option<Origin>, Vec<Attachment>, Vec<Unenforceable>) {
     let body = resource.body.clone();
-    let (own, attached): (Option<Origin>, Vec<Attachment>) = match resource.kind {
-        DESTINATION => match Destination::decode(body) {
-            Ok(d) => (d.origin, [d.routes, d.policies].concat()),
-            Err(_) => return Vec::new(),
-        },
-        INBOUND => match Inbound::decode(body) {
-            Ok(i) => (
-                i.origin,
-                i.ports.into_iter().flat_map(|p| [p.routes, p.policies]).chain([i.policies]).flatten().collect(),
-            ),
-            Err(_) => return Vec::new(),
-        },
-        _ => return Vec::new(),
-    };
-    own.into_iter().chain(attached.into_iter().filter_map(|attachment| attachment.origin)).collect()
+    match resource.kind {
+        DESTINATION => Destination::decode(body)
+            .map(|Destination { origin, routes, policies, unenforceable, .. }| {
+                (origin, [routes, policies].concat(), unenforceable)
+            })
+            .unwrap_or_default(),
+        INBOUND => Inbound::decode(body)
+            .map(|Inbound { origin, ports, policies, unenforceable, .. }| {
+                let of_ports = ports.into_iter().flat_map(|port| [port.routes, port.policies]);
+                (origin, of_ports.chain([policies]).flatten().collect(), unenforceable)
+            })
+            .unwrap_or_default(),
+        _ => Default::default(),
+    }
 }
 
 #[cfg(test)]
@@ -284,6 +315,37 @@ mod tests {
         let sidecars = sidecars.report(&Snapshot::default());
         let reached: Vec<_> = objects(&report, &sidecars).iter().map(|object| object.sidecars).collect();
         [0, 1, 2].map(|n| (reached[n].current, reached[n].behind, reached[n].refused))
+    }
+
+    #[test]
+    fn an_object_that_a_sidecar_is_too_old_for_is_not_current_there_and_a_stand_in_is_no_object() {
+        let sidecars = Sidecars::default();
+        let object = |kind: &str, name: &str| {
+            Some(Origin { kind: kind.into(), namespace: "shop".into(), name: name.into(), generation: 2 })
+        };
+        let stands_for = object("Service", "web");
+        let stand_in = Attachment { origin: object("AuthorizationPolicy", "web"), stands_for, ..Attachment::default() };
+        let note = Unenforceable {
+            origin: object("Service", "web"),
+            unknown: "rules[0].when".into(),
+            instead: "it is left out".into(),
+        };
+        let message = Destination { policies: vec![stand_in], unenforceable: vec![note], ..Destination::default() };
+        let resource = Arc::new(Encoded::new(DESTINATION, "shop/web", Vec::new(), &message));
+        let report = Report { objects: vec![accepted("web")], ..Report::default() };
+        for (count, words) in [(1, "1 sidecar cannot enforce this yet"), (2, "2 sidecars cannot enforce this yet")] {
+            let identity = "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap();
+            let id = sidecars.open(identity, ([127, 0, 0, 1], 1).into(), 0);
+            let taken = vec![Arc::clone(&resource)];
+            sidecars.reply(id, Reply { kind: DESTINATION, taken, refused: Vec::new(), complaint: None }, 0);
+            let seen = sidecars.report(&Snapshot::default());
+            let told = "'rules[0].when' of generation 2 is not known to it; it is left out";
+            assert_eq!(seen[0].cannot_enforce, BTreeMap::from([("Service shop/web".to_owned(), told.to_owned())]));
+            assert!(seen[0].acknowledged.is_empty(), "nobody wrote what stands for it");
+            let objects = objects(&report, &seen);
+            let reach = Reach { cannot_enforce: count, ..Reach::default() };
+            assert_eq!((objects[0].sidecars, objects[0].note.as_deref()), (reach, Some(words)));
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod files;
 mod kept;
 #[path = "config/restart.rs"]
 mod restart;
+#[path = "config/skew.rs"]
+mod skew;
 #[path = "config/sources.rs"]
 mod sources;
 #[path = "config/vanished.rs"]

@@ -12,3 +12,5 @@ mod joining;
 mod kit;
 #[path = "control_plane/reports.rs"]
 mod reports;
+#[path = "control_plane/skew.rs"]
+mod skew;

@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Mesh, Peer,
+    dialects::Dialect,
     outgoing::{Message, Outgoing},
     push::Published,
     shares::{Full, Held},
@@ -72,6 +73,7 @@ impl AggregatedDiscoveryService for Ads {
             mesh: Arc::clone(&self.mesh),
             state: server::Stream::new(&SELVEDGE),
             identity: leaf.identity.clone(),
+            dialect: self.mesh.dialects.silent(),
             id,
             seen: 0,
             sender,
@@ -90,6 +92,8 @@ struct Session {
     mesh: Arc<Mesh>,
     state: server::Stream,
     identity: Identity,
+    /// What it is told, by what it says that it knows.
+    dialect: Arc<Dialect>,
     id: StreamId,
     /// Number of the snapshot the state machine looked at last.
     seen: u64,
@@ -138,6 +142,11 @@ impl Session {
     fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         if let Some(node) = &request.node {
             self.mesh.sidecars.name(self.id, &node.id.chars().take(server::MAX_NAME).collect::<String>());
+            let dialect = self.mesh.dialects.of(node).map_err(|e| Status::invalid_argument(e.to_string()))?;
+            if !Arc::ptr_eq(&dialect, &self.dialect) {
+                self.dialect = dialect;
+                self.state.changed();
+            }
         }
         if let Some(reply) = self.state.request(request).map_err(|e| refusal(&e))? {
             self.record(reply);
@@ -165,12 +174,16 @@ impl Session {
         if is_news {
             newest.tell(&mut self.state, self.seen);
             self.seen = snapshot.number();
+            self.dialect.sweep(snapshot);
         }
         if !self.state.has_news() {
             return Ok(());
         }
         let mut room = timeout(CROWDED, self.held.room()).await.map_err(|_| Unread)?;
-        let find = |kind: TypeUrl, name: &str| find(snapshot, &self.identity, kind, name);
+        let dialect = Arc::clone(&self.dialect);
+        let find = |kind: TypeUrl, name: &str| {
+            find(snapshot, &self.identity, kind, name).map(|resource| dialect.tell(resource))
+        };
         let responses = self.state.responses(&find, &snapshot.number().to_string());
         self.mesh.sidecars.confirmed(self.id, self.state.confirmed());
         self.mesh.sidecars.dropped(self.id, &self.state.dropped());
@@ -245,7 +258,7 @@ mod tests {
         mesh.telemetry.sidecars.inc();
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (mesh, state) = (Arc::clone(mesh), server::Stream::new(&SELVEDGE));
-        (Session { mesh, state, identity, id, seen: 0, sender, held }, receiver)
+        (Session { dialect: mesh.dialects.silent(), mesh, state, identity, id, seen: 0, sender, held }, receiver)
     }
 
     fn after(before: &Snapshot, content: u64) -> Arc<Snapshot> {

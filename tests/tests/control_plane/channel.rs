@@ -37,13 +37,15 @@ use super::{
 };
 
 /// A connection that proves `credentials`.
-async fn connected(control_plane: &ControlPlane, credentials: &Credentials) -> Channel {
+pub(super) async fn connected(control_plane: &ControlPlane, credentials: &Credentials) -> Channel {
     let tls = tls::to_control_plane(credentials).unwrap();
     channel::connect(&control_plane.address(), tls).await.unwrap()
 }
 
 /// A discovery stream on which nothing is asked yet; it ends with the sender.
-async fn discover(channel: Channel) -> Result<(UnboundedSender<DeltaDiscoveryRequest>, Streaming<Responses>), Status> {
+pub(super) async fn discover(
+    channel: Channel,
+) -> Result<(UnboundedSender<DeltaDiscoveryRequest>, Streaming<Responses>), Status> {
     let (requests, mut queue) = mpsc::unbounded_channel();
     let queued = futures_util::stream::poll_fn(move |cx| queue.poll_recv(cx));
     let responses = AggregatedDiscoveryServiceClient::new(channel).delta_aggregated_resources(queued).await?;

@@ -1,0 +1,92 @@
+//! What a sidecar of another release is told: a pure function of a resource and of what that sidecar knows.
+//!
+//! Sidecars and control plane are upgraded at different times, and the control plane may go first. A sidecar says at
+//! connect which kinds of documents it knows, and which fields and words of each ([`Capabilities`]); one that says
+//! nothing knows those of the last release that did not ask ([`silent`]). A document that says more than that would be
+//! refused, and the sidecar would go on with all of the old resource for ever. Instead the resource is translated, one
+//! document at a time:
+//!
+//! - What keeps somebody out stays closed: a DENY, or the authentication of callers, refuses all that it is attached to.
+//!   An ALLOW lets nobody pass by itself; others go on.
+//! - What lets pass anyway is left out: an AUDIT, a limit, a transformation, a fault.
+//! - `onUnsupported: close` refuses where the above would be too little, `keep` keeps the last form the sidecar knew.
+//! - Routes and settings keep the last form that the sidecar knew. Where there is none, rules it does not know answer with
+//!   an error, and settings it does not know are left out.
+//!
+//! All of it stands in the resource too ([`Unenforceable`]), so that what a sidecar acknowledges says what it does not
+//! enforce. A sidecar that knows everything is told everything, byte for byte.
+//!
+//! [`Unenforceable`]: selvedge_xds::proto::mesh::Unenforceable
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
+
+use selvedge_policies::registry;
+use selvedge_xds::{
+    capability::Capabilities,
+    kinds::{DESTINATION, INBOUND},
+    proto::mesh::Attachment,
+    resource::Encoded,
+};
+use serde::Deserialize;
+
+mod closed;
+mod document;
+mod message;
+
+/// Attachments as a sidecar took them last, by the object they came from: what holds there while it does not know the
+/// newest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Forms(BTreeMap<String, Attachment>);
+
+/// A resource as it is for some sidecars.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// What they are told; `None` when that is the resource as it is.
+    pub resource: Option<Encoded>,
+    /// The last forms of what is attached to it, for the next time.
+    pub forms: Forms,
+    /// What they cannot enforce, in words.
+    pub complaints: Vec<String>,
+}
+
+/// What this control plane can say.
+static EVERYTHING: LazyLock<Capabilities> = LazyLock::new(|| Capabilities(registry::vocabulary()));
+
+/// Whether sidecars that know this can be told everything as it is.
+pub fn is_everything(knows: &Capabilities) -> bool {
+    knows.include(&EVERYTHING)
+}
+
+/// What a sidecar knows that says nothing of it: the documents of the last release that was not asked.
+pub fn silent() -> Capabilities {
+    Capabilities(OLDEST.enforces.clone())
+}
+
+/// The last release that was not asked.
+static OLDEST: LazyLock<Oldest> =
+    LazyLock::new(|| serde_json::from_str(include_str!("skew/8c95c85.json")).unwrap_or_default());
+
+#[derive(Default, Deserialize)]
+struct Oldest {
+    /// The kind it refuses calls by.
+    authorizes: String,
+    /// The kind it routes by.
+    routes: String,
+    /// What it knows.
+    enforces: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// `resource` for sidecars that know this, after `before`.
+pub fn tell(resource: &Encoded, knows: &Capabilities, before: &Forms) -> Told {
+    let mut translation = message::Translation::new(knows, before);
+    let told = match resource.kind {
+        DESTINATION => translation.destination(resource),
+        INBOUND => translation.inbound(resource),
+        _ => None,
+    };
+    let (forms, complaints) = translation.end();
+    Told { resource: told, forms, complaints }
+}

@@ -1,0 +1,272 @@
+//! What sidecars of an earlier release are told: only what their release knows, as its own schemas have it.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use selvedge_control_plane::skew::{self, Forms, Told};
+use selvedge_policies::kind::{structure, vocabulary};
+use selvedge_xds::{
+    capability::Capabilities,
+    kinds::{DESTINATION, INBOUND},
+    proto::mesh::{Attachment, Destination, Inbound, InboundPort, Origin, Unenforceable},
+    resource::Encoded,
+};
+use serde_json::{Value, json};
+
+/// The schemas of the last release that says nothing of what it knows.
+fn old_schemas() -> BTreeMap<&'static str, Value> {
+    let schemas = [
+        ("AuthorizationPolicy", include_str!("8c95c85/AuthorizationPolicy.schema.json")),
+        ("HTTPRoute", include_str!("8c95c85/HTTPRoute.schema.json")),
+        ("RateLimit", include_str!("8c95c85/RateLimit.schema.json")),
+        ("TrafficPolicy", include_str!("8c95c85/TrafficPolicy.schema.json")),
+    ];
+    schemas.into_iter().map(|(kind, schema)| (kind, serde_json::from_str(schema).unwrap())).collect()
+}
+
+fn object(kind: &str, name: &str, generation: u64) -> Origin {
+    Origin { kind: kind.into(), namespace: "shop".into(), name: name.into(), generation }
+}
+
+fn attachment(kind: &str, generation: u64, document: &Value) -> Attachment {
+    let origin = Some(object(kind, "it", generation));
+    Attachment { origin, document: document.to_string(), stands_for: None }
+}
+
+fn inbound(policies: Vec<Attachment>) -> Encoded {
+    let ports = vec![InboundPort { port: 8080, policies: policies.clone(), ..InboundPort::default() }];
+    let message = Inbound { workload: "shop/web-1".into(), ports, policies, ..Inbound::default() };
+    Encoded::new(INBOUND, "shop/web-1", Vec::new(), &message)
+}
+
+fn destination(routes: Vec<Attachment>, policies: Vec<Attachment>) -> Encoded {
+    let message =
+        Destination { namespace: "shop".into(), name: "web".into(), routes, policies, ..Destination::default() };
+    Encoded::new(DESTINATION, "shop/web", vec!["web.shop".into()], &message)
+}
+
+/// What a sidecar of the old release is told of one document, and what of it cannot be enforced.
+fn policies(told: &Told) -> (Vec<Attachment>, Vec<Unenforceable>) {
+    let message = Inbound::decode(told.resource.as_ref().expect("it is translated").body.clone()).unwrap();
+    assert_eq!(message.ports[0].policies, message.policies, "a policy is told the same wherever it is attached");
+    (message.policies, message.unenforceable)
+}
+
+fn outbound(told: &Told) -> Destination {
+    let encoded = told.resource.as_ref().expect("it is translated");
+    assert_eq!(encoded.aliases, ["web.shop"]);
+    Destination::decode(encoded.body.clone()).unwrap()
+}
+
+fn tell(resource: &Encoded, before: &Forms) -> Told {
+    let told = skew::tell(resource, &skew::silent(), before);
+    if let Some(translated) = &told.resource {
+        assert_old_sidecars_know(translated);
+    }
+    told
+}
+
+/// Every document is of a kind of the old release and passes its schema.
+fn assert_old_sidecars_know(resource: &Encoded) {
+    let schemas = old_schemas();
+    let attachments: Vec<Attachment> = match resource.kind {
+        INBOUND => {
+            let Inbound { ports, policies, .. } = Inbound::decode(resource.body.clone()).unwrap();
+            let of_ports = ports.into_iter().flat_map(|port| [port.policies, port.routes]);
+            of_ports.chain([policies]).flatten().collect()
+        }
+        _ => {
+            let Destination { routes, policies, .. } = Destination::decode(resource.body.clone()).unwrap();
+            [routes, policies].concat()
+        }
+    };
+    for Attachment { origin, document, .. } in attachments {
+        let kind = origin.unwrap().kind;
+        let document = serde_json::from_str(&document).unwrap();
+        let schema = schemas.get(&*kind).unwrap_or_else(|| panic!("{kind} is no kind of the old release"));
+        let problems = structure::problems(schema, &document);
+        assert!(problems.is_empty(), "{kind} {document}: {problems:?}");
+    }
+}
+
+#[test]
+fn a_sidecar_that_says_nothing_knows_the_schemas_of_its_release() {
+    let mut expected = Capabilities::default();
+    for (kind, schema) in old_schemas() {
+        expected.0.insert(kind.into(), vocabulary::of(&schema));
+    }
+    // Where the schema takes any text, its check did not.
+    let narrow = |path: &str| {
+        ["parentRefs[].kind", "parentRefs[].group", "rules[].backendRefs[].kind", "rules[].backendRefs[].group"]
+            .contains(&path)
+            || path.ends_with("filters[].type")
+    };
+    let known = skew::silent();
+    for (kind, words) in &expected.0 {
+        let lost = words.difference(&known.0[kind]).filter(|word| !word.strip_suffix("=*").is_some_and(narrow));
+        assert_eq!(lost.count(), 0, "{kind}");
+        let more =
+            known.0[kind].difference(words).filter(|word| !word.split_once('=').is_some_and(|(path, _)| narrow(path)));
+        assert_eq!(more.count(), 0, "{kind}");
+    }
+    assert_eq!(known.0.len(), expected.0.len());
+    assert!(!known.0["HTTPRoute"].contains("rules[].filters[].type=*"));
+}
+
+#[test]
+fn what_an_old_sidecar_knows_it_is_told_byte_for_byte() {
+    let deny = json!({"action": "DENY", "rules": [{"from": [{"namespaces": ["a"]}]}]});
+    let limit = json!({"limits": [{"requests": 1, "per": "1s", "key": ["identity", {"header": "x"}]}]});
+    let known = inbound(vec![attachment("AuthorizationPolicy", 1, &deny), attachment("RateLimit", 1, &limit)]);
+    assert_eq!(tell(&known, &Forms::default()).resource, None);
+    let wish = json!({"action": "DENY", "rules": [{}], "onUnsupported": "keep"});
+    let (told, unenforceable) =
+        policies(&tell(&inbound(vec![attachment("AuthorizationPolicy", 1, &wish)]), &Forms::default()));
+    assert_eq!(told[0].document, r#"{"action":"DENY","rules":[{}]}"#, "the wish is for the control plane");
+    assert!(unenforceable.is_empty());
+}
+
+#[test]
+fn a_sidecar_of_this_release_is_told_everything() {
+    let everything = Capabilities(selvedge_policies::registry::vocabulary());
+    assert!(skew::is_everything(&everything) && !skew::is_everything(&skew::silent()));
+    let wish = json!({"action": "DENY", "rules": [{}], "onUnsupported": "keep"});
+    let resource = inbound(vec![attachment("AuthorizationPolicy", 1, &wish)]);
+    assert_eq!(skew::tell(&resource, &everything, &Forms::default()).resource, None);
+}
+
+/// What stands at an old sidecar for a policy of this kind that says something new.
+fn stands(kind: &str, document: &Value, before: &Forms) -> (Option<Attachment>, Unenforceable) {
+    let (mut told, mut unenforceable) = policies(&tell(&inbound(vec![attachment(kind, 2, document)]), before));
+    assert!(told.len() <= 1 && unenforceable.len() == 1, "{told:?} {unenforceable:?}");
+    (told.pop(), unenforceable.remove(0))
+}
+
+#[test]
+fn a_policy_that_says_something_new_keeps_out_or_is_left_out() {
+    let rules = json!([{"from": [{"namespaces": ["a"]}], "when": 1}]);
+    let deny = r#"{"action":"DENY","rules":[{}]}"#;
+    let authorize = |action: &str| ("AuthorizationPolicy", json!({"action": action, "rules": rules}));
+    let limit = ("RateLimit", json!({"limits": [{"requests": 1, "per": "1s", "cost": 2}]}));
+    let cases = [
+        (authorize("DENY"), None, Some((deny, true)), "rules[0].when"),
+        (authorize("ALLOW"), None, Some((r#"{"action":"ALLOW","rules":[]}"#, false)), "rules[0].when"),
+        (authorize("AUDIT"), None, None, "rules[0].when"),
+        (authorize("CHALLENGE"), None, Some((deny, true)), "action: CHALLENGE"),
+        (limit.clone(), None, None, "limits[0].cost"),
+        (authorize("DENY"), Some("close"), Some((deny, true)), "rules[0].when"),
+        (authorize("ALLOW"), Some("close"), Some((deny, true)), "rules[0].when"),
+        (authorize("AUDIT"), Some("close"), Some((deny, true)), "rules[0].when"),
+        (limit.clone(), Some("close"), Some((deny, true)), "limits[0].cost"),
+        (authorize("DENY"), Some("keep"), Some((deny, true)), "rules[0].when"),
+        (limit, Some("keep"), None, "limits[0].cost"),
+        (("TokenAuthentication", json!({"issuer": "x"})), None, Some((deny, true)), "kind: TokenAuthentication"),
+    ];
+    for ((kind, mut document), wish, expected, unknown) in cases {
+        if let Some(wish) = wish {
+            document["onUnsupported"] = wish.into();
+        }
+        let (told, note) = stands(kind, &document, &Forms::default());
+        let told = told.map(|told| (told.document, told.stands_for.is_some()));
+        assert_eq!(told.as_ref().map(|(document, stands)| (&**document, *stands)), expected, "{kind} {document}");
+        assert_eq!((note.origin, &*note.unknown), (Some(object(kind, "it", 2)), unknown), "{kind} {document}");
+    }
+}
+
+#[test]
+fn a_closed_policy_keeps_its_target() {
+    let target = json!({"kind": "Service", "name": "web", "port": 80});
+    let mut newer = target.clone();
+    newer["subset"] = "v1".into();
+    let allow = json!({"action": "ALLOW", "targetRef": newer, "rules": [{"when": 1}]});
+    let told = stands("AuthorizationPolicy", &allow, &Forms::default()).0.unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&told.document).unwrap()["targetRef"], target);
+}
+
+#[test]
+fn what_is_kept_is_the_last_form_that_was_known() {
+    let known = json!({"action": "DENY", "rules": [{"from": [{"namespaces": ["a"]}]}], "onUnsupported": "keep"});
+    let first = tell(&inbound(vec![attachment("AuthorizationPolicy", 1, &known)]), &Forms::default());
+    let newer = json!({"action": "DENY", "rules": [{"when": 1}], "onUnsupported": "keep"});
+    let (kept, note) = stands("AuthorizationPolicy", &newer, &first.forms);
+    let kept = kept.unwrap();
+    assert_eq!(kept.origin, Some(object("AuthorizationPolicy", "it", 1)));
+    assert!(kept.document.contains("namespaces") && kept.stands_for.is_none());
+    assert_eq!(note.instead, "generation 1 stays in force");
+
+    let second = tell(&inbound(vec![attachment("AuthorizationPolicy", 2, &newer)]), &first.forms);
+    let third = tell(&inbound(vec![attachment("AuthorizationPolicy", 3, &newer)]), &second.forms);
+    assert_eq!(policies(&third).0[0].origin, Some(object("AuthorizationPolicy", "it", 1)), "however long it takes");
+    let gone = tell(&inbound(Vec::new()), &third.forms);
+    assert_eq!(gone.forms, Forms::default(), "what is deleted is not kept");
+}
+
+fn route(rules: &Value) -> Value {
+    json!({"parentRefs": [{"kind": "Service", "name": "web"}], "rules": rules})
+}
+
+#[test]
+fn routes_keep_their_last_form_and_rules_that_never_were_known_answer_with_an_error() {
+    let known = route(&json!([{"backendRefs": [{"name": "v1"}]}]));
+    let newer = route(&json!([
+        {"name": "plain", "matches": [{"path": {"type": "PathPrefix", "value": "/a"}}], "backendRefs": [{"name": "v1"}]},
+        {"name": "mirror", "matches": [{"path": {"type": "Exact", "value": "/b"}, "cookie": "x"}],
+         "filters": [{"type": "RequestMirror", "requestMirror": {}}], "backendRefs": [{"name": "v2"}]},
+    ]));
+    let of =
+        |generation, document: &Value| destination(vec![attachment("HTTPRoute", generation, document)], Vec::new());
+    let first = tell(&of(1, &known), &Forms::default());
+    assert_eq!(first.resource, None);
+    let kept = outbound(&tell(&of(2, &newer), &first.forms));
+    assert_eq!(kept.routes[0].origin, Some(object("HTTPRoute", "it", 1)));
+
+    let closed = outbound(&tell(&of(2, &newer), &Forms::default()));
+    let document: Value = serde_json::from_str(&closed.routes[0].document).unwrap();
+    assert_eq!(document["rules"][0], newer["rules"][0], "what is known goes on");
+    let path = json!([{"path": {"type": "Exact", "value": "/b"}}]);
+    let nowhere = json!({"name": "mirror", "matches": path, "backendRefs": [{"name": "web", "weight": 0}]});
+    assert_eq!(document["rules"][1], nowhere);
+    assert_eq!(closed.routes[0].stands_for, Some(object("HTTPRoute", "it", 2)));
+    assert_eq!(closed.unenforceable.len(), 1);
+
+    let mut whole = newer.clone();
+    whole["sessionPersistence"] = json!({});
+    let closed = outbound(&tell(&of(2, &whole), &Forms::default()));
+    let document: Value = serde_json::from_str(&closed.routes[0].document).unwrap();
+    assert_eq!(document["rules"][0]["backendRefs"][0]["weight"], 0, "it is about the whole route");
+    let unrouted = outbound(&tell(&of(2, &json!({"parentRefs": [{"name": "web"}], "mode": 1})), &Forms::default()));
+    let document: Value = serde_json::from_str(&unrouted.routes[0].document).unwrap();
+    assert_eq!(document["rules"], json!([{"backendRefs": [{"name": "web", "weight": 0}]}]));
+}
+
+#[test]
+fn settings_keep_their_last_form_and_those_that_never_were_known_are_left_out() {
+    let target = json!({"name": "web"});
+    let known = json!({"targetRef": target, "timeouts": {"request": "1s"}});
+    let newer = json!({"targetRef": target, "timeouts": {"request": "2s", "idle": "1m"}, "hedging": {"after": "1s"}, "retry": {"hedge": 1}});
+    let of =
+        |generation, document: &Value| destination(Vec::new(), vec![attachment("TrafficPolicy", generation, document)]);
+    let first = tell(&of(1, &known), &Forms::default());
+    let kept = outbound(&tell(&of(2, &newer), &first.forms));
+    assert_eq!(kept.policies[0].origin, Some(object("TrafficPolicy", "it", 1)));
+
+    let reduced = outbound(&tell(&of(2, &newer), &Forms::default()));
+    let document: Value = serde_json::from_str(&reduced.policies[0].document).unwrap();
+    assert_eq!(document, json!({"targetRef": target, "timeouts": {"request": "2s"}}), "no retries with defaults");
+    let of_a_part = json!({"targetRef": {"name": "web", "subset": "v1"}, "timeouts": {"request": "2s"}});
+    let left_out = outbound(&tell(&of(2, &of_a_part), &Forms::default()));
+    assert!(left_out.policies.is_empty(), "settings for a part are none for the whole");
+    assert_eq!(left_out.unenforceable[0].unknown, "targetRef.subset");
+}
+
+#[test]
+fn what_callers_must_refuse_is_said_by_the_routes_of_the_destination() {
+    let policy = attachment("TokenAuthentication", 2, &json!({"issuer": "x"}));
+    let known = attachment("HTTPRoute", 1, &route(&json!([{"backendRefs": [{"name": "v1"}]}])));
+    let message = outbound(&tell(&destination(vec![known], vec![policy]), &Forms::default()));
+    let document: Value = serde_json::from_str(&message.routes[0].document).unwrap();
+    assert_eq!(
+        (message.routes.len(), &document["rules"]),
+        (1, &json!([{"backendRefs": [{"name": "web", "weight": 0}]}]))
+    );
+}
