@@ -14,6 +14,7 @@ use selvedge_policies::{
     registry,
     request::{PolicySet, Unsound},
     route::{HttpRouteSpec, RouteTable},
+    settings::Settings,
 };
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE},
@@ -240,12 +241,21 @@ fn inbound_port(inbound: &mesh::Inbound, port: &mesh::InboundPort, before: &Poli
     let (attachments, refused) = apart(inbound.policies.iter().chain(&port.policies));
     let documents = attachments.iter().map(|attachment| read(attachment)).collect::<Result<Vec<_>, _>>()?;
     let policies = registry::compile(Place::Called, &documents, posture(inbound)?, before);
+    let policies = policies.map_err(|found| unsound(&attachments, &found))?;
     Ok(InboundPort {
         service: port.service.as_str().into(),
         protocol: AppProtocol::of(&port.app_protocol),
         routes: routes(&port.routes)?,
-        policies: policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?.refusing(refused),
+        policies: without_content(policies.and(settings(inbound)?.policies()))?.refusing(refused),
     })
+}
+
+/// What the mesh policies of the workload say; nothing where the control plane is older.
+fn settings(inbound: &mesh::Inbound) -> Result<Settings, String> {
+    if inbound.settings.is_empty() {
+        return Ok(Settings::default());
+    }
+    serde_json::from_str(&inbound.settings).map_err(|error| format!("settings of {}: {error}", inbound.workload))
 }
 
 /// A posture this sidecar does not know must not be taken for leave.

@@ -1,6 +1,6 @@
 //! A workload's view of itself: who it is, which services it stands behind, and what covers the calls it receives.
 
-use selvedge_policies::policy::Posture;
+use selvedge_policies::{kind, policy::Posture, settings::Log};
 use selvedge_xds::{
     kinds::object_name,
     proto::mesh::{self, Attachment, Inbound, InboundPort},
@@ -9,7 +9,6 @@ use selvedge_xds::{
 use super::{Mesh, attachment, identity, origin};
 use crate::model::{
     Attached, Model, Object, ObjectId, Target,
-    mesh_policy::{AccessLog, InboundMode, OutboundMode},
     service::{ServicePort, ServiceSpec},
     workload::{self, WorkloadSpec},
 };
@@ -36,31 +35,25 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
         port.policies.extend(u16::try_from(port.port).ok().into_iter().flat_map(|number| on_port(Some(number))));
     }
     ports.sort_by(|a, b| (a.port, &a.service).cmp(&(b.port, &b.service)));
-    let effective = model.effective(namespace, name);
+    let settings = model.effective(namespace, name);
+    let modes = settings.modes();
     Some(Inbound {
         workload: object_name(namespace, name),
         identity: identity(mesh, namespace, &spec.service_account),
-        mode: match effective.inbound {
-            InboundMode::Strict => mesh::InboundMode::Strict,
-            InboundMode::Permissive => mesh::InboundMode::Permissive,
-        }
-        .into(),
-        outbound_mode: match effective.outbound {
-            OutboundMode::Require => mesh::OutboundMode::Require,
-            OutboundMode::Prefer => mesh::OutboundMode::Prefer,
-        }
-        .into(),
-        posture: match effective.posture {
+        mode: if modes.permissive { mesh::InboundMode::Permissive } else { mesh::InboundMode::Strict }.into(),
+        outbound_mode: if modes.passthrough { mesh::OutboundMode::Prefer } else { mesh::OutboundMode::Require }.into(),
+        posture: match modes.posture {
             Posture::Deny => "deny",
             Posture::Allow => "allow",
         }
         .to_owned(),
-        access_log: match effective.access_log {
-            AccessLog::Errors => mesh::AccessLog::Errors,
-            AccessLog::Off => mesh::AccessLog::Off,
-            AccessLog::All => mesh::AccessLog::All,
+        access_log: match modes.log {
+            Log::Errors => mesh::AccessLog::Errors,
+            Log::Off => mesh::AccessLog::Off,
+            Log::All => mesh::AccessLog::All,
         }
         .into(),
+        settings: kind::document(&settings).to_string(),
         ports,
         policies: on_port(None),
         origin: Some(origin(object)),

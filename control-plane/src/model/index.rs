@@ -5,11 +5,13 @@ use std::{
     sync::Arc,
 };
 
+use selvedge_policies::settings::Settings;
+
 use super::{
     Attached, Labels, Object, ObjectId, Spec, Target,
     claims::{Claims, set},
     external_service::{self, ExternalServiceSpec},
-    mesh_policy::{self, Effective, MeshPolicySpec, ScopeKind},
+    mesh_policy::{self, MeshPolicySpec, ScopeKind},
     service::{self, ServiceSpec},
     workload::{self, WorkloadSpec},
 };
@@ -135,7 +137,7 @@ impl Model {
     }
 
     /// What the mesh policies together say of one workload.
-    pub fn effective(&self, namespace: &str, workload: &str) -> Effective {
+    pub fn effective(&self, namespace: &str, workload: &str) -> Settings {
         let own = |spec: &MeshPolicySpec| {
             spec.target_ref
                 .as_ref()
@@ -147,8 +149,10 @@ impl Model {
             .filter(move |spec| own(spec))
             .chain(local().filter(|spec| spec.target_ref.is_none()))
             .chain(wide.filter(|spec| spec.target_ref.as_ref().is_some_and(|t| t.kind == ScopeKind::Mesh)));
-        let by_scope: Vec<&MeshPolicySpec> = by_scope.collect();
-        Effective::of(by_scope.into_iter())
+        by_scope.fold(Settings::default(), |mut settings, wider| {
+            settings.fill(&wider.settings);
+            settings
+        })
     }
 
     fn index(&mut self, object: &Object, add: bool) {

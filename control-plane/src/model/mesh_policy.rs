@@ -1,9 +1,11 @@
 //! `MeshPolicy`: how strict the mesh, a namespace or one workload is.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use selvedge_policies::{
     kind::{self, Kind, Problem},
-    policy::Posture,
+    settings::{self, Settings},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,21 +21,27 @@ pub const KIND: Kind = Kind {
 };
 
 /// `spec` of a `MeshPolicy`. Of several that cover a workload the most specific decides, field by field.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MeshPolicySpec {
     /// What it covers; its namespace when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<ScopeRef>,
-    /// Which calls need mTLS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtls: Option<Mtls>,
-    /// What happens to a request that no ALLOW rule names; `allow` when nobody says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default_posture: Option<Posture>,
-    /// Which requests are logged; `errors` when nobody says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access_log: Option<AccessLog>,
+    /// What it says; the schema lets only settings of the list be.
+    #[serde(flatten)]
+    pub settings: Settings,
+}
+
+impl JsonSchema for MeshPolicySpec {
+    fn schema_name() -> Cow<'static, str> {
+        "MeshPolicySpec".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut properties = settings::schemas(generator);
+        properties.insert("targetRef".into(), generator.subschema_for::<Option<ScopeRef>>().into());
+        json_schema!({ "type": "object", "properties": properties, "additionalProperties": false })
+    }
 }
 
 /// What a `MeshPolicy` covers.
@@ -54,79 +62,6 @@ pub enum ScopeKind {
     Mesh,
     /// One workload of the namespace.
     Workload,
-}
-
-/// Which calls need mTLS.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Mtls {
-    /// Calls received; `STRICT` when nobody says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inbound: Option<InboundMode>,
-    /// Calls made; `REQUIRE` when nobody says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outbound: Option<OutboundMode>,
-}
-
-/// TLS mode for calls received.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum InboundMode {
-    /// Only mTLS.
-    #[default]
-    Strict,
-    /// Plaintext too.
-    Permissive,
-}
-
-/// TLS mode for calls made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum OutboundMode {
-    /// Only to destinations of the mesh.
-    #[default]
-    Require,
-    /// To others in plaintext.
-    Prefer,
-}
-
-/// Which requests are logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AccessLog {
-    /// Errors and denials.
-    #[default]
-    Errors,
-    /// None.
-    Off,
-    /// Every one.
-    All,
-}
-
-/// What holds for one workload after all its `MeshPolicy` objects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Effective {
-    /// TLS mode for calls received.
-    pub inbound: InboundMode,
-    /// TLS mode for calls made.
-    pub outbound: OutboundMode,
-    /// Default posture.
-    pub posture: Posture,
-    /// Which requests are logged.
-    pub access_log: AccessLog,
-}
-
-impl Effective {
-    /// Takes each field from the first policy that has it; `policies` come most specific first.
-    pub fn of<'a>(policies: impl Iterator<Item = &'a MeshPolicySpec> + Clone) -> Self {
-        let mtls = policies.clone().filter_map(|policy| policy.mtls.as_ref());
-        Self {
-            inbound: mtls.clone().find_map(|mtls| mtls.inbound).unwrap_or_default(),
-            outbound: mtls.clone().find_map(|mtls| mtls.outbound).unwrap_or_default(),
-            posture: policies.clone().find_map(|policy| policy.default_posture).unwrap_or_default(),
-            access_log: policies.clone().find_map(|policy| policy.access_log).unwrap_or_default(),
-        }
-    }
 }
 
 /// The namespace of those who run the mesh: what covers all of it is written here.
@@ -155,17 +90,18 @@ pub(super) fn read(document: &Value, namespace: &str) -> Result<MeshPolicySpec, 
 }
 
 fn check(spec: &MeshPolicySpec) -> Vec<Problem> {
-    let Some(target) = &spec.target_ref else { return Vec::new() };
-    let problem = match (target.kind, &target.name) {
-        (ScopeKind::Workload, None) => Problem::new("targetRef", "missing field 'name': expected that of a Workload"),
-        (ScopeKind::Workload, Some(name)) => match super::label_problem(name) {
-            Some(why) => Problem::new("targetRef.name", why),
-            None => return Vec::new(),
-        },
-        (ScopeKind::Mesh, Some(_)) => {
-            Problem::new("targetRef.name", "the mesh has no name: expected none with kind Mesh")
+    spec.target_ref.iter().filter_map(target_problem).chain(spec.settings.problems()).collect()
+}
+
+fn target_problem(target: &ScopeRef) -> Option<Problem> {
+    match (target.kind, &target.name) {
+        (ScopeKind::Workload, None) => {
+            Some(Problem::new("targetRef", "missing field 'name': expected that of a Workload"))
         }
-        (ScopeKind::Mesh, None) => return Vec::new(),
-    };
-    vec![problem]
+        (ScopeKind::Workload, Some(name)) => super::label_problem(name).map(|why| Problem::new("targetRef.name", why)),
+        (ScopeKind::Mesh, Some(_)) => {
+            Some(Problem::new("targetRef.name", "the mesh has no name: expected none with kind Mesh"))
+        }
+        (ScopeKind::Mesh, None) => None,
+    }
 }

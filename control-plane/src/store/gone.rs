@@ -7,10 +7,7 @@ use selvedge_policies::policy::Posture;
 
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
-    model::{
-        Attached, Model, Object, ObjectId, Spec, Target,
-        mesh_policy::{InboundMode, MeshPolicySpec},
-    },
+    model::{Attached, Model, Object, ObjectId, Spec, Target, mesh_policy::MeshPolicySpec},
 };
 
 /// Of how many objects it is told; the oldest are forgotten.
@@ -78,17 +75,14 @@ fn uncovered(model: &Model, kind: &str, target: &Target) -> String {
         }
         Target::Namespace(namespace) => (namespace, Arc::default()),
     };
-    let posture = posture(model.effective(namespace, &workload).posture);
+    let posture = posture(model.effective(namespace, &workload).modes().posture);
     format!("; no {kind} names {} any more, and its default posture is {posture}", name(target))
 }
 
 fn settings(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> String {
     let workload = spec.target_ref.as_ref().and_then(|target| target.name.as_deref()).unwrap_or_default();
-    let now = model.effective(&id.namespace, workload);
-    let inbound = match now.inbound {
-        InboundMode::Strict => "STRICT",
-        InboundMode::Permissive => "PERMISSIVE",
-    };
+    let now = model.effective(&id.namespace, workload).modes();
+    let inbound = if now.permissive { "PERMISSIVE" } else { "STRICT" };
     format!("; what it covered has mTLS mode {inbound} and default posture {} now", posture(now.posture))
 }
 

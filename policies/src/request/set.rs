@@ -84,7 +84,7 @@ impl PolicySet {
         if unsound.is_empty() { Ok(Self::with(members)) } else { Err(unsound) }
     }
 
-    /// Policies that no document made, in their order. For tests of who asks them.
+    /// Policies that no document made, in their order: of settings, and doubles.
     pub fn of(policies: impl IntoIterator<Item = Arc<dyn RequestPolicy>>) -> Self {
         let member = |policy| Member { kind: "", source: String::new(), policy };
         Self::with(policies.into_iter().map(member).collect())
@@ -97,6 +97,13 @@ impl PolicySet {
         let refusal =
             |object: Arc<str>| Member { kind: "", source: object.to_string(), policy: Arc::new(Unenforceable(object)) };
         Self::with(objects.into_iter().map(refusal).chain(self.members).collect())
+    }
+
+    /// The same with more policies after all others.
+    #[must_use]
+    pub fn and(mut self, policies: impl IntoIterator<Item = Arc<dyn RequestPolicy>>) -> Self {
+        self.members.extend(Self::of(policies).members);
+        Self::with(self.members)
     }
 
     fn with(members: Vec<Member>) -> Self {

@@ -198,6 +198,9 @@ pub struct Inbound {
     /// Of the objects attached to it or its ports, those the sidecar cannot enforce.
     #[prost(message, repeated, tag = "11")]
     pub unenforceable: ::prost::alloc::vec::Vec<Unenforceable>,
+    /// Every setting of its mesh policies as JSON by field, most specific first; those above are among them.
+    #[prost(string, tag = "12")]
+    pub settings: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Inbound {
     const NAME: &'static str = "Inbound";

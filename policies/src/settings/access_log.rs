@@ -1,0 +1,33 @@
+//! `accessLog`: which requests are logged.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Effect, Log, Setting};
+
+/// The setting `accessLog`.
+pub(super) const SETTING: Setting = Setting {
+    field: "accessLog",
+    schema: |generator| generator.subschema_for::<Option<AccessLog>>(),
+    check: |_| Vec::new(),
+    effect: Effect::Chooses(|value, modes| {
+        modes.log = match AccessLog::deserialize(value)? {
+            AccessLog::Errors => Log::Errors,
+            AccessLog::Off => Log::Off,
+            AccessLog::All => Log::All,
+        };
+        Ok(())
+    }),
+};
+
+/// Which requests are logged.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum AccessLog {
+    /// Errors and denials.
+    Errors,
+    /// None.
+    Off,
+    /// Every one.
+    All,
+}

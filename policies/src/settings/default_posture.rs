@@ -1,0 +1,17 @@
+//! `defaultPosture`: what happens to a request that no ALLOW rule names.
+
+use serde::Deserialize;
+
+use super::{Effect, Setting};
+use crate::policy::Posture;
+
+/// The setting `defaultPosture`.
+pub(super) const SETTING: Setting = Setting {
+    field: "defaultPosture",
+    schema: |generator| generator.subschema_for::<Option<Posture>>(),
+    check: |_| Vec::new(),
+    effect: Effect::Chooses(|value, modes| {
+        modes.posture = Posture::deserialize(value)?;
+        Ok(())
+    }),
+};

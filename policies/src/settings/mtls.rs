@@ -1,0 +1,51 @@
+//! `mtls`: which calls need mTLS.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Effect, Setting};
+
+/// The setting `mtls`.
+pub(super) const SETTING: Setting = Setting {
+    field: "mtls",
+    schema: |generator| generator.subschema_for::<Option<Mtls>>(),
+    check: |_| Vec::new(),
+    effect: Effect::Chooses(|value, modes| {
+        let Mtls { inbound, outbound } = Mtls::deserialize(value)?;
+        modes.permissive = inbound == Some(InboundMode::Permissive);
+        modes.passthrough = outbound == Some(OutboundMode::Prefer);
+        Ok(())
+    }),
+};
+
+/// Which calls need mTLS.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Mtls {
+    /// Calls received; `STRICT` when nobody says.
+    #[serde(default)]
+    inbound: Option<InboundMode>,
+    /// Calls made; `REQUIRE` when nobody says.
+    #[serde(default)]
+    outbound: Option<OutboundMode>,
+}
+
+/// TLS mode for calls received.
+#[derive(PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum InboundMode {
+    /// Only mTLS.
+    Strict,
+    /// Plaintext too.
+    Permissive,
+}
+
+/// TLS mode for calls made.
+#[derive(PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum OutboundMode {
+    /// Only to destinations of the mesh.
+    Require,
+    /// To others in plaintext.
+    Prefer,
+}
