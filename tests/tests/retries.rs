@@ -1,6 +1,14 @@
 //! `TrafficPolicy`: what fails is tried again within bounds, what hangs is given up, what keeps failing is left alone.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -19,7 +27,12 @@ use selvedge_tests::{
     ports::Crowded,
     upstream::{Scenario, Upstream},
 };
-use tokio::{net::TcpListener, sync::Mutex, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Mutex,
+    time::Instant,
+};
 
 fn policy(body: &str) -> String {
     format!(
@@ -421,4 +434,82 @@ async fn a_service_without_endpoints_is_answered_at_once() {
     let start = Instant::now();
     assert_eq!(pair.get("/").await.reason(), "no_endpoints");
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+/// What [`refuses`] has been sent, and how much more of it is refused.
+#[derive(Default)]
+struct Refusing {
+    streams: AtomicU32,
+    left: AtomicU32,
+}
+
+/// A service that refuses HTTP/2 streams unprocessed (REFUSED_STREAM, RFC 9113 section 8.7) for as long as it is told to, and
+/// answers 200 to everything else.
+async fn refuses() -> (SocketAddr, Arc<Refusing>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, refusing) = (listener.local_addr().unwrap(), Arc::new(Refusing::default()));
+    let told = refusing.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(refuse(stream, told.clone()));
+        }
+    });
+    (address, refusing)
+}
+
+/// One connection, until its end.
+async fn refuse(mut stream: TcpStream, told: Arc<Refusing>) -> io::Result<()> {
+    let (settings, ping) = (4, 6);
+    let frame = |kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]| {
+        [&[0, 0, payload.len() as u8, kind, flags], &stream[..], payload].concat()
+    };
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await?;
+    if !preface.starts_with(b"PRI * HTTP/2.0") {
+        return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+    }
+    stream.write_all(&frame(settings, 0, [0; 4], &[])).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [a, b, c, kind, flags, id @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).await?;
+        let answer = match kind {
+            1 => {
+                told.streams.fetch_add(1, Ordering::Relaxed);
+                let refused = told.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+                // RST_STREAM with REFUSED_STREAM, or HEADERS with END_STREAM: the one field is `:status: 200`.
+                if refused.is_ok() { frame(3, 0, id, &[0, 0, 0, 7]) } else { frame(1, 5, id, &[0x88]) }
+            }
+            _ if kind == settings && flags == 0 => frame(settings, 1, [0; 4], &[]),
+            _ if kind == ping && flags == 0 => frame(ping, 1, [0; 4], &payload),
+            _ => continue,
+        };
+        stream.write_all(&answer).await?;
+    }
+}
+
+#[tokio::test]
+async fn what_was_provably_not_processed_is_repeated_up_to_three_times_without_a_policy() {
+    let (application, told) = refuses().await;
+    let pair = &Pair::in_front_of(application, "http").await;
+    let ask = async |refused: u32| {
+        told.left.store(refused, Ordering::Relaxed);
+        let before = told.streams.load(Ordering::Relaxed);
+        // Not idempotent, which plays no part: it was not processed.
+        let mut caller = Connection::open_http2(pair.entry()).await.unwrap();
+        let answer = caller.call(client::request(Method::POST, HOST, "/")).await.unwrap();
+        told.left.store(0, Ordering::Relaxed);
+        (answer.status.as_u16(), told.streams.load(Ordering::Relaxed) - before)
+    };
+    assert_eq!(ask(0).await, (200, 1));
+    assert_eq!(ask(1).await, (200, 2));
+    assert_eq!(ask(3).await, (200, 4));
+    assert_eq!(ask(4).await, (502, 4));
+    let retries = async |outcome: &str| {
+        let labels = ["destination_service=\"shop/api\"", &format!("outcome=\"{outcome}\"")];
+        pair.api.metric("selvedge_retries_total", &labels).await
+    };
+    assert_eq!((retries("success").await, retries("failure").await), (2.0, 5.0));
 }
