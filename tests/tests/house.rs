@@ -187,6 +187,25 @@ fn nothing_is_left_half_done() {
     complaints.report();
 }
 
+/// The lines on which a skip is printed where the harness of a test that passes captures it.
+fn captured_skips(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let is_one = |line: &str| line.split_once("print").is_some_and(|(_, rest)| rest.contains("!(\"skipped: "));
+    text.lines().zip(1..).filter(move |(line, _)| is_one(line)).map(|(line, number)| (number, line))
+}
+
+#[test]
+fn a_skip_is_told_also_by_a_run_that_passes() {
+    let mut complaints = Complaints::new("write it to standard error (`writeln!`), or make the test run everywhere");
+    for folder in ["policies", "identity", "xds", "decide", "control-plane", "proxy", "cli", "examples", "tests"] {
+        for source in source::rust_files(folder) {
+            complaints.lines(&source.path, captured_skips(&source.text), "a skip that nobody sees");
+        }
+    }
+    complaints.report();
+    let planted = ["a();\n", "println", "!(\"skipped: needs root\");\neprint", "ln!(\"skipped: {why}\");\n"].concat();
+    assert_eq!(captured_skips(&planted).map(|(line, _)| line).collect::<Vec<_>>(), [2, 3]);
+}
+
 #[test]
 fn production_code_does_not_panic_on_purpose() {
     let mut complaints = Complaints::new("return an error, or prove it with an #[expect(.., reason = \"..\")]");
