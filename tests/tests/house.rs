@@ -21,6 +21,8 @@ use serde_json::Value;
 
 #[path = "house/imports.rs"]
 mod imports;
+#[path = "house/members.rs"]
+mod members;
 
 /// Packages of the workspace, and which of the others each may use.
 const DIRECTIONS: &[(&str, &[&str])] = &[
