@@ -104,3 +104,66 @@ impl Dialect {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use selvedge_policies::registry;
+    use selvedge_xds::{
+        kinds::INBOUND,
+        proto::mesh::{Attachment, Inbound, Origin},
+    };
+
+    use super::*;
+    use crate::snapshot::Draft;
+
+    /// The view of a workload that is covered by this policy.
+    fn view(generation: u64, document: &str) -> Encoded {
+        let origin = Origin { kind: "AuthorizationPolicy".into(), generation, ..Origin::default() };
+        let policy = Attachment { origin: Some(origin), document: document.into(), stands_for: None };
+        Encoded::new(INBOUND, "shop/web-1", Vec::new(), &Inbound { policies: vec![policy], ..Inbound::default() })
+    }
+
+    const KNOWN: &str = r#"{"action":"AUDIT","rules":[{}],"onUnsupported":"keep"}"#;
+    const NEWER: &str = r#"{"action":"AUDIT","rules":[{"when":1}],"onUnsupported":"keep"}"#;
+
+    #[test]
+    fn two_thousand_sidecars_that_know_the_same_cost_one_translation() {
+        let dialects = Dialects::default();
+        let resource = Arc::new(view(1, NEWER));
+        let silent = dialects.silent();
+        let first = silent.tell(Arc::clone(&resource));
+        assert_ne!(first.version, resource.version, "it is translated");
+        let sidecars: Vec<_> = (0..2000).map(|_| dialects.of(&Node::default()).unwrap()).collect();
+        let told = sidecars.iter().map(|dialect| dialect.tell(Arc::clone(&resource)));
+        assert!(told.into_iter().all(|told| Arc::ptr_eq(&told, &first)), "it is the very same for all");
+    }
+
+    #[test]
+    fn a_sidecar_of_this_release_is_told_the_very_resource() {
+        let metadata = Some(Capabilities(registry::vocabulary()).to_metadata());
+        let dialect = Dialects::default().of(&Node { metadata, ..Node::default() }).unwrap();
+        let resource = Arc::new(view(1, NEWER));
+        assert!(Arc::ptr_eq(&dialect.tell(Arc::clone(&resource)), &resource));
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten_and_what_comes_back_begins_anew() {
+        let dialect = Dialects::default().silent();
+        let snapshot = |before: &Snapshot, put: bool| {
+            let mut draft = Draft::after(before);
+            if put {
+                draft.put(view(1, KNOWN), false)
+            } else {
+                draft.remove(INBOUND, "shop/web-1")
+            }
+            draft.finish().unwrap()
+        };
+        let policies = |told: &Encoded| <Inbound as prost::Message>::decode(told.body.clone()).unwrap().policies.len();
+        let there = snapshot(&Snapshot::default(), true);
+        dialect.tell(Arc::new(view(1, KNOWN)));
+        dialect.sweep(&there);
+        assert_eq!(policies(&dialect.tell(Arc::new(view(2, NEWER)))), 1, "the last form is kept");
+        dialect.sweep(&snapshot(&there, false));
+        assert_eq!(policies(&dialect.tell(Arc::new(view(3, NEWER)))), 0, "there is none any more");
+    }
+}

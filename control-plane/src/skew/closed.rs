@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use selvedge_policies::kind::vocabulary;
-use selvedge_xds::proto::mesh::{Attachment, Origin};
+use selvedge_xds::{
+    capability::Capabilities,
+    proto::mesh::{Attachment, Origin},
+};
 use serde_json::{Value, json};
 
 use super::OLDEST;
@@ -37,11 +40,12 @@ pub(super) fn lets_nobody_pass(document: &Value, words: &BTreeSet<String>) -> Va
     Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// The route with every rule that says more than `words` without a backend to go to. What its conditions say beyond them
-/// is left out: too much is answered with an error, never too little. Where the route itself says more, all of it is.
-pub(super) fn rules(document: &Value, words: &BTreeSet<String>) -> Value {
-    let parents = document.get("parentRefs").cloned().unwrap_or_default();
-    let name = parents[0]["name"].as_str().unwrap_or_default().to_owned();
+/// The route with every rule that says more than its `words` without a backend to go to. What its conditions say beyond
+/// them is left out: too much is answered with an error, never too little. Where the route itself says more, or its kind is
+/// not known, all of it is.
+pub(super) fn rules(document: &Value, kind: &str, knows: &Capabilities) -> Value {
+    let nothing = BTreeSet::new();
+    let words = knows.0.get(&OLDEST.routes).unwrap_or(&nothing);
     let everything = vec![json!({})];
     let rules =
         document.get("rules").and_then(Value::as_array).filter(|rules| !rules.is_empty()).unwrap_or(&everything);
@@ -49,29 +53,36 @@ pub(super) fn rules(document: &Value, words: &BTreeSet<String>) -> Value {
     if let Some(fields) = whole.as_object_mut() {
         fields.remove("rules");
     }
-    let is_known = !words.is_empty() && vocabulary::unknown(words, &whole).is_none();
-    let rule = |rule: &Value| {
-        if is_known && vocabulary::unknown(words, &json!({"rules": [rule]})).is_none() {
-            return rule.clone();
-        }
-        let mut conditions = json!({"rules": [{"matches": rule["matches"]}]});
-        vocabulary::reduce(words, &mut conditions);
-        let mut closed = nowhere(&name);
-        for (field, value) in [("name", &rule["name"]), ("matches", &conditions["rules"][0]["matches"])] {
-            if !value.is_null() {
-                closed[field] = value.clone();
-            }
-        }
-        closed
-    };
-    whole["rules"] = rules.iter().map(rule).collect();
-    if !is_known {
-        let known = ["parentRefs", "hostnames"].map(|field| (field, whole[field].take()));
-        let rules = whole["rules"].take();
-        let fields = known.into_iter().filter(|(_, value)| !value.is_null()).chain([("rules", rules)]);
-        whole = Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect());
-    }
+    let is_known = kind == OLDEST.routes && vocabulary::unknown(words, &whole).is_none();
+    vocabulary::reduce(words, &mut whole);
+    let name = document["parentRefs"][0]["name"].as_str().unwrap_or_default();
+    let told =
+        rules.iter().map(|rule| match is_known && vocabulary::unknown(words, &json!({"rules": [rule]})).is_none() {
+            true => rule.clone(),
+            false => closed(rule, name, words),
+        });
+    whole["rules"] = told.collect();
     whole
+}
+
+/// The rule without a backend to go to, and without conditions that are not among `words`.
+fn closed(rule: &Value, name: &str, words: &BTreeSet<String>) -> Value {
+    let mut closed = nowhere(name);
+    let is_known = |part: Value| vocabulary::unknown(words, &json!({"rules": [part]})).is_none();
+    if rule["name"].is_string() && is_known(json!({"name": rule["name"]})) {
+        closed["name"] = rule["name"].clone();
+    }
+    let condition = |condition: &Value| {
+        let mut alone = json!({"rules": [{"matches": [condition]}]});
+        vocabulary::reduce(words, &mut alone);
+        let known = alone.pointer("/rules/0/matches/0").cloned();
+        known.unwrap_or_else(|| json!({}))
+    };
+    let conditions = rule["matches"].as_array().filter(|conditions| !conditions.is_empty());
+    if let Some(conditions) = conditions.filter(|_| is_known(json!({"matches": []}))) {
+        closed["matches"] = conditions.iter().map(condition).collect();
+    }
+    closed
 }
 
 /// A rule without a backend to go to.

@@ -79,7 +79,7 @@ fn instead(origin: &Origin, document: &Value, knows: &Capabilities) -> Instead {
     let words = knows.0.get(&origin.kind).cloned().unwrap_or_default();
     let Some(kind) = registry::find(&origin.kind) else { return Instead::Refused };
     match kind.role {
-        Role::Routes => Instead::LastForm(Box::new(Instead::Rules(closed::rules(document, &words)))),
+        Role::Routes => Instead::LastForm(Box::new(Instead::Rules(closed::rules(document, &origin.kind, knows)))),
         Role::Tries => {
             let mut known = document.clone();
             vocabulary::reduce(&words, &mut known);
@@ -98,7 +98,7 @@ fn instead(origin: &Origin, document: &Value, knows: &Capabilities) -> Instead {
 fn decision(phase: Phase, document: &Value, words: &BTreeSet<String>) -> Instead {
     match (phase, document["action"].as_str()) {
         (Phase::Authorize, Some("AUDIT")) | (Phase::Limit | Phase::Transform | Phase::Fault, _) => Instead::LeftOut,
-        (Phase::Authorize, Some("ALLOW")) if !words.is_empty() => {
+        (Phase::Authorize, Some("ALLOW")) if words.contains("action=ALLOW") => {
             Instead::Part(closed::lets_nobody_pass(document, words), "it lets nobody pass")
         }
         (Phase::Authenticate | Phase::Authorize, _) => Instead::Refused,
@@ -120,7 +120,7 @@ mod tests {
             Instead::Part(..) => "nobody",
             Instead::LastForm(_) | Instead::Rules(_) => "?",
         };
-        match wished(wish, decision(phase, &document, &BTreeSet::from(["action".to_owned()]))) {
+        match wished(wish, decision(phase, &document, &BTreeSet::from(["action=ALLOW".to_owned()]))) {
             Instead::LastForm(without) => format!("last form, or {}", short(&without)),
             instead => short(&instead).to_owned(),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
 use prost::Message;
 use selvedge_control_plane::skew::{self, Forms, Told};
 use selvedge_policies::kind::{structure, vocabulary};
@@ -234,7 +235,13 @@ fn routes_keep_their_last_form_and_rules_that_never_were_known_answer_with_an_er
     let closed = outbound(&tell(&of(2, &whole), &Forms::default()));
     let document: Value = serde_json::from_str(&closed.routes[0].document).unwrap();
     assert_eq!(document["rules"][0]["backendRefs"][0]["weight"], 0, "it is about the whole route");
-    let unrouted = outbound(&tell(&of(2, &json!({"parentRefs": [{"name": "web"}], "mode": 1})), &Forms::default()));
+    let partly = route(&json!([{"matches": [{"cookie": "x"}, {"path": {"type": "Exact", "value": "/b"}}]}]));
+    let closed = outbound(&tell(&of(2, &partly), &Forms::default()));
+    let document: Value = serde_json::from_str(&closed.routes[0].document).unwrap();
+    let conditions = json!([{}, {"path": {"type": "Exact", "value": "/b"}}]);
+    assert_eq!(document["rules"][0]["matches"], conditions, "a condition that is not known might be anything");
+    let elsewhere = json!({"parentRefs": [{"name": "web", "sectionName": "http"}], "mode": 1});
+    let unrouted = outbound(&tell(&of(2, &elsewhere), &Forms::default()));
     let document: Value = serde_json::from_str(&unrouted.routes[0].document).unwrap();
     assert_eq!(document["rules"], json!([{"backendRefs": [{"name": "web", "weight": 0}]}]));
 }
@@ -269,4 +276,80 @@ fn what_callers_must_refuse_is_said_by_the_routes_of_the_destination() {
         (message.routes.len(), &document["rules"]),
         (1, &json!([{"backendRefs": [{"name": "web", "weight": 0}]}]))
     );
+}
+
+/// Documents of every kind, all of whose words the oldest release knows.
+fn documents() -> [(&'static str, Value); 5] {
+    let source = json!([{"namespaces": ["a"], "ipBlocks": ["10.0.0.0/8"]}]);
+    let rules = json!([{"from": source, "to": [{"methods": ["GET"], "paths": ["/x/*"], "ports": [80]}]}]);
+    let matches =
+        json!([{"path": {"type": "Exact", "value": "/"}, "method": "GET"}, {"headers": [{"name": "x", "value": "1"}]}]);
+    let set = json!({"set": [{"name": "x", "value": "1"}]});
+    let filters = json!([{"type": "RequestHeaderModifier", "requestHeaderModifier": set}]);
+    let backends = json!([{"name": "v1", "namespace": "shop", "port": 80, "weight": 3}]);
+    let retry = json!({"attempts": 3, "on": ["5xx"], "backoff": {"base": "10ms"}});
+    let target = json!({"kind": "Service", "name": "web", "port": 80});
+    [
+        (
+            "AuthorizationPolicy",
+            json!({"action": "DENY", "targetRef": target, "rules": rules, "expires": "2030-01-01T00:00:00Z"}),
+        ),
+        ("AuthorizationPolicy", json!({"action": "ALLOW", "targetRef": target, "rules": rules})),
+        ("RateLimit", json!({"limits": [{"requests": 1, "per": "1s", "key": ["identity", {"header": "x"}]}]})),
+        (
+            "HTTPRoute",
+            json!({"parentRefs": [target], "hostnames": ["a"], "rules": [
+                {"name": "one", "matches": matches, "filters": filters, "backendRefs": backends, "timeouts": {"request": "1s"}}, {}
+            ]}),
+        ),
+        ("TrafficPolicy", json!({"targetRef": {"name": "web"}, "retry": retry, "timeouts": {"request": "1s"}})),
+    ]
+}
+
+/// What every release knows, and what refuses is said in.
+const ALWAYS: [&str; 8] = [
+    "action",
+    "action=DENY",
+    "rules",
+    "parentRefs",
+    "parentRefs[].name",
+    "rules[].backendRefs",
+    "rules[].backendRefs[].name",
+    "rules[].backendRefs[].weight",
+];
+
+proptest! {
+    /// Whatever a sidecar does not know, what it is told it knows; and what it does not know is not passed over in silence.
+    #[test]
+    fn nobody_is_told_what_he_does_not_know(picks in proptest::collection::vec((0..5usize, any::<prop::sample::Index>()), 0..12)) {
+        let mut knows = skew::silent();
+        for (kind, pick) in picks {
+            let kind = documents()[kind].0;
+            let words: Vec<String> = knows.0[kind].iter().filter(|word| !ALWAYS.contains(&word.split("=*").next().unwrap_or_default())).cloned().collect();
+            if let (Some(word), Some(known)) = (words.get(pick.index(words.len().max(1))), knows.0.get_mut(kind)) {
+                known.remove(word);
+            }
+        }
+        for (kind, document) in documents() {
+            let attached = vec![attachment(kind, 1, &document)];
+            let is_known = vocabulary::unknown(&knows.0[kind], &document).is_none();
+            let of_callers = matches!(kind, "HTTPRoute" | "TrafficPolicy");
+            let resource = if kind == "HTTPRoute" { destination(attached, Vec::new()) } else if of_callers { destination(Vec::new(), attached) } else { inbound(attached) };
+            let told = skew::tell(&resource, &knows, &Forms::default());
+            prop_assert_eq!(told.resource.is_none(), is_known, "{} {}", kind, document);
+            prop_assert_eq!(told.complaints.is_empty(), is_known);
+            let Some(translated) = told.resource else { continue };
+            let attachments = if of_callers {
+                let Destination { routes, policies, .. } = Destination::decode(translated.body).unwrap();
+                [routes, policies].concat()
+            } else {
+                Inbound::decode(translated.body).unwrap().policies
+            };
+            for Attachment { origin, document, .. } in attachments {
+                let kind = origin.unwrap().kind;
+                let document: Value = serde_json::from_str(&document).unwrap();
+                prop_assert_eq!(vocabulary::unknown(&knows.0[&kind], &document), None, "{} {}", kind, document);
+            }
+        }
+    }
 }
