@@ -83,11 +83,6 @@ fn counted(index: usize, times: u64) -> anyhow::Result<u64> {
     let output = command.args([index.to_string(), times.to_string()]).output()?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "valgrind failed: {text}");
-    collected(&text)
-}
-
-/// The number of instructions in what callgrind printed.
-fn collected(text: &str) -> anyhow::Result<u64> {
     let count = text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
     count.with_context(|| format!("valgrind printed no count: {text}"))
 }

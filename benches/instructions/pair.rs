@@ -1,23 +1,26 @@
-//! A whole request through our pair: both sidecars run under callgrind, and get one request at a time over one connection,
-//! so that no figure depends on how fast the machine is.
+//! A whole request through our pair: both sidecars run under callgrind, and get one request at a time over one connection.
+//! Each waits until both have come to rest after the one before, so that it does not depend on how busy the machine is
+//! what they find to do together at one wake-up. What the worker threads do is counted.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use selvedge_benches::{
     application,
     client::{self, Connection},
     pair::Plan,
+    process::Process,
 };
 use tokio::time::sleep;
 
 /// Requests of the two runs; what the second one has more is what is counted.
-const FEW: u64 = 500;
-const MANY: u64 = 4_500;
+const FEW: u64 = 200;
+const MANY: u64 = 4_200;
 
-const VALGRIND: &[&str] = &["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
+/// How often it is looked whether the sidecars rest.
+const LOOK: Duration = Duration::from_millis(1);
 
-/// Instructions of both sidecars for one request of a kept connection, with every kind of policy in force.
+/// Instructions of the workers of both sidecars for one request of a kept connection, with every kind of policy in force.
 pub(crate) async fn per_request(binaries: &Path, over_http2: bool) -> anyhow::Result<f64> {
     let few = counted(binaries, over_http2, FEW).await?;
     let many = counted(binaries, over_http2, MANY).await?;
@@ -27,7 +30,11 @@ pub(crate) async fn per_request(binaries: &Path, over_http2: bool) -> anyhow::Re
 async fn counted(binaries: &Path, over_http2: bool, requests: u64) -> anyhow::Result<u64> {
     let folder = tempfile::Builder::new().prefix("selvedge-bench-").tempdir().context("a temporary folder")?;
     let application = [application::start(false).await?, application::start(true).await?];
-    let plan = Plan { folder: folder.path().to_owned(), binaries, everything: true, application, under: VALGRIND };
+    let counts = folder.path().join("callgrind.%p");
+    let out = format!("--callgrind-out-file={}", counts.display());
+    // The control thread has its own timers, so what it does depends on how long a run takes.
+    let under = &["valgrind", "--tool=callgrind", "--separate-threads=yes", &out];
+    let plan = Plan { folder: folder.path().to_owned(), binaries, everything: true, application, under };
     let mut pair = plan.start().await?;
     let address = if over_http2 { pair.http2 } else { pair.http1 };
     while let Err(error) = client::probe(address, over_http2).await {
@@ -37,12 +44,38 @@ async fn counted(binaries: &Path, over_http2: bool, requests: u64) -> anyhow::Re
     let (mut connection, driver) = Connection::open(address, over_http2).await?;
     for _ in 0..requests {
         connection.get().await?;
+        rest(&pair.sidecars).await;
     }
     drop(connection);
     driver.await?;
     let mut count = 0;
     for sidecar in &mut pair.sidecars {
-        count += crate::collected(&sidecar.end().await?)?;
+        let threads = folder.path().join(format!("callgrind.{}", sidecar.id()));
+        sidecar.end().await?;
+        count += of_workers(&threads)?;
     }
     Ok(count)
+}
+
+/// Instructions of all threads but the first, which is the control thread's. callgrind writes a file for each, which ends
+/// with `-` and a number.
+fn of_workers(threads: &Path) -> anyhow::Result<u64> {
+    let mut count = 0;
+    for thread in 2.. {
+        let file = format!("{}-{thread:02}", threads.display());
+        let Ok(text) = fs::read_to_string(&file) else { break };
+        let total = text.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse::<u64>().ok());
+        count += total.with_context(|| format!("{file} has no total"))?;
+    }
+    ensure!(count > 0, "callgrind left no count in {}", threads.display());
+    Ok(count)
+}
+
+/// Waits until both sidecars have been found asleep twice in a row: one that wakes the other is awake itself.
+async fn rest(sidecars: &[Process; 2]) {
+    let mut asleep = 0;
+    while asleep < 2 {
+        asleep = if sidecars.iter().all(Process::is_asleep) { asleep + 1 } else { 0 };
+        sleep(LOOK).await;
+    }
 }

@@ -75,6 +75,16 @@ impl Process {
         tasks.filter_map(|task| nanos(task.path())).sum()
     }
 
+    /// Whether none of its threads runs, or waits for a processor or a disk.
+    pub fn is_asleep(&self) -> bool {
+        let mut tasks = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
+        tasks.all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state comes after the name, which may itself hold anything (proc(5)).
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['R', 'D']))
+        })
+    }
+
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.status_bytes("VmRSS:")
