@@ -13,7 +13,7 @@ use selvedge_policies::{
     policy::{Place, Posture, Role},
     registry,
     request::{PolicySet, Unsound},
-    route::{HttpRouteSpec, RouteTable},
+    route::{HttpRouteSpec, ParentRef, RouteTable},
     settings::Settings,
 };
 use selvedge_xds::{
@@ -170,7 +170,8 @@ fn parents(destinations: &HashMap<String, Arc<Destination>>) -> HashMap<String, 
     names.sort();
     let mut parents = HashMap::new();
     for name in names {
-        let rules = destinations.get(name).into_iter().flat_map(|d| d.routes.rules());
+        let rules =
+            destinations.get(name).into_iter().flat_map(|d| d.routes.values()).flat_map(|routes| routes.rules());
         for backend in rules.flat_map(|rule| &rule.backends) {
             parents.entry(format!("{}/{}", backend.namespace, backend.name)).or_insert_with(|| name.clone());
         }
@@ -235,6 +236,35 @@ fn apart<'a>(attachments: impl Iterator<Item = &'a Attachment>) -> (Vec<&'a Atta
         }
     }
     (written, refused)
+}
+
+/// Whether a route is for calls of this port: a parent names it, or the destination without a port.
+pub(crate) fn is_for(route: &HttpRouteSpec, message: &mesh::Destination, port: u16) -> bool {
+    let is_this = |parent: &&ParentRef| {
+        parent.name == message.name && parent.namespace.as_ref().is_none_or(|given| *given == message.namespace)
+    };
+    let mut parents = route.parent_refs.iter().filter(is_this).peekable();
+    parents.peek().is_none() || parents.any(|parent| parent.port.is_none_or(|named| named == port))
+}
+
+/// The routes of each port of a destination, and at 0 those of any other. Ports with the same routes share their table.
+fn routes_by_port(message: &mesh::Destination, ports: &[u16]) -> Result<HashMap<u16, Arc<RouteTable>>, String> {
+    let documents = read_routes(&message.routes)?;
+    let mut shared: HashMap<Vec<bool>, Arc<RouteTable>> = HashMap::new();
+    let mut by_port = HashMap::new();
+    for port in ports.iter().copied().chain([0]) {
+        let chosen: Vec<bool> = documents.iter().map(|route| is_for(&route.spec, message, port)).collect();
+        let table = match shared.get(&chosen) {
+            Some(table) => Arc::clone(table),
+            None => {
+                let of_port = message.routes.iter().zip(&chosen).filter(|(_, chosen)| **chosen);
+                Arc::new(routes(&of_port.map(|(route, _)| route.clone()).collect::<Vec<_>>())?)
+            }
+        };
+        shared.insert(chosen, Arc::clone(&table));
+        by_port.insert(port, table);
+    }
+    Ok(by_port)
 }
 
 fn inbound_port(inbound: &mesh::Inbound, port: &mesh::InboundPort, before: &PolicySet) -> Result<InboundPort, String> {
@@ -303,9 +333,10 @@ fn destination(message: &mesh::Destination, before: &PolicySet) -> Result<Destin
     }
     let policies = registry::compile(Place::Caller, &deciding, Posture::Allow, before);
     let number = |port: &mesh::Port| u16::try_from(port.port).unwrap_or_default();
+    let ports: Vec<u16> = message.ports.iter().map(number).collect();
     Ok(Destination {
         name: format!("{}/{}", message.namespace, message.name).into(),
-        routes: routes(&message.routes)?,
+        routes: routes_by_port(message, &ports)?,
         policies: policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?.refusing(refused),
         ports: message.ports.iter().map(|port| (number(port), AppProtocol::of(&port.app_protocol))).collect(),
         traffic,
@@ -480,6 +511,30 @@ mod tests {
         let reasons: Vec<_> = table.rules().map(|rule| (&*rule.name, rule.nowhere)).collect();
         let expected = [("shop/old/old", Reason::PolicyUnenforceable), ("shop/own/own", Reason::NoEndpoints)];
         assert_eq!(reasons, expected);
+    }
+
+    #[test]
+    fn a_route_is_for_the_ports_its_parents_name_and_those_share_it() {
+        let route = |name: &str, port: &str| {
+            let origin = mesh::Origin { kind: "HTTPRoute".into(), name: name.into(), ..Default::default() };
+            let document = format!(
+                r#"{{"parentRefs": [{{"name": "other", "port": 80}}, {{"name": "web"{port}}}], "rules": [{{"name": "all"}}]}}"#
+            );
+            Attachment { origin: Some(origin), document, ..Default::default() }
+        };
+        let message = mesh::Destination {
+            namespace: "shop".into(),
+            name: "web".into(),
+            routes: vec![route("every", ""), route("one", r#", "port": 81"#)],
+            ..Default::default()
+        };
+        let routes = routes_by_port(&message, &[80, 81, 82]).unwrap();
+        let names = |port: u16| routes[&port].rules().map(|rule| rule.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(81), ["/every/all", "/one/all"]);
+        for port in [80, 82, 0] {
+            assert_eq!(names(port), ["/every/all"], "port {port}");
+            assert!(Arc::ptr_eq(&routes[&port], &routes[&80]));
+        }
     }
 
     #[test]

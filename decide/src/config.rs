@@ -120,8 +120,8 @@ pub struct InboundPort {
 pub struct Destination {
     /// `namespace/name`.
     pub name: Arc<str>,
-    /// Its routes.
-    pub routes: RouteTable,
+    /// Its routes by port, 0 for every port that is not declared; ports with the same routes share them.
+    pub routes: HashMap<u16, Arc<RouteTable>>,
     /// Policies of calls made to it.
     pub policies: PolicySet,
     /// What each port speaks.

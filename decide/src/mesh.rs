@@ -180,8 +180,12 @@ impl Mesh {
         trace: &mut Trace,
     ) -> Result<(), Reason> {
         let Scope::Outbound(destination) = scope else { return Ok(()) };
-        let sources = config.resources.destinations.values().flat_map(|found| &found.value.routes);
-        let documents = compile::read_routes(&sources.cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let of = |message: &Destination| {
+            let mut documents = compile::read_routes(&message.routes).unwrap_or_default();
+            documents.retain(|route| compile::is_for(&route.spec, message, request.port));
+            documents
+        };
+        let documents: Vec<_> = config.resources.destinations.values().flat_map(|found| of(&found.value)).collect();
         trace.considered = routes::explain(&documents, request);
         let rule = route::rule(scope, request)?;
         trace.route = rule.map(|rule| rule.name.clone());

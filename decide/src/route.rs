@@ -27,11 +27,11 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Routes of the service called; `None` outside the mesh.
-    pub fn routes(&self) -> Option<&RouteTable> {
+    /// Routes of calls to `port` of the service; `None` outside the mesh.
+    pub fn routes(&self, port: u16) -> Option<&RouteTable> {
         match self {
             Self::Inbound(port) => Some(&port.routes),
-            Self::Outbound(destination) => Some(&destination.routes),
+            Self::Outbound(called) => called.routes.get(&port).or_else(|| called.routes.get(&0)).map(|of| &**of),
             Self::Passthrough => None,
         }
     }
@@ -82,8 +82,8 @@ pub fn unknown(config: &RuntimeConfig, name: &str, captured: bool) -> Result<Sco
 /// # Errors
 /// [`Reason::NoRoute`] for a call of a service that has routes, none of which is for this request.
 pub fn rule<'a>(scope: &'a Scope, request: &RequestFacts<'_>) -> Result<Option<&'a RouteRule>, Reason> {
-    let Some(routes) = scope.routes().filter(|routes| !routes.is_empty()) else { return Ok(None) };
-    let RequestFacts { host, method, path, query, headers, .. } = *request;
+    let RequestFacts { host, method, path, query, headers, port, .. } = *request;
+    let Some(routes) = scope.routes(port).filter(|routes| !routes.is_empty()) else { return Ok(None) };
     match (routes.select(host, method, path, query, headers), scope) {
         (None, Scope::Outbound(_)) => Err(Reason::NoRoute),
         (rule, _) => Ok(rule),

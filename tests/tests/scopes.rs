@@ -85,6 +85,10 @@ async fn what_is_written_for_one_port_of_a_service_leaves_the_others_alone() {
     let limit = "apiVersion: selvedge.dev/v1alpha1\nkind: RateLimit\nmetadata: {name: one-port, namespace: shop}\nspec:\n  \
                  targetRef: {kind: Service, name: api, port: 81}\n  limits: [{requests: 1, per: 1h}]\n";
     ports.only_the_second(limit, "rate_limited").await;
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: one-port, namespace: \
+                 shop}\nspec:\n  parentRefs: [{kind: Service, name: api, port: 81}]\n  rules: [{matches: [{path: {type: \
+                 Exact, value: /other}}]}]\n";
+    ports.only_the_second(route, "no_route").await;
 }
 
 #[tokio::test]
@@ -146,6 +150,15 @@ async fn a_service_has_the_workloads_that_have_every_label_of_its_selector() {
     let pair = Pair::start().await;
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: api, namespace: shop}\nspec:\n  selector: {app: api, tier: \
                    front}\n  ports: [{name: main, port: 80, targetPort: 8080}]\n";
+    // Each has one of the labels.
+    pair.mesh.write(
+        "beside.yaml",
+        &format!(
+            "apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {{name: beside, namespace: shop, labels: {{tier: \
+             front}}}}\nspec: {{serviceAccount: api, address: 127.0.0.1, ports: [{{port: 8080, dial: {}}}]}}\n",
+            pair.api.inbound(8080).port()
+        ),
+    );
     pair.mesh.write("service-shop-api.yaml", service);
     pair.until_reason("/", "no_endpoints").await;
     let workload = |labels: &str| {

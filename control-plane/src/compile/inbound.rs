@@ -72,7 +72,7 @@ fn ports(model: &Model, object: &Object, service: &ServiceSpec, workload: &Workl
             port: p.target(workload)?.into(),
             app_protocol: p.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned()),
             service: object.id.path(),
-            routes: in_order(routes.iter()),
+            routes: in_order(routes.iter().filter(|(_, document)| document.is_for(&target, p.port))),
             policies: in_order(policies.iter().filter(|(_, document)| document.port.is_none_or(|port| port == p.port))),
         })
     };

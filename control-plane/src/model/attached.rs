@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use selvedge_policies::{
     kind::Problem,
-    policy::{Place, PolicyKind, Reference, Role, Target},
+    policy::{Place, PolicyKind, Reference, Relation, Role, Target},
 };
 use serde_json::Value;
 
@@ -40,6 +40,12 @@ impl Attached {
             references: bound.references,
             document: bound.document.to_string().into(),
         })
+    }
+
+    /// True for what is attached to this port of `target`, or to all of it.
+    pub fn is_for(&self, target: &Target, port: u16) -> bool {
+        let mut attached = self.references.iter().filter(|reference| reference.relation == Relation::AttachedTo);
+        attached.any(|reference| reference.to == *target && reference.port.is_none_or(|named| named == port))
     }
 
     /// True for policies of calls made, which the sidecars of callers enforce.

@@ -145,7 +145,8 @@ impl LogicSidecar {
     pub(crate) fn route(&self, service: &str, request: &Request) -> Option<Arc<str>> {
         let destination = self.config.destination(service).flatten()?;
         let facts = request.facts();
-        let rule = destination.routes.select(facts.host, facts.method, facts.path, facts.query, facts.headers)?;
+        let rule =
+            destination.routes.get(&80)?.select(facts.host, facts.method, facts.path, facts.query, facts.headers)?;
         Some(rule.name.clone())
     }
 }
