@@ -38,7 +38,8 @@ pub const EVENT: usize = 60;
 /// What an HTTP service does with a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scenario {
-    /// 200 with a JSON description of the request; gRPC requests get their own messages back and trailers.
+    /// 200 with a JSON description of the request; gRPC requests get their own messages back and trailers. The service
+    /// NAME answers `/fail-at/NAME` with 503.
     Echo,
     /// This many requests get this status, then [`Scenario::Echo`].
     Fail(u32, u16),
@@ -171,6 +172,9 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             return Ok(plain(status, "the scenario fails", &shared.name));
         }
         Scenario::Fail(..) | Scenario::Echo => {}
+    }
+    if request.uri().path().strip_prefix("/fail-at/").is_some_and(|name| name == shared.name) {
+        return Ok(plain(503, "it is to fail here", &shared.name));
     }
     if request.headers().contains_key("upgrade") || request.method() == Method::CONNECT {
         return Ok(tunnel(request, &shared.name));
