@@ -119,7 +119,7 @@ pub async fn serve(
     let telemetry = Telemetry::new()?;
     let (sidecars, sidecars_at) = bind("sidecar", settings.listen).await?;
     let (admin, admin_at) = bind("admin", settings.admin).await?;
-    let mesh = Arc::new(Mesh::new(authority, telemetry.clone()));
+    let mesh = Arc::new(Mesh::new(authority, telemetry.clone()).remembering(&settings.state_dir));
     let snapshots = configuration.snapshots.clone();
     let (stop_sender, stop) = watch::channel(false);
     let mut chores = JoinSet::new();

@@ -17,7 +17,7 @@ mod shares;
 mod table;
 mod tls;
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -86,6 +86,11 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
+    /// This mesh with what an earlier control plane kept in `state_dir`.
+    pub(crate) fn remembering(self, state_dir: &Path) -> Self {
+        Self { dialects: Dialects::remembering(state_dir), ..self }
+    }
+
     pub(crate) fn new(authority: Arc<Authority>, telemetry: Telemetry) -> Self {
         Self {
             authority,
@@ -120,6 +125,8 @@ pub(crate) async fn serve(
     let (debounced, published) = push::debounced(snapshots);
     let mut chores = JoinSet::new();
     chores.spawn(renewal);
+    let keeping = Arc::clone(&mesh);
+    chores.spawn(async move { keeping.dialects.keep().await });
     chores.spawn(debounced);
     let mut connections = JoinSet::new();
     let mut doors = Doors::new(Limits::default());

@@ -27,19 +27,24 @@ use selvedge_policies::registry;
 use selvedge_xds::{
     capability::Capabilities,
     kinds::{DESTINATION, INBOUND},
-    proto::mesh::Attachment,
     resource::Encoded,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 mod closed;
 mod document;
 mod message;
 
-/// Attachments as a sidecar took them last, by the object they came from: what holds there while it does not know the
-/// newest.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Forms(BTreeMap<String, Attachment>);
+/// Documents as a sidecar took them last, by the object they came from: what holds there while it does not know the newest.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Forms(BTreeMap<String, Form>);
+
+/// A generation of an object, and its document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Form {
+    generation: u64,
+    document: String,
+}
 
 /// A resource as it is for some sidecars.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +53,8 @@ pub struct Told {
     pub resource: Option<Encoded>,
     /// The last forms of what is attached to it, for the next time.
     pub forms: Forms,
+    /// Those of them that hold now.
+    pub kept: Forms,
     /// What they cannot enforce, in words.
     pub complaints: Vec<String>,
 }
@@ -87,6 +94,5 @@ pub fn tell(resource: &Encoded, knows: &Capabilities, before: &Forms) -> Told {
         INBOUND => translation.inbound(resource),
         _ => None,
     };
-    let (forms, complaints) = translation.end();
-    Told { resource: told, forms, complaints }
+    translation.end(told)
 }

@@ -1,6 +1,6 @@
 //! What sidecars that know the same are told: each resource is translated once for all of them ([`crate::skew`]).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use selvedge_xds::{
     capability::{Capabilities, TooMany},
@@ -8,6 +8,9 @@ use selvedge_xds::{
     resource::{Encoded, TypeUrl},
 };
 
+mod kept;
+
+use self::kept::Kept;
 use super::table::Table;
 use crate::{
     guarded::Guarded,
@@ -15,10 +18,14 @@ use crate::{
     snapshot::Snapshot,
 };
 
+/// What is kept of it in the state directory.
+const FILE: &str = "last-forms.json";
+
 /// The dialects that are spoken now.
 #[derive(Debug)]
 pub(crate) struct Dialects {
     known: Guarded<Table<Capabilities, Dialect>>,
+    kept: Arc<Kept>,
 }
 
 /// What is told to sidecars that know the same.
@@ -30,6 +37,8 @@ pub(crate) struct Dialect {
     told: Guarded<HashMap<(TypeUrl, String), Told>>,
     /// Number of the snapshot that `told` was compared with last.
     swept: Guarded<u64>,
+    /// What holds instead of what is not known, over a restart.
+    kept: Arc<Kept>,
 }
 
 /// A resource as it was told last.
@@ -43,11 +52,21 @@ struct Told {
 
 impl Default for Dialects {
     fn default() -> Self {
-        Self { known: Guarded::new(Table::default()) }
+        Self { known: Guarded::new(Table::default()), kept: Arc::default() }
     }
 }
 
 impl Dialects {
+    /// Those that go on with what is kept in `state_dir`.
+    pub(super) fn remembering(state_dir: &Path) -> Self {
+        Self { kept: Arc::new(Kept::load(state_dir.join(FILE))), ..Self::default() }
+    }
+
+    /// Keeps what a restart has to know, for as long as it is polled.
+    pub(super) async fn keep(&self) {
+        self.kept.save().await;
+    }
+
     /// The dialect of a sidecar that has not said what it knows.
     pub(super) fn silent(&self) -> Arc<Dialect> {
         self.of_those_that_know(skew::silent())
@@ -65,6 +84,7 @@ impl Dialects {
                 knows,
                 told: Guarded::default(),
                 swept: Guarded::default(),
+                kept: Arc::clone(&self.kept),
             }))
         })
     }
@@ -82,8 +102,9 @@ impl Dialect {
             if let Some(same) = before.filter(|told| told.version == resource.version) {
                 return Arc::clone(&same.resource);
             }
-            let nothing = Forms::default();
-            let told = skew::tell(&resource, &self.knows, before.map_or(&nothing, |told| &told.forms));
+            let before = before.map_or_else(|| self.kept.get(&self.knows, &resource), |told| told.forms.clone());
+            let told = skew::tell(&resource, &self.knows, &before);
+            self.kept.put(&self.knows, &resource, told.kept);
             for complaint in &told.complaints {
                 tracing::warn!(resource = resource.name, "a sidecar of an older release cannot enforce {complaint}");
             }
@@ -100,7 +121,9 @@ impl Dialect {
     pub(super) fn sweep(&self, snapshot: &Snapshot) {
         let number = snapshot.number();
         if !self.whole && self.swept.with(|swept| std::mem::replace(swept, number) != number) {
-            self.told.with(|all| all.retain(|(kind, name), _| snapshot.get(*kind, name).is_some()));
+            let is_there = |(kind, name): &(TypeUrl, String)| snapshot.get(*kind, name).is_some();
+            let gone: Vec<_> = self.told.with(|all| all.extract_if(|key, _| !is_there(key)).collect());
+            gone.iter().for_each(|(_, told)| self.kept.put(&self.knows, &told.resource, Forms::default()));
         }
     }
 }
@@ -144,6 +167,38 @@ mod tests {
         let dialect = Dialects::default().of(&Node { metadata, ..Node::default() }).unwrap();
         let resource = Arc::new(view(1, NEWER));
         assert!(Arc::ptr_eq(&dialect.tell(Arc::clone(&resource)), &resource));
+    }
+
+    #[tokio::test]
+    async fn the_last_form_holds_over_a_restart_until_it_is_known_again() {
+        let state = tempfile::tempdir().unwrap();
+        let policies = |told: &Encoded| <Inbound as prost::Message>::decode(told.body.clone()).unwrap().policies.len();
+        let saved = async |dialects: &Dialects, wanted: bool| {
+            let path = state.path().join(FILE);
+            let is_there = || std::fs::read_to_string(&path).is_ok_and(|text| text.contains("AUDIT") == wanted);
+            let waiting = async {
+                while !is_there() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                () = dialects.keep() => panic!("it keeps"),
+                done = tokio::time::timeout(std::time::Duration::from_secs(10), waiting) => done.expect("it is saved"),
+            }
+        };
+        let before = Dialects::remembering(state.path());
+        let silent = before.silent();
+        silent.tell(Arc::new(view(1, KNOWN)));
+        assert_eq!(policies(&silent.tell(Arc::new(view(2, NEWER)))), 1);
+        saved(&before, true).await;
+        let after = Dialects::remembering(state.path());
+        let silent = after.silent();
+        assert_eq!(policies(&silent.tell(Arc::new(view(2, NEWER)))), 1, "as it was");
+        silent.tell(Arc::new(view(3, KNOWN)));
+        saved(&after, false).await;
+        std::fs::write(state.path().join(FILE), "{").unwrap();
+        let damaged = Dialects::remembering(state.path());
+        assert_eq!(policies(&damaged.silent().tell(Arc::new(view(4, NEWER)))), 0, "nothing is known any more");
     }
 
     #[test]

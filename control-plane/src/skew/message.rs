@@ -8,7 +8,7 @@ use selvedge_xds::{
 };
 
 use super::{
-    Forms, closed,
+    Form, Forms, Told, closed,
     document::{Fate, Instead, fate},
 };
 
@@ -17,6 +17,7 @@ pub(super) struct Translation<'a> {
     knows: &'a Capabilities,
     before: &'a Forms,
     forms: Forms,
+    kept: Forms,
     unenforceable: Vec<Unenforceable>,
     /// The first object in whose name everything is refused.
     refused: Option<Origin>,
@@ -25,18 +26,19 @@ pub(super) struct Translation<'a> {
 
 impl<'a> Translation<'a> {
     pub(super) fn new(knows: &'a Capabilities, before: &'a Forms) -> Self {
-        let (forms, unenforceable) = (Forms::default(), Vec::new());
-        Self { knows, before, forms, unenforceable, refused: None, changed: false }
+        let (forms, kept, unenforceable) = (Forms::default(), Forms::default(), Vec::new());
+        Self { knows, before, forms, kept, unenforceable, refused: None, changed: false }
     }
 
-    /// What is to be kept of it, and what is to be said.
-    pub(super) fn end(self) -> (Forms, Vec<String>) {
-        let told = |object: &Unenforceable| {
+    /// What came of it, with the resource that is told.
+    pub(super) fn end(self, resource: Option<Encoded>) -> Told {
+        let complaint = |object: &Unenforceable| {
             let Origin { kind, namespace, name, generation } = object.origin.clone().unwrap_or_default();
             let Unenforceable { unknown, instead, .. } = object;
             format!("{kind} {namespace}/{name} generation {generation}: '{unknown}' is not known to it; {instead}")
         };
-        (self.forms, self.unenforceable.iter().map(told).collect())
+        let complaints = self.unenforceable.iter().map(complaint).collect();
+        Told { resource, forms: self.forms, kept: self.kept, complaints }
     }
 
     /// A service that is called. What refuses cannot be said to callers of every release but by its routes.
@@ -74,14 +76,18 @@ impl<'a> Translation<'a> {
         match fate(&attachment, self.knows) {
             Fate::Known(known) => {
                 self.changed |= known != attachment;
-                self.forms.0.insert(key, known.clone());
+                let form = Form { generation: object.generation, document: known.document.clone() };
+                self.forms.0.insert(key, form);
                 Some(known)
             }
             Fate::Unknown(unknown, instead) => {
                 self.changed = true;
                 let last = self.before.0.get(&key).cloned();
                 if let Some(last) = &last {
-                    self.forms.0.insert(key, last.clone());
+                    self.forms.0.insert(key.clone(), last.clone());
+                }
+                if let (Some(last), Instead::LastForm(_)) = (&last, &instead) {
+                    self.kept.0.insert(key, last.clone());
                 }
                 let (told, words) = self.told(&attachment, &object, instead, last);
                 let note = Unenforceable { origin: Some(object), unknown, instead: words };
@@ -99,12 +105,14 @@ impl<'a> Translation<'a> {
         attachment: &Attachment,
         object: &Origin,
         instead: Instead,
-        last: Option<Attachment>,
+        last: Option<Form>,
     ) -> (Option<Attachment>, String) {
         match (instead, last) {
             (Instead::LastForm(_), Some(last)) => {
-                let generation = last.origin.as_ref().map_or(0, |origin| origin.generation);
-                (Some(last), format!("generation {generation} stays in force"))
+                let Form { generation, document } = last;
+                let origin = Some(Origin { generation, ..object.clone() });
+                let told = Attachment { origin, document, ..attachment.clone() };
+                (Some(told), format!("generation {generation} stays in force"))
             }
             (Instead::LastForm(instead), None) => self.told(attachment, object, *instead, None),
             (Instead::Refused, _) => {
