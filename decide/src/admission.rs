@@ -23,7 +23,7 @@ mod tests {
     use crate::config::Own;
 
     fn config(workload: &str, permissive: bool) -> RuntimeConfig {
-        let own = Own { workload: workload.into(), ..Own::default() };
+        let own = Own { workload: workload.parse().ok(), ..Own::default() };
         RuntimeConfig { own, permissive, ..RuntimeConfig::default() }
     }
 
@@ -33,9 +33,9 @@ mod tests {
         for (identity, config, expected) in [
             (Some(&identity), config("", false), Err(Reason::NotReady)),
             (None, config("", true), Err(Reason::NotReady)),
-            (Some(&identity), config("web-1", false), Ok(())),
-            (None, config("web-1", false), Err(Reason::PlaintextRefused)),
-            (None, config("web-1", true), Ok(())),
+            (Some(&identity), config("shop/web-1", false), Ok(())),
+            (None, config("shop/web-1", false), Err(Reason::PlaintextRefused)),
+            (None, config("shop/web-1", true), Ok(())),
         ] {
             assert_eq!(may_call(identity, &config), expected, "{identity:?}");
         }

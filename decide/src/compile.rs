@@ -10,6 +10,7 @@ use prost::Message;
 use selvedge_policies::{
     attempt::{TrafficPolicySpec, retry::RetryPolicy},
     kind::{self, Attached, Problem},
+    names::{PortName, ServiceName},
     policy::{Place, Posture, Role},
     registry,
     request::{PolicySet, Unsound},
@@ -25,7 +26,7 @@ use serde_json::Value;
 
 use crate::{
     config::{
-        AccessLogMode, AppProtocol, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, Own,
+        AccessLogMode, AppProtocol, ClusterConfig, Destination, DestinationPort, EndpointConfig, InboundPort, Own,
         RuntimeConfig, Traffic, Transport,
     },
     resources::Resources,
@@ -38,7 +39,7 @@ pub struct Compiler {
     /// Of calls received, by port; 0 stands for every other port.
     inbound: HashMap<u32, PolicySet>,
     /// Of calls made, by destination.
-    outbound: HashMap<String, PolicySet>,
+    outbound: HashMap<ServiceName, PolicySet>,
     generation: u64,
 }
 
@@ -59,7 +60,8 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
         }
         ENDPOINTS => {
             let message = mesh::Endpoints::decode(resource.body.clone()).map_err(text)?;
-            cluster(&resource.name, &message, &Traffic::default(), false)?;
+            let name = resource.name.parse::<PortName>().map_err(|error| error.to_string())?;
+            cluster(&name, &message, &Arc::default(), false)?;
         }
         TRUST_BUNDLE => {
             mesh::TrustBundle::decode(resource.body.clone()).map_err(text)?;
@@ -78,31 +80,40 @@ impl Compiler {
         if let Some(inbound) = &resources.inbound {
             self.inbound(&mut config, inbound);
         }
-        let before = std::mem::take(&mut self.outbound);
-        for (name, found) in &resources.destinations {
-            if let Ok(compiled) = destination(&found.value, before.get(name).unwrap_or(&NONE)) {
-                self.outbound.insert(name.clone(), compiled.policies.clone());
-                config.destinations.insert(name.clone(), Arc::new(compiled));
-            }
-        }
-        config.aliases.clone_from(&resources.aliases);
+        let mut destinations = self.outbound(resources);
         config.refused.clone_from(&resources.refused);
-        let parents = parents(&config.destinations);
-        for (name, found) in &resources.endpoints {
-            let (service, port) = name.rsplit_once(':').unwrap_or((name, ""));
-            let owner = config.destinations.get(service).or_else(|| config.destinations.get(parents.get(service)?));
-            let http2 = owner.and_then(|d| d.ports.get(&port.parse().ok()?)).is_some_and(|p| *p == AppProtocol::Http2);
-            let traffic = owner.map(|owner| owner.traffic.clone()).unwrap_or_default();
-            if let Ok(compiled) = cluster(name, &found.value, &traffic, http2) {
-                config.clusters.insert(name.clone(), Arc::new(compiled));
+        for (name, canonical) in &resources.aliases {
+            let known = canonical.as_ref().map(|canonical| canonical.parse());
+            // A name that is none stands for nothing that could be called, nor for leave to pass it by.
+            if let Some(Err(_)) = known {
+                config.refused.insert(name.clone());
             }
+            config.aliases.insert(name.clone(), known.and_then(Result::ok));
         }
+        config.clusters = clusters(resources, &destinations);
+        for destination in destinations.values_mut() {
+            link(destination, &config);
+        }
+        config.destinations = destinations.into_iter().map(|(name, found)| (name, Arc::new(found))).collect();
         config
     }
 
+    /// The destinations, not yet linked.
+    fn outbound(&mut self, resources: &Resources) -> HashMap<ServiceName, Destination> {
+        let before = std::mem::take(&mut self.outbound);
+        let mut destinations = HashMap::new();
+        for (name, found) in &resources.destinations {
+            let Ok(name) = name.parse::<ServiceName>() else { continue };
+            if let Ok(compiled) = destination(&found.value, before.get(&name).unwrap_or(&NONE)) {
+                self.outbound.insert(name.clone(), compiled.policies.clone());
+                destinations.insert(name, compiled);
+            }
+        }
+        destinations
+    }
+
     fn inbound(&mut self, config: &mut RuntimeConfig, inbound: &mesh::Inbound) {
-        let (namespace, workload) = inbound.workload.split_once('/').unwrap_or(("", &inbound.workload));
-        config.own = Own { workload: workload.into(), namespace: namespace.into(), identity: inbound.identity.clone() };
+        config.own = Own { workload: inbound.workload.parse().ok(), identity: inbound.identity.clone() };
         config.permissive = inbound.mode() == InboundMode::Permissive;
         config.passthrough = inbound.outbound_mode() == OutboundMode::Prefer;
         config.access_log = match inbound.access_log() {
@@ -164,16 +175,42 @@ pub(crate) fn sorted(mut policies: Vec<&Attachment>) -> Vec<&Attachment> {
     policies
 }
 
+/// The endpoints of every port, in order of their names, each tried as the service does that it belongs to.
+fn clusters(resources: &Resources, destinations: &HashMap<ServiceName, Destination>) -> Vec<Arc<ClusterConfig>> {
+    let parents = parents(destinations);
+    let compiled = resources.endpoints.iter().filter_map(|(name, found)| {
+        let name: PortName = name.parse().ok()?;
+        let owner = destinations.get(&name.service).or_else(|| destinations.get(parents.get(&name.service)?));
+        let port = owner.and_then(|owner| owner.ports.get(&name.port));
+        let http2 = port.is_some_and(|port| port.protocol == AppProtocol::Http2);
+        let traffic = owner.map(|owner| owner.traffic.clone()).unwrap_or_default();
+        cluster(&name, &found.value, &traffic, http2).ok().map(Arc::new)
+    });
+    let mut clusters: Vec<_> = compiled.collect();
+    clusters.sort_by(|a, b| a.name.cmp(&b.name));
+    clusters
+}
+
+/// Leads the ports and backends of a destination to their endpoints in `config`.
+fn link(destination: &mut Destination, config: &RuntimeConfig) {
+    for (number, port) in &mut destination.ports {
+        port.cluster = config.link(&destination.name.port(*number));
+    }
+    for (called, routes) in &destination.routes {
+        let links =
+            routes.backends().map(|backend| config.link(&backend.service.port(backend.port.unwrap_or(*called))));
+        destination.backends.insert(*called, links.collect());
+    }
+}
+
 /// Which service's policy governs a backend that has none of its own: the first that routes to it.
-fn parents(destinations: &HashMap<String, Arc<Destination>>) -> HashMap<String, String> {
-    let mut names: Vec<_> = destinations.keys().collect();
-    names.sort();
+fn parents(destinations: &HashMap<ServiceName, Destination>) -> HashMap<ServiceName, ServiceName> {
+    let mut sorted: Vec<_> = destinations.iter().collect();
+    sorted.sort_by_key(|(name, _)| *name);
     let mut parents = HashMap::new();
-    for name in names {
-        let rules =
-            destinations.get(name).into_iter().flat_map(|d| d.routes.values()).flat_map(|routes| routes.rules());
-        for backend in rules.flat_map(|rule| &rule.backends) {
-            parents.entry(format!("{}/{}", backend.namespace, backend.name)).or_insert_with(|| name.clone());
+    for (name, destination) in sorted {
+        for backend in destination.routes.values().flat_map(|routes| routes.backends()) {
+            parents.entry(backend.service.clone()).or_insert_with(|| name.clone());
         }
     }
     parents
@@ -273,7 +310,7 @@ fn inbound_port(inbound: &mesh::Inbound, port: &mesh::InboundPort, before: &Poli
     let policies = registry::compile(Place::Called, &documents, posture(inbound)?, before);
     let policies = policies.map_err(|found| unsound(&attachments, &found))?;
     Ok(InboundPort {
-        service: port.service.as_str().into(),
+        service: port.service.parse().ok(),
         protocol: AppProtocol::of(&port.app_protocol),
         routes: routes(&port.routes)?,
         policies: without_content(policies.and(settings(inbound)?.policies()))?.refusing(refused),
@@ -333,13 +370,15 @@ fn destination(message: &mesh::Destination, before: &PolicySet) -> Result<Destin
     }
     let policies = registry::compile(Place::Caller, &deciding, Posture::Allow, before);
     let number = |port: &mesh::Port| u16::try_from(port.port).unwrap_or_default();
+    let unlinked = |port: &mesh::Port| DestinationPort { protocol: AppProtocol::of(&port.app_protocol), cluster: None };
     let ports: Vec<u16> = message.ports.iter().map(number).collect();
     Ok(Destination {
-        name: format!("{}/{}", message.namespace, message.name).into(),
+        name: ServiceName::new(&message.namespace, &message.name),
         routes: routes_by_port(message, &ports)?,
         policies: policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?.refusing(refused),
-        ports: message.ports.iter().map(|port| (number(port), AppProtocol::of(&port.app_protocol))).collect(),
-        traffic,
+        ports: message.ports.iter().map(|port| (number(port), unlinked(port))).collect(),
+        backends: HashMap::new(),
+        traffic: Arc::new(traffic),
     })
 }
 
@@ -356,44 +395,37 @@ fn compile_traffic(spec: &TrafficPolicySpec) -> Traffic {
     }
 }
 
-fn cluster(name: &str, message: &mesh::Endpoints, traffic: &Traffic, http2: bool) -> Result<ClusterConfig, String> {
-    let mut config = ClusterConfig {
-        name: name.into(),
-        endpoints: Vec::new(),
-        balancer: traffic.balancer,
-        budget: traffic.budget.clone(),
-    };
-    for endpoint in &message.endpoints {
-        let (namespace, workload) = endpoint.workload.split_once('/').unwrap_or(("", &endpoint.workload));
-        config.endpoints.push(Arc::new(EndpointConfig {
-            cluster: name.into(),
+fn cluster(
+    name: &PortName,
+    message: &mesh::Endpoints,
+    traffic: &Arc<Traffic>,
+    http2: bool,
+) -> Result<ClusterConfig, String> {
+    let endpoint = |endpoint: &mesh::Endpoint| {
+        Ok(Arc::new(EndpointConfig {
+            cluster: Some(name.clone()),
             address: endpoint.address.parse().map_err(|e| format!("endpoint {}: {e}", endpoint.address))?,
-            transport: transport(name, endpoint)?,
-            workload: workload.into(),
-            namespace: namespace.into(),
+            transport: transport(&name.service, endpoint)?,
+            workload: endpoint.workload.parse().ok(),
             identity: endpoint.identity.clone(),
             weight: endpoint.weight.max(1),
             http2,
-            breaker: traffic.breaker.clone(),
-            connect_timeout: traffic.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
-        }));
-    }
-    Ok(config)
+            traffic: traffic.clone(),
+        }))
+    };
+    let endpoints = message.endpoints.iter().map(endpoint).collect::<Result<_, String>>()?;
+    Ok(ClusterConfig { name: name.clone(), endpoints, traffic: traffic.clone() })
 }
 
-fn transport(cluster: &str, endpoint: &mesh::Endpoint) -> Result<Transport, String> {
+fn transport(service: &ServiceName, endpoint: &mesh::Endpoint) -> Result<Transport, String> {
     let name = |name: String| match is_server_name(&name) {
         true => Ok(name.into()),
         false => Err(format!("endpoint {}: '{name}' is no name that TLS can verify", endpoint.address)),
     };
     if !endpoint.identity.is_empty() {
         let identity = endpoint.identity.parse().map_err(|e| format!("endpoint {}: {e}", endpoint.address))?;
-        let (service, _) = cluster.rsplit_once(':').unwrap_or((cluster, ""));
-        let (namespace, service) = service.split_once('/').unwrap_or(("default", service));
-        return Ok(Transport::Mesh {
-            identity: Arc::new(identity),
-            server_name: name(format!("{service}.{namespace}"))?,
-        });
+        let server_name = name(format!("{}.{}", service.name(), service.namespace()))?;
+        return Ok(Transport::Mesh { identity: Arc::new(identity), server_name });
     }
     if endpoint.tls_server_name.is_empty() {
         return Ok(Transport::Plain);

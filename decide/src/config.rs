@@ -18,6 +18,7 @@ use selvedge_policies::{
     },
     balance::BalancerSpec,
     facts::Identity,
+    names::{PortName, ServiceName, WorkloadName},
     request::PolicySet,
     route::RouteTable,
 };
@@ -41,14 +42,14 @@ pub struct RuntimeConfig {
     pub ports: HashMap<u16, Arc<InboundPort>>,
     /// Rules for calls received on any other port.
     pub other_ports: Arc<InboundPort>,
-    /// Services that can be called, by `namespace/name`.
-    pub destinations: HashMap<String, Arc<Destination>>,
+    /// Services that can be called.
+    pub destinations: HashMap<ServiceName, Arc<Destination>>,
     /// Every name that was asked for; `None` when the control plane knows no such destination.
-    pub aliases: HashMap<String, Option<String>>,
+    pub aliases: HashMap<String, Option<ServiceName>>,
     /// Names of destinations of the mesh that cannot be put in force; plaintext is not the way to them.
     pub refused: HashSet<String>,
-    /// Endpoints by `namespace/name:port`.
-    pub clusters: HashMap<String, Arc<ClusterConfig>>,
+    /// The endpoints of each port, in order of their names. A [`Link`] leads to one of them.
+    pub clusters: Vec<Arc<ClusterConfig>>,
     /// What it was made of.
     pub resources: Arc<Resources>,
 }
@@ -69,10 +70,8 @@ pub enum AccessLogMode {
 /// What a workload is, in the words of logs and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Own {
-    /// Name without namespace.
-    pub workload: String,
-    /// Namespace.
-    pub namespace: String,
+    /// Its name; `None` before its own view is known.
+    pub workload: Option<WorkloadName>,
     /// SPIFFE ID.
     pub identity: String,
 }
@@ -106,8 +105,8 @@ impl AppProtocol {
 /// The rules for calls to one port of the application.
 #[derive(Default)]
 pub struct InboundPort {
-    /// `namespace/name` of the service behind the port; empty when none is.
-    pub service: Arc<str>,
+    /// The service behind the port, if there is one.
+    pub service: Option<ServiceName>,
     /// What is spoken.
     pub protocol: AppProtocol,
     /// Routes of the service, to name a request's route.
@@ -118,20 +117,37 @@ pub struct InboundPort {
 
 /// A service that can be called.
 pub struct Destination {
-    /// `namespace/name`.
-    pub name: Arc<str>,
+    /// Its name.
+    pub name: ServiceName,
     /// Its routes by port, 0 for every port that is not declared; ports with the same routes share them.
     pub routes: HashMap<u16, Arc<RouteTable>>,
     /// Policies of calls made to it.
     pub policies: PolicySet,
-    /// What each port speaks.
-    pub ports: HashMap<u16, AppProtocol>,
+    /// Its ports.
+    pub ports: HashMap<u16, DestinationPort>,
+    /// Where the backends of the routes of each port lead, by
+    /// [`Backend::number`](selvedge_policies::route::Backend::number).
+    pub backends: HashMap<u16, Vec<Option<Link>>>,
     /// How it is tried.
-    pub traffic: Traffic,
+    pub traffic: Arc<Traffic>,
 }
 
+/// One port of a service that can be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DestinationPort {
+    /// What it speaks.
+    pub protocol: AppProtocol,
+    /// Its endpoints; `None` when there are none to be known.
+    pub cluster: Option<Link>,
+}
+
+/// A place among the [clusters](RuntimeConfig::clusters) of the same configuration. Links are made when a configuration is
+/// compiled, so that no request looks endpoints up by their name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link(usize);
+
 /// A `TrafficPolicy`, ready for use. The default tries once, waits without limit and balances by peak EWMA.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Traffic {
     /// When to try again.
     pub retry: Option<RetryPolicy>,
@@ -150,41 +166,35 @@ pub struct Traffic {
 }
 
 /// The endpoints of one port of a service.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct ClusterConfig {
-    /// `namespace/name:port`.
-    pub name: String,
+    /// Which port of which service.
+    pub name: PortName,
     /// Endpoints in the order of the control plane.
     pub endpoints: Vec<Arc<EndpointConfig>>,
-    /// Choice of endpoint.
-    pub balancer: BalancerSpec,
-    /// Budget of retries to it.
-    pub budget: BudgetSpec,
+    /// How they are tried.
+    pub traffic: Arc<Traffic>,
 }
 
 /// One endpoint.
 #[derive(Debug, PartialEq)]
 pub struct EndpointConfig {
-    /// The cluster it belongs to.
-    pub cluster: String,
+    /// The cluster it belongs to; `None` for an address outside any service.
+    pub cluster: Option<PortName>,
     /// Where to connect.
     pub address: SocketAddr,
     /// What is on the wire.
     pub transport: Transport,
-    /// Workload name without namespace; empty when unknown.
-    pub workload: String,
-    /// Its namespace.
-    pub namespace: String,
+    /// The workload, where it is known.
+    pub workload: Option<WorkloadName>,
     /// SPIFFE ID; empty when it has none.
     pub identity: String,
     /// At least 1.
     pub weight: u32,
     /// HTTP/2 with prior knowledge where the transport is not the mesh's.
     pub http2: bool,
-    /// Breaker.
-    pub breaker: Option<BreakerSpec>,
-    /// Limit for making a connection.
-    pub connect_timeout: Duration,
+    /// How it is tried.
+    pub traffic: Arc<Traffic>,
 }
 
 /// What is on the wire to an endpoint.
@@ -212,19 +222,43 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 impl EndpointConfig {
     /// `namespace/name` of the service it belongs to; empty when it belongs to none.
     pub fn service(&self) -> &str {
-        self.cluster.rsplit_once(':').map_or("", |(service, _)| service)
+        self.cluster.as_ref().map_or("", |cluster| cluster.service.text())
+    }
+
+    /// Limit for making a connection.
+    pub fn connect_timeout(&self) -> Duration {
+        self.traffic.connect_timeout.unwrap_or(CONNECT_TIMEOUT)
+    }
+}
+
+impl Link {
+    /// The place.
+    pub const fn place(self) -> usize {
+        self.0
+    }
+}
+
+impl Destination {
+    /// What `by_port` has for calls of `port`, which may be one that is not declared.
+    pub fn of_port<T>(by_port: &HashMap<u16, T>, port: u16) -> Option<&T> {
+        by_port.get(&port).or_else(|| by_port.get(&0))
     }
 }
 
 impl RuntimeConfig {
     /// True when the workload's own view is there, and with it who may call.
     pub fn is_own_known(&self) -> bool {
-        !self.own.workload.is_empty()
+        self.own.workload.is_some()
     }
 
     /// The rules for calls to the application's `port`.
     pub fn inbound(&self, port: u16) -> &Arc<InboundPort> {
         self.ports.get(&port).unwrap_or(&self.other_ports)
+    }
+
+    /// The endpoints of a port, by its name. Requests have links instead.
+    pub fn link(&self, name: &PortName) -> Option<Link> {
+        self.clusters.binary_search_by(|cluster| cluster.name.cmp(name)).ok().map(Link)
     }
 
     /// The destination known by `name`, canonical or alias. `Some(None)` when the control plane said there is none.

@@ -8,7 +8,10 @@
 
 use std::time::Duration;
 
-use selvedge_policies::duration::Span;
+use selvedge_policies::{
+    duration::Span,
+    names::{ServiceName, WorkloadName},
+};
 use selvedge_xds::proto::mesh::{self, Attachment};
 use serde_json::{Map, Value, json};
 
@@ -23,13 +26,13 @@ use crate::{
 /// `config` as JSON, maps in order of their keys.
 pub fn describe(config: &RuntimeConfig) -> Value {
     let destinations = config.destinations.iter().map(|(name, found)| {
-        let source = config.resources.destinations.get(name).map(|versioned| &versioned.value);
-        (name.clone(), destination(found, source))
+        let source = config.resources.destinations.get(&**name.text()).map(|versioned| &versioned.value);
+        (name.to_string(), destination(found, source))
     });
-    let clusters = config.clusters.iter().map(|(name, found)| (name.clone(), cluster(found)));
+    let clusters = config.clusters.iter().map(|found| (found.name.to_string(), cluster(found)));
     json!({
         "generation": config.generation,
-        "workload": format!("{}/{}", config.own.namespace, config.own.workload),
+        "workload": config.own.workload.as_ref().map(WorkloadName::to_string).unwrap_or_default(),
         "identity": config.own.identity,
         "accessLog": match config.access_log {
             AccessLogMode::Off => "off",
@@ -40,7 +43,7 @@ pub fn describe(config: &RuntimeConfig) -> Value {
         "outbound": { "mode": if config.passthrough { "PREFER" } else { "REQUIRE" } },
         "destinations": destinations.collect::<Map<_, _>>(),
         "endpoints": clusters.collect::<Map<_, _>>(),
-        "names": config.aliases,
+        "names": config.resources.aliases,
     })
 }
 
@@ -60,7 +63,7 @@ fn inbound(config: &RuntimeConfig) -> Value {
 
 fn inbound_port(compiled: &InboundPort, source: &mesh::Inbound, port: &mesh::InboundPort) -> Value {
     json!({
-        "service": &*compiled.service,
+        "service": compiled.service.as_ref().map(ServiceName::to_string).unwrap_or_default(),
         "protocol": format!("{:?}", compiled.protocol),
         "policies": in_order(source, port).into_iter().map(attached).collect::<Value>(),
         "routes": port.routes.iter().map(attached).collect::<Value>(),
@@ -69,7 +72,7 @@ fn inbound_port(compiled: &InboundPort, source: &mesh::Inbound, port: &mesh::Inb
 
 fn destination(compiled: &Destination, source: Option<&mesh::Destination>) -> Value {
     let attachments = |list: Option<&Vec<Attachment>>| list.into_iter().flatten().map(attached).collect::<Value>();
-    let ports = compiled.ports.iter().map(|(port, protocol)| (port.to_string(), format!("{protocol:?}").into()));
+    let ports = compiled.ports.iter().map(|(port, found)| (port.to_string(), format!("{:?}", found.protocol).into()));
     json!({
         "ports": ports.collect::<Map<_, _>>(),
         "policies": attachments(source.map(|source| &source.policies)),
@@ -98,8 +101,8 @@ fn span(duration: Duration) -> Value {
 
 fn cluster(cluster: &ClusterConfig) -> Value {
     json!({
-        "balancer": cluster.balancer,
-        "retryBudget": cluster.budget,
+        "balancer": cluster.traffic.balancer,
+        "retryBudget": cluster.traffic.budget,
         "endpoints": cluster.endpoints.iter().map(|found| endpoint(found)).collect::<Value>(),
     })
 }
@@ -107,7 +110,7 @@ fn cluster(cluster: &ClusterConfig) -> Value {
 fn endpoint(endpoint: &EndpointConfig) -> Value {
     json!({
         "address": endpoint.address.to_string(),
-        "workload": format!("{}/{}", endpoint.namespace, endpoint.workload),
+        "workload": endpoint.workload.as_ref().map(WorkloadName::to_string).unwrap_or_default(),
         "identity": endpoint.identity,
         "transport": match &endpoint.transport {
             Transport::Plain => "plain",
@@ -115,8 +118,8 @@ fn endpoint(endpoint: &EndpointConfig) -> Value {
             Transport::External { .. } => "tls",
         },
         "weight": endpoint.weight,
-        "breaker": endpoint.breaker,
-        "connectTimeout": span(endpoint.connect_timeout),
+        "breaker": endpoint.traffic.breaker,
+        "connectTimeout": span(endpoint.connect_timeout()),
     })
 }
 

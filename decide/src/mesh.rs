@@ -120,7 +120,7 @@ impl Mesh {
         let scope = route::outbound(&config, to, captured).unwrap_or_else(|| route::unknown(&config, to, captured));
         match scope {
             Ok(Scope::Outbound(destination)) => {
-                trace.destination = Some(destination.name.clone());
+                trace.destination = Some(destination.name.text().clone());
                 let scope = Scope::Outbound(destination);
                 if let Err(reason) = self.route(&config, &scope, request, context, &mut trace) {
                     trace.stopped = Some(Ending::of(reason));
@@ -198,7 +198,7 @@ impl Mesh {
             return Ok(());
         }
         for (backend, share) in possible(rule)? {
-            let cluster = route::cluster_name(destination, backend, request.port);
+            let cluster = route::cluster_name(destination, backend, request.port).to_string();
             let mut headers = headers.clone();
             backend.iter().for_each(|backend| backend.filters.change_request(&mut headers));
             let request = RequestFacts { headers: &headers, ..request };
@@ -257,7 +257,7 @@ fn possible(rule: Option<&RouteRule>) -> Result<Vec<(Option<&Backend>, f64)>, Re
     let total: f64 = rule.backends.iter().map(|backend| f64::from(backend.weight)).sum();
     let weighty = rule.backends.iter().filter(|backend| backend.weight > 0);
     let possible: Vec<_> = weighty.map(|backend| (Some(backend), f64::from(backend.weight) / total)).collect();
-    if possible.is_empty() { Err(Reason::NoEndpoints) } else { Ok(possible) }
+    if possible.is_empty() { Err(rule.nowhere) } else { Ok(possible) }
 }
 
 /// What the caller's sidecar answers to a request that it is given, or that it sends it on and with which header section.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use selvedge_policies::{
     facts::RequestFacts,
+    names::PortName,
     reason::Reason,
     request::PolicySet,
     route::{Backend, RouteRule, RouteTable},
 };
 
-use crate::config::{Destination, InboundPort, RuntimeConfig};
+use crate::config::{Destination, InboundPort, Link, RuntimeConfig};
 
 /// The policies of what is outside the mesh.
 static NONE: PolicySet = PolicySet::new();
@@ -31,7 +32,7 @@ impl Scope {
     pub fn routes(&self, port: u16) -> Option<&RouteTable> {
         match self {
             Self::Inbound(port) => Some(&port.routes),
-            Self::Outbound(called) => called.routes.get(&port).or_else(|| called.routes.get(&0)).map(|of| &**of),
+            Self::Outbound(called) => Destination::of_port(&called.routes, port).map(|routes| &**routes),
             Self::Passthrough => None,
         }
     }
@@ -48,8 +49,8 @@ impl Scope {
     /// `namespace/name` of the service.
     pub fn service(&self) -> Arc<str> {
         match self {
-            Self::Inbound(port) => port.service.clone(),
-            Self::Outbound(destination) => destination.name.clone(),
+            Self::Inbound(port) => port.service.as_ref().map(|service| service.text().clone()).unwrap_or_default(),
+            Self::Outbound(destination) => destination.name.text().clone(),
             Self::Passthrough => Arc::default(),
         }
     }
@@ -99,10 +100,18 @@ pub fn backend<'a>(rule: Option<&'a RouteRule>, chance: &mut fastrand::Rng) -> R
     rule.choose(chance).map(Some).ok_or(rule.nowhere)
 }
 
-/// The name of the cluster that answers calls of `port`: that of the backend, or the destination's own.
-pub fn cluster_name(destination: &Destination, backend: Option<&Backend>, port: u16) -> String {
+/// The endpoints that answer calls of `port`: those of the backend, or the destination's own.
+pub fn cluster(destination: &Destination, backend: Option<&Backend>, port: u16) -> Option<Link> {
     match backend {
-        Some(backend) => format!("{}/{}:{}", backend.namespace, backend.name, backend.port.unwrap_or(port)),
-        None => format!("{}:{port}", destination.name),
+        Some(backend) => *Destination::of_port(&destination.backends, port)?.get(backend.number)?,
+        None => destination.ports.get(&port)?.cluster,
+    }
+}
+
+/// The name of what [`cluster`] looks for, for people.
+pub fn cluster_name(destination: &Destination, backend: Option<&Backend>, port: u16) -> PortName {
+    match backend {
+        Some(backend) => backend.service.port(backend.port.unwrap_or(port)),
+        None => destination.name.port(port),
     }
 }

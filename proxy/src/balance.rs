@@ -38,8 +38,9 @@ pub struct Picked {
 /// connection a moment ago is picked only when there is no other.
 pub fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
     let now = worker.now();
-    let refuse =
-        |reason| Err(Error::new(Stage::Attempt, reason, format!("{}: {}", cluster.name, Reason::summary(reason))));
+    let refuse = |reason| {
+        Err(Error::new(Stage::Attempt, reason, format!("{}: {}", cluster.config.name, Reason::summary(reason))))
+    };
     if cluster.endpoints.is_empty() {
         return refuse(Reason::NoEndpoints);
     }
@@ -54,7 +55,7 @@ pub fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Res
 /// The breaker of every endpoint that has one, as it is now: what opened half again without a request says so, and what
 /// is gone from the configuration is not in it.
 pub fn breakers(snapshot: &Snapshot, now: Moment) -> Vec<BreakerSeen> {
-    let endpoints = snapshot.clusters.values().flat_map(|cluster| &cluster.endpoints);
+    let endpoints = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);
     let seen = endpoints.filter_map(|endpoint| {
         let state = endpoint.breaker_state(now)?;
         Some(BreakerSeen { service: endpoint.config.service().into(), endpoint: endpoint.config.address, state })

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use selvedge_policies::duration::Span;
+use selvedge_policies::{duration::Span, names::PortName};
 use serde::Deserialize;
 
 use crate::http::pace::CallerTimeouts;
@@ -219,12 +219,9 @@ fn host_and_port(text: &str) -> bool {
 }
 
 impl OutboundListener {
-    /// `namespace/service` and port.
-    pub fn target(&self) -> Option<(&str, u16)> {
-        let (name, port) = self.to.rsplit_once(':')?;
-        let (namespace, service) = name.split_once('/')?;
-        let whole = !namespace.is_empty() && !service.is_empty() && !service.contains('/');
-        whole.then_some((name, port.parse().ok().filter(|port| *port != 0)?))
+    /// What is called.
+    pub fn target(&self) -> Option<PortName> {
+        self.to.parse().ok()
     }
 }
 

@@ -1,8 +1,9 @@
 //! A worker's live copy of the configuration: the immutable part shared by all, and per-worker state that moves
 //! from one version to the next by stable id.
 
-use std::{collections::HashMap, fmt, rc::Rc, sync::Arc};
+use std::{fmt, rc::Rc, sync::Arc};
 
+use selvedge_decide::config::Link;
 use selvedge_policies::{
     attempt::retry::RetryBudget,
     balance::{Balancer, Candidates, Load},
@@ -25,14 +26,19 @@ pub struct Snapshot {
     pub config: Arc<RuntimeConfig>,
     /// What connections are made with.
     pub trust: Arc<Trust>,
-    /// Clusters by `namespace/name:port`.
-    pub clusters: HashMap<String, Rc<Cluster>>,
+    /// Clusters, in the places of those of the configuration.
+    pub clusters: Vec<Rc<Cluster>>,
+}
+
+impl Snapshot {
+    /// The cluster that a link of the configuration leads to.
+    pub fn cluster(&self, link: Link) -> Option<&Rc<Cluster>> {
+        self.clusters.get(link.place())
+    }
 }
 
 /// The endpoints of one port of a service, with a worker's state for them.
 pub struct Cluster {
-    /// `namespace/name:port`.
-    pub name: String,
     /// What it was made of.
     pub config: Arc<ClusterConfig>,
     /// Endpoints in configuration order.
@@ -45,8 +51,8 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster; the state is new or carried.
     pub fn new(config: Arc<ClusterConfig>, endpoints: Vec<Rc<Endpoint>>, budget: Rc<RetryBudget>) -> Self {
-        let balancer = config.balancer.build().into();
-        Self { name: config.name.clone(), config, endpoints, budget, balancer }
+        let balancer = config.traffic.balancer.build().into();
+        Self { config, endpoints, budget, balancer }
     }
 
     /// An endpoint for one try; another one than `avoid`, and, when it has to be `reachable`, none that took no connection
@@ -65,7 +71,7 @@ impl Cluster {
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("name", &self.name).field("endpoints", &self.endpoints.len()).finish()
+        f.debug_struct("Cluster").field("name", &self.config.name).field("endpoints", &self.endpoints.len()).finish()
     }
 }
 

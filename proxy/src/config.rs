@@ -9,7 +9,7 @@ use prost::Message;
 use rustls::pki_types::CertificateDer;
 use selvedge_decide::compile;
 pub use selvedge_decide::config::{
-    AppProtocol, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, Own, RuntimeConfig, Traffic, Transport,
+    AppProtocol, ClusterConfig, Destination, EndpointConfig, Own, RuntimeConfig, Traffic, Transport,
 };
 use selvedge_xds::{kinds::TRUST_BUNDLE, proto::mesh::TrustBundle, resource::Encoded};
 

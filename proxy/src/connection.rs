@@ -46,7 +46,7 @@ impl Origin {
             Heading::Inbound { port, .. } => snapshot.config.inbound(*port).protocol,
             Heading::Outbound { destination, port, .. } => {
                 let known = snapshot.config.destination(destination).flatten();
-                known.and_then(|destination| destination.ports.get(port)).copied().unwrap_or_default()
+                known.and_then(|destination| destination.ports.get(port)).map(|port| port.protocol).unwrap_or_default()
             }
         }
     }

@@ -9,6 +9,7 @@ use selvedge_decide::route::Scope;
 use selvedge_policies::{
     context::{Audited, Context, Resumed},
     facts::{AttemptFacts, ResponseFacts},
+    names::WorkloadName,
     request::PolicySet,
     route::{Filters, RouteRule},
     verdict::{Answer, Verdict},
@@ -85,7 +86,8 @@ pub async fn on_attempt(
     let mut context = context(worker).with_claims(exchange.claims.clone());
     let facts = exchange.facts(&head.headers, &exchange.route)?;
     let endpoint = &picked.endpoint.config;
-    let attempt = AttemptFacts { number: exchange.retries, service: endpoint.service(), workload: &endpoint.workload };
+    let workload = endpoint.workload.as_ref().map_or("", WorkloadName::name);
+    let attempt = AttemptFacts { number: exchange.retries, service: endpoint.service(), workload };
     let decide = |context: &mut Context| upstream.policies.on_attempt(&facts, &attempt, context);
     if let Some(answer) = settle(worker, &mut context, decide).await {
         return Err(halt(exchange, answer));

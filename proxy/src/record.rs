@@ -4,7 +4,7 @@
 use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
-use selvedge_policies::{context::Audited, reason::Reason};
+use selvedge_policies::{context::Audited, names::WorkloadName, reason::Reason};
 use tokio::time::Instant;
 
 use crate::{
@@ -154,7 +154,11 @@ fn text(value: Option<&http::HeaderValue>) -> &str {
 
 /// Who called whom, in the words of metrics. A peer is known by its identity; the workload behind it is not.
 fn parties<'a>(connection: &'a Connection, endpoint: Option<&'a Endpoint>, own: &'a Own) -> (Party<'a>, Party<'a>) {
-    let own = Party { workload: &own.workload, namespace: &own.namespace, identity: &own.identity };
+    let own = Party {
+        workload: own.workload.as_ref().map_or("", WorkloadName::name),
+        namespace: own.workload.as_ref().map_or("", WorkloadName::namespace),
+        identity: &own.identity,
+    };
     match &connection.heading {
         Heading::Inbound { .. } => {
             let peer = connection.peer.identity.as_deref();
@@ -167,9 +171,10 @@ fn parties<'a>(connection: &'a Connection, endpoint: Option<&'a Endpoint>, own: 
         }
         Heading::Outbound { .. } => {
             let endpoint = endpoint.map(|endpoint| &endpoint.config);
+            let workload = endpoint.and_then(|config| config.workload.as_ref());
             let service = Party {
-                workload: endpoint.map_or("", |config| &config.workload),
-                namespace: endpoint.map_or("", |config| &config.namespace),
+                workload: workload.map_or("", WorkloadName::name),
+                namespace: workload.map_or("", WorkloadName::namespace),
                 identity: endpoint.map_or("", |config| &config.identity),
             };
             (own, service)
@@ -187,9 +192,11 @@ fn over_tls(connection: &Connection, endpoint: Option<&Endpoint>) -> bool {
 /// The service that a connection is for, `namespace/name`; empty where nothing but an address is known.
 fn service_of(connection: &Connection, config: &RuntimeConfig) -> Arc<str> {
     match &connection.heading {
-        Heading::Inbound { port, .. } => config.inbound(*port).service.clone(),
+        Heading::Inbound { port, .. } => {
+            config.inbound(*port).service.as_ref().map(|service| service.text().clone()).unwrap_or_default()
+        }
         Heading::Outbound { destination, original, .. } => match config.destination(destination).flatten() {
-            Some(known) => known.name.clone(),
+            Some(known) => known.name.text().clone(),
             None if original.is_none() => destination.clone(),
             None => Arc::default(),
         },

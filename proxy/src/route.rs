@@ -111,7 +111,7 @@ pub fn upstream<'a>(exchange: &Exchange, scope: &'a Scope, rule: Option<&'a Rout
             let backend = worker.chance(|chance| decide::backend(rule, chance));
             let backend = backend.map_err(|reason| nowhere(&exchange.route, reason))?;
             let cluster = cluster(&exchange.snapshot, destination, backend, *port)?;
-            let traffic = Some(&destination.traffic);
+            let traffic = Some(&*destination.traffic);
             Ok(Upstream { target: Target::Cluster(cluster), traffic, rule, backend, policies })
         }
         (Heading::Outbound { original: Some(original), .. }, _) => Ok(Upstream {
@@ -132,8 +132,8 @@ pub fn cluster(
     backend: Option<&Backend>,
     port: u16,
 ) -> Result<Rc<Cluster>, Error> {
-    let name = decide::cluster_name(destination, backend, port);
-    snapshot.clusters.get(&name).cloned().ok_or_else(|| no_endpoints(&name))
+    let found = decide::cluster(destination, backend, port).and_then(|link| snapshot.cluster(link));
+    found.cloned().ok_or_else(|| no_endpoints(&decide::cluster_name(destination, backend, port).to_string()))
 }
 
 /// The destination has no endpoint.

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     clock::{self, TimeOfDay},
     cluster::{Snapshot, carry, endpoint::Endpoint},
-    config::{CONNECT_TIMEOUT, EndpointConfig, InForce, Transport},
+    config::{EndpointConfig, InForce, Transport},
     drain::{Drain, Open, Phase},
     heading::Heading,
     http::{case, pace::CallerTimeouts},
@@ -159,16 +159,14 @@ impl Worker {
             locals.retain(|_, endpoint| Rc::strong_count(endpoint) > 1);
         }
         let config = EndpointConfig {
-            cluster: String::new(),
+            cluster: None,
             address,
             transport: Transport::Plain,
-            workload: String::new(),
-            namespace: String::new(),
+            workload: None,
             identity: String::new(),
             weight: 1,
             http2: false,
-            breaker: None,
-            connect_timeout: CONNECT_TIMEOUT,
+            traffic: Arc::default(),
         };
         let endpoint = Rc::new(Endpoint::new(Arc::new(config)));
         locals.insert(address, endpoint.clone());
@@ -201,7 +199,7 @@ impl Worker {
             let _ = self.demand.send(Demand::Used(used)); // as in `want`
         }
         let snapshot = self.snapshot();
-        let clustered = snapshot.clusters.values().flat_map(|cluster| &cluster.endpoints);
+        let clustered = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);
         for endpoint in clustered.chain(self.locals.borrow().values()) {
             endpoint.pool.sweep();
         }

@@ -185,7 +185,7 @@ fn callers_route_by_the_newest_route_and_know_the_endpoints_of_its_backends() {
     let mut mesh = LogicMesh::new();
     mesh.write("shop.yaml", SHOP);
     let mut client = mesh.sidecar("shop/client-1", &["shop/web"]);
-    assert!(client.config.clusters.contains_key("shop/web:80"));
+    assert!(client.config.link(&"shop/web:80".parse().unwrap()).is_some());
     mesh.write(
         "route.yaml",
         "
@@ -206,7 +206,8 @@ spec:
     let beta = get("/", "shop/client").header("x-beta", "on");
     assert_eq!(client.route("shop/web", &beta).as_deref(), Some("shop/web/beta"));
     assert_eq!(client.route("shop/web", &get("/", "shop/client")).as_deref(), Some("shop/web/all"));
-    let next = &client.config.clusters["shop/web-next:80"].endpoints;
+    let next = client.config.link(&"shop/web-next:80".parse().unwrap()).unwrap();
+    let next = &client.config.clusters[next.place()].endpoints;
     assert_eq!(next[0].address.to_string(), "10.0.0.2:8080");
     assert!(client.config.destination("web.shop").is_none(), "names nobody asked for are not known");
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use prost::Message;
+use selvedge_policies::names::PortName;
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS},
     proto::mesh::Destination,
@@ -36,9 +37,9 @@ pub(super) fn find(
         match (*kind, resource) {
             (DESTINATION, Some(destination)) => check(snapshot, destination, &mut dangling),
             (ENDPOINTS, None) => {
-                let owner = name.rsplit_once(':').map_or(&**name, |(owner, _)| owner);
-                let untouched = !touched.contains_key(&(DESTINATION, owner.into()));
-                if let Some(destination) = snapshot.get(DESTINATION, owner).filter(|_| untouched) {
+                let Ok(PortName { service, .. }) = name.parse() else { continue };
+                let untouched = !touched.contains_key(&(DESTINATION, service.text().clone()));
+                if let Some(destination) = snapshot.get(DESTINATION, service.text()).filter(|_| untouched) {
                     check(snapshot, &destination, &mut dangling);
                 }
             }

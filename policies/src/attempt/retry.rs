@@ -109,7 +109,7 @@ pub enum TryOutcome {
 }
 
 /// The compiled `retry:`. What was provably not processed is repeated without one too, by whoever asks it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     spec: RetrySpec,
 }

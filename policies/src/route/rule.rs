@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{BackendRef, Filters, HttpRouteRule, HttpRouteTimeouts};
-use crate::{kind::Problem, reason::Reason};
+use crate::{kind::Problem, names::ServiceName, reason::Reason};
 
 /// What happens to the requests of one rule.
 #[derive(Clone, Debug)]
@@ -27,10 +27,10 @@ pub struct RouteRule {
 /// A service that requests go to.
 #[derive(Clone, Debug)]
 pub struct Backend {
-    /// Its namespace.
-    pub namespace: String,
+    /// Which it is among all backends of its table, in the order of [`RouteTable::backends`](super::RouteTable::backends).
+    pub number: usize,
     /// Its name.
-    pub name: String,
+    pub service: ServiceName,
     /// Its port; the one the request was sent to when absent.
     pub port: Option<u16>,
     /// Its share in proportion to the other weights.
@@ -95,8 +95,8 @@ impl RouteRule {
 impl Backend {
     fn new(spec: &BackendRef, home: &str, filters: &str, problems: &mut Vec<Problem>) -> Self {
         Self {
-            namespace: spec.namespace.clone().unwrap_or_else(|| home.to_owned()),
-            name: spec.name.clone(),
+            number: 0,
+            service: ServiceName::new(spec.namespace.as_deref().unwrap_or(home), &spec.name),
             port: spec.port,
             weight: spec.weight,
             filters: Filters::compile(&spec.filters, filters, problems),

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method};
 use regex::bytes::Regex;
 
 use super::{
-    HttpRouteMatch, HttpRouteRule, HttpRouteSpec, RouteRule,
+    Backend, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, RouteRule,
     entry::{Asked, Entry},
     index::PathIndex,
 };
@@ -31,6 +31,8 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     rules: Vec<RouteRule>,
+    /// How many backends the rules have.
+    backends: usize,
     /// In order of precedence within a host and path.
     entries: Vec<Entry>,
     hosts: HostIndex<PathIndex>,
@@ -74,6 +76,11 @@ impl RouteTable {
         self.rules.iter()
     }
 
+    /// All backends of all rules, in the order of their numbers.
+    pub fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.rules.iter().flat_map(|rule| &rule.backends)
+    }
+
     /// True when there are no rules: requests go to the service they were sent to.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
@@ -106,7 +113,12 @@ impl RouteTable {
         for (number, spec) in specs.iter().enumerate() {
             let path = format!("rules[{number}]");
             let rule = self.rules.len();
-            self.rules.push(RouteRule::new(spec, &route.name, number, &path, problems));
+            let mut compiled = RouteRule::new(spec, &route.name, number, &path, problems);
+            for backend in &mut compiled.backends {
+                backend.number = self.backends;
+                self.backends += 1;
+            }
+            self.rules.push(compiled);
             let everything = [HttpRouteMatch::default()];
             let matches = if spec.matches.is_empty() { &everything[..] } else { &spec.matches };
             for (n, condition) in matches.iter().enumerate() {

@@ -140,12 +140,12 @@ fn backends_get_their_share_by_weight() {
     ] }]));
     let rule = table.select("ui", &Method::GET, "/", None, &HeaderMap::new()).unwrap();
     assert!(!rule.to_parent);
-    assert_eq!((&*rule.backends[0].namespace, &*rule.backends[1].namespace), ("shop", "canary"));
+    assert_eq!((rule.backends[0].service.namespace(), rule.backends[1].service.namespace()), ("shop", "canary"));
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut chance = fastrand::Rng::with_seed(seed);
-    let place = |name: &str| rule.backends.iter().position(|backend| backend.name == name).unwrap();
-    let shares = shares(3, (0..20_000).map(|_| place(&rule.choose(&mut chance).unwrap().name)));
+    let place = |name: &str| rule.backends.iter().position(|backend| backend.service.name() == name).unwrap();
+    let shares = shares(3, (0..20_000).map(|_| place(rule.choose(&mut chance).unwrap().service.name())));
     assert!(deviation(&shares, &[90, 10, 0]) < 0.015, "{shares:?}");
     assert_eq!(shares[2], 0.0);
 }

@@ -10,20 +10,20 @@ use crate::config::{ClusterConfig, EndpointConfig, InForce};
 
 /// A worker's snapshot of what is in force, with what it can keep of `previous`.
 pub fn carry(InForce { config, trust }: InForce, previous: &Snapshot) -> Snapshot {
-    let clusters = config.clusters.iter().map(|(name, cluster)| (name.clone(), carry_cluster(cluster, previous)));
+    let known: HashMap<_, _> = previous.clusters.iter().map(|cluster| (&cluster.config.name, cluster)).collect();
+    let clusters = config.clusters.iter().map(|cluster| carry_cluster(cluster, known.get(&cluster.name).copied()));
     Snapshot { clusters: clusters.collect(), config: config.clone(), trust }
 }
 
-fn carry_cluster(config: &Arc<ClusterConfig>, previous: &Snapshot) -> Rc<Cluster> {
-    let old = previous.clusters.get(&config.name);
+fn carry_cluster(config: &Arc<ClusterConfig>, old: Option<&Rc<Cluster>>) -> Rc<Cluster> {
     if let Some(old) = old.filter(|old| old.config == *config) {
         return old.clone();
     }
     let known: HashMap<_, _> = old.iter().flat_map(|cluster| &cluster.endpoints).map(|e| (id(&e.config), e)).collect();
     let endpoints = config.endpoints.iter().map(|endpoint| carry_endpoint(endpoint, known.get(&id(endpoint)).copied()));
-    let budget = match old.filter(|old| old.config.budget == config.budget) {
+    let budget = match old.filter(|old| old.config.traffic.budget == config.traffic.budget) {
         Some(old) => old.budget.clone(),
-        None => Rc::new(RetryBudget::new(&config.budget)),
+        None => Rc::new(RetryBudget::new(&config.traffic.budget)),
     };
     Rc::new(Cluster::new(config.clone(), endpoints.collect(), budget))
 }
@@ -43,8 +43,6 @@ fn carry_endpoint(config: &Arc<EndpointConfig>, old: Option<&Rc<Endpoint>>) -> R
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use selvedge_policies::testing::Clock;
 
     use super::*;
@@ -52,23 +50,21 @@ mod tests {
 
     fn snapshot(previous: &Snapshot, identity: &str, weight: u32) -> Snapshot {
         let endpoint = EndpointConfig {
-            cluster: "shop/web:80".into(),
+            cluster: "shop/web:80".parse().ok(),
             address: ([10, 0, 0, 1], 80).into(),
             transport: Transport::Plain,
-            workload: "web".into(),
-            namespace: "shop".into(),
+            workload: "shop/web".parse().ok(),
             identity: identity.into(),
             weight,
             http2: false,
-            breaker: None,
-            connect_timeout: Duration::from_secs(1),
+            traffic: Arc::default(),
         };
         let cluster = ClusterConfig {
-            name: "shop/web:80".into(),
+            name: "shop/web:80".parse().unwrap(),
             endpoints: vec![Arc::new(endpoint)],
-            ..ClusterConfig::default()
+            traffic: Arc::default(),
         };
-        let clusters = HashMap::from([("shop/web:80".to_owned(), Arc::new(cluster))]);
+        let clusters = vec![Arc::new(cluster)];
         let config = Arc::new(RuntimeConfig { clusters, ..RuntimeConfig::default() });
         carry(InForce { config, ..InForce::default() }, previous)
     }
@@ -77,7 +73,7 @@ mod tests {
     fn an_endpoint_is_the_same_by_address_and_identity() {
         let none = Snapshot::default();
         let now = Clock::default().now();
-        let endpoint = |snapshot: &Snapshot| snapshot.clusters["shop/web:80"].endpoints[0].clone();
+        let endpoint = |snapshot: &Snapshot| snapshot.clusters[0].endpoints[0].clone();
         let first = snapshot(&none, "spiffe://mesh.local/ns/shop/sa/web", 1);
         endpoint(&first).leave_alone(now);
         let edited = snapshot(&first, "spiffe://mesh.local/ns/shop/sa/web", 5);

@@ -51,18 +51,18 @@ pub fn failure(reason: Reason, detail: String) -> Error {
 /// Connects to `endpoint` for `hop`. On success the peer has proven the identity it must have.
 pub async fn stream(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result<Stream, Error> {
     let address = endpoint.address;
-    match timeout(endpoint.connect_timeout, establish(endpoint, trust, hop)).await {
+    match timeout(endpoint.connect_timeout(), establish(endpoint, trust, hop)).await {
         Ok(result) => result,
         Err(_) => Err(failure(
             Reason::UpstreamConnectTimeout,
-            format!("{address} took no connection within {:?}", endpoint.connect_timeout),
+            format!("{address} took no connection within {:?}", endpoint.connect_timeout()),
         )),
     }
 }
 
 async fn establish(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result<Stream, Error> {
     let address = endpoint.address;
-    let side = if endpoint.cluster.is_empty() { Side::Workload } else { Side::Mesh };
+    let side = if endpoint.cluster.is_none() { Side::Workload } else { Side::Mesh };
     let socket =
         dial(address, side).await.map_err(|e| failure(Reason::UpstreamConnectFailed, format!("{address}: {e}")))?;
     let _ = socket.set_nodelay(true); // only latency is at stake

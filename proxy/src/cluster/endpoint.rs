@@ -39,7 +39,7 @@ const ONLY_FAILS: u32 = 5;
 impl Endpoint {
     /// An endpoint of which nothing was seen yet.
     pub fn new(config: Arc<EndpointConfig>) -> Self {
-        let breaker = config.breaker.as_ref().map(Breaker::new);
+        let breaker = config.traffic.breaker.as_ref().map(Breaker::new);
         Self { config, pool: Rc::default(), breaker, books: Rc::default() }
     }
 
@@ -48,7 +48,7 @@ impl Endpoint {
     #[must_use]
     pub fn carried(&self, config: Arc<EndpointConfig>) -> Self {
         let pool = if config.transport == self.config.transport { self.pool.clone() } else { Rc::default() };
-        let breaker = config.breaker.as_ref().map(|spec| match &self.breaker {
+        let breaker = config.traffic.breaker.as_ref().map(|spec| match &self.breaker {
             Some(breaker) => breaker.carried(spec),
             None => Breaker::new(spec),
         });
@@ -138,20 +138,18 @@ mod tests {
     };
 
     use super::*;
-    use crate::config::Transport;
+    use crate::config::{Traffic, Transport};
 
     fn endpoint(breaker: BreakerSpec) -> Endpoint {
         let config = EndpointConfig {
-            cluster: "shop/web:80".into(),
+            cluster: "shop/web:80".parse().ok(),
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             transport: Transport::Plain,
-            workload: String::new(),
-            namespace: String::new(),
+            workload: None,
             identity: String::new(),
             weight: 1,
             http2: false,
-            breaker: Some(breaker),
-            connect_timeout: Duration::from_secs(1),
+            traffic: Arc::new(Traffic { breaker: Some(breaker), ..Traffic::default() }),
         };
         Endpoint::new(Arc::new(config))
     }
@@ -163,11 +161,9 @@ mod tests {
             cluster: old.cluster.clone(),
             transport: old.transport.clone(),
             workload: old.workload.clone(),
-            namespace: old.namespace.clone(),
             identity: old.identity.clone(),
             weight: 3,
-            connect_timeout: Duration::from_secs(9),
-            breaker,
+            traffic: Arc::new(Traffic { connect_timeout: Some(Duration::from_secs(9)), breaker, ..Traffic::default() }),
             ..**old
         }))
     }

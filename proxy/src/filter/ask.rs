@@ -37,12 +37,12 @@ async fn reply(worker: &Worker, question: &Question) -> Result<Reply, Unanswered
 
 /// The service's endpoints, waited for until the control plane has told of them.
 async fn known(worker: &Worker, question: &Question) -> (Rc<Cluster>, Rc<Snapshot>) {
-    let (service, name) = (question.to.service.to_string(), question.to.to_string());
+    let service = question.to.service.to_string();
     worker.used(&service.as_str().into());
     let mut configs = worker.configs();
     let mut snapshot = worker.refresh(&mut configs);
     loop {
-        if let Some(cluster) = snapshot.clusters.get(&name) {
+        if let Some(cluster) = snapshot.config.link(&question.to).and_then(|link| snapshot.cluster(link)) {
             return (cluster.clone(), snapshot);
         }
         worker.want(&service);

@@ -13,6 +13,7 @@ use std::{
 
 use selvedge_decide::resources::Resources;
 use selvedge_identity::file;
+use selvedge_policies::names::WorkloadName;
 use tokio::sync::{mpsc, watch};
 
 use super::worker;
@@ -111,10 +112,10 @@ pub(super) fn state(bootstrap: &Bootstrap) -> Result<(), StartError> {
 
 /// Metrics and access log.
 pub(super) fn telemetry(bootstrap: &Bootstrap) -> Result<Telemetry, StartError> {
-    let (namespace, workload) = bootstrap.workload.split_once('/').unwrap_or(("", &bootstrap.workload));
+    let workload = bootstrap.workload.parse::<WorkloadName>().ok();
     let settings = TelemetrySettings {
-        workload: workload.to_owned(),
-        namespace: namespace.to_owned(),
+        workload: workload.as_ref().map_or(&*bootstrap.workload, WorkloadName::name).to_owned(),
+        namespace: workload.as_ref().map_or("", WorkloadName::namespace).to_owned(),
         access_log_file: bootstrap.access_log_file.clone(),
     };
     Telemetry::new(&settings).map_err(|source| match settings.access_log_file {
@@ -149,8 +150,8 @@ pub(super) fn discovery(
     };
     let xds::Handle { resources, demand, task } = xds::spawn(settings, credentials.clone(), config::check);
     tokio::spawn(watch_over("discovery", task));
-    for (name, _) in bootstrap.outbound.iter().filter_map(OutboundListener::target) {
-        let _ = demand.send(Demand::Pin(name.to_owned())); // the task lives as long as the sender
+    for called in bootstrap.outbound.iter().filter_map(OutboundListener::target) {
+        let _ = demand.send(Demand::Pin(called.service.to_string())); // the task lives as long as the sender
     }
     (resources, demand)
 }
@@ -278,8 +279,9 @@ fn listeners(bootstrap: &Bootstrap) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>,
         inbound.push(bind(declared.listen, "inbound", &Purpose::Declared(heading))?);
     }
     for declared in &bootstrap.outbound {
-        if let Some((name, port)) = declared.target() {
-            let heading = Heading::Outbound { destination: name.into(), port, original: None };
+        if let Some(called) = declared.target() {
+            let (destination, port) = (called.service.text().clone(), called.port);
+            let heading = Heading::Outbound { destination, port, original: None };
             outbound.push(bind(declared.listen, "outbound", &Purpose::Declared(heading))?);
         }
     }

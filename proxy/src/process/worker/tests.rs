@@ -206,16 +206,14 @@ fn oracle(head: &str) -> Option<String> {
 
 fn endpoint(cluster: &str, address: SocketAddr) -> Arc<EndpointConfig> {
     Arc::new(EndpointConfig {
-        cluster: cluster.into(),
+        cluster: cluster.parse().ok(),
         address,
         transport: Transport::Plain,
-        workload: String::new(),
-        namespace: String::new(),
+        workload: None,
         identity: String::new(),
         weight: 1,
         http2: false,
-        breaker: None,
-        connect_timeout: Duration::from_secs(1),
+        traffic: Arc::default(),
     })
 }
 
@@ -232,13 +230,13 @@ impl Sidecar {
         let policies = PolicySet::of([Arc::new(Double { patience }) as Arc<dyn RequestPolicy>, Arc::new(ByClaim)]);
         let (name, port) = ("shop/oracle:80", 8080);
         let endpoints = vec![endpoint(name, oracle)];
-        let cluster = ClusterConfig { name: name.into(), endpoints, ..ClusterConfig::default() };
+        let cluster = ClusterConfig { name: name.parse().unwrap(), endpoints, traffic: Arc::default() };
         let config = RuntimeConfig {
-            own: Own { workload: "api".into(), ..Own::default() },
+            own: Own { workload: "shop/api-1".parse().ok(), ..Own::default() },
             permissive: true,
             access_log: AccessLogMode::Off,
             ports: HashMap::from([(port, Arc::new(InboundPort { protocol, policies, ..InboundPort::default() }))]),
-            clusters: HashMap::from([(name.into(), Arc::new(cluster))]),
+            clusters: vec![Arc::new(cluster)],
             ..RuntimeConfig::default()
         };
         let forward = serve(application).await;
@@ -319,7 +317,7 @@ async fn a_service_that_cannot_be_asked_is_told_to_the_policy_and_one_that_is_un
     let sidecar = Sidecar::start(AppProtocol::Http, nobody, Duration::from_secs(10)).await;
     assert_eq!(sidecar.get("/ask").await.0, 503);
 
-    let change = |clusters: HashMap<_, _>| {
+    let change = |clusters: Vec<_>| {
         sidecar.configs.send_modify(|in_force| {
             let RuntimeConfig { own, ports, .. } = &*in_force.config;
             let (own, ports) = (own.clone(), ports.clone());
@@ -328,13 +326,13 @@ async fn a_service_that_cannot_be_asked_is_told_to_the_policy_and_one_that_is_un
             *in_force = InForce { config: Arc::new(config), ..InForce::default() };
         });
     };
-    change(HashMap::new());
+    change(Vec::new());
     let name = "shop/oracle:80".to_owned();
     let endpoints = vec![endpoint(&name, serve(oracle).await)];
     let told = async {
         tokio::time::sleep(Duration::from_millis(50)).await; // it may be asked before or after; both must do
-        let cluster = ClusterConfig { name: name.clone(), endpoints, ..ClusterConfig::default() };
-        change(HashMap::from([(name, Arc::new(cluster))]));
+        let cluster = ClusterConfig { name: name.parse().unwrap(), endpoints, traffic: Arc::default() };
+        change(vec![Arc::new(cluster)]);
     };
     assert_eq!(tokio::join!(sidecar.get("/ask"), told).0.0, 200);
 }
