@@ -5,6 +5,7 @@
 //! lets a change of one object in ten thousand cost what it costs in a hundred, with every reader on a version of its own.
 
 use std::{
+    borrow::Borrow,
     collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
     sync::Arc,
@@ -29,7 +30,10 @@ impl<K, V> Default for Shared<K, V> {
 
 impl<K: Eq + Hash + Clone, V: Clone> Shared<K, V> {
     /// The value of that key.
-    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         self.parts.get(part_of(key))?.get(key)
     }
 
@@ -42,7 +46,10 @@ impl<K: Eq + Hash + Clone, V: Clone> Shared<K, V> {
     }
 
     /// Takes the value of that key away, and returns it.
-    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         let part = self.parts.get_mut(part_of(key)).filter(|part| part.contains_key(key))?;
         Arc::make_mut(part).remove(key)
     }
@@ -72,7 +79,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Shared<K, V> {
     }
 }
 
-fn part_of<K: Hash>(key: &K) -> usize {
+fn part_of<K: Hash + ?Sized>(key: &K) -> usize {
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
     usize::try_from(hash % PARTS as u64).unwrap_or_default()
 }

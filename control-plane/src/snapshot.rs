@@ -1,10 +1,10 @@
 //! Everything the mesh can be told at one instant: immutable, versioned by content, free of dangling references.
 //!
-//! Two snapshots share every resource that did not change, so a new one costs what changed, and telling them
-//! apart ([`Snapshot::changed_since`]) is a comparison of pointers.
+//! Two snapshots share every resource that did not change and almost all of the tables they stand in, so a new one costs
+//! what changed, and so does telling them apart ([`Snapshot::changed_since`]).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -13,6 +13,8 @@ use selvedge_xds::{
     resource::{Encoded, TypeUrl},
 };
 use tokio::sync::watch;
+
+use crate::shared::Shared;
 
 mod dangling;
 mod diff;
@@ -24,8 +26,8 @@ pub use diff::Change;
 #[derive(Clone, Debug, Default)]
 struct Table {
     /// By canonical name.
-    resources: HashMap<Arc<str>, Arc<Encoded>>,
-    aliases: HashMap<Arc<str>, Claims>,
+    resources: Shared<Arc<str>, Arc<Encoded>>,
+    aliases: Shared<Arc<str>, Claims>,
 }
 
 /// Who answers to an alias, best claim first: a service of the mesh before an external one, then by name. The
@@ -38,7 +40,7 @@ pub struct Snapshot {
     number: u64,
     complete: bool,
     tables: BTreeMap<TypeUrl, Arc<Table>>,
-    identities: Arc<HashMap<Arc<str>, Arc<str>>>,
+    identities: Shared<Arc<str>, Arc<str>>,
 }
 
 /// A channel that always holds the newest snapshot; it starts with an empty, incomplete one.
@@ -75,12 +77,12 @@ impl Snapshot {
 
     /// All resources of a kind, in no particular order.
     pub fn resources(&self, kind: TypeUrl) -> impl Iterator<Item = &Arc<Encoded>> {
-        self.tables.get(&kind).into_iter().flat_map(|table| table.resources.values())
+        self.tables.get(&kind).into_iter().flat_map(|table| table.resources.iter()).map(|(_, resource)| resource)
     }
 
     /// How many resources of a kind there are.
     pub fn count(&self, kind: TypeUrl) -> usize {
-        self.tables.get(&kind).map_or(0, |table| table.resources.len())
+        self.resources(kind).count()
     }
 }
 
@@ -117,18 +119,18 @@ impl Draft {
             table.disclaim(&before);
         }
         for alias in &resource.aliases {
-            table.aliases.entry(alias.as_str().into()).or_default().insert((external, name.clone()));
+            table.claim(alias, (external, name.clone()));
         }
         self.touched.insert((resource.kind, name), Some(resource));
     }
 
     /// Takes a resource away.
     pub fn remove(&mut self, kind: TypeUrl, name: &str) {
-        let table = self.next.tables.get_mut(&kind).filter(|table| table.resources.contains_key(name));
+        let table = self.next.tables.get_mut(&kind).filter(|table| table.resources.get(name).is_some());
         let Some(table) = table.map(Arc::make_mut) else { return };
-        if let Some((name, resource)) = table.resources.remove_entry(name) {
+        if let Some(resource) = table.resources.remove(name) {
             table.disclaim(&resource);
-            self.touched.insert((kind, name), None);
+            self.touched.insert((kind, name.into()), None);
         }
     }
 
@@ -137,10 +139,9 @@ impl Draft {
         if self.next.identities.get(workload).map(|known| &**known) == identity.as_deref() {
             return;
         }
-        let identities = Arc::make_mut(&mut self.next.identities);
         match identity {
-            Some(identity) => identities.insert(workload.into(), identity.into()),
-            None => identities.remove(workload),
+            Some(identity) => self.next.identities.insert(workload.into(), identity.into()),
+            None => self.next.identities.remove(workload),
         };
     }
 
@@ -162,13 +163,19 @@ impl Draft {
 }
 
 impl Table {
+    fn claim(&mut self, alias: &str, claim: (bool, Arc<str>)) {
+        let mut claims = self.aliases.get(alias).cloned().unwrap_or_default();
+        claims.insert(claim);
+        self.aliases.insert(alias.into(), claims);
+    }
+
     /// Takes away the claims of `resource` on its aliases.
     fn disclaim(&mut self, resource: &Encoded) {
         for alias in &resource.aliases {
-            let Some(claims) = self.aliases.get_mut(alias.as_str()) else { continue };
+            let Some(mut claims) = self.aliases.remove(alias.as_str()) else { continue };
             claims.retain(|(_, name)| **name != *resource.name);
-            if claims.is_empty() {
-                self.aliases.remove(alias.as_str());
+            if !claims.is_empty() {
+                self.aliases.insert(alias.as_str().into(), claims);
             }
         }
     }

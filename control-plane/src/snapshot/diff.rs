@@ -36,14 +36,13 @@ impl Snapshot {
 
 fn differences(kind: TypeUrl, now: &Table, before: &Table, changes: &mut Vec<Change>) {
     let start = changes.len();
-    for (name, resource) in &now.resources {
-        let known = before.resources.get(name);
-        if !known.is_some_and(|known| Arc::ptr_eq(known, resource) || known.version == resource.version) {
+    let (put, gone) = now.resources.since(&before.resources);
+    for (name, resource) in put {
+        if before.resources.get(name).is_none_or(|known| known.version != resource.version) {
             changes.push(Change { kind, name: name.clone(), now: Some(resource.clone()) });
         }
     }
-    let gone = before.resources.keys().filter(|name| !now.resources.contains_key(*name));
-    changes.extend(gone.map(|name| Change { kind, name: name.clone(), now: None }));
+    changes.extend(gone.into_iter().map(|name| Change { kind, name: name.clone(), now: None }));
     changes[start..].sort_by(|a, b| a.name.cmp(&b.name));
 }
 
