@@ -1,7 +1,7 @@
 //! A directory of YAML files, watched.
 //!
-//! Events only say that something happened; what happened is found by reading the directory again and comparing
-//! contents. An editor that writes a temporary file and renames it, or a mounted Kubernetes ConfigMap that swaps
+//! Events only say where something happened; what happened is found by reading that, or the whole directory again, and
+//! comparing contents. An editor that writes a temporary file and renames it, or a mounted Kubernetes ConfigMap that swaps
 //! its `..data` link, is therefore one change. What is gone or empty has a moment to come back. Where the kernel tells
 //! nothing (network file systems), a slow poll finds out.
 
@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use notify::Watcher;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout_at},
@@ -20,13 +19,17 @@ use tokio::{
 use super::{Change, Changes, Confirm, Confirms, Document, Source, Unread};
 
 mod absent;
+mod glance;
 mod parse;
 mod scan;
 mod tree;
+mod watch;
 mod yaml;
 
 use absent::{Absences, Told};
+use glance::Plain;
 use scan::{Folders, Found};
+use watch::{Wake, Watch, Where};
 
 pub use absent::{DELETED_AFTER, Known};
 pub use parse::parse;
@@ -88,22 +91,29 @@ pub fn watch(dir: impl Into<PathBuf>) -> Changes {
 /// Follows the directory until nobody listens any more.
 async fn follow(files: Files, changes: mpsc::Sender<Change>) {
     let Files { dir, poll, known, mut confirms } = files;
-    let (wake, mut woken) = mpsc::channel(1);
-    let mut watcher = Watch::new(wake);
-    let mut state = State { dir, absences: Absences::new(known), told: None, unavailable: None };
+    let (wake, mut woken) = Wake::new();
+    let mut watcher = Watch::new(wake.clone());
+    let absences = Absences::new(known);
+    let mut state = State { dir, absences, told: None, unavailable: None, plain: Plain::default() };
+    let mut is_event = false;
     loop {
         while woken.try_recv().is_ok() {}
-        let folders = match state.look(&changes).await {
-            Ok(folders) => folders,
-            Err(Closed) => return,
+        let happened = if is_event { wake.take() } else { Where::Everywhere };
+        let looked = match state.glance(happened, &changes).await {
+            Ok(true) => Ok(()),
+            Ok(false) => state.look(&changes).await.map(|folders| watcher.renew(folders)),
+            Err(Closed) => Err(Closed),
         };
-        watcher.renew(folders);
+        if looked.is_err() {
+            return;
+        }
         // A directory that is not there cannot be watched.
         let poll = if state.unavailable.is_some() { poll.min(IMPATIENCE) } else { poll };
         let poll_at = Instant::now() + poll;
         let due = state.absences.due().map_or(poll_at, |due| due.min(poll_at));
+        is_event = false;
         tokio::select! {
-            () = settle(&mut woken) => {}
+            () = settle(&mut woken) => is_event = true,
             () = sleep_until(due) => {}
             Some(confirm) = confirms.recv() => if state.confirm(confirm, &changes).await.is_err() {
                 return;
@@ -120,12 +130,41 @@ struct State {
     told: Option<Arc<Told>>,
     /// Why it cannot be listed, when that was told.
     unavailable: Option<Arc<str>>,
+    plain: Plain,
 }
 
 /// Nobody listens any more, or nobody could be told.
 struct Closed;
 
 impl State {
+    /// Reads only where something happened, and tells what changed there. False when the whole directory has to be read.
+    async fn glance(&mut self, happened: Where, changes: &mpsc::Sender<Change>) -> Result<bool, Closed> {
+        let (Where::At(paths), None) = (happened, &self.unavailable) else { return Ok(false) };
+        let (dir, plain) = (self.dir.clone(), std::mem::take(&mut self.plain));
+        let glance = tokio::task::spawn_blocking(move || (plain.glance(&dir, &paths), plain)).await;
+        let found;
+        (found, self.plain) = glance.map_err(|_| Closed)?;
+        let (Some(found), Some(told)) = (found, self.told.as_mut().map(Arc::make_mut)) else { return Ok(false) };
+        if !self.absences.glance(&found) {
+            return Ok(false);
+        }
+        let mut news = Vec::new();
+        for (origin, text) in found {
+            let text = Ok(text);
+            if told.get(&origin) != Some(&text) {
+                news.push(Document { origin: origin.clone(), text: text.clone() });
+                told.insert(origin, text);
+            }
+        }
+        if !news.is_empty() {
+            let put = move || news.into_iter().map(Document::put).collect();
+            let mut steps: Vec<Change> = tokio::task::spawn_blocking(put).await.map_err(|_| Closed)?;
+            steps.push(Change::Complete);
+            send(changes, steps).await?;
+        }
+        Ok(true)
+    }
+
     /// Reads the directory, tells what changed, and returns the folders to be watched.
     async fn look(&mut self, changes: &mpsc::Sender<Change>) -> Result<Folders, Closed> {
         let mut found = read_settled(&self.dir, self.told.as_deref()).await;
@@ -145,6 +184,7 @@ impl State {
                     steps.push(Change::Complete);
                 }
                 self.told = Some(told);
+                self.plain = Plain::new(&self.dir, &found.folders, found.has_links);
                 (steps, found.folders)
             }
             Err(reason) => {
@@ -241,74 +281,6 @@ fn steps(told: Option<&Told>, found: &Told) -> Vec<Change> {
     steps
 }
 
-/// The kernel's watch on the folders of the directory. It is tied to inodes, so it is made anew when another folder has
-/// come, also in the place of one of the same name.
-struct Watch {
-    wake: mpsc::Sender<()>,
-    folders: Folders,
-    /// Those of the folders that are not watched, and are tried again whenever the directory is read.
-    unwatched: Vec<PathBuf>,
-    watcher: Option<notify::RecommendedWatcher>,
-}
-
-impl Watch {
-    fn new(wake: mpsc::Sender<()>) -> Self {
-        Self { wake, folders: Folders::new(), unwatched: Vec::new(), watcher: None }
-    }
-
-    /// Watches these folders and no others. One that cannot be watched keeps no other from being watched.
-    fn renew(&mut self, folders: Folders) {
-        let is_new = self.folders != folders;
-        if is_new {
-            // What it watches counts towards the limits of the kernel, so it goes before the next comes.
-            self.watcher = None;
-            self.unwatched = folders.keys().cloned().collect();
-            self.folders = folders;
-        }
-        let before = self.unwatched.len();
-        let problems = self.watch();
-        if is_new {
-            for (path, error) in problems {
-                tracing::warn!(path = %path.display(), %error, "the folder cannot be watched; it is polled");
-            }
-        }
-        if self.unwatched.len() < before {
-            // What happened since they were read was not watched.
-            self.wake.try_send(()).ok();
-        }
-    }
-
-    /// Watches what is not watched yet, as far as that is possible, and returns what is in the way of the rest.
-    fn watch(&mut self) -> Vec<(PathBuf, notify::Error)> {
-        if self.unwatched.is_empty() {
-            return Vec::new();
-        }
-        let watcher = match &mut self.watcher {
-            Some(watcher) => watcher,
-            none => match notify::recommended_watcher(on_event(self.wake.clone())) {
-                Ok(watcher) => none.insert(watcher),
-                Err(error) => return vec![(PathBuf::new(), error)],
-            },
-        };
-        let watch = |folder: &PathBuf| {
-            let watched = watcher.watch(folder, notify::RecursiveMode::NonRecursive);
-            watched.err().map(|error| (folder.clone(), error))
-        };
-        let problems: Vec<_> = self.unwatched.iter().filter_map(watch).collect();
-        self.unwatched = problems.iter().map(|(folder, _)| folder.clone()).collect();
-        problems
-    }
-}
-
-fn on_event(wake: mpsc::Sender<()>) -> impl Fn(notify::Result<notify::Event>) {
-    move |event| {
-        // Reading a file is an event too; answering it with a read would never end.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            wake.try_send(()).ok();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,37 +301,5 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let found = read_settled(dir.path(), Some(&told)).await;
         assert_eq!(found.unwrap().files, Scan::new(), "what stays away is gone");
-    }
-
-    #[tokio::test]
-    async fn a_folder_that_could_not_be_watched_is_tried_again_and_the_others_are_watched_meanwhile() {
-        let dir = tempfile::tempdir().unwrap();
-        let (there, later) = (dir.path().join("there"), dir.path().join("later"));
-        std::fs::create_dir(&there).unwrap();
-        std::fs::create_dir(&later).unwrap();
-        let folders = scan::find_blocking(dir.path().to_owned()).await.unwrap().folders;
-        let (wake, mut woken) = mpsc::channel(1);
-        let mut watch = Watch::new(wake);
-        // No watch on what is not there, as when the kernel allows no more of them.
-        std::fs::rename(&later, dir.path().join("moved")).unwrap();
-        watch.renew(folders.clone());
-        assert!(woken.try_recv().is_ok(), "the others are read again");
-        watch.renew(folders.clone());
-        assert!(woken.try_recv().is_err(), "trying in vain is no reason to read again");
-        std::fs::write(there.join("a.yaml"), "1").unwrap();
-        let event = tokio::time::timeout(Duration::from_secs(30), woken.recv()).await;
-        assert_eq!(event, Ok(Some(())));
-
-        std::fs::rename(dir.path().join("moved"), &later).unwrap();
-        watch.renew(folders);
-        quiet(&mut woken).await;
-        std::fs::write(later.join("a.yaml"), "1").unwrap();
-        let event = tokio::time::timeout(Duration::from_secs(30), woken.recv()).await;
-        assert_eq!(event, Ok(Some(())), "an event tells, for nothing is polled");
-    }
-
-    /// Until what happened before has been told.
-    async fn quiet(woken: &mut mpsc::Receiver<()>) {
-        while tokio::time::timeout(Duration::from_millis(300), woken.recv()).await.is_ok() {}
     }
 }

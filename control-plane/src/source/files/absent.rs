@@ -130,6 +130,18 @@ impl Absences {
         Some(Unread { why: hold(what, file), held })
     }
 
+    /// Takes files that have something in them, and no others that changed; false when that may not be all there is to say.
+    pub(super) fn glance(&mut self, found: &BTreeMap<Arc<str>, Arc<str>>) -> bool {
+        let is_calm = self.files.values().all(Option::is_none) && found.values().all(|text| !yaml::is_blank(text));
+        if is_calm {
+            for file in found.keys() {
+                self.deleted.remove(file);
+                self.files.insert(file.clone(), None);
+            }
+        }
+        is_calm
+    }
+
     fn emptied(&self) -> usize {
         self.files.values().flatten().filter(|hold| hold.held == Held::Emptied).count()
     }

@@ -36,6 +36,8 @@ pub(super) struct Found {
     pub(super) files: Scan,
     /// Every folder in which a change may be one of the files.
     pub(super) folders: Folders,
+    /// True when a path in it may be another path's file or folder.
+    pub(super) has_links: bool,
 }
 
 /// Reads the directory on a thread that may wait for the disk.
@@ -61,7 +63,7 @@ fn find(dir: &Path) -> Result<Found, Arc<str>> {
         let mut walk = Walk::default();
         walk.folder(dir, 0).map_err(|error| format!("{} cannot be listed: {error}", dir.display()))?;
         if walk.is_at_rest() {
-            return Ok(Found { folders: walk.folders(), files: walk.found });
+            return Ok(Found { folders: walk.folders(), has_links: walk.has_links, files: walk.found });
         }
         thread::sleep(PAUSE);
     }
@@ -80,6 +82,7 @@ struct Walk {
     passed: Vec<(PathBuf, Identity)>,
     /// True when something that may be one of the files, or have some, was listed and then not there.
     vanished: bool,
+    has_links: bool,
 }
 
 impl Walk {
@@ -113,6 +116,7 @@ impl Walk {
             if is_hidden(&path) {
                 continue;
             }
+            self.has_links |= entry.file_type().is_ok_and(|what| what.is_symlink());
             match fs::metadata(&path) {
                 Ok(what) if what.is_dir() => self.below(&path, depth + 1),
                 Ok(what) if what.is_file() && is_yaml(&path) => self.file(&path, entry.file_type().ok()),
@@ -191,7 +195,7 @@ fn unlistable(path: &Path, error: &io::Error) -> String {
     )
 }
 
-fn read_text(file: fs::File) -> io::Result<Result<Arc<str>, Arc<str>>> {
+pub(super) fn read_text(file: fs::File) -> io::Result<Result<Arc<str>, Arc<str>>> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
@@ -204,7 +208,7 @@ fn read_text(file: fs::File) -> io::Result<Result<Arc<str>, Arc<str>>> {
     })
 }
 
-fn name(path: &Path) -> Arc<str> {
+pub(super) fn name(path: &Path) -> Arc<str> {
     path.display().to_string().into()
 }
 
@@ -212,14 +216,14 @@ fn folder_name(path: &Path) -> Arc<str> {
     format!("{}/", path.display()).into()
 }
 
-fn is_hidden(path: &Path) -> bool {
+pub(super) fn is_hidden(path: &Path) -> bool {
     path.file_name().is_none_or(|name| {
         let name = name.to_string_lossy();
         name.starts_with(['.', '#']) || name.ends_with('~')
     })
 }
 
-fn is_yaml(path: &Path) -> bool {
+pub(super) fn is_yaml(path: &Path) -> bool {
     path.extension().is_some_and(|found| ["yaml", "yml", "json"].iter().any(|known| found.eq_ignore_ascii_case(known)))
 }
 
