@@ -7,6 +7,8 @@ mod compile;
 mod diagnostics;
 #[path = "config/docs.rs"]
 mod docs;
+#[path = "config/equivalence.rs"]
+mod equivalence;
 #[path = "config/files.rs"]
 mod files;
 #[path = "config/kept.rs"]

@@ -124,14 +124,18 @@ impl Reports {
 
     /// Writes the report.
     pub fn report(&self) -> Report {
-        let mut findings: Vec<Diagnostic> =
-            self.findings.iter().flat_map(|(_, findings)| findings.iter().cloned()).collect();
-        findings.sort_by(|a, b| {
+        let mut findings: Vec<(&About, &Diagnostic)> = Vec::new();
+        for (about, said) in self.findings.iter() {
+            findings.extend(said.iter().map(|finding| (about, finding)));
+        }
+        findings.sort_by(|(_, a), (_, b)| {
             let key = |finding: &Diagnostic| (finding.place.line, finding.place.column, finding.severity);
             a.place.file.cmp(&b.place.file).then(key(a).cmp(&key(b))).then_with(|| a.message.cmp(&b.message))
         });
         let mut problems: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for finding in findings.iter().filter(|finding| !finding.object.is_empty()) {
+        // That it was removed once is nothing that is wrong with it now.
+        let now = findings.iter().filter(|(about, finding)| **about != About::Gone && !finding.object.is_empty());
+        for (_, finding) in now {
             problems.entry(&finding.object).or_default().push(finding.to_string());
         }
         let problems_of = |id: &ObjectId, standing: &Standing| {
@@ -149,6 +153,7 @@ impl Reports {
         };
         let mut objects: Vec<ObjectReport> = self.standing.iter().map(object).collect();
         objects.sort_by(|a, b| (&a.kind, &a.namespace, &a.name).cmp(&(&b.kind, &b.namespace, &b.name)));
+        let findings = findings.into_iter().map(|(_, finding)| finding.clone()).collect();
         Report { complete: self.complete, objects, findings }
     }
 

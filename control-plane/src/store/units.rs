@@ -106,18 +106,25 @@ impl Units {
     }
 
     /// What becomes of the object of that id. `is_pending` tells whether the origin of the one in force may still have to
-    /// say something.
+    /// say something. Judging again what was put in force because of it says the same.
     pub(super) fn judge(&self, id: &ObjectId, in_force: Option<&Entry>, is_pending: bool) -> Judged<'_> {
         let home = in_force.map_or(Home::Sure, |entry| self.home(id, entry, is_pending));
-        let mut judged = Judged { held: home == Home::Silent, ..Judged::default() };
         let origins = self.claims.get(id).into_iter().flatten();
-        let stands = origins.filter_map(|origin| Some((origin, self.units.get(origin)?)));
-        for (origin, unit) in stands {
+        let mut judged = Judged { held: home == Home::Silent, ..Judged::default() };
+        let mut candidates = Vec::new();
+        for (origin, unit) in origins.filter_map(|origin| Some((origin, self.units.get(origin)?))) {
             let Some(stand) = unit.stands.get(id) else { continue };
             judged.refused |= stand.refused;
-            for candidate in stand.candidates.iter().filter_map(|at| unit.reading.objects.get(*at)) {
-                judged.weigh(origin, candidate, in_force, home);
-            }
+            let at = stand.candidates.iter().filter_map(|at| unit.reading.objects.get(*at));
+            candidates.extend(at.map(|candidate| (origin, candidate)));
+        }
+        if home == Home::Sure {
+            let at_home =
+                candidates.iter().filter(|(origin, _)| in_force.is_some_and(|entry| entry.origin == **origin));
+            judged.counts = best(at_home, in_force).or_else(|| best(candidates.iter(), in_force));
+        }
+        for (_, candidate) in candidates {
+            judged.weigh(candidate, in_force);
         }
         judged
     }
@@ -160,31 +167,36 @@ impl Units {
     }
 }
 
-impl<'a> Judged<'a> {
-    /// Takes one more version into account.
-    fn weigh(&mut self, origin: &'a Origin, candidate: &'a Candidate, in_force: Option<&Entry>, home: Home) {
-        if !may_be_taken(candidate, in_force) {
+impl Judged<'_> {
+    /// Says what becomes of a version beside the one that counts.
+    fn weigh(&mut self, candidate: &Candidate, in_force: Option<&Entry>) {
+        let counts = self.counts.map(|(_, counts)| counts);
+        if counts.is_some_and(|counts| std::ptr::eq(counts, candidate)) {
+            return;
+        }
+        if !may_be_taken(candidate, in_force) || !candidate.sound && counts.is_some_and(|counts| counts.sound) {
             self.refused = true;
             return;
         }
-        if let Some(entry) = in_force.filter(|_| home != Home::Sure) {
-            let place = entry.provenance.place("metadata.name");
-            self.findings.push(duplicate(place, "the last good version of this one is in force", candidate));
-            return;
-        }
-        let Some((first_origin, first)) = self.counts else {
-            self.counts = Some((origin, candidate));
-            return;
+        let at = "metadata.name";
+        let finding = match (counts, in_force) {
+            (Some(counts), _) => duplicate(counts.provenance.place(at), "this one is in force", candidate),
+            (None, Some(entry)) => {
+                duplicate(entry.provenance.place(at), "the last good version of this one is in force", candidate)
+            }
+            (None, None) => return,
         };
-        let is_home = |origin: &Origin| in_force.is_some_and(|entry| entry.origin == *origin);
-        let (counts, other) = if is_home(origin) && !is_home(first_origin) {
-            self.counts = Some((origin, candidate));
-            (candidate, first)
-        } else {
-            (first, candidate)
-        };
-        self.findings.push(duplicate(counts.provenance.place("metadata.name"), "this one is in force", other));
+        self.findings.push(finding);
     }
+}
+
+/// The first that is sound, else the first that may be taken.
+fn best<'c, 'a: 'c>(
+    candidates: impl Iterator<Item = &'c (&'a Origin, &'a Candidate)> + Clone,
+    in_force: Option<&Entry>,
+) -> Option<(&'a Origin, &'a Candidate)> {
+    let sound = candidates.clone().find(|(_, candidate)| candidate.sound);
+    sound.or_else(|| candidates.clone().find(|(_, candidate)| may_be_taken(candidate, in_force))).copied()
 }
 
 /// An object that is not sound takes the place of no sound version.
