@@ -53,3 +53,48 @@ impl Plain {
         Some(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_files_with_something_in_them_are_read_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let real = parent.path().canonicalize().unwrap().join("mesh");
+        fs::create_dir_all(real.join("team")).unwrap();
+        symlink(&real, parent.path().join("link")).unwrap();
+        for (file, text) in [("a.yaml", "1"), ("team/b.json", "2"), ("empty.yaml", ""), ("notes.txt", "x")] {
+            fs::write(real.join(file), text).unwrap();
+        }
+        fs::write(real.join("binary.yaml"), [0xff]).unwrap();
+        let dir = parent.path().join("link");
+        let plain = |dir: &Path| {
+            let found = scan::find_blocking(dir.to_owned());
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let found = runtime.block_on(found).unwrap();
+            Plain::new(dir, &found.folders, found.has_links)
+        };
+        let glance = |plain: &Plain, names: &[&str]| {
+            let found = plain.glance(&dir, &names.iter().map(|name| real.join(name)).collect())?;
+            let name = |file: &Arc<str>| file.rsplit_once("link/").map(|(_, name)| name.to_owned());
+            Some(found.iter().map(|(file, text)| (name(file).unwrap(), text.to_string())).collect::<Vec<_>>())
+        };
+        let now = plain(&dir);
+        let texts = |all: &[(&str, &str)]| Some(all.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect());
+        assert_eq!(glance(&now, &["a.yaml", "team/b.json"]), texts(&[("a.yaml", "1"), ("team/b.json", "2")]));
+        assert_eq!(glance(&now, &["a.yaml", ".a.yaml.swp", "a.yaml~", "notes.txt"]), texts(&[("a.yaml", "1")]));
+        for name in ["empty.yaml", "binary.yaml", "gone.yaml", "gone", "team", "", "new/c.yaml", "../c.yaml"] {
+            assert_eq!(glance(&now, &["a.yaml", name]), None, "{name}: the whole directory is read");
+        }
+        fs::create_dir(real.join("new")).unwrap();
+        symlink("a.yaml", real.join("link.yaml")).unwrap();
+        for name in ["new", "link.yaml"] {
+            assert_eq!(glance(&now, &[name]), None, "{name}");
+        }
+        assert_eq!(glance(&plain(&dir), &["a.yaml"]), None, "with a link in it no path is certain to be one file");
+        assert_eq!(glance(&Plain::default(), &["a.yaml"]), None, "nothing is known yet");
+    }
+}
