@@ -57,7 +57,7 @@ pub struct RuntimeConfig {
 /// What is written to the access log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccessLogMode {
-    /// Nothing.
+    /// No line is written at all.
     Off,
     /// Requests and connections the mesh refused, limited, failed, or would have refused by a policy that only looks on,
     /// and answers that say the service failed (5xx, and what gRPC says instead); limited in rate.
@@ -72,7 +72,7 @@ pub enum AccessLogMode {
 pub struct Own {
     /// Its name; `None` before its own view is known.
     pub workload: Option<WorkloadName>,
-    /// SPIFFE ID.
+    /// Its SPIFFE ID, `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`; empty before it is known.
     pub identity: String,
 }
 
@@ -86,7 +86,7 @@ pub enum AppProtocol {
     Http,
     /// HTTP/2 with prior knowledge (also gRPC).
     Http2,
-    /// Opaque bytes.
+    /// Opaque bytes: TCP that is forwarded without a look inside.
     Opaque,
 }
 
@@ -107,7 +107,7 @@ impl AppProtocol {
 pub struct InboundPort {
     /// The service behind the port, if there is one.
     pub service: Option<ServiceName>,
-    /// What is spoken.
+    /// What callers of the port speak, as its service declares it.
     pub protocol: AppProtocol,
     /// Routes of the service, to name a request's route.
     pub routes: RouteTable,
@@ -117,13 +117,13 @@ pub struct InboundPort {
 
 /// A service that can be called.
 pub struct Destination {
-    /// Its name.
+    /// `namespace/name` of the service.
     pub name: ServiceName,
     /// Its routes by port, 0 for every port that is not declared; ports with the same routes share them.
     pub routes: HashMap<u16, Arc<RouteTable>>,
     /// Policies of calls made to it.
     pub policies: PolicySet,
-    /// Its ports.
+    /// Its declared ports, by the number that callers name.
     pub ports: HashMap<u16, DestinationPort>,
     /// Where the backends of the routes of each port lead, by
     /// [`Backend::number`](selvedge_policies::route::Backend::number).
@@ -135,7 +135,7 @@ pub struct Destination {
 /// One port of a service that can be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DestinationPort {
-    /// What it speaks.
+    /// What callers of the port speak, as its service declares it.
     pub protocol: AppProtocol,
     /// Its endpoints; `None` when there are none to be known.
     pub cluster: Option<Link>,
@@ -155,13 +155,13 @@ pub struct Traffic {
     pub budget: BudgetSpec,
     /// Over all tries, to the response head.
     pub request_timeout: Option<Duration>,
-    /// For each try.
+    /// From the start of a try to its response head (`backendRequest` of GEP-1742).
     pub try_timeout: Option<Duration>,
     /// For making a connection.
     pub connect_timeout: Option<Duration>,
-    /// Per endpoint.
+    /// The rules of the breaker that each endpoint has on each worker; `None` for none.
     pub breaker: Option<BreakerSpec>,
-    /// Choice of endpoint.
+    /// How one of the endpoints is chosen for a try.
     pub balancer: BalancerSpec,
 }
 
@@ -176,12 +176,12 @@ pub struct ClusterConfig {
     pub traffic: Arc<Traffic>,
 }
 
-/// One endpoint.
+/// One address that answers for a service (an upstream host), and how it is reached.
 #[derive(Debug, PartialEq)]
 pub struct EndpointConfig {
     /// The cluster it belongs to; `None` for an address outside any service.
     pub cluster: Option<PortName>,
-    /// Where to connect.
+    /// Where to connect: the inbound listener of its sidecar or, under transparent capture and without one, the workload.
     pub address: SocketAddr,
     /// What is on the wire.
     pub transport: Transport,
@@ -189,7 +189,7 @@ pub struct EndpointConfig {
     pub workload: Option<WorkloadName>,
     /// SPIFFE ID; empty when it has none.
     pub identity: String,
-    /// At least 1.
+    /// Its share of the tries, in proportion to the other endpoints; at least 1.
     pub weight: u32,
     /// HTTP/2 with prior knowledge where the transport is not the mesh's.
     pub http2: bool,
@@ -206,7 +206,7 @@ pub enum Transport {
     Mesh {
         /// Who must be at the other end.
         identity: Arc<Identity>,
-        /// SNI, `service.namespace`.
+        /// What is asked for in the TLS handshake (SNI), `service.namespace`.
         server_name: Arc<str>,
     },
     /// TLS originated by the sidecar towards a service outside the mesh.
@@ -232,7 +232,7 @@ impl EndpointConfig {
 }
 
 impl Link {
-    /// The place.
+    /// The index into [`RuntimeConfig::clusters`].
     pub const fn place(self) -> usize {
         self.0
     }

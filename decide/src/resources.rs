@@ -10,11 +10,11 @@ use selvedge_xds::proto::mesh::{Destination, Endpoints, Inbound, TrustBundle};
 /// A resource with its version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Versioned<T> {
-    /// Canonical name.
+    /// The canonical name, under which a resource is sent once whatever alias was asked for.
     pub name: String,
     /// Version by content: equal versions mean equal values.
     pub version: String,
-    /// The resource.
+    /// The resource itself, decoded from its bytes.
     pub value: T,
 }
 

@@ -17,7 +17,7 @@ use crate::config::{Destination, InboundPort, Link, RuntimeConfig};
 /// The policies of what is outside the mesh.
 static NONE: PolicySet = PolicySet::new();
 
-/// What rules apply.
+/// Whose routes and policies apply to a call: those of the application, of a service, or none.
 pub enum Scope {
     /// A call to the application.
     Inbound(Arc<InboundPort>),

@@ -35,7 +35,7 @@ pub struct Way {
     pub address: Option<SocketAddr>,
     /// What the sidecar of the called workload goes by; `None` when there is none in the mesh.
     pub arrival: Option<Arrival>,
-    /// How it ends.
+    /// How the requests that go this way end.
     pub ending: Ending,
 }
 
@@ -44,7 +44,7 @@ pub struct Way {
 pub struct Arrival {
     /// `namespace/name` of the workload.
     pub workload: String,
-    /// The application's port.
+    /// The port of the workload, as its policies name it.
     pub port: u16,
     /// The policies that cover the port, in the order in which they decide.
     pub policies: Vec<Judged>,

@@ -39,9 +39,9 @@ pub enum SvidError {
     /// Of another trust domain.
     #[error("the certificate is of trust domain '{found}', expected '{expected}'")]
     TrustDomain {
-        /// In the certificate.
+        /// The trust domain that the certificate names.
         found: Box<str>,
-        /// Ours.
+        /// The trust domain of this mesh.
         expected: Box<str>,
     },
 }

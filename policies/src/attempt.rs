@@ -24,7 +24,7 @@ pub struct TrafficPolicySpec {
     /// Retries; none when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<retry::RetrySpec>,
-    /// Timeouts.
+    /// Timeouts of requests and tries; none but the one for connecting when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<TimeoutSpec>,
     /// Breaker of one endpoint after consecutive failures; off when absent.
@@ -42,7 +42,7 @@ pub struct TimeoutSpec {
     /// From the first byte of the request to the response head, over all tries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Span>,
-    /// The same for each try.
+    /// From the start of one try to its response head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_request: Option<Span>,
     /// Making a connection to an endpoint; 1s when absent.
@@ -50,7 +50,7 @@ pub struct TimeoutSpec {
     pub connect: Option<Span>,
 }
 
-/// The kind `TrafficPolicy`.
+/// What the kind `TrafficPolicy` says of itself to the registry.
 pub const KIND: PolicyKind = PolicyKind {
     kind: Kind {
         name: "TrafficPolicy",

@@ -55,7 +55,7 @@ pub enum BalancerSpec {
 }
 
 impl BalancerSpec {
-    /// A fresh balancer.
+    /// A balancer of this kind that has picked nothing yet, for one cluster on one worker.
     pub fn build(self) -> Box<dyn Balancer> {
         match self {
             Self::PeakEwma => Box::new(peak_ewma::PeakEwma),
@@ -87,7 +87,7 @@ fn two_choices(candidates: &dyn Candidates, chance: &mut fastrand::Rng, score: f
     two_of_all(candidates, chance, score)
 }
 
-/// The same, over every endpoint.
+/// As [`two_choices`], but draws its two from a look at every endpoint (reservoir sampling).
 fn two_of_all(candidates: &dyn Candidates, chance: &mut fastrand::Rng, score: fn(&Load) -> f64) -> Option<usize> {
     let mut sample = [None; 2];
     let available = (0..candidates.len()).filter(|index| candidates.load(*index).available);

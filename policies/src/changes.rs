@@ -31,7 +31,7 @@ impl HeaderChanges {
         self.remove.push(name);
     }
 
-    /// Makes the changes.
+    /// Makes the changes to a header section: what is set first, then what is added, and last what is removed.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.set {
             headers.insert(name, value.clone());

@@ -70,7 +70,7 @@ const MOST_PAUSES: u8 = 16;
 pub struct Context {
     /// The time of the decision.
     pub now: Moment,
-    /// Chance.
+    /// Where all chance of the decision comes from; seeded, so that a test can repeat it.
     pub chance: fastrand::Rng,
     /// What was proven of the caller so far.
     pub claims: Claims,
@@ -89,7 +89,7 @@ impl Context {
         Self { now, chance, claims: Claims::default(), audited: None, changes: None, resumed: None, turn: 0, pauses: 0 }
     }
 
-    /// The same with what was claimed before.
+    /// This context, knowing what an earlier decision about the same caller has proven.
     #[must_use]
     pub fn with_claims(self, claims: Claims) -> Self {
         Self { claims, ..self }

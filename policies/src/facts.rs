@@ -96,7 +96,7 @@ pub struct Peer {
 /// What is known of a connection before any request on it.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionFacts<'a> {
-    /// Who calls.
+    /// The caller at the other end of the connection (downstream).
     pub peer: &'a Peer,
     /// The port of the workload that is called.
     pub port: u16,
@@ -107,11 +107,11 @@ pub struct ConnectionFacts<'a> {
 /// One canonical HTTP request. The same value serves routing, policy, metrics and forwarding.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestFacts<'a> {
-    /// Who calls.
+    /// The caller at the other end of the connection (downstream).
     pub peer: &'a Peer,
     /// The port of the workload that is called.
     pub port: u16,
-    /// Method, case-sensitive.
+    /// The method, case-sensitive (RFC 9110 section 9.1).
     pub method: &'a Method,
     /// Host of the authority, lower case, without port.
     pub host: &'a str,
@@ -142,7 +142,7 @@ pub struct AttemptFacts<'a> {
 /// A response before it goes back.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseFacts<'a> {
-    /// Its status.
+    /// The status that the service or a sidecar gave.
     pub status: StatusCode,
     /// Its header section, as it came.
     pub headers: &'a HeaderMap,

@@ -59,7 +59,7 @@ pub const fn as_written(_: &mut Value) -> Vec<Problem> {
 pub struct Attached<T> {
     /// `namespace/name` of the user's object.
     pub name: std::sync::Arc<str>,
-    /// The parsed `spec`.
+    /// Its `spec`: as a document, or as the type of its kind once it was read.
     pub spec: T,
 }
 

@@ -26,7 +26,7 @@ pub struct TargetRef {
     /// The kind of the target.
     #[serde(default)]
     pub kind: TargetKind,
-    /// Its name.
+    /// The name of the target, in the namespace of the policy.
     pub name: String,
     /// Only this port of it; every port when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,11 +50,11 @@ impl TargetRef {
 /// The kinds a policy can be attached to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum TargetKind {
-    /// A `Service`.
+    /// A `Service`: every workload that it selects.
     #[default]
     Service,
-    /// A `Workload`.
+    /// A `Workload`: one sidecar and the application beside it.
     Workload,
-    /// An `ExternalService`.
+    /// An `ExternalService`: what is called outside the mesh.
     ExternalService,
 }

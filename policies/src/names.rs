@@ -40,7 +40,7 @@ pub struct WorkloadName(Arc<str>);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortName {
-    /// The service.
+    /// The service whose port it is.
     pub service: ServiceName,
     /// The port that callers name, which need not be the application's.
     pub port: u16,
@@ -65,7 +65,7 @@ impl ServiceName {
         Self(format!("{namespace}/{name}").into())
     }
 
-    /// Its namespace.
+    /// The part before the slash.
     pub fn namespace(&self) -> &str {
         parts(&self.0).map_or("", |(namespace, _)| namespace)
     }
@@ -92,7 +92,7 @@ impl WorkloadName {
         Self(format!("{namespace}/{name}").into())
     }
 
-    /// Its namespace.
+    /// The part before the slash.
     pub fn namespace(&self) -> &str {
         parts(&self.0).map_or("", |(namespace, _)| namespace)
     }

@@ -27,7 +27,7 @@ pub use reference::{Bound, Reference, Relation, Target, bind_target};
 pub struct PolicyKind {
     /// Name, schema and checks.
     pub kind: Kind,
-    /// Where it acts.
+    /// At which end of a call its documents are put in force.
     pub place: Place,
     /// What it does there.
     pub role: Role,
@@ -55,7 +55,7 @@ pub enum Place {
     Caller,
     /// At the sidecar of the workload that is called.
     Called,
-    /// At both ends.
+    /// At the sidecars of callers and at that of the workload that is called.
     Both,
 }
 
@@ -75,9 +75,9 @@ pub enum Role {
 pub enum Phase {
     /// Who calls: gives claims.
     Authenticate,
-    /// Whether it may.
+    /// Whether the caller may make this request (RBAC).
     Authorize,
-    /// How much.
+    /// How many requests the caller may make.
     Limit,
     /// What is changed on the way.
     Transform,
@@ -108,7 +108,7 @@ pub enum OnUnsupported {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Posture {
-    /// Refuse it.
+    /// It is refused, with `policy_default_deny`.
     Deny,
     /// Let it pass where no ALLOW policy covers the target.
     #[default]
@@ -131,7 +131,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// What both need.
+    /// The union of two needs: what each of them has to be told.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self {

@@ -4,7 +4,7 @@
 /// Whose fault an ending is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The caller.
+    /// The caller, or the connection to it.
     Downstream,
     /// The service that was called.
     Upstream,

@@ -47,10 +47,10 @@ pub struct ParentRef {
     /// `gateway.networking.k8s.io` by default in the Gateway API; empty for a `Service`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub group: String,
-    /// `Service`.
+    /// `Service`, the only kind whose requests are routed.
     #[serde(default = "service")]
     pub kind: String,
-    /// Its name.
+    /// The name of the service, in the namespace of the route.
     pub name: String,
     /// Its namespace; that of the route when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,10 +88,10 @@ pub struct HttpRouteMatch {
     /// Of the path; any when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathMatch>,
-    /// Of headers.
+    /// Conditions on header fields, of which all must hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderMatch>,
-    /// Of query parameters.
+    /// Conditions on query parameters, of which all must hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub query_params: Vec<QueryParamMatch>,
     /// Of the method, upper case; any when absent.
@@ -106,15 +106,15 @@ pub struct BackendRef {
     /// Empty for a `Service`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub group: String,
-    /// `Service`.
+    /// `Service`, the only kind that requests are sent to.
     #[serde(default = "service")]
     pub kind: String,
-    /// Its name.
+    /// The name of the service, in `namespace`.
     pub name: String,
     /// Its namespace; that of the route when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Its port.
+    /// The port of the service to send to; the one the request was sent to when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Its share of the requests, in proportion to the other weights.
@@ -132,7 +132,7 @@ pub struct HttpRouteTimeouts {
     /// Of the whole request, over all tries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Span>,
-    /// Of each try.
+    /// From the start of one try to its response head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend_request: Option<Span>,
 }
@@ -145,7 +145,7 @@ fn one() -> u32 {
     1
 }
 
-/// The kind `HTTPRoute`.
+/// What the kind `HTTPRoute` says of itself to the registry.
 pub const KIND: PolicyKind = PolicyKind {
     kind: Kind {
         name: "HTTPRoute",

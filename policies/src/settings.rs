@@ -29,7 +29,7 @@ pub struct Setting {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// What is wrong with a value that has the structure of the schema, with paths inside it.
     pub check: fn(&Value) -> Vec<Problem>,
-    /// What it does.
+    /// What becomes of its value at a sidecar.
     pub effect: Effect,
 }
 
@@ -51,19 +51,19 @@ pub struct Modes {
     pub passthrough: bool,
     /// What happens to a request that no ALLOW rule names.
     pub posture: Posture,
-    /// What is logged.
+    /// Which requests and connections have a line in the access log.
     pub log: Log,
 }
 
 /// Which requests are logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Log {
-    /// Errors and denials.
+    /// Those that failed, or that the mesh refused or would have refused.
     #[default]
     Errors,
-    /// None.
+    /// No request and no connection.
     Off,
-    /// Every one.
+    /// Every request and every opaque connection.
     All,
 }
 

@@ -23,7 +23,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The time.
+    /// The moment at which the clock stands.
     pub fn now(&self) -> Moment {
         self.now
     }
@@ -89,21 +89,21 @@ impl Request {
         self
     }
 
-    /// From this address.
+    /// The request as it comes from this network address.
     #[must_use]
     pub fn address(mut self, address: IpAddr) -> Self {
         self.peer.address = address;
         self
     }
 
-    /// To this port.
+    /// The request to this port of the workload.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// For this host.
+    /// The request for this host, lower case and without port.
     #[must_use]
     pub fn host(mut self, host: &str) -> Self {
         self.host = host.into();
@@ -133,7 +133,7 @@ impl Request {
         self
     }
 
-    /// With this content.
+    /// The request with this content, all of which policies see.
     #[must_use]
     pub fn body(mut self, body: &[u8]) -> Self {
         self.body = body.to_vec();

@@ -50,7 +50,7 @@ impl Answer {
         Self { status, reason: None, policy, headers: HeaderMap::new(), body: Vec::new(), retry_after: None }
     }
 
-    /// The same with the time after which the caller may try again.
+    /// This answer, saying after what time the caller may try again (`retry-after`, RFC 9110 section 10.2.3).
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
@@ -68,7 +68,7 @@ pub struct Question {
     pub path: String,
     /// Its header section, without `host`.
     pub headers: HeaderMap,
-    /// Its content.
+    /// The content of the request that asks; may be empty.
     pub body: Vec<u8>,
     /// How long to wait for the whole reply.
     pub within: Duration,
@@ -79,11 +79,11 @@ pub struct Question {
 /// What a service said to a [`Question`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
-    /// Its status.
+    /// The status of the reply.
     pub status: StatusCode,
-    /// Its header section.
+    /// The header section of the reply.
     pub headers: HeaderMap,
-    /// Its content.
+    /// The whole content of the reply, at most [`Question::at_most`] bytes.
     pub body: Vec<u8>,
 }
 

@@ -5,5 +5,5 @@
 pub const HTTP2: &[u8] = b"selvedge-h2";
 /// HTTP/1.1, for upgrades, CONNECT and bulk bodies.
 pub const HTTP1: &[u8] = b"selvedge-h1";
-/// Opaque bytes.
+/// The hop carries opaque bytes (TCP) as the application sent them.
 pub const TCP: &[u8] = b"selvedge-tcp";

@@ -30,9 +30,9 @@ pub type Describe = fn(&Encoded) -> Option<String>;
 /// What the protocol asks of those who know what resources mean.
 #[derive(Clone, Copy, Debug)]
 pub struct Judge {
-    /// See [`Check`].
+    /// Asked of each resource that comes, before it is in force ([`Check`]).
     pub check: Check,
-    /// See [`Describe`].
+    /// Asked of each resource that was refused, to name the user's object ([`Describe`]).
     pub describe: Describe,
 }
 
@@ -45,7 +45,7 @@ const MAX_COMPLAINT: usize = 4096;
 /// What the control plane said of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing yet.
+    /// It was asked for, or is to be, and no answer has come.
     Waiting,
     /// There is no such resource.
     Absent,

@@ -65,15 +65,15 @@ impl KindSet {
 /// One resource as bytes, shared by every subscriber. Equal content has equal version, whoever compiled it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// Its kind.
+    /// The type URL of its message, which is what tells kinds apart.
     pub kind: TypeUrl,
-    /// Canonical name.
+    /// The canonical name, under which it is sent whatever alias was asked for.
     pub name: String,
     /// Other names it answers to.
     pub aliases: Vec<String>,
     /// 64-bit content hash, 16 hex digits.
     pub version: String,
-    /// The protobuf message.
+    /// The encoded protobuf message of its kind.
     pub body: Bytes,
 }
 

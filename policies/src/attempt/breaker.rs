@@ -36,7 +36,7 @@ impl Default for BreakerSpec {
 /// Which statuses count as failures of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum CountStatus {
-    /// 500 to 599.
+    /// Any status from 500 to 599.
     #[default]
     #[serde(rename = "5xx")]
     ServerErrors,
@@ -51,10 +51,10 @@ pub enum CountStatus {
 /// What a breaker does with the next try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Lets everything pass.
+    /// Every try passes; failures in a row are counted.
     #[default]
     Closed,
-    /// Lets nothing pass.
+    /// No try passes until its time is over.
     Open,
     /// Lets one probe pass at a time; the first outcome decides.
     HalfOpen,
@@ -89,7 +89,7 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// A closed breaker.
+    /// A closed breaker that has seen nothing.
     pub fn new(spec: &BreakerSpec) -> Self {
         Self::with(spec, Rc::new(Cell::new(State::Closed { failures: 0 })))
     }

@@ -15,7 +15,7 @@ pub struct RetrySpec {
     /// Tries after the first one.
     #[schemars(range(max = 10))]
     pub attempts: u32,
-    /// What is retried.
+    /// The outcomes of a try after which there is another.
     pub on: Vec<RetryOn>,
     /// Further statuses that are retried.
     pub codes: Vec<u16>,
@@ -115,7 +115,7 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Compiles a spec.
+    /// The policy of a spec that its check found sound.
     pub fn new(spec: &RetrySpec) -> Self {
         Self { spec: spec.clone() }
     }
@@ -178,7 +178,7 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// A fresh budget.
+    /// A budget that has seen no requests, so it allows `min_per_second` only.
     pub fn new(spec: &BudgetSpec) -> Self {
         Self { spec: spec.clone(), seconds: Default::default() }
     }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 /// A pattern: `x` (equal), `x*` (prefix), `*x` (suffix) or `*` (anything).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Glob {
-    /// Any text.
+    /// `*`: any text, the empty one too.
     Any,
-    /// Exactly this text.
+    /// Without `*`: this text and no other.
     Exact(Box<str>),
     /// Text that begins with this.
     Prefix(Box<str>),
@@ -64,7 +64,6 @@ impl Globs {
         Self { list, index }
     }
 
-    /// The globs.
     pub(crate) fn list(&self) -> &[Glob] {
         &self.list
     }
@@ -113,7 +112,6 @@ impl<T: Copy> GlobIndex<T> {
         exact.chain(prefixes).chain(suffixes).chain([&self.any]).flatten().copied()
     }
 
-    /// All values.
     pub(crate) fn values(&self) -> impl Iterator<Item = T> + '_ {
         let lists = self.exact.values().chain(self.prefixes.map.values()).chain(self.suffixes.map.values());
         lists.chain([&self.any]).flatten().copied()

@@ -15,11 +15,11 @@ pub struct HeaderMatch {
     pub kind: ValueMatchType,
     /// Field name, in any case.
     pub name: String,
-    /// The expected value.
+    /// What the value has to be, by `type` a text or a regular expression.
     pub value: String,
 }
 
-/// A compiled [`HeaderMatch`].
+/// A [`HeaderMatch`], compiled: its regular expression and the name of its field are read once.
 #[derive(Clone, Debug)]
 pub struct HeaderMatcher {
     name: HeaderName,

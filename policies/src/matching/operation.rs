@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Operation {
-    /// HTTP methods.
+    /// HTTP methods such as `GET`, of which one must match; any when empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<String>,
     /// Paths: `/x` is that path, `/x/*` all paths that begin with `/x/`, `*/x` all that end with `/x`.
@@ -42,7 +42,7 @@ pub struct Operation {
 /// What a matching rule does for the caller; doubt is decided against the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Lets it pass.
+    /// What it names passes, so a condition in doubt does not match.
     Allow,
     /// Refuses or limits it.
     Deny,
@@ -53,7 +53,6 @@ pub(crate) fn matches_one<T>(alternatives: &[T], matches: impl Fn(&T) -> bool) -
     alternatives.is_empty() || alternatives.iter().any(matches)
 }
 
-/// A compiled [`Operation`].
 #[derive(Debug)]
 pub(crate) struct OperationMatcher {
     pub(crate) paths: Globs,

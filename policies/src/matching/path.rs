@@ -38,7 +38,7 @@ fn root() -> String {
 }
 
 impl Default for PathMatch {
-    /// Any path.
+    /// Every path: the prefix `/`, as the Gateway API has it.
     fn default() -> Self {
         Self { kind: PathMatchType::PathPrefix, value: root() }
     }

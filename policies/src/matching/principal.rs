@@ -7,11 +7,11 @@ use crate::facts::{Identity, IdentityError};
 /// A pattern for SPIFFE identities.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IdentityPattern {
-    /// Any proven identity.
+    /// `*`: whoever has proven an identity by mTLS.
     Any,
     /// Every identity whose URI begins with this.
     Prefix(Box<str>),
-    /// This identity.
+    /// This identity and no other.
     Exact(Identity),
 }
 
@@ -72,9 +72,9 @@ fn uri_starts_with(identity: &Identity, prefix: &str) -> bool {
 /// A service account of a namespace, in any trust domain that the mesh trusts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceAccount {
-    /// Its namespace.
+    /// The namespace, as Kubernetes names it.
     pub namespace: Box<str>,
-    /// Its name.
+    /// The name of the account within the namespace.
     pub name: Box<str>,
 }
 

@@ -14,13 +14,13 @@ pub struct QueryParamMatch {
     /// How `value` is read.
     #[serde(rename = "type", default)]
     pub kind: ValueMatchType,
-    /// Parameter name, case-sensitive.
+    /// The name of the parameter, case-sensitive; its first value counts.
     pub name: String,
     /// The expected value, decoded.
     pub value: String,
 }
 
-/// A compiled [`QueryParamMatch`].
+/// A [`QueryParamMatch`], compiled: its regular expression is read once.
 #[derive(Clone, Debug)]
 pub struct QueryMatcher {
     name: Box<[u8]>,

@@ -40,7 +40,7 @@ pub struct Reference {
     pub port: Option<u16>,
     /// The field that refers, inside `spec`.
     pub path: String,
-    /// Why.
+    /// What the document wants of what it refers to.
     pub relation: Relation,
 }
 

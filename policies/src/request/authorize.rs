@@ -60,7 +60,7 @@ pub struct AuthorizationPolicySpec {
 pub enum Action {
     /// It may pass, unless a DENY rule matches too.
     Allow,
-    /// It is refused.
+    /// A request that matches is refused, whatever an ALLOW says.
     Deny,
     /// It is noted that a DENY with the same rules would have refused it; it is not refused.
     Audit,
@@ -108,7 +108,7 @@ pub struct Source {
     pub not_ip_blocks: Vec<Cidr>,
 }
 
-/// The kind `AuthorizationPolicy`.
+/// What the kind `AuthorizationPolicy` says of itself to the registry.
 pub const KIND: PolicyKind = PolicyKind {
     kind: Kind {
         name: "AuthorizationPolicy",

@@ -47,7 +47,7 @@ pub struct RateLimitSpec {
     pub on_unsupported: Option<OnUnsupported>,
 }
 
-/// One limit.
+/// One token bucket, or one for each key: `requests` in each `per`, and `burst` at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limit {
@@ -81,7 +81,7 @@ pub enum Key {
     Header(String),
 }
 
-/// The kind `RateLimit`.
+/// What the kind `RateLimit` says of itself to the registry.
 pub const KIND: PolicyKind = PolicyKind {
     kind: Kind {
         name: "RateLimit",

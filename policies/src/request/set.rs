@@ -99,7 +99,7 @@ impl PolicySet {
         Self::with(objects.into_iter().map(refusal).chain(self.members).collect())
     }
 
-    /// The same with more policies after all others.
+    /// This set with more policies, which are asked after all others.
     #[must_use]
     pub fn and(mut self, policies: impl IntoIterator<Item = Arc<dyn RequestPolicy>>) -> Self {
         self.members.extend(Self::of(policies).members);
@@ -142,12 +142,12 @@ impl PolicySet {
         context.ask_each(&self.members, |member, context| member.policy.on_connection(connection, context))
     }
 
-    /// Decides one try.
+    /// Decides one try of a request, after its endpoint was chosen and before anything is sent to it.
     pub fn on_attempt(&self, request: &RequestFacts<'_>, attempt: &AttemptFacts<'_>, context: &mut Context) -> Verdict {
         context.ask_each(&self.members, |member, context| member.policy.on_attempt(request, attempt, context))
     }
 
-    /// Decides one response.
+    /// Decides one response, before its header section goes back to the caller.
     pub fn on_response(&self, response: &ResponseFacts<'_>, context: &mut Context) -> Verdict {
         context.ask_each(&self.members, |member, context| member.policy.on_response(response, context))
     }

@@ -8,7 +8,7 @@ use crate::{facts::RequestFacts, kind::Attached, matching::path::PathMatch};
 /// One match of one rule, looked at for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Considered {
-    /// `namespace/route/rule`, as [`RouteRule::name`](super::RouteRule::name).
+    /// The rule, `namespace/route/rule`, as [`RouteRule::name`](super::RouteRule::name) has it.
     pub rule: String,
     /// Where the match is written in the route's `spec`: `rules[0].matches[1]`, or `rules[0]` for a rule that has none.
     pub at: String,

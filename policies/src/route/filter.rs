@@ -30,7 +30,7 @@ const NOT_YET: [&str; 6] = ["RequestMirror", "RequestRedirect", "URLRewrite", "C
 
 /// What a kind of filter says of itself.
 pub struct FilterKind {
-    /// Its `type`.
+    /// Its `type` in a route, such as `RequestHeaderModifier`.
     pub name: &'static str,
     /// The field that says what it does.
     pub field: &'static str,
@@ -43,7 +43,7 @@ pub struct FilterKind {
     pub references: fn(&Value, &str, &str) -> Vec<Reference>,
 }
 
-/// See [`FilterKind::compile`].
+/// How filters of a kind become one that decides ([`FilterKind::compile`]).
 pub type Compile = fn(&[Written<'_>], &mut Vec<Problem>) -> Option<Arc<dyn RouteFilter>>;
 
 /// Where the field of a filter stands, and its value.
@@ -59,7 +59,7 @@ pub trait RouteFilter: Debug + Send + Sync {
     /// Changes the header section of the request, whatever it is.
     fn change_request(&self, _headers: &mut HeaderMap) {}
 
-    /// Decides the response.
+    /// Decides the response, before its header section goes back to the caller.
     fn on_response(&self, _response: &ResponseFacts<'_>, _context: &mut Context) -> Verdict {
         Verdict::Continue
     }
@@ -107,7 +107,7 @@ impl Filters {
         context.ask_each(&self.0, |filter, context| filter.on_request(request, context))
     }
 
-    /// Decides a response.
+    /// Decides a response, each filter in its turn until one does not continue.
     pub fn on_response(&self, response: &ResponseFacts<'_>, context: &mut Context) -> Verdict {
         context.ask_each(&self.0, |filter, context| filter.on_response(response, context))
     }

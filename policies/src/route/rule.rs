@@ -29,7 +29,7 @@ pub struct RouteRule {
 pub struct Backend {
     /// Which it is among all backends of its table, in the order of [`RouteTable::backends`](super::RouteTable::backends).
     pub number: usize,
-    /// Its name.
+    /// `namespace/name` of the service.
     pub service: ServiceName,
     /// Its port; the one the request was sent to when absent.
     pub port: Option<u16>,
@@ -44,7 +44,7 @@ pub struct Backend {
 pub struct RouteTimeouts {
     /// Of the whole request, over all tries.
     pub request: Option<Duration>,
-    /// Of each try.
+    /// From the start of one try to its response head.
     pub backend_request: Option<Duration>,
 }
 

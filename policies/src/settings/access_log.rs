@@ -5,7 +5,6 @@ use serde::Deserialize;
 
 use super::{Effect, Log, Setting};
 
-/// The setting `accessLog`.
 pub(super) const SETTING: Setting = Setting {
     field: "accessLog",
     schema: |generator| generator.subschema_for::<Option<AccessLog>>(),
@@ -24,10 +23,10 @@ pub(super) const SETTING: Setting = Setting {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum AccessLog {
-    /// Errors and denials.
+    /// Requests and connections that failed, or that the mesh refused or would have refused.
     Errors,
-    /// None.
+    /// No request and no connection.
     Off,
-    /// Every one.
+    /// Every request and every opaque connection.
     All,
 }

@@ -5,7 +5,6 @@ use serde::Deserialize;
 use super::{Effect, Setting};
 use crate::policy::Posture;
 
-/// The setting `defaultPosture`.
 pub(super) const SETTING: Setting = Setting {
     field: "defaultPosture",
     schema: |generator| generator.subschema_for::<Option<Posture>>(),

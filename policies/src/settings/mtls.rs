@@ -5,7 +5,6 @@ use serde::Deserialize;
 
 use super::{Effect, Setting};
 
-/// The setting `mtls`.
 pub(super) const SETTING: Setting = Setting {
     field: "mtls",
     schema: |generator| generator.subschema_for::<Option<Mtls>>(),
@@ -34,9 +33,9 @@ struct Mtls {
 #[derive(PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 enum InboundMode {
-    /// Only mTLS.
+    /// Callers without mTLS are refused.
     Strict,
-    /// Plaintext too.
+    /// Callers without mTLS are let in too, and have no identity.
     Permissive,
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Complaint {
     pub(super) resources: Vec<String>,
 }
 
-/// One kind.
+/// What is wanted, held and refused of one kind of resource.
 #[derive(Debug)]
 pub(super) struct Interest {
     pub(super) kind: TypeUrl,

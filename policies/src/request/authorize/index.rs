@@ -100,7 +100,7 @@ impl RuleIndex {
         })
     }
 
-    /// The same for an opaque connection.
+    /// As [`Self::first_match`], for an opaque connection.
     pub(super) fn first_connection_match(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Option<&Arc<str>> {
         let found = self.by_caller(connection.peer).flat_map(GlobIndex::values);
         self.first(found, now, |rule| rule.matches_connection(connection, self.effect))

@@ -17,7 +17,7 @@ use crate::{
 /// A compiled [`Rule`] of one policy.
 #[derive(Debug)]
 pub(crate) struct RuleMatcher {
-    /// The policy, `namespace/name`.
+    /// `namespace/name` of the policy it is of.
     pub(crate) policy: Arc<str>,
     /// Unix second from which it no longer matches.
     pub(crate) expires: u64,
@@ -70,7 +70,6 @@ fn home(policy: &str) -> &str {
     policy.split_once('/').map_or("default", |(namespace, _)| namespace)
 }
 
-/// A compiled [`Source`].
 #[derive(Debug)]
 pub(crate) struct SourceMatcher {
     pub(crate) identities: Vec<IdentityPattern>,

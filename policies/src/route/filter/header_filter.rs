@@ -15,13 +15,13 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct HeaderFilter {
-    /// Replaces the field.
+    /// Each replaces every line of its field by one with this value.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     set: Vec<HeaderValueSpec>,
-    /// Adds a line.
+    /// Each adds one more line of its field.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     add: Vec<HeaderValueSpec>,
-    /// Removes the field.
+    /// Names of fields of which every line is removed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     remove: Vec<String>,
 }
@@ -32,7 +32,7 @@ pub(super) struct HeaderFilter {
 pub(super) struct HeaderValueSpec {
     /// Field name, in any case.
     name: String,
-    /// Field value.
+    /// The value of the line (RFC 9110 section 5.5).
     value: String,
 }
 

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::changes::HeaderChanges;
 
-/// The filter `RequestHeaderModifier`.
 pub(super) const KIND: FilterKind = FilterKind {
     name: "RequestHeaderModifier",
     field: "requestHeaderModifier",

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::changes::HeaderChanges;
 
-/// The filter `ResponseHeaderModifier`.
 pub(super) const KIND: FilterKind = FilterKind {
     name: "ResponseHeaderModifier",
     field: "responseHeaderModifier",
