@@ -1,4 +1,16 @@
-//! Resources to [`RuntimeConfig`].
+//! Resources to [`RuntimeConfig`]: what the control plane has said becomes what a request is decided by.
+//!
+//! Guarantees:
+//! - All or nothing for each resource: [`check`] refuses one (a NACK) that would not compile, by compiling it, so what
+//!   is taken can be put in force. Its last good version goes on.
+//! - A configuration is compiled as a whole and never changed afterwards. Links between its parts are places in lists
+//!   ([`Link`](crate::config::Link)), made here, so that no request looks endpoints up by name.
+//! - Live state outlives it: a [`Compiler`] hands the policies of before to those after, and a rate limit that stands
+//!   in its object as it did keeps its buckets.
+//! - What is in doubt closes: a port that several services stand for has the policies of all of them, and a name that
+//!   the control plane refused is nothing that could be passed by.
+//!
+//! It knows no TLS: the certificates of authorities stay bytes here.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,4 +1,10 @@
 //! Why a request ends as it does, as data: what [`Mesh::why`](crate::mesh::Mesh::why) answers with.
+//!
+//! A [`Trace`] follows the request: the caller's sidecar may stop it, else it has ways to go, one for each endpoint it
+//! may get, each with what the called sidecar would decide there ([`Arrival`]) and how that ends. Chance is not played:
+//! where load balancing or a weight decides, every outcome is there with its share. Policies are named with the version
+//! of them that is in force, so that whoever reads it knows what to edit. It is data and no text: how it is shown is
+//! the business of who asked.
 
 use std::{net::SocketAddr, sync::Arc};
 

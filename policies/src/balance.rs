@@ -34,6 +34,27 @@ pub trait Candidates {
 }
 
 /// Picks one endpoint. Lives on one worker, so state is plain cells.
+///
+/// ```
+/// use selvedge_policies::balance::{BalancerSpec, Candidates, Load};
+///
+/// struct Endpoints(Vec<Load>);
+///
+/// impl Candidates for Endpoints {
+///     fn len(&self) -> usize {
+///         self.0.len()
+///     }
+///
+///     fn load(&self, index: usize) -> Load {
+///         self.0[index]
+///     }
+/// }
+///
+/// let load = |available, millis: f64| Load { available, in_flight: 0, ewma_nanos: millis * 1e6, weight: 1 };
+/// let endpoints = Endpoints(vec![load(true, 90.0), load(true, 2.0), load(false, 1.0)]);
+/// let picked = BalancerSpec::PeakEwma.build().pick(&endpoints, &mut fastrand::Rng::with_seed(7));
+/// assert_eq!(picked, Some(1), "the faster of those that are available");
+/// ```
 pub trait Balancer {
     /// The index of an available endpoint, or `None` when no endpoint is available.
     fn pick(&self, candidates: &dyn Candidates, chance: &mut fastrand::Rng) -> Option<usize>;

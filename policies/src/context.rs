@@ -1,5 +1,17 @@
-//! What a decision is handed beside the facts, and what it leaves behind: time and chance in; claims, header changes and
-//! what was audited out.
+//! What a decision is handed beside the facts, and what it leaves behind: time and chance in; claims, header changes
+//! and what was audited out.
+//!
+//! A policy reads no clock and draws no chance of its own, so a decision can be repeated: in a test, or where somebody
+//! asks why. What it wants to do to the request it notes here, and whoever carries the decision out does it.
+//!
+//! A policy may also want to wait, or to ask a service of the mesh, and cannot do either. It then says so
+//! ([`Verdict::Wait`], [`Verdict::Ask`]), whoever asked does it and [resumes](Context::resume), and asks the same set
+//! again with the same context. The policies that have continued are not asked twice, so nothing is counted twice, and
+//! pauses are bounded. This is a coroutine by hand: the policy stays a plain function, and the caller keeps the
+//! runtime.
+//!
+//! A policy that only looks on (AUDIT, what others call shadow or dry run) leaves its refusal in [`Context::audited`].
+//! An answer takes it away again: what was refused anyway would not have passed without it.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -22,7 +22,17 @@ pub fn kinds() -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().map(|policy| &policy.kind)
 }
 
-/// The kind of this name.
+/// The kind of this name, if it is attached to something.
+///
+/// ```
+/// use selvedge_policies::registry;
+/// use serde_json::json;
+///
+/// let kind = registry::find("RateLimit").unwrap().kind;
+/// let problems = (kind.check)(&json!({ "limits": [{ "requests": 0, "per": "1s" }] }));
+/// assert_eq!(problems[0].path, "limits[0].requests");
+/// assert!(registry::find("RateLimits").is_none());
+/// ```
 pub fn find(name: &str) -> Option<&'static PolicyKind> {
     KINDS.iter().copied().find(|policy| policy.kind.name == name)
 }
@@ -37,6 +47,31 @@ pub fn vocabulary() -> BTreeMap<String, BTreeSet<String>> {
 ///
 /// # Errors
 /// What is not sound, and what cannot be enforced at this end.
+///
+/// ```
+/// use selvedge_policies::{
+///     kind::Attached,
+///     policy::{Place, Posture},
+///     reason::Reason,
+///     registry,
+///     request::PolicySet,
+///     testing::{Clock, Request},
+///     verdict::Verdict,
+/// };
+/// use serde_json::json;
+///
+/// let spec = json!({ "action": "ALLOW", "rules": [{ "from": [{ "serviceAccounts": ["shop/ui"] }] }] });
+/// let document = ("AuthorizationPolicy".to_owned(), Attached { name: "shop/web".into(), spec });
+/// let set = registry::compile(Place::Called, &[document], Posture::Deny, &PolicySet::new()).unwrap();
+///
+/// let mut context = Clock::default().context();
+/// let request = Request::new("GET", "/cart").from("shop/ui");
+/// assert!(matches!(set.on_request(&request.facts(), &mut context), Verdict::Continue));
+///
+/// let stranger = Request::new("GET", "/cart").from("shop/reports");
+/// let Verdict::Answer(answer) = set.on_request(&stranger.facts(), &mut context) else { panic!("it passes") };
+/// assert_eq!(answer.reason, Some(Reason::PolicyDefaultDeny));
+/// ```
 pub fn compile(
     end: Place,
     documents: &[(String, Attached<Value>)],

@@ -1,4 +1,16 @@
 //! A breaker per endpoint: after consecutive failures nothing is sent for a while, then one probe decides.
+//!
+//! This is a circuit breaker in the sense of Nygard's "Release It!", and what Envoy calls outlier ejection by
+//! consecutive errors; it is not Envoy's circuit breaker, which bounds how much is in flight.
+//!
+//! - Closed: every try passes, and failures in a row are counted. One success forgets them.
+//! - Open: nothing passes. The time doubles with each probe that fails, up to `maxOpen`, less up to a tenth by chance,
+//!   so that the workers of a fleet do not probe together.
+//! - Half open: one try passes, and its outcome alone decides. A probe that hangs does not keep the endpoint away for
+//!   ever: when it had as long as the breaker was open, another may go.
+//!
+//! What ends while it is open changes nothing, since it began before. There is a breaker for each worker: it learns of
+//! a failing endpoint from its own tries, and shares no memory for that. Its state outlives a change of its rules.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -78,6 +90,25 @@ enum State {
 }
 
 /// The breaker of one endpoint on one worker.
+///
+/// ```
+/// use selvedge_policies::{
+///     attempt::breaker::{Breaker, BreakerSpec, BreakerState},
+///     testing::Clock,
+/// };
+///
+/// let spec = BreakerSpec { consecutive_failures: 2, ..BreakerSpec::default() };
+/// let (breaker, mut clock, mut chance) = (Breaker::new(&spec), Clock::default(), fastrand::Rng::with_seed(7));
+/// for _ in 0..2 {
+///     assert!(breaker.admit(clock.now()));
+///     breaker.record(false, clock.now(), &mut chance);
+/// }
+/// assert_eq!(breaker.state(clock.now()), BreakerState::Open);
+/// let now = clock.advance(spec.open_for.0);
+/// assert!(breaker.admit(now) && !breaker.admit(now), "one probe, and no second beside it");
+/// breaker.record(true, now, &mut chance);
+/// assert_eq!(breaker.state(now), BreakerState::Closed);
+/// ```
 #[derive(Debug)]
 pub struct Breaker {
     failures_to_open: u32,

@@ -1,5 +1,17 @@
 //! Whether and when a failed try is repeated. Retries never amplify an outage: a budget bounds their share of the
 //! traffic, and requests that may have had an effect are not repeated unless the user says so.
+//!
+//! Three questions are asked apart, and a retry needs a yes to each:
+//!
+//! - Is it safe? Idempotent methods (RFC 9110 section 9.2.2) are repeated, and so is what the peer provably never
+//!   processed: no connection, GOAWAY or REFUSED_STREAM (RFC 9113 section 8.7). Others wait for `retryNonIdempotent`.
+//! - Does the user want it? The outcome is named in `on` or `codes`, and tries are left
+//!   ([`RetryPolicy::should_retry`]).
+//! - Can the destination bear it? [`RetryBudget`] allows a share of the requests of the last ten seconds, and a few a
+//!   second beside that. A limit on tries alone would multiply the load of a service that fails because of its load.
+//!
+//! Between two tries lies a time by chance between nothing and a bound that doubles ("full jitter"), so that callers
+//! who failed together do not come back together. Whether the body can be sent again is not known here.
 
 use std::{cell::Cell, time::Duration};
 
@@ -108,7 +120,19 @@ pub enum TryOutcome {
     Status(u16),
 }
 
-/// The compiled `retry:`. What was provably not processed is repeated without one too, by whoever asks it.
+/// The compiled `retry:`.
+///
+/// ```
+/// use selvedge_policies::attempt::retry::{RetryPolicy, RetrySpec, TryOutcome};
+///
+/// let retry = RetryPolicy::new(&RetrySpec::default());
+/// assert!(retry.should_retry(0, &TryOutcome::Status(503), true));
+/// assert!(!retry.should_retry(0, &TryOutcome::Status(503), false), "a POST may have had an effect");
+/// assert!(retry.should_retry(0, &TryOutcome::ConnectFailed, false), "nothing was sent");
+/// assert!(!retry.should_retry(2, &TryOutcome::Status(503), true), "two retries by default");
+/// ```
+///
+/// What was provably not processed is repeated without one too, by whoever asks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     spec: RetrySpec,
@@ -171,6 +195,21 @@ const WINDOW: u64 = 10;
 
 /// How many retries a destination may still get from this worker: at most `percent` of the requests of the last ten
 /// seconds, and `min_per_second`.
+///
+/// ```
+/// use selvedge_policies::{
+///     attempt::retry::{BudgetSpec, RetryBudget},
+///     testing::Clock,
+/// };
+///
+/// let now = Clock::default().now();
+/// let budget = RetryBudget::new(&BudgetSpec { percent: 20, min_per_second: 0 });
+/// for _ in 0..10 {
+///     budget.deposit(now);
+/// }
+/// assert!(budget.withdraw(now) && budget.withdraw(now), "a fifth of ten requests");
+/// assert!(!budget.withdraw(now));
+/// ```
 #[derive(Debug)]
 pub struct RetryBudget {
     spec: BudgetSpec,

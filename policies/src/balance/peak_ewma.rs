@@ -1,5 +1,17 @@
 //! Power of two choices by peak-EWMA response time and load: prefers fast endpoints, and leaves one that turns slow
 //! within a response or two.
+//!
+//! Of two endpoints drawn by chance the one with the lower expected wait gets the try: its average response time, times
+//! the requests in flight and this one, over its weight. Two draws keep the herd apart that would run to a single best
+//! endpoint (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001), and cost no look at the
+//! others.
+//!
+//! The average is a moving one in time, not in responses: it decays with a constant of ten seconds, also while nothing
+//! comes, so an endpoint that was slow once is tried again. A sample above it replaces it at once, because an endpoint
+//! that stalls has few responses to be averaged; this is the peak EWMA of Twitter's Finagle. Each worker has averages
+//! of its own, and nothing is shared or locked.
+//!
+//! How failures count is for whoever observes: one that fails at once must not look fast.
 
 use std::cell::Cell;
 

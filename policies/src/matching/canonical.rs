@@ -1,8 +1,15 @@
 //! The canonical path (RFC 3986 section 6.2.2): what policy judges is what is forwarded.
 //!
-//! Unreserved characters are decoded once, escapes are upper-case, dot segments are resolved and repeated
-//! slashes merged. A path that a service could read in two ways is refused: encoded slashes, backslashes,
-//! control characters, bytes that are not UTF-8, dot segments that leave the root or carry parameters.
+//! Unreserved characters are decoded once, escapes are upper-case, dot segments are resolved and repeated slashes
+//! merged. A path that a service could read in two ways is refused: encoded slashes, backslashes, control characters,
+//! bytes that are not UTF-8, dot segments that leave the root or carry parameters.
+//!
+//! A rule that closes `/admin` is worth nothing when `/x/../admin` or `/%61dmin` reaches the same page, so paths are
+//! made one before anything looks at them, and the form that was judged is the form that goes on. What stays encoded
+//! stays so: decoding happens once, and `%2561` is not `a`. Where services are known to disagree (is `%2F` a separator,
+//! is `..;` a parent), no form would be right for all of them, and the request is answered with 400 instead. Envoy has
+//! the parts of this as options (`normalize_path`, `merge_slashes`, `path_with_escaped_slashes_action`); here nothing
+//! turns it off.
 
 use std::borrow::Cow;
 
@@ -27,6 +34,13 @@ pub enum PathError {
 }
 
 /// The canonical form of `path` (no query). Borrowed when it is canonical already, which costs one scan.
+///
+/// ```
+/// use selvedge_policies::matching::canonical::{PathError, canonical};
+///
+/// assert_eq!(canonical("/shop//x/%2e%2e/%63art").unwrap(), "/shop/cart");
+/// assert_eq!(canonical("/shop/..%2fadmin"), Err(PathError::HiddenSlash));
+/// ```
 pub fn canonical(path: &str) -> Result<Cow<'_, str>, PathError> {
     if !path.starts_with('/') {
         return Err(PathError::NotAbsolute);

@@ -1,8 +1,13 @@
 //! All routes of one service, compiled for selection.
 //!
-//! Precedence is the Gateway API's: the most specific host, then Exact path, then RegularExpression (where the
-//! Gateway API leaves the order open), then the longest PathPrefix, then a method match, then the most header matches,
-//! then the most query matches, then the first route by name, and in it the first rule.
+//! Precedence is the Gateway API's: the most specific host, then Exact path, then RegularExpression (where the Gateway
+//! API leaves the order open), then the longest PathPrefix, then a method match, then the most header matches, then the
+//! most query matches, then the first route by name, and in it the first rule.
+//!
+//! Matches are sorted by precedence once, when the routes are compiled. A selection then finds the hosts that match,
+//! most specific first, and within each the entries by an index of paths, and then of header and query values. Its cost
+//! follows the length of host and path and hardly the number of rules; only regular expressions are tried one after the
+//! other.
 
 use std::cmp::Reverse;
 
@@ -28,6 +33,31 @@ use crate::{
 };
 
 /// The routes of one service.
+///
+/// ```
+/// use http::{HeaderMap, Method};
+/// use selvedge_policies::{
+///     kind::{self, Attached},
+///     route::RouteTable,
+/// };
+/// use serde_json::json;
+///
+/// let spec = json!({
+///     "parentRefs": [{ "name": "web" }],
+///     "rules": [
+///         { "backendRefs": [{ "name": "web", "port": 80 }] },
+///         {
+///             "matches": [{ "path": { "type": "PathPrefix", "value": "/cart" } }],
+///             "backendRefs": [{ "name": "cart", "port": 80 }],
+///         },
+///     ],
+/// });
+/// let route = Attached { name: "shop/web".into(), spec: kind::parse(&spec).unwrap() };
+/// let table = RouteTable::compile(&[route]).unwrap();
+/// let rule = table.select("web.shop", &Method::GET, "/cart/7", None, &HeaderMap::new()).unwrap();
+/// assert_eq!(&*rule.name, "shop/web/1");
+/// assert_eq!(rule.backends[0].service.to_string(), "shop/cart");
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     rules: Vec<RouteRule>,
