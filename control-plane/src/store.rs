@@ -24,6 +24,7 @@ use crate::{
     },
 };
 
+mod enforceable;
 mod event;
 mod feed;
 mod gone;
@@ -402,7 +403,7 @@ impl Store {
 }
 
 /// Every finding about a directory of files, by file and line; a reference to what the directory does not have is an
-/// error here.
+/// error here, and so is what every sidecar would refuse.
 ///
 /// # Errors
 /// Why the directory cannot be listed.
@@ -413,5 +414,8 @@ pub fn lint(dir: &std::path::Path) -> Result<Vec<Diagnostic>, Arc<str>> {
         store.take(files::NAME, Document { origin, text }.put());
     }
     store.take(files::NAME, Change::Complete);
-    Ok(store.commit().1.findings)
+    let (snapshot, report) = store.commit();
+    let mut findings = report.findings;
+    findings.extend(enforceable::findings(&snapshot, &store.in_force));
+    Ok(findings)
 }

@@ -339,6 +339,29 @@ fn lint_calls_missing_references_errors() {
     assert_eq!((findings[0].severity, findings[0].hint.as_str()), (Severity::Error, "did you mean 'a'?"));
 }
 
+#[test]
+fn lint_tells_what_every_sidecar_would_refuse() {
+    let dir = tempfile::tempdir().unwrap();
+    let numeric = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: '7'}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: Workload
+metadata: {name: web-1, namespace: '7', labels: {app: web}}
+spec: {serviceAccount: web, address: 10.0.0.1}
+";
+    std::fs::write(dir.path().join("a.yaml"), numeric).unwrap();
+    let findings = selvedge_control_plane::store::lint(dir.path()).unwrap();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    let found = &findings[0];
+    assert_eq!((found.severity, found.place.line, &*found.object), (Severity::Error, 4, "Service 7/web"));
+    let why = "no sidecar can put 7/web:80 in force: endpoint 10.0.0.1:80: 'web.7' is no name that TLS can verify";
+    assert_eq!(found.message, why);
+}
+
 #[tokio::test]
 async fn a_running_store_publishes_what_a_directory_holds_and_then_what_changes() {
     let dir = tempfile::tempdir().unwrap();
