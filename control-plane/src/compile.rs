@@ -35,7 +35,7 @@ pub struct Mesh {
 /// What is compiled, and compiled again, as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// The trust bundle.
+    /// The trust bundle of the mesh, of which there is one.
     Trust,
     /// A service or external service, and the endpoints of its ports.
     Destination(Arc<str>, Arc<str>),

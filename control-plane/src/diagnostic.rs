@@ -37,17 +37,17 @@ struct Excerpt {
     span: Range<usize>,
 }
 
-/// One complaint.
+/// One complaint about what users wrote, as commands print it and `/status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
-    /// What is wrong.
+    /// What is wrong, without place and without what was expected.
     pub message: String,
     /// What was expected or probably meant; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub hint: String,
-    /// Where.
+    /// The file and line it is about, or what its source calls the object.
     #[serde(flatten)]
     pub place: Place,
     /// The field, as `spec.rules[0].to`; empty when no field is meant.
@@ -64,10 +64,10 @@ pub struct Diagnostic {
 /// Another place that matters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Related {
-    /// Where.
+    /// The file and line of that other place.
     #[serde(flatten)]
     pub place: Place,
-    /// Why it matters.
+    /// What the other place has to do with it.
     pub message: String,
 }
 
@@ -142,14 +142,14 @@ impl Diagnostic {
         Self { severity, message, hint, place, field: String::new(), object: String::new(), related: None }
     }
 
-    /// Names the field.
+    /// This complaint, about the field of this path, as `spec.rules[0].to`.
     #[must_use]
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.field = field.into();
         self
     }
 
-    /// Names the object.
+    /// This complaint, about the object `Kind namespace/name`.
     #[must_use]
     pub fn object(mut self, object: impl Into<String>) -> Self {
         self.object = object.into();

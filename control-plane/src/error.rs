@@ -16,15 +16,15 @@ pub enum Error {
          its keys copied along: keep them apart"
     )]
     StateInConfig {
-        /// The state directory.
+        /// The state directory, as it was given.
         state: PathBuf,
-        /// The config directory.
+        /// The config directory, as it was given.
         config: PathBuf,
     },
     /// The configuration is not followed any more.
     #[error("the configuration is not followed any more because {why} ended; please report this defect")]
     Frozen {
-        /// What ended.
+        /// The part that ended and that the configuration is followed by.
         why: &'static str,
         /// How, when it panicked.
         #[source]
@@ -33,11 +33,11 @@ pub enum Error {
     /// A port cannot be had.
     #[error("the {role} listener cannot be opened on {address}; is something else using the port?")]
     Bind {
-        /// `sidecar` or `admin`.
+        /// What the port is for, `sidecar` or `admin`.
         role: &'static str,
-        /// Where.
+        /// The address that cannot be listened on.
         address: SocketAddr,
-        /// Why.
+        /// What the system says of it.
         #[source]
         source: std::io::Error,
     },
@@ -53,9 +53,9 @@ pub enum Error {
     /// The ports file cannot be written.
     #[error("the ports file {path} cannot be written")]
     PortsFile {
-        /// The file.
+        /// The file that was to name the ports.
         path: PathBuf,
-        /// Why.
+        /// What the system says of it.
         #[source]
         source: std::io::Error,
     },

@@ -43,20 +43,20 @@ pub enum IdentityError {
     /// A file cannot be read or written.
     #[error("{action} {path} failed; check that the state directory exists and is yours")]
     File {
-        /// `reading`, `writing`...
+        /// What was tried, as a word such as `reading` or `writing`.
         action: &'static str,
-        /// The file.
+        /// The file that it was tried with.
         path: PathBuf,
-        /// Why.
+        /// What the system says of it.
         #[source]
         source: io::Error,
     },
     /// Others than the owner can read the CA's key.
     #[error("{path} holds the CA's key and has mode {mode:04o}; it must be 0600 (chmod 600 {path})")]
     Exposed {
-        /// The file.
+        /// The file with the key.
         path: PathBuf,
-        /// Its permission bits.
+        /// The permission bits of the file.
         mode: u32,
     },
     /// The CA's file is not what was written there.
@@ -64,9 +64,9 @@ pub enum IdentityError {
         "{path} is damaged: {problem}; restore it from a backup, or remove it (without ca.pem a new CA is founded, and every workload must join again)"
     )]
     Damaged {
-        /// The file.
+        /// The file of the authority that was read.
         path: PathBuf,
-        /// What is wrong.
+        /// What of its content cannot be understood.
         problem: String,
     },
     /// The state directory belongs to another mesh.
@@ -74,11 +74,11 @@ pub enum IdentityError {
         "the CA in {path} is for trust domain '{found}', not '{expected}'; use another state directory or --trust-domain {found}"
     )]
     OtherTrustDomain {
-        /// The file.
+        /// The file of the authority that was read.
         path: PathBuf,
-        /// In the CA's certificate.
+        /// The trust domain that the certificate of the CA names.
         found: String,
-        /// Asked for.
+        /// The trust domain that was asked for.
         expected: String,
     },
     /// The record of a join token cannot be read.
@@ -86,9 +86,9 @@ pub enum IdentityError {
         "the join token in {path} cannot be read; remove the file, or give it to the user the control plane runs as (chown)"
     )]
     TokenFile {
-        /// The file.
+        /// The file with what is kept of the token.
         path: PathBuf,
-        /// Why.
+        /// What the system says of it.
         #[source]
         source: io::Error,
     },
@@ -118,7 +118,7 @@ pub enum IdentityError {
 pub struct Described {
     /// SHA-256 of its certificate, in hex; the last part of a join token is the same.
     pub fingerprint: String,
-    /// What it does.
+    /// The part it plays at this moment of a rotation.
     #[serde(flatten)]
     pub role: Role,
     /// End of its validity, seconds since the Unix epoch.
@@ -157,7 +157,7 @@ impl Authority {
         &self.trust_domain
     }
 
-    /// The trust bundle.
+    /// The certificates of every authority that sidecars have to trust now, DER.
     pub fn roots(&self) -> Vec<CertificateDer<'static>> {
         self.current().roots()
     }

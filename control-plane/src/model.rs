@@ -67,9 +67,9 @@ pub fn read(kind: &Kind, namespace: &str, document: &Value) -> Result<Spec, Vec<
 pub struct ObjectId {
     /// `kind`, as in the list of kinds.
     pub kind: &'static str,
-    /// `metadata.namespace`.
+    /// The namespace it is in (`metadata.namespace`).
     pub namespace: Arc<str>,
-    /// `metadata.name`.
+    /// Its name among those of its kind there (`metadata.name`).
     pub name: Arc<str>,
 }
 
@@ -79,7 +79,7 @@ impl ObjectId {
         Self { kind, namespace: namespace.into(), name: name.into() }
     }
 
-    /// `namespace/name`.
+    /// Its namespace and name, written `namespace/name`.
     pub fn path(&self) -> String {
         selvedge_xds::kinds::object_name(&self.namespace, &self.name)
     }
@@ -97,13 +97,13 @@ pub type Labels = BTreeMap<String, String>;
 /// One object the user wrote, sound in itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
-    /// Its id.
+    /// Kind, namespace and name, which tell it from all others.
     pub id: ObjectId,
     /// Counts the changes of its content, from 1.
     pub generation: u64,
-    /// `metadata.labels`.
+    /// Its labels (`metadata.labels`), by which others select it.
     pub labels: Labels,
-    /// `spec`.
+    /// What it says, read as the `spec` of its kind.
     pub spec: Spec,
 }
 
@@ -117,15 +117,15 @@ impl Object {
 /// `spec` of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Spec {
-    /// Of a `Service`.
+    /// A `Service`: workloads under one name.
     Service(ServiceSpec),
-    /// Of a `Workload`.
+    /// A `Workload`: one sidecar and the application beside it.
     Workload(WorkloadSpec),
-    /// Of an `ExternalService`.
+    /// An `ExternalService`: what is called outside the mesh.
     ExternalService(ExternalServiceSpec),
-    /// Of a `MeshPolicy`.
+    /// A `MeshPolicy`: settings of the mesh, a namespace or a workload.
     MeshPolicy(MeshPolicySpec),
-    /// Of a policy or route.
+    /// A policy or route, attached to what it is about.
     Attached(Attached),
 }
 

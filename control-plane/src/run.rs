@@ -38,7 +38,7 @@ const LAST_SAVE: Duration = Duration::from_secs(5);
 
 /// What the source of configuration gives the rest of the control plane.
 pub struct Configuration {
-    /// The newest snapshot.
+    /// The newest snapshot, each as soon as it is in force.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is to be said of the user's objects.
     pub reports: watch::Receiver<Arc<Reports>>,

@@ -81,7 +81,7 @@ pub(crate) struct Mesh {
     pub(super) dialects: Dialects,
     /// Refusals of those that have proven nothing.
     pub(crate) strangers: Quiet,
-    /// Refusals of sidecars.
+    /// Lines about what sidecars refused (NACK).
     pub(crate) refusals: Quiet,
 }
 

@@ -82,7 +82,7 @@ struct Oldest {
     authorizes: String,
     /// The kind it routes by.
     routes: String,
-    /// What it knows.
+    /// The words it knows, by kind of document.
     enforces: BTreeMap<String, BTreeSet<String>>,
 }
 

@@ -27,7 +27,7 @@ pub type Confirms = mpsc::Receiver<Confirm>;
 pub struct Source {
     /// Told apart by this, and remembered by it.
     pub name: Arc<str>,
-    /// What it tells.
+    /// What it tells, step by step; closed when it has ended.
     pub changes: Changes,
 }
 
@@ -45,7 +45,7 @@ pub enum Change {
     Unavailable {
         /// What cannot be read.
         origin: Arc<str>,
-        /// Why.
+        /// Why it cannot be read, in words for people.
         reason: Arc<str>,
     },
     /// That was everything: what was told up to here belongs together.

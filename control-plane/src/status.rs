@@ -59,7 +59,7 @@ struct Refused {
 pub struct SidecarReport {
     /// `namespace/name` the sidecar says it stands beside.
     pub workload: String,
-    /// Identity it proved.
+    /// The SPIFFE ID of the certificate it has proven.
     pub identity: String,
     /// Where it connected from.
     pub address: SocketAddr,
@@ -67,7 +67,7 @@ pub struct SidecarReport {
     pub connected_since: u64,
     /// Generation in force of every object it was told of, by `Kind namespace/name`.
     pub acknowledged: BTreeMap<String, u64>,
-    /// What it refused.
+    /// The resources it refused (NACK) and has not taken since.
     pub refused: Vec<RefusalReport>,
     /// What it cannot enforce because it is too old, by `Kind namespace/name`, and what holds there instead.
     pub cannot_enforce: BTreeMap<String, String>,
@@ -84,7 +84,7 @@ pub struct RefusalReport {
     pub resource: String,
     /// The objects it came from, as `Kind namespace/name`, with their generations.
     pub objects: BTreeMap<String, u64>,
-    /// The sidecar's words.
+    /// Why, in the words of the sidecar's NACK.
     pub message: String,
     /// Seconds since the Unix epoch.
     pub at: u64,

@@ -23,7 +23,7 @@ use crate::{
 /// What a document is, and every complaint about it.
 #[derive(Debug)]
 pub struct Checked {
-    /// What it is.
+    /// The object it is, as far as that can be told.
     pub verdict: Verdict,
     /// The object it would be, as `Kind namespace/name`; empty when it cannot be told.
     pub object: String,
@@ -85,7 +85,7 @@ const METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
 /// The fields that tell which object a document is.
 pub const NAMING: [&str; 4] = ["kind", "metadata", "name", "namespace"];
 
-/// Checks one document.
+/// Checks one document: its structure first, and what its kind demands when that is sound.
 pub fn check(document: &Value) -> Checked {
     let mut problems = kind::check::<Envelope>(document, envelope_problems);
     let misspelt = misspelt_metadata(document);

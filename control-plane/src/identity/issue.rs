@@ -18,7 +18,7 @@ use super::{
 /// A request for one key has a few hundred bytes.
 const MAX_REQUEST: usize = 16 * 1024;
 
-/// A signed certificate.
+/// A certificate that was signed for a workload, and what it says.
 #[derive(Clone, Debug)]
 pub struct Issued {
     /// Leaf first; the CA's certificate is not part of it.

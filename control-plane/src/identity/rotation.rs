@@ -48,7 +48,7 @@ const UNDER_WAY: u64 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "role", content = "at", rename_all = "camelCase")]
 pub enum Role {
-    /// Signs certificates.
+    /// It signs every certificate that is issued now.
     Signs,
     /// Was asked for; not in the trust bundle yet.
     Requested,

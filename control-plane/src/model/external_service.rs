@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::service::AppProtocol;
 
-/// The kind `ExternalService`.
+/// What the kind `ExternalService` says of itself.
 pub const KIND: Kind = Kind {
     name: "ExternalService",
     api_version: kind::SELVEDGE,
@@ -26,7 +26,7 @@ pub struct ExternalServiceSpec {
     pub hosts: Vec<String>,
     /// The ports callers use.
     pub ports: Vec<ExternalPort>,
-    /// Where it is.
+    /// The addresses at which it is reached; sidecars balance over them.
     pub endpoints: Vec<ExternalEndpoint>,
 }
 
@@ -34,7 +34,7 @@ pub struct ExternalServiceSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExternalPort {
-    /// Its name.
+    /// The name of the port, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The port callers use.
@@ -60,7 +60,7 @@ pub struct ExternalTls {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExternalEndpoint {
-    /// IP address.
+    /// The address, IPv4 or IPv6, without port.
     pub address: String,
     /// Port; that of the service's port when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,7 @@ use selvedge_policies::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The kind `MeshPolicy`.
+/// What the kind `MeshPolicy` says of itself.
 pub const KIND: Kind = Kind {
     name: "MeshPolicy",
     api_version: kind::SELVEDGE,
@@ -48,7 +48,7 @@ impl JsonSchema for MeshPolicySpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScopeRef {
-    /// How much.
+    /// Whether it covers the whole mesh or one workload.
     pub kind: ScopeKind,
     /// Name of the workload; absent for the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,7 +58,7 @@ pub struct ScopeRef {
 /// What a `MeshPolicy` may cover beside its namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ScopeKind {
-    /// Every workload.
+    /// Every workload of the mesh, whatever its namespace.
     Mesh,
     /// One workload of the namespace.
     Workload,

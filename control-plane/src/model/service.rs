@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Labels, workload::WorkloadSpec};
 
-/// The kind `Service`.
+/// What the kind `Service` says of itself.
 pub const KIND: Kind = Kind {
     name: "Service",
     api_version: "v1",
@@ -71,7 +71,7 @@ pub struct ServiceSpec {
 /// Whether calls of one client go to one workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SessionAffinity {
-    /// They need not.
+    /// They need not, which is how the mesh balances.
     None,
     /// They should; the mesh does not do that, and says so.
     ClientIP,
@@ -82,9 +82,9 @@ pub enum SessionAffinity {
 pub enum ServiceType {
     /// Reached by its cluster address.
     ClusterIP,
-    /// The same, and from outside; the mesh does not look at that part.
+    /// Reached by its cluster address, and by a port of each node; the mesh does not look at the latter.
     NodePort,
-    /// The same, and from outside; the mesh does not look at that part.
+    /// Reached by its cluster address, and through a load balancer; the mesh does not look at the latter.
     LoadBalancer,
 }
 
@@ -103,7 +103,7 @@ pub struct ServicePort {
     /// What is spoken on it; detected when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<AppProtocol>,
-    /// `TCP`.
+    /// The transport, which can only be `TCP`; `TCP` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Transport>,
 }
@@ -112,7 +112,7 @@ pub struct ServicePort {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TargetPort {
-    /// Its number.
+    /// The number of the port at every workload.
     Number(u16),
     /// The name each workload gives to one of its ports.
     Name(String),
@@ -130,17 +130,17 @@ pub enum Transport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AppProtocol {
-    /// HTTP/1.
+    /// HTTP/1, or HTTP/2 where the client begins so.
     Http,
-    /// HTTP/2 without TLS.
+    /// HTTP/2 with prior knowledge, without TLS of the application.
     Http2,
-    /// gRPC.
+    /// gRPC, which is HTTP/2 with prior knowledge.
     Grpc,
-    /// Opaque bytes.
+    /// Opaque bytes, in which the mesh does not look for requests.
     Tcp,
     /// The application's own TLS, passed through.
     Tls,
-    /// HTTP/2 without TLS.
+    /// HTTP/2 with prior knowledge, without TLS of the application.
     #[serde(rename = "kubernetes.io/h2c")]
     KubernetesH2c,
     /// WebSockets, which begin as HTTP/1.

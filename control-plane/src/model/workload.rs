@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use selvedge_policies::kind::{self, Kind, Problem};
 use serde::{Deserialize, Serialize};
 
-/// The kind `Workload`.
+/// What the kind `Workload` says of itself.
 pub const KIND: Kind = Kind {
     name: "Workload",
     api_version: kind::SELVEDGE,

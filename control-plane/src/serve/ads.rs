@@ -87,7 +87,7 @@ impl AggregatedDiscoveryService for Ads {
 /// Responses are not read in time.
 struct Unread;
 
-/// One stream.
+/// A discovery stream of one sidecar, with what it is told and what it has said.
 struct Session {
     mesh: Arc<Mesh>,
     state: server::Stream,

@@ -1,4 +1,8 @@
 //! What sidecars that know the same are told: each resource is translated once for all of them ([`crate::skew`]).
+//!
+//! A fleet has as many dialects as it has releases, and thousands of sidecars, so translations are shared by whoever
+//! has listed the same capabilities. The last forms that each dialect could enforce are kept on disk, because what
+//! `keep` promises has to hold over a restart of the control plane too.
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 

@@ -28,7 +28,7 @@ pub(super) struct Limits {
     pub(super) per_address: usize,
     /// Connections in the handshake or without a certificate, in all.
     pub(super) strangers: usize,
-    /// The same from one address.
+    /// Of those, how many may come from one address.
     pub(super) strangers_per_address: usize,
 }
 
@@ -38,7 +38,7 @@ impl Default for Limits {
     }
 }
 
-/// Who is inside.
+/// Admission control: the connections that there are, by address, and the places that are left.
 #[derive(Debug)]
 pub(super) struct Doors {
     limits: Limits,

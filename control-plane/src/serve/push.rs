@@ -1,4 +1,13 @@
 //! When a change is pushed, and to whom: once for all that comes in a burst, and only to streams it may concern.
+//!
+//! A rollout or a copied folder is many changes in a row. Pushed one by one each would wake every stream, so they are
+//! debounced: a push waits until nothing came for a moment, and never longer than [`PATIENCE`], so that changes without
+//! end do not hold back the first of them.
+//!
+//! What sets a snapshot apart from the one published before is worked out here, once, and not by each of thousands of
+//! streams; a stream that has seen that one looks only at the names that were touched. Published snapshots are no
+//! queue: a stream that is slow finds the newest when it comes back, and then compares everything it has subscribed to.
+//! So backpressure of one sidecar costs that sidecar intermediate versions, and the control plane no memory.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

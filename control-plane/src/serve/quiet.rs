@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::guarded::Guarded;
 
-/// Lines at once.
+/// Lines that may be written at once.
 const BURST: u32 = 20;
 /// After that one line in this time.
 const PACE: Duration = Duration::from_secs(6);

@@ -44,7 +44,7 @@ pub(super) enum Full {
     Names(Identity, usize),
 }
 
-/// Who holds what.
+/// What each identity holds of what is shared, against its quota.
 #[derive(Debug)]
 pub(crate) struct Shares {
     limits: Limits,

@@ -32,7 +32,7 @@ pub(super) enum Fate {
 pub(super) enum Instead {
     /// All that the document is attached to is refused.
     Refused,
-    /// Nothing.
+    /// Nothing: the document is left out.
     LeftOut,
     /// The last form that was known; where there is none, what follows.
     LastForm(Box<Instead>),

@@ -11,7 +11,7 @@ use super::{Snapshot, Table};
 pub struct Change {
     /// Kind of the resource.
     pub kind: TypeUrl,
-    /// Canonical name.
+    /// The canonical name of the resource within its kind.
     pub name: Arc<str>,
     /// The resource as it is now; `None` when it was removed.
     pub now: Option<Arc<Encoded>>,

@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 /// What tells one origin from another: a source, and what the source calls it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
-    /// The source.
+    /// The name of the source ([`Source::name`](super::Source::name)).
     pub source: Arc<str>,
     /// What the source tells of as one: the path of a file, an object of a cluster.
     pub name: Arc<str>,
@@ -38,11 +38,11 @@ pub struct Written {
 pub struct ClusterObject {
     /// The cluster, and the object in words a user knows.
     pub name: Arc<str>,
-    /// `metadata.uid`.
+    /// What tells it from an earlier object of its name (`metadata.uid`).
     pub uid: Arc<str>,
-    /// `metadata.resourceVersion`.
+    /// Its version, opaque, as the cluster counts (`metadata.resourceVersion`).
     pub resource_version: Arc<str>,
-    /// `metadata.generation`.
+    /// How often its `spec` has changed, as the cluster counts (`metadata.generation`).
     pub generation: u64,
 }
 

@@ -47,7 +47,7 @@ pub struct Candidate {
 /// Why nobody can tell what an origin says now. What it said last stays in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
-    /// In words.
+    /// The reason, in words for people.
     pub why: Arc<str>,
     /// How it is held.
     pub held: Held,

@@ -77,7 +77,7 @@ pub(super) struct Remembered {
 /// What lines say of objects so far, by id: the generation, and where what version of those comes from that are not gone.
 type Recalled = BTreeMap<ObjectId, (u64, Option<(Origin, Box<RawValue>)>)>;
 
-/// The first line.
+/// The first line of the journal: what the file is.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {

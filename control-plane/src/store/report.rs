@@ -30,11 +30,11 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectReport {
-    /// `kind`.
+    /// The kind, as it is written in `kind:`.
     pub kind: String,
-    /// `metadata.namespace`.
+    /// The namespace it is in (`metadata.namespace`).
     pub namespace: String,
-    /// `metadata.name`.
+    /// Its name there (`metadata.name`).
     pub name: String,
     /// The file of the version in force, or what its source calls it; empty when none is.
     pub file: String,
@@ -122,7 +122,7 @@ impl Reports {
         }
     }
 
-    /// Writes the report.
+    /// All of it as `/status` shows it, in order of objects and places.
     pub fn report(&self) -> Report {
         let mut findings: Vec<(&About, &Diagnostic)> = Vec::new();
         for (about, said) in self.findings.iter() {

@@ -19,7 +19,7 @@ type Sets = BTreeMap<Capabilities, BTreeMap<String, Forms>>;
 /// As it stands in the file.
 type Stored = Vec<(BTreeMap<String, std::collections::BTreeSet<String>>, BTreeMap<String, Forms>)>;
 
-/// What is kept.
+/// The last forms that sidecars of each set of capabilities knew, in memory and on disk.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     path: Option<PathBuf>,

@@ -47,7 +47,7 @@ impl Node {
         }
     }
 
-    /// The same without places.
+    /// What it says as JSON, without the places in the file.
     pub(crate) fn to_value(&self) -> Value {
         match &self.content {
             Content::Null => Value::Null,
