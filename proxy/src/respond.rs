@@ -21,7 +21,10 @@ pub fn finish(mut open: Open, outcome: Result<Answered, Halt>) -> Response<Body>
         Err(Halt::Error(error)) => {
             open.exchange.reason = Some(error.reason);
             open.exchange.policy = error.policy.clone();
-            let response = reply::reply(&error, open.exchange.caller());
+            let mut response = reply::reply(&error, open.exchange.caller());
+            if let Some(changes) = open.exchange.changes.take() {
+                changes.response.apply(response.headers_mut());
+            }
             open.answered(response.status(), response.headers());
             open.ended(error.detail);
             let meter = open.exchange.response_bytes.clone();

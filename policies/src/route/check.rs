@@ -57,7 +57,7 @@ fn check_rule(rule: &HttpRouteRule, path: &str, problems: &mut Vec<Problem>) {
     for (n, backend) in rule.backend_refs.iter().enumerate() {
         let path = format!("{path}.backendRefs[{n}]");
         reference(&backend.group, &backend.kind, &backend.name, backend.namespace.as_deref(), &path, problems);
-        filter::check(&backend.filters, &format!("{path}.filters"), problems);
+        filter::check_of_backend(&backend.filters, &format!("{path}.filters"), problems);
         if backend.port.is_none() {
             problems.push(Problem::new(format!("{path}.port"), "a Service as backend needs the port to send to"));
         }

@@ -18,15 +18,16 @@ use crate::{
     verdict::Verdict,
 };
 
+mod cors;
 mod header_filter;
 mod request_header_modifier;
 mod response_header_modifier;
 
 /// The list: every kind of filter, in the order in which they act.
-pub const FILTERS: &[&FilterKind] = &[&request_header_modifier::KIND, &response_header_modifier::KIND];
+pub const FILTERS: &[&FilterKind] = &[&cors::KIND, &request_header_modifier::KIND, &response_header_modifier::KIND];
 
 /// Filters of the Gateway API that are told from misspelt ones.
-const NOT_YET: [&str; 6] = ["RequestMirror", "RequestRedirect", "URLRewrite", "CORS", "ExternalAuth", "ExtensionRef"];
+const NOT_YET: [&str; 5] = ["RequestMirror", "RequestRedirect", "URLRewrite", "ExternalAuth", "ExtensionRef"];
 
 /// What a kind of filter says of itself.
 pub struct FilterKind {
@@ -41,6 +42,8 @@ pub struct FilterKind {
     pub compile: Compile,
     /// The services that the value of its field, found at this path in a route of this namespace, sends requests to.
     pub references: fn(&Value, &str, &str) -> Vec<Reference>,
+    /// Whether it decides on requests and responses. A backend is chosen after that, so none can have such a filter.
+    pub decides: bool,
 }
 
 /// How filters of a kind become one that decides ([`FilterKind::compile`]).
@@ -155,11 +158,24 @@ fn find(name: &str) -> Option<&'static FilterKind> {
     FILTERS.iter().copied().find(|kind| kind.name == name)
 }
 
-/// What is wrong with the filters found at `path`, but for what compiling them tells.
+/// What is wrong with the filters of a rule, found at `path`, but for what compiling them tells.
 pub(super) fn check(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) {
+    check_kinds(filters, path, true, problems);
+}
+
+/// The same of those of a backend.
+pub(super) fn check_of_backend(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) {
+    check_kinds(filters, path, false, problems);
+}
+
+fn check_kinds(filters: &[Filter], path: &str, may_decide: bool, problems: &mut Vec<Problem>) {
     for (n, filter) in filters.iter().enumerate() {
         let path = format!("{path}[{n}]");
         match find(&filter.kind) {
+            Some(kind) if kind.decides && !may_decide => {
+                let why = format!("{} decides before a backend is chosen: give it to the rule", kind.name);
+                problems.push(Problem::new(format!("{path}.type"), why));
+            }
             Some(kind) => check_fields(kind, filter, &path, problems),
             None => problems.push(Problem::new(format!("{path}.type"), unknown(&filter.kind))),
         }
@@ -169,7 +185,7 @@ pub(super) fn check(filters: &[Filter], path: &str, problems: &mut Vec<Problem>)
 fn unknown(given: &str) -> String {
     let supported: Vec<&str> = FILTERS.iter().map(|kind| kind.name).collect();
     if NOT_YET.contains(&given) {
-        return format!("the filter {given} is not supported yet: only {}", supported.join(" and "));
+        return format!("the filter {given} is not supported yet: only {}", supported.join(", "));
     }
     format!("'{given}' is not a filter{}", kind::suggest(given, supported))
 }

@@ -17,6 +17,7 @@ use selvedge_policies::{
 use serde_json::Value;
 
 mod authorize;
+mod cors;
 mod documents;
 mod rate_limit;
 mod routes;

@@ -17,6 +17,7 @@ pub(super) const KIND: FilterKind = FilterKind {
     schema: |generator| generator.subschema_for::<HeaderFilter>(),
     compile: |filters, problems| Some(Arc::new(Modifier(changes(filters, problems)))),
     references: no_references,
+    decides: false,
 };
 
 #[derive(Debug)]
