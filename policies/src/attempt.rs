@@ -8,7 +8,6 @@ use crate::{
     balance::BalancerSpec,
     duration::Span,
     kind::{self, Kind, Problem},
-    matching::TargetKind,
     policy::{self, Place, PolicyKind, Role},
 };
 
@@ -79,16 +78,7 @@ fn close(document: &mut Value) -> Vec<Problem> {
 
 /// Every semantic problem of a `TrafficPolicy`.
 fn check(spec: &TrafficPolicySpec) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    if spec.target_ref.kind == TargetKind::Workload {
-        let why = "a TrafficPolicy is about a Service or an ExternalService, not a Workload";
-        problems.push(Problem::new("targetRef.kind", why));
-    }
-    problems.extend(kind::name_problem(&spec.target_ref.name).map(|why| Problem::new("targetRef.name", why)));
-    if spec.target_ref.port.is_some() {
-        let why = "a TrafficPolicy is about all ports of its service: leave the port out";
-        problems.push(Problem::new("targetRef.port", why));
-    }
+    let mut problems = spec.target_ref.caller_problems("TrafficPolicy");
     problems.extend(spec.timeouts.iter().flat_map(check_timeouts));
     problems.extend(spec.retry.iter().flat_map(|retry| retry::check(retry, "retry")));
     problems.extend(spec.breaker.iter().flat_map(|breaker| breaker::check(breaker, "breaker")));

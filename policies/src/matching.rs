@@ -17,6 +17,7 @@ pub mod operation;
 pub mod path;
 pub mod principal;
 pub mod query;
+pub mod rule;
 pub mod text;
 
 /// What a policy is attached to, in the namespace of the policy.
@@ -43,6 +44,21 @@ impl TargetRef {
             problems.push(Problem::new("targetRef.kind", why));
         }
         problems.extend(kind::name_problem(&target.name).map(|why| Problem::new("targetRef.name", why)));
+        problems
+    }
+
+    /// What is wrong with the target of a policy of this kind, which is enforced where calls are made.
+    pub(crate) fn caller_problems(&self, of: &str) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.kind == TargetKind::Workload {
+            let why = format!("a {of} is about a Service or an ExternalService, not a Workload");
+            problems.push(Problem::new("targetRef.kind", why));
+        }
+        problems.extend(kind::name_problem(&self.name).map(|why| Problem::new("targetRef.name", why)));
+        if self.port.is_some() {
+            let why = format!("a {of} is about all ports of its service: leave the port out");
+            problems.push(Problem::new("targetRef.port", why));
+        }
         problems
     }
 }

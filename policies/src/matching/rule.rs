@@ -1,18 +1,62 @@
-//! One compiled rule: its conditions, and how doubt is decided.
+//! Who calls what: rules that several kinds share, and how doubt is decided.
 
 use std::sync::Arc;
 
-use super::{Rule, Source};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    failing,
+    operation::{Effect, Operation, OperationMatcher, each, matches_one},
+    principal::{IdentityPattern, ServiceAccount},
+};
 use crate::{
     cidr::Cidr,
     facts::{ConnectionFacts, Identity, Peer, RequestFacts},
     kind::Problem,
-    matching::{
-        failing::failing,
-        operation::{Effect, OperationMatcher, each, matches_one},
-        principal::{IdentityPattern, ServiceAccount},
-    },
 };
+
+/// Matches when one of `from` and one of `to` match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Rule {
+    /// Who calls; anyone when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Source>,
+    /// What is called; anything when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<Operation>,
+}
+
+/// Who calls. All given fields must match; a field matches when one of its values does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Source {
+    /// SPIFFE IDs; a `*` at the end matches any ending, `*` alone any proven identity.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<String>,
+    /// SPIFFE IDs that do not match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_identities: Vec<String>,
+    /// Service accounts: `name` in the namespace of the policy, or `namespace/name`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub service_accounts: Vec<String>,
+    /// Service accounts that do not match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_service_accounts: Vec<String>,
+    /// Namespaces of the caller's identity.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// Namespaces that do not match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_namespaces: Vec<String>,
+    /// Networks of the caller's address, in CIDR form.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ip_blocks: Vec<Cidr>,
+    /// Networks that do not match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_ip_blocks: Vec<Cidr>,
+}
 
 /// A compiled [`Rule`] of one policy.
 #[derive(Debug)]
@@ -51,7 +95,7 @@ impl RuleMatcher {
 }
 
 /// The first condition of a rule of `policy`, found at `path`, that fails.
-pub(super) fn failing_condition(
+pub(crate) fn failing(
     rule: &Rule,
     policy: &str,
     path: &str,
@@ -59,7 +103,7 @@ pub(super) fn failing_condition(
     effect: Effect,
 ) -> Option<String> {
     let home = home(policy);
-    let from = failing(&rule.from, &format!("{path}.from"), |source| {
+    let from = failing::failing(&rule.from, &format!("{path}.from"), |source| {
         SourceMatcher::new(source, home, "", &mut Vec::new()).matches(request.peer, effect)
     });
     from.or_else(|| OperationMatcher::failing(&rule.to, &format!("{path}.to"), request, effect))

@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    cidr::Cidr,
     context::Context,
     facts::{ConnectionFacts, Moment, RequestFacts},
     kind::{self, Attached, Kind, Problem},
     matching::{
         TargetRef,
-        operation::{Effect, Operation},
+        operation::Effect,
+        rule::{self, Rule, RuleMatcher},
     },
     policy::{self, Before, Looked, Needs, OnUnsupported, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
     reason::Reason,
@@ -26,10 +26,8 @@ use crate::{
 };
 
 mod index;
-mod rule;
 
 use index::RuleIndex;
-use rule::RuleMatcher;
 
 /// `spec` of an `AuthorizationPolicy`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,48 +62,6 @@ pub enum Action {
     Deny,
     /// It is noted that a DENY with the same rules would have refused it; it is not refused.
     Audit,
-}
-
-/// Matches when one of `from` and one of `to` match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Rule {
-    /// Who calls; anyone when empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub from: Vec<Source>,
-    /// What is called; anything when empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub to: Vec<Operation>,
-}
-
-/// Who calls. All given fields must match; a field matches when one of its values does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Source {
-    /// SPIFFE IDs; a `*` at the end matches any ending, `*` alone any proven identity.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub identities: Vec<String>,
-    /// SPIFFE IDs that do not match.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub not_identities: Vec<String>,
-    /// Service accounts: `name` in the namespace of the policy, or `namespace/name`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub service_accounts: Vec<String>,
-    /// Service accounts that do not match.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub not_service_accounts: Vec<String>,
-    /// Namespaces of the caller's identity.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub namespaces: Vec<String>,
-    /// Namespaces that do not match.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub not_namespaces: Vec<String>,
-    /// Networks of the caller's address, in CIDR form.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ip_blocks: Vec<Cidr>,
-    /// Networks that do not match.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub not_ip_blocks: Vec<Cidr>,
 }
 
 /// What the kind `AuthorizationPolicy` says of itself to the registry.
@@ -284,7 +240,7 @@ fn explain(document: &Attached<Value>, request: &RequestFacts<'_>, now: Moment) 
         let expired = expires.filter(|expires| now.unix >= *expires).map(|_| "expires".to_owned());
         policy.spec.rules.iter().enumerate().map(move |(n, rule)| {
             let at = format!("rules[{n}]");
-            let fails = rule::failing_condition(rule, &policy.name, &at, request, effect);
+            let fails = rule::failing(rule, &policy.name, &at, request, effect);
             Looked { at, fails: expired.clone().or(fails) }
         })
     });

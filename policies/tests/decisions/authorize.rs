@@ -5,10 +5,13 @@ use selvedge_policies::{
     context::Audited,
     facts::{Moment, RequestFacts},
     kind::Attached,
-    matching::operation::Operation,
+    matching::{
+        operation::Operation,
+        rule::{Rule, Source},
+    },
     policy::Posture,
     reason::Reason,
-    request::authorize::{self, Action, AuthorizationPolicySpec, Rule, Source},
+    request::authorize::{self, Action, AuthorizationPolicySpec},
     testing::{Clock, Request},
     verdict::{Answer, Verdict},
 };

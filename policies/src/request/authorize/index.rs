@@ -3,13 +3,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::rule::{RuleMatcher, SourceMatcher};
 use crate::{
     facts::{ConnectionFacts, Identity, Moment, Peer, RequestFacts},
     matching::{
         glob::{Glob, GlobIndex},
         operation::{Effect, OperationMatcher},
         principal::IdentityPattern,
+        rule::{RuleMatcher, SourceMatcher},
     },
 };
 
