@@ -125,7 +125,11 @@ impl Compiler {
     }
 
     fn inbound(&mut self, config: &mut RuntimeConfig, inbound: &mesh::Inbound) {
-        config.own = Own { workload: inbound.workload.parse().ok(), identity: inbound.identity.clone() };
+        config.own = Own {
+            workload: inbound.workload.parse().ok(),
+            identity: inbound.identity.clone(),
+            caller: inbound.identity.parse().ok().map(Arc::new),
+        };
         config.permissive = inbound.mode() == InboundMode::Permissive;
         config.passthrough = inbound.outbound_mode() == OutboundMode::Prefer;
         config.access_log = match inbound.access_log() {

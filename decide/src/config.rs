@@ -74,6 +74,8 @@ pub struct Own {
     pub workload: Option<WorkloadName>,
     /// Its SPIFFE ID, `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`; empty before it is known.
     pub identity: String,
+    /// The same for policies, where it is one: what is proven for the calls that the workload makes.
+    pub caller: Option<Arc<Identity>>,
 }
 
 /// How bytes on a port are read.

@@ -115,7 +115,9 @@ impl Mesh {
     /// identity is what the caller's sidecar proves, whatever the facts say.
     pub fn why(&self, from: &str, to: &str, request: &RequestFacts<'_>, context: &Context) -> Trace {
         let config = self.caller(from, to);
-        let mut trace = Trace { identity: config.own.identity.parse().ok(), ..Trace::default() };
+        let mut trace = Trace { identity: config.own.caller.as_deref().cloned(), ..Trace::default() };
+        let peer = Peer { identity: config.own.caller.clone(), address: request.peer.address };
+        let request = &RequestFacts { peer: &peer, ..*request };
         let captured = to.parse::<SocketAddr>().is_ok();
         let scope = route::outbound(&config, to, captured).unwrap_or_else(|| route::unknown(&config, to, captured));
         match scope {
@@ -231,7 +233,7 @@ impl Mesh {
         request: &RequestFacts<'_>,
         context: &Context,
     ) -> (Option<Arrival>, Ending) {
-        let identity = caller.own.identity.parse().ok().map(Arc::new).filter(|_| !endpoint.identity.is_empty());
+        let identity = caller.own.caller.clone().filter(|_| !endpoint.identity.is_empty());
         let peer = Peer { identity, address: request.peer.address };
         let port = u16::try_from(endpoint.port).unwrap_or_default();
         let arrived = RequestFacts { peer: &peer, port, ..*request };

@@ -84,10 +84,10 @@ impl FromStr for Identity {
     }
 }
 
-/// The other end of an inbound connection.
+/// Who calls: the other end of a connection that comes to a workload, or the workload itself where it calls others.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The identity proven by mTLS; `None` for plaintext peers.
+    /// The identity proven by mTLS, which for calls that are made is what the sidecar proves; `None` for plaintext peers.
     pub identity: Option<Arc<Identity>>,
     /// The peer's network address.
     pub address: IpAddr,
@@ -98,7 +98,7 @@ pub struct Peer {
 pub struct ConnectionFacts<'a> {
     /// The caller at the other end of the connection (downstream).
     pub peer: &'a Peer,
-    /// The port of the workload that is called.
+    /// The port of the workload that is called; at the caller's side that of the service.
     pub port: u16,
     /// Server name of application TLS that passes through, lower case, when there was one.
     pub server_name: Option<&'a str>,
@@ -109,7 +109,7 @@ pub struct ConnectionFacts<'a> {
 pub struct RequestFacts<'a> {
     /// The caller at the other end of the connection (downstream).
     pub peer: &'a Peer,
-    /// The port of the workload that is called.
+    /// The port of the workload that is called; at the caller's side that of the service.
     pub port: u16,
     /// The method, case-sensitive (RFC 9110 section 9.1).
     pub method: &'a Method,

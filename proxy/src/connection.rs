@@ -1,7 +1,7 @@
 //! All that is known of one connection.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -61,6 +61,8 @@ pub struct Connection {
     pub heading: Heading,
     /// Who is at the other end.
     pub peer: Peer,
+    /// Who calls, where it is the application and this sidecar proves who that is.
+    caller: OnceCell<Peer>,
     /// When it should come back with a newer certificate.
     pub until: Option<Instant>,
     /// What its identity was proven against.
@@ -96,6 +98,7 @@ impl Connection {
             worker,
             heading,
             peer: facts,
+            caller: OnceCell::new(),
             until: None,
             proven: None,
             peer_identity,
@@ -130,8 +133,20 @@ impl Connection {
         self.peer.identity.is_some() || matches!(self.heading, Heading::Outbound { .. })
     }
 
+    /// Who calls, as policies see it: the other end, or for a call that the application makes what this sidecar proves for
+    /// it.
+    pub fn caller(&self) -> &Peer {
+        if let (Heading::Outbound { .. }, None) = (&self.heading, self.caller.get())
+            && let Some(identity) = &self.worker.snapshot().config.own.caller
+        {
+            let caller = Peer { identity: Some(Arc::clone(identity)), address: self.peer.address };
+            return self.caller.get_or_init(|| caller);
+        }
+        self.caller.get().unwrap_or(&self.peer)
+    }
+
     /// What policies for connections look at.
     pub fn facts(&self) -> ConnectionFacts<'_> {
-        ConnectionFacts { peer: &self.peer, port: self.port(), server_name: self.server_name.as_deref() }
+        ConnectionFacts { peer: self.caller(), port: self.port(), server_name: self.server_name.as_deref() }
     }
 }

@@ -189,7 +189,7 @@ fn facts<'a>(
     route: &'a str,
 ) -> RequestFacts<'a> {
     RequestFacts {
-        peer: &connection.peer,
+        peer: connection.caller(),
         port: connection.port(),
         method,
         host: target.authority.host(),
