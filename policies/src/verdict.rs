@@ -23,8 +23,10 @@ pub enum Verdict {
 /// The answer of the mesh in place of the service's own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The HTTP status. A gRPC caller is told a reason as the gRPC status that belongs to it.
+    /// The HTTP status. A gRPC caller is told an error as the gRPC status that belongs to it, or as `grpc_status`.
     pub status: StatusCode,
+    /// The gRPC status code for gRPC callers, where it is not the one that belongs to `status`.
+    pub grpc_status: Option<u16>,
     /// Why, where the answer is an error; gives the code in header, log and metric. None for answers that are no error,
     /// such as redirects.
     pub reason: Option<Reason>,
@@ -47,7 +49,15 @@ impl Answer {
 
     /// An answer that is no error.
     pub fn reply(status: StatusCode, policy: Arc<str>) -> Self {
-        Self { status, reason: None, policy, headers: HeaderMap::new(), body: Vec::new(), retry_after: None }
+        Self {
+            status,
+            grpc_status: None,
+            reason: None,
+            policy,
+            headers: HeaderMap::new(),
+            body: Vec::new(),
+            retry_after: None,
+        }
     }
 
     /// This answer, saying after what time the caller may try again (`retry-after`, RFC 9110 section 10.2.3).

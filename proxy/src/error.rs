@@ -81,7 +81,10 @@ impl Error {
     /// A policy's answer. One without a reason is no error for a request; a connection that it ends is refused.
     pub fn answered(answer: Answer) -> Self {
         let reason = answer.reason.unwrap_or(Reason::PolicyDenied);
-        let is_plain = answer.status.as_u16() == reason.status() && answer.headers.is_empty() && answer.body.is_empty();
+        let is_plain = answer.status.as_u16() == reason.status()
+            && answer.grpc_status.is_none()
+            && answer.headers.is_empty()
+            && answer.body.is_empty();
         Self {
             policy: answer.policy.clone(),
             retry_after: answer.retry_after,

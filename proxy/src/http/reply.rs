@@ -117,18 +117,21 @@ fn json(error: &Error, caller: Caller) -> Response<Body> {
 }
 
 fn grpc(error: &Error) -> Response<Body> {
+    let own = error.answer.as_ref().map(|answer| (answer.status.as_u16(), answer.grpc_status));
+    let (status, code) = own.unwrap_or((error.reason.status(), None));
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(&GRPC_STATUS, HeaderValue::from(grpc_status(error.reason)));
+    headers.insert(&GRPC_STATUS, HeaderValue::from(code.unwrap_or(grpc_status(status))));
     headers.insert(&GRPC_MESSAGE, HeaderValue::from_static(error.reason.code()));
     response
 }
 
-/// The gRPC status code for a reason (gRPC's table of HTTP statuses, with 429 as RESOURCE_EXHAUSTED).
-const fn grpc_status(reason: Reason) -> u16 {
-    match reason.status() {
+/// The gRPC status code for a status (gRPC's table of HTTP statuses, with 429 as RESOURCE_EXHAUSTED).
+const fn grpc_status(status: u16) -> u16 {
+    match status {
         400 | 431 => 13,
+        401 => 16,
         403 => 7,
         404 | 501 => 12,
         429 => 8,
@@ -173,6 +176,19 @@ mod tests {
         let response = reply(&denied(), Caller { meshed: true, grpc: true });
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "7");
+    }
+
+    #[test]
+    fn a_grpc_caller_is_told_what_a_policy_says_in_its_own_words() {
+        let caller = Caller { meshed: true, grpc: true };
+        let told = |status, grpc_status| {
+            let refusal = Answer::refuse(Reason::PolicyDenied, "shop/deny".into());
+            let answer = Answer { status: StatusCode::from_u16(status).unwrap(), grpc_status, ..refusal };
+            let response = reply(&Error::answered(answer), caller);
+            (response.status().as_u16(), response.headers()["grpc-status"].to_str().unwrap().to_owned())
+        };
+        assert_eq!([told(403, None), told(429, None), told(403, Some(16))].map(|(_, code)| code), ["7", "8", "16"]);
+        assert_eq!(told(503, Some(5)), (200, "5".to_owned()));
     }
 
     #[test]
