@@ -74,7 +74,7 @@ pub struct Own {
     pub workload: Option<WorkloadName>,
     /// Its SPIFFE ID, `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`; empty before it is known.
     pub identity: String,
-    /// The same for policies, where it is one: what is proven for the calls that the workload makes.
+    /// Who calls when the workload does, as its sidecar proves it and policies see it; `None` without an identity.
     pub caller: Option<Arc<Identity>>,
 }
 

@@ -46,6 +46,7 @@ reasons! {
     PolicyUnenforceable "policy_unenforceable" 500 "-" Mesh "A policy or route rule covers the request, and the sidecar is too old to enforce it.";
     PlaintextRefused "plaintext_refused" 403 "RBAC" Downstream "The caller came without mTLS and the workload accepts only mTLS.";
     RateLimited "rate_limited" 429 "RL" Downstream "The caller is over a RateLimit.";
+    FaultInjected "fault_injected" 503 "FI" Mesh "A FaultInjection let it fail on purpose.";
     NoRoute "no_route" 404 "NR" Mesh "The service has routes and none of them matches the request.";
     UnknownDestination "unknown_destination" 503 "NC" Mesh "The destination is not known to the mesh and the outbound mode requires mTLS.";
     NoEndpoints "no_endpoints" 503 "UH" Upstream "The destination has no endpoint to send to.";

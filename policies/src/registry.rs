@@ -10,12 +10,13 @@ use crate::{
     attempt,
     kind::{Attached, Kind, vocabulary},
     policy::{Place, PolicyKind, Posture},
-    request::{PolicySet, Unsound, authorize, rate_limit},
+    request::{PolicySet, Unsound, authorize, fault_injection, rate_limit},
     route,
 };
 
 /// Every kind that is attached to something.
-pub const KINDS: &[&PolicyKind] = &[&authorize::KIND, &rate_limit::KIND, &attempt::KIND, &route::KIND];
+pub const KINDS: &[&PolicyKind] =
+    &[&authorize::KIND, &rate_limit::KIND, &fault_injection::KIND, &attempt::KIND, &route::KIND];
 
 /// What every kind says of itself.
 pub fn kinds() -> impl Iterator<Item = &'static Kind> {

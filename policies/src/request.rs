@@ -1,6 +1,7 @@
 //! Decisions on requests and connections, one file for each kind, and the one evaluator of them all.
 
 pub mod authorize;
+pub mod fault_injection;
 pub mod rate_limit;
 mod set;
 mod unenforceable;

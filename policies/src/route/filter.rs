@@ -163,7 +163,7 @@ pub(super) fn check(filters: &[Filter], path: &str, problems: &mut Vec<Problem>)
     check_kinds(filters, path, true, problems);
 }
 
-/// The same of those of a backend.
+/// What is wrong with the filters of a backend, found at `path`, but for what compiling them tells.
 pub(super) fn check_of_backend(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) {
     check_kinds(filters, path, false, problems);
 }

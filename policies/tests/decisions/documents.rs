@@ -16,7 +16,7 @@ use crate::{assert_complaints, attach, complaints_of_close};
 #[test]
 fn every_kind_is_found_by_its_name_and_has_a_schema() {
     let names: Vec<&str> = registry::kinds().map(|kind| kind.name).collect();
-    assert_eq!(names, ["AuthorizationPolicy", "RateLimit", "TrafficPolicy", "HTTPRoute"]);
+    assert_eq!(names, ["AuthorizationPolicy", "RateLimit", "FaultInjection", "TrafficPolicy", "HTTPRoute"]);
     for kind in registry::kinds() {
         assert_eq!(registry::find(kind.name).map(|found| found.kind.name), Some(kind.name));
         assert!((kind.schema)().get("properties").is_some(), "{}", kind.name);

@@ -19,6 +19,7 @@ use serde_json::Value;
 mod authorize;
 mod cors;
 mod documents;
+mod fault;
 mod rate_limit;
 mod routes;
 

@@ -236,6 +236,14 @@ kind: RateLimit
 metadata: { name: one, namespace: shop }
 spec: { targetRef: { kind: Service, name: rate-limited }, limits: [{ requests: 1, per: 1h }] }
 ---
+apiVersion: selvedge.dev/v1alpha1
+kind: FaultInjection
+metadata: { name: every, namespace: shop }
+spec:
+  targetRef: { kind: Service, name: fault-injected }
+  expires: '2999-01-01T00:00:00Z'
+  faults: [{ abort: { percentage: 100, httpStatus: 503 } }]
+---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: { name: elsewhere, namespace: shop }
