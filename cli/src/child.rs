@@ -9,7 +9,7 @@ use anyhow::Context;
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// `selvedge child`.
+/// The arguments of `selvedge child`.
 #[derive(Debug, clap::Args)]
 pub struct ChildArgs {
     /// The process whose death ends the command.

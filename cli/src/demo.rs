@@ -39,7 +39,7 @@ mod summary;
 /// How long everything may take to come up.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// `selvedge demo`.
+/// The arguments of `selvedge demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// End after this time, such as 20s; on Ctrl-C when absent.
@@ -95,7 +95,7 @@ enum Output {
     Json,
 }
 
-/// `selvedge demo-service`.
+/// The arguments of `selvedge demo-service`.
 #[derive(Debug, Args)]
 pub struct ServiceArgs {
     #[command(subcommand)]

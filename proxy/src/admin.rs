@@ -28,7 +28,7 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// What the pages show and what they can set off.
 #[derive(Clone, Debug)]
 pub struct AdminState {
-    /// Metrics.
+    /// What `/metrics` shows.
     pub telemetry: Telemetry,
     /// Whether the sidecar takes traffic.
     pub ready: watch::Receiver<bool>,
@@ -41,7 +41,7 @@ pub struct AdminState {
 /// Which pages a port has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// `/metrics`, `/ready`, `/live`.
+    /// `/metrics`, `/ready` and `/live`, which change nothing.
     Metrics,
     /// Those, and `/config`, `/drain` and an index.
     Admin,

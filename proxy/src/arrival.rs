@@ -23,9 +23,9 @@ use crate::{
 pub struct Accepted {
     /// The worker that accepted it.
     pub worker: Rc<Worker>,
-    /// The socket.
+    /// The socket, of which nothing was read yet.
     pub socket: TcpStream,
-    /// The other end.
+    /// Address and port of the other end (downstream).
     pub peer: SocketAddr,
     /// The listener it came on.
     pub purpose: Purpose,
@@ -46,7 +46,7 @@ pub struct Detected {
     pub origin: Origin,
     /// The socket, with the bytes that were read put back.
     pub io: Prefixed<TcpStream>,
-    /// What it carries.
+    /// The protocol, as declared or as its first bytes say.
     pub spoken: Spoken,
     /// The service's side, when it spoke first.
     pub dialled: Option<Dialled>,
@@ -55,13 +55,13 @@ pub struct Detected {
 /// What a connection carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spoken {
-    /// HTTP/1.
+    /// HTTP/1.0 or HTTP/1.1, in plaintext.
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
     /// TLS; the mesh's or the application's, by its ALPN.
     Tls(ClientHello),
-    /// Anything else.
+    /// Anything else: bytes that are relayed without a look inside.
     Opaque,
 }
 
@@ -69,9 +69,9 @@ pub enum Spoken {
 pub struct Secured {
     /// Where it comes from and leads to.
     pub origin: Origin,
-    /// The bytes.
+    /// The stream inside the mesh's TLS, or as it came.
     pub io: ServerStream,
-    /// What they are.
+    /// What is spoken inside.
     pub protocol: Protocol,
     /// The identity the other end proved.
     pub identity: Option<Identity>,
@@ -92,7 +92,7 @@ pub type ServerStream = Either<Prefixed<TcpStream>, Prefixed<Box<TlsStream<Prefi
 pub struct Identified {
     /// Facts for every request on it.
     pub connection: Rc<Connection>,
-    /// Its bytes.
+    /// The caller's stream, inside the mesh's TLS or as it came.
     pub io: ServerStream,
     /// The service's side, when it spoke first.
     pub dialled: Option<Dialled>,
@@ -107,9 +107,9 @@ impl Identified {
 
 /// The service's side of a connection.
 pub struct Dialled {
-    /// Its bytes.
+    /// The stream to the service, with its greeting put back.
     pub stream: Prefixed<Stream>,
-    /// The endpoint's books.
+    /// The endpoint, which counts the connection for as long as this lives.
     pub picked: Picked,
     /// The policy that only looks on and would have refused it.
     pub audited: Option<Audited>,

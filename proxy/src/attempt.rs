@@ -83,7 +83,6 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
     }
 }
 
-/// One try.
 async fn one(
     exchange: &Exchange,
     upstream: &Upstream<'_>,

@@ -19,14 +19,14 @@ pub enum Ended {
     Answered(u16),
     /// With a connection for opaque bytes.
     Connected,
-    /// With neither.
+    /// With neither: it failed, or its time passed.
     Failed,
 }
 
 /// An endpoint that was picked. While it lives the endpoint counts one more request in flight.
 #[derive(Debug)]
 pub struct Picked {
-    /// The endpoint.
+    /// The endpoint that gets the try.
     pub endpoint: Rc<Endpoint>,
     began: Instant,
     /// Whether it is the probe that decides the endpoint's breaker.

@@ -24,7 +24,7 @@ pub struct Bootstrap {
     pub join_token_file: Option<PathBuf>,
     /// Key, certificate and last good configuration live here (created with mode 0700).
     pub state_dir: PathBuf,
-    /// Worker threads.
+    /// Worker threads, each with its own listeners and connection pools; 1 when absent.
     #[serde(default = "one")]
     pub workers: usize,
     /// Admin listener: configuration and drain.
@@ -80,7 +80,7 @@ pub enum Capture {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InboundListener {
-    /// Where peers connect.
+    /// Where other sidecars, and callers without one, connect.
     pub listen: SocketAddr,
     /// Where the application listens.
     pub forward: SocketAddr,
@@ -103,9 +103,9 @@ pub struct OutboundListener {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Transparent {
-    /// Redirected inbound connections.
+    /// Where the capture rules redirect calls to the application.
     pub inbound_listen: SocketAddr,
-    /// Redirected outbound connections.
+    /// Where the capture rules redirect calls from the application.
     pub outbound_listen: SocketAddr,
 }
 
@@ -142,15 +142,15 @@ pub enum BootstrapError {
     /// It cannot be read.
     #[error("the bootstrap file {path} cannot be read")]
     Read {
-        /// The file.
+        /// The bootstrap file, as it was given.
         path: PathBuf,
-        /// Why.
+        /// What the system says of it.
         source: std::io::Error,
     },
     /// It is not what is expected; the message points at line and column.
     #[error("the bootstrap file {path} is not valid:\n{message}")]
     Parse {
-        /// The file.
+        /// The bootstrap file, as it was given.
         path: PathBuf,
         /// What is wrong and where.
         message: String,
@@ -158,9 +158,9 @@ pub enum BootstrapError {
     /// A value is out of range.
     #[error("the bootstrap file {path} is not valid: {field} {problem}")]
     Value {
-        /// The file.
+        /// The bootstrap file, as it was given.
         path: PathBuf,
-        /// The field path.
+        /// The field, as a path such as `admin.listen`.
         field: String,
         /// What is wrong and what is expected.
         problem: String,
@@ -219,7 +219,7 @@ fn host_and_port(text: &str) -> bool {
 }
 
 impl OutboundListener {
-    /// What is called.
+    /// The port of a service that is called here; `None` when `to` names none.
     pub fn target(&self) -> Option<PortName> {
         self.to.parse().ok()
     }

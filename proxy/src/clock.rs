@@ -28,7 +28,7 @@ impl TimeOfDay {
         Self(Cell::new((Instant::now(), since_epoch)))
     }
 
-    /// Looks again.
+    /// Looks again: from now on the time of day counts from `since_epoch`.
     pub fn look(&self, since_epoch: Duration) {
         self.0.set((Instant::now(), since_epoch));
     }

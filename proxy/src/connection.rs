@@ -28,11 +28,11 @@ use crate::{
 /// What is known of a connection besides its bytes.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// The worker.
+    /// The worker it lives on.
     pub worker: Rc<Worker>,
-    /// The other end.
+    /// Address and port of the other end (downstream).
     pub peer: SocketAddr,
-    /// Where it leads.
+    /// Where it leads, and thereby its direction: inbound or outbound.
     pub heading: Heading,
     /// Counts against the worker's limit.
     pub permit: Rc<Permit>,
@@ -71,7 +71,7 @@ pub struct Connection {
     pub peer_identity: String,
     /// The other end's address and port.
     pub peer_address: SocketAddr,
-    /// What it speaks.
+    /// What is spoken on it, inside TLS of the mesh.
     pub protocol: Protocol,
     /// Server name of application TLS that passes through.
     pub server_name: Option<String>,
@@ -113,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// Direction, for telemetry.
+    /// Its direction as logs and metrics name it.
     pub const fn direction(&self) -> Direction {
         match self.heading {
             Heading::Inbound { .. } => Direction::Inbound,

@@ -10,7 +10,7 @@ use selvedge_policies::facts::Identity;
 pub struct Svid {
     /// Whom it stands for.
     pub identity: Identity,
-    /// Leaf first.
+    /// The certificate chain, leaf first and without the trusted authority, DER.
     pub chain: Vec<CertificateDer<'static>>,
     /// Private key of the leaf.
     pub key: PrivateKeyDer<'static>,
@@ -23,7 +23,7 @@ pub struct Svid {
 /// What a sidecar proves itself with and whom it trusts; replaced as a whole.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// The certificate.
+    /// The certificate of the workload, with its key.
     pub svid: Arc<Svid>,
     /// Certificate authorities of the trust domain.
     pub roots: Arc<[CertificateDer<'static>]>,

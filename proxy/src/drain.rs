@@ -42,14 +42,14 @@ const LAST: Duration = Duration::from_secs(1);
 /// How far a drain has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// No drain.
+    /// No drain: everything is served.
     #[default]
     Serving,
     /// Calls to the application finish.
     Draining,
-    /// The same, and no new connections to the application are taken.
+    /// Calls to the application finish, and no new connections to it are taken.
     Shut,
-    /// All calls finish.
+    /// All calls finish, those of the application too.
     Closing,
 }
 
@@ -77,7 +77,7 @@ impl Open {
         }
     }
 
-    /// One more connection.
+    /// Counts one more connection of this heading.
     pub fn opened(&self, heading: &Heading) {
         self.of(heading).fetch_add(1, Ordering::Relaxed);
         self.ever.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +86,7 @@ impl Open {
         }
     }
 
-    /// One connection less.
+    /// Counts one connection less of this heading.
     pub fn closed(&self, heading: &Heading) {
         self.of(heading).fetch_sub(1, Ordering::Relaxed);
     }
@@ -101,7 +101,7 @@ impl Open {
 pub struct Drain(watch::Receiver<Phase>);
 
 impl Drain {
-    /// Follows `phases`.
+    /// A view that follows `phases` from what they are now.
     pub const fn new(phases: watch::Receiver<Phase>) -> Self {
         Self(phases)
     }

@@ -10,7 +10,7 @@ use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason, verdict::Ans
 /// The stage of the pipeline at which something ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Admitting a connection.
+    /// Admitting a connection, or letting it stay.
     Accept,
     /// Finding out what is spoken.
     Detect,
@@ -20,7 +20,7 @@ pub enum Stage {
     Http,
     /// Finding destination and route.
     Route,
-    /// Policies.
+    /// Policies, and the filters of routes.
     Filter,
     /// Tries, timeouts and retries.
     Attempt,
@@ -31,10 +31,10 @@ pub enum Stage {
 /// Why a request ended in the sidecar.
 #[derive(Debug)]
 pub struct Error {
-    /// Where.
+    /// The stage at which it ended.
     #[expect(dead_code, reason = "debug output shows it, and so does a test that fails")]
     pub stage: Stage,
-    /// Why; see `docs/codes/`.
+    /// Why it ended: the code that callers, logs and metrics have (`docs/codes/`).
     pub reason: Reason,
     /// What exactly, for the log and for meshed callers.
     pub detail: Cow<'static, str>,
@@ -62,12 +62,13 @@ impl Error {
         }
     }
 
-    /// A failed try.
+    /// The failure of one try, after which there may be another.
     pub fn failed_try(reason: Reason, outcome: TryOutcome, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { outcome: Some(outcome), ..Self::new(Stage::Upstream, reason, detail) }
     }
 
-    /// The same after a try that may have been processed: that this one was not proves nothing for the request.
+    /// This failure after a try that may have been processed: that this one was not proves nothing for the request, so
+    /// it is not repeated as if nothing had been sent.
     pub fn in_doubt(self) -> Self {
         match self.outcome {
             Some(TryOutcome::Refused | TryOutcome::ConnectFailed) => {

@@ -35,7 +35,7 @@ pub struct Exchange {
     pub snapshot: Rc<Snapshot>,
     /// When the head was read.
     pub started: Instant,
-    /// Method, as sent.
+    /// The method as it was sent, case-sensitive.
     pub method: Method,
     /// Version the caller spoke, on the connection or, between sidecars, before it.
     pub version: Version,
@@ -73,11 +73,11 @@ pub struct Exchange {
     pub turn: Turn,
     /// True when its body did not come in time; `None` when it has none.
     pub late: Option<Rc<Cell<bool>>>,
-    /// True for gRPC.
+    /// True for gRPC, whose status is in trailers.
     pub grpc: bool,
     /// How the names of an HTTP/1 request were written.
     pub spelling: Option<Spelling>,
-    /// `x-request-id`.
+    /// The value of `x-request-id`, for the log.
     pub request_id: Option<HeaderValue>,
     /// `traceparent` (W3C Trace Context).
     pub traceparent: Option<HeaderValue>,

@@ -170,7 +170,7 @@ pub async fn on_connection(connection: &Connection, policies: &PolicySet) -> Res
     }
 }
 
-/// The same for one that is open, when the policies are others than when it was let pass.
+/// Re-authorizes a connection of opaque bytes that is open, when the policies are others than when it was let pass.
 pub fn on_open_connection(connection: &Connection, policies: &PolicySet) -> Result<(), Error> {
     let mut context = context(&connection.worker).with_claims(connection.claims.borrow().clone());
     let refused = policies.on_open_connection(&connection.facts(), &mut context);

@@ -6,7 +6,7 @@ pub mod discovery {
     include!("generated/envoy.service.discovery.v3.rs");
 }
 
-/// The certificate service.
+/// The service that signs certificates for sidecars, and its messages.
 pub mod mesh {
     include!("generated/selvedge.v1alpha1.rs");
 }

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 pub enum Heading {
     /// To the application at `forward`, which policies know as `port`.
     Inbound {
-        /// The application's address.
+        /// Where the application listens.
         forward: SocketAddr,
         /// Its port as policies name it.
         port: u16,

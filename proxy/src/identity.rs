@@ -37,20 +37,20 @@ pub enum IdentityError {
     /// A file cannot be read or written.
     #[error("{action} {path} failed")]
     File {
-        /// `reading` or `writing`.
+        /// What was tried, `reading` or `writing`.
         action: &'static str,
-        /// The file.
+        /// The file that it was tried with.
         path: PathBuf,
-        /// Why.
+        /// What the system says of it.
         #[source]
         source: std::io::Error,
     },
     /// What is stored is no certificate with its key.
     #[error("{path} is damaged ({problem}); remove it and join again with a new token")]
     Damaged {
-        /// The file.
+        /// The file with the stored credentials.
         path: PathBuf,
-        /// What is wrong.
+        /// What of its content cannot be understood.
         problem: String,
     },
     /// The token is not of the known form.
@@ -59,9 +59,9 @@ pub enum IdentityError {
     /// No connection to the control plane, which includes one that does not match the token's pin.
     #[error("no connection to the control plane at {address}")]
     Connect {
-        /// `host:port`.
+        /// The control plane, `host:port`.
         address: String,
-        /// Why.
+        /// What the transport says of it.
         #[source]
         source: tonic::transport::Error,
     },

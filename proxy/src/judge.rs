@@ -1,4 +1,13 @@
 //! Whether a connection may be, and may stay: asked when it comes, for every request on it, and again while it is open.
+//!
+//! A request is short and is judged anew by the configuration of its time. A connection of opaque bytes or a tunnel may
+//! last for days, so a right that is taken away has to reach it: it is authorized again at every change of the
+//! configuration, and at the moment from which a policy decides otherwise by itself, such as an ALLOW that expires.
+//! What is still allowed is not touched, whatever else has changed, so edits cut nothing off. Limits count a connection
+//! once, when it comes.
+//!
+//! Only connections to the application are judged here; calls that the workload makes are judged where they arrive. The
+//! end of a drain ends connections of both kinds in the same place.
 
 use std::{future::pending, time::Duration};
 

@@ -23,9 +23,9 @@ pub struct Received {
 
 /// A response, with what must live until its body is over.
 pub struct Answered {
-    /// Head.
+    /// Its status and header section.
     pub parts: response::Parts,
-    /// Body.
+    /// Its content, as it streams.
     pub body: Body,
     /// The endpoint's books, and the connection or a place on it; `None` when the mesh itself answers.
     pub held: Option<(Picked, Held)>,
@@ -52,7 +52,7 @@ impl Answered {
 
 /// Why a request goes no further.
 pub enum Halt {
-    /// It failed.
+    /// It failed or was refused, for this reason.
     Error(Error),
     /// The mesh itself answers it, and that is no error.
     Answered(Box<Answered>),

@@ -21,9 +21,9 @@ pub const FREE_REPEATS: u32 = 3;
 
 /// Where a request may go, and how it is tried there.
 pub struct Upstream<'a> {
-    /// The endpoints.
+    /// The endpoints among which each try is balanced.
     pub target: Target,
-    /// Timeouts, retries.
+    /// The traffic policy: timeouts and retries; `None` towards the application or an address outside any service.
     pub traffic: Option<&'a Traffic>,
     /// Timeouts of the route rule; they win over the policy's.
     pub rule: Option<&'a RouteRule>,
@@ -37,7 +37,7 @@ pub struct Upstream<'a> {
 pub enum Target {
     /// To any endpoint of a cluster.
     Cluster(Rc<Cluster>),
-    /// To this one.
+    /// To this endpoint and no other.
     One(Rc<Endpoint>),
 }
 

@@ -1,4 +1,8 @@
 //! Serving HTTP on a connection: hyper with the bounds it does not set by itself.
+//!
+//! A caller (downstream) is bounded in what it may hold: bytes of a header section, streams at once, resets, time
+//! without a request, and slowness ([`crate::http::pace`]). One that has proven its identity multiplexes what its whole
+//! application asks, so it may hold more; an unknown one may not keep others out.
 
 use std::{convert::Infallible, error::Error as _, pin::pin, rc::Rc, time::Duration};
 
@@ -33,7 +37,7 @@ use streams::Streams;
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// How long a caller may keep a connection on which it asks nothing.
 const IDLE: Duration = Duration::from_secs(60);
-/// The same for our own application, which may keep connections for long.
+/// As [`IDLE`], for our own application, which may keep connections for long.
 const OWN_IDLE: Duration = Duration::from_secs(600);
 /// Streams of a caller that proved its identity, or of our own application; it multiplexes all its requests.
 const TRUSTED_STREAMS: u32 = 10_000;

@@ -38,9 +38,9 @@ pub enum Detection {
     Http1,
     /// The preface of HTTP/2 with prior knowledge.
     Http2,
-    /// A TLS ClientHello.
+    /// A TLS ClientHello, with its SNI and ALPN.
     Tls(ClientHello),
-    /// None of these.
+    /// None of these: bytes that are not looked into.
     Opaque,
 }
 

@@ -39,7 +39,7 @@ pub enum TlsError {
     Root {
         /// Position in the bundle.
         index: usize,
-        /// Why.
+        /// What the TLS library says of it.
         #[source]
         source: rustls::Error,
     },
@@ -52,9 +52,9 @@ pub enum TlsError {
     /// The file with public certificate authorities is not there or not PEM.
     #[error("no certificate authorities could be read from {path}")]
     RootsFile {
-        /// The file.
+        /// The file with the authorities, PEM.
         path: std::path::PathBuf,
-        /// Why.
+        /// What of its content is not PEM.
         #[source]
         source: rustls::pki_types::pem::Error,
     },

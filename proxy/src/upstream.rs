@@ -45,7 +45,7 @@ pub enum Wire {
 /// A response, and what must be kept until its body is over.
 #[derive(Debug)]
 pub struct Answer {
-    /// Head and body.
+    /// The response head, with the body that still streams.
     pub response: Response<Incoming>,
     /// The connection it came on, or its place there.
     pub held: Held,

@@ -36,13 +36,13 @@ const LOCALS: usize = 1024;
 /// What all workers of a sidecar share.
 #[derive(Clone)]
 pub struct Shared {
-    /// Configurations.
+    /// The newest configuration, each as soon as it is published.
     pub configs: watch::Receiver<InForce>,
     /// Where destinations are asked for.
     pub demand: mpsc::UnboundedSender<Demand>,
-    /// Counters.
+    /// What all workers count in, and the access log.
     pub telemetry: Telemetry,
-    /// The drain.
+    /// How far the drain has come.
     pub phases: watch::Receiver<Phase>,
     /// Connections open on all workers.
     pub open: Arc<Open>,
@@ -108,7 +108,7 @@ impl Worker {
         self.snapshot.borrow().clone()
     }
 
-    /// Configurations to come.
+    /// Tells of each configuration that is published from now on.
     pub fn configs(&self) -> watch::Receiver<InForce> {
         self.configs.clone()
     }
@@ -126,13 +126,13 @@ impl Worker {
         next
     }
 
-    /// Time for decisions.
+    /// The moment that decisions of this worker are handed: monotonic nanoseconds, and seconds of the Unix epoch.
     pub fn now(&self) -> Moment {
         let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Moment { nanos, unix: self.time_of_day.unix() }
     }
 
-    /// Chance for decisions.
+    /// Hands the source of chance of this worker to `decide`, which must not ask for it again meanwhile.
     pub fn chance<T>(&self, decide: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         decide(&mut self.chance.borrow_mut())
     }

@@ -53,9 +53,9 @@ pub struct Settings {
 pub struct Handle {
     /// The newest resources. The first are those of the disk.
     pub resources: watch::Receiver<Arc<Resources>>,
-    /// Where to ask.
+    /// Takes what workers want of the control plane.
     pub demand: mpsc::UnboundedSender<Demand>,
-    /// Its end.
+    /// Ends with the task.
     pub task: JoinHandle<()>,
 }
 

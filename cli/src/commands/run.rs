@@ -30,7 +30,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// On top of the drain's own deadline.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// `selvedge run`.
+/// The arguments of `selvedge run`.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
     /// The sidecar's bootstrap file.

@@ -55,7 +55,7 @@ impl Children {
         self.start_command(name, namespace, None, command)
     }
 
-    /// The same with any command, and as another user if one is named.
+    /// Starts any command as a child, and as another user if one is named.
     pub(super) fn start_command(
         &mut self,
         name: &str,

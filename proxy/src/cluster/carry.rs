@@ -1,5 +1,11 @@
 //! Which live state moves to a new configuration: load, latency and breaker of an endpoint by cluster, address and
 //! identity, and its connections where the same is on the wire; retry budgets by cluster.
+//!
+//! Configuration is immutable and replaced as a whole, and replacing it must cost no warmth: an edit of a route that
+//! emptied pools would be a burst of handshakes, and one that closed breakers a burst of failures. So each worker makes
+//! its own live copy of the new one and hands over what it knows (a warm handover). What is the same is shared as it
+//! is, and what is only said otherwise keeps what was seen of it. An address under another identity is another
+//! workload, of which nothing is known.
 
 use std::{collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc};
 

@@ -32,11 +32,11 @@ const MAX_RESETS: usize = 100_000;
 /// What a connection between sidecars carries; each has its ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hop {
-    /// Pooled HTTP/1.
+    /// HTTP/1, one request at a time on a pooled connection.
     Http1,
     /// The shared HTTP/2 connection.
     Http2,
-    /// Opaque bytes.
+    /// Opaque bytes (TCP), on a connection of their own.
     Tcp,
 }
 

@@ -15,7 +15,7 @@ use crate::{cluster::pool::Pool, config::EndpointConfig};
 pub struct Endpoint {
     /// What the control plane said of it.
     pub config: Arc<EndpointConfig>,
-    /// Connections to it.
+    /// This worker's connections to it.
     pub pool: Rc<Pool>,
     breaker: Option<Breaker>,
     books: Rc<Books>,
@@ -43,8 +43,8 @@ impl Endpoint {
         Self { config, pool: Rc::default(), breaker, books: Rc::default() }
     }
 
-    /// The same endpoint now that `config` is said of it: load, latency and breaker stay, and connections where the same
-    /// is on the wire.
+    /// This endpoint under another `config`: load, latency and breaker stay, and connections where the same is on the
+    /// wire.
     #[must_use]
     pub fn carried(&self, config: Arc<EndpointConfig>) -> Self {
         let pool = if config.transport == self.config.transport { self.pool.clone() } else { Rc::default() };
@@ -55,7 +55,7 @@ impl Endpoint {
         Self { config, pool, breaker, books: self.books.clone() }
     }
 
-    /// Its load now.
+    /// What a balancer may know of it at `now`.
     pub fn load(&self, now: Moment) -> Load {
         Load {
             available: self.breaker.as_ref().is_none_or(|breaker| breaker.peek(now)),

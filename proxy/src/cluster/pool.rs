@@ -25,7 +25,7 @@ pub use shared::{Place, Shared};
 /// An idle HTTP/1 connection to an application is not used after this time: servers close idle connections after
 /// 5 s and more, and a request sent into a closing connection fails.
 const IDLE_PLAIN: Duration = Duration::from_secs(4);
-/// The same between sidecars, which close them after a minute.
+/// As [`IDLE_PLAIN`], between sidecars, which close idle connections after a minute.
 const IDLE_MESH: Duration = Duration::from_secs(50);
 /// Idle HTTP/1 connections kept.
 const IDLE_MAX: usize = 256;
@@ -34,7 +34,7 @@ const IDLE_MAX: usize = 256;
 /// whom the mesh no longer trusts must not be reached, and peers must not see a certificate that has run out.
 #[derive(Default)]
 pub struct Pool {
-    /// HTTP/2 connections.
+    /// The HTTP/2 connections, which many requests share.
     pub shared: Shared,
     idle: Rc<Idle>,
     mean_response: Cell<u64>,
@@ -55,7 +55,7 @@ type Idle = RefCell<Vec<(Lease, Instant)>>;
 /// What a request holds while it and its response are under way.
 #[derive(Debug)]
 pub enum Held {
-    /// The HTTP/1 connection.
+    /// An HTTP/1 connection, which nobody else uses meanwhile.
     Http1(Lease),
     /// A place on a shared HTTP/2 connection.
     Http2(#[expect(dead_code, reason = "it is taken for as long as it lives")] Place),
@@ -64,7 +64,7 @@ pub enum Held {
 /// An HTTP/1 connection in use. It goes back to its pool when the response has been read to its end.
 #[derive(Debug)]
 pub struct Lease {
-    /// The connection.
+    /// Sends requests on the connection, one at a time.
     pub sender: http1::SendRequest<Body>,
     /// How the names of its responses are written.
     pub spellings: Spellings,

@@ -15,7 +15,7 @@ pub struct Authority {
     given: Box<[u8]>,
     /// As it is forwarded: lower case, port kept when it was given.
     full: uri::Authority,
-    /// The same as the value of `Host`.
+    /// `full` as the value of a `Host` field.
     host_field: HeaderValue,
     /// Length of the host part of `full`, without port and without a trailing dot.
     host_len: usize,
@@ -69,7 +69,6 @@ impl Reader {
     }
 }
 
-/// Parses `host[:port]`.
 fn parse(raw: &[u8]) -> Result<Authority, &'static str> {
     let text = std::str::from_utf8(raw).map_err(|_| "the host is not text")?;
     let (host, port) = split(text)?;

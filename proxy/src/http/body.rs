@@ -38,7 +38,7 @@ pub trait Ending {
     fn polled(&mut self, polled: Polled);
 }
 
-/// A body.
+/// The content of a request or response, as it streams.
 pub struct Body {
     source: Gathered,
     /// Counts payload bytes that have passed.
@@ -54,7 +54,7 @@ enum Source {
 }
 
 impl Body {
-    /// No body.
+    /// A body without a byte, which is over at once.
     pub const fn empty() -> Self {
         Self::of(Source::Empty)
     }

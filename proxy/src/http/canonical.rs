@@ -18,7 +18,7 @@ const MAX_FIELDS: usize = 100;
 /// What routing and policy see of a request's target. The request itself is changed to match.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The authority.
+    /// The one authority (host and port) that routing, policy and forwarding see.
     pub authority: Rc<Authority>,
     /// Canonical path and query, as forwarded.
     pub path_and_query: PathAndQuery,

@@ -40,7 +40,7 @@ pub struct CallerTimeouts {
     pub body: Span,
     /// Without reading any of an answer that is there, for callers that have proven no identity.
     pub reader: Span,
-    /// The same for sidecars, whose application may be slow, and for the workload itself.
+    /// Without reading any of an answer, for sidecars, whose application may be slow, and for the workload itself.
     pub meshed_reader: Span,
 }
 
@@ -76,7 +76,7 @@ pub struct Pace(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Requests begun.
+    /// Requests that have begun on the connection, ended ones too.
     begun: AtomicU32,
     /// Requests whose body or answer is not over.
     open: AtomicU32,
@@ -85,7 +85,7 @@ struct Shared {
 }
 
 impl Pace {
-    /// A request begins.
+    /// Counts a request that begins; it is open until what is returned is dropped.
     pub fn begin(&self) -> Turn {
         self.0.begun.fetch_add(1, Relaxed);
         Turn::new(&self.0)
@@ -165,7 +165,7 @@ impl Deadline {
         }
     }
 
-    /// Stops it.
+    /// Stops it; it never passes until it is started again.
     pub fn clear(&mut self) {
         self.at = None;
     }

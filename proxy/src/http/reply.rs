@@ -14,7 +14,7 @@ use crate::error::Error;
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Who is answered.
+/// What decides how an error is written for the one who asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
     /// A meshed caller learns the reason; any other learns the status and code only.

@@ -32,7 +32,7 @@ const REFUSED: [HeaderName; 17] = [
     VIA,
 ];
 
-/// The same, with all names that begin so: the hop's own, those of proxies and those of the mesh.
+/// What all names begin with that are refused besides: the hop's own, those of proxies and those of the mesh.
 const REFUSED_FAMILIES: [&str; 4] = ["proxy-", "x-forwarded-", "x-real-ip", "selvedge-"];
 
 /// Takes out of a trailer section what does not belong in one.

@@ -9,7 +9,7 @@ use hyper::ext::Protocol;
 pub enum Wanted {
     /// HTTP/1.1 `Upgrade`, with the protocols named.
     Upgrade(HeaderValue),
-    /// CONNECT on HTTP/1.
+    /// CONNECT on HTTP/1, which turns the connection into a tunnel.
     Connect,
     /// CONNECT, plain or extended, on HTTP/2.
     Stream,

@@ -16,7 +16,6 @@ use crate::credentials::{Credentials, Svid};
 
 const FILE: &str = "credentials.json";
 
-/// DER as base64.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Stored {

@@ -38,43 +38,43 @@ pub enum StartError {
     /// A listener could not be bound.
     #[error("cannot listen on {address} ({purpose})")]
     Listen {
-        /// The address.
+        /// The address that cannot be listened on.
         address: SocketAddr,
         /// What it is for.
         purpose: &'static str,
-        /// Why.
+        /// What the system says of it.
         source: io::Error,
     },
     /// The access log cannot be written to.
     #[error("cannot open the access log {path}")]
     AccessLog {
-        /// The file.
+        /// The file of the access log.
         path: PathBuf,
-        /// Why.
+        /// What the system says of it.
         source: io::Error,
     },
     /// The addresses bound could not be written.
     #[error("cannot write the ports file {path}")]
     Ports {
-        /// The file.
+        /// The file that was to name the ports.
         path: PathBuf,
-        /// Why.
+        /// What the system says of it.
         source: io::Error,
     },
     /// The state directory cannot be used.
     #[error("cannot use the state directory {path}")]
     State {
-        /// The directory.
+        /// The state directory, as it was given.
         path: PathBuf,
-        /// Why.
+        /// What the system says of it.
         source: io::Error,
     },
     /// A service that traffic needs could not be started, or ended before the sidecar.
     #[error("{service} does not run")]
     Service {
-        /// Its name.
+        /// The name of the service, as the log has it.
         service: String,
-        /// Why.
+        /// How it ended, or why it did not start.
         source: io::Error,
     },
     /// The operating system refused a runtime or a signal handler.

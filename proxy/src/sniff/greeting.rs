@@ -25,7 +25,7 @@ pub enum Greeting {
     NeedMore,
     /// The SETTINGS of an HTTP/2 server.
     Http2,
-    /// Anything else.
+    /// Anything else: a protocol in which the server speaks first.
     Opaque,
 }
 

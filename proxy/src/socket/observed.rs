@@ -27,7 +27,7 @@ pub struct End {
     pub error: io::Error,
 }
 
-/// A watched stream.
+/// A stream with the observer that is shown each of its bytes.
 #[derive(Debug)]
 pub struct Observed<T, O> {
     io: T,

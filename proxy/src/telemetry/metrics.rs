@@ -13,7 +13,7 @@ use super::cells::{Bounds, DETECTION_BOUNDS, DURATION_BOUNDS, Histogram, Request
 /// What a metric is.
 #[derive(Clone, Copy, Debug)]
 pub enum MetricKind {
-    /// Only goes up.
+    /// A sum that only goes up while the process runs.
     Counter,
     /// Goes up and down.
     Gauge,
@@ -35,14 +35,14 @@ pub(super) enum Fold {
     Flows(fn(u64, u64) -> u64),
 }
 
-/// One metric.
+/// One metric as it is documented and shown in the Prometheus text format.
 #[derive(Debug)]
 pub struct Metric {
     /// Name, `selvedge_` first, base unit and `_total` last.
     pub name: &'static str,
     /// Counter, gauge or histogram.
     pub kind: MetricKind,
-    /// Label names.
+    /// The names of its labels, in the order in which they are shown.
     pub labels: &'static [&'static str],
     /// One sentence, shown as `# HELP`.
     pub help: &'static str,

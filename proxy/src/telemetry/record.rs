@@ -27,13 +27,13 @@ impl Direction {
 /// What a connection or request speaks, as far as the sidecar reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// HTTP/1.0 or HTTP/1.1.
+    /// HTTP/1.0 or HTTP/1.1, whatever is inside.
     Http1,
     /// HTTP/2 that is not gRPC.
     Http2,
-    /// gRPC.
+    /// HTTP/2 with a content type of gRPC.
     Grpc,
-    /// Opaque bytes.
+    /// Opaque bytes, relayed without a look inside.
     Tcp,
     /// The application's own TLS, passed through.
     Tls,
@@ -68,13 +68,13 @@ pub struct Party<'a> {
 pub struct Ends<'a> {
     /// Side of the workload.
     pub direction: Direction,
-    /// Who called.
+    /// The workload that called, as far as it is known.
     pub source: Party<'a>,
-    /// Who was called.
+    /// The workload that was called, as far as it is known.
     pub destination: Party<'a>,
     /// The service that was called, `namespace/name`.
     pub service: &'a str,
-    /// What is spoken.
+    /// What is spoken, as far as the sidecar reads it.
     pub protocol: Protocol,
     /// Whether the hop between sidecars is mTLS.
     pub tls: bool,
@@ -85,9 +85,9 @@ pub struct Ends<'a> {
 pub struct RequestRecord<'a> {
     /// Side of the workload.
     pub direction: Direction,
-    /// Who called.
+    /// The workload that called, as far as it is known.
     pub source: Party<'a>,
-    /// Who was called.
+    /// The workload that was called, as far as it is known.
     pub destination: Party<'a>,
     /// The service that was called, `namespace/name`.
     pub service: &'a str,
@@ -129,7 +129,7 @@ pub struct RequestRecord<'a> {
     pub peer: SocketAddr,
     /// Address the last try went to.
     pub upstream: Option<SocketAddr>,
-    /// `x-request-id`.
+    /// The value of `x-request-id`; empty when there is none.
     pub request_id: &'a str,
     /// `traceparent` (W3C Trace Context).
     pub traceparent: &'a str,

@@ -77,7 +77,7 @@ fn grpc(mut config: ClientConfig) -> Arc<ClientConfig> {
 /// TLS to services outside the mesh, by what is spoken inside it.
 #[derive(Clone, Debug)]
 pub struct ExternalTls {
-    /// Offers `http/1.1`.
+    /// Offers `http/1.1` by ALPN.
     pub http1: Arc<ClientConfig>,
     /// Offers `h2`, which the service must take: HTTP/2 over TLS is agreed on (RFC 9113 section 3.2).
     pub http2: Arc<ClientConfig>,

@@ -24,7 +24,7 @@ const SLACK: usize = 1;
 pub struct Handed {
     /// The socket, in nobody's hands.
     pub socket: TcpStream,
-    /// The other end.
+    /// Address and port of the other end (downstream).
     pub peer: SocketAddr,
     /// The listener it came on.
     pub purpose: Purpose,
@@ -61,7 +61,7 @@ impl Place {
         self.seats[self.own].open.fetch_add(1, Relaxed);
     }
 
-    /// One connection less.
+    /// Counts one connection less on this worker.
     pub fn closed(&self) {
         self.seats[self.own].open.fetch_sub(1, Relaxed);
     }

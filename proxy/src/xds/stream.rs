@@ -45,7 +45,6 @@ enum Link {
     Open(Box<Open>),
 }
 
-/// An open stream.
 struct Open {
     requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,

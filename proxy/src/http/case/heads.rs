@@ -18,9 +18,9 @@ const MAX_HEADS: usize = 32;
 /// What a peer sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Requests.
+    /// The bytes are requests, each begun by a request line.
     Requests,
-    /// Responses.
+    /// The bytes are responses, each begun by a status line.
     Responses,
 }
 

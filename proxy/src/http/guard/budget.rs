@@ -4,27 +4,27 @@ use tokio::time::Instant;
 
 use super::frames::Kind;
 
-/// A token bucket.
+/// A token bucket of frames: so many at once, and so many a second after that.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     /// Frames a second in the long run.
     pub per_second: f64,
-    /// Frames at once.
+    /// Frames that may come at once after a pause.
     pub burst: f64,
 }
 
 /// Limits for one connection. DATA, HEADERS and CONTINUATION are left to the HTTP/2 library, which bounds them.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// RST_STREAM over time.
+    /// RST_STREAM frames, beside those that streams earn.
     pub resets: Rate,
     /// RST_STREAM earned by each stream opened: cancelling some requests is normal, cancelling most is not.
     pub resets_per_stream: f64,
-    /// PING.
+    /// PING frames, beside those that DATA earns.
     pub pings: Rate,
     /// PING earned by each DATA frame the peer was sent: gRPC measures the delay of a connection with what comes on it.
     pub pings_per_data: f64,
-    /// SETTINGS.
+    /// SETTINGS frames, each of which has to be acknowledged.
     pub settings: Rate,
     /// Frames of unknown types, and GOAWAY and PUSH_PROMISE.
     pub others: Rate,

@@ -35,7 +35,7 @@ impl Kind {
     }
 }
 
-/// A frame header.
+/// What a frame header says that the guard goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) kind: Kind,
