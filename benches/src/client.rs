@@ -56,7 +56,7 @@ impl Connection {
         }
     }
 
-    /// The same HTTP/2 connection once more; `None` for HTTP/1.
+    /// Another handle of this HTTP/2 connection; `None` for HTTP/1.
     pub fn share(&self) -> Option<Self> {
         match self {
             Self::Http1(_) => None,

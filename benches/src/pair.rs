@@ -81,7 +81,7 @@ pub struct Plan<'a> {
     pub under: &'a [&'a str],
 }
 
-/// A running pair.
+/// A running pair of sidecars with their control plane, which ends when it is dropped.
 pub struct Pair {
     /// Where HTTP/1 clients connect.
     pub http1: SocketAddr,

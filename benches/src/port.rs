@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 /// A port held by a socket that never listens; a process that shares addresses can listen on it.
 pub struct Port {
     _held: Socket,
-    /// Where to listen.
+    /// The loopback address to listen on.
     pub address: SocketAddr,
 }
 
@@ -25,7 +25,7 @@ impl Port {
         Ok(Self { _held: socket, address })
     }
 
-    /// Its number.
+    /// The number of the port.
     pub fn number(&self) -> u16 {
         self.address.port()
     }

@@ -28,7 +28,7 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// What the pages show and what they can set off.
 #[derive(Clone, Debug)]
 pub struct AdminState {
-    /// What `/metrics` shows.
+    /// What `/metrics` shows, gathered when it is asked for.
     pub telemetry: Telemetry,
     /// Whether the sidecar takes traffic.
     pub ready: watch::Receiver<bool>,

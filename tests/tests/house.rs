@@ -19,6 +19,8 @@ use selvedge_tests::{
 };
 use serde_json::Value;
 
+#[path = "house/comments.rs"]
+mod comments;
 #[path = "house/imports.rs"]
 mod imports;
 #[path = "house/members.rs"]

@@ -19,13 +19,13 @@ mod token;
 
 use token::{Session, Signer};
 
-/// Settings.
+/// What the service `auth` is told at its start.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Listening and identity.
+    /// What all services are told: where to listen, and who they are.
     #[command(flatten)]
     pub common: crate::Common,
-    /// Where `data` is.
+    /// Where the service `data` is called.
     #[arg(long, env = "DATA_ADDR", value_name = "HOST:PORT")]
     pub data: Authority,
     /// The key of session tokens, base64 of 32 bytes or more. Without one a fresh key is made, and sessions end

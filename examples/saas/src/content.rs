@@ -15,16 +15,16 @@ use crate::{
     proto::{self, data_client::DataClient},
 };
 
-/// Settings.
+/// What the service `content` is told at its start.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Listening and identity.
+    /// What all services are told: where to listen, and who they are.
     #[command(flatten)]
     pub common: crate::Common,
-    /// Where `data` is.
+    /// Where the service `data` is called.
     #[arg(long, env = "DATA_ADDR", value_name = "HOST:PORT")]
     pub data: Authority,
-    /// Planted faults.
+    /// Faults that are planted, for the mesh to hide or explain.
     #[command(flatten)]
     pub faults: Faults,
 }

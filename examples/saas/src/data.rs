@@ -21,10 +21,10 @@ pub use database::Database;
 use seed::Seed;
 use store::Store;
 
-/// Settings.
+/// What the service `data` is told at its start.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Listening and identity.
+    /// What all services are told: where to listen, and who they are.
     #[command(flatten)]
     pub common: crate::Common,
     /// The database: a file for SQLite, or postgres://USER@HOST:PORT/DATABASE; SQLite in memory when absent.

@@ -10,10 +10,10 @@ use crate::{
     error::Error,
 };
 
-/// Settings.
+/// What the service `integrations` is told at its start.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Listening and identity.
+    /// What all services are told: where to listen, and who they are.
     #[command(flatten)]
     pub common: crate::Common,
     /// Where the third party is.

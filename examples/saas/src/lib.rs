@@ -123,7 +123,7 @@ impl Service {
 
 /// A service that listens.
 pub struct Running {
-    /// Where it listens.
+    /// The address on which it really listens.
     pub address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), Error>>,

@@ -23,10 +23,10 @@ const QUEUE: usize = 4096;
 /// Lines reach the file within this time.
 const FLUSH: Duration = Duration::from_millis(200);
 
-/// Settings.
+/// What the service `metrics-log` is told at its start.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Listening and identity.
+    /// What all services are told: where to listen, and who they are.
     #[command(flatten)]
     pub common: crate::Common,
     /// The file lines are appended to.

@@ -18,16 +18,16 @@ use crate::{
     proto::{self, auth_client::AuthClient, data_client::DataClient},
 };
 
-/// Settings.
+/// What the service `reports` is told at its start.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Listening and identity.
+    /// What all services are told: where to listen, and who they are.
     #[command(flatten)]
     pub common: crate::Common,
-    /// Where `data` is.
+    /// Where the service `data` is called.
     #[arg(long, env = "DATA_ADDR", value_name = "HOST:PORT")]
     pub data: Authority,
-    /// Where `auth` is.
+    /// Where the service `auth` is called.
     #[arg(long, env = "AUTH_ADDR", value_name = "HOST:PORT")]
     pub auth: Authority,
 }

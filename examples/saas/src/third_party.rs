@@ -11,10 +11,10 @@ use crate::{
     integrations::{Notification, Receipt},
 };
 
-/// Settings.
+/// What the service `third-party` is told at its start.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Listening and identity.
+    /// What all services are told: where to listen, and who they are.
     #[command(flatten)]
     pub common: crate::Common,
 }

@@ -41,22 +41,22 @@ impl Version {
     }
 }
 
-/// Settings.
+/// What the service `ui` is told at its start.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Listening and identity.
+    /// What all services are told: where to listen, and who they are.
     #[command(flatten)]
     pub common: crate::Common,
-    /// Where `auth` is.
+    /// Where the service `auth` is called.
     #[arg(long, env = "AUTH_ADDR", value_name = "HOST:PORT")]
     pub auth: Authority,
-    /// Where `content` is.
+    /// Where the service `content` is called.
     #[arg(long, env = "CONTENT_ADDR", value_name = "HOST:PORT")]
     pub content: Authority,
-    /// Where `reports` is.
+    /// Where the service `reports` is called.
     #[arg(long, env = "REPORTS_ADDR", value_name = "HOST:PORT")]
     pub reports: Authority,
-    /// Where `integrations` is.
+    /// Where the service `integrations` is called.
     #[arg(long, env = "INTEGRATIONS_ADDR", value_name = "HOST:PORT")]
     pub integrations: Authority,
     /// Which version to be.

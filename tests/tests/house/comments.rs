@@ -1,0 +1,48 @@
+//! Doc comments of public items are read apart from their neighbours: beside a name in an editor, or in a list. Three words
+//! repeat the name, and "The same" of what stands above says nothing where nothing stands above.
+
+use selvedge_tests::{
+    complaints::Complaints,
+    source::{self, Source},
+};
+
+/// The first line of each doc comment of a public item that says nothing by itself, counted from 1, and what it says.
+fn empty_words(source: &Source) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let (mut words, mut first) = (String::new(), 0);
+    let mut in_attribute = false; // of several lines
+    for (number, line) in source.production.iter().map(|line| line.trim()).enumerate() {
+        if let Some(comment) = line.strip_prefix("///") {
+            first = if words.is_empty() { number + 1 } else { first };
+            words = format!("{words} {}", comment.trim());
+        } else if in_attribute || line.starts_with("#[") {
+            in_attribute = !line.ends_with(']');
+        } else {
+            let said = std::mem::take(&mut words);
+            let says_little = said.split_whitespace().count() <= 3 || said.trim_start().starts_with("The same");
+            if line.starts_with("pub ") && !said.is_empty() && says_little {
+                found.push((first, said.trim().to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn public_items_say_more_than_their_name() {
+    let mut complaints = Complaints::new("say what it means to somebody who sees this line alone: unit, shape, bounds");
+    for source in source::production() {
+        for (line, said) in empty_words(&source) {
+            complaints.line(&source.path, line, said);
+        }
+    }
+    complaints.report();
+}
+
+#[test]
+fn a_comment_that_repeats_the_name_is_found() {
+    let text = "/// The file.\n#[a(\n  b\n)]\npub file: u8,\n/// The file that was\n/// read last.\npub last: u8,\n\
+                /// The same for the second one of them.\n#[b]\npub fn second() {}\n/// Mine.\nfn own() {}\n";
+    let found: Vec<usize> = empty_words(&Source::new("x.rs", text)).into_iter().map(|(line, _)| line).collect();
+    assert_eq!(found, [1, 9]);
+}
