@@ -9,6 +9,19 @@ use crate::config::RuntimeConfig;
 ///
 /// # Errors
 /// [`Reason::NotReady`] without that view, [`Reason::PlaintextRefused`] for a peer without identity where the mode is strict.
+///
+/// ```
+/// use selvedge_decide::{
+///     admission::may_call,
+///     config::{Own, RuntimeConfig},
+/// };
+/// use selvedge_policies::reason::Reason;
+///
+/// assert_eq!(may_call(None, &RuntimeConfig::default()), Err(Reason::NotReady));
+/// let own = Own { workload: "shop/web-1".parse().ok(), ..Own::default() };
+/// let strict = RuntimeConfig { own, ..RuntimeConfig::default() };
+/// assert_eq!(may_call(None, &strict), Err(Reason::PlaintextRefused));
+/// ```
 pub fn may_call(identity: Option<&Identity>, config: &RuntimeConfig) -> Result<(), Reason> {
     match identity {
         _ if !config.is_own_known() => Err(Reason::NotReady),

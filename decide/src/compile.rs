@@ -57,6 +57,15 @@ pub struct Compiler {
 
 /// Whether one resource can be put in force; the answer names the user's object and the problem. Whether certificates of
 /// authorities can be trusted is for whoever has the means to verify them.
+///
+/// ```
+/// use selvedge_decide::compile::check;
+/// use selvedge_xds::{kinds::ENDPOINTS, proto::mesh::Endpoints, resource::Encoded};
+///
+/// let endpoints = |name: &str| Encoded::new(ENDPOINTS, name, vec![], &Endpoints::default());
+/// assert!(check(&endpoints("shop/web:80")).is_ok());
+/// assert!(check(&endpoints("shop/web")).is_err(), "endpoints are those of a port");
+/// ```
 pub fn check(resource: &Encoded) -> Result<(), String> {
     let text = |e: prost::DecodeError| e.to_string();
     match resource.kind {

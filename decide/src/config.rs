@@ -94,6 +94,13 @@ pub enum AppProtocol {
 
 impl AppProtocol {
     /// Reads `appProtocol` of a Service port (KEP-3726 names and the common short ones).
+    ///
+    /// ```
+    /// use selvedge_decide::config::AppProtocol;
+    ///
+    /// assert_eq!(AppProtocol::of("kubernetes.io/h2c"), AppProtocol::Http2);
+    /// assert_eq!(AppProtocol::of(""), AppProtocol::Detect);
+    /// ```
     pub fn of(declared: &str) -> Self {
         match declared.to_ascii_lowercase().as_str() {
             "http" | "http1" | "kubernetes.io/ws" => Self::Http,

@@ -1,4 +1,8 @@
-//! What a policy may answer.
+//! What a policy may answer: continue, this is the answer, wait, or ask somebody first.
+//!
+//! A verdict says what is to be done and does nothing. A policy that delays calls or asks a service of the mesh (what
+//! Envoy has fault injection and ext_authz for) is a pure function like all others; whoever carries verdicts out has
+//! the timer and the connection, bounds both, and then asks again ([`crate::context`]).
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,8 @@
 //! The try loop: timeouts, retries within their budget, bodies that can be sent again.
+//!
+//! Two deadlines hold: one over all tries, which counts from the start of the request, and one for each try. Both end
+//! with the response head; what streams after that may last. Which try is followed by another is decided by
+//! [`selvedge_policies::attempt::retry`]; what is known only here is whether the body can be sent again.
 
 use std::time::Duration;
 

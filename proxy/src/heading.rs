@@ -1,4 +1,4 @@
-//! Where connections lead, and what listeners are for.
+//! Where connections lead, and what listeners are for: the direction of traffic (inbound, outbound) with its target.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! How many connections there may be, so that nobody keeps the sidecars out: in all, from one address, and, much fewer,
-//! of those that have proven nothing yet.
+//! Admission control: how many connections there may be, so that nobody keeps the sidecars out: in all, from one
+//! address, and, much fewer, of those that have proven nothing yet.
 //!
 //! A burst of honest sidecars waits for its turn and is served; what is over the limits of connections is closed.
 

@@ -1,4 +1,4 @@
-//! How often something is logged that anybody can cause as often as they like.
+//! How often something is logged that anybody can cause as often as they like: a log rate limit.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! How much a peer may send: so much at once, and then so much a second.
+//! How much a peer may send: so much at once, and then so much a second. Backpressure for those who send more.
 //!
-//! Every frame costs the receiver something, however small it is (RFC 9113 section 10.5), so bounding bytes bounds frames
-//! of every kind, and the memory of what is asked. A sidecar that sends more is read more slowly; a connection that has
-//! proven nothing ends.
+//! Every frame costs the receiver something, however small it is (RFC 9113 section 10.5), so bounding bytes bounds
+//! frames of every kind, and the memory of what is asked. A sidecar that sends more is read more slowly; a connection
+//! that has proven nothing ends.
 
 use std::{
     io::{self, IoSlice},

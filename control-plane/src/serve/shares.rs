@@ -1,4 +1,4 @@
-//! What the workloads of one identity hold together, so that one certificate does not take the memory of all.
+//! What the workloads of one identity hold together, so that one certificate does not take the memory of all: quotas.
 //!
 //! The limits are far above what the many pods of a deployment need, which share an identity. Whoever is over one of
 //! them is told which; a connection too many can still renew its certificate.

@@ -1,4 +1,9 @@
-//! One endpoint as one worker sees it: its load, its breaker and its connections.
+//! One endpoint (upstream host) as one worker sees it: its load, its breaker and its connections.
+//!
+//! Outlier ejection happens here, in two strengths. The breaker is the user's: it opens by the rules of a
+//! `TrafficPolicy` and is asked before every try. Without any policy an endpoint that takes no connection, or only
+//! fails, is left alone for a second, and only as long as there are others: guessing must not turn a service away that
+//! has nowhere else to go.
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 

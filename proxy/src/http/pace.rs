@@ -1,10 +1,11 @@
-//! How slow a caller may be while it holds what others need.
+//! How slow a caller may be while it holds what others need: limits for slow clients (slowloris, slow reads).
 //!
 //! A caller that sends its request a byte now and then, or asks and never reads the answer, holds a connection and a
 //! place at the service. It is given up when it makes no progress for as long as [`CallerTimeouts`] says. Only the
 //! *caller's* silence counts, and only where it owes something: the rest of a head, the rest of a body that it
 //! announced, reading what is there. A service may be silent as long as it likes, and so may both ends of a tunnel, and
-//! the sender of an HTTP/2 stream without a length, which is how gRPC streams; PING finds out whether such a peer lives.
+//! the sender of an HTTP/2 stream without a length, which is how gRPC streams; PING finds out whether such a peer
+//! lives.
 
 use std::{
     pin::Pin,
