@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use selvedge_policies::{
     kind::{self, Kind, Problem},
+    merge::Precedence,
     registry,
 };
 use serde_json::Value;
@@ -103,6 +104,8 @@ pub struct Object {
     pub generation: u64,
     /// Its labels (`metadata.labels`), by which others select it.
     pub labels: Labels,
+    /// `metadata.creationTimestamp` in seconds since the Unix epoch, where a server wrote one.
+    pub created: Option<u64>,
     /// What it says, read as the `spec` of its kind.
     pub spec: Spec,
 }
@@ -110,7 +113,12 @@ pub struct Object {
 impl Object {
     /// True when both say the same, whatever their generation.
     pub fn same_content(&self, other: &Self) -> bool {
-        self.labels == other.labels && self.spec == other.spec
+        self.labels == other.labels && self.created == other.created && self.spec == other.spec
+    }
+
+    /// Its place among the objects that set fields of one thing, where its target is as specific as `scope` says.
+    pub fn precedence(&self, scope: usize) -> Precedence {
+        Precedence::new(scope, self.created, self.id.namespace.clone(), self.id.name.clone())
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     },
 };
 
+mod conflicts;
 mod enforceable;
 mod event;
 mod feed;

@@ -7,7 +7,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use schemars::JsonSchema;
-use selvedge_policies::kind::{self, Kind, Problem};
+use selvedge_policies::{
+    kind::{self, Kind, Problem},
+    timestamp,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -106,11 +109,13 @@ pub fn check(document: &Value) -> Checked {
         );
         complaints.push((Severity::Warning, Problem::new("metadata.namespace", message)));
     }
+    let (created, odd) = created(document);
+    complaints.extend(odd.map(|problem| (Severity::Warning, problem)));
     let is_whole = blanks.is_empty();
     complaints.extend(problems.into_iter().chain(blanks).map(|problem| (Severity::Error, problem)));
     let verdict = match (id, spec, name) {
         (Some(id), Some(spec), _) if is_sound => {
-            let object = Object { id, generation: 0, labels: labels(document), spec };
+            let object = Object { id, generation: 0, labels: labels(document), created, spec };
             if is_whole { Verdict::Sound(object) } else { Verdict::Wanting(object) }
         }
         (Some(id), ..) => Verdict::Refused(id),
@@ -202,6 +207,23 @@ fn labels(document: &Value) -> Labels {
         return Labels::new();
     };
     serde_json::from_value(labels.clone()).unwrap_or_default()
+}
+
+/// When a server created the object, in seconds since the Unix epoch, and what is wrong with the time that is written.
+fn created(document: &Value) -> (Option<u64>, Option<Problem>) {
+    let Some(written) = document.get("metadata").and_then(|metadata| metadata.get("creationTimestamp")) else {
+        return (None, None);
+    };
+    let odd =
+        |why| Problem::new("metadata.creationTimestamp", format!("this object counts as the youngest, since {why}"));
+    match written {
+        Value::Null => (None, None),
+        Value::String(text) => match timestamp::unix_seconds(text) {
+            Ok(seconds) => (Some(seconds), None),
+            Err(why) => (None, Some(odd(why))),
+        },
+        other => (None, Some(odd(format!("{other} is no timestamp: expected RFC 3339 such as 2026-12-31T23:59:59Z")))),
+    }
 }
 
 /// `spec` as its kind reads it; `blanks` are what is written and empty in it, and was taken out.

@@ -15,6 +15,8 @@ mod files;
 mod kept;
 #[path = "config/restart.rs"]
 mod restart;
+#[path = "config/settings.rs"]
+mod settings;
 #[path = "config/skew.rs"]
 mod skew;
 #[path = "config/sources.rs"]

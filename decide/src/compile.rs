@@ -20,7 +20,7 @@ use std::{
 
 use prost::Message;
 use selvedge_policies::{
-    attempt::{TrafficPolicySpec, retry::RetryPolicy},
+    attempt::TrafficPolicySpec,
     kind::{self, Attached, Problem},
     names::{PortName, ServiceName},
     policy::{Place, Posture, Role},
@@ -43,6 +43,8 @@ use crate::{
     },
     resources::Resources,
 };
+
+mod traffic;
 
 /// Compiles configurations one after the other. What was compiled for a port before hands its live state over, so a rate
 /// limit keeps its buckets when something else changes.
@@ -242,8 +244,13 @@ fn parents(destinations: &HashMap<ServiceName, Destination>) -> HashMap<ServiceN
 }
 
 fn describe(attachment: &Attachment) -> String {
-    let origin = attachment.origin.clone().unwrap_or_default();
-    format!("{} {}/{} (generation {})", origin.kind, origin.namespace, origin.name, origin.generation)
+    let generation = attachment.origin.as_ref().map_or(0, |origin| origin.generation);
+    format!("{} (generation {generation})", object(&attachment.origin.clone().unwrap_or_default()))
+}
+
+/// `Kind namespace/name`.
+pub(crate) fn object(origin: &mesh::Origin) -> String {
+    format!("{} {}/{}", origin.kind, origin.namespace, origin.name)
 }
 
 fn problems(attachment: &str, problems: &[Problem]) -> String {
@@ -379,20 +386,21 @@ fn unsound(attachments: &[&Attachment], found: &[Unsound]) -> String {
 }
 
 fn destination(message: &mesh::Destination, before: &PolicySet) -> Result<Destination, String> {
-    let (mut traffic, mut deciding) = (Traffic::default(), Vec::new());
+    let (mut trying, mut deciding) = (Vec::new(), Vec::new());
     let (attachments, refused) = apart(message.policies.iter());
-    for attachment in attachments.iter().rev() {
+    for attachment in &attachments {
         let (kind, document) = read(attachment)?;
         match registry::find(&kind).map(|kind| kind.role) {
             Some(Role::Tries) => {
-                let spec: TrafficPolicySpec =
-                    kind::parse(&document.spec).map_err(|found| problems(&describe(attachment), &found))?;
-                traffic = compile_traffic(&spec);
+                kind::parse::<TrafficPolicySpec>(&document.spec)
+                    .map_err(|found| problems(&describe(attachment), &found))?;
+                trying.push((object(&attachment.origin.clone().unwrap_or_default()), document));
             }
             // What no policy of callers is, compiling refuses.
             Some(Role::Decides(..) | Role::Routes) | None => deciding.push((kind, document)),
         }
     }
+    let (traffic, traffic_from) = traffic::compile(&trying).map_err(|found| problems(&message.name, &found))?;
     let policies = registry::compile(Place::Caller, &deciding, Posture::Allow, before);
     let number = |port: &mesh::Port| u16::try_from(port.port).unwrap_or_default();
     let unlinked = |port: &mesh::Port| DestinationPort { protocol: AppProtocol::of(&port.app_protocol), cluster: None };
@@ -404,20 +412,8 @@ fn destination(message: &mesh::Destination, before: &PolicySet) -> Result<Destin
         ports: message.ports.iter().map(|port| (number(port), unlinked(port))).collect(),
         backends: HashMap::new(),
         traffic: Arc::new(traffic),
+        traffic_from,
     })
-}
-
-fn compile_traffic(spec: &TrafficPolicySpec) -> Traffic {
-    let timeouts = spec.timeouts.clone().unwrap_or_default();
-    Traffic {
-        retry: spec.retry.as_ref().map(RetryPolicy::new),
-        budget: spec.retry.as_ref().map(|retry| retry.budget.clone()).unwrap_or_default(),
-        request_timeout: timeouts.request.map(|span| span.0),
-        try_timeout: timeouts.backend_request.map(|span| span.0),
-        connect_timeout: timeouts.connect.map(|span| span.0),
-        breaker: spec.breaker.clone(),
-        balancer: spec.balancer.unwrap_or_default(),
-    }
 }
 
 fn cluster(

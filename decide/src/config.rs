@@ -5,7 +5,7 @@
 //! always in force.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -139,6 +139,8 @@ pub struct Destination {
     pub backends: HashMap<u16, Vec<Option<Link>>>,
     /// How it is tried.
     pub traffic: Arc<Traffic>,
+    /// The object, as `Kind namespace/name`, that each field of it which somebody set is from, such as `timeouts.request`.
+    pub traffic_from: BTreeMap<String, String>,
 }
 
 /// One port of a service that can be called.

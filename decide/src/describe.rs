@@ -3,6 +3,7 @@
 //! Guarantees:
 //! - What is shown is in force: every policy and route is there as the document the user wrote, with the generation it
 //!   was taken from, and next to it what it came to together with the defaults.
+//! - Of settings, which are merged field by field, the object is named that each field somebody set is from.
 //! - Keys, certificates and the values of header fields that carry credentials are not in it.
 //! - Equal configurations read equal.
 
@@ -16,7 +17,7 @@ use selvedge_xds::proto::mesh::{self, Attachment};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    compile::{by_number, in_order},
+    compile::{by_number, in_order, object},
     config::{
         AccessLogMode, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, RuntimeConfig,
         Traffic, Transport,
@@ -41,6 +42,7 @@ pub fn describe(config: &RuntimeConfig) -> Value {
         },
         "inbound": inbound(config),
         "outbound": { "mode": if config.passthrough { "PREFER" } else { "REQUIRE" } },
+        "settingsFrom": settings_from(config),
         "destinations": destinations.collect::<Map<_, _>>(),
         "endpoints": clusters.collect::<Map<_, _>>(),
         "names": config.resources.aliases,
@@ -61,6 +63,13 @@ fn inbound(config: &RuntimeConfig) -> Value {
     })
 }
 
+/// Which mesh policy each setting of the workload is from.
+fn settings_from(config: &RuntimeConfig) -> Value {
+    let settings = config.resources.inbound.iter().flat_map(|inbound| &inbound.settings_from);
+    let named = |from: &mesh::SettingOrigin| Some((from.field.clone(), object(from.origin.as_ref()?).into()));
+    settings.filter_map(named).collect::<Map<_, _>>().into()
+}
+
 fn inbound_port(compiled: &InboundPort, source: &mesh::Inbound, port: &mesh::InboundPort) -> Value {
     json!({
         "service": compiled.service.as_ref().map(ServiceName::to_string).unwrap_or_default(),
@@ -78,6 +87,7 @@ fn destination(compiled: &Destination, source: Option<&mesh::Destination>) -> Va
         "policies": attachments(source.map(|source| &source.policies)),
         "routes": attachments(source.map(|source| &source.routes)),
         "traffic": traffic(&compiled.traffic),
+        "trafficFrom": compiled.traffic_from,
     })
 }
 
@@ -136,8 +146,8 @@ fn attached(attachment: &Attachment) -> Value {
         "spec": spec,
     });
     // Nobody wrote this one.
-    if let Some(object) = &attachment.stands_for {
-        shown["standsFor"] = format!("{} {}/{}", object.kind, object.namespace, object.name).into();
+    if let Some(instead) = &attachment.stands_for {
+        shown["standsFor"] = object(instead).into();
     }
     shown
 }
@@ -192,6 +202,16 @@ mod tests {
         let inbound = Inbound {
             workload: "shop/api-1".into(),
             posture: "deny".into(),
+            settings: json!({"defaultPosture": "deny"}).to_string(),
+            settings_from: vec![mesh::SettingOrigin {
+                field: "defaultPosture".into(),
+                origin: Some(Origin {
+                    kind: "MeshPolicy".into(),
+                    namespace: "shop".into(),
+                    name: "closed".into(),
+                    generation: 1,
+                }),
+            }],
             policies: vec![attach("AuthorizationPolicy", "whole", &deny("x-team", "red"))],
             ports: vec![mesh::InboundPort {
                 port: 8080,
@@ -219,12 +239,16 @@ mod tests {
             "timeouts": {"request": "2s"},
             "breaker": {"consecutiveFailures": 4},
         });
+        let later = json!({
+            "targetRef": {"kind": "Service", "name": "api"},
+            "timeouts": {"request": "9s", "connect": "3s"},
+        });
         let destination = Destination {
             namespace: "shop".into(),
             name: "api".into(),
             ports: vec![Port { port: 80, app_protocol: "http".into(), ..Default::default() }],
             routes: vec![attach("HTTPRoute", "api", &route)],
-            policies: vec![attach("TrafficPolicy", "api", &traffic)],
+            policies: vec![attach("TrafficPolicy", "api", &traffic), attach("TrafficPolicy", "later", &later)],
             ..Default::default()
         };
         let versioned = Versioned { name: "shop/api".into(), version: "1".into(), value: destination };
@@ -261,7 +285,15 @@ mod tests {
         );
         let traffic = &api["traffic"];
         assert_eq!((&traffic["retry"]["attempts"], &traffic["retry"]["budget"]["percent"]), (&3.into(), &20.into()));
-        assert_eq!(traffic["timeouts"], json!({"request": "2s", "backendRequest": null, "connect": "1s"}));
+        assert_eq!(traffic["timeouts"], json!({"request": "2s", "backendRequest": null, "connect": "3s"}));
+        let from = json!({
+            "breaker.consecutiveFailures": "TrafficPolicy shop/api",
+            "retry.attempts": "TrafficPolicy shop/api",
+            "timeouts.connect": "TrafficPolicy shop/later",
+            "timeouts.request": "TrafficPolicy shop/api",
+        });
+        assert_eq!(api["trafficFrom"], from);
+        assert_eq!(shown["settingsFrom"], json!({"defaultPosture": "MeshPolicy shop/closed"}));
         assert_eq!((&traffic["breaker"]["consecutiveFailures"], &traffic["balancer"]), (&4.into(), &"peakEwma".into()));
         let text = shown.to_string();
         assert!(text.contains("shown") && !text.contains("hunter2"), "{text}");

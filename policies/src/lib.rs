@@ -26,6 +26,7 @@ pub mod changes;
 pub mod verdict;
 pub mod context;
 pub mod policy;
+pub mod merge;
 pub mod settings;
 
 pub mod balance;

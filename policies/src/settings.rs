@@ -3,7 +3,7 @@
 //! Whoever adds a setting adds its file and its entry in [`SETTINGS`]. A setting chooses among the [`Modes`] that the
 //! sidecar has, or decides on requests as a policy does. Nobody else knows it by name.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     kind::Problem,
+    merge::{self, Merged, Precedence},
     policy::{Posture, RequestPolicy},
 };
 
@@ -29,6 +30,8 @@ pub struct Setting {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// What is wrong with a value that has the structure of the schema, with paths inside it.
     pub check: fn(&Value) -> Vec<Problem>,
+    /// Of its fields that have strict and lax values, the path in `spec` and the values from the strictest on.
+    pub strict: &'static [(&'static str, &'static [&'static str])],
     /// What becomes of its value at a sidecar.
     pub effect: Effect,
 }
@@ -69,14 +72,14 @@ pub enum Log {
 
 /// Settings as they are written, by field; of one object, or of all that cover a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings(BTreeMap<String, Value>);
+pub struct Settings(Map<String, Value>);
 
 impl Settings {
-    /// Takes from `wider` what is not set here, field by field.
-    pub fn fill(&mut self, wider: &Self) {
-        for (field, value) in &wider.0 {
-            fill(self.0.entry(field.clone()).or_default(), value);
-        }
+    /// What several objects say together, each told by what its caller calls it.
+    pub fn merge<'a, T: Clone>(said: impl IntoIterator<Item = (Precedence, T, &'a Self)>) -> (Self, Merged<T>) {
+        let said = said.into_iter().map(|(precedence, name, settings)| (precedence, name, &settings.0));
+        let merged = merge::merge(said, strictness);
+        (Self(merged.value.clone()), merged)
     }
 
     /// What is wrong with them.
@@ -122,14 +125,9 @@ pub fn schemas(generator: &mut SchemaGenerator) -> Map<String, Value> {
     SETTINGS.iter().map(|setting| (setting.field.to_owned(), (setting.schema)(generator).into())).collect()
 }
 
-fn fill(value: &mut Value, wider: &Value) {
-    match (value, wider) {
-        (Value::Object(fields), Value::Object(wider)) => {
-            wider.iter().for_each(|(name, wider)| fill(fields.entry(name.clone()).or_insert(Value::Null), wider));
-        }
-        (value @ Value::Null, wider) => *value = wider.clone(),
-        _ => {}
-    }
+fn strictness(field: &str) -> &'static [&'static str] {
+    let strict = SETTINGS.iter().flat_map(|setting| setting.strict);
+    strict.filter(|(known, _)| *known == field).map(|(_, values)| *values).next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -142,14 +140,34 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
+    /// What objects come to whose targets are as specific as they say.
+    fn merged(said: &[(usize, Value)]) -> Modes {
+        let said: Vec<_> = said.iter().map(|(scope, value)| (*scope, settings(value.clone()))).collect();
+        let objects = said.iter().enumerate().map(|(n, (scope, settings))| {
+            (Precedence::new(*scope, None, "shop".into(), n.to_string().into()), n, settings)
+        });
+        Settings::merge(objects).0.modes()
+    }
+
     #[test]
     fn each_field_is_set_by_the_most_specific_that_has_it() {
-        let mut own = settings(json!({ "mtls": { "outbound": "PREFER" }, "accessLog": null }));
-        own.fill(&settings(json!({ "mtls": { "outbound": "REQUIRE", "inbound": "PERMISSIVE" }, "accessLog": "all" })));
-        own.fill(&settings(json!({ "defaultPosture": "deny", "accessLog": "off" })));
+        let modes = merged(&[
+            (0, json!({ "mtls": { "outbound": "PREFER" }, "accessLog": null })),
+            (1, json!({ "mtls": { "outbound": "REQUIRE", "inbound": "PERMISSIVE" }, "accessLog": "all" })),
+            (2, json!({ "defaultPosture": "deny", "accessLog": "off" })),
+        ]);
         let expected = Modes { permissive: true, passthrough: true, posture: Posture::Deny, log: Log::All };
-        assert_eq!(own.modes(), expected);
+        assert_eq!(modes, expected);
         assert_eq!(Settings::default().modes(), Modes::default());
+    }
+
+    #[test]
+    fn no_object_opens_what_another_closes_for_the_same_target() {
+        let open = json!({ "mtls": { "inbound": "PERMISSIVE", "outbound": "PREFER" }, "defaultPosture": "allow" });
+        let closed = json!({ "mtls": { "inbound": "STRICT", "outbound": "REQUIRE" }, "defaultPosture": "deny" });
+        let expected = Modes { permissive: false, passthrough: false, posture: Posture::Deny, log: Log::Errors };
+        assert_eq!(merged(&[(0, open.clone()), (0, closed.clone())]), expected);
+        assert_eq!(merged(&[(0, closed), (0, open)]), expected);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use selvedge_tests::{
     pair::{HOST, Pair},
     pattern::{self, assert_same},
     ports::Crowded,
+    process::binary,
     upstream::{Scenario, Upstream},
 };
 use tokio::{
@@ -515,4 +516,45 @@ async fn what_was_provably_not_processed_is_repeated_up_to_three_times_without_a
         pair.api.metric("selvedge_retries_total", &labels).await
     };
     assert_eq!((retries("success").await, retries("failure").await), (2.0, 5.0));
+}
+
+#[tokio::test]
+async fn fields_of_several_policies_hold_together_and_who_loses_one_is_told() {
+    let pair = &retrying("  retry: {attempts: 3}\n").await;
+    let timeouts = |spec: &str| {
+        let text = policy(&format!("  timeouts: {{{spec}}}\n"));
+        text.replace(
+            "{name: api, namespace: shop}",
+            "{name: waits, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}",
+        )
+    };
+    pair.mesh.write("timeouts.yaml", &timeouts("connect: 4s"));
+    pair.mesh.write("traffic.yaml", &policy("  retry: {attempts: 3}\n  timeouts: {connect: 2s, request: 9s}\n"));
+    let in_force = async || {
+        let config = client::get(pair.web.admin(), "/config").await.unwrap().json();
+        config["destinations"]["shop/api"].clone()
+    };
+    let expected = serde_json::json!({
+        "retry.attempts": "TrafficPolicy shop/api",
+        "timeouts.connect": "TrafficPolicy shop/waits",
+        "timeouts.request": "TrafficPolicy shop/api",
+    });
+    selvedge_tests::wait::until_true("both are in force", || async { in_force().await["trafficFrom"] == expected })
+        .await;
+    let timeouts = serde_json::json!({"request": "9s", "backendRequest": null, "connect": "4s"});
+    assert_eq!(in_force().await["traffic"]["timeouts"], timeouts);
+    assert_eq!(grown(pair, Scenario::Fail(3, 503)).await, (200, [1.0, 2.0, 0.0, 0.0]));
+
+    let why = "this is not in force: TrafficPolicy shop/waits sets timeouts.connect of the same target";
+    let status = client::get(pair.mesh.admin(), "/status").await.unwrap().json();
+    let told = |name: &str| {
+        let mut objects = status["objects"].as_array().unwrap().iter();
+        let policy = objects.find(|object| object["kind"] == "TrafficPolicy" && object["name"] == name).unwrap();
+        policy["problems"].to_string()
+    };
+    assert!(told("api").contains(why), "{}", told("api"));
+    assert_eq!(told("waits"), "[]");
+    let lint = std::process::Command::new(binary("selvedge")).arg("lint").arg(pair.mesh.config_dir()).output().unwrap();
+    let text = String::from_utf8(lint.stdout).unwrap();
+    assert!(lint.status.code() == Some(1) && text.contains(why), "{text}");
 }

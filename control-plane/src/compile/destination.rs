@@ -120,14 +120,20 @@ fn external(model: &Model, object: &Object, spec: &ExternalServiceSpec) -> Compi
 fn destination(model: &Model, object: &Object, target: &Target) -> Destination {
     let every = Target::Namespace(object.id.namespace.clone());
     let documents = |such: fn(&Attached) -> bool| {
-        let own = model.attached(target, such).into_iter().chain(model.attached(&every, such));
-        own.map(|(object, document)| attachment(object, document)).collect()
+        let own = model.attached(target, such).into_iter().map(|said| (0, said));
+        own.chain(model.attached(&every, such).into_iter().map(|said| (1, said))).collect::<Vec<_>>()
     };
+    let attachments = |documents: Vec<(usize, (&Object, &Attached))>| {
+        documents.into_iter().map(|(_, (object, document))| attachment(object, document)).collect()
+    };
+    // Of settings the first wins; a sidecar that merges no fields obeys it alone.
+    let mut policies = documents(Attached::acts_at_callers);
+    policies.sort_by_cached_key(|(scope, (object, document))| document.is_setting.then(|| object.precedence(*scope)));
     Destination {
         namespace: object.id.namespace.to_string(),
         name: object.id.name.to_string(),
-        routes: documents(|document| document.is_route),
-        policies: documents(Attached::acts_at_callers),
+        routes: attachments(documents(|document| document.is_route)),
+        policies: attachments(policies),
         origin: Some(origin(object)),
         ..Default::default()
     }

@@ -3,7 +3,7 @@
 use selvedge_policies::{kind, policy::Posture, settings::Log};
 use selvedge_xds::{
     kinds::object_name,
-    proto::mesh::{self, Attachment, Inbound, InboundPort},
+    proto::mesh::{self, Attachment, Inbound, InboundPort, SettingOrigin},
 };
 
 use super::{Mesh, attachment, identity, origin};
@@ -35,7 +35,8 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
         port.policies.extend(u16::try_from(port.port).ok().into_iter().flat_map(|number| on_port(Some(number))));
     }
     ports.sort_by(|a, b| (a.port, &a.service).cmp(&(b.port, &b.service)));
-    let settings = model.effective(namespace, name);
+    let (settings, merged) = model.effective(namespace, name);
+    let from = |(field, object): (String, &Object)| SettingOrigin { field, origin: Some(origin(object)) };
     let modes = settings.modes();
     Some(Inbound {
         workload: object_name(namespace, name),
@@ -54,6 +55,7 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
         }
         .into(),
         settings: kind::document(&settings).to_string(),
+        settings_from: merged.from.into_iter().map(from).collect(),
         ports,
         policies: on_port(None),
         origin: Some(origin(object)),

@@ -15,6 +15,8 @@ pub struct Attached {
     pub place: Place,
     /// True for what chooses where requests go; such documents travel apart from those that decide.
     pub is_route: bool,
+    /// True for settings, which are merged field by field with others of their kind.
+    pub is_setting: bool,
     /// What it is attached to.
     pub targets: Vec<Target>,
     /// Only this port of the target; every port when absent.
@@ -35,6 +37,7 @@ impl Attached {
         Ok(Self {
             place: kind.place,
             is_route: matches!(kind.role, Role::Routes),
+            is_setting: matches!(kind.role, Role::Tries),
             targets: bound.targets(),
             port: bound.port,
             references: bound.references,

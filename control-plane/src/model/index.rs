@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_policies::settings::Settings;
+use selvedge_policies::{merge::Merged, settings::Settings};
 
 use super::{
     Attached, Labels, Object, ObjectId, Spec, Target,
@@ -136,8 +136,8 @@ impl Model {
         all.filter(|(_, attached)| such(attached)).collect()
     }
 
-    /// What the mesh policies together say of one workload.
-    pub fn effective(&self, namespace: &str, workload: &str) -> Settings {
+    /// What the mesh policies together say of one workload, and which of them says it.
+    pub fn effective(&self, namespace: &str, workload: &str) -> (Settings, Merged<&Object>) {
         let own = |spec: &MeshPolicySpec| {
             spec.target_ref
                 .as_ref()
@@ -145,14 +145,18 @@ impl Model {
         };
         let local = || self.in_namespace(mesh_policy::KIND.name, namespace).filter_map(|o| as_mesh_policy(o));
         let wide = self.of_kind(mesh_policy::KIND.name).filter_map(|object| as_mesh_policy(object));
-        let by_scope = local()
-            .filter(move |spec| own(spec))
-            .chain(local().filter(|spec| spec.target_ref.is_none()))
-            .chain(wide.filter(|spec| spec.target_ref.as_ref().is_some_and(|t| t.kind == ScopeKind::Mesh)));
-        by_scope.fold(Settings::default(), |mut settings, wider| {
-            settings.fill(&wider.settings);
-            settings
-        })
+        let is_wide = |spec: &MeshPolicySpec| spec.target_ref.as_ref().is_some_and(|t| t.kind == ScopeKind::Mesh);
+        let own = local().filter(move |(_, spec)| own(spec)).map(|said| (0, said));
+        let of_namespace = local().filter(|(_, spec)| spec.target_ref.is_none()).map(|said| (1, said));
+        let of_mesh = wide.filter(move |(_, spec)| is_wide(spec)).map(|said| (2, said));
+        let said = own.chain(of_namespace).chain(of_mesh);
+        Settings::merge(said.map(|(scope, (object, spec))| (object.precedence(scope), object, &spec.settings)))
+    }
+
+    /// The mesh policies that cover what this one of `namespace` covers, itself among them, by name.
+    pub fn of_scope(&self, namespace: &str, spec: &MeshPolicySpec) -> Vec<(&Object, &MeshPolicySpec)> {
+        let local = self.in_namespace(mesh_policy::KIND.name, namespace).filter_map(|object| as_mesh_policy(object));
+        local.filter(|(_, other)| other.target_ref == spec.target_ref).collect()
     }
 
     fn index(&mut self, object: &Object, add: bool) {
@@ -192,9 +196,9 @@ fn as_workload(object: &Object) -> Option<(&Object, &WorkloadSpec)> {
     }
 }
 
-fn as_mesh_policy(object: &Object) -> Option<&MeshPolicySpec> {
+fn as_mesh_policy(object: &Object) -> Option<(&Object, &MeshPolicySpec)> {
     match &object.spec {
-        Spec::MeshPolicy(spec) => Some(spec),
+        Spec::MeshPolicy(spec) => Some((object, spec)),
         _ => None,
     }
 }

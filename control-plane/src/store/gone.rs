@@ -75,13 +75,13 @@ fn uncovered(model: &Model, kind: &str, target: &Target) -> String {
         }
         Target::Namespace(namespace) => (namespace, Arc::default()),
     };
-    let posture = posture(model.effective(namespace, &workload).modes().posture);
+    let posture = posture(model.effective(namespace, &workload).0.modes().posture);
     format!("; no {kind} names {} any more, and its default posture is {posture}", name(target))
 }
 
 fn settings(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> String {
     let workload = spec.target_ref.as_ref().and_then(|target| target.name.as_deref()).unwrap_or_default();
-    let now = model.effective(&id.namespace, workload).modes();
+    let now = model.effective(&id.namespace, workload).0.modes();
     let inbound = if now.permissive { "PERMISSIVE" } else { "STRICT" };
     format!("; what it covered has mTLS mode {inbound} and default posture {} now", posture(now.posture))
 }

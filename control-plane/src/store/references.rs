@@ -1,5 +1,5 @@
 //! What only all objects together tell: references to what is not there, selectors that select nothing, names that
-//! two objects claim. None of it refuses an object: what is missing may come later.
+//! two objects claim, settings that they give in different ways. None of it refuses an object: what is missing may come later.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,7 +9,7 @@ use std::{
 
 use selvedge_policies::policy::Reference;
 
-use super::in_force::InForce;
+use super::{conflicts, in_force::InForce};
 use crate::{
     diagnostic::{Diagnostic, Severity},
     model::{
@@ -71,9 +71,13 @@ pub(super) fn findings(
     match &object.spec {
         Spec::Service(spec) => check.service(object, spec, written),
         Spec::ExternalService(spec) => check.external_service(object, spec, written),
-        Spec::MeshPolicy(spec) => check.mesh_policy(object, spec, written),
+        Spec::MeshPolicy(spec) => {
+            check.mesh_policy(object, spec, written);
+            check.findings.extend(conflicts::of_mesh_policy(model, in_force, object, spec, written));
+        }
         Spec::Attached(attached) => {
             attached.references.iter().for_each(|reference| check.reference(object.id.kind, reference, written));
+            check.findings.extend(conflicts::of_attached(model, in_force, object, attached, written));
         }
         Spec::Workload(_) => {}
     }
@@ -104,7 +108,7 @@ pub(super) fn concerned(model: &Model, id: &ObjectId, concerned: &mut BTreeSet<O
         Spec::ExternalService(_) => {
             add(&mut claims.referring(&Target::ExternalService(namespace.clone(), name.clone())));
         }
-        Spec::MeshPolicy(_) | Spec::Attached(_) => {}
+        Spec::MeshPolicy(_) | Spec::Attached(_) => concerned.extend(conflicts::rivals(model, object)),
     }
 }
 

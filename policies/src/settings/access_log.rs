@@ -9,6 +9,7 @@ pub(super) const SETTING: Setting = Setting {
     field: "accessLog",
     schema: |generator| generator.subschema_for::<Option<AccessLog>>(),
     check: |_| Vec::new(),
+    strict: &[],
     effect: Effect::Chooses(|value, modes| {
         modes.log = match AccessLog::deserialize(value)? {
             AccessLog::Errors => Log::Errors,

@@ -9,6 +9,7 @@ pub(super) const SETTING: Setting = Setting {
     field: "mtls",
     schema: |generator| generator.subschema_for::<Option<Mtls>>(),
     check: |_| Vec::new(),
+    strict: &[("mtls.inbound", &["STRICT", "PERMISSIVE"]), ("mtls.outbound", &["REQUIRE", "PREFER"])],
     effect: Effect::Chooses(|value, modes| {
         let Mtls { inbound, outbound } = Mtls::deserialize(value)?;
         modes.permissive = inbound == Some(InboundMode::Permissive);

@@ -78,7 +78,8 @@ pub struct Destination {
     /// HTTPRoute documents with this service as parent, in order of name.
     #[prost(message, repeated, tag = "4")]
     pub routes: ::prost::alloc::vec::Vec<Attachment>,
-    /// Policies for callers (TrafficPolicy), in order of name.
+    /// Policies for callers. Of settings (TrafficPolicy) each field is that of the first which has it: the most specific target
+    /// first, then the oldest, then by name.
     #[prost(message, repeated, tag = "5")]
     pub policies: ::prost::alloc::vec::Vec<Attachment>,
     #[prost(string, repeated, tag = "6")]
@@ -198,9 +199,12 @@ pub struct Inbound {
     /// Of the objects attached to it or its ports, those the sidecar cannot enforce.
     #[prost(message, repeated, tag = "11")]
     pub unenforceable: ::prost::alloc::vec::Vec<Unenforceable>,
-    /// Every setting of its mesh policies as JSON by field, most specific first; those above are among them.
+    /// Every setting of its mesh policies as JSON by field, merged; those above are among them.
     #[prost(string, tag = "12")]
     pub settings: ::prost::alloc::string::String,
+    /// Which mesh policy each of them is from, by field.
+    #[prost(message, repeated, tag = "13")]
+    pub settings_from: ::prost::alloc::vec::Vec<SettingOrigin>,
 }
 impl ::prost::Name for Inbound {
     const NAME: &'static str = "Inbound";
@@ -210,6 +214,24 @@ impl ::prost::Name for Inbound {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/selvedge.v1alpha1.Inbound".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettingOrigin {
+    /// Such as `mtls.inbound`.
+    #[prost(string, tag = "1")]
+    pub field: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub origin: ::core::option::Option<Origin>,
+}
+impl ::prost::Name for SettingOrigin {
+    const NAME: &'static str = "SettingOrigin";
+    const PACKAGE: &'static str = "selvedge.v1alpha1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "selvedge.v1alpha1.SettingOrigin".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/selvedge.v1alpha1.SettingOrigin".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
