@@ -12,7 +12,7 @@ use selvedge_policies::{
     route::{Backend, RouteRule, RouteTable},
 };
 
-use crate::config::{Destination, InboundPort, Link, RuntimeConfig};
+use crate::config::{Destination, InboundPort, Link, RuntimeConfig, Traffic};
 
 /// The policies of what is outside the mesh.
 static NONE: PolicySet = PolicySet::new();
@@ -43,6 +43,14 @@ impl Scope {
             Self::Inbound(port) => &port.policies,
             Self::Outbound(destination) => &destination.policies,
             Self::Passthrough => &NONE,
+        }
+    }
+
+    /// The traffic policy of a call to a service: nobody else is waited for by one.
+    pub fn traffic(&self) -> Option<&Traffic> {
+        match self {
+            Self::Outbound(destination) => Some(&destination.traffic),
+            Self::Inbound(_) | Self::Passthrough => None,
         }
     }
 

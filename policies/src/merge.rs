@@ -60,9 +60,9 @@ pub struct Merged<T> {
 pub struct Conflict<T> {
     /// Its path, such as `timeouts.request`.
     pub field: String,
-    /// Which object's value of the field is not in force.
+    /// Whose value is not in force.
     pub loser: T,
-    /// Which object's value of the field is in force instead.
+    /// Whose value is.
     pub winner: T,
     /// True when that value won because it is the stricter.
     pub is_stricter: bool,

@@ -17,8 +17,8 @@ pub enum Verdict {
     Continue,
     /// It ends here with this answer (for a connection: it is closed).
     Answer(Answer),
-    /// The policy is asked again when this time has passed; [`Context::resumed`](crate::context::Context::resumed) then
-    /// says so.
+    /// The policy is asked again when this time has passed, or before where the sidecar is about to end;
+    /// [`Context::resumed`](crate::context::Context::resumed) then says so.
     Wait(Duration),
     /// The policy is asked again with what the service said, or that it said nothing.
     Ask(Box<Question>),
@@ -84,7 +84,7 @@ pub struct Question {
     pub headers: HeaderMap,
     /// The content of the request that asks; may be empty.
     pub body: Vec<u8>,
-    /// How long to wait for the whole reply.
+    /// How long to wait for the whole reply; shorter where the request that is decided has less time left.
     pub within: Duration,
     /// The most bytes of content the reply may have.
     pub at_most: usize,

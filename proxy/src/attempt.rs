@@ -36,7 +36,7 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
     }
     let replay = Replay::new(body, |length| exchange.sender(length));
     exchange.late = replay.late();
-    let overall = upstream.request_timeout().map(|limit| exchange.started + limit);
+    let overall = upstream.deadline(exchange.started);
     if let Some(cluster) = upstream.cluster() {
         cluster.budget.deposit(worker.now());
     }

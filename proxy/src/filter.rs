@@ -1,8 +1,10 @@
 //! The filter stage: what policies and route filters decide is theirs, all acting on it is here.
 //!
 //! Guarantees: a verdict that waits or asks is carried out before the next policy is asked, and what waits costs those who
-//! do not nothing. A policy that fails to come to an end refuses. What a request was let pass with (claims, header changes)
+//! do not nothing. No pause outlasts the request's timeout or the drain. A policy that fails to come to an end refuses. What a request was let pass with (claims, header changes)
 //! stays with it to its response, and to the tunnel it may become.
+
+use std::sync::Arc;
 
 use http::{HeaderMap, request};
 use selvedge_decide::route::Scope;
@@ -10,11 +12,12 @@ use selvedge_policies::{
     context::{Audited, Context, Resumed},
     facts::{AttemptFacts, ResponseFacts},
     names::WorkloadName,
+    reason::Reason,
     request::PolicySet,
     route::{Filters, RouteRule},
     verdict::{Answer, Verdict},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     balance::Picked,
@@ -23,7 +26,7 @@ use crate::{
     exchange::{Exchange, Tunnelled},
     http::reply,
     message::{Answered, Halt},
-    routed::Upstream,
+    routed::{self, Upstream},
     worker::Worker,
 };
 
@@ -47,12 +50,13 @@ pub async fn on_request(
     let worker = &exchange.connection.worker;
     let mut context = context(worker);
     let facts = exchange.facts(headers, &exchange.route)?;
-    let mut refused = settle(worker, &mut context, |context| policies.on_request(&facts, context)).await;
+    let until = scope.traffic().and_then(|traffic| routed::deadline(rule, Some(traffic), exchange.started));
+    let mut refused = settle(worker, until, &mut context, |context| policies.on_request(&facts, context)).await;
     if refused.is_none() && exchange.opaque {
         refused = policies.on_open_connection(&exchange.connection.facts(), &mut context);
     }
     if let (None, Some(filters)) = (&refused, filters) {
-        refused = settle(worker, &mut context, |context| filters.on_request(&facts, context)).await;
+        refused = settle(worker, until, &mut context, |context| filters.on_request(&facts, context)).await;
     }
     if let Some(answer) = refused {
         return Err(halt(exchange, answer));
@@ -89,7 +93,7 @@ pub async fn on_attempt(
     let workload = endpoint.workload.as_ref().map_or("", WorkloadName::name);
     let attempt = AttemptFacts { number: exchange.retries, service: endpoint.service(), workload };
     let decide = |context: &mut Context| upstream.policies.on_attempt(&facts, &attempt, context);
-    if let Some(answer) = settle(worker, &mut context, decide).await {
+    if let Some(answer) = settle(worker, upstream.deadline(exchange.started), &mut context, decide).await {
         return Err(halt(exchange, answer));
     }
     if let Some(changes) = context.take_changes() {
@@ -120,14 +124,14 @@ pub async fn on_response(
     if let Some(changes) = exchange.changes.take() {
         changes.response.apply(headers);
     }
-    if upstream.policies.needs().responses {
-        decide_response(exchange, upstream.policies, answered).await
-    } else {
-        Ok(())
-    }
+    if upstream.policies.needs().responses { decide_response(exchange, upstream, answered).await } else { Ok(()) }
 }
 
-async fn decide_response(exchange: &mut Exchange, policies: &PolicySet, answered: &mut Answered) -> Result<(), Halt> {
+async fn decide_response(
+    exchange: &mut Exchange,
+    upstream: &Upstream<'_>,
+    answered: &mut Answered,
+) -> Result<(), Halt> {
     let (worker, parts) = (&exchange.connection.worker, &mut answered.parts);
     let mut context = context(worker).with_claims(exchange.claims.clone());
     let facts = ResponseFacts {
@@ -137,7 +141,8 @@ async fn decide_response(exchange: &mut Exchange, policies: &PolicySet, answered
         method: &exchange.method,
         route: &exchange.route,
     };
-    if let Some(answer) = settle(worker, &mut context, |context| policies.on_response(&facts, context)).await {
+    let decide = |context: &mut Context| upstream.policies.on_response(&facts, context);
+    if let Some(answer) = settle(worker, upstream.deadline(exchange.started), &mut context, decide).await {
         return Err(halt(exchange, answer));
     }
     if let Some(changes) = context.take_changes() {
@@ -161,7 +166,7 @@ pub fn on_open_tunnel(connection: &Connection, tunnelled: &Tunnelled, policies: 
 pub async fn on_connection(connection: &Connection, policies: &PolicySet) -> Result<Option<Audited>, Error> {
     let (worker, facts) = (&connection.worker, connection.facts());
     let mut context = context(worker);
-    match settle(worker, &mut context, |context| policies.on_connection(&facts, context)).await {
+    match settle(worker, None, &mut context, |context| policies.on_connection(&facts, context)).await {
         Some(answer) => Err(Error::answered(answer)),
         None => {
             connection.claims.replace(context.claims);
@@ -196,34 +201,57 @@ fn halt(exchange: &mut Exchange, answer: Answer) -> Halt {
     }
 }
 
-/// Asks until the verdict is final: the answer that ends it, if any.
-async fn settle(worker: &Worker, context: &mut Context, decide: impl Fn(&mut Context) -> Verdict) -> Option<Answer> {
+/// Asks until the verdict is final: the answer that ends it, if any. What is not decided at `until` has taken too long.
+async fn settle(
+    worker: &Worker,
+    until: Option<Instant>,
+    context: &mut Context,
+    decide: impl Fn(&mut Context) -> Verdict,
+) -> Option<Answer> {
     match decide(context) {
         Verdict::Continue => None,
         Verdict::Answer(answer) => Some(answer),
         // Boxed: few wait, and every request would carry the room for it.
-        pause @ (Verdict::Wait(_) | Verdict::Ask(_)) => Box::pin(wait(worker, pause, context, decide)).await,
+        pause @ (Verdict::Wait(_) | Verdict::Ask(_)) => Box::pin(wait(worker, until, pause, context, decide)).await,
     }
 }
 
 async fn wait(
     worker: &Worker,
+    until: Option<Instant>,
     mut verdict: Verdict,
     context: &mut Context,
     decide: impl Fn(&mut Context) -> Verdict,
 ) -> Option<Answer> {
     loop {
-        let resumed = match verdict {
+        let (within, question) = match verdict {
             Verdict::Continue => return None,
             Verdict::Answer(answer) => return Some(answer),
-            Verdict::Wait(time) => {
-                sleep(time).await;
+            Verdict::Wait(time) => (time, None),
+            Verdict::Ask(question) => (question.within, Some(question)),
+        };
+        let end = Instant::now() + within;
+        let end = until.map_or(end, |until| until.min(end));
+        let resumed = match question {
+            Some(question) => Resumed::Told(ask::ask(worker, *question, end).await),
+            None => {
+                paused(worker, end).await;
                 Resumed::Waited
             }
-            Verdict::Ask(question) => Resumed::Told(ask::ask(worker, *question).await),
         };
+        if until.is_some_and(|until| until <= Instant::now()) {
+            return Some(Answer::refuse(Reason::RequestTimeout, Arc::default()));
+        }
         context.now = worker.now();
         context.resume(resumed);
         verdict = decide(context);
+    }
+}
+
+/// Waits until `end`, or until the drain is over: then nobody has time to wait.
+async fn paused(worker: &Worker, end: Instant) {
+    tokio::select! {
+        () = sleep_until(end) => {}
+        () = async { worker.drain().passed().await } => {}
     }
 }

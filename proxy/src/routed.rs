@@ -7,6 +7,7 @@ use selvedge_policies::{
     request::PolicySet,
     route::{Backend, RouteRule},
 };
+use tokio::time::Instant;
 
 use crate::{
     balance::{self, Picked},
@@ -41,6 +42,12 @@ pub enum Target {
     One(Rc<Endpoint>),
 }
 
+/// When a request that began at `started` is over, whatever it waits for: the rule's timeout wins over the policy's.
+pub fn deadline(rule: Option<&RouteRule>, traffic: Option<&Traffic>, started: Instant) -> Option<Instant> {
+    let own = rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.request);
+    own.or_else(|| traffic?.request_timeout).map(|limit| started + limit)
+}
+
 impl Upstream<'_> {
     /// An endpoint for one try; another one than `avoid` where there is a choice.
     pub fn pick(&self, worker: &Worker, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
@@ -67,10 +74,9 @@ impl Upstream<'_> {
         }
     }
 
-    /// Limit over all tries.
-    pub fn request_timeout(&self) -> Option<Duration> {
-        let rule = self.rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.request);
-        rule.or_else(|| self.traffic?.request_timeout)
+    /// When a request that began at `started` is over, all tries together.
+    pub fn deadline(&self, started: Instant) -> Option<Instant> {
+        deadline(self.rule, self.traffic, started)
     }
 
     /// Limit for one try.

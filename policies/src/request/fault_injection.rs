@@ -69,7 +69,7 @@ pub struct Delay {
     /// How many of a hundred calls wait.
     #[schemars(range(min = 0, max = 100))]
     pub percentage: f64,
-    /// How long each of them waits; more than 0.
+    /// How long each of them waits; more than 0, and 5 minutes at most.
     pub duration: Span,
 }
 
@@ -88,6 +88,9 @@ pub const KIND: PolicyKind = PolicyKind {
     bind: policy::bind_target,
     explain,
 };
+
+/// The longest that faults hold a call up: longer than any caller waits, and it is held here all the time.
+const LONGEST: Span = Span::from_secs(300);
 
 /// All faults of one service.
 struct Faults(Vec<CompiledFault>);
@@ -129,19 +132,32 @@ impl RequestPolicy for Faults {
 }
 
 impl Faults {
-    /// First the delays, then whether it fails.
+    /// First the delays, each until its fault is over at the latest, then whether it fails.
     fn verdict(&self, context: &mut Context, matches: impl Fn(&RuleMatcher) -> bool) -> Verdict {
         let now = context.now.unix;
         let due = || self.0.iter().filter(|fault| now < fault.rule.expires && matches(&fault.rule));
         if context.resumed().is_none() {
-            let delays = due().filter_map(|fault| drawn(fault.delay.as_ref(), &mut context.chance));
-            let delay = delays.fold(Duration::ZERO, |sum, delay| sum.saturating_add(*delay));
+            let drawn = due().filter_map(|fault| {
+                let delay = *drawn(fault.delay.as_ref(), &mut context.chance)?;
+                Some((delay, LONGEST.0.min(Duration::from_secs(fault.rule.expires - now))))
+            });
+            let delay = drawn.fold(Duration::ZERO, |sum, (delay, left)| sum.max(left.min(sum + delay)));
             if !delay.is_zero() {
                 return Verdict::Wait(delay);
             }
         }
         let abort = due().find_map(|fault| drawn(fault.abort.as_ref(), &mut context.chance));
         abort.map_or(Verdict::Continue, |answer| Verdict::Answer(answer.clone()))
+    }
+}
+
+impl Delay {
+    fn problem(&self) -> Option<String> {
+        match self.duration {
+            none if none.0.is_zero() => Some("0s is no delay: expected one such as 2s".to_owned()),
+            long if long > LONGEST => Some(format!("{long} is too long: expected {LONGEST} at most")),
+            _ => None,
+        }
     }
 }
 
@@ -159,8 +175,8 @@ impl Fault {
         if self.delay.is_none() && self.abort.is_none() {
             problems.push(Problem::new(path, "nothing happens: expected 'delay', 'abort' or both"));
         }
-        if self.delay.as_ref().is_some_and(|delay| delay.duration.0.is_zero()) {
-            problems.push(Problem::new(format!("{path}.delay.duration"), "0s is no delay: expected one such as 2s"));
+        if let Some(why) = self.delay.as_ref().and_then(|delay| delay.problem()) {
+            problems.push(Problem::new(format!("{path}.delay.duration"), why));
         }
         let answer = |abort: &Abort| Some((abort.percentage, abort.answer(name, &format!("{path}.abort"), problems)?));
         let abort = self.abort.as_ref().and_then(answer);

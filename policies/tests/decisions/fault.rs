@@ -83,7 +83,7 @@ fn shares_are_kept() {
     let set = faults(&json!([
         { "delay": { "percentage": 30, "duration": "2s" }, "abort": { "percentage": 10, "httpStatus": 503 } },
         { "delay": { "percentage": 0.5, "duration": "100ms" } },
-        { "abort": { "percentage": 0, "httpStatus": 500 }, "delay": { "percentage": 0, "duration": "1h" } },
+        { "abort": { "percentage": 0, "httpStatus": 500 }, "delay": { "percentage": 0, "duration": "5m" } },
     ]));
     for seed in [1, 7, 4711] {
         let calls: Vec<_> = contexts(seed).take(40_000).map(|mut context| call(&set, &GET(), &mut context)).collect();
@@ -174,13 +174,31 @@ fn a_wait_into_the_end_comes_to_nothing_more() {
     let delayed = json!([{
         "delay": { "percentage": 100, "duration": "5s" }, "abort": { "percentage": 100, "httpStatus": 503 },
     }]);
-    let set = set(&[("shop/chaos", spec(SOON, &delayed))]);
+    let until_soon = set(&[("shop/chaos", spec(SOON, &delayed))]);
     let (mut clock, request) = (Clock::default(), GET());
     let mut context = clock.context();
-    assert_eq!(set.on_request(&request.facts(), &mut context), Verdict::Wait(Duration::from_secs(5)));
-    context.now = clock.advance(Duration::from_secs(5));
+    let waits = until_soon.on_request(&request.facts(), &mut context);
+    assert_eq!(waits, Verdict::Wait(Duration::from_secs(1)), "it is over with the fault");
+    context.now = clock.advance(Duration::from_secs(1));
     context.resume(Resumed::Waited);
-    assert_eq!(set.on_request(&request.facts(), &mut context), Verdict::Continue);
+    assert_eq!(until_soon.on_request(&request.facts(), &mut context), Verdict::Continue);
+
+    let longer = json!([{ "delay": { "percentage": 100, "duration": "3s" } }]);
+    for (first, second) in [("shop/a", "shop/b"), ("shop/b", "shop/a")] {
+        let both = set(&[(first, spec(SOON, &delayed)), (second, spec(LATER, &longer))]);
+        let Verdict::Wait(time) = both.on_request(&request.facts(), &mut Clock::default().context()) else { panic!() };
+        assert!((3..=4).contains(&time.as_secs()), "one ends, the other goes on: {time:?}");
+    }
+}
+
+#[test]
+fn no_call_is_held_up_for_long() {
+    let delay = json!({ "delay": { "percentage": 100, "duration": "5m" } });
+    let many = faults(&json!([delay, delay, delay]));
+    assert_eq!(call(&many, &GET(), &mut Clock::default().context()), (Duration::from_secs(300), None));
+    let too_long = spec(LATER, &json!([{ "delay": { "percentage": 0, "duration": "5m1ms" } }]));
+    let expected = "5m1ms is too long: expected 5m at most";
+    assert_complaints("FaultInjection", &too_long, &[("faults[0].delay.duration", expected)]);
 }
 
 #[test]

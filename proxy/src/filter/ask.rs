@@ -1,17 +1,21 @@
 //! A policy's question to a service of the mesh: one request over a pooled HTTP/1 connection, bounded in time and size.
 //!
-//! The service is one that the sidecar calls as any other: balanced, over mTLS to the identity that the control plane
-//! named, with the endpoint's books kept. It is asked for when it is not known yet. Nothing is asked twice: whether that
-//! would do harm only the policy knows.
+//! The service is one that the sidecar calls as any other: balanced, over the transport that the control plane named (mTLS
+//! inside the mesh, what its object says outside), with the endpoint's books kept, of its silence too. It is asked for when
+//! it is not known yet. Nothing is asked twice: whether that would do harm only the policy knows.
 
-use std::rc::Rc;
+use std::{pin::pin, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Uri, header::HOST};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use selvedge_policies::verdict::{Question, Reply, Unanswered};
-use tokio::time::timeout;
+use selvedge_policies::{
+    attempt::retry::TryOutcome,
+    verdict::{Question, Reply, Unanswered},
+};
+use tokio::time::Instant;
 
+use super::paused;
 use crate::{
     balance::{self, Ended, Picked},
     cluster::{Cluster, Snapshot},
@@ -20,16 +24,19 @@ use crate::{
     worker::Worker,
 };
 
-/// What the service says within the time that the policy gives it.
-pub(super) async fn ask(worker: &Worker, question: Question) -> Result<Reply, Unanswered> {
-    timeout(question.within, reply(worker, &question)).await.unwrap_or(Err(Unanswered::Late))
-}
-
-async fn reply(worker: &Worker, question: &Question) -> Result<Reply, Unanswered> {
-    let request = request(question)?;
-    let (cluster, snapshot) = known(worker, question).await;
+/// What the service says before `end`, and before the drain is over.
+pub(super) async fn ask(worker: &Worker, question: Question, end: Instant) -> Result<Reply, Unanswered> {
+    let request = request(&question)?;
+    let mut late = pin!(paused(worker, end));
+    let (cluster, snapshot) = tokio::select! {
+        known = known(worker, &question) => known,
+        () = &mut late => return Err(Unanswered::Late),
+    };
     let mut picked = balance::pick(worker, &cluster, None).map_err(failed)?;
-    let replied = exchange(&picked, &snapshot, request, question.at_most).await;
+    let replied = tokio::select! {
+        replied = exchange(worker, &picked, &snapshot, request, question.at_most) => replied,
+        () = &mut late => Err(Unanswered::Late),
+    };
     let ended = replied.as_ref().map_or(Ended::Failed, |reply| Ended::Answered(reply.status.as_u16()));
     picked.record(worker, ended);
     replied
@@ -54,13 +61,20 @@ async fn known(worker: &Worker, question: &Question) -> (Rc<Cluster>, Rc<Snapsho
 }
 
 async fn exchange(
+    worker: &Worker,
     picked: &Picked,
     snapshot: &Snapshot,
     request: Request<Body>,
     at_most: usize,
 ) -> Result<Reply, Unanswered> {
     let endpoint = &picked.endpoint;
-    let mut lease = endpoint.pool.http1(&endpoint.config, &snapshot.trust).await.map_err(failed)?;
+    let leased = endpoint.pool.http1(&endpoint.config, &snapshot.trust).await;
+    let mut lease = leased.map_err(|error| {
+        if error.outcome == Some(TryOutcome::ConnectFailed) {
+            endpoint.leave_alone(worker.now());
+        }
+        failed(error)
+    })?;
     let sent = lease.sender.send_request(request).await;
     let (parts, body) = sent.map_err(|error| Unanswered::Failed(error.to_string()))?.into_parts();
     let content =

@@ -1,9 +1,15 @@
 //! A worker with real sockets whose policies are doubles: every verdict that the contract has, as a caller meets it.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use selvedge_decide::config::{AccessLogMode, InboundPort};
+use selvedge_decide::config::{AccessLogMode, Destination, InboundPort, Traffic};
 use selvedge_policies::{
     context::{Context, Resumed},
     facts::{AttemptFacts, ConnectionFacts, RequestFacts, ResponseFacts},
@@ -36,6 +42,8 @@ const BOUND: Duration = Duration::from_secs(30);
 struct Double {
     /// How long the service is waited for.
     patience: Duration,
+    /// Told of each pause that begins.
+    pauses: mpsc::UnboundedSender<()>,
 }
 
 fn named(name: &'static str, value: &str) -> (HeaderName, HeaderValue) {
@@ -44,6 +52,7 @@ fn named(name: &'static str, value: &str) -> (HeaderName, HeaderValue) {
 
 impl Double {
     fn ask(&self, path: &str) -> Verdict {
+        let _ = self.pauses.send(()); // few tests listen
         let mut headers = http::HeaderMap::new();
         headers.extend([named("x-asks", "double")]);
         Verdict::Ask(Box::new(Question {
@@ -74,6 +83,10 @@ impl RequestPolicy for Double {
                 Verdict::Answer(answer)
             }
             ("/wait", None) => Verdict::Wait(Duration::from_millis(100)),
+            ("/wait/long", None) => {
+                let _ = self.pauses.send(()); // few tests listen
+                Verdict::Wait(2 * BOUND)
+            }
             ("/for-ever", _) => Verdict::Wait(Duration::ZERO),
             (path, None) if path.starts_with("/ask") => self.ask(path),
             (_, Some(Resumed::Told(Ok(reply)))) if reply.status == StatusCode::OK => {
@@ -221,17 +234,35 @@ fn endpoint(cluster: &str, address: SocketAddr) -> Arc<EndpointConfig> {
 struct Sidecar {
     address: SocketAddr,
     configs: watch::Sender<InForce>,
-    _phases: watch::Sender<Phase>,
+    phases: watch::Sender<Phase>,
+    pausing: mpsc::UnboundedReceiver<()>,
     _demand: mpsc::UnboundedReceiver<crate::xds::Demand>,
 }
 
 impl Sidecar {
     async fn start(protocol: AppProtocol, oracle: SocketAddr, patience: Duration) -> Self {
-        let policies = PolicySet::of([Arc::new(Double { patience }) as Arc<dyn RequestPolicy>, Arc::new(ByClaim)]);
+        Self::start_for(None, protocol, oracle, patience).await
+    }
+
+    /// One for calls made, which have so much time, instead of calls received.
+    async fn start_for(calls: Option<Duration>, protocol: AppProtocol, oracle: SocketAddr, patience: Duration) -> Self {
+        let (pauses, pausing) = mpsc::unbounded_channel();
+        let policies =
+            PolicySet::of([Arc::new(Double { patience, pauses }) as Arc<dyn RequestPolicy>, Arc::new(ByClaim)]);
         let (name, port) = ("shop/oracle:80", 8080);
         let endpoints = vec![endpoint(name, oracle)];
         let cluster = ClusterConfig { name: name.parse().unwrap(), endpoints, traffic: Arc::default() };
+        let destination = Destination {
+            name: "shop/api".parse().unwrap(),
+            policies: policies.clone(),
+            traffic: Arc::new(Traffic { request_timeout: calls, ..Traffic::default() }),
+            routes: HashMap::new(),
+            ports: HashMap::new(),
+            backends: HashMap::new(),
+            traffic_from: BTreeMap::new(),
+        };
         let config = RuntimeConfig {
+            destinations: HashMap::from([(destination.name.clone(), Arc::new(destination))]),
             own: Own { workload: "shop/api-1".parse().ok(), ..Own::default() },
             permissive: true,
             access_log: AccessLogMode::Off,
@@ -256,9 +287,24 @@ impl Sidecar {
             caller_timeouts: CallerTimeouts::default(),
         };
         let place = spread::places(1).remove(0);
-        let listeners = vec![(listener, Purpose::Declared(Heading::Inbound { forward, port }))];
+        let heading = match calls {
+            Some(_) => Heading::Outbound { destination: "shop/api".into(), port, original: None },
+            None => Heading::Inbound { forward, port },
+        };
+        let listeners = vec![(listener, Purpose::Declared(heading))];
         thread::spawn(move || run(Setup { listeners, place, shared }));
-        Self { address, configs, _phases: phases, _demand: demanded }
+        Self { address, configs, phases, pausing, _demand: demanded }
+    }
+
+    /// Puts a configuration with these clusters in force.
+    fn knows(&self, clusters: Vec<Arc<ClusterConfig>>) {
+        self.configs.send_modify(|in_force| {
+            let RuntimeConfig { own, ports, .. } = &*in_force.config;
+            let (own, ports) = (own.clone(), ports.clone());
+            let config = RuntimeConfig { own, ports, clusters, ..RuntimeConfig::default() };
+            let config = RuntimeConfig { permissive: true, access_log: AccessLogMode::Off, ..config };
+            *in_force = InForce { config: Arc::new(config), ..InForce::default() };
+        });
     }
 
     /// Status, head and content of the answer to a GET.
@@ -310,6 +356,49 @@ async fn a_policy_asks_a_service_and_its_claims_reach_the_next_policy_and_the_re
     assert_eq!(sidecar.get("/").await.0, 200, "who does not ask does not wait");
 }
 
+#[tokio::test]
+async fn no_pause_outlasts_the_timeout_of_the_request() {
+    let (time, oracle) = (Duration::from_millis(300), serve(oracle).await);
+    let sidecar = Sidecar::start_for(Some(time), AppProtocol::Http, oracle, 2 * BOUND).await;
+    for path in ["/wait/long", "/ask/late"] {
+        let began = Instant::now();
+        let (status, text) = sidecar.get(path).await;
+        assert!(status == 504 && text.contains("request_timeout"), "{path}: {text}");
+        assert!(began.elapsed() >= time, "{path}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn no_pause_outlasts_a_drain() {
+    let mut sidecar = Sidecar::start(AppProtocol::Http, serve(oracle).await, 2 * BOUND).await;
+    let (_none, none) = mpsc::unbounded_channel();
+    let mut pausing = std::mem::replace(&mut sidecar.pausing, none);
+    let ends = async {
+        for _ in 0..2 {
+            timeout(BOUND, pausing.recv()).await.expect("both pause in time");
+        }
+        sidecar.phases.send_replace(Phase::Closing);
+    };
+    let (waited, asked, ()) = tokio::join!(sidecar.get("/wait/long"), sidecar.get("/ask/late"), ends);
+    assert_eq!((waited.0, asked.0), (200, 504), "it goes on, and has no reply: {waited:?} {asked:?}");
+}
+
+/// Who says nothing is known for it as who breaks off is.
+#[tokio::test]
+async fn a_service_that_stays_silent_is_asked_no_more_where_another_answers() {
+    let silent = serve(|_| None).await;
+    let sidecar = Sidecar::start(AppProtocol::Http, silent, Duration::from_millis(100)).await;
+    let name = "shop/oracle:80";
+    let endpoints = vec![endpoint(name, silent), endpoint(name, serve(oracle).await)];
+    let cluster = ClusterConfig { name: name.parse().unwrap(), endpoints, traffic: Arc::default() };
+    sidecar.knows(vec![Arc::new(cluster)]);
+    let mut failed = 0;
+    for _ in 0..40 {
+        failed += u32::from(sidecar.get("/ask").await.0 != 200);
+    }
+    assert!(failed < 10, "{failed} of 40");
+}
+
 /// Nobody is there, then the control plane names who is.
 #[tokio::test]
 async fn a_service_that_cannot_be_asked_is_told_to_the_policy_and_one_that_is_unknown_is_waited_for() {
@@ -317,22 +406,13 @@ async fn a_service_that_cannot_be_asked_is_told_to_the_policy_and_one_that_is_un
     let sidecar = Sidecar::start(AppProtocol::Http, nobody, Duration::from_secs(10)).await;
     assert_eq!(sidecar.get("/ask").await.0, 503);
 
-    let change = |clusters: Vec<_>| {
-        sidecar.configs.send_modify(|in_force| {
-            let RuntimeConfig { own, ports, .. } = &*in_force.config;
-            let (own, ports) = (own.clone(), ports.clone());
-            let config = RuntimeConfig { own, ports, clusters, ..RuntimeConfig::default() };
-            let config = RuntimeConfig { permissive: true, access_log: AccessLogMode::Off, ..config };
-            *in_force = InForce { config: Arc::new(config), ..InForce::default() };
-        });
-    };
-    change(Vec::new());
+    sidecar.knows(Vec::new());
     let name = "shop/oracle:80".to_owned();
     let endpoints = vec![endpoint(&name, serve(oracle).await)];
     let told = async {
         tokio::time::sleep(Duration::from_millis(50)).await; // it may be asked before or after; both must do
         let cluster = ClusterConfig { name: name.parse().unwrap(), endpoints, traffic: Arc::default() };
-        change(vec![Arc::new(cluster)]);
+        sidecar.knows(vec![Arc::new(cluster)]);
     };
     assert_eq!(tokio::join!(sidecar.get("/ask"), told).0.0, 200);
 }
