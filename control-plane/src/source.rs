@@ -38,7 +38,8 @@ pub enum Change {
     Put(Arc<str>, Reading),
     /// The origin is gone, with all its objects.
     Remove(Arc<str>),
-    /// Whoever runs the mesh says that what is missing of that origin is meant to be.
+    /// Whoever runs the mesh says that what is missing of that origin is meant to be. It goes also while the source cannot
+    /// say what else there is.
     Confirmed(Arc<str>),
     /// The source cannot say what there is; everything told before stays in force. That is so until a state is complete
     /// without it.

@@ -259,7 +259,7 @@ impl Store {
         let (mut put, mut gone) = (Vec::new(), Vec::new());
         for id in touched {
             let entry = self.in_force.get(&id);
-            let is_pending = entry.is_some_and(|entry| self.is_pending(&entry.origin.source));
+            let is_pending = entry.is_some_and(|entry| self.is_pending(&entry.origin));
             let judged = self.units.judge(&id, entry.map(|entry| &**entry), is_pending);
             let is_news =
                 |candidate: &Candidate| !entry.is_some_and(|known| known.provenance.is(&candidate.provenance));
@@ -283,9 +283,10 @@ impl Store {
         self.snapshot.clone()
     }
 
-    /// True while a source may have more to say than it has.
-    fn is_pending(&self, source: &str) -> bool {
-        !self.sources.get(source).map_or_else(|| self.is_complete(), |source| source.complete)
+    /// True while a source may have more to say of an origin than it has.
+    fn is_pending(&self, origin: &Origin) -> bool {
+        let source = self.sources.get(&origin.source);
+        !self.confirmed.contains(origin) && !source.map_or_else(|| self.is_complete(), |source| source.complete)
     }
 
     fn remove(&mut self, id: &ObjectId) -> Option<(Arc<Object>, Arc<Entry>)> {

@@ -2,9 +2,9 @@
 //!
 //! What control plane and sidecar have in common of identity: how a certificate is read, and how keys are kept.
 //!
-//! [`svid`] says what a workload certificate is, so that whoever issues one and whoever checks one agree. [`file`] is the
-//! one writer of files that must be there whole or not at all: keys, certificates, tokens, and what a restart goes by.
-//! Signing belongs to the control plane, trust to TLS.
+//! [`svid`] says what a workload certificate is, so that whoever issues one and whoever checks one agree. [`mod@file`]
+//! is the one writer of files that must be there whole or not at all: keys, certificates, tokens, and what a restart
+//! goes by. Signing belongs to the control plane, trust to TLS.
 
 pub mod file;
 pub mod svid;

@@ -60,9 +60,9 @@ pub struct Merged<T> {
 pub struct Conflict<T> {
     /// Its path, such as `timeouts.request`.
     pub field: String,
-    /// Whose value is not in force.
+    /// Which object's value of the field is not in force.
     pub loser: T,
-    /// Whose value is.
+    /// Which object's value of the field is in force instead.
     pub winner: T,
     /// True when that value won because it is the stricter.
     pub is_stricter: bool,

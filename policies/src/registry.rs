@@ -38,7 +38,7 @@ pub fn find(name: &str) -> Option<&'static PolicyKind> {
     KINDS.iter().copied().find(|policy| policy.kind.name == name)
 }
 
-/// What documents of each kind can say in this version, as [`vocabulary`] has it.
+/// What documents of each kind can say in this version, as [`mod@vocabulary`] has it.
 pub fn vocabulary() -> BTreeMap<String, BTreeSet<String>> {
     kinds().map(|kind| (kind.name.to_owned(), vocabulary::of((kind.schema)().as_value()))).collect()
 }

@@ -190,17 +190,21 @@ impl State {
             Err(reason) => {
                 self.absences.lose();
                 let is_news = self.unavailable.as_ref() != Some(&reason);
-                self.unavailable = Some(reason.clone());
-                let origin: Arc<str> = self.dir.display().to_string().into();
-                let hint =
-                    format!("expected a directory, or `selvedge confirm {origin}` when the mesh is to have none");
-                let reason = format!("{reason}, so what its files said last stays in force: {hint}").into();
-                let steps = vec![Change::Unavailable { origin, reason }, Change::Complete];
+                let steps = vec![self.unlisted(&reason), Change::Complete];
+                self.unavailable = Some(reason);
                 (if is_news { steps } else { Vec::new() }, Folders::new())
             }
         };
         send(changes, steps).await?;
         Ok(folders)
+    }
+
+    /// Says that the directory cannot be listed.
+    fn unlisted(&self, reason: &str) -> Change {
+        let origin: Arc<str> = self.dir.display().to_string().into();
+        let hint = format!("expected a directory, or `selvedge confirm {origin}` when the mesh is to have none");
+        let reason = format!("{reason}, so what its files said last stays in force: {hint}").into();
+        Change::Unavailable { origin, reason }
     }
 
     /// Tells what is missing there as gone.
@@ -221,8 +225,12 @@ impl State {
         }
         let mut steps: Vec<Change> = confirmed.iter().cloned().map(Change::Confirmed).collect();
         if !steps.is_empty() {
-            // A directory that cannot be listed is told as such again.
-            self.unavailable = None;
+            match &self.unavailable {
+                // What was confirmed is not everything while more is held that could not be looked at.
+                Some(reason) if self.absences.is_holding() => steps.push(self.unlisted(reason)),
+                // The mesh is to have nothing; that the directory cannot be listed is told again after this.
+                _ => self.unavailable = None,
+            }
             steps.push(Change::Complete);
         }
         send(changes, steps).await?;

@@ -241,6 +241,38 @@ async fn what_may_be_an_accident_is_held_through_time_and_restarts_until_it_is_c
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_confirmation_takes_what_it_names_and_nothing_that_could_not_be_looked_at() {
+    let whole = ACCIDENTS.iter().filter(|(.., confirmed)| confirmed.is_empty());
+    for (what, happen, ..) in whole {
+        for restart in [false, true] {
+            let folders = Folders::new();
+            let mut brain = Brain::start(&folders).await;
+            happen(&folders);
+            sleep(NOTICED).await;
+            for (file, left) in [("a.yaml", "bcd"), ("team", "bc")] {
+                if restart {
+                    drop(brain);
+                    brain = Brain::start(&folders).await;
+                }
+                assert_eq!(brain.confirm(&folders.mesh(file)).await, 1, "{what}, restart {restart}: {file}");
+                sleep(LONG).await;
+                assert_eq!(brain.in_force(), left, "{what}, restart {restart}: {:?}", brain.findings());
+            }
+            drop(brain);
+            let brain = Brain::start(&folders).await;
+            assert_eq!(brain.in_force(), "bc", "{what}, restart {restart}: also after one more");
+            assert_eq!(brain.report().complete, folders.mesh("").exists(), "{what}: nobody is told half a mesh");
+            for file in ["a.yaml", "b.yaml", "c.yaml", "team/d.yaml"] {
+                fs::create_dir_all(folders.mesh("team")).unwrap();
+                folders.write(file);
+            }
+            sleep(NOTICED).await;
+            assert_eq!((brain.in_force(), brain.findings()), ("abcd".into(), Vec::new()), "{what}, restart {restart}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn content_that_comes_back_is_in_force_as_before_and_nothing_is_to_be_confirmed() {
     let folders = Folders::new();
     let brain = Brain::start(&folders).await;

@@ -142,6 +142,11 @@ impl Absences {
         is_calm
     }
 
+    /// True while anything is held.
+    pub(super) fn is_holding(&self) -> bool {
+        self.files.values().any(Option::is_some)
+    }
+
     fn emptied(&self) -> usize {
         self.files.values().flatten().filter(|hold| hold.held == Held::Emptied).count()
     }
