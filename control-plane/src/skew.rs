@@ -62,9 +62,34 @@ pub struct Told {
 /// What this control plane can say.
 static EVERYTHING: LazyLock<Capabilities> = LazyLock::new(|| Capabilities(registry::vocabulary()));
 
+/// Every word that can make a difference: those of this control plane and of the last release that was not asked.
+static LANGUAGE: LazyLock<Capabilities> = LazyLock::new(|| {
+    let mut all = EVERYTHING.clone();
+    for (kind, words) in &OLDEST.enforces {
+        all.0.entry(kind.clone()).or_default().extend(words.iter().cloned());
+    }
+    all
+});
+
+/// What of `claimed` makes a difference to what can be said here. Whoever takes any text in a field takes each word of it.
+pub fn understood(claimed: &Capabilities) -> Capabilities {
+    let known = LANGUAGE.0.iter().filter_map(|(kind, words)| {
+        let claimed = claimed.0.get(kind)?;
+        let any = |word: &str| word.split_once('=').is_some_and(|(field, _)| claimed.contains(&format!("{field}=*")));
+        let of_kind = words.iter().filter(|word| claimed.contains(*word) || any(word));
+        Some((kind.clone(), of_kind.cloned().collect()))
+    });
+    Capabilities(known.collect())
+}
+
 /// Whether sidecars that know this can be told everything as it is.
 pub fn is_everything(knows: &Capabilities) -> bool {
     knows.include(&EVERYTHING)
+}
+
+/// What a sidecar knows that can be told everything as it is.
+pub fn everything() -> Capabilities {
+    EVERYTHING.clone()
 }
 
 /// What a sidecar knows that says nothing of it: the documents of the last release that was not asked.

@@ -1,8 +1,9 @@
 //! Discovery: one task per stream around the state machine of [`selvedge_xds::server`].
 //!
 //! Guarantees: a client proved its identity; it is told its own inbound view only; it is told nothing before the
-//! source said everything (an absent name would look deleted); what is not read takes bounded memory; a stream ends with
-//! the certificate it was opened with.
+//! source said everything (an absent name would look deleted); responses that are not read, names and dialects are
+//! bounded for each identity; who a client is and what it knows it says once, when the stream begins; a stream ends with the
+//! certificate it was opened with.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Mesh, Peer,
-    dialects::Dialect,
+    dialects::Speaker,
     outgoing::{Message, Outgoing},
     push::Published,
     shares::{Full, Held},
@@ -73,7 +74,8 @@ impl AggregatedDiscoveryService for Ads {
             mesh: Arc::clone(&self.mesh),
             state: server::Stream::new(&SELVEDGE),
             identity: leaf.identity.clone(),
-            dialect: self.mesh.dialects.silent(),
+            dialect: self.mesh.dialects.silent(&leaf.identity),
+            is_begun: false,
             id,
             seen: 0,
             sender,
@@ -93,7 +95,9 @@ struct Session {
     state: server::Stream,
     identity: Identity,
     /// What it is told, by what it says that it knows.
-    dialect: Arc<Dialect>,
+    dialect: Speaker,
+    /// Whether the first request has come.
+    is_begun: bool,
     id: StreamId,
     /// Number of the snapshot the state machine looked at last.
     seen: u64,
@@ -140,13 +144,11 @@ impl Session {
     }
 
     fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
-        if let Some(node) = &request.node {
+        let begins = !std::mem::replace(&mut self.is_begun, true);
+        if let Some(node) = request.node.as_ref().filter(|_| begins) {
             self.mesh.sidecars.name(self.id, &node.id.chars().take(server::MAX_NAME).collect::<String>());
-            let dialect = self.mesh.dialects.of(node).map_err(|e| Status::invalid_argument(e.to_string()))?;
-            if !Arc::ptr_eq(&dialect, &self.dialect) {
-                self.dialect = dialect;
-                self.state.changed();
-            }
+            let dialect = self.mesh.dialects.of(node, &self.identity);
+            self.dialect = dialect.map_err(|e| Status::invalid_argument(e.to_string()))?;
         }
         if let Some(reply) = self.state.request(request).map_err(|e| refusal(&e))? {
             self.record(reply);
@@ -157,8 +159,10 @@ impl Session {
 
     fn record(&self, reply: Reply) {
         let answer = if reply.complaint.is_some() { "nack" } else { "ack" };
-        if let Some(complaint) = &reply.complaint {
-            tracing::warn!(sidecar = %self.identity, %complaint, "a sidecar refused configuration");
+        if let Some(complaint) = &reply.complaint
+            && let Some(left_out) = self.mesh.refusals.may_say()
+        {
+            tracing::warn!(sidecar = %self.identity, %complaint, left_out, "a sidecar refused configuration");
         }
         self.mesh.telemetry.replies.with_label_values(&[&*label(reply.kind), answer]).inc();
         self.mesh.sidecars.reply(self.id, reply, clock::unix());
@@ -180,7 +184,7 @@ impl Session {
             return Ok(());
         }
         let mut room = timeout(CROWDED, self.held.room()).await.map_err(|_| Unread)?;
-        let dialect = Arc::clone(&self.dialect);
+        let dialect = &self.dialect;
         let find = |kind: TypeUrl, name: &str| {
             find(snapshot, &self.identity, kind, name).map(|resource| dialect.tell(resource))
         };
@@ -244,21 +248,33 @@ fn refusal(error: &RequestError) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_xds::{kinds::DESTINATION, proto::mesh::Destination};
+    use selvedge_xds::{
+        capability::Capabilities,
+        kinds::DESTINATION,
+        proto::{discovery::Node, mesh::Destination},
+    };
     use tokio::time::Instant;
 
     use super::*;
-    use crate::{identity::Authority, snapshot::Draft, telemetry::Telemetry};
+    use crate::{identity::Authority, skew, snapshot::Draft, telemetry::Telemetry};
 
     /// A session of `shop/web`, with the end that the transport would read from.
     async fn session(mesh: &Arc<Mesh>) -> (Session, mpsc::Receiver<Message>) {
-        let identity: Identity = "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap();
+        let identity = session_identity();
         let held = Arc::new(mesh.shares.enter(&identity).await.unwrap()).stream().unwrap();
         let id = mesh.sidecars.open(identity.clone(), ([127, 0, 0, 1], 1).into(), 0);
         mesh.telemetry.sidecars.inc();
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (mesh, state) = (Arc::clone(mesh), server::Stream::new(&SELVEDGE));
-        (Session { dialect: mesh.dialects.silent(), mesh, state, identity, id, seen: 0, sender, held }, receiver)
+        let dialect = mesh.dialects.silent(&identity);
+        (Session { dialect, is_begun: false, mesh, state, identity, id, seen: 0, sender, held }, receiver)
+    }
+
+    fn mesh() -> (Arc<Mesh>, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let lifetime = Duration::from_secs(3600);
+        let authority = Authority::open(directory.path(), "mesh.local", lifetime, clock::unix()).unwrap();
+        (Arc::new(Mesh::new(Arc::new(authority), Telemetry::new().unwrap())), directory)
     }
 
     fn after(before: &Snapshot, content: u64) -> Arc<Snapshot> {
@@ -271,10 +287,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_reads_nothing_is_cut_off_though_it_acknowledges() {
-        let directory = tempfile::tempdir().unwrap();
-        let lifetime = Duration::from_secs(3600);
-        let authority = Authority::open(directory.path(), "mesh.local", lifetime, clock::unix()).unwrap();
-        let mesh = Arc::new(Mesh::new(Arc::new(authority), Telemetry::new().unwrap()));
+        let (mesh, _directory) = mesh();
         let (mut session, _unread) = session(&mesh).await;
         let request = |names: &[&str], nonce: u64| DeltaDiscoveryRequest {
             type_url: DESTINATION.to_string(),
@@ -293,5 +306,24 @@ mod tests {
         let (next, began) = (after(&last, 0), Instant::now());
         assert!(session.push(&Published::new(next, &last)).await.is_err(), "nobody reads");
         assert_eq!(began.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test]
+    async fn what_a_client_knows_it_says_in_its_first_request_alone() {
+        let (mesh, _directory) = mesh();
+        let (mut session, _responses) = session(&mesh).await;
+        let request = |knows: Capabilities| {
+            let node = Some(Node { metadata: Some(knows.to_metadata()), ..Node::default() });
+            DeltaDiscoveryRequest { type_url: DESTINATION.to_string(), node, ..DeltaDiscoveryRequest::default() }
+        };
+        session.request(request(skew::everything())).unwrap();
+        let told = mesh.dialects.of(&request(skew::everything()).node.unwrap(), &session_identity()).unwrap();
+        assert!(std::ptr::eq(&*session.dialect, &*told));
+        session.request(request(skew::silent())).unwrap();
+        assert!(std::ptr::eq(&*session.dialect, &*told), "it is told as before");
+    }
+
+    fn session_identity() -> Identity {
+        "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap()
     }
 }

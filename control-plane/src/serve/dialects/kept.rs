@@ -67,6 +67,13 @@ impl Kept {
         }
     }
 
+    /// Gives up what is kept where this is known.
+    pub(super) fn forget(&self, knows: &Capabilities) {
+        if self.sets.with(|sets| sets.remove(knows)).is_some() {
+            self.changed.notify_one();
+        }
+    }
+
     /// Writes every change to the file.
     pub(super) async fn save(&self) {
         let Some(path) = self.path.clone() else { return };
