@@ -73,7 +73,7 @@ impl Document {
 /// What is missing at these paths or below them is meant to be.
 #[derive(Debug)]
 pub struct Confirm {
-    /// The ways in which one place is spelt.
+    /// The ways in which one place is spelt: absolute, or as a finding names it.
     pub paths: Vec<PathBuf>,
     /// Takes the origins that were waiting for this, and are told as gone by now; none when nothing was.
     pub done: oneshot::Sender<Vec<Arc<str>>>,

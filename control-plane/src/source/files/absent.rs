@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -191,11 +191,24 @@ fn has_others(file: &str, found: &Scan) -> bool {
     within.any(|(other, text)| is_sibling(other) && text.as_ref().is_ok_and(|text| !text.is_empty()))
 }
 
-/// True when `origin` lies at or below one of `paths`, however it is spelt.
+/// True when `origin` lies at or below one of `paths`. A relative one counts as the origin is spelt: whoever wrote it may be
+/// in another directory than this process, so below one that names nothing (`.`, `..`) there is nothing.
 pub(super) fn is_within(origin: &str, paths: &[PathBuf]) -> bool {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let origin = absolute(Path::new(origin));
-    paths.iter().any(|path| origin.starts_with(absolute(path)))
+    let origin = Path::new(origin);
+    let is_below = |path: &Path| {
+        let names_something = path.components().any(|part| matches!(part, Component::Normal(_)));
+        if path.is_absolute() {
+            std::path::absolute(origin).is_ok_and(|origin| origin.starts_with(path))
+        } else {
+            names_something && undotted(origin).starts_with(undotted(path))
+        }
+    };
+    paths.iter().any(|path| is_below(path))
+}
+
+/// The path without a leading `./`.
+fn undotted(path: &Path) -> &Path {
+    path.strip_prefix(".").unwrap_or(path)
 }
 
 fn emptied(file: &str) -> Unread {
@@ -207,4 +220,42 @@ fn hold(what: &str, file: &str) -> Arc<str> {
         "{what}, so what it said last stays in force: expected content, or `selvedge confirm {file}` when that is meant"
     )
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_path_is_what_a_finding_calls_it_and_never_where_the_control_plane_runs() {
+        let here = std::env::current_dir().unwrap();
+        let below = |path: &str| here.join(path).to_str().unwrap().to_owned();
+        let absolute = below("mesh/a.yaml");
+        for (origin, path, is_meant) in [
+            ("mesh/a.yaml", "mesh/a.yaml", true),
+            ("mesh/a.yaml", "mesh/", true),
+            ("mesh/a.yaml", "./mesh", true),
+            ("./mesh/a.yaml", "mesh", true),
+            ("../mesh/a.yaml", "../mesh", true),
+            ("mesh/a.yaml", &below("mesh"), true),
+            ("./mesh/a.yaml", &absolute, true),
+            (&absolute, &absolute, true),
+            (&absolute, &below(""), true),
+            ("mesh/a.yaml", "", false),
+            ("mesh/a.yaml", ".", false),
+            ("./a.yaml", ".", false),
+            ("../mesh/a.yaml", "..", false),
+            ("mesh/a.yaml", "mes", false),
+            ("mesh/a.yaml", "a.yaml", false),
+            (&absolute, "", false),
+            (&absolute, ".", false),
+            (&absolute, "..", false),
+            (&absolute, "mesh", false),
+            (&absolute, "mesh/a.yaml", false),
+        ] {
+            let mut absences = Absences::new(Known::from([(origin.into(), Some(Held::Emptied))]));
+            let confirmed = absences.confirm(&[path.into()]);
+            assert_eq!(confirmed.len(), usize::from(is_meant), "{origin} by '{path}'");
+        }
+    }
 }
