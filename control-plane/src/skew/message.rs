@@ -8,7 +8,8 @@ use selvedge_xds::{
 };
 
 use super::{
-    Form, Forms, Told, closed,
+    Form, Forms, Told,
+    closed::{self, Claim},
     document::{Fate, Instead, fate},
 };
 
@@ -21,13 +22,17 @@ pub(super) struct Translation<'a> {
     unenforceable: Vec<Unenforceable>,
     /// The first object in whose name everything is refused.
     refused: Option<Origin>,
+    /// What rules claim that are told with less than their conditions, and the first object that has some.
+    claims: Vec<Claim>,
+    claimant: Option<Origin>,
     changed: bool,
 }
 
 impl<'a> Translation<'a> {
     pub(super) fn new(knows: &'a Capabilities, before: &'a Forms) -> Self {
         let (forms, kept, unenforceable) = (Forms::default(), Forms::default(), Vec::new());
-        Self { knows, before, forms, kept, unenforceable, refused: None, changed: false }
+        let (refused, claims, claimant) = (None, Vec::new(), None);
+        Self { knows, before, forms, kept, unenforceable, refused, claims, claimant, changed: false }
     }
 
     /// What came of it, with the resource that is told.
@@ -48,7 +53,7 @@ impl<'a> Translation<'a> {
         if let Some(object) = self.refused.take() {
             message.routes = vec![closed::service(&object, &message.name)];
         } else {
-            message.routes = self.attached(message.routes);
+            message.routes = self.routed(message.routes);
         }
         message.unenforceable.clone_from(&self.unenforceable);
         self.changed.then(|| Encoded::new(resource.kind, &*resource.name, resource.aliases.clone(), &message))
@@ -60,7 +65,7 @@ impl<'a> Translation<'a> {
         message.policies = self.attached(message.policies);
         for port in &mut message.ports {
             port.policies = self.attached(std::mem::take(&mut port.policies));
-            port.routes = self.attached(std::mem::take(&mut port.routes));
+            port.routes = self.routed(std::mem::take(&mut port.routes));
         }
         message.unenforceable.clone_from(&self.unenforceable);
         self.changed.then(|| Encoded::new(resource.kind, &*resource.name, resource.aliases.clone(), &message))
@@ -68,6 +73,30 @@ impl<'a> Translation<'a> {
 
     fn attached(&mut self, attachments: Vec<Attachment>) -> Vec<Attachment> {
         attachments.into_iter().filter_map(|attachment| self.one(attachment)).collect()
+    }
+
+    /// Routes in one table: where one of them is told with less than its conditions, rules of all of them give way.
+    fn routed(&mut self, attachments: Vec<Attachment>) -> Vec<Attachment> {
+        let told = self.attached(attachments);
+        let claims = std::mem::take(&mut self.claims);
+        let Some(claimant) = self.claimant.take() else { return told };
+        told.into_iter().map(|attachment| self.yielding(attachment, &claims, &claimant)).collect()
+    }
+
+    fn yielding(&mut self, attachment: Attachment, claims: &[Claim], claimant: &Origin) -> Attachment {
+        let document = serde_json::from_str(&attachment.document).unwrap_or_default();
+        let Some(document) = closed::yielding(&document, claims) else { return attachment };
+        let Attachment { origin, stands_for, .. } = attachment;
+        let is_noted = stands_for.is_some();
+        let object = stands_for.or(origin).unwrap_or_default();
+        let told = closed::route(&object, &document);
+        let unknown = format!("a rule of {} {}/{}", claimant.kind, claimant.namespace, claimant.name);
+        let instead = "rules that might take its requests answer with an error".to_owned();
+        let note = Unenforceable { origin: Some(object), unknown, instead };
+        if !is_noted && !self.unenforceable.contains(&note) {
+            self.unenforceable.push(note);
+        }
+        told
     }
 
     fn one(&mut self, attachment: Attachment) -> Option<Attachment> {
@@ -121,6 +150,11 @@ impl<'a> Translation<'a> {
             }
             (Instead::LeftOut, _) => (None, "it is left out".to_owned()),
             (Instead::Rules(document), _) => {
+                let written = serde_json::from_str(&attachment.document).unwrap_or_default();
+                self.claims.extend(closed::claims(&written, &document));
+                if !self.claims.is_empty() {
+                    self.claimant.get_or_insert_with(|| object.clone());
+                }
                 (Some(closed::route(object, &document)), "rules it does not know answer with an error".to_owned())
             }
             (Instead::Part(document, words), _) => {

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 use prost::Message;
 use selvedge_control_plane::skew::{self, Forms, Told};
-use selvedge_policies::kind::{structure, vocabulary};
+use selvedge_policies::{
+    kind::{self, Attached, structure, vocabulary},
+    route::RouteTable,
+};
 use selvedge_xds::{
     capability::Capabilities,
     kinds::{DESTINATION, INBOUND},
@@ -244,6 +248,137 @@ fn routes_keep_their_last_form_and_rules_that_never_were_known_answer_with_an_er
     let unrouted = outbound(&tell(&of(2, &elsewhere), &Forms::default()));
     let document: Value = serde_json::from_str(&unrouted.routes[0].document).unwrap();
     assert_eq!(document["rules"], json!([{"backendRefs": [{"name": "web", "weight": 0}]}]));
+}
+
+/// The rules of a route that are told to go on, by name.
+fn open(document: &str) -> Vec<String> {
+    let document: Value = serde_json::from_str(document).unwrap();
+    let rules = document["rules"].as_array().unwrap().iter().filter(|rule| rule["backendRefs"][0]["weight"] != 0);
+    rules.map(|rule| rule["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn rules_that_might_take_the_requests_of_a_lessened_one_answer_with_an_error_too() {
+    let rule =
+        |name: &str, matches: Value| json!({"name": name, "matches": [matches], "backendRefs": [{"name": "v1"}]});
+    let prefix = |value: &str| json!({"type": "PathPrefix", "value": value});
+    let others = [
+        rule("get", json!({"path": prefix("/"), "method": "GET"})),
+        rule("cart", json!({"path": prefix("/cart"), "method": "GET"})),
+        rule("cart-7", json!({"path": {"type": "Exact", "value": "/cart/7"}})),
+    ];
+    let cases = [
+        (json!({"path": {"type": "Template", "value": "/{id}"}}), &[][..]),
+        (json!({"path": prefix("/cart"), "cookies": [{"name": "x"}]}), &["get"]),
+        (json!({"path": {"type": "Exact", "value": "/a"}, "cookies": [{"name": "x"}]}), &["get", "cart", "cart-7"]),
+        (json!({"path": prefix("/cart/"), "headers": [{"name": "x", "type": "Present"}]}), &["get", "cart-7"]),
+    ];
+    for (lessened, expected) in cases {
+        let newer = attachment("HTTPRoute", 1, &route(&json!([rule("newer", lessened.clone())])));
+        let mut plain = attachment("HTTPRoute", 1, &route(&json!(others)));
+        plain.origin.as_mut().unwrap().name = "plain".into();
+        let told = outbound(&tell(&destination(vec![newer, plain], Vec::new()), &Forms::default()));
+        assert_eq!(open(&told.routes[0].document), [""; 0], "{lessened}");
+        assert_eq!(open(&told.routes[1].document), expected, "{lessened}");
+        let is_noted = told.unenforceable.iter().any(|note| note.origin.as_ref().unwrap().name == "plain");
+        assert_eq!(is_noted, expected.len() < others.len(), "{lessened}");
+    }
+}
+
+#[test]
+fn half_of_a_condition_is_not_asked_for() {
+    let mut knows = skew::silent();
+    assert!(knows.0.get_mut("HTTPRoute").unwrap().remove("rules[].matches[].path.type"));
+    let matches = json!([{"path": {"type": "RegularExpression", "value": "/a.*"}, "method": "GET"}]);
+    let resource = destination(vec![attachment("HTTPRoute", 1, &route(&json!([{"matches": matches}])))], Vec::new());
+    let told = outbound(&skew::tell(&resource, &knows, &Forms::default()));
+    let document: Value = serde_json::from_str(&told.routes[0].document).unwrap();
+    assert_eq!(document["rules"][0]["matches"], json!([{"method": "GET"}]), "the prefix '/a.*' is something else");
+}
+
+#[test]
+fn whoever_takes_any_text_takes_every_word_and_words_nobody_says_do_not_count() {
+    let words =
+        |all: &[&str]| Capabilities([("AuthorizationPolicy".into(), all.iter().map(|w| (*w).into()).collect())].into());
+    let understood = skew::understood(&words(&["action=*", "rules", "junk"])).0.remove("AuthorizationPolicy").unwrap();
+    let mut expected = vec!["action=ALLOW", "action=AUDIT", "action=DENY", "rules"];
+    expected.retain(|word| understood.contains(*word));
+    assert_eq!((expected.len(), understood.contains("junk")), (4, false), "{understood:?}");
+    assert!(!understood.iter().any(|word| !word.starts_with("action=") && word != "rules"));
+}
+
+/// What a condition says of its path, method, header and query parameter, each absent at times.
+fn condition() -> impl Strategy<Value = Value> {
+    let paths = prop::sample::select(vec![
+        Value::Null,
+        json!({"type": "PathPrefix", "value": "/"}),
+        json!({"type": "PathPrefix", "value": "/a"}),
+        json!({"type": "PathPrefix", "value": "/a/b"}),
+        json!({"type": "Exact", "value": "/a"}),
+        json!({"type": "Exact", "value": "/a/b"}),
+        json!({"type": "RegularExpression", "value": "/a.*"}),
+    ]);
+    let part = |kinds: &[&str]| {
+        let of = |kind: &&str| json!([{"name": "x", "type": kind, "value": "1"}]);
+        prop::sample::select([Value::Null].into_iter().chain(kinds.iter().map(of)).collect::<Vec<_>>())
+    };
+    let kinds = ["Exact", "RegularExpression"];
+    let methods = prop::sample::select(vec![Value::Null, json!("GET")]);
+    (paths, methods, part(&kinds), part(&kinds)).prop_map(|(path, method, headers, query)| {
+        let fields = [("path", path), ("method", method), ("headers", headers), ("queryParams", query)];
+        let written = fields.into_iter().filter(|(_, value)| !value.is_null());
+        Value::Object(written.map(|(name, value)| (name.to_owned(), value)).collect())
+    })
+}
+
+fn table(documents: &[(String, Value)]) -> RouteTable {
+    let attached =
+        |(name, spec): &(String, Value)| Attached { name: (&**name).into(), spec: kind::parse(spec).unwrap() };
+    RouteTable::compile(&documents.iter().map(attached).collect::<Vec<_>>()).unwrap()
+}
+
+proptest! {
+    /// Whatever a sidecar does not know of conditions: no request goes where another rule was to send it.
+    #[test]
+    fn a_request_goes_where_it_was_meant_to_or_is_answered_with_an_error(
+        routes in proptest::collection::vec(proptest::collection::vec(proptest::collection::vec(condition(), 0..3), 1..4), 1..3),
+        unknown in prop::sample::subsequence(vec!["path", "path.type", "path.type=Exact", "path.type=RegularExpression", "method",
+            "headers", "headers[].type", "headers[].type=RegularExpression", "queryParams[].type=RegularExpression", "queryParams"], 1..3),
+    ) {
+        let mut knows = skew::silent();
+        let words = knows.0.get_mut("HTTPRoute").unwrap();
+        unknown.iter().for_each(|word| assert!(words.remove(&format!("rules[].matches[].{word}")), "{word}"));
+        let backend = json!([{"name": "v1", "port": 80}]);
+        let rules = |rules: &Vec<Vec<Value>>| {
+            let rules = rules.iter().map(|matches| json!({"matches": matches, "backendRefs": backend}));
+            route(&rules.collect())
+        };
+        let written: Vec<_> = routes.iter().enumerate().map(|(n, of)| (format!("shop/r{n}"), rules(of))).collect();
+        let attachments = written.iter().map(|(name, document)| {
+            let mut attachment = attachment("HTTPRoute", 1, document);
+            attachment.origin.as_mut().unwrap().name = name.trim_start_matches("shop/").into();
+            attachment
+        });
+        let translated = skew::tell(&destination(attachments.collect(), Vec::new()), &knows, &Forms::default());
+        let Some(resource) = translated.resource else { return Ok(()) };
+        let told = Destination::decode(resource.body).unwrap().routes.into_iter().map(|told| {
+            let origin = told.origin.unwrap();
+            (format!("shop/{}", origin.name), serde_json::from_str(&told.document).unwrap())
+        });
+        let (meant, told) = (table(&written), table(&told.collect::<Vec<_>>()));
+        for (path, method) in ["/", "/a", "/a/b", "/a/b/c", "/ab"].iter().flat_map(|path| [(path, Method::GET), (path, Method::PUT)]) {
+            for (header, query) in [(None, None), (Some("1"), None), (None, Some("x=1")), (Some("1"), Some("x=1"))] {
+                let headers: HeaderMap = header.map(|value| (HeaderName::from_static("x"), HeaderValue::from_static(value))).into_iter().collect();
+                let select = |table: &RouteTable| {
+                    let rule = table.select("web.shop", &method, path, query, &headers)?;
+                    Some((rule.name.clone(), rule.backends.iter().any(|backend| backend.weight > 0)))
+                };
+                let (meant, told) = (select(&meant), select(&told));
+                let is_closed = matches!(told, Some((_, false)));
+                prop_assert!(is_closed || told == meant, "{} {} {:?} {:?}: {:?} for {:?}", method, path, header, query, told, meant);
+            }
+        }
+    }
 }
 
 #[test]
