@@ -244,10 +244,10 @@ impl State {
 /// it gets time before its objects are taken for removed.
 async fn read_settled(dir: &Path, told: Option<&Told>) -> Result<Found, Arc<str>> {
     let found = scan::find_blocking(dir.to_owned()).await?;
-    let before = told.into_iter().flatten().filter(|(_, text)| text.as_ref().is_ok_and(|text| !text.is_empty()));
+    let before = told.into_iter().flatten().filter(|(_, text)| text.as_ref().is_ok_and(|text| !yaml::is_empty(text)));
     let grace = before.filter_map(|(origin, _)| match found.files.get(origin) {
         None => Some(ABSENCE),
-        Some(now) => now.as_ref().is_ok_and(|text| text.is_empty()).then_some(IMPATIENCE),
+        Some(now) => now.as_ref().is_ok_and(|text| yaml::is_empty(text)).then_some(IMPATIENCE),
     });
     let Some(grace) = grace.max() else { return Ok(found) };
     tokio::time::sleep(grace).await;

@@ -57,7 +57,7 @@ pub struct Unread {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Held {
-    /// It is a file of zero bytes, or was one when it was removed.
+    /// It is a file that has nothing in it, not even a comment, or was one when it was removed.
     Emptied,
     /// It cannot be read, or is gone with everything around it.
     Lost,

@@ -133,8 +133,18 @@ impl Brain {
 /// A way to vanish: what it is called, what happens, what to confirm, and what is in force when that is done.
 type Way = (&'static str, fn(&Folders), &'static str, &'static str);
 
-const ACCIDENTS: [Way; 14] = [
+const ACCIDENTS: [Way; 19] = [
     ("an empty file", |f| f.empty("a.yaml"), "a.yaml", "bcd"),
+    ("a blank line", |f| fs::write(f.mesh("a.yaml"), "\n").unwrap(), "a.yaml", "bcd"),
+    ("a document marker", |f| fs::write(f.mesh("a.yaml"), "---\n").unwrap(), "a.yaml", "bcd"),
+    ("a byte order mark", |f| fs::write(f.mesh("a.yaml"), "\u{feff}").unwrap(), "a.yaml", "bcd"),
+    (
+        "markers, blanks and a directive",
+        |f| fs::write(f.mesh("a.yaml"), "%YAML 1.2\n---\r\n \t\n...\n").unwrap(),
+        "a.yaml",
+        "bcd",
+    ),
+    ("a folder with a blank file only", |f| fs::write(f.mesh("team/d.yaml"), "\n").unwrap(), "team/d.yaml", "abc"),
     ("a file that is no text", |f| fs::write(f.mesh("a.yaml"), [0xff]).unwrap(), "a.yaml", "bcd"),
     (
         "a link that leads nowhere",
@@ -336,7 +346,12 @@ const STRICT: &str = "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetad
 #[tokio::test(start_paused = true)]
 async fn what_is_meant_goes_at_once_and_a_finding_says_what_is_open_until_it_is_confirmed_or_back() {
     let comment = |folders: &Folders| fs::write(folders.mesh("p.yaml"), "# later\n").unwrap();
-    let ways = [("removed", (|f| f.remove("p.yaml")) as fn(&Folders)), ("commented out", comment)];
+    let below = |folders: &Folders| fs::write(folders.mesh("p.yaml"), "\u{feff}---\n\n  # later\n").unwrap();
+    let ways = [
+        ("removed", (|f| f.remove("p.yaml")) as fn(&Folders)),
+        ("commented out", comment),
+        ("commented out below a marker", below),
+    ];
     for (what, happen) in ways {
         for (policy, open) in [
             (DENY, "no AuthorizationPolicy names Service default/b any more, and its default posture is allow"),

@@ -63,7 +63,7 @@ impl Absences {
             .collect();
         let told = |(file, text): (Arc<str>, Result<Arc<str>, Arc<str>>)| {
             let told = match text {
-                Ok(text) if text.is_empty() && self.files.contains_key(&file) => Err(emptied(&file)),
+                Ok(text) if yaml::is_empty(&text) && self.files.contains_key(&file) => Err(emptied(&file)),
                 Ok(text) => Ok(text),
                 Err(why) if self.files.contains_key(&file) => Err(Unread { why: hold(&why, &file), held: Held::Lost }),
                 Err(why) => Err(Unread { why, held: Held::Lost }),
@@ -79,7 +79,9 @@ impl Absences {
     fn note(&mut self, found: &Scan) {
         for (file, text) in found {
             let held = match text {
-                Ok(text) if !text.is_empty() => {
+                Ok(text) if yaml::is_empty(text) => Held::Emptied,
+                Err(_) => Held::Lost,
+                Ok(text) => {
                     if yaml::is_blank(text) {
                         self.delete(file);
                     } else {
@@ -88,8 +90,6 @@ impl Absences {
                     }
                     continue;
                 }
-                Ok(_) => Held::Emptied,
-                Err(_) => Held::Lost,
             };
             if let Some(known) = self.files.get_mut(file) {
                 known.get_or_insert(Hold { held, removed: None }).removed = None;
@@ -188,7 +188,7 @@ fn has_others(file: &str, found: &Scan) -> bool {
     let from = (Bound::Included(folder), Bound::Unbounded);
     let mut within = found.range::<str, _>(from).take_while(|(other, _)| other.starts_with(folder));
     let is_sibling = |other: &str| !other[folder.len()..].contains('/') && other != file;
-    within.any(|(other, text)| is_sibling(other) && text.as_ref().is_ok_and(|text| !text.is_empty()))
+    within.any(|(other, text)| is_sibling(other) && text.as_ref().is_ok_and(|text| !yaml::is_empty(text)))
 }
 
 /// True when `origin` lies at or below one of `paths`. A relative one counts as the origin is spelt: whoever wrote it may be
@@ -212,7 +212,7 @@ fn undotted(path: &Path) -> &Path {
 }
 
 fn emptied(file: &str) -> Unread {
-    Unread { why: hold("the file is empty", file), held: Held::Emptied }
+    Unread { why: hold("the file is empty, without even a comment", file), held: Held::Emptied }
 }
 
 fn hold(what: &str, file: &str) -> Arc<str> {

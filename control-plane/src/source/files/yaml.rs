@@ -59,6 +59,13 @@ pub(crate) fn is_blank(text: &str) -> bool {
     documents(text).is_empty()
 }
 
+/// True when nobody wrote anything in the text, not even a comment: blank lines, directives and markers are what a program
+/// writes that has nothing to write.
+pub(crate) fn is_empty(text: &str) -> bool {
+    let is_comment = |line: &str| line.trim_start_matches('\u{feff}').trim_start().starts_with('#');
+    !text.lines().any(|line| is_comment(line) || says_something(line))
+}
+
 /// Cuts a text at its document markers. A line that begins with one is always one, also within a text of several lines.
 fn documents(text: &str) -> Vec<Range<usize>> {
     let (mut starts, mut at) = (vec![0], 0);
