@@ -238,8 +238,12 @@ fn spec(
     if kind.name == service::KIND.name {
         service::read_over(&mut document);
     }
-    let found = (kind.check)(&document);
+    let mut written = document.clone();
     blanks.extend((kind.close)(&mut document).into_iter().map(within_spec));
+    if !blanks.is_empty() {
+        kind::take_nulls(&mut written); // they are told of already
+    }
+    let found = (kind.check)(&written);
     let namespace = id.map_or("default", |id| &id.namespace);
     let result = if found.is_empty() { model::read(kind, namespace, &document) } else { Err(found) };
     match result {

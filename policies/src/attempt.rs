@@ -57,7 +57,7 @@ pub const KIND: PolicyKind = PolicyKind {
         summary: "How callers of a service retry, wait, break and balance.",
         schema: || schemars::schema_for!(TrafficPolicySpec),
         check: |document| kind::check(document, check),
-        close,
+        close: |document| kind::close_with(close, document),
     },
     place: Place::Caller,
     role: Role::Tries,

@@ -8,7 +8,8 @@ mod blank;
 pub mod structure;
 pub mod vocabulary;
 
-pub(crate) use blank::{blanks, until_mended};
+pub use blank::take_nulls;
+pub(crate) use blank::{blanks, close_with, until_mended};
 
 pub(crate) use crate::suggest::suggest;
 

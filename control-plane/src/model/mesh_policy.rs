@@ -16,7 +16,7 @@ pub const KIND: Kind = Kind {
     api_version: kind::SELVEDGE,
     summary: "mTLS modes, default posture and access log of the mesh, a namespace or a workload.",
     schema: || schemars::schema_for!(MeshPolicySpec),
-    check: |document| kind::check(document, check),
+    check: |document| blanks(document).unwrap_or_else(|| kind::check(document, check)),
     close: kind::as_written,
 };
 
@@ -87,6 +87,18 @@ pub(super) fn read(document: &Value, namespace: &str) -> Result<MeshPolicySpec, 
         Some(problem) => Err(vec![problem]),
         None => Ok(spec),
     }
+}
+
+/// What is written without a value, if anything. Read as if it were left out it would cover another part of the mesh or be
+/// less strict than was meant, and nobody can know what that was: the object is refused.
+fn blanks(document: &Value) -> Option<Vec<Problem>> {
+    let mut problems = kind::take_nulls(&mut document.clone());
+    let empty = |(field, value): (&String, &Value)| {
+        let why = "{} says nothing, as when values get lost: write a field of it, or leave it out";
+        value.as_object().is_some_and(|fields| fields.is_empty()).then(|| Problem::new(field, why))
+    };
+    problems.extend(document.as_object().into_iter().flatten().filter_map(empty));
+    (!problems.is_empty()).then_some(problems)
 }
 
 fn check(spec: &MeshPolicySpec) -> Vec<Problem> {

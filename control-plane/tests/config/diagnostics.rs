@@ -191,6 +191,13 @@ fn what_is_written_and_empty_is_pointed_at_with_the_way_out() {
             (8, 13),
             "leave the field out",
         ),
+        (
+            "AuthorizationPolicy",
+            "  action: ALLOW\n  rules:\n  - from:\n    - serviceAccounts:\n",
+            (9, 7),
+            "no value is written",
+        ),
+        ("AuthorizationPolicy", "  action: ALLOW\n  expires:\n  rules: [{}]\n", (7, 3), "matches nobody"),
         ("AuthorizationPolicy", "  action: DENY\n  rules:\n  - from: [{}]\n", (8, 12), "{} asks nothing"),
         ("AuthorizationPolicy", "  action: AUDIT\n  rules:\n  - to: []\n", (8, 5), "matches everybody"),
         (
@@ -208,8 +215,22 @@ fn what_is_written_and_empty_is_pointed_at_with_the_way_out() {
         assert!(!reading.is_sound() && reading.refused.is_empty() && reading.objects.len() == 1, "{kind}");
         assert!(reading.findings.iter().all(|finding| finding.severity == Severity::Error), "{kind}");
     }
-    let null = object("AuthorizationPolicy", "  action: ALLOW\n  rules:\n  - from:\n    - serviceAccounts:\n");
-    assert_eq!(read(&null).objects.len(), 0, "a list without a value is none");
+}
+
+#[test]
+fn a_mesh_policy_that_lost_a_value_is_refused() {
+    for (spec, place, message) in [
+        ("  defaultPosture:\n", (6, 3), "no value is written"),
+        ("  mtls:\n", (6, 3), "no value is written"),
+        ("  mtls:\n    inbound:\n", (7, 5), "no value is written"),
+        ("  mtls: {}\n", (6, 3), "{} says nothing"),
+        ("  targetRef:\n  defaultPosture: deny\n", (6, 3), "no value is written"),
+    ] {
+        let text = object("MeshPolicy", spec);
+        assert_found("MeshPolicy", &text, place, message);
+        let reading = read(&text);
+        assert!(reading.objects.is_empty() && reading.refused.len() == 1, "{spec}");
+    }
 }
 
 #[test]

@@ -401,13 +401,14 @@ fn policy(action: &str, rules: &str) -> String {
 
 #[test]
 fn a_rule_that_lost_its_values_leaves_the_version_before_in_force() {
-    let (good, empty) =
-        (policy("ALLOW", "[{from: [{serviceAccounts: [a]}]}]"), policy("ALLOW", "[{from: [{serviceAccounts: []}]}]"));
+    let good = policy("ALLOW", "[{from: [{serviceAccounts: [a]}]}]");
     let mut mesh = Mesh::new();
     mesh.put("a.yaml", &good).commit();
     let before = documents(&mesh.snapshot);
-    mesh.put("a.yaml", &empty).put("copy.yaml", &good.replace("[a]", "[evil]")).commit();
-    assert_eq!(documents(&mesh.snapshot), before, "neither the empty one nor the copy takes its place");
+    for lost in ["[{from: [{serviceAccounts: }]}]", "[{}], expires: ", "[{from: [{serviceAccounts: []}]}]"] {
+        mesh.put("a.yaml", &policy("ALLOW", lost)).put("copy.yaml", &good.replace("[a]", "[evil]")).commit();
+        assert_eq!(documents(&mesh.snapshot), before, "neither the empty one nor the copy takes its place: {lost}");
+    }
     mesh.take(Change::Remove("copy.yaml".into())).commit();
     assert_eq!(documents(&mesh.snapshot), before);
     assert_eq!(mesh.state("p"), (1, false, 1));
@@ -425,6 +426,9 @@ fn without_a_version_before_it_is_taken_and_travels_as_what_every_sidecar_reads_
             r#"{"action":"ALLOW","rules":[{"to":[{"ports":[1]}]}]}"#,
         ),
         ("ALLOW", "[{to: [{}]}]", r#"{"action":"ALLOW","rules":[]}"#),
+        ("ALLOW", "[{from: [{serviceAccounts: }]}]", r#"{"action":"ALLOW","rules":[]}"#),
+        ("ALLOW", "[{}], expires: ", r#"{"action":"ALLOW","rules":[]}"#),
+        ("DENY", "[{from: [{namespaces: [~]}]}]", r#"{"action":"DENY","rules":[{}]}"#),
         ("DENY", "[{from: [{namespaces: [x], notNamespaces: []}]}]", r#"{"action":"DENY","rules":[{}]}"#),
         ("AUDIT", "[{to: []}]", r#"{"action":"AUDIT","rules":[{}]}"#),
     ] {

@@ -1,4 +1,4 @@
-//! What is written and empty: lists without a value, and conditions without a field.
+//! What is written and empty: fields and lists without a value, and conditions without a field.
 //!
 //! A template whose values are missing writes them, and read as "no condition" they would open what they were to close. So
 //! they are refused with the place and what to write instead. Where no sound version of the object is there to stay in
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Problem;
 
-/// Every list at or below `value`, found at `path`, that is written and empty, and every member of the lists
+/// Every field and list at or below `value`, found at `path`, that is written and empty, and every member of the lists
 /// `conditions` that asks nothing.
 pub(crate) fn blanks(value: &Value, path: &str, conditions: &[&str]) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -19,6 +19,7 @@ pub(crate) fn blanks(value: &Value, path: &str, conditions: &[&str]) -> Vec<Prob
 fn visit(value: &Value, path: &str, conditions: &[&str], problems: &mut Vec<Problem>) {
     let field = path.rsplit('.').next().unwrap_or(path);
     match value {
+        Value::Null => problems.push(no_value(path)),
         Value::Array(items) if items.is_empty() => {
             let why =
                 "the list is empty, as when values get lost: write them, or leave the field out where any is meant";
@@ -45,6 +46,47 @@ fn visit(value: &Value, path: &str, conditions: &[&str], problems: &mut Vec<Prob
     }
 }
 
+fn no_value(path: &str) -> Problem {
+    Problem::new(path, "no value is written, as when values get lost: write one, or leave the field out")
+}
+
+/// [`Kind::close`](super::Kind::close) of a kind that takes lists out by `lists`: a field without a value goes too, since
+/// read as "left out" it would mean the default.
+pub(crate) fn close_with(lists: fn(&mut Value) -> Vec<Problem>, document: &mut Value) -> Vec<Problem> {
+    let mut problems = lists(document);
+    problems.extend(until_mended(take_nulls(document), "it is taken as if it were left out"));
+    problems
+}
+
+/// Takes every field and entry without a value out of `document`, and says where it was.
+pub fn take_nulls(document: &mut Value) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    take(document, "", &mut problems);
+    problems
+}
+
+fn take(value: &mut Value, path: &str, problems: &mut Vec<Problem>) {
+    let mut is_sound = |value: &mut Value, at: &str| {
+        if value.is_null() {
+            problems.push(no_value(at));
+            return false;
+        }
+        take(value, at, problems);
+        true
+    };
+    match value {
+        Value::Array(items) => {
+            let mut places = 0..;
+            items.retain_mut(|item| is_sound(item, &format!("{path}[{}]", places.next().unwrap_or(0))));
+        }
+        Value::Object(fields) => fields.retain(|name, value| {
+            let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            is_sound(value, &at)
+        }),
+        _ => {}
+    }
+}
+
 /// Says of each problem what is in force until it is mended.
 pub(crate) fn until_mended(problems: Vec<Problem>, meaning: &str) -> Vec<Problem> {
     let told = |problem: Problem| {
@@ -67,9 +109,17 @@ mod tests {
             "a": [], "b": { "c": [[]], "d": {} }, "from": [{}, { "x": 1 }], "others": [{}], "null": null,
         });
         let found: Vec<String> = blanks(&document, "", &["from"]).into_iter().map(|problem| problem.path).collect();
-        assert_eq!(found, ["a", "b.c[0]", "from[0]"]);
-        for sound in [json!(null), json!("text"), json!({}), json!([{}]), json!({ "a": [1] })] {
+        assert_eq!(found, ["a", "b.c[0]", "from[0]", "null"]);
+        for sound in [json!("text"), json!({}), json!([{}]), json!({ "a": [1] })] {
             assert_eq!(blanks(&sound, "", &["from"]), [], "{sound}");
         }
+    }
+
+    #[test]
+    fn what_has_no_value_is_taken_out_and_told() {
+        let mut document = json!({ "a": null, "b": { "c": [null, 1, { "d": null }] }, "e": [] });
+        let found: Vec<String> = take_nulls(&mut document).into_iter().map(|problem| problem.path).collect();
+        assert_eq!(found, ["a", "b.c[0]", "b.c[2].d"]);
+        assert_eq!(document, json!({ "b": { "c": [1, {}] }, "e": [] }));
     }
 }

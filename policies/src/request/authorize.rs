@@ -1,8 +1,9 @@
 //! `AuthorizationPolicy`: who may call what.
 //!
 //! DENY rules decide first. Then, where an ALLOW policy covers the target or the default posture is deny, one ALLOW
-//! rule must match. AUDIT rules match as DENY rules do, and only note what those would have refused. What is in doubt is decided against the caller: a condition that cannot be judged never makes an
-//! ALLOW rule match and never keeps a DENY rule from matching.
+//! rule must match. AUDIT rules match as DENY rules do, and only note what those would have refused. What is in doubt is
+//! decided against the caller: a condition that cannot be judged never makes an ALLOW rule match and never keeps a DENY
+//! rule from matching.
 
 use std::sync::Arc;
 
@@ -211,9 +212,21 @@ fn rules_of(spec: &AuthorizationPolicySpec, name: &Arc<str>) -> (Vec<RuleMatcher
 }
 
 /// A rule with what is written and empty cannot be judged, so it is decided against the caller: of an ALLOW policy it
-/// matches nobody, of a DENY or AUDIT policy everybody.
+/// matches nobody, of a DENY or AUDIT policy everybody. Of an ALLOW policy that says not where or until when it holds, no
+/// rule matches.
 fn close(document: &mut Value) -> Vec<Problem> {
     let allows = document.get("action").is_some_and(|action| action == "ALLOW");
+    let mut problems = close_rules(document, allows);
+    let lost = kind::take_nulls(document);
+    if let (true, false, Some(fields)) = (allows, lost.is_empty(), document.as_object_mut()) {
+        fields.insert("rules".to_owned(), Value::Array(Vec::new()));
+    }
+    let meaning = if allows { "the policy matches nobody" } else { "it is taken as if it were left out" };
+    problems.extend(kind::until_mended(lost, meaning));
+    problems
+}
+
+fn close_rules(document: &mut Value, allows: bool) -> Vec<Problem> {
     let Some(rules) = document.get_mut("rules").and_then(Value::as_array_mut) else { return Vec::new() };
     let found = rules.iter().enumerate().map(|(n, rule)| kind::blanks(rule, &format!("rules[{n}]"), &["from", "to"]));
     let found: Vec<Vec<Problem>> = found.collect();

@@ -81,7 +81,7 @@ pub const KIND: PolicyKind = PolicyKind {
         summary: "Delays and failures on purpose, for a share of the calls of a service and until a moment.",
         schema: || schemars::schema_for!(FaultInjectionSpec),
         check: |document| kind::check(document, check),
-        close,
+        close: |document| kind::close_with(close, document),
     },
     place: Place::Caller,
     role: Role::Decides(Phase::Fault, compile),

@@ -89,7 +89,7 @@ pub const KIND: PolicyKind = PolicyKind {
         summary: "How many requests may be made, for each identity, route, address or header value.",
         schema: || schemars::schema_for!(RateLimitSpec),
         check: |document| kind::check(document, check),
-        close,
+        close: |document| kind::close_with(close, document),
     },
     place: Place::Called,
     role: Role::Decides(Phase::Limit, compile),

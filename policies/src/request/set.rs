@@ -4,7 +4,8 @@
 //! - Phases follow one another, and within one the kinds by name; the first policy that does not continue decides.
 //! - A kind whose documents are the same as before stays the same policy, with its live state; one whose documents have
 //!   changed is handed the policy before, so that the parts that are the same keep theirs.
-//! - A document that cannot be enforced here is an error, never left out.
+//! - A document that cannot be enforced here is an error that names it; what is in force instead its reader says, by
+//!   [`PolicySet::refusing`] where it may not be left out.
 
 use std::sync::Arc;
 

@@ -40,6 +40,7 @@ pub(super) fn close(document: &mut Value) -> Vec<Problem> {
             found.extend(kind::blanks(value, field, &[]));
         }
     }
+    kind::take_nulls(document); // they are told of already
     kind::until_mended(found, "the route is taken as if the field were left out")
 }
 

@@ -69,6 +69,49 @@ fn problems_of_all_documents_come_at_once_and_name_their_object() {
     }
 }
 
+/// Of each kind: a document, where a value was lost, and what is left of it.
+#[test]
+fn what_has_no_value_is_told_and_taken_with_the_meaning_of_its_kind() {
+    let limit = |more: Value| {
+        let mut limit = json!({ "requests": 1, "per": "1s" });
+        limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "limits": [limit] })
+    };
+    let retry = |retry: Value| json!({ "targetRef": { "name": "a" }, "retry": retry });
+    let allow = |more: Value| {
+        let mut policy = json!({ "action": "ALLOW" });
+        policy.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        policy
+    };
+    let deny = json!({ "action": "DENY", "expires": null, "targetRef": null, "rules": [{ "from": null }] });
+    let route = json!({ "rules": [{ "matches": null }] });
+    for (kind, mut document, expected, left) in [
+        ("TrafficPolicy", retry(json!({ "codes": null })), vec!["retry.codes"], retry(json!({}))),
+        ("TrafficPolicy", retry(json!({ "backoff": null })), vec!["retry.backoff"], retry(json!({}))),
+        ("RateLimit", limit(json!({ "key": null })), vec!["limits[0].key"], limit(json!({}))),
+        ("RateLimit", limit(json!({ "burst": null })), vec!["limits[0].burst"], limit(json!({}))),
+        ("HTTPRoute", route, vec!["rules[0].matches"], json!({ "rules": [{}] })),
+        (
+            "AuthorizationPolicy",
+            allow(json!({ "expires": null, "rules": [{}] })),
+            vec!["expires"],
+            allow(json!({ "rules": [] })),
+        ),
+        ("AuthorizationPolicy", allow(json!({ "rules": null })), vec!["rules"], allow(json!({ "rules": [] }))),
+        (
+            "AuthorizationPolicy",
+            deny,
+            vec!["rules[0].from", "expires", "targetRef"],
+            json!({ "action": "DENY", "rules": [{}] }),
+        ),
+    ] {
+        let found = (registry::find(kind).unwrap().kind.close)(&mut document);
+        let found: Vec<String> = found.into_iter().map(|problem| problem.path).collect();
+        assert_eq!(found, expected, "{kind} {left}");
+        assert_eq!(document, left, "{kind}");
+    }
+}
+
 /// Of each kind: a document, where it says nothing, and what is left of it.
 #[test]
 fn what_is_written_and_empty_is_told_and_taken_with_the_meaning_of_its_kind() {

@@ -291,7 +291,12 @@ fn what_cannot_be_meant_is_a_finding() {
 
 #[test]
 fn a_fault_with_what_is_written_and_empty_happens_to_nobody() {
-    for more in [json!({ "from": [] }), json!({ "to": [{}] }), json!({ "from": [{ "namespaces": [] }] })] {
+    for more in [
+        json!({ "from": null }),
+        json!({ "from": [] }),
+        json!({ "to": [{}] }),
+        json!({ "from": [{ "namespaces": [] }] }),
+    ] {
         let told = complaints_of_close("FaultInjection", &spec(LATER, &always(&more)));
         assert!(told.len() == 1 && told[0].contains("happens to nobody"), "{told:?}");
         assert!(!fails(&always(&more), &GET()), "{more}");
