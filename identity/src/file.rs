@@ -133,12 +133,15 @@ fn open_dir(path: &Path) -> io::Result<File> {
 /// The directory `name` in `parent`, made when there is none yet, for the owner of `parent`.
 ///
 /// # Errors
-/// It cannot be made, or something else has its name.
+/// It cannot be made, or something else has its name, such as a link.
 pub fn subdirectory(parent: &Path, name: &str) -> io::Result<PathBuf> {
     let path = parent.join(name);
-    if !path.is_dir() {
-        create_dir(&path)?;
-        open_dir(&path).and_then(|made| adopt(&made, parent)).and_then(|()| sync_name(&path))?;
+    match open_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_dir(&path)?;
+            open_dir(&path).and_then(|made| adopt(&made, parent)).and_then(|()| sync_name(&path))?;
+        }
+        found => drop(found?),
     }
     Ok(path)
 }
@@ -244,6 +247,8 @@ mod tests {
         let link = state.path().join("tokens");
         symlink(other.path(), &link).unwrap();
         open_dir(&link).unwrap_err();
+        subdirectory(state.path(), "tokens").unwrap_err();
+        assert_eq!(names(&other), [""; 0]);
         assert!(open_dir(other.path()).unwrap().metadata().unwrap().is_dir());
         open_dir(&state.path().join("missing")).unwrap_err();
     }
