@@ -49,13 +49,14 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use prost::Message;
 use selvedge_policies::{
     context::{Context, Resumed},
-    facts::{Moment, Peer, RequestFacts},
+    facts::{ConnectionFacts, Moment, Peer, RequestFacts},
     reason::Reason,
     registry,
+    request::PolicySet,
     route::{self as routes, Backend, RouteRule},
     verdict::Verdict,
 };
@@ -83,6 +84,8 @@ pub struct Mesh {
     endpoints: HashMap<String, Arc<Versioned<Endpoints>>>,
     /// Who answers to a name, best claim first: a service of the mesh before an external one, then by name.
     claims: HashMap<String, BTreeSet<(bool, String)>>,
+    /// The names that each destination answers to.
+    names: HashMap<String, Vec<String>>,
 }
 
 impl Mesh {
@@ -99,10 +102,13 @@ impl Mesh {
             ENDPOINTS => drop(self.endpoints.insert(name, versioned(resource)?)),
             DESTINATION => {
                 let destination = versioned::<Destination>(resource)?;
-                for alias in resource.aliases.iter().chain([&name]) {
+                let names: Vec<String> = resource.aliases.iter().chain([&name]).cloned().collect();
+                self.disclaim(&name);
+                for alias in &names {
                     let claims = self.claims.entry(alias.clone()).or_default();
                     claims.insert((destination.value.external, name.clone()));
                 }
+                self.names.insert(name.clone(), names);
                 self.destinations.insert(name, destination);
             }
             _ => {}
@@ -110,9 +116,19 @@ impl Mesh {
         Ok(())
     }
 
+    /// Takes back what the destination of this name claims.
+    fn disclaim(&mut self, name: &str) {
+        for alias in self.names.remove(name).unwrap_or_default() {
+            if let Some(claims) = self.claims.get_mut(&alias) {
+                claims.retain(|(_, of)| of != name);
+            }
+        }
+    }
+
     /// What becomes of a request that the workload `from` sends to `to`, which is any name or address that a service
     /// answers to. The facts are those of the request as its application makes it: `port` is the service's, and the peer's
-    /// identity is what the caller's sidecar proves, whatever the facts say.
+    /// identity is what the caller's sidecar proves, whatever the facts say. A CONNECT is one that becomes a tunnel of opaque
+    /// bytes (RFC 9110 section 9.3.6), not an extended one (RFC 8441).
     pub fn why(&self, from: &str, to: &str, request: &RequestFacts<'_>, context: &Context) -> Trace {
         let config = self.caller(from, to);
         let mut trace = Trace { identity: config.own.caller.as_deref().cloned(), ..Trace::default() };
@@ -270,7 +286,7 @@ fn depart(
     context: &mut Context,
 ) -> (Ending, HeaderMap) {
     let mut headers = request.headers.clone();
-    let mut ending = judge(context, |context| scope.policies().on_request(request, context));
+    let mut ending = judge_request(scope.policies(), request, context);
     if let Some(rule) = rule.filter(|_| ending.passes()) {
         ending = judge(context, |context| rule.filters.on_request(request, context));
         rule.filters.change_request(&mut headers);
@@ -288,7 +304,7 @@ fn receive(config: &RuntimeConfig, request: &RequestFacts<'_>, context: &Context
     let scope = Scope::Inbound(port.clone());
     let rule = route::rule(&scope, request)?;
     let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), ..*request };
-    Ok(judge(&mut context.clone(), |context| port.policies.on_request(&request, context)))
+    Ok(judge_request(&port.policies, &request, &mut context.clone()))
 }
 
 /// Those of `attachments` that decide, each of their rules looked at.
@@ -299,6 +315,18 @@ fn judged(attachments: Vec<&Attachment>, request: &RequestFacts<'_>, now: Moment
         Some(Judged { origin: attachment.origin.clone()?, rules: (kind.explain)(&document, request, now) })
     });
     looked.collect()
+}
+
+/// What becomes of a request by these policies. A CONNECT is judged as what it becomes, too: bytes that nobody looks into.
+fn judge_request(policies: &PolicySet, request: &RequestFacts<'_>, context: &mut Context) -> Ending {
+    let ending = judge(context, |context| policies.on_request(request, context));
+    if !ending.passes() || request.method != Method::CONNECT {
+        return ending;
+    }
+    let connection = ConnectionFacts { peer: request.peer, port: request.port, server_name: None };
+    judge(context, |context| {
+        policies.on_open_connection(&connection, context).map_or(Verdict::Continue, Verdict::Answer)
+    })
 }
 
 /// What becomes of a request by what `decide` asks. Time passes at once where a policy waits; what it asks nobody answers.
@@ -318,5 +346,54 @@ fn judge(context: &mut Context, decide: impl Fn(&mut Context) -> Verdict) -> End
                 return Ending { asks: Some(question.to.to_string().into()), ..Ending::default() };
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_policies::testing::{Clock, Request};
+    use selvedge_xds::proto::mesh::Origin;
+
+    use super::*;
+
+    #[test]
+    fn a_connect_is_judged_as_the_bytes_that_it_becomes_too() {
+        let mut mesh = Mesh::default();
+        let origin = Origin { kind: "AuthorizationPolicy".into(), name: "reads".into(), ..Origin::default() };
+        let document = r#"{"action": "DENY", "rules": [{"to": [{"paths": ["/admin"]}]}]}"#.into();
+        let policies = vec![Attachment { origin: Some(origin), document, ..Attachment::default() }];
+        let view = Inbound { workload: "shop/web-1".into(), policies, ..Inbound::default() };
+        mesh.put(&Encoded::new(INBOUND, "shop/web-1", vec![], &view)).unwrap();
+        let ending = |method: &str| {
+            let request = Request::new(method, "/").from("ui").port(8080);
+            mesh.why_received("shop/web-1", &request.facts(), &Clock::default().context()).unwrap().1
+        };
+        assert!(ending("GET").passes());
+        assert_eq!(ending("CONNECT").reason, Some(Reason::PolicyDenied), "the path of what is within is not known");
+    }
+
+    #[test]
+    fn a_destination_answers_to_the_names_it_has_now() {
+        let mut mesh = Mesh::default();
+        let mut put = |name: &str, external: bool, aliases: &[&str]| {
+            let message =
+                Destination { namespace: "shop".into(), name: name.into(), external, ..Destination::default() };
+            let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
+            mesh.put(&Encoded::new(DESTINATION, format!("shop/{name}"), aliases, &message)).unwrap();
+            mesh.clone()
+        };
+        let found = |mesh: &Mesh, to: &str| {
+            let request = Request::new("GET", "/").port(80);
+            mesh.why("shop/ui-1", to, &request.facts(), &Clock::default().context())
+                .destination
+                .map(|to| to.to_string())
+        };
+        let before = put("web", false, &["web.shop", "old.shop"]);
+        assert_eq!(found(&before, "old.shop").as_deref(), Some("shop/web"));
+        put("other", true, &["web.shop"]);
+        let after = put("web", false, &["new.shop"]);
+        assert_eq!(found(&after, "old.shop"), None);
+        assert_eq!(found(&after, "new.shop").as_deref(), Some("shop/web"));
+        assert_eq!(found(&after, "web.shop").as_deref(), Some("shop/other"));
     }
 }
