@@ -95,7 +95,8 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
 }
 
 impl Compiler {
-    /// The configuration for `resources`. What does not compile is left out; [`check`] has refused it before.
+    /// The configuration for `resources`. What does not compile is left out, and a port whose policies do not refuses
+    /// everything; [`check`] has refused it before.
     pub fn compile(&mut self, resources: &Arc<Resources>) -> RuntimeConfig {
         self.generation += 1;
         let mut config =
@@ -151,15 +152,14 @@ impl Compiler {
         let before = std::mem::take(&mut self.inbound);
         let mut compiled = |port: &mesh::InboundPort| {
             let before = before.get(&port.port).unwrap_or(&NONE);
-            let compiled = Arc::new(inbound_port(inbound, port, before).ok()?);
+            let compiled = inbound_port(inbound, port, before).unwrap_or_else(|_| closed(inbound));
             self.inbound.insert(port.port, compiled.policies.clone());
-            Some(compiled)
+            Arc::new(compiled)
         };
         for port in &by_number(&inbound.ports) {
-            let number = u16::try_from(port.port).unwrap_or_default();
-            config.ports.extend(compiled(port).map(|compiled| (number, compiled)));
+            config.ports.insert(u16::try_from(port.port).unwrap_or_default(), compiled(port));
         }
-        config.other_ports = compiled(&mesh::InboundPort::default()).unwrap_or_default();
+        config.other_ports = compiled(&mesh::InboundPort::default());
     }
 }
 
@@ -347,6 +347,11 @@ fn inbound_port(inbound: &mesh::Inbound, port: &mesh::InboundPort, before: &Poli
         routes: routes(&port.routes)?,
         policies: without_content(policies.and(settings(inbound)?.policies()))?.refusing(refused),
     })
+}
+
+/// A port that refuses everything, because nobody knows what its policies would let pass.
+fn closed(inbound: &mesh::Inbound) -> InboundPort {
+    InboundPort { policies: PolicySet::new().refusing([inbound.workload.as_str().into()]), ..InboundPort::default() }
 }
 
 /// What the mesh policies of the workload say; nothing where the control plane is older.
@@ -544,6 +549,30 @@ mod tests {
         };
         assert_eq!((answer.reason, &*answer.policy), (Some(Reason::PolicyUnenforceable), "shop/jwt"));
         assert!(port.policies.on_open_connection(&connection, &mut context).is_some(), "open ones end");
+    }
+
+    #[test]
+    fn a_port_whose_policies_do_not_compile_refuses_everything() {
+        let unknown = Attachment { document: "{".into(), ..Default::default() };
+        let broken = mesh::InboundPort { port: 8080, policies: vec![unknown], ..Default::default() };
+        let sound = mesh::InboundPort { port: 8081, ..Default::default() };
+        let reasons = |posture: &str| {
+            let ports = vec![broken.clone(), sound.clone()];
+            let view =
+                mesh::Inbound { workload: "shop/web-1".into(), posture: posture.into(), ports, ..Default::default() };
+            let resources = Resources { inbound: Some(Arc::new(view)), ..Default::default() };
+            let config = Compiler::default().compile(&Arc::new(resources));
+            [8080, 8081, 9000].map(|port| {
+                let (mut context, request) = (Clock::default().context(), Request::new("GET", "/"));
+                match config.inbound(port).policies.on_request(&request.facts(), &mut context) {
+                    Verdict::Answer(answer) => answer.reason,
+                    _ => None,
+                }
+            })
+        };
+        let closed = Some(Reason::PolicyUnenforceable);
+        assert_eq!(reasons("allow"), [closed, None, None], "not as other ports are judged");
+        assert_eq!(reasons("audit"), [closed; 3], "a posture of another release");
     }
 
     #[test]
