@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, request};
+use http::{HeaderMap, Method, request};
 use selvedge_decide::route::Scope;
 use selvedge_policies::{
     context::{Audited, Context, Resumed},
@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     balance::Picked,
     connection::Connection,
-    error::Error,
+    error::{Error, Stage},
     exchange::{Exchange, Tunnelled},
     http::reply,
     message::{Answered, Halt},
@@ -197,6 +197,11 @@ fn halt(exchange: &mut Exchange, answer: Answer) -> Halt {
     exchange.policy = answer.policy.clone();
     match answer.reason {
         Some(_) => Error::answered(answer).into(),
+        // It would be taken for the tunnel that nobody has made (RFC 9110 section 9.3.6).
+        None if exchange.method == Method::CONNECT && answer.status.is_success() => {
+            let detail = "a policy answers in place of the tunnel";
+            Error { policy: answer.policy, ..Error::new(Stage::Filter, Reason::PolicyDenied, detail) }.into()
+        }
         None => Halt::Answered(Box::new(Answered::own(answer))),
     }
 }

@@ -41,7 +41,7 @@ impl Answered {
         let mut response = Response::new(Body::full(answer.body));
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
-        hop::strip_mesh(response.headers_mut());
+        hop::strip_answer(response.headers_mut());
         if let Some(wait) = answer.retry_after {
             response.headers_mut().insert(RETRY_AFTER, reply::seconds(wait));
         }

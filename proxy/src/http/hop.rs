@@ -65,6 +65,15 @@ pub fn strip_mesh(headers: &mut HeaderMap) {
     }
 }
 
+/// Leaves of the fields that a policy gives its answer what a policy can say: the frame, the connection and the mesh's own
+/// fields are the sidecar's.
+pub fn strip_answer(headers: &mut HeaderMap) {
+    // What it names wrongly stays in place; the answer is as good as without the names.
+    let _ = strip(headers);
+    headers.remove(CONTENT_LENGTH);
+    strip_mesh(headers);
+}
+
 /// The value of [`ORIGINAL_VERSION`] for a caller's version; HTTP/2 needs no mark.
 pub fn original_version(version: Version) -> Option<HeaderValue> {
     match version {

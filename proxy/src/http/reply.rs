@@ -83,8 +83,9 @@ fn told(answer: &Answer, error: &Error, caller: Caller) -> Response<Body> {
         false => Response::new(Body::full(answer.body.clone())),
     };
     *response.status_mut() = answer.status;
-    response.headers_mut().extend(answer.headers.clone());
-    hop::strip_mesh(response.headers_mut());
+    let mut headers = answer.headers.clone();
+    hop::strip_answer(&mut headers);
+    response.headers_mut().extend(headers);
     response
 }
 

@@ -70,16 +70,21 @@ impl Double {
 impl RequestPolicy for Double {
     fn on_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Verdict {
         let refuse = |reason| Verdict::Answer(Answer::refuse(reason, "shop/double".into()));
+        if request.method == "CONNECT" {
+            return Verdict::Answer(Answer::reply(StatusCode::OK, "shop/double".into()));
+        }
         match (request.path, context.resumed()) {
             ("/redirect", _) => {
                 let mut answer = Answer::reply(StatusCode::FOUND, "shop/double".into());
                 answer.headers.extend([named("location", "/there"), named("selvedge-reason", "internal")]);
+                answer.headers.extend([named("content-length", "7"), named("transfer-encoding", "chunked")]);
                 answer.body = b"elsewhere".to_vec();
                 Verdict::Answer(answer)
             }
             ("/teapot", _) => {
                 let mut answer = Answer::refuse(Reason::PolicyDenied, "shop/double".into());
                 (answer.status, answer.body) = (StatusCode::IM_A_TEAPOT, b"short and stout".to_vec());
+                answer.headers.extend([named("content-length", "7"), named("transfer-encoding", "chunked")]);
                 Verdict::Answer(answer)
             }
             ("/wait", None) => Verdict::Wait(Duration::from_millis(100)),
@@ -309,9 +314,13 @@ impl Sidecar {
 
     /// Status, head and content of the answer to a GET.
     async fn get(&self, path: &str) -> (u16, String) {
+        self.ask("GET", path).await
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> (u16, String) {
         let exchange = async {
             let mut socket = TcpStream::connect(self.address).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nhost: api.shop\r\nconnection: close\r\n\r\n");
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: api.shop:80\r\nconnection: close\r\n\r\n");
             socket.write_all(request.as_bytes()).await.unwrap();
             let mut text = String::new();
             socket.read_to_string(&mut text).await.unwrap();
@@ -334,6 +343,9 @@ async fn a_policy_answers_waits_and_changes_tries_and_responses() {
     assert!(!redirect.contains("selvedge-"), "it is no error, and a policy cannot say that it is one: {redirect}");
     let (status, teapot) = sidecar.get("/teapot").await;
     assert!(status == 418 && teapot.ends_with("short and stout"), "{teapot}");
+
+    let (status, connect) = sidecar.ask("CONNECT", "api.shop:80").await;
+    assert!(status == 403 && connect.contains("policy_denied"), "an answer is no tunnel: {connect}");
 
     let began = Instant::now();
     assert_eq!(sidecar.get("/wait").await.0, 200);
