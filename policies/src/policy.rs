@@ -122,8 +122,6 @@ pub struct Needs {
     pub server_name: bool,
     /// So many bytes of the content of a request, from its start.
     pub body: usize,
-    /// Claims that other policies prove.
-    pub claims: bool,
     /// It is asked before each try.
     pub attempts: bool,
     /// It is asked about each response.
@@ -137,7 +135,6 @@ impl Needs {
         Self {
             server_name: self.server_name || other.server_name,
             body: if self.body > other.body { self.body } else { other.body },
-            claims: self.claims || other.claims,
             attempts: self.attempts || other.attempts,
             responses: self.responses || other.responses,
         }

@@ -48,7 +48,7 @@ pub struct Unsound {
 impl PolicySet {
     /// A set without policies: everything passes.
     pub const fn new() -> Self {
-        let needs = Needs { server_name: false, body: 0, claims: false, attempts: false, responses: false };
+        let needs = Needs { server_name: false, body: 0, attempts: false, responses: false };
         Self { members: Vec::new(), needs }
     }
 
@@ -288,9 +288,9 @@ mod tests {
 
     #[test]
     fn a_set_needs_what_any_of_it_needs() {
-        let body = Needs { body: 10, claims: true, ..Needs::default() };
+        let body = Needs { body: 10, attempts: true, ..Needs::default() };
         let name = Needs { server_name: true, body: 7, ..Needs::default() };
-        let both = Needs { server_name: true, body: 10, claims: true, ..Needs::default() };
+        let both = Needs { server_name: true, body: 10, attempts: true, ..Needs::default() };
         assert_eq!((body.and(name), name.and(body)), (both, both));
         assert_eq!(PolicySet::new().needs(), Needs::default());
     }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     context::Context,
-    facts::{RequestFacts, ResponseFacts},
+    facts::RequestFacts,
     kind::{self, Problem},
     policy::Reference,
     verdict::Verdict,
@@ -42,7 +42,7 @@ pub struct FilterKind {
     pub compile: Compile,
     /// The services that the value of its field, found at this path in a route of this namespace, sends requests to.
     pub references: fn(&Value, &str, &str) -> Vec<Reference>,
-    /// Whether it decides on requests and responses. A backend is chosen after that, so none can have such a filter.
+    /// Whether it decides on requests. A backend is chosen after that, so none can have such a filter.
     pub decides: bool,
 }
 
@@ -61,11 +61,6 @@ pub trait RouteFilter: Debug + Send + Sync {
 
     /// Changes the header section of the request, whatever it is.
     fn change_request(&self, _headers: &mut HeaderMap) {}
-
-    /// Decides the response, before its header section goes back to the caller.
-    fn on_response(&self, _response: &ResponseFacts<'_>, _context: &mut Context) -> Verdict {
-        Verdict::Continue
-    }
 
     /// Changes the header section of the response, whatever it is.
     fn change_response(&self, _headers: &mut HeaderMap) {}
@@ -108,11 +103,6 @@ impl Filters {
     /// Decides a request, as [`PolicySet::on_request`](crate::request::PolicySet::on_request) does.
     pub fn on_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Verdict {
         context.ask_each(&self.0, |filter, context| filter.on_request(request, context))
-    }
-
-    /// Decides a response, each filter in its turn until one does not continue.
-    pub fn on_response(&self, response: &ResponseFacts<'_>, context: &mut Context) -> Verdict {
-        context.ask_each(&self.0, |filter, context| filter.on_response(response, context))
     }
 
     /// Changes the header section of a request.
