@@ -634,6 +634,37 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_are_reached_as_what_is_known_of_them_says() {
+        let service = ServiceName::new("shop", "web");
+        let reached = |identity: &str, tls_server_name: &str| {
+            let endpoint = mesh::Endpoint {
+                identity: identity.into(),
+                tls_server_name: tls_server_name.into(),
+                ..Default::default()
+            };
+            transport(&service, &endpoint)
+        };
+        let mesh = reached("spiffe://mesh.local/ns/shop/sa/web", "");
+        assert!(matches!(mesh, Ok(Transport::Mesh { server_name, .. }) if &*server_name == "web.shop"));
+        let external = reached("", "api.example.com");
+        assert!(matches!(external, Ok(Transport::External { server_name }) if &*server_name == "api.example.com"));
+        assert!(matches!(reached("", ""), Ok(Transport::Plain)));
+        assert!(reached("web", "").is_err() && reached("", "a b").is_err(), "never in plain text instead");
+    }
+
+    #[test]
+    fn the_first_protocol_that_a_service_behind_a_port_names_is_the_port_s() {
+        let port = |app_protocol: &str| mesh::InboundPort {
+            port: 8080,
+            app_protocol: app_protocol.into(),
+            ..Default::default()
+        };
+        for (ports, expected) in [(["", "grpc"], "grpc"), (["grpc", ""], "grpc"), (["http", "grpc"], "http")] {
+            assert_eq!(by_number(&ports.map(port))[0].app_protocol, expected, "{ports:?}");
+        }
+    }
+
+    #[test]
     fn policies_of_every_service_behind_a_port_cover_it() {
         let attachment = |document: &str| Attachment { document: document.into(), ..Default::default() };
         let port = |service: &str, policies: &[&str]| mesh::InboundPort {

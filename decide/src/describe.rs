@@ -259,6 +259,17 @@ mod tests {
         })
     }
 
+    #[test]
+    fn modes_are_shown_as_they_are_in_force() {
+        for (permissive, passthrough, inbound, outbound) in
+            [(false, true, "STRICT", "PREFER"), (true, false, "PERMISSIVE", "REQUIRE")]
+        {
+            let config = Compiler::default().compile(&resources());
+            let shown = describe(&RuntimeConfig { permissive, passthrough, ..config });
+            assert_eq!((&shown["inbound"]["mode"], &shown["outbound"]["mode"]), (&inbound.into(), &outbound.into()));
+        }
+    }
+
     fn shown() -> Value {
         describe(&Compiler::default().compile(&resources()))
     }

@@ -234,6 +234,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_idle_endpoint_is_found_among_many_that_are_not_available() {
+        let away = Load { available: false, in_flight: 0, ewma_nanos: 1e6, weight: 1 };
+        let busy = Load { available: true, in_flight: 9, ..away };
+        let idle = Load { available: true, ..away };
+        let mut loads = vec![away; 1000];
+        loads.extend([busy, busy, busy, idle]);
+        let (endpoints, balancer, mut chance) =
+            (Endpoints(RefCell::new(loads)), BalancerSpec::LeastRequest.build(), chance());
+        let picks = (0..10_000).filter(|_| balancer.pick(&endpoints, &mut chance) == Some(1003)).count();
+        assert!((4_500..5_500).contains(&picks), "two of four hold it half of the time: {picks} of 10000");
+    }
+
     /// A closed loop: each request stays in flight for the time its endpoint takes.
     #[test]
     fn a_slow_endpoint_gets_little() {

@@ -216,12 +216,22 @@ mod tests {
         parts: Vec<Part>,
         #[serde(default)]
         mode: Option<Mode>,
+        #[serde(default)]
+        action: Action,
     }
 
     #[derive(Serialize, Deserialize, JsonSchema)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]
     struct Part {
         networks: Vec<Cidr>,
+    }
+
+    #[derive(Default, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "camelCase")]
+    enum Action {
+        #[default]
+        Allow,
+        Deny,
     }
 
     /// How.
@@ -250,10 +260,11 @@ mod tests {
                 wait: Some(Span::from_secs(1)),
                 parts: Vec::new(),
                 mode: Some(mode),
+                action: Action::Deny,
             };
             assert_eq!(found(&document(&sample)), []);
         }
-        let sample = Sample { name: "a".into(), port: None, wait: None, parts, mode: None };
+        let sample = Sample { name: "a".into(), port: None, wait: None, parts, mode: None, action: Action::Allow };
         assert_eq!(found(&document(&sample)), []);
     }
 
@@ -286,6 +297,7 @@ mod tests {
                 "mode",
                 "'carefull' is not known here: did you mean 'careful'?",
             ),
+            (json!({ "name": "a", "action": "dney" }), "action", "'dney' is not known here: did you mean 'deny'?"),
             (json!({ "name": "a", "mode": 3 }), "mode", "expected a string or a map of fields, found 3"),
             (
                 json!({ "name": "a", "mode": { "nmaed": "x" } }),
