@@ -285,6 +285,35 @@ async fn a_directory_that_goes_away_is_unavailable_and_not_empty() {
 }
 
 #[tokio::test]
+async fn a_directory_that_is_back_is_found_though_nothing_tells_of_it() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("mesh");
+    let mut changes = watch_events(&dir);
+    let steps = next(&mut changes).await;
+    assert!(steps.len() == 1 && steps[0].contains("cannot be listed"), "{steps:?}");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("a.yaml"), "1").unwrap();
+    assert_eq!(next(&mut changes).await, ["+a.yaml 1"]);
+}
+
+#[tokio::test]
+async fn a_file_that_was_empty_and_is_back_can_be_deleted_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["a.yaml", "stays.yaml"] {
+        fs::write(dir.path().join(file), "1").unwrap();
+    }
+    let mut changes = watch_events(dir.path());
+    assert_eq!(next(&mut changes).await, ["+a.yaml 1", "+stays.yaml 1"]);
+    fs::write(dir.path().join("a.yaml"), "").unwrap();
+    let steps = next(&mut changes).await;
+    assert!(steps.len() == 1 && steps[0].starts_with("+a.yaml the file is empty"), "{steps:?}");
+    fs::write(dir.path().join("a.yaml"), "2").unwrap();
+    assert_eq!(next(&mut changes).await, ["+a.yaml 2"]);
+    fs::remove_file(dir.path().join("a.yaml")).unwrap();
+    assert_eq!(next(&mut changes).await, ["-a.yaml"]);
+}
+
+#[tokio::test]
 async fn files_that_cannot_be_text_say_why() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.yaml"), [b'a', 0xff]).unwrap();
