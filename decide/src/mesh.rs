@@ -396,4 +396,17 @@ mod tests {
         assert_eq!(found(&after, "new.shop").as_deref(), Some("shop/web"));
         assert_eq!(found(&after, "web.shop").as_deref(), Some("shop/other"));
     }
+
+    #[test]
+    fn the_posture_of_a_workload_is_told_and_nothing_said_allows() {
+        for (posture, expected) in [("deny", "deny"), ("allow", "allow"), ("", "allow")] {
+            let inbound = Inbound { workload: "shop/web-1".into(), posture: posture.into(), ..Inbound::default() };
+            let mut mesh = Mesh::default();
+            mesh.put(&Encoded::new(INBOUND, "shop/web-1", Vec::new(), &inbound)).unwrap();
+            let request = Request::new("GET", "/").port(8080);
+            let context = Clock::default().context();
+            let received = mesh.why_received("shop/web-1", &request.facts(), &context);
+            assert_eq!(received.map(|(arrival, _)| arrival.posture).as_deref(), Some(expected));
+        }
+    }
 }
