@@ -55,7 +55,7 @@ impl Network {
         let address = self.host(FIRST_HOST + u8::try_from(number).context("too many namespaces")?);
         ip(&["netns", "add", &name])?;
         self.namespaces.push(name.clone());
-        let (outside, bridge) = (format!("sv{}x{number}", std::process::id()), self.bridge());
+        let (outside, bridge) = (outside(std::process::id(), number), self.bridge());
         ip(&["link", "add", &outside, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
         ip(&["link", "set", &outside, "master", &bridge, "up"])?;
         ip(&["-n", &name, "link", "set", "lo", "up"])?;
@@ -76,11 +76,18 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for namespace in &self.namespaces {
+        for (number, namespace) in self.namespaces.iter().enumerate() {
+            // The kernel takes it away with the namespace, but some time later. That it was never made is no complaint.
+            let _ = ip(&["link", "del", &outside(std::process::id(), number)]);
             report(ip(&["netns", "del", namespace]));
         }
         report(ip(&["link", "del", &self.bridge()]));
     }
+}
+
+/// The end of a namespace's device that lies outside of it, of the demo that is process `pid`.
+fn outside(pid: impl std::fmt::Display, number: impl std::fmt::Display) -> String {
+    format!("sv{pid}x{number}")
 }
 
 fn report(result: anyhow::Result<()>) {
@@ -120,6 +127,7 @@ fn sweep() -> anyhow::Result<()> {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).filter(|pid| !pid.is_empty());
         // One that ended and was not waited for yet has no executable any more.
         if let Some(pid) = owner.filter(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_err()) {
+            let _ = ip(&["link", "del", &outside(pid, name.rsplit('-').next().unwrap_or_default())]);
             ip(&["netns", "del", name])?;
             // The bridge goes with the first of its namespaces.
             let _ = ip(&["link", "del", &format!("sv{pid}br")]);
