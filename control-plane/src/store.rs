@@ -78,6 +78,8 @@ pub struct Store {
 struct Telling {
     /// True once it has told everything.
     complete: bool,
+    /// True while it cannot say what there is.
+    unavailable: bool,
     /// What it told since it was complete.
     steps: Vec<Change>,
 }
@@ -205,6 +207,7 @@ impl Store {
                 Change::Complete => {}
             }
         }
+        self.hold_all(source, unavailable.is_some());
         let is_first = unavailable.is_none()
             && self.sources.get_mut(source).is_some_and(|told| !std::mem::replace(&mut told.complete, true));
         if is_first {
@@ -239,6 +242,24 @@ impl Store {
                 Some(held) => all.insert(origin.clone(), held),
                 None => all.remove(origin),
             };
+        }
+    }
+
+    /// Notes how all origins of a source are held that cannot say what there is, or that can again.
+    fn hold_all(&mut self, source: &Arc<str>, unavailable: bool) {
+        let Some(telling) = self.sources.get_mut(source) else { return };
+        let was_unavailable = std::mem::replace(&mut telling.unavailable, unavailable);
+        let is_of = |origin: &&Origin| origin.source == *source;
+        if unavailable {
+            let silent =
+                |origin: &&Origin| !self.in_force.held.contains_key(*origin) && !self.confirmed.contains(*origin);
+            let all: Vec<Origin> = self.from.origins().filter(is_of).filter(silent).cloned().collect();
+            all.iter().for_each(|origin| self.hold(origin, Some(Held::Lost)));
+        } else if was_unavailable {
+            let all: Vec<Origin> = self.in_force.held.keys().filter(is_of).cloned().collect();
+            for origin in all {
+                self.hold(&origin, self.units.get(&origin).and_then(|reading| reading.held));
+            }
         }
     }
 

@@ -78,6 +78,10 @@ impl From {
         self.0.get(origin).into_iter().flatten()
     }
 
+    pub(super) fn origins(&self) -> impl Iterator<Item = &Origin> {
+        self.0.keys()
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &ObjectId> {
         self.0.values().flatten()
     }

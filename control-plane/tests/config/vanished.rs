@@ -299,6 +299,108 @@ async fn content_that_comes_back_is_in_force_as_before_and_nothing_is_to_be_conf
     assert_eq!((brain.findings(), brain.confirm(&folders.mesh("")).await), (Vec::new(), 0));
 }
 
+/// A way to vanish, the files that are there again before the control plane is, and those that follow.
+type Half = (&'static str, fn(&Folders), &'static [&'static str], &'static [&'static str]);
+
+const HALVES: [Half; 7] = [
+    ("a directory that is gone", |f| fs::rename(f.mesh(""), f.away()).unwrap(), &["a.yaml", "team/d.yaml"], &REST),
+    (
+        "a directory that cannot be listed",
+        |f| {
+            fs::rename(f.mesh(""), f.away()).unwrap();
+            symlink("mesh", f.parent.path().join("mesh")).unwrap();
+        },
+        &["a.yaml", "team/d.yaml"],
+        &REST,
+    ),
+    (
+        "an empty directory",
+        |f| {
+            fs::rename(f.mesh(""), f.away()).unwrap();
+            fs::create_dir(f.mesh("")).unwrap();
+        },
+        &["a.yaml", "team/d.yaml"],
+        &REST,
+    ),
+    ("a folder that is gone", |f| fs::rename(f.mesh("team"), f.away()).unwrap(), &["team/d.yaml"], &["team/e.yaml"]),
+    (
+        "a folder that cannot be listed",
+        |f| {
+            fs::rename(f.mesh("team"), f.away()).unwrap();
+            symlink("team", f.mesh("team")).unwrap();
+        },
+        &["team/d.yaml"],
+        &["team/e.yaml"],
+    ),
+    (
+        "a folder without files",
+        |f| ["team/d.yaml", "team/e.yaml"].iter().for_each(|file| f.remove(file)),
+        &["team/d.yaml"],
+        &["team/e.yaml"],
+    ),
+    (
+        "a directory that is gone and back but for its folder",
+        |f| fs::rename(f.mesh(""), f.away()).unwrap(),
+        &["a.yaml"],
+        &ALL,
+    ),
+];
+const REST: [&str; 3] = ["b.yaml", "c.yaml", "team/e.yaml"];
+const ALL: [&str; 4] = ["b.yaml", "c.yaml", "team/d.yaml", "team/e.yaml"];
+
+#[tokio::test(start_paused = true)]
+async fn what_vanished_and_is_half_back_when_the_control_plane_starts_lacks_nothing_until_it_is_whole() {
+    for (what, happen, first, then) in HALVES {
+        let folders = Folders::new();
+        folders.write("team/e.yaml");
+        let brain = Brain::start(&folders).await;
+        assert_eq!(brain.in_force(), "abcde");
+        happen(&folders);
+        sleep(NOTICED).await;
+        drop(brain);
+        for path in [folders.parent.path().join("mesh"), folders.mesh("team")] {
+            if path.is_symlink() {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        for file in first {
+            fs::create_dir_all(folders.mesh(file).parent().unwrap()).unwrap();
+            folders.write(file);
+        }
+        for round in 0..2 {
+            let brain = Brain::start(&folders).await;
+            sleep(LONG).await;
+            assert_eq!(brain.in_force(), "abcde", "{what}, round {round}: {:?}", brain.findings());
+            assert!(brain.findings().iter().any(|finding| finding.contains("`selvedge confirm ")), "{what}");
+        }
+        let brain = Brain::start(&folders).await;
+        for file in then {
+            fs::create_dir_all(folders.mesh(file).parent().unwrap()).unwrap();
+            folders.write(file);
+        }
+        sleep(NOTICED).await;
+        assert_eq!((brain.in_force(), brain.findings()), ("abcde".into(), Vec::new()), "{what}");
+        drop(brain);
+        folders.remove("b.yaml");
+        assert_eq!(Brain::start(&folders).await.in_force(), "acde", "{what}: what is whole again is taken at its word");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_was_away_and_is_as_it_was_is_taken_at_its_word_after_a_restart() {
+    let folders = Folders::new();
+    let brain = Brain::start(&folders).await;
+    fs::rename(folders.mesh(""), folders.away()).unwrap();
+    sleep(NOTICED).await;
+    assert_eq!(brain.findings().len(), 1);
+    fs::rename(folders.away(), folders.mesh("")).unwrap();
+    sleep(NOTICED).await;
+    assert_eq!((brain.in_force(), brain.findings()), ("abcd".into(), Vec::new()));
+    drop(brain);
+    folders.remove("b.yaml");
+    assert_eq!(Brain::start(&folders).await.in_force(), "acd");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_single_empty_file_that_is_removed_where_others_stay_is_deleted_a_minute_later() {
     for restart in [false, true] {
