@@ -122,7 +122,8 @@ pub(crate) async fn serve(
     mut stop: Stop,
 ) -> Result<(), Error> {
     let (config, renewal) = tls::config(&mesh.authority, &mesh.telemetry)?;
-    let (debounced, published) = push::debounced(snapshots);
+    let telling = Arc::clone(&mesh);
+    let (debounced, published) = push::debounced(snapshots, move |snapshot| telling.dialects.sweep(snapshot));
     let mut chores = JoinSet::new();
     chores.spawn(renewal);
     let keeping = Arc::clone(&mesh);
@@ -157,6 +158,9 @@ pub(crate) async fn serve(
     if timeout(FAREWELL, farewell).await.is_err() {
         tracing::info!("some connections did not end in time and were closed");
     }
+    drop(chores);
+    // A disk that hangs does not hold up the end.
+    let _saved_or_late = timeout(FAREWELL, mesh.dialects.keep_rest()).await;
     Ok(())
 }
 

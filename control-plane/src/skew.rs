@@ -26,7 +26,7 @@ use std::{
 use selvedge_policies::registry;
 use selvedge_xds::{
     capability::Capabilities,
-    kinds::{DESTINATION, INBOUND},
+    kinds::{self, DESTINATION, INBOUND},
     resource::Encoded,
 };
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,22 @@ struct Form {
     document: String,
 }
 
+impl Forms {
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Forgets objects that are not attached to `resource` any more. True when there were some.
+    pub fn forget_detached(&mut self, resource: &Encoded) -> bool {
+        let attached = kinds::parts(resource).attached.into_iter().filter_map(|attachment| attachment.origin);
+        let attached: BTreeSet<String> = attached.map(|object| message::key(&object)).collect();
+        let before = self.0.len();
+        self.0.retain(|object, _| attached.contains(object));
+        self.0.len() < before
+    }
+}
+
 /// A resource as it is for some sidecars.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
@@ -53,8 +69,6 @@ pub struct Told {
     pub resource: Option<Encoded>,
     /// The last forms of what is attached to it, for the next time.
     pub forms: Forms,
-    /// Those of them that hold now.
-    pub kept: Forms,
     /// What they cannot enforce, in words.
     pub complaints: Vec<String>,
 }

@@ -5,11 +5,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use prost::Message;
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
-    kinds::{DESTINATION, INBOUND},
-    proto::mesh::{Attachment, Destination, Inbound, Origin, Unenforceable},
+    kinds::{Parts, parts},
+    proto::mesh::{Origin, Unenforceable},
     resource::{Encoded, TypeUrl},
     server::Reply,
 };
@@ -253,42 +252,27 @@ fn generations(resource: &Encoded) -> impl Iterator<Item = (String, u64)> + use<
 
 /// Every user's object a resource came from. What stands for an object that cannot be enforced came from none.
 fn origins(resource: &Encoded) -> Vec<Origin> {
-    let (own, attached, _) = parts(resource);
+    let Parts { origin, attached, .. } = parts(resource);
     let written = attached.into_iter().filter(|attachment| attachment.stands_for.is_none());
-    own.into_iter().chain(written.filter_map(|attachment| attachment.origin)).collect()
+    origin.into_iter().chain(written.filter_map(|attachment| attachment.origin)).collect()
 }
 
 /// The objects that whoever holds the resource cannot enforce, and what holds there instead.
 fn unenforceable(resource: &Encoded) -> impl Iterator<Item = (String, String)> + use<> {
-    let (.., unenforceable) = parts(resource);
-    unenforceable.into_iter().filter_map(|Unenforceable { origin, unknown, instead }| {
+    parts(resource).unenforceable.into_iter().filter_map(|Unenforceable { origin, unknown, instead }| {
         let Origin { kind, namespace, name, generation } = origin?;
         let words = format!("'{unknown}' of generation {generation} is not known to it; {instead}");
         Some((format!("{kind} {namespace}/{name}"), words))
     })
 }
 
-/// The object a resource came from, everything attached to it, and what of that cannot be enforced.
-fn parts(resource: &Encoded) -> (Option<Origin>, Vec<Attachment>, Vec<Unenforceable>) {
-    let body = resource.body.clone();
-    match resource.kind {
-        DESTINATION => Destination::decode(body)
-            .map(|Destination { origin, routes, policies, unenforceable, .. }| {
-                (origin, [routes, policies].concat(), unenforceable)
-            })
-            .unwrap_or_default(),
-        INBOUND => Inbound::decode(body)
-            .map(|Inbound { origin, ports, policies, unenforceable, .. }| {
-                let of_ports = ports.into_iter().flat_map(|port| [port.routes, port.policies]);
-                (origin, of_ports.chain([policies]).flatten().collect(), unenforceable)
-            })
-            .unwrap_or_default(),
-        _ => Default::default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use selvedge_xds::{
+        kinds::DESTINATION,
+        proto::mesh::{Attachment, Destination},
+    };
+
     use super::*;
 
     fn destination(name: &str, generation: u64) -> Arc<Encoded> {

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use crate::{
-    proto::mesh::{Destination, Inbound, Origin},
+    proto::mesh::{Attachment, Destination, Inbound, Origin, Unenforceable},
     resource::{Encoded, KindSet, TypeUrl},
 };
 
@@ -29,13 +29,38 @@ pub fn endpoints_name(namespace: &str, name: &str, port: u16) -> String {
     format!("{namespace}/{name}:{port}")
 }
 
+/// What a resource has of users' objects.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// The object it came from, where the resource says so.
+    pub origin: Option<Origin>,
+    /// Everything attached to it.
+    pub attached: Vec<Attachment>,
+    /// What of that whoever holds the resource cannot enforce.
+    pub unenforceable: Vec<Unenforceable>,
+}
+
+/// What `resource` has of users' objects; nothing where it cannot be read.
+pub fn parts(resource: &Encoded) -> Parts {
+    let body = resource.body.clone();
+    match resource.kind {
+        DESTINATION => {
+            let Destination { origin, routes, policies, unenforceable, .. } =
+                Destination::decode(body).unwrap_or_default();
+            Parts { origin, attached: [routes, policies].concat(), unenforceable }
+        }
+        INBOUND => {
+            let Inbound { origin, ports, policies, unenforceable, .. } = Inbound::decode(body).unwrap_or_default();
+            let of_ports = ports.into_iter().flat_map(|port| [port.routes, port.policies]);
+            Parts { origin, attached: of_ports.chain([policies]).flatten().collect(), unenforceable }
+        }
+        _ => Parts::default(),
+    }
+}
+
 /// The user's object a resource came from, where the resource says so.
 pub fn origin(resource: &Encoded) -> Option<Origin> {
-    match resource.kind {
-        DESTINATION => Destination::decode(resource.body.clone()).ok()?.origin,
-        INBOUND => Inbound::decode(resource.body.clone()).ok()?.origin,
-        _ => None,
-    }
+    parts(resource).origin
 }
 
 /// [`origin`] in words: `Service shop/web generation 3`.

@@ -178,7 +178,6 @@ impl Session {
         if is_news {
             newest.tell(&mut self.state, self.seen);
             self.seen = snapshot.number();
-            self.dialect.sweep(snapshot);
         }
         if !self.state.has_news() {
             return Ok(());

@@ -3,8 +3,8 @@
 //! A fleet has as many dialects as it has releases, and thousands of sidecars, so translations are shared by whoever
 //! has listed the same capabilities. Anybody with a certificate may list what they like, so only words that make a
 //! difference count, and the dialects are bounded: of each identity, and of all together. Whoever is over a limit is told
-//! what sidecars are told that list nothing. The last forms that each dialect could enforce are kept on disk, because what
-//! `keep` promises has to hold over a restart of the control plane too.
+//! what sidecars are told that list nothing. The last forms that each dialect could enforce are kept on disk, because what routes and settings
+//! keep, and what `onUnsupported: keep` promises, has to hold over a restart of the control plane too.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -24,11 +24,7 @@ mod kept;
 
 use self::kept::Kept;
 use super::quiet::Quiet;
-use crate::{
-    guarded::Guarded,
-    skew::{self, Forms},
-    snapshot::Snapshot,
-};
+use crate::{guarded::Guarded, skew, snapshot::Snapshot};
 
 /// What is kept of it in the state directory.
 const FILE: &str = "last-forms.json";
@@ -57,11 +53,9 @@ pub(crate) struct Dialect {
     /// Whether everything is told as it is.
     whole: bool,
     told: Guarded<HashMap<(TypeUrl, String), Told>>,
-    /// Number of the snapshot that `told` was compared with last.
-    swept: Guarded<u64>,
     /// How many streams of each identity are told it.
     speakers: Guarded<HashMap<Identity, usize>>,
-    /// What holds instead of what is not known, over a restart.
+    /// The last forms that were known, over a restart.
     kept: Arc<Kept>,
     /// Lines about what cannot be enforced.
     complaints: Arc<Quiet>,
@@ -80,7 +74,6 @@ struct Told {
     /// The version it was made of.
     version: String,
     resource: Arc<Encoded>,
-    forms: Forms,
 }
 
 impl Default for Dialects {
@@ -105,6 +98,26 @@ impl Dialects {
     /// Keeps what a restart has to know, for as long as it is polled.
     pub(super) async fn keep(&self) {
         self.kept.save().await;
+    }
+
+    /// Keeps what a restart has to know and is not kept yet.
+    pub(super) async fn keep_rest(&self) {
+        if let Err(error) = self.kept.save_rest().await {
+            tracing::warn!(%error, "what older sidecars knew last is not saved; they may get errors for it");
+        }
+    }
+
+    /// Forgets what `snapshot`, which is told next, does not have. What was gone begins anew when it comes back.
+    pub(super) fn sweep(&self, snapshot: &Snapshot) {
+        // Before everything is told, what is absent may only be late.
+        if !snapshot.is_complete() {
+            return;
+        }
+        let others: Vec<_> = self.others.with(|others| others.values().cloned().collect());
+        for dialect in others.iter().chain([&self.silent]) {
+            dialect.told.with(|told| told.retain(|(kind, name), _| snapshot.get(*kind, name).is_some()));
+        }
+        self.kept.sweep(snapshot);
     }
 
     /// The dialect of a sidecar of `identity` that has not said what it knows.
@@ -145,7 +158,7 @@ impl Dialects {
         }
         if !others.contains_key(&knows) && others.len() >= MOST {
             let unspoken = others.extract_if(|_, dialect| !dialect.is_spoken());
-            unspoken.for_each(|(knows, _)| self.kept.forget(&knows));
+            unspoken.for_each(|(knows, _)| self.kept.close(&knows));
             if others.len() >= MOST {
                 return None;
             }
@@ -185,11 +198,14 @@ impl Drop for Speaker {
 
 impl Dialect {
     fn new(knows: Capabilities, kept: &Arc<Kept>, complaints: &Arc<Quiet>) -> Self {
+        let whole = skew::is_everything(&knows);
+        if !whole {
+            kept.open(&knows);
+        }
         Self {
-            whole: skew::is_everything(&knows),
+            whole,
             knows,
             told: Guarded::default(),
-            swept: Guarded::default(),
             speakers: Guarded::default(),
             kept: Arc::clone(kept),
             complaints: Arc::clone(complaints),
@@ -211,35 +227,22 @@ impl Dialect {
         }
         self.told.with(|all| {
             let key = (resource.kind, resource.name.clone());
-            let before = all.get(&key);
-            if let Some(same) = before.filter(|told| told.version == resource.version) {
+            if let Some(same) = all.get(&key).filter(|told| told.version == resource.version) {
                 return Arc::clone(&same.resource);
             }
-            let before = before.map_or_else(|| self.kept.get(&self.knows, &resource), |told| told.forms.clone());
-            let told = skew::tell(&resource, &self.knows, &before);
-            self.kept.put(&self.knows, &resource, told.kept);
+            let told = skew::tell(&resource, &self.knows, &self.kept.get(&self.knows, &resource));
+            self.kept.put(&self.knows, &resource, told.forms);
             for complaint in &told.complaints {
                 let Some(left_out) = self.complaints.may_say() else { continue };
                 let resource = &resource.name;
                 tracing::warn!(resource, left_out, "a sidecar of an older release cannot enforce {complaint}");
             }
             let version = resource.version.clone();
-            let told = Told { version, resource: told.resource.map_or(resource, Arc::new), forms: told.forms };
+            let told = Told { version, resource: told.resource.map_or(resource, Arc::new) };
             let newest = Arc::clone(&told.resource);
             all.insert(key, told);
             newest
         })
-    }
-
-    /// Forgets what was told of resources that `snapshot` has no more, once for each snapshot. What was gone from one that
-    /// was swept begins anew when it comes back; what came back before a sweep goes on with its last forms.
-    pub(super) fn sweep(&self, snapshot: &Snapshot) {
-        let number = snapshot.number();
-        if !self.whole && self.swept.with(|swept| std::mem::replace(swept, number) != number) {
-            let is_there = |(kind, name): &(TypeUrl, String)| snapshot.get(*kind, name).is_some();
-            let gone: Vec<_> = self.told.with(|all| all.extract_if(|key, _| !is_there(key)).collect());
-            gone.iter().for_each(|(_, told)| self.kept.put(&self.knows, &told.resource, Forms::default()));
-        }
     }
 }
 
@@ -252,7 +255,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::snapshot::Draft;
 
     /// The view of a workload that is covered by this policy.
     fn view(generation: u64, document: &str) -> Encoded {
@@ -261,7 +263,6 @@ mod tests {
         Encoded::new(INBOUND, "shop/web-1", Vec::new(), &Inbound { policies: vec![policy], ..Inbound::default() })
     }
 
-    const KNOWN: &str = r#"{"action":"AUDIT","rules":[{}],"onUnsupported":"keep"}"#;
     const NEWER: &str = r#"{"action":"AUDIT","rules":[{"when":1}],"onUnsupported":"keep"}"#;
 
     fn identity(account: &str) -> Identity {
@@ -341,62 +342,5 @@ mod tests {
         let dialect = Dialects::default().of(&Node { metadata, ..Node::default() }, &identity("web")).unwrap();
         let resource = Arc::new(view(1, NEWER));
         assert!(Arc::ptr_eq(&dialect.tell(Arc::clone(&resource)), &resource));
-    }
-
-    #[tokio::test]
-    async fn the_last_form_holds_over_a_restart_until_it_is_known_again() {
-        let state = tempfile::tempdir().unwrap();
-        let policies = |told: &Encoded| <Inbound as prost::Message>::decode(told.body.clone()).unwrap().policies.len();
-        let saved = async |dialects: &Dialects, wanted: bool| {
-            let path = state.path().join(FILE);
-            let is_there = || std::fs::read_to_string(&path).is_ok_and(|text| text.contains("AUDIT") == wanted);
-            let waiting = async {
-                while !is_there() {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::select! {
-                () = dialects.keep() => panic!("it keeps"),
-                done = tokio::time::timeout(std::time::Duration::from_secs(10), waiting) => done.expect("it is saved"),
-            }
-        };
-        let before = Dialects::remembering(state.path());
-        let silent = before.silent(&identity("web"));
-        silent.tell(Arc::new(view(1, KNOWN)));
-        assert_eq!(policies(&silent.tell(Arc::new(view(2, NEWER)))), 1);
-        saved(&before, true).await;
-        let after = Dialects::remembering(state.path());
-        let silent = after.silent(&identity("web"));
-        assert_eq!(policies(&silent.tell(Arc::new(view(2, NEWER)))), 1, "as it was");
-        silent.tell(Arc::new(view(3, KNOWN)));
-        saved(&after, false).await;
-        std::fs::write(state.path().join(FILE), "{").unwrap();
-        let damaged = Dialects::remembering(state.path());
-        assert_eq!(
-            policies(&damaged.silent(&identity("web")).tell(Arc::new(view(4, NEWER)))),
-            0,
-            "nothing is known any more"
-        );
-    }
-
-    #[test]
-    fn what_is_gone_is_forgotten_and_what_comes_back_begins_anew() {
-        let dialect = Dialects::default().silent(&identity("web"));
-        let snapshot = |before: &Snapshot, put: bool| {
-            let mut draft = Draft::after(before);
-            if put {
-                draft.put(view(1, KNOWN), false)
-            } else {
-                draft.remove(INBOUND, "shop/web-1")
-            }
-            draft.finish().unwrap()
-        };
-        let policies = |told: &Encoded| <Inbound as prost::Message>::decode(told.body.clone()).unwrap().policies.len();
-        let there = snapshot(&Snapshot::default(), true);
-        dialect.tell(Arc::new(view(1, KNOWN)));
-        dialect.sweep(&there);
-        assert_eq!(policies(&dialect.tell(Arc::new(view(2, NEWER)))), 1, "the last form is kept");
-        dialect.sweep(&snapshot(&there, false));
-        assert_eq!(policies(&dialect.tell(Arc::new(view(3, NEWER)))), 0, "there is none any more");
     }
 }

@@ -62,16 +62,19 @@ impl Published {
     }
 }
 
-/// What of `snapshots` is to be pushed, and the task that makes it so.
+/// What of `snapshots` is to be pushed, and the task that makes it so. `prepare` sees each before anybody else does.
 pub(super) fn debounced(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
-) -> (impl Future<Output = ()> + use<>, watch::Receiver<Arc<Published>>) {
+    prepare: impl Fn(&Snapshot),
+) -> (impl Future<Output = ()>, watch::Receiver<Arc<Published>>) {
     let mut last = Arc::clone(&snapshots.borrow_and_update());
+    prepare(&last);
     let (sender, receiver) = watch::channel(Arc::new(Published::new(Arc::clone(&last), &Snapshot::default())));
     let task = async move {
         while snapshots.changed().await.is_ok() {
             settle(&mut snapshots).await;
             let newest = Arc::clone(&snapshots.borrow_and_update());
+            prepare(&newest);
             sender.send_replace(Arc::new(Published::new(Arc::clone(&newest), &last)));
             last = newest;
         }
@@ -110,7 +113,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_one_push_and_an_endless_one_does_not_starve() {
         let (sender, snapshots) = channel();
-        let (task, mut pushed) = debounced(snapshots);
+        let (task, mut pushed) = debounced(snapshots, |_| {});
         tokio::spawn(task);
         let mut pushes = 0;
         for n in 1..=100 {

@@ -13,12 +13,16 @@ use super::{
     document::{Fate, Instead, fate},
 };
 
+/// Whose document it is.
+pub(super) fn key(object: &Origin) -> String {
+    format!("{} {}/{}", object.kind, object.namespace, object.name)
+}
+
 /// One resource under way.
 pub(super) struct Translation<'a> {
     knows: &'a Capabilities,
     before: &'a Forms,
     forms: Forms,
-    kept: Forms,
     unenforceable: Vec<Unenforceable>,
     /// The first object in whose name everything is refused.
     refused: Option<Origin>,
@@ -30,9 +34,9 @@ pub(super) struct Translation<'a> {
 
 impl<'a> Translation<'a> {
     pub(super) fn new(knows: &'a Capabilities, before: &'a Forms) -> Self {
-        let (forms, kept, unenforceable) = (Forms::default(), Forms::default(), Vec::new());
+        let (forms, unenforceable) = (Forms::default(), Vec::new());
         let (refused, claims, claimant) = (None, Vec::new(), None);
-        Self { knows, before, forms, kept, unenforceable, refused, claims, claimant, changed: false }
+        Self { knows, before, forms, unenforceable, refused, claims, claimant, changed: false }
     }
 
     /// What came of it, with the resource that is told.
@@ -43,7 +47,7 @@ impl<'a> Translation<'a> {
             format!("{kind} {namespace}/{name} generation {generation}: '{unknown}' is not known to it; {instead}")
         };
         let complaints = self.unenforceable.iter().map(complaint).collect();
-        Told { resource, forms: self.forms, kept: self.kept, complaints }
+        Told { resource, forms: self.forms, complaints }
     }
 
     /// A service that is called. What refuses cannot be said to callers of every release but by its routes.
@@ -101,7 +105,7 @@ impl<'a> Translation<'a> {
 
     fn one(&mut self, attachment: Attachment) -> Option<Attachment> {
         let object = attachment.origin.clone().unwrap_or_default();
-        let key = format!("{} {}/{}", object.kind, object.namespace, object.name);
+        let key = key(&object);
         match fate(&attachment, self.knows) {
             Fate::Known(known) => {
                 self.changed |= known != attachment;
@@ -113,10 +117,7 @@ impl<'a> Translation<'a> {
                 self.changed = true;
                 let last = self.before.0.get(&key).cloned();
                 if let Some(last) = &last {
-                    self.forms.0.insert(key.clone(), last.clone());
-                }
-                if let (Some(last), Instead::LastForm(_)) = (&last, &instead) {
-                    self.kept.0.insert(key, last.clone());
+                    self.forms.0.insert(key, last.clone());
                 }
                 let (told, words) = self.told(&attachment, &object, instead, last);
                 let note = Unenforceable { origin: Some(object), unknown, instead: words };
