@@ -310,4 +310,39 @@ mod tests {
         let found = read_settled(dir.path(), Some(&told)).await;
         assert_eq!(found.unwrap().files, Scan::new(), "what stays away is gone");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_is_swapped_is_never_told_as_gone_and_one_that_is_gone_is_told_a_moment_later() {
+        let parent = tempfile::tempdir().unwrap();
+        let (mesh, away) = (parent.path().join("mesh"), parent.path().join("away"));
+        std::fs::create_dir(&mesh).unwrap();
+        std::fs::write(mesh.join("a.yaml"), "1").unwrap();
+        let (changes, mut told) = mpsc::channel(64);
+        let absences = Absences::default();
+        let mut state = State { dir: mesh.clone(), absences, told: None, unavailable: None, plain: Plain::default() };
+        let mut look = async |meanwhile: &dyn Fn()| {
+            let began = Instant::now();
+            let meanwhile = async {
+                tokio::time::sleep(ABSENCE / 2).await;
+                meanwhile();
+            };
+            let looking = async {
+                state.look(&changes).await.ok().expect("somebody listens");
+                began.elapsed()
+            };
+            let (took, ()) = tokio::join!(looking, meanwhile);
+            let told: Vec<Change> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+            (took, told.len(), told.iter().any(|step| matches!(step, Change::Unavailable { .. })))
+        };
+        let swap = |from: &Path, to: &Path| std::fs::rename(from, to).unwrap();
+        let at_once = Duration::ZERO;
+        assert_eq!(look(&|| {}).await, (at_once, 2, false), "what is there is told at once");
+        swap(&mesh, &away);
+        assert_eq!(look(&|| swap(&away, &mesh)).await, (ABSENCE, 0, false), "it was back in a moment");
+        swap(&mesh, &away);
+        assert_eq!(look(&|| {}).await, (ABSENCE, 2, true), "it stays away");
+        assert_eq!(look(&|| {}).await, (at_once, 0, false), "which is told, and waited for no more");
+        swap(&away, &mesh);
+        assert_eq!(look(&|| {}).await, (at_once, 1, false), "it is back");
+    }
 }

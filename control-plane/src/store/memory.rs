@@ -458,6 +458,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_forgotten_is_gone_whether_or_not_it_was_there_and_what_cannot_be_is_said() {
+        let state = tempfile::tempdir().unwrap();
+        let mut memory = Memory::new(state.path(), Path::new("mesh"));
+        memory.save(&in_force("s", 1)).unwrap();
+        for _ in 0..2 {
+            memory.forget().unwrap();
+            assert!(!memory.path().exists());
+        }
+        fs::create_dir(memory.path()).unwrap();
+        memory.forget().unwrap_err();
+    }
+
+    #[test]
     fn changes_do_not_pile_up() {
         let state = tempfile::tempdir().unwrap();
         let mut memory = Memory::new(state.path(), Path::new("mesh"));
