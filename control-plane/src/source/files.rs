@@ -22,6 +22,7 @@ mod absent;
 mod glance;
 mod parse;
 mod scan;
+mod seen;
 mod tree;
 mod watch;
 mod yaml;
@@ -29,6 +30,7 @@ mod yaml;
 use absent::{Absences, Told};
 use glance::Plain;
 use scan::{Folders, Found};
+use seen::Seen;
 use watch::{Wake, Watch, Where};
 
 pub use absent::{DELETED_AFTER, Known};
@@ -93,8 +95,7 @@ async fn follow(files: Files, changes: mpsc::Sender<Change>) {
     let Files { dir, poll, known, mut confirms } = files;
     let (wake, mut woken) = Wake::new();
     let mut watcher = Watch::new(wake.clone());
-    let absences = Absences::new(known);
-    let mut state = State { dir, absences, told: None, unavailable: None, plain: Plain::default() };
+    let mut state = State::new(dir, known);
     let mut is_event = false;
     loop {
         while woken.try_recv().is_ok() {}
@@ -131,12 +132,19 @@ struct State {
     /// Why it cannot be listed, when that was told.
     unavailable: Option<Arc<str>>,
     plain: Plain,
+    /// What was read of it last.
+    seen: Arc<Seen>,
 }
 
 /// Nobody listens any more, or nobody could be told.
 struct Closed;
 
 impl State {
+    fn new(dir: PathBuf, known: Known) -> Self {
+        let (absences, plain) = (Absences::new(known), Plain::default());
+        Self { dir, absences, told: None, unavailable: None, plain, seen: Arc::default() }
+    }
+
     /// Reads only where something happened, and tells what changed there. False when the whole directory has to be read.
     async fn glance(&mut self, happened: Where, changes: &mpsc::Sender<Change>) -> Result<bool, Closed> {
         let (Where::At(paths), None) = (happened, &self.unavailable) else { return Ok(false) };
@@ -167,10 +175,10 @@ impl State {
 
     /// Reads the directory, tells what changed, and returns the folders to be watched.
     async fn look(&mut self, changes: &mpsc::Sender<Change>) -> Result<Folders, Closed> {
-        let mut found = read_settled(&self.dir, self.told.as_deref()).await;
+        let mut found = read_settled(&self.dir, Arc::clone(&self.seen), self.told.as_deref()).await;
         if found.is_err() && self.unavailable.is_none() {
             tokio::time::sleep(ABSENCE).await;
-            found = read_settled(&self.dir, self.told.as_deref()).await;
+            found = read_settled(&self.dir, Arc::clone(&self.seen), self.told.as_deref()).await;
         }
         let (steps, folders) = match found {
             Ok(found) => {
@@ -184,6 +192,7 @@ impl State {
                     steps.push(Change::Complete);
                 }
                 self.told = Some(told);
+                self.seen = found.seen;
                 self.plain = Plain::new(&self.dir, &found.folders, found.has_links);
                 (steps, found.folders)
             }
@@ -242,8 +251,8 @@ impl State {
 
 /// Reads the directory. A file that had content and has none, or is not there, is most likely being written right now, so
 /// it gets time before its objects are taken for removed.
-async fn read_settled(dir: &Path, told: Option<&Told>) -> Result<Found, Arc<str>> {
-    let found = scan::find_blocking(dir.to_owned()).await?;
+async fn read_settled(dir: &Path, seen: Arc<Seen>, told: Option<&Told>) -> Result<Found, Arc<str>> {
+    let found = scan::find_blocking(dir.to_owned(), seen).await?;
     let before = told.into_iter().flatten().filter(|(_, text)| text.as_ref().is_ok_and(|text| !yaml::is_empty(text)));
     let grace = before.filter_map(|(origin, _)| match found.files.get(origin) {
         None => Some(ABSENCE),
@@ -251,7 +260,7 @@ async fn read_settled(dir: &Path, told: Option<&Told>) -> Result<Found, Arc<str>
     });
     let Some(grace) = grace.max() else { return Ok(found) };
     tokio::time::sleep(grace).await;
-    scan::find_blocking(dir.to_owned()).await
+    scan::find_blocking(dir.to_owned(), found.seen).await
 }
 
 /// Waits for an event, and then for the burst it belongs to.
@@ -304,10 +313,10 @@ mod tests {
             tokio::time::sleep(ABSENCE / 2).await;
             std::fs::write(&path, "2").unwrap();
         };
-        let (found, ()) = tokio::join!(read_settled(dir.path(), Some(&told)), again);
+        let (found, ()) = tokio::join!(read_settled(dir.path(), Arc::default(), Some(&told)), again);
         assert_eq!(found.unwrap().files.into_values().collect::<Vec<_>>(), [Ok("2".into())]);
         std::fs::remove_file(&path).unwrap();
-        let found = read_settled(dir.path(), Some(&told)).await;
+        let found = read_settled(dir.path(), Arc::default(), Some(&told)).await;
         assert_eq!(found.unwrap().files, Scan::new(), "what stays away is gone");
     }
 
@@ -318,8 +327,7 @@ mod tests {
         std::fs::create_dir(&mesh).unwrap();
         std::fs::write(mesh.join("a.yaml"), "1").unwrap();
         let (changes, mut told) = mpsc::channel(64);
-        let absences = Absences::default();
-        let mut state = State { dir: mesh.clone(), absences, told: None, unavailable: None, plain: Plain::default() };
+        let mut state = State::new(mesh.clone(), Known::new());
         let mut look = async |meanwhile: &dyn Fn()| {
             let began = Instant::now();
             let meanwhile = async {

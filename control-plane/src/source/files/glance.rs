@@ -72,7 +72,7 @@ mod tests {
         fs::write(real.join("binary.yaml"), [0xff]).unwrap();
         let dir = parent.path().join("link");
         let plain = |dir: &Path| {
-            let found = scan::find_blocking(dir.to_owned());
+            let found = scan::find_blocking(dir.to_owned(), Arc::default());
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let found = runtime.block_on(found).unwrap();
             Plain::new(dir, &found.folders, found.has_links)

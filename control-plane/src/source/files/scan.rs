@@ -1,19 +1,21 @@
-//! Reads a directory once: every YAML file below it, by path, as they were at one instant.
+//! Reads a directory once: every YAML file below it, by path, as they were at one instant. Of a file that is what it was
+//! when it was read last ([`Seen`]) the text is not read again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, FileType},
     io::{self, ErrorKind, Read},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
+
+use super::seen::{Identity, Seen, Stamp, Text, identity};
 
 /// Files by path, each with its text or why it has none. A path that ends with a slash is a folder, with why its files
 /// are not known.
-pub type Scan = BTreeMap<Arc<str>, Result<Arc<str>, Arc<str>>>;
+pub type Scan = BTreeMap<Arc<str>, Text>;
 
 /// A larger file is refused: no document of the mesh is that long, and reading it would stop everything else.
 pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -23,9 +25,6 @@ const MAX_DEPTH: usize = 16;
 /// How often a directory is read again that changes while it is read, and after which pause.
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(25);
-
-/// What a path leads to: device and inode, and when that was made where that is known, for an inode is used again.
-type Identity = (u64, u64, Option<SystemTime>);
 
 /// Folders by their real paths.
 pub(super) type Folders = BTreeMap<PathBuf, Identity>;
@@ -38,11 +37,13 @@ pub(super) struct Found {
     pub(super) folders: Folders,
     /// True when a path in it may be another path's file or folder.
     pub(super) has_links: bool,
+    /// What was read, for the next time.
+    pub(super) seen: Arc<Seen>,
 }
 
-/// Reads the directory on a thread that may wait for the disk.
-pub(super) async fn find_blocking(dir: PathBuf) -> Result<Found, Arc<str>> {
-    match tokio::task::spawn_blocking(move || find(&dir)).await {
+/// Reads the directory on a thread that may wait for the disk. `seen` is what was read of it the last time.
+pub(super) async fn find_blocking(dir: PathBuf, seen: Arc<Seen>) -> Result<Found, Arc<str>> {
+    match tokio::task::spawn_blocking(move || find(&dir, &seen)).await {
         Ok(found) => found,
         Err(_) => Err("reading it failed; please report this defect".into()),
     }
@@ -55,27 +56,25 @@ pub(super) async fn find_blocking(dir: PathBuf) -> Result<Found, Arc<str>> {
 /// # Errors
 /// Why the directory cannot be listed.
 pub fn read(dir: &Path) -> Result<Scan, Arc<str>> {
-    find(dir).map(|found| found.files)
+    find(dir, &Seen::default()).map(|found| found.files)
 }
 
-fn find(dir: &Path) -> Result<Found, Arc<str>> {
+fn find(dir: &Path, before: &Seen) -> Result<Found, Arc<str>> {
     for _ in 0..TRIES {
-        let mut walk = Walk::default();
+        let mut walk = Walk::after(before);
         walk.folder(dir, 0).map_err(|error| format!("{} cannot be listed: {error}", dir.display()))?;
         if walk.is_at_rest() {
-            return Ok(Found { folders: walk.folders(), has_links: walk.has_links, files: walk.found });
+            let (folders, has_links) = (walk.folders(), walk.has_links);
+            return Ok(Found { folders, has_links, files: walk.found, seen: walk.seen.into() });
         }
         thread::sleep(PAUSE);
     }
     Err(format!("{} changes faster than it can be read", dir.display()).into())
 }
 
-fn identity(what: &fs::Metadata) -> Identity {
-    (what.dev(), what.ino(), what.created().ok())
-}
-
-#[derive(Default)]
-struct Walk {
+struct Walk<'a> {
+    before: &'a Seen,
+    seen: Seen,
     found: Scan,
     visited: BTreeSet<Identity>,
     /// Every folder and link passed, and where it led.
@@ -85,7 +84,12 @@ struct Walk {
     has_links: bool,
 }
 
-impl Walk {
+impl<'a> Walk<'a> {
+    fn after(before: &'a Seen) -> Self {
+        let (found, visited, passed) = (Scan::new(), BTreeSet::new(), Vec::new());
+        Self { before, seen: Seen::now(), found, visited, passed, vanished: false, has_links: false }
+    }
+
     /// True when all that was passed is still what it was.
     fn is_at_rest(&self) -> bool {
         let is_same = |(path, was): &(PathBuf, Identity)| fs::metadata(path).is_ok_and(|now| identity(&now) == *was);
@@ -116,12 +120,13 @@ impl Walk {
             if is_hidden(&path) {
                 continue;
             }
-            self.has_links |= entry.file_type().is_ok_and(|what| what.is_symlink());
+            let listed = entry.file_type().ok();
+            self.has_links |= listed.is_some_and(|what| what.is_symlink());
             match fs::metadata(&path) {
                 Ok(what) if what.is_dir() => self.below(&path, depth + 1),
-                Ok(what) if what.is_file() && is_yaml(&path) => self.file(&path, entry.file_type().ok()),
+                Ok(what) if what.is_file() && is_yaml(&path) => self.file(&path, &what, listed),
                 Ok(_) => {}
-                Err(error) => self.lost(&path, entry.file_type().ok(), &error),
+                Err(error) => self.lost(&path, listed, &error),
             }
         }
         Ok(())
@@ -142,14 +147,20 @@ impl Walk {
         }
     }
 
-    fn file(&mut self, path: &Path, listed: Option<FileType>) {
-        let opened = fs::File::open(path).and_then(|file| Ok((identity(&file.metadata()?), read_text(file)?)));
-        match opened {
-            Ok((identity, text)) => {
-                if path.is_symlink() {
-                    self.passed.push((path.to_owned(), identity));
+    fn file(&mut self, path: &Path, what: &fs::Metadata, listed: Option<FileType>) {
+        let name = name(path);
+        let known = self.before.get(&name, &Stamp::of(what));
+        let read = match known {
+            Some(text) => Ok((Stamp::of(what), text)),
+            None => fs::File::open(path).and_then(|file| Ok((Stamp::of(&file.metadata()?), read_text(file)?))),
+        };
+        match read {
+            Ok((stamp, text)) => {
+                if listed.is_none_or(|listed| listed.is_symlink()) && path.is_symlink() {
+                    self.passed.push((path.to_owned(), stamp.identity()));
                 }
-                self.found.insert(name(path), text);
+                let text = self.seen.note(self.before, &name, stamp, text);
+                self.found.insert(name, text);
             }
             Err(error) => self.lost(path, listed, &error),
         }
@@ -195,7 +206,7 @@ fn unlistable(path: &Path, error: &io::Error) -> String {
     )
 }
 
-pub(super) fn read_text(file: fs::File) -> io::Result<Result<Arc<str>, Arc<str>>> {
+pub(super) fn read_text(file: fs::File) -> io::Result<Text> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
@@ -245,7 +256,8 @@ mod tests {
         let types: Vec<_> = listed.iter().map(|entry| (entry.path(), entry.file_type().unwrap())).collect();
         fs::remove_dir_all(dir.path()).unwrap();
         for (path, listed) in types {
-            let mut walk = Walk::default();
+            let seen = Seen::default();
+            let mut walk = Walk::after(&seen);
             walk.lost(&path, Some(listed), &io::Error::from(ErrorKind::NotFound));
             assert_eq!(walk.vanished, !path.ends_with("a.tmp"), "{}", path.display());
             assert_eq!(walk.found, Scan::new(), "{}", path.display());
@@ -258,7 +270,7 @@ mod tests {
         let folder = dir.path().join("sub");
         fs::create_dir(&folder).unwrap();
         let made = |folder: &Path| fs::metadata(folder).unwrap().created();
-        let (before, first) = (find(dir.path()).unwrap().folders, made(&folder));
+        let (before, first) = (find(dir.path(), &Seen::default()).unwrap().folders, made(&folder));
         let Ok(first) = first else {
             // Past the capture of the test harness, so that a run that passes shows it.
             let why = "this file system does not know when a folder was made";
@@ -271,7 +283,7 @@ mod tests {
             fs::remove_dir(&folder).unwrap();
             fs::create_dir(&folder).unwrap();
             if made(&folder).unwrap() != first {
-                assert_ne!(find(dir.path()).unwrap().folders, before);
+                assert_ne!(find(dir.path(), &Seen::default()).unwrap().folders, before);
                 return;
             }
             thread::sleep(Duration::from_millis(1));

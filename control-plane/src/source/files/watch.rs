@@ -134,7 +134,7 @@ mod tests {
         let (there, later) = (dir.path().join("there"), dir.path().join("later"));
         std::fs::create_dir(&there).unwrap();
         std::fs::create_dir(&later).unwrap();
-        let folders = find_blocking(dir.path().to_owned()).await.unwrap().folders;
+        let folders = find_blocking(dir.path().to_owned(), Arc::default()).await.unwrap().folders;
         let (wake, mut woken) = Wake::new();
         let mut watch = Watch::new(wake);
         // No watch on what is not there, as when the kernel allows no more of them.
