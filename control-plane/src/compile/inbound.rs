@@ -1,5 +1,6 @@
 //! A workload's view of itself: who it is, which services it stands behind, and what covers the calls it receives.
 
+use selvedge_decide::compile::by_number;
 use selvedge_policies::{kind, policy::Posture, settings::Log};
 use selvedge_xds::{
     kinds::object_name,
@@ -78,20 +79,8 @@ fn ports(model: &Model, object: &Object, service: &ServiceSpec, workload: &Workl
             policies: in_order(policies.iter().filter(|(_, document)| document.port.is_none_or(|port| port == p.port))),
         })
     };
-    let mut ports: Vec<InboundPort> = service.ports.iter().filter_map(port).collect();
-    // Two ports of a service may lead to one port of the application: what is attached to either covers it.
-    ports.sort_by_key(|port| port.port);
-    ports.dedup_by(|again, first| {
-        let same = again.port == first.port;
-        if same {
-            let more = std::mem::take(&mut again.policies);
-            first
-                .policies
-                .extend(more.into_iter().filter(|policy| !first.policies.contains(policy)).collect::<Vec<_>>());
-        }
-        same
-    });
-    ports
+    // Two ports of a service may lead to one port of the application.
+    by_number(&service.ports.iter().filter_map(port).collect::<Vec<_>>())
 }
 
 /// Documents as attachments, in order of kind and name.

@@ -349,3 +349,33 @@ proptest! {
         prop_assert_eq!(contents(&latest), contents(&again.commit().0));
     }
 }
+
+#[test]
+fn what_is_attached_to_either_of_two_ports_covers_the_port_of_the_application_that_both_lead_to() {
+    let on = |kind: &str, name: &str, spec: &str| {
+        format!("---\napiVersion: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n")
+    };
+    let text = [
+        on(
+            "v1\nkind: Service",
+            "web",
+            "{selector: {app: web}, ports: [{name: a, port: 80, targetPort: 8080}, {name: b, port: 81, targetPort: 8080}]}",
+        ),
+        on("selvedge.dev/v1alpha1\nkind: Workload", "web-1", "{serviceAccount: web, address: 10.0.0.1}")
+            .replace("namespace: shop", "namespace: shop, labels: {app: web}"),
+        on(
+            "gateway.networking.k8s.io/v1\nkind: HTTPRoute",
+            "first",
+            "{parentRefs: [{name: web, port: 80}], rules: [{name: a}]}",
+        ),
+        on(
+            "gateway.networking.k8s.io/v1\nkind: HTTPRoute",
+            "second",
+            "{parentRefs: [{name: web, port: 81}], rules: [{name: b}]}",
+        ),
+    ];
+    let inbound: Inbound = decode(&snapshot(&text.concat()), INBOUND, "shop/web-1");
+    let [port] = &inbound.ports[..] else { panic!("{:?}", inbound.ports) };
+    let routes: Vec<_> = port.routes.iter().map(|route| &*route.origin.as_ref().unwrap().name).collect();
+    assert_eq!((port.port, routes), (8080, vec!["first", "second"]));
+}

@@ -1,0 +1,138 @@
+//! The endpoints of a port: which addresses they are, what is on the wire to them, and how they are tried.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use selvedge_policies::names::{PortName, ServiceName};
+use selvedge_xds::proto::mesh;
+
+use crate::{
+    config::{AppProtocol, ClusterConfig, Destination, EndpointConfig, Traffic, Transport},
+    resources::Resources,
+};
+
+/// The endpoints of every port, in order of their names, each tried as the service does that it belongs to.
+pub(super) fn all(resources: &Resources, destinations: &HashMap<ServiceName, Destination>) -> Vec<Arc<ClusterConfig>> {
+    let parents = parents(destinations);
+    let compiled = resources.endpoints.iter().filter_map(|(name, found)| {
+        let name: PortName = name.parse().ok()?;
+        let owner = destinations.get(&name.service).or_else(|| destinations.get(parents.get(&name.service)?));
+        let port = owner.and_then(|owner| owner.ports.get(&name.port));
+        let http2 = port.is_some_and(|port| port.protocol == AppProtocol::Http2);
+        let traffic = owner.map(|owner| owner.traffic.clone()).unwrap_or_default();
+        compile(&name, &found.value, &traffic, http2).ok().map(Arc::new)
+    });
+    let mut clusters: Vec<_> = compiled.collect();
+    clusters.sort_by(|a, b| a.name.cmp(&b.name));
+    clusters
+}
+
+/// Which service's policy governs a backend that has none of its own: the first that routes to it.
+fn parents(destinations: &HashMap<ServiceName, Destination>) -> HashMap<ServiceName, ServiceName> {
+    let mut sorted: Vec<_> = destinations.iter().collect();
+    sorted.sort_by_key(|(name, _)| *name);
+    let mut parents = HashMap::new();
+    for (name, destination) in sorted {
+        for backend in destination.routes.values().flat_map(|routes| routes.backends()) {
+            parents.entry(backend.service.clone()).or_insert_with(|| name.clone());
+        }
+    }
+    parents
+}
+
+/// The endpoints of one port.
+///
+/// # Errors
+/// An endpoint that is no address, or that has no name that could be verified.
+pub(super) fn compile(
+    name: &PortName,
+    message: &mesh::Endpoints,
+    traffic: &Arc<Traffic>,
+    http2: bool,
+) -> Result<ClusterConfig, String> {
+    let endpoint = |endpoint: &mesh::Endpoint| {
+        Ok(Arc::new(EndpointConfig {
+            cluster: Some(name.clone()),
+            address: endpoint.address.parse().map_err(|e| format!("endpoint {}: {e}", endpoint.address))?,
+            transport: transport(&name.service, endpoint)?,
+            workload: endpoint.workload.parse().ok(),
+            identity: endpoint.identity.clone(),
+            weight: endpoint.weight.max(1),
+            http2,
+            traffic: traffic.clone(),
+        }))
+    };
+    let endpoints = message.endpoints.iter().map(endpoint).collect::<Result<_, String>>()?;
+    Ok(ClusterConfig { name: name.clone(), endpoints, traffic: traffic.clone() })
+}
+
+fn transport(service: &ServiceName, endpoint: &mesh::Endpoint) -> Result<Transport, String> {
+    let name = |name: String| match is_server_name(&name) {
+        true => Ok(name.into()),
+        false => Err(format!("endpoint {}: '{name}' is no name that TLS can verify", endpoint.address)),
+    };
+    if !endpoint.identity.is_empty() {
+        let identity = endpoint.identity.parse().map_err(|e| format!("endpoint {}: {e}", endpoint.address))?;
+        let server_name = name(format!("{}.{}", service.name(), service.namespace()))?;
+        return Ok(Transport::Mesh { identity: Arc::new(identity), server_name });
+    }
+    if endpoint.tls_server_name.is_empty() {
+        return Ok(Transport::Plain);
+    }
+    Ok(Transport::External { server_name: name(endpoint.tls_server_name.clone())? })
+}
+
+/// What TLS can send and verify as the name of a server: an IP address, or the name of a host (RFC 1123, and the
+/// underscores that are in use) whose last label is not a number, which would be read as an address.
+fn is_server_name(text: &str) -> bool {
+    let labels = || text.strip_suffix('.').unwrap_or(text).split('.');
+    let label_is_sound = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    let is_number = |label: &str| match label.strip_prefix("0x").or_else(|| label.strip_prefix("0X")) {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => label.bytes().all(|b| b.is_ascii_digit()),
+    };
+    let is_host = text.len() <= 253 && labels().all(label_is_sound) && !labels().next_back().is_some_and(is_number);
+    is_host || text.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_tls_cannot_verify_are_refused() {
+        for good in
+            ["web.shop", "api.example.com", "api.example.com.", "_dmarc.example.com", "10.0.0.1", "::1", "a.0xg"]
+        {
+            assert!(is_server_name(good), "{good}");
+        }
+        for bad in
+            ["", ".", "a..b", "-a.b", "a-.b", "a b", "a.7", "a.0x1f", "1.2.3", &"a".repeat(64), &"a.".repeat(127)]
+        {
+            assert!(!is_server_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_reached_as_what_is_known_of_them_says() {
+        let service = ServiceName::new("shop", "web");
+        let reached = |identity: &str, tls_server_name: &str| {
+            let endpoint = mesh::Endpoint {
+                identity: identity.into(),
+                tls_server_name: tls_server_name.into(),
+                ..Default::default()
+            };
+            transport(&service, &endpoint)
+        };
+        let mesh = reached("spiffe://mesh.local/ns/shop/sa/web", "");
+        assert!(matches!(mesh, Ok(Transport::Mesh { server_name, .. }) if &*server_name == "web.shop"));
+        let external = reached("", "api.example.com");
+        assert!(matches!(external, Ok(Transport::External { server_name }) if &*server_name == "api.example.com"));
+        assert!(matches!(reached("", ""), Ok(Transport::Plain)));
+        assert!(reached("web", "").is_err() && reached("", "a b").is_err(), "never in plain text instead");
+    }
+}
