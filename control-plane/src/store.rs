@@ -30,6 +30,7 @@ mod event;
 mod feed;
 mod gone;
 mod in_force;
+mod in_memory;
 mod keeper;
 mod memory;
 mod references;

@@ -6,7 +6,8 @@
 //! function that a sidecar calls, on a configuration that was compiled as a sidecar compiles its own; what is said about
 //! single conditions beside it is asked of the same evaluators, one condition at a time.
 //!
-//! Nothing is kept between two questions: a rate limit sees each request as its first.
+//! What was told is compiled once, when it is first asked about, so that many questions cost little. Nothing that counts is
+//! kept between two of them: a rate limit sees each request as its first.
 //!
 //! ```
 //! use selvedge_decide::mesh::Mesh;
@@ -41,6 +42,8 @@
 //! let trace = mesh.why("shop/ui-1", "web.shop", &request.facts(), &Clock::default().context());
 //! assert_eq!(trace.destination.as_deref(), Some("shop/web"));
 //! assert_eq!(trace.endings()[0].reason, Some(Reason::PolicyDefaultDeny));
+//! let arrival = trace.ways[0].arrival.as_ref().unwrap();
+//! assert_eq!(arrival.default.to_string(), "deny, by a setting whose object is not known");
 //! ```
 
 use std::{
@@ -49,67 +52,115 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, Method};
 use prost::Message;
 use selvedge_policies::{
-    context::{Context, Resumed},
-    facts::{ConnectionFacts, Moment, Peer, RequestFacts},
+    context::Context,
+    facts::{Peer, RequestFacts},
+    policy::Posture,
     reason::Reason,
-    registry,
-    request::PolicySet,
-    route::{self as routes, Backend, RouteRule},
-    verdict::Verdict,
 };
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND},
-    proto::mesh::{Attachment, Destination, Endpoint, Endpoints, Inbound},
+    proto::mesh::{Destination, Endpoint, Endpoints, Inbound, Origin},
     resource::Encoded,
 };
 
 use crate::{
-    admission,
-    assemble::endpoints_of,
-    compile::{self, Compiler},
+    compile,
     config::RuntimeConfig,
-    resources::{Resources, Versioned},
+    resources::Versioned,
     route::{self, Scope},
-    trace::{Arrival, Ending, Judged, Trace, Way},
+    trace::{Arrival, DefaultPosture, Ending, Judged, Place, Placed, Trace, Way, Written},
 };
 
+mod outcome;
+mod prepared;
+
+use outcome::{depart, possible, receive};
+use prepared::{Called, Document, Workload};
+
+/// Tells where a field of an object is written, such as `spec.rules[0].to`; `None` where that is not known.
+pub type Locate = Arc<dyn Fn(&Origin, &str) -> Option<Place> + Send + Sync>;
+
 /// All resources of a mesh.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Mesh {
-    workloads: HashMap<String, Arc<Inbound>>,
-    destinations: HashMap<String, Arc<Versioned<Destination>>>,
-    endpoints: HashMap<String, Arc<Versioned<Endpoints>>>,
+    workloads: HashMap<String, Workload>,
+    destinations: HashMap<String, Called>,
+    endpoints: HashMap<String, Endpoints>,
     /// Who answers to a name, best claim first: a service of the mesh before an external one, then by name.
     claims: HashMap<String, BTreeSet<(bool, String)>>,
     /// The names that each destination answers to.
     names: HashMap<String, Vec<String>>,
+    locate: Option<Locate>,
 }
 
 impl Mesh {
+    /// This mesh, by someone who knows where objects are written: traces then say so.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use selvedge_decide::{mesh::Mesh, trace::Place};
+    /// use selvedge_policies::testing::{Clock, Request};
+    /// use selvedge_xds::{
+    ///     kinds::INBOUND,
+    ///     proto::mesh::{Inbound, Origin, SettingOrigin},
+    ///     resource::Encoded,
+    /// };
+    ///
+    /// let closed = Origin { kind: "MeshPolicy".into(), namespace: "shop".into(), name: "closed".into(), generation: 1 };
+    /// let set = SettingOrigin { field: "defaultPosture".into(), origin: Some(closed) };
+    /// let view = Inbound { posture: "deny".into(), settings_from: vec![set], ..Inbound::default() };
+    /// let mut mesh = Mesh::default().located_by(Arc::new(|object, field| match (&*object.name, field) {
+    ///     ("closed", "spec.defaultPosture") => Some(Place { file: "mesh.yaml".into(), line: 4 }),
+    ///     _ => None,
+    /// }));
+    /// mesh.put(&Encoded::new(INBOUND, "shop/web-1", vec![], &view)).unwrap();
+    ///
+    /// let request = Request::new("GET", "/").from("ui");
+    /// let (arrival, _) = mesh.why_received("shop/web-1", &request.facts(), &Clock::default().context()).unwrap();
+    /// assert_eq!(arrival.default.to_string(), "deny, by spec.defaultPosture of MeshPolicy shop/closed (mesh.yaml:4)");
+    /// ```
+    #[must_use]
+    pub fn located_by(self, locate: Locate) -> Self {
+        Self { locate: Some(locate), ..self }
+    }
+
     /// Takes a resource in, in place of the one of its name.
     ///
     /// # Errors
     /// It cannot be put in force, which the text explains; what was there before stays.
+    ///
+    /// ```
+    /// use selvedge_decide::mesh::Mesh;
+    /// use selvedge_xds::{kinds::INBOUND, proto::mesh::Inbound, resource::Encoded};
+    ///
+    /// let view = |posture: &str| {
+    ///     Encoded::new(INBOUND, "shop/web-1", vec![], &Inbound { posture: posture.into(), ..Inbound::default() })
+    /// };
+    /// let mut mesh = Mesh::default();
+    /// mesh.put(&view("deny")).unwrap();
+    /// assert!(mesh.put(&view("perhaps")).unwrap_err().contains("'perhaps' is not known"));
+    /// ```
     pub fn put(&mut self, resource: &Encoded) -> Result<(), String> {
         compile::check(resource)?;
         let text = |error: prost::DecodeError| error.to_string();
         let (name, body) = (resource.name.clone(), resource.body.clone());
         match resource.kind {
-            INBOUND => drop(self.workloads.insert(name, Arc::new(Inbound::decode(body).map_err(text)?))),
-            ENDPOINTS => drop(self.endpoints.insert(name, versioned(resource)?)),
+            INBOUND => drop(self.workloads.insert(name, Workload::new(Inbound::decode(body).map_err(text)?))),
+            ENDPOINTS => drop(self.endpoints.insert(name, Endpoints::decode(body).map_err(text)?)),
             DESTINATION => {
-                let destination = versioned::<Destination>(resource)?;
+                let value = Destination::decode(body).map_err(text)?;
                 let names: Vec<String> = resource.aliases.iter().chain([&name]).cloned().collect();
                 self.disclaim(&name);
                 for alias in &names {
                     let claims = self.claims.entry(alias.clone()).or_default();
-                    claims.insert((destination.value.external, name.clone()));
+                    claims.insert((value.external, name.clone()));
                 }
                 self.names.insert(name.clone(), names);
-                self.destinations.insert(name, destination);
+                let message = Versioned { name: name.clone(), version: resource.version.clone(), value };
+                self.destinations.insert(name, Called::new(Arc::new(message)));
             }
             _ => {}
         }
@@ -128,88 +179,100 @@ impl Mesh {
     /// What becomes of a request that the workload `from` sends to `to`, which is any name or address that a service
     /// answers to. The facts are those of the request as its application makes it: `port` is the service's, and the peer's
     /// identity is what the caller's sidecar proves, whatever the facts say. A CONNECT is one that becomes a tunnel of opaque
-    /// bytes (RFC 9110 section 9.3.6), not an extended one (RFC 8441).
+    /// bytes (RFC 9110 section 9.3.6), not an extended one (RFC 8441). The module has an example.
     pub fn why(&self, from: &str, to: &str, request: &RequestFacts<'_>, context: &Context) -> Trace {
-        let config = self.caller(from, to);
+        let called = self.called(to);
+        let config = self.caller(from, to, called);
         let mut trace = Trace { identity: config.own.caller.as_deref().cloned(), ..Trace::default() };
         let peer = Peer { identity: config.own.caller.clone(), address: request.peer.address };
         let request = &RequestFacts { peer: &peer, ..*request };
         let captured = to.parse::<SocketAddr>().is_ok();
         let scope = route::outbound(&config, to, captured).unwrap_or_else(|| route::unknown(&config, to, captured));
-        match scope {
-            Ok(Scope::Outbound(destination)) => {
-                trace.destination = Some(destination.name.text().clone());
-                let scope = Scope::Outbound(destination);
-                if let Err(reason) = self.route(&config, &scope, request, context, &mut trace) {
+        match (scope, called) {
+            (Ok(scope @ Scope::Outbound(_)), Some(called)) => {
+                trace.destination = Some(scope.service());
+                if let Err(reason) = self.route(&peer, called, &scope, request, context, &mut trace) {
                     trace.stopped = Some(Ending::of(reason));
                 }
             }
-            Ok(_) => trace.stopped = Some(Ending::default()),
-            Err(reason) => trace.stopped = Some(Ending::of(reason)),
+            (Ok(_), _) => trace.stopped = Some(Ending::default()),
+            (Err(reason), _) => trace.stopped = Some(Ending::of(reason)),
         }
         trace
     }
 
     /// What the sidecar of `workload` makes of a request that comes to the application's port `request.port` from
     /// `request.peer`; `None` when the mesh has no such workload.
+    ///
+    /// ```
+    /// use selvedge_decide::mesh::Mesh;
+    /// use selvedge_policies::{reason::Reason, testing::{Clock, Request}};
+    /// use selvedge_xds::{kinds::INBOUND, proto::mesh::Inbound, resource::Encoded};
+    ///
+    /// let view = Inbound { workload: "shop/web-1".into(), posture: "deny".into(), ..Inbound::default() };
+    /// let mut mesh = Mesh::default();
+    /// mesh.put(&Encoded::new(INBOUND, "shop/web-1", vec![], &view)).unwrap();
+    /// let ending = |request: Request| {
+    ///     let received = mesh.why_received("shop/web-1", &request.facts(), &Clock::default().context());
+    ///     received.map(|(_, ending)| ending.reason)
+    /// };
+    /// assert_eq!(ending(Request::new("GET", "/").from("ui")), Some(Some(Reason::PolicyDefaultDeny)));
+    /// assert_eq!(ending(Request::new("GET", "/")), Some(Some(Reason::PlaintextRefused)), "without an identity");
+    /// ```
     pub fn why_received(
         &self,
         workload: &str,
         request: &RequestFacts<'_>,
         context: &Context,
     ) -> Option<(Arrival, Ending)> {
-        let inbound = self.workloads.get(workload)?;
-        let own = inbound.ports.iter().filter(|port| port.port == u32::from(request.port)).cloned();
-        let called = Inbound { ports: compile::by_number(&own.collect::<Vec<_>>()), ..Inbound::clone(inbound) };
-        let port = called.ports.first().cloned().unwrap_or_default();
+        let found = self.workloads.get(workload)?;
         let arrival = Arrival {
             workload: workload.to_owned(),
             port: request.port,
-            policies: judged(compile::in_order(&called, &port), request, context.now),
-            posture: if inbound.posture.is_empty() { "allow".to_owned() } else { inbound.posture.clone() },
+            policies: self.judged(found.policies(request.port), request, context),
+            default: self.default_of(&found.inbound),
         };
-        let config = compile(Resources { inbound: Some(Arc::new(called)), ..Resources::default() });
-        let ending = receive(&config, request, context).unwrap_or_else(Ending::of);
+        let ending = receive(found.config(), request, context).unwrap_or_else(Ending::of);
         Some((arrival, ending))
     }
 
+    /// The service that answers to a name.
+    fn called(&self, to: &str) -> Option<&Called> {
+        let (_, name) = self.claims.get(to)?.first()?;
+        self.destinations.get(name)
+    }
+
     /// The configuration of the sidecar beside `from` when it has asked for `to` and nothing else.
-    fn caller(&self, from: &str, to: &str) -> RuntimeConfig {
-        let name = self.claims.get(to).and_then(|claims| claims.first()).map(|(_, name)| name);
-        let destination = name.and_then(|name| Some((name.clone(), self.destinations.get(name)?.clone())));
-        let needed = destination.iter().flat_map(|(_, destination)| endpoints_of(&destination.value));
-        let endpoints = needed.filter_map(|name| Some((name.clone(), self.endpoints.get(&name)?.clone())));
-        compile(Resources {
-            inbound: self.workloads.get(from).cloned(),
-            aliases: HashMap::from([(to.to_owned(), name.cloned())]),
-            endpoints: endpoints.collect(),
-            destinations: destination.into_iter().collect(),
-            ..Resources::default()
-        })
+    fn caller(&self, from: &str, to: &str, called: Option<&Called>) -> RuntimeConfig {
+        let compiled = called.and_then(Called::compiled);
+        let alias = compiled.map(|compiled| compiled.name.clone());
+        let aliases = HashMap::from([(to.to_owned(), alias)]);
+        let destinations = compiled.map(|compiled| (compiled.name.clone(), compiled.clone())).into_iter().collect();
+        let config = RuntimeConfig { aliases, destinations, ..RuntimeConfig::default() };
+        match self.workloads.get(from).map(Workload::config) {
+            Some(own) => RuntimeConfig { own: own.own.clone(), passthrough: own.passthrough, ..config },
+            None => config,
+        }
     }
 
     /// The caller's half of the way: the rule, the backends, and every endpoint of theirs.
     fn route(
         &self,
-        config: &RuntimeConfig,
+        caller: &Peer,
+        called: &Called,
         scope: &Scope,
         request: &RequestFacts<'_>,
         context: &Context,
         trace: &mut Trace,
     ) -> Result<(), Reason> {
         let Scope::Outbound(destination) = scope else { return Ok(()) };
-        let of = |message: &Destination| {
-            let mut documents = compile::read_routes(&message.routes).unwrap_or_default();
-            documents.retain(|route| compile::is_for(&route.spec, message, request.port));
-            documents
-        };
-        let documents: Vec<_> = config.resources.destinations.values().flat_map(|found| of(&found.value)).collect();
-        trace.considered = routes::explain(&documents, request);
-        let rule = route::rule(scope, request)?;
-        trace.route = rule.map(|rule| rule.name.clone());
+        let rule = route::rule(scope, request);
+        trace.route = rule.as_ref().ok().copied().flatten().map(|rule| rule.name.clone());
+        let considered = called.considered(request, trace.route.as_deref());
+        trace.considered = considered.map(|(origin, what)| self.placed(origin, what, |what| &what.at)).collect();
+        let rule = rule?;
         let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), ..*request };
-        let sources = config.resources.destinations.values().flat_map(|found| &found.value.policies);
-        trace.policies = judged(compile::sorted(sources.collect()), &request, context.now);
+        trace.policies = self.judged(called.policies(), &request, context);
         let (ending, headers) = depart(scope, rule, &request, &mut context.clone());
         if !ending.passes() {
             trace.stopped = Some(ending);
@@ -220,23 +283,15 @@ impl Mesh {
             let mut headers = headers.clone();
             backend.iter().for_each(|backend| backend.filters.change_request(&mut headers));
             let request = RequestFacts { headers: &headers, ..request };
-            let found = config.resources.endpoints.get(&cluster).map(|found| &found.value.endpoints[..]);
-            match found.unwrap_or_default() {
-                [] => trace.ways.push(Way {
-                    cluster,
-                    share,
-                    address: None,
-                    arrival: None,
-                    ending: Ending::of(Reason::NoEndpoints),
-                }),
-                endpoints => {
-                    trace.ways.extend(endpoints.iter().map(|endpoint| {
-                        let (arrival, ending) = self.arrive(config, endpoint, &request, context);
-                        let address = endpoint.address.parse().ok();
-                        Way { cluster: cluster.clone(), share, address, arrival, ending }
-                    }));
-                }
+            let found = self.endpoints.get(&cluster).map_or(&[][..], |found| &found.endpoints);
+            if found.is_empty() {
+                let ending = Ending::of(Reason::NoEndpoints);
+                trace.ways.push(Way { cluster: cluster.clone(), share, address: None, arrival: None, ending });
             }
+            trace.ways.extend(found.iter().map(|endpoint| {
+                let (arrival, ending) = self.arrive(caller, endpoint, &request, context);
+                Way { cluster: cluster.clone(), share, address: endpoint.address.parse().ok(), arrival, ending }
+            }));
         }
         Ok(())
     }
@@ -244,12 +299,12 @@ impl Mesh {
     /// The called half of the way: what the sidecar at `endpoint` says, where there is one.
     fn arrive(
         &self,
-        caller: &RuntimeConfig,
+        caller: &Peer,
         endpoint: &Endpoint,
         request: &RequestFacts<'_>,
         context: &Context,
     ) -> (Option<Arrival>, Ending) {
-        let identity = caller.own.caller.clone().filter(|_| !endpoint.identity.is_empty());
+        let identity = caller.identity.clone().filter(|_| !endpoint.identity.is_empty());
         let peer = Peer { identity, address: request.peer.address };
         let port = u16::try_from(endpoint.port).unwrap_or_default();
         let arrived = RequestFacts { peer: &peer, port, ..*request };
@@ -258,101 +313,58 @@ impl Mesh {
             None => (None, Ending::default()),
         }
     }
-}
 
-fn versioned<T: Message + Default>(resource: &Encoded) -> Result<Arc<Versioned<T>>, String> {
-    let value = T::decode(resource.body.clone()).map_err(|error| error.to_string())?;
-    Ok(Arc::new(Versioned { name: resource.name.clone(), version: resource.version.clone(), value }))
-}
-
-fn compile(resources: Resources) -> RuntimeConfig {
-    Compiler::default().compile(&Arc::new(resources))
-}
-
-/// The backends that requests of a rule may go to, with their shares; `None` stands for the service called.
-fn possible(rule: Option<&RouteRule>) -> Result<Vec<(Option<&Backend>, f64)>, Reason> {
-    let Some(rule) = rule.filter(|rule| !rule.backends.is_empty()) else { return Ok(vec![(None, 1.0)]) };
-    let total: f64 = rule.backends.iter().map(|backend| f64::from(backend.weight)).sum();
-    let weighty = rule.backends.iter().filter(|backend| backend.weight > 0);
-    let possible: Vec<_> = weighty.map(|backend| (Some(backend), f64::from(backend.weight) / total)).collect();
-    if possible.is_empty() { Err(rule.nowhere) } else { Ok(possible) }
-}
-
-/// What the caller's sidecar answers to a request that it is given, or that it sends it on and with which header section.
-fn depart(
-    scope: &Scope,
-    rule: Option<&RouteRule>,
-    request: &RequestFacts<'_>,
-    context: &mut Context,
-) -> (Ending, HeaderMap) {
-    let mut headers = request.headers.clone();
-    let mut ending = judge_request(scope.policies(), request, context);
-    if let Some(rule) = rule.filter(|_| ending.passes()) {
-        ending = judge(context, |context| rule.filters.on_request(request, context));
-        rule.filters.change_request(&mut headers);
+    /// Each policy, looked at for a request.
+    fn judged(&self, documents: &[Document], request: &RequestFacts<'_>, context: &Context) -> Vec<Judged> {
+        let judged = documents.iter().map(|document| {
+            let looked = document.looked(request, context.now).into_iter();
+            let rules = looked.map(|looked| {
+                self.placed(&document.origin, looked, |looked| looked.fails.as_ref().unwrap_or(&looked.at))
+            });
+            Judged { origin: document.origin.clone(), rules: rules.collect() }
+        });
+        judged.collect()
     }
-    if let Some(changes) = context.take_changes() {
-        changes.request.apply(&mut headers);
+
+    /// What happens at a workload to requests that no policy speaks of, and who wants it so.
+    fn default_of(&self, inbound: &Inbound) -> DefaultPosture {
+        let set = inbound.settings_from.iter().find(|setting| setting.field == POSTURE);
+        let written = set.and_then(|setting| {
+            let (object, field) = (setting.origin.clone()?, format!("spec.{POSTURE}"));
+            Some(Written { place: self.place(&object, &field), object, field })
+        });
+        // No other word was let in.
+        let posture = if inbound.posture == "deny" { Posture::Deny } else { Posture::Allow };
+        DefaultPosture { posture, written }
     }
-    (ending, headers)
-}
 
-/// What a sidecar answers to a request that comes to it, or that it lets it pass.
-fn receive(config: &RuntimeConfig, request: &RequestFacts<'_>, context: &Context) -> Result<Ending, Reason> {
-    admission::may_call(request.peer.identity.as_deref(), config)?;
-    let port = config.inbound(request.port);
-    let scope = Scope::Inbound(port.clone());
-    let rule = route::rule(&scope, request)?;
-    let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), ..*request };
-    Ok(judge_request(&port.policies, &request, &mut context.clone()))
-}
-
-/// Those of `attachments` that decide, each of their rules looked at.
-fn judged(attachments: Vec<&Attachment>, request: &RequestFacts<'_>, now: Moment) -> Vec<Judged> {
-    let looked = attachments.into_iter().filter_map(|attachment| {
-        let (kind, document) = compile::read(attachment).ok()?;
-        let kind = registry::find(&kind).filter(|kind| kind.phase().is_some())?;
-        Some(Judged { origin: attachment.origin.clone()?, rules: (kind.explain)(&document, request, now) })
-    });
-    looked.collect()
-}
-
-/// What becomes of a request by these policies. A CONNECT is judged as what it becomes, too: bytes that nobody looks into.
-fn judge_request(policies: &PolicySet, request: &RequestFacts<'_>, context: &mut Context) -> Ending {
-    let ending = judge(context, |context| policies.on_request(request, context));
-    if !ending.passes() || request.method != Method::CONNECT {
-        return ending;
+    /// `what` was found, with the place of the field of `spec` that it is about.
+    fn placed<T>(&self, origin: &Origin, what: T, field: impl Fn(&T) -> &String) -> Placed<T> {
+        let place = self.place(origin, &format!("spec.{}", field(&what)));
+        Placed { what, place }
     }
-    let connection = ConnectionFacts { peer: request.peer, port: request.port, server_name: None };
-    judge(context, |context| {
-        policies.on_open_connection(&connection, context).map_or(Verdict::Continue, Verdict::Answer)
-    })
+
+    fn place(&self, object: &Origin, field: &str) -> Option<Place> {
+        self.locate.as_ref().and_then(|locate| locate(object, field))
+    }
 }
 
-/// What becomes of a request by what `decide` asks. Time passes at once where a policy waits; what it asks nobody answers.
-fn judge(context: &mut Context, decide: impl Fn(&mut Context) -> Verdict) -> Ending {
-    loop {
-        match decide(context) {
-            Verdict::Continue => {
-                let audited = context.audited.as_ref().map(|audited| audited.policy.clone());
-                return Ending { audited, ..Ending::default() };
-            }
-            Verdict::Answer(answer) => {
-                let status = Some(answer.status.as_u16());
-                return Ending { status, reason: answer.reason, policy: answer.policy, ..Ending::default() };
-            }
-            Verdict::Wait(_) => context.resume(Resumed::Waited),
-            Verdict::Ask(question) => {
-                return Ending { asks: Some(question.to.to_string().into()), ..Ending::default() };
-            }
-        }
+/// The setting that says what happens to a request that no policy speaks of.
+const POSTURE: &str = "defaultPosture";
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mesh")
+            .field("workloads", &self.workloads.keys())
+            .field("destinations", &self.destinations.keys())
+            .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use selvedge_policies::testing::{Clock, Request};
-    use selvedge_xds::proto::mesh::Origin;
+    use selvedge_xds::proto::mesh::Attachment;
 
     use super::*;
 
@@ -399,14 +411,45 @@ mod tests {
 
     #[test]
     fn the_posture_of_a_workload_is_told_and_nothing_said_allows() {
-        for (posture, expected) in [("deny", "deny"), ("allow", "allow"), ("", "allow")] {
+        for (posture, expected) in [
+            ("deny", "deny, by a setting whose object is not known"),
+            ("allow", "allow, the built-in default"),
+            ("", "allow, the built-in default"),
+        ] {
             let inbound = Inbound { workload: "shop/web-1".into(), posture: posture.into(), ..Inbound::default() };
             let mut mesh = Mesh::default();
             mesh.put(&Encoded::new(INBOUND, "shop/web-1", Vec::new(), &inbound)).unwrap();
             let request = Request::new("GET", "/").port(8080);
             let context = Clock::default().context();
             let received = mesh.why_received("shop/web-1", &request.facts(), &context);
-            assert_eq!(received.map(|(arrival, _)| arrival.posture).as_deref(), Some(expected));
+            assert_eq!(received.map(|(arrival, _)| arrival.default.to_string()).as_deref(), Some(expected));
         }
+    }
+
+    #[test]
+    fn no_question_uses_up_what_a_limit_allows_to_another() {
+        let origin = Origin { kind: "RateLimit".into(), name: "one".into(), ..Origin::default() };
+        let document = r#"{"limits": [{"requests": 1, "per": "1h", "key": ["identity"]}]}"#.into();
+        let policies = vec![Attachment { origin: Some(origin), document, ..Attachment::default() }];
+        let mut mesh = Mesh::default();
+        let view = Inbound { workload: "shop/web-1".into(), policies, ..Inbound::default() };
+        mesh.put(&Encoded::new(INBOUND, "shop/web-1", vec![], &view)).unwrap();
+        for _ in 0..3 {
+            let request = Request::new("GET", "/").from("ui");
+            let received = mesh.why_received("shop/web-1", &request.facts(), &Clock::default().context());
+            assert!(received.unwrap().1.passes());
+        }
+    }
+
+    #[test]
+    fn what_is_told_anew_is_what_decides() {
+        let mut mesh = Mesh::default();
+        let mut reason = |posture: &str| {
+            let view = Inbound { workload: "shop/web-1".into(), posture: posture.into(), ..Inbound::default() };
+            mesh.put(&Encoded::new(INBOUND, "shop/web-1", vec![], &view)).unwrap();
+            let request = Request::new("GET", "/").from("ui");
+            mesh.why_received("shop/web-1", &request.facts(), &Clock::default().context()).unwrap().1.reason
+        };
+        assert_eq!([reason("deny"), reason("allow")], [Some(Reason::PolicyDefaultDeny), None]);
     }
 }

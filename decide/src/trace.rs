@@ -6,9 +6,14 @@
 //! of them that is in force, so that whoever reads it knows what to edit. It is data and no text: how it is shown is
 //! the business of who asked.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
-use selvedge_policies::{facts::Identity, policy::Looked, reason::Reason, route::Considered};
+use selvedge_policies::{
+    facts::Identity,
+    policy::{Looked, Posture},
+    reason::Reason,
+    route::Considered,
+};
 use selvedge_xds::proto::mesh::Origin;
 
 /// The story of one request, as far as configuration tells it.
@@ -21,7 +26,7 @@ pub struct Trace {
     /// The route rule it takes.
     pub route: Option<Arc<str>>,
     /// Every match of the service's routes, and what came of it.
-    pub considered: Vec<Considered>,
+    pub considered: Vec<Placed<Considered>>,
     /// The policies that decide at the caller's sidecar, in their order.
     pub policies: Vec<Judged>,
     /// How the caller's sidecar ends it, or that it lets it leave the mesh. `None` when it goes one of the [ways](Self::ways).
@@ -54,8 +59,46 @@ pub struct Arrival {
     pub port: u16,
     /// The policies that cover the port, in the order in which they decide.
     pub policies: Vec<Judged>,
-    /// `allow` or `deny`: what happens to a request that no policy speaks of.
-    pub posture: String,
+    /// What happens to a request that no policy speaks of.
+    pub default: DefaultPosture,
+}
+
+/// What happens to a request that no policy speaks of, and who wants it so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DefaultPosture {
+    /// Whether such a request passes.
+    pub posture: Posture,
+    /// The setting that says so; `None` when nobody set it, or when the control plane does not say who did.
+    pub written: Option<Written>,
+}
+
+/// Something that a user wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// The object, and the version of it that is in force.
+    pub object: Origin,
+    /// The field of the object, such as `spec.defaultPosture`.
+    pub field: String,
+    /// Where the field is written; `None` where that is not known.
+    pub place: Option<Place>,
+}
+
+/// What was found of something that a user wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placed<T> {
+    /// What was found, of a match or a rule.
+    pub what: T,
+    /// Where the condition that fails is written, or what applies; `None` where that is not known.
+    pub place: Option<Place>,
+}
+
+/// Where something is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The path of a file, or what another source calls the object.
+    pub file: Arc<str>,
+    /// The line in it, from 1; 0 when the object as a whole is meant.
+    pub line: usize,
 }
 
 /// One policy, looked at for a request.
@@ -65,7 +108,7 @@ pub struct Judged {
     pub origin: Origin,
     /// Each of its rules: that it applies, or the first condition that fails. What follows from a rule that applies is the
     /// policy's to say, in its place among the others. Empty for kinds without rules.
-    pub rules: Vec<Looked>,
+    pub rules: Vec<Placed<Looked>>,
 }
 
 /// How a request ends.
@@ -107,5 +150,34 @@ impl Ending {
     /// The mesh's own answer, with the status of its reason.
     pub fn of(reason: Reason) -> Self {
         Self { status: Some(reason.status()), reason: Some(reason), ..Self::default() }
+    }
+}
+
+/// `deny, by spec.defaultPosture of MeshPolicy shop/closed (mesh.yaml:4)`.
+impl fmt::Display for DefaultPosture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.posture == Posture::Deny { "deny" } else { "allow" })?;
+        match &self.written {
+            Some(written) => write!(f, ", by {written}"),
+            None if self.posture == Posture::default() => f.write_str(", the built-in default"),
+            None => f.write_str(", by a setting whose object is not known"),
+        }
+    }
+}
+
+/// `spec.defaultPosture of MeshPolicy shop/closed (mesh.yaml:4)`.
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { kind, namespace, name, .. } = &self.object;
+        write!(f, "{} of {kind} {namespace}/{name}", self.field)?;
+        self.place.as_ref().map_or(Ok(()), |place| write!(f, " ({place})"))
+    }
+}
+
+/// `mesh.yaml:4`, or the file alone.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line == 0 { Ok(()) } else { write!(f, ":{}", self.line) }
     }
 }

@@ -5,7 +5,7 @@
 //! the sidecar compiles them by it and asks what they were compiled to. Nobody else knows the kind by name, so a new one is
 //! its own file and its entry in the [registry](crate::registry).
 
-use std::any::Any;
+use std::{any::Any, sync::Arc};
 
 use serde_json::Value;
 
@@ -177,6 +177,11 @@ pub trait RequestPolicy: Any + Send + Sync {
 
     /// The Unix second after `now` from which it may refuse what it lets pass before, though nothing else changes.
     fn next_expiry(&self, _now: Moment) -> Option<u64> {
+        None
+    }
+
+    /// This policy with nothing counted yet; `None` when it counts nothing, so that nobody can tell the two apart.
+    fn afresh(&self) -> Option<Arc<dyn RequestPolicy>> {
         None
     }
 }

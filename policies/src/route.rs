@@ -21,7 +21,7 @@ mod index;
 mod rule;
 mod table;
 
-pub use explain::{Considered, Outcome, explain};
+pub use explain::{Conditions, Considered, Outcome};
 pub use filter::{Filter, Filters};
 pub use rule::{Backend, RouteRule, RouteTimeouts};
 pub use table::RouteTable;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge_decide::trace::Ending;
+use selvedge_decide::trace::{Ending, Place};
 use selvedge_policies::{reason::Reason, route::Outcome, testing::Request};
 #[path = "logic/mesh.rs"]
 mod mesh;
@@ -77,7 +77,7 @@ fn the_mesh_in_memory_says_why_a_request_ends_as_it_does() {
     let trace = why(Request::new("GET", "/public/a").header("x-beta", "on"));
     assert_eq!(trace.identity.unwrap().to_string(), "spiffe://mesh.local/ns/shop/sa/client");
     assert_eq!((trace.destination.as_deref(), trace.route.as_deref()), (Some("shop/web"), Some("shop/web/beta")));
-    let outcomes: Vec<_> = trace.considered.into_iter().map(|found| found.outcome).collect();
+    let outcomes: Vec<_> = trace.considered.into_iter().map(|found| found.what.outcome).collect();
     assert_eq!(outcomes, [Outcome::Taken, Outcome::Preceded]);
     let [way] = &trace.ways[..] else { panic!("{:?}", trace.ways) };
     let arrival = way.arrival.as_ref().unwrap();
@@ -85,13 +85,13 @@ fn the_mesh_in_memory_says_why_a_request_ends_as_it_does() {
     assert_eq!((arrival.port, arrival.policies.len(), way.ending.status), (8080, 0, None), "no policy covers it");
 
     let trace = why(Request::new("GET", "/private"));
-    assert_eq!(trace.considered[0].outcome, Outcome::Fails("rules[0].matches[0].headers[0]".to_owned()));
+    assert_eq!(trace.considered[0].what.outcome, Outcome::Fails("rules[0].matches[0].headers[0]".to_owned()));
     let shares: Vec<_> = trace.ways.iter().map(|way| (&*way.cluster, way.share, way.ending.reason)).collect();
     assert_eq!(shares, [("shop/web:80", 0.75, Some(Reason::PolicyDefaultDeny)), ("shop/web-next:80", 0.25, None)]);
     let policies = &trace.ways[0].arrival.as_ref().unwrap().policies;
     let origin = &policies[0].origin;
     assert_eq!((&*origin.kind, &*origin.name, origin.generation), ("AuthorizationPolicy", "web", 1));
-    assert_eq!(policies[0].rules[0].fails.as_deref(), Some("rules[0].to[0].paths"));
+    assert_eq!(policies[0].rules[0].what.fails.as_deref(), Some("rules[0].to[0].paths"));
     assert_eq!(trace.endings().len(), 2, "chance decides between them");
 
     let unknown = in_memory.why("shop/client-1", "shop/absent", &Request::new("GET", "/").facts(), &context);
@@ -99,6 +99,51 @@ fn the_mesh_in_memory_says_why_a_request_ends_as_it_does() {
     let plaintext = Request::new("GET", "/").port(8080);
     let (_, ending) = in_memory.why_received("shop/web-1", &plaintext.facts(), &context).unwrap();
     assert_eq!(ending.reason, Some(Reason::PlaintextRefused));
+}
+
+#[test]
+fn whoever_asks_why_is_told_the_file_and_line_of_what_decided() {
+    const CLOSED: &str = "
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: {name: mesh, namespace: selvedge-system}
+spec:
+  targetRef: {kind: Mesh}
+  defaultPosture: deny
+";
+    let mut mesh = LogicMesh::new();
+    mesh.write("shop.yaml", SHOP);
+    mesh.write("policy.yaml", ALLOW_CLIENT);
+    mesh.write("route.yaml", SPLIT);
+    let trace = |mesh: &LogicMesh| {
+        let request = Request::new("GET", "/private").port(80);
+        mesh.in_memory().why("shop/client-1", "web.shop:80", &request.facts(), &mesh.clock.context())
+    };
+    let default = |mesh: &LogicMesh| trace(mesh).ways[0].arrival.as_ref().unwrap().default.to_string();
+    let place = |place: Option<Place>| place.unwrap().to_string();
+
+    assert_eq!(default(&mesh), "allow, the built-in default");
+    mesh.write("closed.yaml", CLOSED);
+    assert_eq!(default(&mesh), "deny, by spec.defaultPosture of MeshPolicy selvedge-system/mesh (closed.yaml:7)");
+    mesh.write("closed.yaml", &format!("\n{CLOSED}"));
+    assert_eq!(default(&mesh), "deny, by spec.defaultPosture of MeshPolicy selvedge-system/mesh (closed.yaml:8)");
+    mesh.write(
+        "open.yaml",
+        "
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: {name: open, namespace: shop}
+spec: {defaultPosture: allow}
+",
+    );
+    assert_eq!(default(&mesh), "allow, by spec.defaultPosture of MeshPolicy shop/open (open.yaml:5)");
+
+    let found = trace(&mesh);
+    let considered: Vec<_> = found.considered.into_iter().map(|found| place(found.place)).collect();
+    assert_eq!(considered, ["route.yaml:9", "route.yaml:11"], "the match, and the rule without one");
+    let rule = found.ways[0].arrival.clone().unwrap().policies.remove(0).rules.remove(0);
+    assert_eq!(rule.what.fails.as_deref(), Some("rules[0].to[0].paths"));
+    assert_eq!(place(rule.place), "policy.yaml:8");
 }
 
 #[test]

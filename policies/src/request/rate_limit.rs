@@ -142,6 +142,11 @@ impl RequestPolicy for RateLimits {
         let server_name = self.limits.iter().flat_map(|limit| &limit.matches).any(OperationMatcher::is_about_hosts);
         Needs { server_name, ..Needs::default() }
     }
+
+    fn afresh(&self) -> Option<Arc<dyn RequestPolicy>> {
+        let anew = |limit: &Arc<CompiledLimit>| CompiledLimit::new(&limit.spec, &limit.policy, "", &mut Vec::new());
+        Some(Arc::new(Self { limits: self.limits.iter().filter_map(anew).map(Arc::new).collect() }))
+    }
 }
 
 impl RateLimits {

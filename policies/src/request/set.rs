@@ -107,6 +107,16 @@ impl PolicySet {
         Self::with(self.members)
     }
 
+    /// These policies with nothing counted yet, so that the next request is the first that they see.
+    #[must_use]
+    pub fn afresh(&self) -> Self {
+        let anew = |member: &Member| Member {
+            policy: member.policy.afresh().unwrap_or_else(|| member.policy.clone()),
+            ..member.clone()
+        };
+        Self { members: self.members.iter().map(anew).collect(), needs: self.needs }
+    }
+
     fn with(members: Vec<Member>) -> Self {
         let needs = members.iter().fold(Needs::default(), |needs, member| needs.and(member.policy.needs()));
         Self { members, needs }

@@ -27,35 +27,95 @@ pub enum Outcome {
     Fails(String),
 }
 
-/// Every match of `routes` in the order in which they are written, looked at for `request`.
-pub fn explain(routes: &[Attached<HttpRouteSpec>], request: &RequestFacts<'_>) -> Vec<Considered> {
-    let taken = RouteTable::compile(routes).ok().and_then(|table| Some(select(&table, request)?.to_owned()));
-    let mut considered = Vec::new();
-    for route in routes {
-        for (number, rule) in rules(&route.spec).iter().enumerate() {
+/// The conditions of one route, each compiled alone.
+///
+/// ```
+/// use selvedge_policies::{
+///     kind::{self, Attached},
+///     route::{Conditions, Outcome},
+///     testing::Request,
+/// };
+/// use serde_json::json;
+///
+/// let spec = json!({
+///     "parentRefs": [{ "name": "web" }],
+///     "rules": [{ "matches": [{ "path": { "value": "/cart" } }] }, {}],
+/// });
+/// let conditions = Conditions::of(&Attached { name: "shop/web".into(), spec: kind::parse(&spec).unwrap() });
+/// let considered = conditions.explain(&Request::new("GET", "/").facts(), Some("shop/web/1"));
+/// assert_eq!(considered[0].outcome, Outcome::Fails("rules[0].matches[0].path".to_owned()));
+/// assert_eq!(considered[1].outcome, Outcome::Taken);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    hosts: Alone,
+    matches: Vec<Match>,
+}
+
+/// One match of one rule.
+#[derive(Clone, Debug)]
+struct Match {
+    /// The name of its rule.
+    rule: String,
+    at: String,
+    /// Each condition with its field.
+    conditions: Vec<(String, Alone)>,
+}
+
+/// A table of one condition. One that does not compile holds for nothing.
+#[derive(Clone, Debug)]
+struct Alone(RouteTable);
+
+impl Conditions {
+    /// Those of `route`, in the order in which they are written.
+    pub fn of(route: &Attached<HttpRouteSpec>) -> Self {
+        let everything = [HttpRouteRule::default()];
+        let rules = if route.spec.rules.is_empty() { &everything[..] } else { &route.spec.rules };
+        let matches = rules.iter().enumerate().flat_map(|(number, rule)| {
             let name = rule.name.clone().unwrap_or_else(|| number.to_string());
             let name = format!("{}/{name}", route.name);
-            for (at, condition) in matches(rule, number) {
-                let outcome = match failing(&route.spec, &condition, &at, request) {
-                    Some(field) => Outcome::Fails(field),
-                    None if taken.as_ref() == Some(&name) => Outcome::Taken,
-                    None => Outcome::Preceded,
-                };
-                considered.push(Considered { rule: name.clone(), at, outcome });
-            }
-        }
+            matches(rule, number).into_iter().map(move |(at, written)| Match {
+                rule: name.clone(),
+                conditions: conditions(&written, &at),
+                at,
+            })
+        });
+        Self { hosts: Alone::of(&route.spec.hostnames, HttpRouteMatch::default()), matches: matches.collect() }
     }
-    considered
+
+    /// Every match, looked at for `request`, of which the table of all routes chose the rule of the name `taken`.
+    pub fn explain(&self, request: &RequestFacts<'_>, taken: Option<&str>) -> Vec<Considered> {
+        let outcome = |found: &Match| match self.failing(found, request) {
+            Some(field) => Outcome::Fails(field),
+            None if taken == Some(&found.rule) => Outcome::Taken,
+            None => Outcome::Preceded,
+        };
+        let considered = self.matches.iter();
+        considered
+            .map(|found| Considered { rule: found.rule.clone(), at: found.at.clone(), outcome: outcome(found) })
+            .collect()
+    }
+
+    /// The first condition that does not hold alone.
+    fn failing(&self, found: &Match, request: &RequestFacts<'_>) -> Option<String> {
+        if !self.hosts.holds(request) {
+            return Some("hostnames".to_owned());
+        }
+        found.conditions.iter().find(|(_, alone)| !alone.holds(request)).map(|(field, _)| field.clone())
+    }
 }
 
-fn select<'a>(table: &'a RouteTable, request: &RequestFacts<'_>) -> Option<&'a str> {
-    let RequestFacts { host, method, path, query, headers, .. } = *request;
-    table.select(host, method, path, query, headers).map(|rule| &*rule.name)
-}
+impl Alone {
+    fn of(hostnames: &[String], condition: HttpRouteMatch) -> Self {
+        let rules = vec![HttpRouteRule { matches: vec![condition], ..HttpRouteRule::default() }];
+        let spec = HttpRouteSpec { parent_refs: Vec::new(), hostnames: hostnames.to_vec(), rules };
+        Self(RouteTable::compile(&[Attached { name: "".into(), spec }]).unwrap_or_default())
+    }
 
-/// The rules of a route; without any it has one that matches everything.
-fn rules(spec: &HttpRouteSpec) -> Vec<HttpRouteRule> {
-    if spec.rules.is_empty() { vec![HttpRouteRule::default()] } else { spec.rules.clone() }
+    fn holds(&self, request: &RequestFacts<'_>) -> bool {
+        let RequestFacts { host, method, path, query, headers, .. } = *request;
+        self.0.select(host, method, path, query, headers).is_some()
+    }
 }
 
 /// The matches of a rule with their fields; without any it has one that matches everything.
@@ -67,18 +127,9 @@ fn matches(rule: &HttpRouteRule, number: usize) -> Vec<(String, HttpRouteMatch)>
     numbered.map(|(n, condition)| (format!("rules[{number}].matches[{n}]"), condition.clone())).collect()
 }
 
-/// The first condition of a match found at `at` that does not hold alone.
-fn failing(route: &HttpRouteSpec, found: &HttpRouteMatch, at: &str, request: &RequestFacts<'_>) -> Option<String> {
-    let alone = |hostnames: &[String], condition: HttpRouteMatch| {
-        let rules = vec![HttpRouteRule { matches: vec![condition], ..HttpRouteRule::default() }];
-        let spec = HttpRouteSpec { parent_refs: Vec::new(), hostnames: hostnames.to_vec(), rules };
-        let table = RouteTable::compile(&[Attached { name: "".into(), spec }]);
-        table.is_ok_and(|table| select(&table, request).is_some())
-    };
+/// The conditions of a match found at `at`, with their fields.
+fn conditions(found: &HttpRouteMatch, at: &str) -> Vec<(String, Alone)> {
     let any = HttpRouteMatch::default;
-    if !alone(&route.hostnames, any()) {
-        return Some("hostnames".to_owned());
-    }
     let path =
         found.path.clone().map(|path: PathMatch| ("path".to_owned(), HttpRouteMatch { path: Some(path), ..any() }));
     let method = found.method.clone();
@@ -89,6 +140,6 @@ fn failing(route: &HttpRouteSpec, found: &HttpRouteMatch, at: &str, request: &Re
     let queries = found.query_params.iter().enumerate();
     let queries = queries
         .map(|(n, query)| (format!("queryParams[{n}]"), HttpRouteMatch { query_params: vec![query.clone()], ..any() }));
-    let mut conditions = path.into_iter().chain(method).chain(headers).chain(queries);
-    conditions.find(|(_, condition)| !alone(&[], condition.clone())).map(|(field, _)| format!("{at}.{field}"))
+    let all = path.into_iter().chain(method).chain(headers).chain(queries);
+    all.map(|(field, condition)| (format!("{at}.{field}"), Alone::of(&[], condition))).collect()
 }

@@ -16,7 +16,10 @@ use selvedge_policies::{
         query::QueryParamMatch,
         text::ValueMatchType,
     },
-    route::{self, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, Outcome, ParentRef, RouteTable, RouteTimeouts},
+    route::{
+        Conditions, Considered, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, Outcome, ParentRef, RouteTable,
+        RouteTimeouts,
+    },
     testing::{Request, deviation, shares},
 };
 use serde_json::{Value, json};
@@ -36,6 +39,10 @@ fn chosen(table: &RouteTable, request: &Request) -> Option<String> {
     let facts = request.facts();
     let rule = table.select(facts.host, facts.method, facts.path, facts.query, facts.headers);
     rule.map(|rule| rule.name.to_string())
+}
+
+fn explain(routes: &[Attached<HttpRouteSpec>], request: &Request, taken: Option<&str>) -> Vec<Considered> {
+    routes.iter().flat_map(|route| Conditions::of(route).explain(&request.facts(), taken)).collect()
 }
 
 #[test]
@@ -59,7 +66,9 @@ fn the_first_condition_that_fails_is_named() {
     ] });
     let routes = [route("shop/ui", spec)];
     let outcomes = |request: Request| {
-        let considered = route::explain(&routes, &request.host("ui.shop").facts());
+        let request = request.host("ui.shop");
+        let taken = chosen(&RouteTable::compile(&routes).unwrap(), &request);
+        let considered = explain(&routes, &request, taken.as_deref());
         considered.into_iter().map(|found| found.outcome).collect::<Vec<_>>()
     };
     let fails = |field: &str| Outcome::Fails(field.to_owned());
@@ -68,7 +77,7 @@ fn the_first_condition_that_fails_is_named() {
     assert_eq!(outcomes(post), [b, q.clone(), Outcome::Taken, Outcome::Preceded]);
     let (path, method) = (fails("rules[0].matches[0].path"), fails("rules[0].matches[1].method"));
     assert_eq!(outcomes(Request::new("GET", "/")), [path, method, fails("rules[1].matches[0].path"), Outcome::Taken]);
-    let other = route::explain(&routes, &Request::new("GET", "/").host("ui").facts());
+    let other = explain(&routes, &Request::new("GET", "/").host("ui"), None);
     assert!(other.iter().all(|found| found.outcome == fails("hostnames")), "{other:?}");
     assert_eq!((&*other[0].rule, &*other[1].at, &*other[3].at), ("shop/ui/beta", "rules[0].matches[1]", "rules[2]"));
 }
@@ -385,7 +394,7 @@ proptest! {
         let table = RouteTable::compile(&routes).unwrap();
         let chosen = chosen(&table, &request);
         prop_assert_eq!(&chosen, &naive::select(&routes, &request));
-        let considered = route::explain(&routes, &request.facts());
+        let considered = explain(&routes, &request, chosen.as_deref());
         let matching = considered.iter().filter(|found| !matches!(found.outcome, Outcome::Fails(_)));
         prop_assert_eq!(chosen.is_some(), matching.count() > 0, "{:?}", considered);
         let taken = considered.iter().filter(|found| found.outcome == Outcome::Taken);

@@ -68,11 +68,7 @@ impl LogicMesh {
 
     /// All sidecars of the mesh at once.
     pub(crate) fn in_memory(&self) -> Mesh {
-        let mut mesh = Mesh::default();
-        for resource in SELVEDGE.order().iter().flat_map(|kind| self.snapshot.resources(*kind)) {
-            mesh.put(resource).expect("what the control plane compiles can be put in force");
-        }
-        mesh
+        self.store.mesh()
     }
 
     /// A sidecar beside `workload` that calls `services`, in sync.

@@ -1,0 +1,88 @@
+//! How a request ends at one sidecar, by the functions that a sidecar calls; chance is not played, and time passes at once.
+
+use http::{HeaderMap, Method};
+use selvedge_policies::{
+    context::{Context, Resumed},
+    facts::{ConnectionFacts, RequestFacts},
+    reason::Reason,
+    request::PolicySet,
+    route::{Backend, RouteRule},
+    verdict::Verdict,
+};
+
+use crate::{
+    admission,
+    config::RuntimeConfig,
+    route::{self, Scope},
+    trace::Ending,
+};
+
+/// The backends that requests of a rule may go to, with their shares; `None` stands for the service called.
+pub(super) fn possible(rule: Option<&RouteRule>) -> Result<Vec<(Option<&Backend>, f64)>, Reason> {
+    let Some(rule) = rule.filter(|rule| !rule.backends.is_empty()) else { return Ok(vec![(None, 1.0)]) };
+    let total: f64 = rule.backends.iter().map(|backend| f64::from(backend.weight)).sum();
+    let weighty = rule.backends.iter().filter(|backend| backend.weight > 0);
+    let possible: Vec<_> = weighty.map(|backend| (Some(backend), f64::from(backend.weight) / total)).collect();
+    if possible.is_empty() { Err(rule.nowhere) } else { Ok(possible) }
+}
+
+/// What the caller's sidecar answers to a request that it is given, or that it sends it on and with which header section.
+pub(super) fn depart(
+    scope: &Scope,
+    rule: Option<&RouteRule>,
+    request: &RequestFacts<'_>,
+    context: &mut Context,
+) -> (Ending, HeaderMap) {
+    let mut headers = request.headers.clone();
+    let mut ending = judge_request(&scope.policies().afresh(), request, context);
+    if let Some(rule) = rule.filter(|_| ending.passes()) {
+        ending = judge(context, |context| rule.filters.on_request(request, context));
+        rule.filters.change_request(&mut headers);
+    }
+    if let Some(changes) = context.take_changes() {
+        changes.request.apply(&mut headers);
+    }
+    (ending, headers)
+}
+
+/// What a sidecar answers to a request that comes to it, or that it lets it pass.
+pub(super) fn receive(config: &RuntimeConfig, request: &RequestFacts<'_>, context: &Context) -> Result<Ending, Reason> {
+    admission::may_call(request.peer.identity.as_deref(), config)?;
+    let port = config.inbound(request.port);
+    let scope = Scope::Inbound(port.clone());
+    let rule = route::rule(&scope, request)?;
+    let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), ..*request };
+    Ok(judge_request(&port.policies.afresh(), &request, &mut context.clone()))
+}
+
+/// What becomes of a request by these policies. A CONNECT is judged as what it becomes, too: bytes that nobody looks into.
+fn judge_request(policies: &PolicySet, request: &RequestFacts<'_>, context: &mut Context) -> Ending {
+    let ending = judge(context, |context| policies.on_request(request, context));
+    if !ending.passes() || request.method != Method::CONNECT {
+        return ending;
+    }
+    let connection = ConnectionFacts { peer: request.peer, port: request.port, server_name: None };
+    judge(context, |context| {
+        policies.on_open_connection(&connection, context).map_or(Verdict::Continue, Verdict::Answer)
+    })
+}
+
+/// What becomes of a request by what `decide` asks. Time passes at once where a policy waits; what it asks nobody answers.
+fn judge(context: &mut Context, decide: impl Fn(&mut Context) -> Verdict) -> Ending {
+    loop {
+        match decide(context) {
+            Verdict::Continue => {
+                let audited = context.audited.as_ref().map(|audited| audited.policy.clone());
+                return Ending { audited, ..Ending::default() };
+            }
+            Verdict::Answer(answer) => {
+                let status = Some(answer.status.as_u16());
+                return Ending { status, reason: answer.reason, policy: answer.policy, ..Ending::default() };
+            }
+            Verdict::Wait(_) => context.resume(Resumed::Waited),
+            Verdict::Ask(question) => {
+                return Ending { asks: Some(question.to.to_string().into()), ..Ending::default() };
+            }
+        }
+    }
+}
