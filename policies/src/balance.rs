@@ -118,6 +118,9 @@ fn two_of_all(candidates: &dyn Candidates, chance: &mut fastrand::Rng, score: fn
             *slot = Some((index, score(&candidates.load(index))));
         }
     }
+    if chance.bool() {
+        sample.swap(0, 1); // the first of equals is taken, and endpoints stand in the sample in their order
+    }
     let best = sample.into_iter().flatten().reduce(|a, b| if b.1 < a.1 { b } else { a });
     best.map(|(index, _)| index)
 }
@@ -245,6 +248,23 @@ mod tests {
             (Endpoints(RefCell::new(loads)), BalancerSpec::LeastRequest.build(), chance());
         let picks = (0..10_000).filter(|_| balancer.pick(&endpoints, &mut chance) == Some(1003)).count();
         assert!((4_500..5_500).contains(&picks), "two of four hold it half of the time: {picks} of 10000");
+    }
+
+    /// Endpoints that nothing tells apart, of which hardly any is available: the heavy one is away, too.
+    #[test]
+    fn equals_are_picked_alike_where_every_endpoint_is_looked_at() {
+        let away = Load { available: false, in_flight: 0, ewma_nanos: 1e6, weight: 100 };
+        let there = Load { available: true, weight: 1, ..away };
+        for spec in ALL {
+            for equals in [2, 3, 5] {
+                let mut loads = vec![away; 200];
+                loads.extend(vec![there; equals]);
+                let (endpoints, balancer, mut chance) = (Endpoints(RefCell::new(loads)), spec.build(), chance());
+                let picks = (0..10_000).map(|_| balancer.pick(&endpoints, &mut chance).unwrap() - 200);
+                let shares = shares(equals, picks);
+                assert!(deviation(&shares, &vec![1; equals]) < 0.03, "{spec:?} gives {shares:?}");
+            }
+        }
     }
 
     /// A closed loop: each request stays in flight for the time its endpoint takes.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::{Balancer, Candidates};
+use super::{Balancer, Candidates, by_weight};
 
 /// Goes round the endpoints; one with half the heaviest weight is taken every other round, and so on (static stride
 /// scheduling), so that few loads are read and no endpoint gets its share in a burst.
@@ -14,23 +14,20 @@ pub struct RoundRobin {
 }
 
 impl Balancer for RoundRobin {
-    fn pick(&self, candidates: &dyn Candidates, _chance: &mut fastrand::Rng) -> Option<usize> {
+    fn pick(&self, candidates: &dyn Candidates, chance: &mut fastrand::Rng) -> Option<usize> {
         let count = candidates.len();
-        let mut first_available = None;
         for _ in 0..count.saturating_mul(2) {
             let (index, round) = self.next(count);
             let load = candidates.load(index);
             let weight = load.weight.max(1);
             self.heaviest.set(self.heaviest.get().max(weight));
-            if !load.available {
-                continue;
-            }
-            if self.is_due(weight, index, round) {
+            if load.available && self.is_due(weight, index, round) {
                 return Some(index);
             }
-            first_available.get_or_insert(index);
         }
-        first_available
+        // Hardly any is available, and what is has little weight. Each such look ends where it began, so the first in turn
+        // would always be the same.
+        by_weight(candidates, chance)
     }
 }
 
