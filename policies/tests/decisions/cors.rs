@@ -113,7 +113,7 @@ fn everything_is_said_as_a_star_or_where_credentials_are_allowed_as_what_was_ask
             "allowOrigins": ["*"], "allowMethods": ["*"], "allowHeaders": ["*"], "allowCredentials": credentials,
         })
     };
-    for origin in [SHOP, "null", "https://elsewhere.example:1"] {
+    for origin in [SHOP, "https://elsewhere.example:1", "chrome-extension://abcdefgh"] {
         let star = shared(&["allow-origin: *", "allow-methods: *", "allow-headers: *", "max-age: 5"]);
         assert_eq!(outcome(&every(false), &preflight(origin, "PATCH"), &[]), (Some(204), star));
         let asked = shared(&[
@@ -124,6 +124,12 @@ fn everything_is_said_as_a_star_or_where_credentials_are_allowed_as_what_was_ask
             "max-age: 5",
         ]);
         assert_eq!(outcome(&every(true), &preflight(origin, "PATCH"), &[]), (Some(204), asked));
+    }
+    let star = shared(&["allow-origin: *"]);
+    assert_eq!(outcome(&every(false), &get("null"), &[]), (None, star), "what everybody may read");
+    for none in ["null", "", "*", "https", "https://", "://x"] {
+        assert_eq!(outcome(&every(true), &get(none), &[]), (None, shared(&[])), "{none:?} is no origin");
+        assert_eq!(outcome(&every(true), &preflight(none, "PUT"), &[]), (Some(204), shared(&[])), "{none:?}");
     }
     let bare = Request::new("OPTIONS", "/").header("origin", SHOP).header("access-control-request-method", "GET");
     let (_, told) = outcome(&every(true), &bare, &[]);
@@ -164,7 +170,13 @@ fn what_the_service_says_of_sharing_is_taken_out() {
     with_else.push("x-else: 1".to_owned());
     let cors = json!({ "allowOrigins": [SHOP] });
     assert_eq!(outcome(&cors, &get(SHOP), &own), (None, with_else), "credentials stay out");
-    assert_eq!(outcome(&cors, &get("https://evil.com"), &own).1, ["vary: Origin", "x-else: 1"]);
+    for untold in [get("https://evil.com"), Request::new("GET", "/")] {
+        assert_eq!(
+            outcome(&cors, &untold, &own),
+            (None, vec!["vary: Origin".into(), "x-else: 1".into()]),
+            "{untold:?}"
+        );
+    }
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! Guarantees:
 //! - A preflight is answered here, whoever asks, and never comes to the service.
-//! - What a response says about sharing is what the filter says. What the service says of it is taken out, so that two
-//!   opinions never add up to more than either.
+//! - What a response says about sharing is what the filter says, and to a request without an origin it says nothing. What
+//!   the service says of it is taken out, so that two opinions never add up to more than either: not even in a cache that
+//!   keeps what one request was told for the next one.
 //! - An origin that is not allowed, or is none, is answered without a word about sharing; the browser then refuses.
 
 use std::sync::Arc;
@@ -112,12 +113,10 @@ impl RouteFilter for Cors {
         }
         let response = &mut context.changes().response;
         response.add(VARY, VARIES);
-        if origin.is_some() {
-            for (name, value) in self.shared(allowed) {
-                match value {
-                    Some(value) => response.set(name, value),
-                    None => response.remove(name),
-                }
+        for (name, value) in self.shared(allowed) {
+            match value {
+                Some(value) => response.set(name, value),
+                None => response.remove(name),
             }
         }
         Verdict::Continue
@@ -155,7 +154,7 @@ impl Cors {
 
     fn allows(&self, origin: &HeaderValue) -> bool {
         match &self.origins {
-            Origins::Every => true,
+            Origins::Every => !self.credentials || origin.to_str().is_ok_and(origin::is_origin),
             Origins::Listed(patterns) => {
                 origin.to_str().is_ok_and(|origin| patterns.iter().any(|pattern| pattern.matches(origin)))
             }

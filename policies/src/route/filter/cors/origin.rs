@@ -61,6 +61,12 @@ impl OriginPattern {
     }
 }
 
+/// True for a scheme and a host of any kind, such as apps and browser extensions send. `null` is none: documents without an
+/// origin of their own send it, such as sandboxed frames in anybody's page (Fetch standard, `Origin` header).
+pub(super) fn is_origin(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty())
+}
+
 /// Scheme, host and port; the port that belongs to the scheme where none is written.
 fn split(text: &str) -> Option<(Scheme, &str, u16)> {
     let (scheme, rest) = text.split_once("://")?;
