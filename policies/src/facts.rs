@@ -102,6 +102,9 @@ pub struct ConnectionFacts<'a> {
     pub port: u16,
     /// Server name of application TLS that passes through, lower case, when there was one.
     pub server_name: Option<&'a str>,
+    /// As what it was let pass before, where policies are asked again because more of it has become known. It is still one
+    /// connection: what has counted it, or drawn by chance for it, does so no second time.
+    pub earlier: Option<&'a Self>,
 }
 
 /// One canonical HTTP request. The same value serves routing, policy, metrics and forwarding.

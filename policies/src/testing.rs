@@ -157,7 +157,8 @@ impl Request {
 
     /// The facts of an opaque connection of the same caller to the same port.
     pub fn connection(&self) -> ConnectionFacts<'_> {
-        ConnectionFacts { peer: &self.peer, port: self.port, server_name: self.server_name.as_deref() }
+        let server_name = self.server_name.as_deref();
+        ConnectionFacts { peer: &self.peer, port: self.port, server_name, earlier: None }
     }
 }
 

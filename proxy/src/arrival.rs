@@ -1,7 +1,8 @@
 //! A connection on its way through the stages: what each of them hands to the next.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{future::ready, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
 
+use bytes::BytesMut;
 use selvedge_policies::{context::Audited, facts::Identity};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::server::TlsStream;
@@ -11,6 +12,7 @@ use crate::{
     balance::Picked,
     cluster::connect::Stream,
     connection::{Connection, Origin},
+    error::Error,
     heading::Purpose,
     sniff::{ClientHello, Prefixed},
     telemetry::Protocol,
@@ -48,8 +50,8 @@ pub struct Detected {
     pub io: Prefixed<TcpStream>,
     /// The protocol, as declared or as its first bytes say.
     pub spoken: Spoken,
-    /// The service's side, when it spoke first.
-    pub dialled: Option<Dialled>,
+    /// The service's side, where it was dialled to see who speaks first.
+    pub dialling: Option<Dialling>,
 }
 
 /// What a connection carries.
@@ -81,8 +83,8 @@ pub struct Secured {
     pub proven: Option<Arc<TlsContext>>,
     /// Server name of application TLS.
     pub server_name: Option<String>,
-    /// The service's side, when it spoke first.
-    pub dialled: Option<Dialled>,
+    /// The service's side, where it was dialled to see who speaks first.
+    pub dialling: Option<Dialling>,
 }
 
 /// A caller's stream: as it came, or inside mesh TLS.
@@ -94,8 +96,8 @@ pub struct Identified {
     pub connection: Rc<Connection>,
     /// The caller's stream, inside the mesh's TLS or as it came.
     pub io: ServerStream,
-    /// The service's side, when it spoke first.
-    pub dialled: Option<Dialled>,
+    /// The service's side, where it was dialled to see who speaks first.
+    pub dialling: Option<Dialling>,
 }
 
 impl Identified {
@@ -105,6 +107,9 @@ impl Identified {
     }
 }
 
+/// The service's side of a connection, which may be on its way.
+pub type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, Error>>>>;
+
 /// The service's side of a connection.
 pub struct Dialled {
     /// The stream to the service, with its greeting put back.
@@ -113,4 +118,17 @@ pub struct Dialled {
     pub picked: Picked,
     /// The policy that only looks on and would have refused it.
     pub audited: Option<Audited>,
+}
+
+impl Dialled {
+    /// Puts back what the service has said.
+    pub fn having_said(self, greeting: BytesMut) -> Self {
+        let (_, stream) = self.stream.into_parts();
+        Self { stream: Prefixed::new(stream, greeting), ..self }
+    }
+
+    /// A service's side that is there, for who would also take one that is on its way.
+    pub fn arrived(self) -> Dialling {
+        Box::pin(ready(Ok(self)))
+    }
 }

@@ -8,13 +8,14 @@ use std::{
 };
 
 use selvedge_policies::{
-    context::Claims,
+    context::{Audited, Claims},
     facts::{ConnectionFacts, Identity, Peer},
+    request::PolicySet,
 };
 use tokio::time::Instant;
 
 use crate::{
-    config::AppProtocol,
+    config::{AppProtocol, RuntimeConfig},
     heading::Heading,
     http::{
         authority,
@@ -36,9 +37,43 @@ pub struct Origin {
     pub heading: Heading,
     /// Counts against the worker's limit.
     pub permit: Rc<Permit>,
+    /// What policies have let it pass with as opaque bytes: whichever stage has asked them, it holds for those after it.
+    pub passed: Rc<RefCell<Option<Rc<Passed>>>>,
+}
+
+/// What policies have let opaque bytes pass with, and as what.
+#[derive(Debug)]
+pub struct Passed {
+    /// Who called, as was known.
+    pub peer: Peer,
+    /// Server name of application TLS, as was known.
+    pub server_name: Option<String>,
+    /// What was proven of the caller beside the identity.
+    pub claims: Claims,
+    /// The policy that only looks on and would have refused.
+    pub audited: Option<Audited>,
+}
+
+impl Passed {
+    /// True when `connection` is still what was let pass, as far as policies can tell.
+    pub fn is_still(&self, connection: &Connection, policies: &PolicySet) -> bool {
+        let is_named_so = !policies.needs().server_name || self.server_name == connection.server_name;
+        is_named_so && self.peer.identity == connection.caller().identity
+    }
+
+    /// What policies looked at, of a connection to `port`.
+    pub fn facts(&self, port: u16) -> ConnectionFacts<'_> {
+        ConnectionFacts { peer: &self.peer, port, server_name: self.server_name.as_deref(), earlier: None }
+    }
 }
 
 impl Origin {
+    /// Whether the server name of application TLS makes a difference to the policies in force for it.
+    pub fn needs_server_name(&self) -> bool {
+        let snapshot = self.worker.snapshot();
+        policies(&snapshot.config, &self.heading).is_some_and(|policies| policies.needs().server_name)
+    }
+
     /// What the port is declared to speak.
     pub fn declared(&self) -> AppProtocol {
         let snapshot = self.worker.snapshot();
@@ -75,8 +110,8 @@ pub struct Connection {
     pub protocol: Protocol,
     /// Server name of application TLS that passes through.
     pub server_name: Option<String>,
-    /// What was proven of its caller beside the identity, when it was let pass as opaque bytes.
-    pub claims: RefCell<Claims>,
+    /// What policies have let it pass with as opaque bytes.
+    pub passed: Rc<RefCell<Option<Rc<Passed>>>>,
     /// Reads the authorities of its requests.
     pub authorities: authority::Reader,
     /// Counts against the worker's limit while the connection lives.
@@ -91,7 +126,7 @@ pub struct Connection {
 impl Connection {
     /// A connection whose other end proved nothing (`identity` is `None`) or proved `identity` by mTLS.
     pub fn new(origin: Origin, identity: Option<Identity>, protocol: Protocol) -> Self {
-        let Origin { worker, peer, heading, permit } = origin;
+        let Origin { worker, peer, heading, permit, passed } = origin;
         let peer_identity = identity.as_ref().map(ToString::to_string).unwrap_or_default();
         let facts = Peer { identity: identity.map(Arc::new), address: peer.ip() };
         Self {
@@ -105,7 +140,7 @@ impl Connection {
             peer_address: peer,
             protocol,
             server_name: None,
-            claims: RefCell::default(),
+            passed,
             authorities: authority::Reader::default(),
             permit,
             pace: Pace::default(),
@@ -145,8 +180,26 @@ impl Connection {
         self.caller.get().unwrap_or(&self.peer)
     }
 
+    /// What was proven of its caller beside the identity, when it was let pass as opaque bytes of the same caller.
+    pub fn claims(&self) -> Claims {
+        let passed = self.passed.borrow();
+        let own = passed.as_ref().filter(|passed| passed.peer.identity == self.caller().identity);
+        own.map(|passed| passed.claims.clone()).unwrap_or_default()
+    }
+
     /// What policies for connections look at.
     pub fn facts(&self) -> ConnectionFacts<'_> {
-        ConnectionFacts { peer: self.caller(), port: self.port(), server_name: self.server_name.as_deref() }
+        let server_name = self.server_name.as_deref();
+        ConnectionFacts { peer: self.caller(), port: self.port(), server_name, earlier: None }
+    }
+}
+
+/// The policies in force for what has this heading; none for what is not known or outside the mesh.
+pub fn policies<'a>(config: &'a RuntimeConfig, heading: &Heading) -> Option<&'a PolicySet> {
+    match heading {
+        Heading::Inbound { port, .. } => Some(&config.inbound(*port).policies),
+        Heading::Outbound { destination, .. } => {
+            config.destination(destination).flatten().map(|destination| &destination.policies)
+        }
     }
 }

@@ -4,18 +4,18 @@
 //! moment the service is dialled, and if it speaks first the bytes are opaque, unless it speaks as a server of HTTP/2
 //! does. No port list is needed.
 
-use std::{rc::Rc, time::Duration};
+use std::{future::ready, rc::Rc, time::Duration};
 
 use bytes::BytesMut;
 use selvedge_policies::reason::Reason;
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
-    arrival::{Admitted, Detected, Dialled, Spoken},
+    arrival::{Admitted, Detected, Dialled, Dialling, Spoken},
     config::AppProtocol,
     connection::{Connection, Origin},
     dial,
@@ -59,10 +59,10 @@ async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
     let calls_service = matches!(origin.heading, Heading::Outbound { .. });
     if declared == AppProtocol::Opaque && calls_service {
         let io = Prefixed::new(socket, bytes::Bytes::new());
-        return Some(Detected { origin, io, spoken: Spoken::Opaque, dialled: None });
+        return Some(Detected { origin, io, spoken: Spoken::Opaque, dialling: None });
     }
     let mut first = BytesMut::new();
-    let mut dialled = None;
+    let mut dialling = None;
     let mut speaks_first = matches!(declared, AppProtocol::Detect | AppProtocol::Opaque);
     let deadline = started + if calls_service { OWN_PATIENCE } else { PATIENCE };
     let spoken = loop {
@@ -73,19 +73,19 @@ async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
             Detection::Tls(hello) => break Spoken::Tls(hello),
             Detection::Opaque => break as_declared(declared),
         }
-        let may_dial = first.is_empty() && dialled.is_none() && speaks_first;
+        let may_dial = first.is_empty() && dialling.is_none() && speaks_first;
         let patience = if may_dial { Instant::now() + SILENCE } else { deadline };
         match timeout_at(patience, more(&mut socket, &mut first)).await {
             Ok(true) => {}
             Ok(false) => return None,
             Err(_) if may_dial => match race(&origin, declared, &mut socket, &mut first, deadline).await {
                 Race::Service(service) => {
-                    dialled = Some(service);
+                    dialling = Some(service.arrived());
                     break Spoken::Opaque;
                 }
                 // What its caller says has to be seen; the service is dialled again when that is known.
                 Race::Http2 => speaks_first = false,
-                Race::Caller => {}
+                Race::Caller(service) => dialling = service,
                 Race::Gone => return None,
                 Race::Nobody(error) => return refuse(origin, &error),
             },
@@ -104,7 +104,7 @@ async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
         Spoken::Opaque => Protocol::Tcp,
     };
     origin.worker.telemetry.detection(started.elapsed(), told);
-    Some(Detected { origin, io: Prefixed::new(socket, first.freeze()), spoken, dialled })
+    Some(Detected { origin, io: Prefixed::new(socket, first.freeze()), spoken, dialling })
 }
 
 /// What bytes of no known protocol are taken for. On a port declared as HTTP they are malformed HTTP, which the http
@@ -123,7 +123,8 @@ async fn more(socket: &mut TcpStream, first: &mut BytesMut) -> bool {
 }
 
 enum Race {
-    Caller,
+    /// The caller has spoken. With the service's side, on its way or there, unless it has left.
+    Caller(Option<Dialling>),
     /// The service said something that is not HTTP.
     Service(Dialled),
     /// The service has sent what a server of HTTP/2 sends at once.
@@ -140,37 +141,46 @@ async fn race(
     declared: AppProtocol,
     socket: &mut TcpStream,
     first: &mut BytesMut,
-    mut deadline: Instant,
+    deadline: Instant,
 ) -> Race {
-    let connection = Rc::new(Connection::new(origin.clone(), None, Protocol::Tcp));
-    let speak = async {
-        let Dialled { mut stream, picked, audited } = dial::dial(&connection).await?;
-        let mut greeting = BytesMut::new();
-        let spoken = greeting::read(&mut stream, &mut greeting).await;
-        let (_, stream) = stream.into_parts();
-        let dialled = || Dialled { stream: Prefixed::new(stream, greeting), picked, audited };
-        Ok::<_, Error>(match spoken {
-            Greeting::NeedMore => None,
-            Greeting::Http2 if declared == AppProtocol::Detect => Some(Race::Http2),
-            Greeting::Http2 | Greeting::Opaque => Some(Race::Service(dialled())),
-        })
+    let mut dialling = dial::begin(&Rc::new(Connection::new(origin.clone(), None, Protocol::Tcp)));
+    let mut service = tokio::select! {
+        spoke = more(socket, first) => return if spoke { Race::Caller(Some(dialling)) } else { Race::Gone },
+        service = &mut dialling => service,
+        () = sleep_until(deadline) => return Race::Nobody(silence()),
     };
-    tokio::pin!(speak);
-    let mut without_service = None;
-    loop {
-        tokio::select! {
-            spoke = more(socket, first) => return if spoke { Race::Caller } else { Race::Gone },
-            service = &mut speak, if without_service.is_none() => {
-                match service {
-                    Ok(Some(race)) => return race,
-                    Ok(None) => without_service = Some(silence()),
-                    Err(error) => without_service = Some(error),
-                }
-                // Only a slow caller of HTTP can still make something of it.
-                deadline = deadline.min(Instant::now() + PATIENCE);
-            }
-            () = tokio::time::sleep_until(deadline) => return Race::Nobody(without_service.unwrap_or_else(silence)),
+    let mut greeting = BytesMut::new();
+    let heard = match &mut service {
+        Ok(service) => tokio::select! {
+            spoke = more(socket, first) => Heard::Caller(spoke),
+            greeted = greeting::read(&mut service.stream, &mut greeting) => Heard::Service(greeted),
+            () = sleep_until(deadline) => return Race::Nobody(silence()),
+        },
+        Err(_) => Heard::Service(Greeting::NeedMore),
+    };
+    match (heard, service) {
+        (Heard::Caller(false), _) => Race::Gone,
+        (Heard::Caller(true), Ok(service)) => Race::Caller(Some(service.having_said(greeting).arrived())),
+        (Heard::Service(Greeting::Http2), Ok(_)) if declared == AppProtocol::Detect => Race::Http2,
+        (Heard::Service(Greeting::Http2 | Greeting::Opaque), Ok(service)) => {
+            Race::Service(service.having_said(greeting))
         }
+        (_, service) => without(service.err(), socket, first, deadline).await,
+    }
+}
+
+enum Heard {
+    /// Whether the caller has spoken, or left.
+    Caller(bool),
+    Service(Greeting),
+}
+
+/// Only a slow caller of HTTP can still make something of a service that has left, or is not to be had for this reason.
+async fn without(refused: Option<Error>, socket: &mut TcpStream, first: &mut BytesMut, deadline: Instant) -> Race {
+    match timeout_at(deadline.min(Instant::now() + PATIENCE), more(socket, first)).await {
+        Ok(true) => Race::Caller(refused.map(|error| -> Dialling { Box::pin(ready(Err(error))) })),
+        Ok(false) => Race::Gone,
+        Err(_) => Race::Nobody(refused.unwrap_or_else(silence)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use selvedge_decide::route::Scope;
 
 use crate::{
-    arrival::Dialled,
+    arrival::{Dialled, Dialling},
     balance::{self, Ended, Picked},
     cluster::{
         Cluster,
@@ -21,6 +21,12 @@ use crate::{
     sniff::Prefixed,
     worker::Worker,
 };
+
+/// Begins to [`dial`], for whoever wants to know who speaks first meanwhile.
+pub fn begin(connection: &Rc<Connection>) -> Dialling {
+    let connection = connection.clone();
+    Box::pin(async move { dial(&connection).await })
+}
 
 /// Connects to the service, after mode and policies have let the connection pass.
 pub async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {

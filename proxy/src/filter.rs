@@ -4,13 +4,13 @@
 //! do not nothing. No pause outlasts the request's timeout or the drain. A policy that fails to come to an end refuses. What a request was let pass with (claims, header changes)
 //! stays with it to its response, and to the tunnel it may become.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, Method, request};
 use selvedge_decide::route::Scope;
 use selvedge_policies::{
     context::{Audited, Context, Resumed},
-    facts::{AttemptFacts, ResponseFacts},
+    facts::{AttemptFacts, ConnectionFacts, ResponseFacts},
     names::WorkloadName,
     reason::Reason,
     request::PolicySet,
@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     balance::Picked,
-    connection::Connection,
+    connection::{Connection, Passed},
     error::{Error, Stage},
     exchange::{Exchange, Tunnelled},
     http::reply,
@@ -154,22 +154,32 @@ async fn decide_response(
 /// The policies again for the request that an open tunnel was made of, when they are others than when it was let pass.
 pub fn on_open_tunnel(connection: &Connection, tunnelled: &Tunnelled, policies: &PolicySet) -> Result<(), Error> {
     let mut context = context(&connection.worker).with_claims(tunnelled.claims.clone());
-    let refused = policies.on_open_request(&tunnelled.facts(connection), &mut context);
-    refused.map_or(Ok(()), |answer| Err(Error::answered(answer)))?;
-    if tunnelled.is_opaque() { on_open_connection(connection, policies) } else { Ok(()) }
+    let mut refused = policies.on_open_request(&tunnelled.facts(connection), &mut context);
+    if refused.is_none() && tunnelled.is_opaque() {
+        refused = policies.on_open_connection(&connection.facts(), &mut context);
+    }
+    refused.map_or(Ok(()), |answer| Err(Error::answered(answer)))
 }
 
-/// Policies that decide whole connections of opaque bytes. What only looks on and would have refused is named.
+/// Policies that decide whole connections of opaque bytes. They are asked once for each, and again only where more of it
+/// is known than when they let it pass. What only looks on and would have refused is named.
 ///
 /// # Errors
 /// The answer of the one that does not let it be.
 pub async fn on_connection(connection: &Connection, policies: &PolicySet) -> Result<Option<Audited>, Error> {
-    let (worker, facts) = (&connection.worker, connection.facts());
+    let before = connection.passed.borrow().clone();
+    if let Some(passed) = before.as_ref().filter(|passed| passed.is_still(connection, policies)) {
+        return Ok(passed.audited.clone());
+    }
+    let earlier = before.as_ref().map(|passed| passed.facts(connection.port()));
+    let (worker, facts) = (&connection.worker, ConnectionFacts { earlier: earlier.as_ref(), ..connection.facts() });
     let mut context = context(worker);
     match settle(worker, None, &mut context, |context| policies.on_connection(&facts, context)).await {
         Some(answer) => Err(Error::answered(answer)),
         None => {
-            connection.claims.replace(context.claims);
+            let (peer, server_name) = (connection.caller().clone(), connection.server_name.clone());
+            let passed = Passed { peer, server_name, claims: context.claims, audited: context.audited.clone() };
+            connection.passed.replace(Some(Rc::new(passed)));
             Ok(context.audited)
         }
     }
@@ -177,7 +187,7 @@ pub async fn on_connection(connection: &Connection, policies: &PolicySet) -> Res
 
 /// Re-authorizes a connection of opaque bytes that is open, when the policies are others than when it was let pass.
 pub fn on_open_connection(connection: &Connection, policies: &PolicySet) -> Result<(), Error> {
-    let mut context = context(&connection.worker).with_claims(connection.claims.borrow().clone());
+    let mut context = context(&connection.worker).with_claims(connection.claims());
     let refused = policies.on_open_connection(&connection.facts(), &mut context);
     refused.map_or(Ok(()), |answer| Err(Error::answered(answer)))
 }

@@ -13,5 +13,5 @@ pub fn peer(secured: Secured) -> Identified {
     connection.server_name = secured.server_name;
     connection.until = secured.until;
     connection.proven = secured.proven;
-    Identified { connection: Rc::new(connection), io: secured.io, dialled: secured.dialled }
+    Identified { connection: Rc::new(connection), io: secured.io, dialling: secured.dialling }
 }

@@ -22,12 +22,9 @@ use crate::{
 
 /// Relays a connection until both sides are done.
 pub async fn relay(identified: Identified) {
-    let Identified { connection, io, dialled } = identified;
-    let dialled = match dialled {
-        Some(dialled) => Ok(dialled),
-        None => dial::dial(&connection).await,
-    };
-    let Dialled { stream, picked, audited } = match dialled {
+    let Identified { connection, io, dialling } = identified;
+    let dialling = dialling.unwrap_or_else(|| dial::begin(&connection));
+    let Dialled { stream, picked, audited } = match dialling.await {
         Ok(dialled) => dialled,
         Err(error) => return record::connection_refused(&connection, &error),
     };
@@ -70,12 +67,13 @@ async fn join(
     let own = Rc::new(Flow::default());
     let mut caller = Observed::new(caller, Counted([own.clone(), opened.flow()]));
     let ended = tokio::select! {
+        biased; // what may not be any more says nothing more
+        ended = ended => ended,
         copied = tokio::io::copy_bidirectional(&mut caller, &mut service) => {
             let reset = copied.err().filter(|e| e.kind() == io::ErrorKind::ConnectionReset);
             let (received, sent) = own.total();
             return opened.closed(received, sent, reset.map(|_| Reason::UpstreamReset));
         }
-        ended = ended => ended,
     };
     let (received, sent) = own.total();
     opened.cut(received, sent, &ended);

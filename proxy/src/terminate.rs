@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
 use crate::{
-    arrival::{Detected, Secured, Spoken},
+    arrival::{Detected, Dialled, Secured, Spoken},
     config::AppProtocol,
     connection::{Connection, Origin},
     error::{Error, Stage},
@@ -30,16 +30,22 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Terminates mesh TLS. `None` when the handshake failed; the connection is closed.
 pub async fn tls(detected: Detected) -> Option<Secured> {
-    let Detected { origin, io, spoken, dialled } = detected;
-    let (protocol, server_name) = match spoken {
-        Spoken::Http1 => (Protocol::Http1, None),
-        Spoken::Http2 => (Protocol::Http2, None),
-        Spoken::Opaque => (Protocol::Tcp, None),
-        Spoken::Tls(hello) if is_mesh(&origin, &hello) => return accept(origin, io).await,
-        Spoken::Tls(hello) => (Protocol::Tls, hello.server_name),
+    let Detected { origin, io, spoken, dialling } = detected;
+    let (protocol, server_name, dialling) = match spoken {
+        Spoken::Http1 => (Protocol::Http1, None, None),
+        Spoken::Http2 => (Protocol::Http2, None, None),
+        Spoken::Opaque => (Protocol::Tcp, None, dialling),
+        Spoken::Tls(hello) if is_mesh(&origin, &hello) => {
+            drop(dialling); // by the identity that is proven now policies may decide otherwise
+            return accept(origin, io).await;
+        }
+        Spoken::Tls(hello) => {
+            let is_news = hello.server_name.is_some() && origin.needs_server_name();
+            (Protocol::Tls, hello.server_name, dialling.filter(|_| !is_news))
+        }
     };
     let io = Either::Left(io);
-    Some(Secured { origin, io, protocol, identity: None, until: None, proven: None, server_name, dialled })
+    Some(Secured { origin, io, protocol, identity: None, until: None, proven: None, server_name, dialling })
 }
 
 /// Only calls to the application can be mesh TLS; what the application itself encrypts is its own.
@@ -66,8 +72,8 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
                 protocol => Found { protocol, first: Bytes::new(), server_name: None, dialled: None },
             };
             let Found { protocol, first, server_name, dialled } = found;
-            let io = Either::Right(Prefixed::new(stream, first));
-            Some(Secured { origin, io, protocol, identity, until, proven: Some(tls), server_name, dialled })
+            let (io, dialling) = (Either::Right(Prefixed::new(stream, first)), dialled.map(Dialled::arrived));
+            Some(Secured { origin, io, protocol, identity, until, proven: Some(tls), server_name, dialling })
         }
         Ok(Err(error)) => failed(origin, error.to_string()),
         Err(_) => failed(origin, "the handshake took too long"),

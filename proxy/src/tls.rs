@@ -143,7 +143,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use rcgen::{
@@ -215,6 +215,12 @@ mod tests {
         let key = key();
         let certificate = params.signed_by(&key, &ca.issuer).unwrap();
         forged(vec![certificate.der().clone()], &key)
+    }
+
+    /// What a workload of the mesh proves itself with.
+    pub(crate) fn of_a_workload() -> TlsContext {
+        let ca = ca();
+        context(&ca, &signed(&ca, &leaf(GOOD)))
     }
 
     fn context(ca: &Ca, svid: &Svid) -> TlsContext {

@@ -105,7 +105,8 @@ pub fn production() -> Vec<Source> {
     let packages =
         ["policies", "identity", "xds", "decide", "control-plane", "proxy", "cli", "examples/saas", "benches"];
     let mut sources: Vec<Source> = packages.iter().flat_map(|package| rust_files(&format!("{package}/src"))).collect();
-    sources.retain(|source| !source.path.contains("/generated/") && !source.path.ends_with("/tests.rs"));
+    let is_test = |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/");
+    sources.retain(|source| !source.path.contains("/generated/") && !is_test(&source.path));
     sources.sort_by(|a, b| a.path.cmp(&b.path));
     sources
 }

@@ -61,7 +61,7 @@ fn judge_request(policies: &PolicySet, request: &RequestFacts<'_>, context: &mut
     if !ending.passes() || request.method != Method::CONNECT {
         return ending;
     }
-    let connection = ConnectionFacts { peer: request.peer, port: request.port, server_name: None };
+    let connection = ConnectionFacts { peer: request.peer, port: request.port, server_name: None, earlier: None };
     judge(context, |context| {
         policies.on_open_connection(&connection, context).map_or(Verdict::Continue, Verdict::Answer)
     })

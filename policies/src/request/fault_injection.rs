@@ -112,9 +112,13 @@ impl RequestPolicy for Faults {
         self.verdict(context, |rule| rule.matches(request, Effect::Allow))
     }
 
-    /// A connection is delayed, or closed, before anything is said on it.
+    /// A connection is delayed, or closed, before anything is said on it, and each fault is drawn for it once.
     fn on_connection(&self, connection: &ConnectionFacts<'_>, context: &mut Context) -> Verdict {
-        self.verdict(context, |rule| rule.matches_connection(connection, Effect::Allow))
+        let is_news = |rule: &RuleMatcher, earlier| !rule.matches_connection(earlier, Effect::Allow);
+        self.verdict(context, |rule| {
+            rule.matches_connection(connection, Effect::Allow)
+                && connection.earlier.is_none_or(|earlier| is_news(rule, earlier))
+        })
     }
 
     fn on_open_request(&self, _: &RequestFacts<'_>, _: &mut Context) -> Option<Answer> {

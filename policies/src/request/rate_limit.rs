@@ -119,12 +119,13 @@ impl RequestPolicy for RateLimits {
         })
     }
 
-    /// One connection counts as one request; limits on what it does not say let it pass.
+    /// One connection counts as one request, in each bucket once; limits on what it does not say let it pass.
     fn on_connection(&self, connection: &ConnectionFacts<'_>, context: &mut Context) -> Verdict {
-        self.verdict(|limit| {
-            let counts =
-                matches_one(&limit.matches, |operation| operation.matches_connection(connection, Effect::Allow));
-            if counts { limit.take(limit.key.of_connection(connection), context.now) } else { Ok(()) }
+        self.verdict(|limit| match limit.bucket(connection) {
+            Some(key) if connection.earlier.and_then(|earlier| limit.bucket(earlier)) != Some(key) => {
+                limit.take(key, context.now)
+            }
+            _ => Ok(()),
         })
     }
 
@@ -176,6 +177,12 @@ impl CompiledLimit {
     /// Whether it was made of `spec` in the object `policy`.
     fn is(&self, spec: &Limit, policy: &Arc<str>) -> bool {
         self.policy == *policy && self.spec == *spec
+    }
+
+    /// The key of the bucket that counts a connection, if one does.
+    fn bucket(&self, connection: &ConnectionFacts<'_>) -> Option<u64> {
+        let counts = matches_one(&self.matches, |operation| operation.matches_connection(connection, Effect::Allow));
+        counts.then(|| self.key.of_connection(connection))
     }
 
     /// Takes one request from the bucket of `key`, or says how long to wait for one.

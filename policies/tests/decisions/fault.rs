@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use selvedge_policies::{
     context::{Context, Resumed},
+    facts::ConnectionFacts,
     policy::{Place, Posture},
     reason::Reason,
     registry,
@@ -240,6 +241,19 @@ fn a_connection_meets_what_does_not_ask_for_http() {
         assert_eq!(set.on_open_connection(&request.connection(), &mut context), None, "what is open stays open");
         assert_eq!(set.on_open_request(&request.facts(), &mut context), None, "what is open stays open");
     }
+}
+
+#[test]
+fn a_connection_of_which_more_becomes_known_meets_no_fault_twice() {
+    let delay = |to: Value| json!({ "delay": { "percentage": 100, "duration": "1s" }, "to": to });
+    let set = faults(&json!([delay(json!([{ "ports": [8080] }])), delay(json!([{ "hosts": ["api.shop"] }]))]));
+    let (before, now) = (GET(), GET().server_name("api.shop"));
+    let earlier = before.connection();
+    let facts = ConnectionFacts { earlier: Some(&earlier), ..now.connection() };
+    let met = met(&mut Clock::default().context(), |context| set.on_connection(&facts, context));
+    assert_eq!(connect(&set, &before).0, Duration::from_secs(1));
+    assert_eq!(connect(&set, &now).0, Duration::from_secs(2));
+    assert_eq!(met.0, Duration::from_secs(1), "only what is about the name");
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::{net::IpAddr, time::Duration};
 
 use proptest::prelude::*;
 use selvedge_policies::{
+    facts::ConnectionFacts,
     policy::Posture,
     reason::Reason,
     request::PolicySet,
     testing::{Clock, Request},
+    verdict::Verdict,
 };
 use serde_json::{Value, json};
 
@@ -81,6 +83,29 @@ fn keys_have_buckets_of_their_own() {
         assert!(passes(&target, &one, &clock) && passes(&target, &other, &clock), "{name}: apart");
         assert!(!passes(&target, &one, &clock) && !passes(&target, &other, &clock), "{name}: limited");
     }
+}
+
+#[test]
+fn a_connection_of_which_more_becomes_known_takes_no_second_token_of_a_bucket() {
+    let target = target(json!([
+        { "requests": 3, "per": "1h" },
+        { "requests": 1, "per": "1h", "key": ["identity"] },
+        { "requests": 1, "per": "1h", "match": [{ "hosts": ["api.shop"] }] },
+    ]));
+    let asked = |earlier: Option<&Request>, now: &Request| {
+        let earlier = earlier.map(Request::connection);
+        let facts = ConnectionFacts { earlier: earlier.as_ref(), ..now.connection() };
+        target.0.on_connection(&facts, &mut Clock::default().context()) == Verdict::Continue
+    };
+    let (stranger, known) = (Request::new("GET", "/"), Request::new("GET", "/").from("shop/web"));
+    let named = known.clone().server_name("api.shop");
+    assert!(asked(None, &stranger), "the first that come");
+    assert!(asked(Some(&stranger), &known), "the bucket of its identity is another");
+    assert!(asked(Some(&known), &named), "the limit of a host has not counted it yet");
+    assert!(!asked(None, &known), "its identity's bucket is empty");
+    assert!(!asked(Some(&known), &named), "the host's is");
+    assert!(asked(None, &known.clone().from("shop/api")), "of all together one was left");
+    assert!(!asked(None, &known.from("shop/pay")));
 }
 
 /// Compiles limits of one object, and hands over what was there before.

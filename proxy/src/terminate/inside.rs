@@ -10,7 +10,7 @@
 use std::{rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use selvedge_policies::facts::Identity;
+use selvedge_policies::{facts::Identity, request::PolicySet};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     time::timeout,
@@ -18,13 +18,13 @@ use tokio::{
 
 use crate::{
     arrival::Dialled,
-    config::AppProtocol,
+    config::{AppProtocol, RuntimeConfig},
     connection::{Connection, Origin},
     dial,
-    error::Error,
-    judge, record,
+    judge::{self, still_admitted},
+    record,
     sniff::{
-        Detection, FIRST_BYTES, PATIENCE, Prefixed, RECORD_HANDSHAKE, classify,
+        Detection, FIRST_BYTES, PATIENCE, RECORD_HANDSHAKE, classify,
         greeting::{self, Greeting},
     },
     telemetry::Protocol,
@@ -54,16 +54,19 @@ pub(super) async fn look<T: AsyncRead + Unpin>(
     declared: AppProtocol,
 ) -> Option<Found> {
     let mut connection = Connection::new(origin.clone(), identity.cloned(), Protocol::Tcp);
-    let first = hello(io, &connection, declared).await?;
+    let first = if origin.needs_server_name() { hello(io, &connection, declared).await? } else { BytesMut::new() };
     (connection.protocol, connection.server_name) = what(&first, declared);
     let connection = Rc::new(connection);
-    let looked = tokio::select! {
-        looked = whoever_speaks(io, first, &connection, declared) => looked,
-        error = judge::ended(&connection, |config, policies| judge::still_admitted(&connection, config, policies)) => {
-            Err(error)
+    let looked = async {
+        let dialled = dial::dial(&connection).await?;
+        let may_stay = |config: &RuntimeConfig, policies: &PolicySet| still_admitted(&connection, config, policies);
+        tokio::select! {
+            biased; // what may not be any more is not listened to
+            error = judge::ended(&connection, may_stay) => Err(error),
+            looked = whoever_speaks(io, first, dialled, declared) => Ok(looked),
         }
     };
-    let (dialled, first) = match looked {
+    let (dialled, first) = match looked.await {
         Ok((None, first)) if first.is_empty() => return None, // the peer has left without a word
         Ok(looked) => looked,
         Err(error) => {
@@ -74,7 +77,7 @@ pub(super) async fn look<T: AsyncRead + Unpin>(
     let (protocol, server_name) = what(&first, declared);
     let is_http = matches!(protocol, Protocol::Http1 | Protocol::Http2);
     // Policies that read the name have decided without it; the relay asks them again, and dials again.
-    let is_news = server_name != connection.server_name && reads_names(&connection);
+    let is_news = server_name != connection.server_name && origin.needs_server_name();
     Some(Found { protocol, first: first.freeze(), server_name, dialled: dialled.filter(|_| !is_http && !is_news) })
 }
 
@@ -91,23 +94,15 @@ fn what(first: &[u8], declared: AppProtocol) -> (Protocol, Option<String>) {
     }
 }
 
-fn reads_names(connection: &Connection) -> bool {
-    let snapshot = connection.worker.snapshot();
-    snapshot.config.inbound(connection.port()).policies.needs().server_name
-}
-
-/// What the peer begins with, where policies are about server names; nothing where none is. One that is silent, because
+/// What the peer begins with, for policies that are about server names. One that is silent, because
 /// its client opens connections in advance or because the service speaks first, is waited for only when it may not pass
 /// without a name. `None` when it leaves meanwhile: it asked for nothing, so nothing is refused to it.
 async fn hello<T: AsyncRead + Unpin>(io: &mut T, connection: &Connection, declared: AppProtocol) -> Option<BytesMut> {
     let mut first = BytesMut::new();
-    if !reads_names(connection) {
-        return Some(first);
-    }
     let snapshot = connection.worker.snapshot();
     let policies = &snapshot.config.inbound(connection.port()).policies;
     let _ = timeout(SILENCE, io.read_buf(&mut first)).await;
-    if !first.is_empty() || judge::still_admitted(connection, &snapshot.config, policies).is_err() {
+    if !first.is_empty() || still_admitted(connection, &snapshot.config, policies).is_err() {
         let waited = timeout(PATIENCE, until_clear(io, &mut first, declared)).await;
         if waited.is_ok() && first.is_empty() {
             return None;
@@ -121,19 +116,17 @@ async fn hello<T: AsyncRead + Unpin>(io: &mut T, connection: &Connection, declar
 async fn whoever_speaks<T: AsyncRead + Unpin>(
     io: &mut T,
     mut first: BytesMut,
-    connection: &Rc<Connection>,
+    mut dialled: Dialled,
     declared: AppProtocol,
-) -> Result<(Option<Dialled>, BytesMut), Error> {
-    let Dialled { mut stream, picked, audited } = dial::dial(connection).await?;
+) -> (Option<Dialled>, BytesMut) {
     let mut greeting = BytesMut::new();
     // The relay will meet the end of either side again.
     let spoken = tokio::select! {
         _ = io.read_buf(&mut first), if first.is_empty() => Greeting::NeedMore,
-        spoken = greeting::read(&mut stream, &mut greeting), if first.is_empty() => spoken,
+        spoken = greeting::read(&mut dialled.stream, &mut greeting), if first.is_empty() => spoken,
         else => Greeting::NeedMore,
     };
-    let (_, stream) = stream.into_parts();
-    let mut dialled = Some(Dialled { stream: Prefixed::new(stream, greeting), picked, audited });
+    let mut dialled = Some(dialled.having_said(greeting));
     if spoken == Greeting::Http2 && declared == AppProtocol::Detect {
         dialled = None;
         let _ = io.read_buf(&mut first).await;
@@ -141,7 +134,7 @@ async fn whoever_speaks<T: AsyncRead + Unpin>(
     if !first.is_empty() {
         let _ = timeout(PATIENCE, until_clear(io, &mut first, declared)).await;
     }
-    Ok((dialled, first))
+    (dialled, first)
 }
 
 async fn until_clear<T: AsyncRead + Unpin>(io: &mut T, first: &mut BytesMut, declared: AppProtocol) {

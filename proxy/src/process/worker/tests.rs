@@ -27,13 +27,15 @@ use tokio::{
 
 use super::{Setup, run};
 use crate::{
-    config::{AppProtocol, ClusterConfig, EndpointConfig, InForce, Own, RuntimeConfig, Transport},
+    config::{AppProtocol, ClusterConfig, EndpointConfig, InForce, Own, RuntimeConfig, Transport, Trust},
     drain::{Open, Phase},
     heading::{Heading, Purpose},
     http::pace::CallerTimeouts,
     telemetry::{Telemetry, TelemetrySettings},
     worker::{Shared, spread},
 };
+
+mod connections;
 
 /// Longer than anything here takes.
 const BOUND: Duration = Duration::from_secs(30);
@@ -235,6 +237,22 @@ fn endpoint(cluster: &str, address: SocketAddr) -> Arc<EndpointConfig> {
     })
 }
 
+/// The port of the application.
+const PORT: u16 = 8080;
+
+/// What a worker is started with.
+struct Plan {
+    /// The time that calls made have, where it is for those.
+    calls: Option<Duration>,
+    protocol: AppProtocol,
+    policies: PolicySet,
+    /// Who answers questions.
+    endpoints: Vec<Arc<EndpointConfig>>,
+    /// The application.
+    forward: SocketAddr,
+    trust: Arc<Trust>,
+}
+
 /// A worker in front of an application, with the double in force. It lives as long as what is returned beside its address.
 struct Sidecar {
     address: SocketAddr,
@@ -254,9 +272,14 @@ impl Sidecar {
         let (pauses, pausing) = mpsc::unbounded_channel();
         let policies =
             PolicySet::of([Arc::new(Double { patience, pauses }) as Arc<dyn RequestPolicy>, Arc::new(ByClaim)]);
-        let (name, port) = ("shop/oracle:80", 8080);
-        let endpoints = vec![endpoint(name, oracle)];
-        let cluster = ClusterConfig { name: name.parse().unwrap(), endpoints, traffic: Arc::default() };
+        let endpoints = vec![endpoint("shop/oracle:80", oracle)];
+        let forward = serve(application).await;
+        Self { pausing, ..Self::of(Plan { calls, protocol, policies, endpoints, forward, trust: Arc::default() }) }
+    }
+
+    fn of(plan: Plan) -> Self {
+        let Plan { calls, protocol, policies, endpoints, forward, trust } = plan;
+        let cluster = ClusterConfig { name: "shop/oracle:80".parse().unwrap(), endpoints, traffic: Arc::default() };
         let destination = Destination {
             name: "shop/api".parse().unwrap(),
             policies: policies.clone(),
@@ -271,15 +294,14 @@ impl Sidecar {
             own: Own { workload: "shop/api-1".parse().ok(), ..Own::default() },
             permissive: true,
             access_log: AccessLogMode::Off,
-            ports: HashMap::from([(port, Arc::new(InboundPort { protocol, policies, ..InboundPort::default() }))]),
+            ports: HashMap::from([(PORT, Arc::new(InboundPort { protocol, policies, ..InboundPort::default() }))]),
             clusters: vec![Arc::new(cluster)],
             ..RuntimeConfig::default()
         };
-        let forward = serve(application).await;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let (configs, receiver) = watch::channel(InForce { config: Arc::new(config), ..InForce::default() });
+        let (configs, receiver) = watch::channel(InForce { config: Arc::new(config), trust });
         let (phases, phase) = watch::channel(Phase::Serving);
         let (demand, demanded) = mpsc::unbounded_channel();
         let shared = Shared {
@@ -293,11 +315,12 @@ impl Sidecar {
         };
         let place = spread::places(1).remove(0);
         let heading = match calls {
-            Some(_) => Heading::Outbound { destination: "shop/api".into(), port, original: None },
-            None => Heading::Inbound { forward, port },
+            Some(_) => Heading::Outbound { destination: "shop/api".into(), port: PORT, original: None },
+            None => Heading::Inbound { forward, port: PORT },
         };
         let listeners = vec![(listener, Purpose::Declared(heading))];
         thread::spawn(move || run(Setup { listeners, place, shared }));
+        let (_, pausing) = mpsc::unbounded_channel();
         Self { address, configs, phases, pausing, _demand: demanded }
     }
 
