@@ -5,22 +5,30 @@
 //! however it ends, and everything written lies in one temporary folder that goes too. Every number shown is
 //! measured: by the load generator, by the sidecars' metrics, or by the kernel.
 
-use std::{future::poll_fn, io, task::Poll, time::Duration};
+use std::{future::poll_fn, io, task::Poll};
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
-use selvedge_policies::duration::Span as Length;
-use selvedge_saas::{Service, local_postgres::Installed};
+use clap::Args;
+use selvedge_saas::Service;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, timeout},
 };
 
 use self::{
-    children::Children, files::Files, launch::launch, load::Load, plan::INGRESS, screen::Screen, show::Show,
-    stage::Stage, story::Rested,
+    args::Output,
+    children::Children,
+    files::Files,
+    launch::{START_LIMIT, launch},
+    load::Load,
+    plan::INGRESS,
+    screen::Screen,
+    show::Show,
+    stage::Stage,
+    story::Rested,
 };
 
+mod args;
 mod children;
 mod files;
 mod launch;
@@ -36,64 +44,7 @@ mod stage;
 mod story;
 mod summary;
 
-/// How long everything may take to come up.
-const START_LIMIT: Duration = Duration::from_secs(60);
-
-/// The arguments of `selvedge demo`.
-#[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// End after this time, such as 20s; on Ctrl-C when absent.
-    #[arg(long)]
-    duration: Option<Length>,
-    /// What to print.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
-    /// Requests a second of the load generator.
-    #[arg(long, default_value_t = 50.0, value_parser = positive)]
-    rate: f64,
-    /// Put each service into a network namespace and capture its connections there (needs root).
-    #[arg(long)]
-    transparent: bool,
-    /// What data keeps its state in.
-    #[arg(long, value_enum, default_value = "sqlite")]
-    database: Database,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Database {
-    /// A file.
-    Sqlite,
-    /// A PostgreSQL server of the demo's own, reached through the mesh (needs initdb and postgres installed).
-    Postgres,
-    /// PostgreSQL where it is installed, SQLite elsewhere.
-    Auto,
-}
-
-impl Database {
-    /// The PostgreSQL to use; `None` for SQLite.
-    fn postgres(self) -> anyhow::Result<Option<Installed>> {
-        match (self, Installed::find()) {
-            (Self::Sqlite, _) => Ok(None),
-            (Self::Postgres, found) => found.map(Some).map_err(anyhow::Error::msg),
-            (Self::Auto, Ok(found)) => {
-                eprintln!("selvedge demo: the database is PostgreSQL, from {}", found.programs().display());
-                Ok(Some(found))
-            }
-            (Self::Auto, Err(reason)) => {
-                eprintln!("selvedge demo: the database is SQLite, because {reason}");
-                Ok(None)
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// A live table on a terminal, lines elsewhere.
-    Text,
-    /// One JSON object at the end.
-    Json,
-}
+pub use args::DemoArgs;
 
 /// The arguments of `selvedge demo-service`.
 #[derive(Debug, Args)]
@@ -120,11 +71,6 @@ pub fn run_service(args: ServiceArgs) -> anyhow::Result<()> {
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| format!("'{text}' is not a number"))?;
-    if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("expected a number above 0".into()) }
 }
 
 async fn demo(args: &DemoArgs, start: Instant) -> anyhow::Result<()> {

@@ -541,7 +541,9 @@ fn every_flag_is_documented() {
         for (line, written) in source.find("#[arg(").filter(|(_, written)| written.contains("long")) {
             let hidden = written.contains("hide = true");
             let field = source.code[line..].iter().map(|code| code.trim()).find(|code| !code.starts_with('#'));
-            let name = field.and_then(|field| field.trim_start_matches("pub ").split(':').next()).unwrap_or_default();
+            // `pub(super) name: Type`.
+            let name = field.and_then(|field| field.split(':').next()?.split_whitespace().next_back());
+            let name = name.unwrap_or_default();
             let flag = format!("--{}", name.replace('_', "-"));
             found += 1;
             if !hidden && !docs.contains(&flag) {

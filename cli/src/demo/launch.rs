@@ -7,13 +7,15 @@ use selvedge_saas::local_postgres;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    START_LIMIT,
     children::Children,
     files::{self, Files},
     observe::Sidecar,
     plan::{DATABASE, POSTGRES},
     stage::{Place, Stage},
 };
+
+/// How long everything may take to come up.
+pub(super) const START_LIMIT: Duration = Duration::from_secs(60);
 
 const POLL: Duration = Duration::from_millis(10);
 

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::{
-    DemoArgs, Output,
+    args::{DemoArgs, Output},
     load::{Counts, Load},
     observe::{Look, Sidecar, Span, look},
     screen::Screen,
