@@ -21,14 +21,14 @@ use crate::{
     wait::{DEADLINE, within},
 };
 
-/// A whole response.
+/// A whole response, head and content.
 #[derive(Debug)]
 pub struct Answer {
-    /// Status code.
+    /// The status of the response (RFC 9110 section 15).
     pub status: StatusCode,
-    /// Header fields.
+    /// The header section of the response, without trailers.
     pub headers: HeaderMap,
-    /// The body.
+    /// All of its content, joined.
     pub body: Bytes,
     /// Trailer fields, empty when there are none.
     pub trailers: HeaderMap,
@@ -126,7 +126,7 @@ impl Connection {
         self.send_any(request.map(BodyExt::boxed_unsync)).await
     }
 
-    /// The same with a body of any shape.
+    /// Sends a request whose content may have any shape, and gives the response with its content still to come.
     pub async fn send_any(&mut self, request: Request<Payload>) -> Result<Response<Incoming>, Failure> {
         let answer = async {
             match self {
@@ -148,7 +148,7 @@ impl Connection {
         self.call_any(request.map(BodyExt::boxed_unsync)).await
     }
 
-    /// The same with a body of any shape.
+    /// Sends a request whose content may have any shape, and reads the whole response.
     pub async fn call_any(&mut self, request: Request<Payload>) -> Result<Answer, Failure> {
         let response = self.send_any(request).await?;
         Ok(timeout(DEADLINE, Answer::read(response)).await??)

@@ -6,7 +6,7 @@ pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 /// Deprecated, and still understood.
 pub const PRIORITY: u8 = 2;
-/// Ends a stream.
+/// The frame that ends a stream at once (RFC 9113 section 6.4).
 pub const RST_STREAM: u8 = 3;
 /// What the sender of it is like.
 pub const SETTINGS: u8 = 4;
@@ -28,7 +28,7 @@ pub const END_HEADERS: u8 = 4;
 
 /// `:method: GET`, `:scheme: http`, `:path: /` and `:authority: api.shop` (RFC 7541 appendix A has the numbers).
 pub const GET: &[u8] = b"\x82\x86\x84\x01\x08api.shop";
-/// The same with POST.
+/// `:method: POST`, and the other fields of [`GET`].
 pub const POST: &[u8] = b"\x83\x86\x84\x01\x08api.shop";
 
 /// A frame on the wire.
@@ -45,13 +45,13 @@ pub fn hello() -> Vec<u8> {
 /// A frame as it came.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Its type.
+    /// The type of the frame, such as [`RST_STREAM`].
     pub kind: u8,
-    /// Its flags.
+    /// The flags of the frame, whose meaning is its type's (RFC 9113 section 6).
     pub flags: u8,
     /// The stream it is of; 0 for the connection.
     pub stream: u32,
-    /// What it carries.
+    /// What the frame carries after its nine bytes of head.
     pub payload: Vec<u8>,
 }
 

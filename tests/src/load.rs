@@ -17,11 +17,11 @@ use crate::client::{Answer, Connection, Failure, request};
 /// What to send, and how.
 #[derive(Clone)]
 pub struct Plan {
-    /// Where to.
+    /// The address that connections are made to.
     pub address: SocketAddr,
-    /// Host or authority.
+    /// The `host` field, or `:authority` over HTTP/2.
     pub host: String,
-    /// Path and query.
+    /// The path and query of every request.
     pub target: String,
     /// Over HTTP/2 instead of HTTP/1.
     pub http2: bool,
@@ -33,7 +33,7 @@ impl Plan {
         Self { address, host: host.to_owned(), target: target.to_owned(), http2: false }
     }
 
-    /// The same over HTTP/2.
+    /// This load, over HTTP/2.
     #[must_use]
     pub fn over_http2(mut self) -> Self {
         self.http2 = true;
@@ -48,7 +48,7 @@ pub struct Load {
     callers: Vec<JoinHandle<Report>>,
 }
 
-/// How it went.
+/// How all requests of a load went.
 #[derive(Debug)]
 pub struct Outcome {
     /// Requests with an acceptable answer.

@@ -7,19 +7,19 @@ use toml_edit::{DocumentMut, Item};
 
 use crate::workspace;
 
-/// One locked package.
+/// One package of `Cargo.lock`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Package {
     /// Name in the registry.
     pub name: String,
-    /// Locked version.
+    /// The version that is locked.
     pub version: Version,
 }
 
 /// One package that takes part in a build on this platform.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Built {
-    /// Which one.
+    /// The package with the version that is locked.
     pub package: Package,
     /// SPDX expression of its manifest, empty when it has none.
     pub licence: String,

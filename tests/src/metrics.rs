@@ -38,7 +38,7 @@ impl Metrics {
             .unwrap_or_else(|| panic!("no series of {metric} has {labels:?}\n{}", of(&text, metric)))
     }
 
-    /// The same, 0 when there is none: what was counted before a test looks at what it adds.
+    /// What the series has counted, 0 when there is none: for the time before a test looks at what it adds.
     pub async fn so_far(&self, metric: &str, labels: &[&str]) -> f64 {
         sum(&self.text().await, metric, labels).unwrap_or(0.0)
     }

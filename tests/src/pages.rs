@@ -4,13 +4,13 @@ use std::{fs, path::PathBuf};
 
 use crate::{source, workspace};
 
-/// One page.
+/// One page of the documentation.
 pub struct Page {
     /// Path relative to the workspace root.
     pub name: String,
-    /// The file.
+    /// The file on disk that it was read from.
     pub path: PathBuf,
-    /// The whole text.
+    /// The whole text of the page.
     pub text: String,
 }
 

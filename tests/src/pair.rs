@@ -14,7 +14,7 @@ use crate::{
 /// Host by which `web` calls `api`.
 pub const HOST: &str = "api.shop";
 
-/// What `web` calls.
+/// The service and port that `web` calls.
 pub const DESTINATION: &str = "shop/api:80";
 
 /// `shop/web`, its sidecar, the sidecar of `shop/api`, and `api` itself behind port 8080.
@@ -23,7 +23,7 @@ pub struct Pair {
     pub web: Sidecar,
     /// The sidecar of `api`.
     pub api: Sidecar,
-    /// The application `api`.
+    /// The application behind the sidecar of `api`.
     pub upstream: Upstream,
     /// The control plane; last, so that it ends last.
     pub mesh: Mesh,
@@ -35,7 +35,7 @@ impl Pair {
         Self::start_with("", &[]).await
     }
 
-    /// The same with this `appProtocol` on the service, and control plane arguments.
+    /// Starts the pair with this `appProtocol` on the service, and these control plane arguments.
     pub async fn start_with(protocol: &str, settings: &[&str]) -> Self {
         let upstream = Upstream::start("api").await;
         let application = upstream.address();
@@ -44,7 +44,7 @@ impl Pair {
         pair
     }
 
-    /// The same with another application behind the sidecar of `api`; `upstream` stands idle.
+    /// Starts the pair with another application behind the sidecar of `api`; `upstream` stands idle.
     pub async fn in_front_of(application: SocketAddr, protocol: &str) -> Self {
         let pair = Self::around(Upstream::start("idle").await, application, protocol, &[]).await;
         let entry = pair.entry();

@@ -28,7 +28,7 @@ impl Process {
         Self { name: name.to_owned(), child, log }
     }
 
-    /// Process id.
+    /// The process id, as the kernel counts.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -43,7 +43,7 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Sends SIGTERM.
+    /// Asks the process to end, with SIGTERM.
     pub fn terminate(&self) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).unwrap_or_else(|error| panic!("{} cannot be ended: {error}", self.name));

@@ -19,7 +19,7 @@ pub struct Recorded {
     pub body: Vec<u8>,
 }
 
-/// All that came.
+/// All that came to a recorder so far.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// Requests in the order of their ends.
@@ -28,7 +28,7 @@ pub struct Record {
     pub faults: Vec<String>,
 }
 
-/// A running service.
+/// A service that runs until it is dropped, and notes what comes.
 pub struct Recorder {
     address: SocketAddr,
     record: Arc<Mutex<Record>>,
@@ -50,7 +50,7 @@ impl Recorder {
         Self { address, record, accepting }
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

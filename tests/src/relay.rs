@@ -41,7 +41,7 @@ impl Relay {
         Self { address, there, back, accepting }
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

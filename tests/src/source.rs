@@ -10,21 +10,21 @@ use crate::workspace;
 
 mod blank;
 
-/// One production file.
+/// One file of production code.
 pub struct Source {
     /// Path relative to the workspace root, with `/`.
     pub path: String,
-    /// The whole text.
+    /// The whole text of the file.
     pub text: String,
     /// Lines before the first `#[cfg(test)]`, as written.
     pub production: Vec<String>,
-    /// The same lines with comments and the insides of literals replaced by spaces.
+    /// The production lines with comments and the insides of literals replaced by spaces.
     pub code: Vec<String>,
 }
 
 /// One function with a body.
 pub struct Function {
-    /// Its name.
+    /// The name of the function, without what holds it.
     pub name: String,
     /// Line of the `fn`, counted from 1.
     pub line: usize,
@@ -33,7 +33,7 @@ pub struct Function {
 }
 
 impl Source {
-    /// Reads one text.
+    /// The file at `path` with this text.
     pub fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
         let (path, text) = (path.into(), text.into());
         let blanked = blank::comments_and_literals(&text);

@@ -94,12 +94,12 @@ impl Upstream {
         Self { address, shared, accepting }
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Connections it accepted.
+    /// How many connections it has accepted so far.
     pub fn connections(&self) -> u32 {
         self.shared.connections.load(Ordering::Relaxed)
     }

@@ -86,7 +86,7 @@ impl Workload {
         self
     }
 
-    /// `namespace/name`.
+    /// The name of the workload, `namespace/name`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -136,7 +136,7 @@ impl Workload {
     }
 }
 
-/// A running sidecar.
+/// A sidecar that runs as a process of its own.
 pub struct Sidecar {
     workload: Workload,
     home: PathBuf,
@@ -183,7 +183,7 @@ impl Sidecar {
         found.unwrap_or_else(|| panic!("{} does not call {destination}", self.workload.name)).1.address()
     }
 
-    /// The admin address.
+    /// Where it answers its operator: `/config`, `/metrics` and health.
     pub fn admin(&self) -> SocketAddr {
         self.admin.address()
     }
@@ -193,7 +193,7 @@ impl Sidecar {
         &self.home
     }
 
-    /// The process.
+    /// The process of the sidecar, to end or to look at.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
@@ -204,7 +204,7 @@ impl Sidecar {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// What it counts.
+    /// What the sidecar counts, as it tells at its metrics address.
     pub fn metrics(&self) -> Metrics {
         Metrics::at(self.metrics.address())
     }

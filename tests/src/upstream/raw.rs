@@ -25,12 +25,12 @@ pub struct Script {
 }
 
 impl Script {
-    /// Echoes.
+    /// A service that sends back what it gets.
     pub fn echo() -> Self {
         Self { greeting: Vec::new(), reply: None }
     }
 
-    /// Greets, then echoes.
+    /// A service that greets first, and then sends back what it gets.
     pub fn greets(greeting: &[u8]) -> Self {
         Self { greeting: greeting.to_vec(), reply: None }
     }
@@ -41,7 +41,7 @@ impl Script {
     }
 }
 
-/// A running service.
+/// A service of raw bytes that runs until it is dropped.
 pub struct RawUpstream {
     address: SocketAddr,
     received: Arc<Mutex<Vec<u8>>>,
@@ -65,7 +65,7 @@ impl RawUpstream {
         Self { address, received, connections, accepting }
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -75,7 +75,7 @@ impl RawUpstream {
         self.received.lock().await.clone()
     }
 
-    /// Connections it accepted.
+    /// How many connections it has accepted so far.
     pub fn connections(&self) -> u32 {
         self.connections.load(Ordering::Relaxed)
     }
