@@ -35,6 +35,7 @@ mod keeper;
 mod memory;
 mod references;
 mod report;
+mod shadows;
 mod units;
 
 use event::{Event, Fate};
@@ -427,7 +428,7 @@ impl Store {
 }
 
 /// Every finding about a directory of files, by file and line; a reference to what the directory does not have is an
-/// error here, and so is what every sidecar would refuse.
+/// error here, and so is what every sidecar would refuse. A rule that makes no difference is a warning.
 ///
 /// # Errors
 /// Why the directory cannot be listed.
@@ -441,5 +442,6 @@ pub fn lint(dir: &std::path::Path) -> Result<Vec<Diagnostic>, Arc<str>> {
     let (snapshot, report) = store.commit();
     let mut findings = report.findings;
     findings.extend(enforceable::findings(&snapshot, &store.in_force));
+    findings.extend(shadows::findings(&store.model, &store.in_force));
     Ok(findings)
 }

@@ -17,6 +17,8 @@ mod kept;
 mod restart;
 #[path = "config/settings.rs"]
 mod settings;
+#[path = "config/shadows.rs"]
+mod shadows;
 #[path = "config/skew.rs"]
 mod skew;
 #[path = "config/sources.rs"]

@@ -63,6 +63,7 @@ pub const KIND: PolicyKind = PolicyKind {
     role: Role::Tries,
     bind: policy::bind_target,
     explain: policy::no_rules,
+    shadows: policy::no_shadows,
 };
 
 /// `on` has values when it is left out, so an empty one says something: that only `codes` are retried.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::kind::{self, Problem};
 
 pub mod canonical;
+pub(crate) mod covers;
 pub(crate) mod failing;
 pub mod glob;
 pub mod header;

@@ -18,9 +18,11 @@ use crate::{
 
 mod explain;
 mod reference;
+mod shadow;
 
 pub use explain::{Explain, Looked, no_rules};
 pub use reference::{Bound, Reference, Relation, Target, bind_target};
+pub use shadow::{Shadowed, Shadows, no_shadows};
 
 /// A kind of document that is attached to what it is about.
 #[derive(Clone, Copy)]
@@ -36,6 +38,8 @@ pub struct PolicyKind {
     pub bind: fn(&Value, &str) -> Result<Bound, Vec<Problem>>,
     /// Says which of a document's rules apply to a request, and of the others which condition fails.
     pub explain: Explain,
+    /// Says which rules make no difference beside the others.
+    pub shadows: Shadows,
 }
 
 impl PolicyKind {

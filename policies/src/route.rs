@@ -19,6 +19,7 @@ mod entry;
 pub mod filter;
 mod index;
 mod rule;
+mod shadows;
 mod table;
 
 pub use explain::{Conditions, Considered, Outcome};
@@ -159,4 +160,5 @@ pub const KIND: PolicyKind = PolicyKind {
     role: Role::Routes,
     bind: bind::bind,
     explain: policy::no_rules,
+    shadows: shadows::shadows,
 };

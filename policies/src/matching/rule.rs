@@ -110,7 +110,7 @@ pub(crate) fn failing(
 }
 
 /// The namespace of a policy, in which names of service accounts without one are meant.
-fn home(policy: &str) -> &str {
+pub(super) fn home(policy: &str) -> &str {
     policy.split_once('/').map_or("default", |(namespace, _)| namespace)
 }
 

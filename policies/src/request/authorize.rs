@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod index;
+mod shadows;
 
 use index::RuleIndex;
 
@@ -79,6 +80,7 @@ pub const KIND: PolicyKind = PolicyKind {
     role: Role::Decides(Phase::Authorize, compile),
     bind: policy::bind_target,
     explain,
+    shadows: shadows::shadows,
 };
 
 /// All authorization policies of one target.

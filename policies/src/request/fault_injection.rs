@@ -87,6 +87,7 @@ pub const KIND: PolicyKind = PolicyKind {
     role: Role::Decides(Phase::Fault, compile),
     bind: policy::bind_target,
     explain,
+    shadows: policy::no_shadows,
 };
 
 /// The longest that faults hold a call up: longer than any caller waits, and it is held here all the time.

@@ -95,6 +95,7 @@ pub const KIND: PolicyKind = PolicyKind {
     role: Role::Decides(Phase::Limit, compile),
     bind: policy::bind_target,
     explain,
+    shadows: policy::no_shadows,
 };
 
 /// All rate limits of one target.

@@ -69,16 +69,10 @@ struct Alone(RouteTable);
 impl Conditions {
     /// Those of `route`, in the order in which they are written.
     pub fn of(route: &Attached<HttpRouteSpec>) -> Self {
-        let everything = [HttpRouteRule::default()];
-        let rules = if route.spec.rules.is_empty() { &everything[..] } else { &route.spec.rules };
-        let matches = rules.iter().enumerate().flat_map(|(number, rule)| {
-            let name = rule.name.clone().unwrap_or_else(|| number.to_string());
-            let name = format!("{}/{name}", route.name);
-            matches(rule, number).into_iter().map(move |(at, written)| Match {
-                rule: name.clone(),
-                conditions: conditions(&written, &at),
-                at,
-            })
+        let matches = matches(&route.spec).into_iter().map(|(rule, at, written)| Match {
+            rule: format!("{}/{rule}", route.name),
+            conditions: conditions(&written, &at),
+            at,
         });
         Self { hosts: Alone::of(&route.spec.hostnames, HttpRouteMatch::default()), matches: matches.collect() }
     }
@@ -118,13 +112,20 @@ impl Alone {
     }
 }
 
-/// The matches of a rule with their fields; without any it has one that matches everything.
-fn matches(rule: &HttpRouteRule, number: usize) -> Vec<(String, HttpRouteMatch)> {
-    if rule.matches.is_empty() {
-        return vec![(format!("rules[{number}]"), HttpRouteMatch::default())];
-    }
-    let numbered = rule.matches.iter().enumerate();
-    numbered.map(|(n, condition)| (format!("rules[{number}].matches[{n}]"), condition.clone())).collect()
+/// The matches of a route in the order in which they are written, each with the name of its rule and its field. A rule that
+/// has none, and a route without rules, matches everything.
+pub(super) fn matches(route: &HttpRouteSpec) -> Vec<(String, String, HttpRouteMatch)> {
+    let everything = [HttpRouteRule::default()];
+    let rules = if route.rules.is_empty() { &everything[..] } else { &route.rules };
+    let matches = rules.iter().enumerate().flat_map(|(number, rule)| {
+        let name = rule.name.clone().unwrap_or_else(|| number.to_string());
+        let whole =
+            rule.matches.is_empty().then(|| (name.clone(), format!("rules[{number}]"), HttpRouteMatch::default()));
+        let each = rule.matches.iter().enumerate();
+        let each = each.map(move |(n, found)| (name.clone(), format!("rules[{number}].matches[{n}]"), found.clone()));
+        whole.into_iter().chain(each)
+    });
+    matches.collect()
 }
 
 /// The conditions of a match found at `at`, with their fields.

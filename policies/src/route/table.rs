@@ -169,7 +169,7 @@ impl RouteTable {
 }
 
 /// An entry with what decides its place in the table.
-struct Draft<'a> {
+pub(super) struct Draft<'a> {
     hostnames: &'a [String],
     path: PathMatch,
     regex: Option<Regex>,
@@ -178,7 +178,7 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// Compiles one match found at `at`, or reports what is wrong with it.
-    fn new(
+    pub(super) fn new(
         spec: &HttpRouteMatch,
         rule: usize,
         hostnames: &'a [String],
@@ -207,7 +207,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Smaller comes first; equal ones stay in the order of route name, rule and match.
-    fn precedence(&self) -> impl Ord + use<> {
+    pub(super) fn precedence(&self) -> impl Ord + use<> {
         let (class, length) = match self.path.kind {
             PathMatchType::Exact => (0, 0),
             PathMatchType::RegularExpression => (1, self.path.value.len()),

@@ -22,6 +22,7 @@ mod documents;
 mod fault;
 mod rate_limit;
 mod routes;
+mod shadows;
 
 /// An attachment as the control plane sends it.
 fn attach(kind: &str, name: &str, spec: Value) -> (String, Attached<Value>) {
