@@ -4,7 +4,8 @@
 //! which objects are read:
 //!
 //! 1. the object whose target is more specific;
-//! 2. of equal targets the stricter value, where the field has strict and lax ones;
+//! 2. of equal targets the stricter value, where the field has strict and lax ones; of lists that give rights what all of
+//!    them give;
 //! 3. else the older object by `metadata.creationTimestamp`, those without one last, then the first by namespace and name.
 //!
 //! Losing to a more specific target is what targets are for. Losing another value to an equal target is a [`Conflict`].
@@ -36,12 +37,53 @@ impl Precedence {
     }
 }
 
-/// The values of a field from the strictest on; empty for a field of which none is stricter.
-pub type Strictness = fn(&str) -> &'static [&'static str];
+/// Which value of a field is stricter than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strictness {
+    /// None is.
+    #[default]
+    None,
+    /// These, from the strictest on.
+    Words(&'static [&'static str]),
+    /// It is a list that gives rights, and who is not in it has none: the strictest is what is in all of them.
+    Rights,
+}
+
+impl Strictness {
+    /// The place of a value among others, the strictest first.
+    fn rank(self, value: &Value) -> usize {
+        let Self::Words(words) = self else { return 0 };
+        words.iter().position(|known| Some(*known) == value.as_str()).unwrap_or(usize::MAX)
+    }
+
+    /// The value that holds of those of equal targets, which are in order of precedence.
+    fn strictest(self, equals: &[(usize, &Value)]) -> Option<Value> {
+        let values = || equals.iter().map(|(_, value)| *value);
+        match self {
+            Self::None | Self::Words(_) => values().min_by_key(|value| self.rank(value)).cloned(),
+            Self::Rights => {
+                let in_all = |right: &&Value| values().all(|value| gives(value, right));
+                Some(values().next()?.as_array()?.iter().filter(in_all).cloned().collect())
+            }
+        }
+    }
+
+    /// True when not all that `value` says holds where `strictest` does.
+    fn says_more(self, value: &Value, strictest: &Value) -> bool {
+        match (self, value.as_array()) {
+            (Self::Rights, Some(rights)) => rights.iter().any(|right| !gives(strictest, right)),
+            _ => value != strictest,
+        }
+    }
+}
+
+fn gives(list: &Value, right: &Value) -> bool {
+    list.as_array().is_some_and(|list| list.contains(right))
+}
 
 /// Fields of which no value is stricter than another.
-pub const fn no_strictness(_: &str) -> &'static [&'static str] {
-    &[]
+pub const fn no_strictness(_: &str) -> Strictness {
+    Strictness::None
 }
 
 /// What several objects come to.
@@ -71,7 +113,7 @@ pub struct Conflict<T> {
 /// Merges what objects say; each is told by what its caller calls it.
 pub fn merge<'a, T: Clone>(
     said: impl IntoIterator<Item = (Precedence, T, &'a Map<String, Value>)>,
-    strictness: Strictness,
+    strictness: fn(&str) -> Strictness,
 ) -> Merged<T> {
     let mut said: Vec<_> = said.into_iter().collect();
     said.sort_by(|(a, ..), (b, ..)| a.cmp(b));
@@ -84,25 +126,46 @@ pub fn merge<'a, T: Clone>(
     let mut merged = Merged { value: Map::new(), from: BTreeMap::new(), conflicts: Vec::new() };
     for (path, values) in fields {
         let field = path.join(".");
-        let rank = |value: &Value| {
-            let place = strictness(&field).iter().position(|known| Some(*known) == value.as_str());
-            place.unwrap_or(usize::MAX)
-        };
         let scope = |n: usize| said.get(n).map(|(precedence, ..)| precedence.scope);
-        let Some(first) = values.first().map(|(n, _)| *n) else { continue };
-        let equals = || values.iter().filter(|(n, _)| scope(*n) == scope(first));
-        let Some((winner, value)) = equals().min_by_key(|(_, value)| rank(value)) else { continue };
+        let first = values.first().and_then(|(n, _)| scope(*n));
+        let equals: Vec<_> = values.into_iter().filter(|(n, _)| scope(*n) == first).collect();
+        let Some(settled) = Settled::new(strictness(&field), &equals) else { continue };
         let named = |n: usize| said.get(n).map(|(_, name, _)| name.clone());
-        let Some(name) = named(*winner) else { continue };
-        let losers = equals().filter(|(_, other)| other != value);
-        merged.conflicts.extend(losers.filter_map(|(n, other)| {
-            let is_stricter = rank(value) < rank(other);
-            Some(Conflict { field: field.clone(), loser: named(*n)?, winner: name.clone(), is_stricter })
+        let Some(from) = named(settled.winner) else { continue };
+        merged.conflicts.extend(settled.lost.into_iter().filter_map(|(loser, winner, is_stricter)| {
+            Some(Conflict { field: field.clone(), loser: named(loser)?, winner: named(winner)?, is_stricter })
         }));
-        put(&mut merged.value, &path, (*value).clone());
-        merged.from.insert(field, name);
+        put(&mut merged.value, &path, settled.value);
+        merged.from.insert(field, from);
     }
     merged
+}
+
+/// What values of one field, for equal targets, come to.
+struct Settled {
+    value: Value,
+    winner: usize,
+    /// Who loses, to whom, and whether to something stricter.
+    lost: Vec<(usize, usize, bool)>,
+}
+
+impl Settled {
+    /// Of these, which are in order of precedence.
+    fn new(strictness: Strictness, equals: &[(usize, &Value)]) -> Option<Self> {
+        let value = strictness.strictest(equals)?;
+        let loses = |(_, other): &&(usize, &Value)| strictness.says_more(other, &value);
+        // Nobody may have written just the rights that hold.
+        let (winner, _) = *equals.iter().find(|equal| !loses(equal)).or(equals.first())?;
+        let lost = equals.iter().filter(loses).map(|(loser, other)| match strictness {
+            Strictness::Rights => {
+                let taker = equals.iter().find(|(_, taker)| strictness.says_more(other, taker));
+                (*loser, taker.map_or(winner, |(taker, _)| *taker), true)
+            }
+            _ => (*loser, winner, strictness.rank(&value) < strictness.rank(other)),
+        });
+        let lost = lost.collect();
+        Some(Self { value, winner, lost })
+    }
 }
 
 /// Every field under `path`, with who says what, in order of precedence. What is null is not said.
@@ -146,8 +209,12 @@ mod tests {
         Precedence::new(scope, created, "shop".into(), name.into())
     }
 
-    fn strict(field: &str) -> &'static [&'static str] {
-        if field == "mode" { &["deny", "audit", "allow"] } else { &[] }
+    fn strict(field: &str) -> Strictness {
+        match field {
+            "mode" => Strictness::Words(&["deny", "audit", "allow"]),
+            "rights" => Strictness::Rights,
+            _ => Strictness::None,
+        }
     }
 
     type Said = (usize, Option<u64>, &'static str, Value);
@@ -214,6 +281,30 @@ mod tests {
     }
 
     #[test]
+    fn only_rights_that_all_give_are_given() {
+        let of = |scope, name, rights: &[&str]| (scope, None, name, json!({"rights": rights}));
+        let cases = [
+            (vec![of(0, "a", &["x", "y"]), of(0, "b", &["y", "x"])], json!(["x", "y"]), "a", vec![]),
+            (vec![of(0, "a", &["x", "y"]), of(0, "b", &["y"])], json!(["y"]), "b", vec![("a", "b")]),
+            (vec![of(0, "a", &["x"]), of(0, "b", &["y"])], json!([]), "a", vec![("a", "b"), ("b", "a")]),
+            (
+                vec![of(0, "a", &["x", "y"]), of(0, "b", &["y", "z"]), of(0, "c", &["x", "y", "z"])],
+                json!(["y"]),
+                "a",
+                vec![("a", "b"), ("b", "a"), ("c", "a")],
+            ),
+            (vec![of(0, "a", &["x"]), of(1, "b", &["y"])], json!(["x"]), "a", vec![]),
+        ];
+        for (said, value, winner, lost) in cases {
+            let merged = merged(&said);
+            assert_eq!((&merged.value["rights"], merged.from["rights"]), (&value, winner), "{said:?}");
+            let told: Vec<_> = merged.conflicts.iter().map(|conflict| (conflict.loser, conflict.winner)).collect();
+            assert_eq!(told, lost, "{said:?}");
+            assert!(merged.conflicts.iter().all(|conflict| conflict.is_stricter), "{said:?}");
+        }
+    }
+
+    #[test]
     fn fields_of_several_objects_hold_together() {
         let merged = merged(&[
             (
@@ -247,7 +338,8 @@ mod tests {
             const MODES: [Option<&str>; 4] = [Some("deny"), Some("audit"), Some("allow"), None];
             let mut said: Vec<Said> = Vec::new();
             for (n, (scope, created, x, mode)) in objects.iter().enumerate() {
-                let spec = json!({"mode": MODES[*mode], "x": {"y": x}, "list": [mode]});
+                let rights: Vec<usize> = (0..4).filter(|right| right != mode).collect();
+                let spec = json!({"mode": MODES[*mode], "x": {"y": x}, "list": [mode], "rights": rights});
                 said.push((*scope, *created, NAMES[n], spec));
             }
             let once = merged(&said);

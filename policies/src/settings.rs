@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     kind::Problem,
-    merge::{self, Merged, Precedence},
+    merge::{self, Merged, Precedence, Strictness},
     policy::{Posture, RequestPolicy},
 };
 
@@ -30,8 +30,8 @@ pub struct Setting {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// What is wrong with a value that has the structure of the schema, with paths inside it.
     pub check: fn(&Value) -> Vec<Problem>,
-    /// Of its fields that have strict and lax values, the path in `spec` and the values from the strictest on.
-    pub strict: &'static [(&'static str, &'static [&'static str])],
+    /// Of its fields that have strict and lax values, the path in `spec` and which they are.
+    pub strict: &'static [(&'static str, Strictness)],
     /// What becomes of its value at a sidecar.
     pub effect: Effect,
 }
@@ -125,9 +125,9 @@ pub fn schemas(generator: &mut SchemaGenerator) -> Map<String, Value> {
     SETTINGS.iter().map(|setting| (setting.field.to_owned(), (setting.schema)(generator).into())).collect()
 }
 
-fn strictness(field: &str) -> &'static [&'static str] {
+fn strictness(field: &str) -> Strictness {
     let strict = SETTINGS.iter().flat_map(|setting| setting.strict);
-    strict.filter(|(known, _)| *known == field).map(|(_, values)| *values).next().unwrap_or_default()
+    strict.filter(|(known, _)| *known == field).map(|(_, strictness)| *strictness).next().unwrap_or_default()
 }
 
 #[cfg(test)]

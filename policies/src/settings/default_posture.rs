@@ -3,13 +3,13 @@
 use serde::Deserialize;
 
 use super::{Effect, Setting};
-use crate::policy::Posture;
+use crate::{merge::Strictness, policy::Posture};
 
 pub(super) const SETTING: Setting = Setting {
     field: "defaultPosture",
     schema: |generator| generator.subschema_for::<Option<Posture>>(),
     check: |_| Vec::new(),
-    strict: &[("defaultPosture", &["deny", "allow"])],
+    strict: &[("defaultPosture", Strictness::Words(&["deny", "allow"]))],
     effect: Effect::Chooses(|value, modes| {
         modes.posture = Posture::deserialize(value)?;
         Ok(())

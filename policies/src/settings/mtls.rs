@@ -4,12 +4,16 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Effect, Setting};
+use crate::merge::Strictness;
 
 pub(super) const SETTING: Setting = Setting {
     field: "mtls",
     schema: |generator| generator.subschema_for::<Option<Mtls>>(),
     check: |_| Vec::new(),
-    strict: &[("mtls.inbound", &["STRICT", "PERMISSIVE"]), ("mtls.outbound", &["REQUIRE", "PREFER"])],
+    strict: &[
+        ("mtls.inbound", Strictness::Words(&["STRICT", "PERMISSIVE"])),
+        ("mtls.outbound", Strictness::Words(&["REQUIRE", "PREFER"])),
+    ],
     effect: Effect::Chooses(|value, modes| {
         let Mtls { inbound, outbound } = Mtls::deserialize(value)?;
         modes.permissive = inbound == Some(InboundMode::Permissive);
