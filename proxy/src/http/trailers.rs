@@ -1,7 +1,8 @@
 //! Trailer fields that may cross the mesh: those that say something about the content, or that an application made up.
 //!
 //! A receiver may merge trailers into the header section (RFC 9110 section 6.5.1), which policy has judged long before.
-//! So what frames, routes or authorizes a message, and what only a proxy may say, is taken out of them.
+//! So what frames, routes or authorizes a message, and what only a proxy may say, is taken out of them, however its name is
+//! spelt.
 
 use http::{
     HeaderMap, HeaderName,
@@ -10,6 +11,7 @@ use http::{
         FORWARDED, HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
     },
 };
+use selvedge_policies::changes::is_alias;
 
 /// Fields that belong in front of the content or nowhere.
 const REFUSED: [HeaderName; 17] = [
@@ -47,9 +49,11 @@ pub(super) fn strip(trailers: &mut HeaderMap) {
 }
 
 fn may_trail(name: &HeaderName) -> bool {
-    name != "keep-alive"
-        && !REFUSED.contains(name)
-        && !REFUSED_FAMILIES.iter().any(|family| name.as_str().starts_with(family))
+    let name = name.as_str();
+    let begins = |family: &str| name.get(..family.len()).is_some_and(|start| is_alias(family, start));
+    !is_alias("keep-alive", name)
+        && !REFUSED.iter().any(|refused| is_alias(refused.as_str(), name))
+        && !REFUSED_FAMILIES.iter().any(|family| begins(family))
 }
 
 #[cfg(test)]
@@ -64,6 +68,7 @@ mod tests {
         let goes = [
             "authorization",
             "connection",
+            "content_length",
             "content-encoding",
             "content-length",
             "content-range",
@@ -84,7 +89,9 @@ mod tests {
             "upgrade",
             "via",
             "x-forwarded-for",
+            "x_forwarded.for",
             "x-real-ip",
+            "x_real_ip",
         ];
         let value = HeaderValue::from_static("1");
         for name in goes {
