@@ -49,9 +49,9 @@ pub(crate) use {
 #[derive(Default)]
 pub struct Compiler {
     /// Of calls received, by port; 0 stands for every other port.
-    inbound: HashMap<u32, PolicySet>,
+    inbound: HashMap<u32, Arc<PolicySet>>,
     /// Of calls made, by destination.
-    outbound: HashMap<ServiceName, PolicySet>,
+    outbound: HashMap<ServiceName, Arc<PolicySet>>,
     generation: u64,
 }
 
@@ -126,7 +126,7 @@ impl Compiler {
         let mut destinations = HashMap::new();
         for (name, found) in &resources.destinations {
             let Ok(name) = name.parse::<ServiceName>() else { continue };
-            if let Ok(compiled) = destination::compile(&found.value, before.get(&name).unwrap_or(&NONE)) {
+            if let Ok(compiled) = destination::compile(&found.value, before.get(&name).map_or(&NONE, Arc::as_ref)) {
                 self.outbound.insert(name.clone(), compiled.policies.clone());
                 destinations.insert(name, compiled);
             }
@@ -149,7 +149,7 @@ impl Compiler {
         };
         let before = std::mem::take(&mut self.inbound);
         let mut compiled = |port: &mesh::InboundPort| {
-            let before = before.get(&port.port).unwrap_or(&NONE);
+            let before = before.get(&port.port).map_or(&NONE, Arc::as_ref);
             let compiled = inbound::compile(inbound, port, before).unwrap_or_else(|_| inbound::closed(inbound));
             self.inbound.insert(port.port, compiled.policies.clone());
             Arc::new(compiled)

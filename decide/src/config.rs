@@ -121,7 +121,7 @@ pub struct InboundPort {
     /// Routes of the service, to name a request's route.
     pub routes: RouteTable,
     /// Policies of calls received.
-    pub policies: PolicySet,
+    pub policies: Arc<PolicySet>,
 }
 
 /// A service that can be called.
@@ -131,7 +131,7 @@ pub struct Destination {
     /// Its routes by port, 0 for every port that is not declared; ports with the same routes share them.
     pub routes: HashMap<u16, Arc<RouteTable>>,
     /// Policies of calls made to it.
-    pub policies: PolicySet,
+    pub policies: Arc<PolicySet>,
     /// Its declared ports, by the number that callers name.
     pub ports: HashMap<u16, DestinationPort>,
     /// Where the backends of the routes of each port lead, by

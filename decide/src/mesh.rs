@@ -76,7 +76,7 @@ use crate::{
 mod outcome;
 mod prepared;
 
-use outcome::{depart, possible, receive};
+use outcome::{depart, possible, receive, sanitized};
 use prepared::{Called, Document, Workload};
 
 /// Tells where a field of an object is written, such as `spec.rules[0].to`; `None` where that is not known.
@@ -184,7 +184,7 @@ impl Mesh {
         let called = self.called(to);
         let config = self.caller(from, to, called);
         let mut trace = Trace { identity: config.own.caller.as_deref().cloned(), ..Trace::default() };
-        let peer = Peer { identity: config.own.caller.clone(), address: request.peer.address };
+        let peer = Peer { identity: config.own.caller.clone(), fingerprint: None, address: request.peer.address };
         let request = &RequestFacts { peer: &peer, ..*request };
         let captured = to.parse::<SocketAddr>().is_ok();
         let scope = route::outbound(&config, to, captured).unwrap_or_else(|| route::unknown(&config, to, captured));
@@ -226,10 +226,12 @@ impl Mesh {
         context: &Context,
     ) -> Option<(Arrival, Ending)> {
         let found = self.workloads.get(workload)?;
+        let headers = sanitized(found.config(), request);
+        let seen = RequestFacts { headers: &headers, ..*request };
         let arrival = Arrival {
             workload: workload.to_owned(),
             port: request.port,
-            policies: self.judged(found.policies(request.port), request, context),
+            policies: self.judged(found.policies(request.port), &seen, context),
             default: self.default_of(&found.inbound),
         };
         let ending = receive(found.config(), request, context).unwrap_or_else(Ending::of);
@@ -305,7 +307,7 @@ impl Mesh {
         context: &Context,
     ) -> (Option<Arrival>, Ending) {
         let identity = caller.identity.clone().filter(|_| !endpoint.identity.is_empty());
-        let peer = Peer { identity, address: request.peer.address };
+        let peer = Peer { identity, fingerprint: None, address: request.peer.address };
         let port = u16::try_from(endpoint.port).unwrap_or_default();
         let arrived = RequestFacts { peer: &peer, port, ..*request };
         match self.why_received(&endpoint.workload, &arrived, context).filter(|_| !endpoint.identity.is_empty()) {

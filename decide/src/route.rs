@@ -2,7 +2,7 @@
 //! of its routes, the backend and its cluster. Nothing here waits: a destination that nobody has told of yet is the
 //! caller's to ask for.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use selvedge_policies::{
     facts::RequestFacts,
@@ -15,7 +15,7 @@ use selvedge_policies::{
 use crate::config::{Destination, InboundPort, Link, RuntimeConfig, Traffic};
 
 /// The policies of what is outside the mesh.
-static NONE: PolicySet = PolicySet::new();
+static NONE: LazyLock<Arc<PolicySet>> = LazyLock::new(Arc::default);
 
 /// Whose routes and policies apply to a call: those of the application, of a service, or none.
 pub enum Scope {
@@ -38,7 +38,7 @@ impl Scope {
     }
 
     /// Policies that decide a request in this scope.
-    pub fn policies(&self) -> &PolicySet {
+    pub fn policies(&self) -> &Arc<PolicySet> {
         match self {
             Self::Inbound(port) => &port.policies,
             Self::Outbound(destination) => &destination.policies,

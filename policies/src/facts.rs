@@ -89,6 +89,8 @@ impl FromStr for Identity {
 pub struct Peer {
     /// The identity proven by mTLS, which for calls that are made is what the sidecar proves; `None` for plaintext peers.
     pub identity: Option<Arc<Identity>>,
+    /// SHA-256 of the certificate that proved the identity to this sidecar (of its DER form), in lower-case hex.
+    pub fingerprint: Option<Arc<str>>,
     /// The peer's network address.
     pub address: IpAddr,
 }
@@ -129,6 +131,15 @@ pub struct RequestFacts<'a> {
     /// The start of its content, as much as policies [need](crate::policy::Needs::body) and there is; empty where none
     /// needs it.
     pub body: &'a [u8],
+}
+
+/// A section of fields that a caller sends.
+#[derive(Clone, Copy, Debug)]
+pub enum Section<'a> {
+    /// That in front of the content, from this caller.
+    Header(&'a Peer),
+    /// That after the content (RFC 9110 section 6.5), which policies have not seen.
+    Trailer,
 }
 
 /// One try of a request.

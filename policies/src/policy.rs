@@ -7,11 +7,12 @@
 
 use std::{any::Any, sync::Arc};
 
+use http::HeaderMap;
 use serde_json::Value;
 
 use crate::{
     context::Context,
-    facts::{AttemptFacts, ConnectionFacts, Moment, RequestFacts, ResponseFacts},
+    facts::{AttemptFacts, ConnectionFacts, Moment, RequestFacts, ResponseFacts, Section},
     kind::{Attached, Kind, Problem},
     verdict::{Answer, Verdict},
 };
@@ -130,6 +131,8 @@ pub struct Needs {
     pub attempts: bool,
     /// It is asked about each response.
     pub responses: bool,
+    /// It takes out of sections what their callers may not say.
+    pub sanitizes: bool,
 }
 
 impl Needs {
@@ -141,6 +144,7 @@ impl Needs {
             body: if self.body > other.body { self.body } else { other.body },
             attempts: self.attempts || other.attempts,
             responses: self.responses || other.responses,
+            sanitizes: self.sanitizes || other.sanitizes,
         }
     }
 }
@@ -163,6 +167,9 @@ pub trait RequestPolicy: Any + Send + Sync {
     /// Why an opaque connection that was let pass may not stay, when policies have changed or expired. It counts nothing: it
     /// is no new connection.
     fn on_open_connection(&self, connection: &ConnectionFacts<'_>, context: &mut Context) -> Option<Answer>;
+
+    /// Takes out of a section what its caller may not say, before any policy sees it.
+    fn sanitize(&self, _section: Section<'_>, _fields: &mut HeaderMap) {}
 
     /// Decides one try of a request that was let pass.
     fn on_attempt(&self, _request: &RequestFacts<'_>, _attempt: &AttemptFacts<'_>, _context: &mut Context) -> Verdict {

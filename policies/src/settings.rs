@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
+    facts::Identity,
     kind::Problem,
     merge::{self, Merged, Precedence, Strictness},
     policy::{Posture, RequestPolicy},
@@ -41,9 +42,17 @@ pub struct Setting {
 pub enum Effect {
     /// It chooses how the sidecar works.
     Chooses(fn(&Value, &mut Modes) -> Result<(), serde_json::Error>),
-    /// It decides on calls received, after all policies; also where nobody sets it, when that is a decision.
-    Decides(fn(Option<&Value>) -> Option<Arc<dyn RequestPolicy>>),
+    /// It decides on calls received, after all policies; also where nobody sets it, when that is a decision. It is told the
+    /// identity of the workload that is called.
+    Decides(Decide),
 }
+
+/// Makes of a setting, as it is written, what decides at the workload of this identity.
+///
+/// # Errors
+/// The value cannot be read, which no check has let pass.
+pub type Decide =
+    fn(Option<&Value>, Option<&Arc<Identity>>) -> Result<Option<Arc<dyn RequestPolicy>>, serde_json::Error>;
 
 /// How a sidecar works. The default is what holds when nobody says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,12 +116,16 @@ impl Settings {
         modes
     }
 
-    /// What decides on calls received by them.
-    pub fn policies(&self) -> impl Iterator<Item = Arc<dyn RequestPolicy>> + '_ {
-        SETTINGS.iter().filter_map(|setting| match setting.effect {
-            Effect::Decides(compile) => compile(self.get(setting)),
+    /// What decides by them on calls received by the workload of this identity.
+    ///
+    /// # Errors
+    /// A value cannot be read. What it would have decided nobody knows, so nothing may be let pass without it.
+    pub fn policies(&self, called: Option<&Arc<Identity>>) -> Result<Vec<Arc<dyn RequestPolicy>>, serde_json::Error> {
+        let decides = SETTINGS.iter().filter_map(|setting| match setting.effect {
+            Effect::Decides(compile) => compile(self.get(setting), called).transpose(),
             Effect::Chooses(_) => None,
-        })
+        });
+        decides.collect()
     }
 
     fn get(&self, setting: &Setting) -> Option<&Value> {

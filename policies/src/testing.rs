@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::{
     context::Context,
-    facts::{ConnectionFacts, Identity, Moment, Peer, RequestFacts},
+    facts::{ConnectionFacts, Identity, Moment, Peer, RequestFacts, Section},
+    request::PolicySet,
 };
 
 /// A clock that moves only when told to.
@@ -67,7 +68,7 @@ impl Request {
             None => (target, None),
         };
         Self {
-            peer: Peer { identity: None, address: IpAddr::from([127, 0, 0, 1]) },
+            peer: Peer { identity: None, fingerprint: None, address: IpAddr::from([127, 0, 0, 1]) },
             port: 8080,
             method: method.parse().unwrap_or(Method::GET),
             host: "shop".into(),
@@ -86,6 +87,13 @@ impl Request {
     pub fn from(mut self, account: &str) -> Self {
         let (namespace, name) = account.split_once('/').unwrap_or(("default", account));
         self.peer.identity = Identity::new("mesh.local", namespace, name).ok().map(Arc::new);
+        self
+    }
+
+    /// Proven with the certificate that has this SHA-256, in lower-case hex.
+    #[must_use]
+    pub fn fingerprint(mut self, fingerprint: &str) -> Self {
+        self.peer.fingerprint = Some(fingerprint.into());
         self
     }
 
@@ -137,6 +145,13 @@ impl Request {
     #[must_use]
     pub fn body(mut self, body: &[u8]) -> Self {
         self.body = body.to_vec();
+        self
+    }
+
+    /// The request without what `policies` say that its caller may not send.
+    #[must_use]
+    pub fn sanitized(mut self, policies: &PolicySet) -> Self {
+        policies.sanitize(Section::Header(&self.peer), &mut self.headers);
         self
     }
 

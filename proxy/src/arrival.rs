@@ -77,6 +77,8 @@ pub struct Secured {
     pub protocol: Protocol,
     /// The identity the other end proved.
     pub identity: Option<Identity>,
+    /// SHA-256 of the certificate that proved it.
+    pub fingerprint: Option<Arc<str>>,
     /// When it should have a newer certificate.
     pub until: Option<Instant>,
     /// What the identity was proven against.

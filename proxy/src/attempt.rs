@@ -34,7 +34,7 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
     if let Some(backend) = upstream.backend {
         backend.filters.change_request(&mut head.headers);
     }
-    let replay = Replay::new(body, |length| exchange.sender(length));
+    let replay = Replay::new(body, upstream.policies, |length| exchange.sender(length));
     exchange.late = replay.late();
     let overall = upstream.deadline(exchange.started);
     if let Some(cluster) = upstream.cluster() {

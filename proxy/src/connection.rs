@@ -128,7 +128,7 @@ impl Connection {
     pub fn new(origin: Origin, identity: Option<Identity>, protocol: Protocol) -> Self {
         let Origin { worker, peer, heading, permit, passed } = origin;
         let peer_identity = identity.as_ref().map(ToString::to_string).unwrap_or_default();
-        let facts = Peer { identity: identity.map(Arc::new), address: peer.ip() };
+        let facts = Peer { identity: identity.map(Arc::new), fingerprint: None, address: peer.ip() };
         Self {
             worker,
             heading,
@@ -174,7 +174,7 @@ impl Connection {
         if let (Heading::Outbound { .. }, None) = (&self.heading, self.caller.get())
             && let Some(identity) = &self.worker.snapshot().config.own.caller
         {
-            let caller = Peer { identity: Some(Arc::clone(identity)), address: self.peer.address };
+            let caller = Peer { identity: Some(Arc::clone(identity)), fingerprint: None, address: self.peer.address };
             return self.caller.get_or_init(|| caller);
         }
         self.caller.get().unwrap_or(&self.peer)
@@ -199,7 +199,7 @@ pub fn policies<'a>(config: &'a RuntimeConfig, heading: &Heading) -> Option<&'a 
     match heading {
         Heading::Inbound { port, .. } => Some(&config.inbound(*port).policies),
         Heading::Outbound { destination, .. } => {
-            config.destination(destination).flatten().map(|destination| &destination.policies)
+            config.destination(destination).flatten().map(|destination| &*destination.policies)
         }
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, request};
 use selvedge_decide::route::Scope;
 use selvedge_policies::{
     context::{Audited, Context, Resumed},
-    facts::{AttemptFacts, ConnectionFacts, ResponseFacts},
+    facts::{AttemptFacts, ConnectionFacts, ResponseFacts, Section},
     names::WorkloadName,
     reason::Reason,
     request::PolicySet,
@@ -47,6 +47,9 @@ pub async fn on_request(
     if policies.is_empty() && filters.is_none() {
         return Ok(());
     }
+    if policies.needs().sanitizes {
+        sanitize(exchange, policies, headers);
+    }
     let worker = &exchange.connection.worker;
     let mut context = context(worker);
     let facts = exchange.facts(headers, &exchange.route)?;
@@ -71,6 +74,15 @@ pub async fn on_request(
     exchange.audited = context.audited;
     exchange.claims = context.claims;
     Ok(())
+}
+
+/// Takes out what the caller may not say: of what is judged now, and of what a tunnel is judged by later.
+fn sanitize(exchange: &mut Exchange, policies: &PolicySet, headers: &mut HeaderMap) {
+    let header = Section::Header(exchange.connection.caller());
+    policies.sanitize(header, headers);
+    if let Some(asked) = &mut exchange.asked {
+        policies.sanitize(header, asked);
+    }
 }
 
 /// The policies that decide single tries.

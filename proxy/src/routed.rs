@@ -1,6 +1,6 @@
 //! What the route stage hands on: where a request may go, and how it is tried there.
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use selvedge_policies::{
     attempt::retry::TryOutcome,
@@ -31,7 +31,7 @@ pub struct Upstream<'a> {
     /// The backend chosen, for its filters.
     pub backend: Option<&'a Backend>,
     /// Policies, those of single tries among them.
-    pub policies: &'a PolicySet,
+    pub policies: &'a Arc<PolicySet>,
 }
 
 /// Where a request may go.

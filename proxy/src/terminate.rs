@@ -18,7 +18,7 @@ use crate::{
     record,
     sniff::{ClientHello, Prefixed},
     telemetry::Protocol,
-    tls::{peer_identity, peer_until},
+    tls::{peer_fingerprint, peer_identity, peer_until},
 };
 
 mod inside;
@@ -45,7 +45,8 @@ pub async fn tls(detected: Detected) -> Option<Secured> {
         }
     };
     let io = Either::Left(io);
-    Some(Secured { origin, io, protocol, identity: None, until: None, proven: None, server_name, dialling })
+    let (identity, fingerprint, until, proven) = (None, None, None, None);
+    Some(Secured { origin, io, protocol, identity, fingerprint, until, proven, server_name, dialling })
 }
 
 /// Only calls to the application can be mesh TLS; what the application itself encrypts is its own.
@@ -61,6 +62,7 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
         Ok(Ok(stream)) => {
             let session = stream.get_ref().1;
             let (identity, until) = (peer_identity(session), peer_until(session));
+            let fingerprint = identity.as_ref().and_then(|_| peer_fingerprint(session));
             let offered = session.alpn_protocol().and_then(of_mesh).unwrap_or(Protocol::Tcp);
             let declared = origin.declared();
             let mut stream = Box::new(stream);
@@ -73,7 +75,8 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
             };
             let Found { protocol, first, server_name, dialled } = found;
             let (io, dialling) = (Either::Right(Prefixed::new(stream, first)), dialled.map(Dialled::arrived));
-            Some(Secured { origin, io, protocol, identity, until, proven: Some(tls), server_name, dialling })
+            let proven = Some(tls);
+            Some(Secured { origin, io, protocol, identity, fingerprint, until, proven, server_name, dialling })
         }
         Ok(Err(error)) => failed(origin, error.to_string()),
         Err(_) => failed(origin, "the handshake took too long"),

@@ -112,6 +112,11 @@ pub fn peer_until(connection: &CommonState) -> Option<Instant> {
     Some(Instant::now() + seconds(leaf.not_after - now) + skew)
 }
 
+/// SHA-256 of the certificate (DER) that the peer of an established mesh connection showed, in lower-case hex.
+pub fn peer_fingerprint(connection: &CommonState) -> Option<Arc<str>> {
+    Some(fingerprint(connection.peer_certificates()?.first()?).into())
+}
+
 /// A handshake error in our own words where the refusal was ours; rustls prints those as a debug dump.
 pub fn readable(error: io::Error) -> io::Error {
     let refusal = match error.get_ref().and_then(|inner| inner.downcast_ref()) {

@@ -36,13 +36,14 @@ pub(super) fn compile(message: &mesh::Destination, before: &PolicySet) -> Result
     }
     let (traffic, traffic_from) = traffic::compile(&trying).map_err(|found| problems(&message.name, &found))?;
     let policies = registry::compile(Place::Caller, &deciding, Posture::Allow, before);
+    let policies = policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?;
     let number = |port: &mesh::Port| u16::try_from(port.port).unwrap_or_default();
     let unlinked = |port: &mesh::Port| DestinationPort { protocol: AppProtocol::of(&port.app_protocol), cluster: None };
     let ports: Vec<u16> = message.ports.iter().map(number).collect();
     Ok(Destination {
         name: ServiceName::new(&message.namespace, &message.name),
         routes: routes::by_port(message, &ports)?,
-        policies: policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?.refusing(refused),
+        policies: Arc::new(policies.refusing(refused)),
         ports: message.ports.iter().map(|port| (number(port), unlinked(port))).collect(),
         backends: HashMap::new(),
         traffic: Arc::new(traffic),

@@ -1,9 +1,9 @@
 //! The calls that a workload receives: each port of its application, with everything that covers it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use selvedge_policies::{
-    policy::{Place, Posture},
+    policy::{Place, Posture, RequestPolicy},
     registry,
     request::PolicySet,
     settings::Settings,
@@ -65,13 +65,14 @@ pub(super) fn compile(
         service: port.service.parse().ok(),
         protocol: AppProtocol::of(&port.app_protocol),
         routes: routes::table(&port.routes)?,
-        policies: without_content(policies.and(settings(inbound)?.policies()))?.refusing(refused),
+        policies: Arc::new(without_content(policies.and(decisions(inbound)?))?.refusing(refused)),
     })
 }
 
 /// A port that refuses everything, because nobody knows what its policies would let pass.
 pub(super) fn closed(inbound: &mesh::Inbound) -> InboundPort {
-    InboundPort { policies: PolicySet::new().refusing([inbound.workload.as_str().into()]), ..InboundPort::default() }
+    let refusing = PolicySet::new().refusing([inbound.workload.as_str().into()]);
+    InboundPort { policies: Arc::new(refusing), ..InboundPort::default() }
 }
 
 /// What the mesh policies of the workload say; nothing where the control plane is older.
@@ -80,6 +81,13 @@ fn settings(inbound: &mesh::Inbound) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     serde_json::from_str(&inbound.settings).map_err(|error| format!("settings of {}: {error}", inbound.workload))
+}
+
+/// What the settings of the workload decide.
+fn decisions(inbound: &mesh::Inbound) -> Result<Vec<Arc<dyn RequestPolicy>>, String> {
+    let own = inbound.identity.parse().ok().map(Arc::new);
+    let decisions = settings(inbound)?.policies(own.as_ref());
+    decisions.map_err(|error| format!("settings of {}: {error}", inbound.workload))
 }
 
 /// A posture this sidecar does not know must not be taken for leave.

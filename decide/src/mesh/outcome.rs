@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method};
 use selvedge_policies::{
     context::{Context, Resumed},
-    facts::{ConnectionFacts, RequestFacts},
+    facts::{ConnectionFacts, RequestFacts, Section},
     reason::Reason,
     request::PolicySet,
     route::{Backend, RouteRule},
@@ -51,8 +51,16 @@ pub(super) fn receive(config: &RuntimeConfig, request: &RequestFacts<'_>, contex
     let port = config.inbound(request.port);
     let scope = Scope::Inbound(port.clone());
     let rule = route::rule(&scope, request)?;
-    let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), ..*request };
+    let headers = sanitized(config, request);
+    let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), headers: &headers, ..*request };
     Ok(judge_request(&port.policies.afresh(), &request, &mut context.clone()))
+}
+
+/// The header section of a request that comes to a sidecar, without what its caller may not say.
+pub(super) fn sanitized(config: &RuntimeConfig, request: &RequestFacts<'_>) -> HeaderMap {
+    let mut headers = request.headers.clone();
+    config.inbound(request.port).policies.sanitize(Section::Header(request.peer), &mut headers);
+    headers
 }
 
 /// What becomes of a request by these policies. A CONNECT is judged as what it becomes, too: bytes that nobody looks into.

@@ -9,11 +9,12 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use serde_json::Value;
 
 use crate::{
     context::Context,
-    facts::{AttemptFacts, ConnectionFacts, Moment, RequestFacts, ResponseFacts},
+    facts::{AttemptFacts, ConnectionFacts, Moment, RequestFacts, ResponseFacts, Section},
     kind::{Attached, Problem},
     policy::{Compile, Needs, Phase, PolicyKind, Posture, RequestPolicy, Role},
     verdict::{Answer, Verdict},
@@ -48,7 +49,7 @@ pub struct Unsound {
 impl PolicySet {
     /// A set without policies: everything passes.
     pub const fn new() -> Self {
-        let needs = Needs { server_name: false, body: 0, attempts: false, responses: false };
+        let needs = Needs { server_name: false, body: 0, attempts: false, responses: false, sanitizes: false };
         Self { members: Vec::new(), needs }
     }
 
@@ -140,6 +141,12 @@ impl PolicySet {
     /// The Unix second after `now` from which one of them may refuse what passes before, though nothing else changes.
     pub fn next_expiry(&self, now: Moment) -> Option<u64> {
         self.members.iter().filter_map(|member| member.policy.next_expiry(now)).min()
+    }
+
+    /// Takes out of a section what its caller may not say. Whoever [needs](Needs::sanitizes) it has it done before anything
+    /// is decided, so that every policy sees what the application will.
+    pub fn sanitize(&self, section: Section<'_>, fields: &mut HeaderMap) {
+        self.members.iter().for_each(|member| member.policy.sanitize(section, fields));
     }
 
     /// Decides one request. After [`Verdict::Wait`] and [`Verdict::Ask`] it is asked again with the same context, once that

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use selvedge_policies::{facts::Section, request::PolicySet};
 
 use super::{Body, BodyError, Source};
 use crate::http::pace::Sender;
@@ -27,6 +29,8 @@ pub struct Replay {
 struct Shared {
     source: Incoming,
     sender: Sender,
+    /// Who says what may not trail it.
+    sanitizing: Option<Arc<PolicySet>>,
     /// Copied, because a frame of a few bytes holds the whole buffer it was read into.
     kept: Vec<u8>,
     trailers: Option<HeaderMap>,
@@ -41,8 +45,9 @@ struct Shared {
 }
 
 impl Replay {
-    /// Keeps what passes of `source`, which comes from the sender of a body of that length.
-    pub fn new(source: Incoming, sender: impl FnOnce(Option<u64>) -> Sender) -> Self {
+    /// Keeps what passes of `source`, which comes from the sender of a body of that length. What that one may not say,
+    /// `policies` take out of its trailer section.
+    pub fn new(source: Incoming, policies: &Arc<PolicySet>, sender: impl FnOnce(Option<u64>) -> Sender) -> Self {
         if http_body::Body::is_end_stream(&source) {
             return Self { shared: None };
         }
@@ -51,6 +56,7 @@ impl Replay {
         let shared = Shared {
             sender: sender(size.exact()),
             source,
+            sanitizing: policies.needs().sanitizes.then(|| Arc::clone(policies)),
             kept: Vec::new(),
             trailers: None,
             over: false,
@@ -123,12 +129,13 @@ impl Reader {
                 return Poll::Ready(Some(Err("the caller did not send its body in time".into())));
             }
             match ready!(polled) {
-                Some(Ok(frame)) => {
+                Some(Ok(mut frame)) => {
                     shared.sender.sent(frame.data_ref().map_or(0, Bytes::len));
                     if let Some(data) = frame.data_ref() {
                         shared.keep(data);
                         self.next = shared.kept.len();
-                    } else if let Some(trailers) = frame.trailers_ref() {
+                    } else if let Some(trailers) = frame.trailers_mut() {
+                        shared.sanitizing.iter().for_each(|policies| policies.sanitize(Section::Trailer, trailers));
                         shared.trailers = Some(trailers.clone());
                         shared.over = true;
                         self.trailers_sent = true;

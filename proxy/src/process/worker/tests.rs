@@ -279,6 +279,7 @@ impl Sidecar {
 
     fn of(plan: Plan) -> Self {
         let Plan { calls, protocol, policies, endpoints, forward, trust } = plan;
+        let policies = Arc::new(policies);
         let cluster = ClusterConfig { name: "shop/oracle:80".parse().unwrap(), endpoints, traffic: Arc::default() };
         let destination = Destination {
             name: "shop/api".parse().unwrap(),

@@ -142,7 +142,7 @@ impl Sidecar {
         self.configs.send_modify(|in_force| {
             let RuntimeConfig { own, ports, generation, .. } = &*in_force.config;
             let before = &ports[&PORT];
-            let policies = policies.unwrap_or_else(|| before.policies.clone());
+            let policies = policies.map_or_else(|| before.policies.clone(), Arc::new);
             let port = InboundPort { protocol: before.protocol, policies, ..InboundPort::default() };
             let (own, ports) = (own.clone(), HashMap::from([(PORT, Arc::new(port))]));
             let config = RuntimeConfig { own, ports, generation: generation + 1, ..RuntimeConfig::default() };
