@@ -387,6 +387,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_caller_may_not_say_lets_it_pass_nowhere() {
+        let mut mesh = Mesh::default();
+        let origin = Origin { kind: "AuthorizationPolicy".into(), name: "admins".into(), ..Origin::default() };
+        let rules = r#"[{"to": [{"headers": [{"name": "x-caller", "value": "admin"}]}]}]"#;
+        let document = format!(r#"{{"action": "ALLOW", "rules": {rules}}}"#);
+        let policies = vec![Attachment { origin: Some(origin), document, ..Attachment::default() }];
+        let proxy = "spiffe://mesh.local/ns/shop/sa/gateway";
+        let settings =
+            format!(r#"{{"callerIdentity": {{"headers": {{"x-caller": "SET"}}, "trustedProxies": ["{proxy}"]}}}}"#);
+        let view = Inbound { workload: "shop/web-1".into(), policies, settings, ..Inbound::default() };
+        mesh.put(&Encoded::new(INBOUND, "shop/web-1", vec![], &view)).unwrap();
+        let passes = |from: &str| {
+            let request = Request::new("GET", "/").from(from).port(8080).header("x-caller", "admin");
+            let context = Clock::default().context();
+            let (arrival, ending) = mesh.why_received("shop/web-1", &request.facts(), &context).unwrap();
+            assert_eq!(arrival.policies[0].rules[0].what.fails.is_none(), ending.passes(), "{from}");
+            ending.passes()
+        };
+        assert_eq!((passes("shop/ui"), passes("shop/gateway")), (false, true));
+    }
+
+    #[test]
     fn a_destination_answers_to_the_names_it_has_now() {
         let mut mesh = Mesh::default();
         let mut put = |name: &str, external: bool, aliases: &[&str]| {

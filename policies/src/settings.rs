@@ -17,11 +17,13 @@ use crate::{
 };
 
 mod access_log;
+mod caller_identity;
 mod default_posture;
 mod mtls;
 
 /// The list: every setting.
-pub const SETTINGS: &[&Setting] = &[&mtls::SETTING, &default_posture::SETTING, &access_log::SETTING];
+pub const SETTINGS: &[&Setting] =
+    &[&mtls::SETTING, &default_posture::SETTING, &access_log::SETTING, &caller_identity::SETTING];
 
 /// What a setting says of itself.
 pub struct Setting {

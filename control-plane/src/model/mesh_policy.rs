@@ -14,7 +14,7 @@ use serde_json::Value;
 pub const KIND: Kind = Kind {
     name: "MeshPolicy",
     api_version: kind::SELVEDGE,
-    summary: "mTLS modes, default posture and access log of the mesh, a namespace or a workload.",
+    summary: "mTLS modes, default posture, access log and caller identity of the mesh, a namespace or a workload.",
     schema: || schemars::schema_for!(MeshPolicySpec),
     check: |document| blanks(document).unwrap_or_else(|| kind::check(document, check)),
     close: kind::as_written,

@@ -129,6 +129,32 @@ fn of_mesh_policies_for_one_scope_the_stricter_value_holds() {
 }
 
 #[test]
+fn every_field_that_says_who_calls_holds_and_only_proxies_that_all_trust() {
+    let [gateway, edge] = ["gateway", "edge"].map(|name| format!("spiffe://mesh.local/ns/shop/sa/{name}"));
+    let a = mesh_policy(
+        "shop",
+        "a",
+        &format!("callerIdentity: {{headers: {{x-caller: SET}}, trustedProxies: ['{gateway}', '{edge}']}}"),
+    );
+    let b = mesh_policy(
+        "shop",
+        "b",
+        &format!("callerIdentity: {{headers: {{x-other: REMOVE}}, trustedProxies: ['{edge}']}}"),
+    );
+    let wide = mesh_policy(
+        "selvedge-system",
+        "wide",
+        "targetRef: {kind: Mesh}, callerIdentity: {headers: {x-forwarded-client-cert: SET, x-caller: REMOVE}}",
+    );
+    let (snapshot, report) = commit(&mut store(&[&a, &b, &wide]));
+    let lost: Vec<_> = findings(&report).into_iter().map(|(object, field, _)| (object, field)).collect();
+    assert_eq!(lost, [("MeshPolicy shop/a", "spec.callerIdentity.trustedProxies")]);
+    let said: Value = serde_json::from_str(&inbound(&snapshot).settings).unwrap();
+    let headers = json!({"x-caller": "SET", "x-other": "REMOVE", "x-forwarded-client-cert": "SET"});
+    assert_eq!(said, json!({"callerIdentity": {"headers": headers, "trustedProxies": [edge]}}));
+}
+
+#[test]
 fn a_more_specific_mesh_policy_wins_without_a_word() {
     let mesh = mesh_policy("selvedge-system", "mesh", "targetRef: {kind: Mesh}, mtls: {inbound: STRICT}");
     let workload = mesh_policy("shop", "one", "targetRef: {kind: Workload, name: web-1}, mtls: {inbound: PERMISSIVE}");

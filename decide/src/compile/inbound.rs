@@ -134,6 +134,17 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_decide_are_not_left_out_where_they_cannot_be_read() {
+        let compiled = |settings: &str| {
+            let inbound = mesh::Inbound { settings: settings.into(), ..Default::default() };
+            compile(&inbound, &mesh::InboundPort::default(), &PolicySet::new()).map(drop)
+        };
+        compiled(r#"{"callerIdentity": {"headers": {"x-caller": "SET"}}, "ofTomorrow": 1}"#).unwrap();
+        let why = compiled(r#"{"callerIdentity": {"headers": {"x-caller": "ASK"}}}"#).unwrap_err();
+        assert!(why.contains("ASK"), "{why}");
+    }
+
+    #[test]
     fn the_first_protocol_that_a_service_behind_a_port_names_is_the_port_s() {
         let port = |app_protocol: &str| mesh::InboundPort {
             port: 8080,

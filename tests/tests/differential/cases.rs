@@ -62,7 +62,7 @@ const PATHS: [&str; 18] = [
     "/marked",
 ];
 const QUERIES: [&str; 5] = ["", "", "", "?v=2", "?v=1&v=2"];
-const HEADERS: [(&str, &str); 7] = [
+const HEADERS: [(&str, &str); 9] = [
     ("x-beta", "on"),
     ("x-beta", "v12"),
     ("x-beta", "off"),
@@ -70,6 +70,8 @@ const HEADERS: [(&str, &str); 7] = [
     ("x-team", "blue"),
     ("x-mark", "route"),
     ("x-mark", "own"),
+    ("x-caller", "admin"),
+    ("x-forwarded-client-cert", "admin"),
 ];
 
 /// How many requests are made up alike, so that weights and both versions of HTTP get their share of each.
