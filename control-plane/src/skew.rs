@@ -11,7 +11,8 @@
 //! - What lets pass anyway is left out: an AUDIT, a limit, a transformation, a fault.
 //! - `onUnsupported: close` refuses where the above would be too little, `keep` keeps the last form the sidecar knew.
 //! - Routes and settings keep the last form that the sidecar knew. Where there is none, rules it does not know answer with
-//!   an error, as do rules that would take their requests, and settings it does not know are left out.
+//!   an error, as do rules that would take their requests, and settings it does not know are left out. Those of a
+//!   `MeshPolicy` have no last form.
 //!
 //! All of it stands in the resource too ([`Unenforceable`]), so that what a sidecar acknowledges says what it does not
 //! enforce. A sidecar that knows everything is told everything, byte for byte.

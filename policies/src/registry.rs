@@ -12,6 +12,7 @@ use crate::{
     policy::{Place, PolicyKind, Posture},
     request::{PolicySet, Unsound, authorize, fault_injection, rate_limit},
     route,
+    settings::{self, Settings},
 };
 
 /// Every kind that is attached to something.
@@ -38,9 +39,11 @@ pub fn find(name: &str) -> Option<&'static PolicyKind> {
     KINDS.iter().copied().find(|policy| policy.kind.name == name)
 }
 
-/// What documents of each kind can say in this version, as [`mod@vocabulary`] has it.
+/// What documents of each kind, and settings, can say in this version, as [`mod@vocabulary`] has it.
 pub fn vocabulary() -> BTreeMap<String, BTreeSet<String>> {
-    kinds().map(|kind| (kind.name.to_owned(), vocabulary::of((kind.schema)().as_value()))).collect()
+    let kinds = kinds().map(|kind| (kind.name, (kind.schema)()));
+    let all = kinds.chain([(settings::KIND, schemars::schema_for!(Settings))]);
+    all.map(|(name, schema)| (name.to_owned(), vocabulary::of(schema.as_value()))).collect()
 }
 
 /// Compiles what decides at one end of a call, [`Place::Caller`] or [`Place::Called`], given as kind name and document.

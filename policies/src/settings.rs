@@ -3,9 +3,9 @@
 //! Whoever adds a setting adds its file and its entry in [`SETTINGS`]. A setting chooses among the [`Modes`] that the
 //! sidecar has, or decides on requests as a policy does. Nobody else knows it by name.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use schemars::{Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -20,6 +20,9 @@ mod access_log;
 mod caller_identity;
 mod default_posture;
 mod mtls;
+
+/// The kind of the objects in which they are written.
+pub const KIND: &str = "MeshPolicy";
 
 /// The list: every setting.
 pub const SETTINGS: &[&Setting] =
@@ -84,6 +87,16 @@ pub enum Log {
 /// Settings as they are written, by field; of one object, or of all that cover a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings(Map<String, Value>);
+
+impl JsonSchema for Settings {
+    fn schema_name() -> Cow<'static, str> {
+        "Settings".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "properties": schemas(generator), "additionalProperties": false })
+    }
+}
 
 impl Settings {
     /// What several objects say together, each told by what its caller calls it.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// What the kind `MeshPolicy` says of itself.
 pub const KIND: Kind = Kind {
-    name: "MeshPolicy",
+    name: settings::KIND,
     api_version: kind::SELVEDGE,
     summary: "mTLS modes, default posture, access log and caller identity of the mesh, a namespace or a workload.",
     schema: || schemars::schema_for!(MeshPolicySpec),

@@ -1,14 +1,15 @@
 //! A whole resource: every document attached to it, and the list of what cannot be enforced.
 
 use prost::Message;
+use selvedge_policies::{kind::vocabulary, settings};
 use selvedge_xds::{
     capability::Capabilities,
-    proto::mesh::{Attachment, Destination, Inbound, Origin, Unenforceable},
+    proto::mesh::{Attachment, Destination, Inbound, Origin, SettingOrigin, Unenforceable},
     resource::Encoded,
 };
 
 use super::{
-    Form, Forms, Told,
+    Form, Forms, OLDEST, Told,
     closed::{self, Claim},
     document::{Fate, Instead, fate},
 };
@@ -67,12 +68,37 @@ impl<'a> Translation<'a> {
     pub(super) fn inbound(&mut self, resource: &Encoded) -> Option<Encoded> {
         let mut message = Inbound::decode(resource.body.clone()).ok()?;
         message.policies = self.attached(message.policies);
+        self.settings(&mut message);
         for port in &mut message.ports {
             port.policies = self.attached(std::mem::take(&mut port.policies));
             port.routes = self.routed(std::mem::take(&mut port.routes));
         }
         message.unenforceable.clone_from(&self.unenforceable);
         self.changed.then(|| Encoded::new(resource.kind, &*resource.name, resource.aliases.clone(), &message))
+    }
+
+    /// Leaves out of the settings what is not known. Who wrote it is told, and nothing else is taken for it.
+    fn settings(&mut self, message: &mut Inbound) {
+        let words = self.knows.0.get(settings::KIND).or_else(|| OLDEST.enforces.get(settings::KIND));
+        let (Some(words), Ok(mut document)) = (words, serde_json::from_str(&message.settings)) else { return };
+        let left_out = vocabulary::reduce(words, &mut document);
+        if left_out.is_empty() {
+            return;
+        }
+        message.settings = document.to_string();
+        self.changed = true;
+        for unknown in left_out {
+            let is_of = |from: &SettingOrigin| is_within(&from.field, vocabulary::field(&unknown));
+            let from = std::mem::take(&mut message.settings_from).into_iter();
+            let (lost, kept): (Vec<_>, Vec<_>) = from.partition(is_of);
+            message.settings_from = kept;
+            for SettingOrigin { origin, .. } in lost {
+                let note = Unenforceable { origin, unknown: unknown.clone(), instead: "it is left out".to_owned() };
+                if !self.unenforceable.contains(&note) {
+                    self.unenforceable.push(note);
+                }
+            }
+        }
     }
 
     fn attached(&mut self, attachments: Vec<Attachment>) -> Vec<Attachment> {
@@ -163,4 +189,12 @@ impl<'a> Translation<'a> {
             }
         }
     }
+}
+
+/// Whether one field is the other, or a part of it; of a list the whole is a field.
+fn is_within(field: &str, whole: &str) -> bool {
+    let rest = |text: &str, start: &str| {
+        text.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    rest(field, whole) || rest(whole, field)
 }

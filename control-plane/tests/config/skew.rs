@@ -13,7 +13,7 @@ use selvedge_policies::{
 use selvedge_xds::{
     capability::Capabilities,
     kinds::{DESTINATION, INBOUND},
-    proto::mesh::{Attachment, Destination, Inbound, InboundPort, Origin, Unenforceable},
+    proto::mesh::{Attachment, Destination, Inbound, InboundPort, Origin, SettingOrigin, Unenforceable},
     resource::Encoded,
 };
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ fn old_schemas() -> BTreeMap<&'static str, Value> {
     let schemas = [
         ("AuthorizationPolicy", include_str!("8c95c85/AuthorizationPolicy.schema.json")),
         ("HTTPRoute", include_str!("8c95c85/HTTPRoute.schema.json")),
+        ("MeshPolicy", include_str!("8c95c85/MeshPolicy.schema.json")),
         ("RateLimit", include_str!("8c95c85/RateLimit.schema.json")),
         ("TrafficPolicy", include_str!("8c95c85/TrafficPolicy.schema.json")),
     ];
@@ -399,6 +400,63 @@ fn settings_keep_their_last_form_and_those_that_never_were_known_are_left_out() 
     let left_out = outbound(&tell(&of(2, &of_a_part), &Forms::default()));
     assert!(left_out.policies.is_empty(), "settings for a part are none for the whole");
     assert_eq!(left_out.unenforceable[0].unknown, "targetRef.subset");
+}
+
+#[test]
+fn settings_that_are_not_known_are_left_out_and_their_authors_told() {
+    let from =
+        |field: &str, name: &str| SettingOrigin { field: field.into(), origin: Some(object("MeshPolicy", name, 3)) };
+    let origins = [
+        ("callerIdentity.headers.x-caller", "teller"),
+        ("callerIdentity.headers.x-old", "other"),
+        ("callerIdentity.trustedProxies", "teller"),
+        ("mtls.inbound", "open"),
+    ];
+    let settings = json!({
+        "mtls": {"inbound": "PERMISSIVE"},
+        "callerIdentity": {"headers": {"x-caller": "SET", "x-old": "REMOVE"}, "trustedProxies": ["spiffe://a/ns/b/sa/c"]},
+    });
+    let message = Inbound {
+        workload: "shop/web-1".into(),
+        settings: settings.to_string(),
+        settings_from: origins.map(|(field, name)| from(field, name)).into(),
+        ..Inbound::default()
+    };
+    let of = |message: &Inbound| Encoded::new(INBOUND, "shop/web-1", Vec::new(), message);
+    let told = |knows: &Capabilities| skew::tell(&of(&message), knows, &Forms::default()).resource;
+    assert_eq!(told(&skew::everything()), None);
+
+    let mut unasked = skew::everything();
+    unasked.0.remove("MeshPolicy");
+    let mut without = skew::everything();
+    without.0.get_mut("MeshPolicy").unwrap().retain(|word| !word.starts_with("callerIdentity"));
+    for knows in [&skew::silent(), &unasked, &without] {
+        let told = Inbound::decode(told(knows).expect("it is translated").body).unwrap();
+        assert_eq!(told.settings, r#"{"mtls":{"inbound":"PERMISSIVE"}}"#);
+        assert_eq!(told.settings_from, [from("mtls.inbound", "open")]);
+        let note = |name: &str| Unenforceable {
+            origin: Some(object("MeshPolicy", name, 3)),
+            unknown: "callerIdentity".into(),
+            instead: "it is left out".into(),
+        };
+        assert_eq!(told.unenforceable, [note("teller"), note("other")]);
+    }
+
+    let mut partly = skew::everything();
+    assert!(partly.0.get_mut("MeshPolicy").unwrap().remove("callerIdentity.headers.*=REMOVE"));
+    let told = Inbound::decode(told(&partly).expect("it is translated").body).unwrap();
+    let known: Value = serde_json::from_str(&told.settings).unwrap();
+    assert_eq!(known["callerIdentity"]["headers"], json!({"x-caller": "SET"}));
+    let unknown: Vec<_> =
+        told.unenforceable.iter().map(|note| (&*note.unknown, &*note.origin.as_ref().unwrap().name)).collect();
+    assert_eq!(unknown, [("callerIdentity.headers.x-old: REMOVE", "other")]);
+
+    let usual = Inbound { settings: json!({"mtls": {"inbound": "STRICT"}}).to_string(), ..message.clone() };
+    assert_eq!(
+        skew::tell(&of(&usual), &skew::silent(), &Forms::default()).resource,
+        None,
+        "what is known goes as it is"
+    );
 }
 
 #[test]

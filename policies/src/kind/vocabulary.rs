@@ -87,14 +87,22 @@ fn look_at_fields(words: &BTreeSet<String>, fields: &Map<String, Value>, path: &
     })
 }
 
-/// Takes what is not among `words` out of `document`, and what is empty after that.
-pub fn reduce(words: &BTreeSet<String>, document: &mut Value) {
+/// Takes what is not among `words` out of `document`, and what is empty after that. What it was, as [`unknown`] names it.
+pub fn reduce(words: &BTreeSet<String>, document: &mut Value) -> Vec<String> {
+    let mut taken = Vec::new();
     while let Some(place) = unknown(words, document) {
-        let field = place.split_once(": ").map_or(&*place, |(field, _)| field);
-        if !remove(document, field) {
-            return;
+        let is_gone = remove(document, field(&place));
+        taken.push(place);
+        if !is_gone {
+            break;
         }
     }
+    taken
+}
+
+/// The path of the field in which something that [`unknown`] has named stands.
+pub fn field(place: &str) -> &str {
+    place.split_once(": ").map_or(place, |(field, _)| field)
 }
 
 /// Removes the field or item at `place`, and what holds nothing else. Whether it was there.
@@ -195,7 +203,8 @@ mod tests {
     fn a_document_can_be_reduced_to_what_is_known() {
         let mut document =
             json!({"action": "Audit", "rules": [{"path": "/", "when": 1}], "new": {"deep": [1]}, "count": 1});
-        reduce(&words(), &mut document);
+        let taken = reduce(&words(), &mut document);
+        assert_eq!(taken, ["action: Audit", "new", "rules[0].when"]);
         assert_eq!(document, json!({"rules": [{"path": "/"}], "count": 1}));
     }
 
