@@ -131,6 +131,16 @@ impl Settings {
         modes
     }
 
+    /// The fields that are set of those settings that decide on calls received, by path.
+    pub fn deciding(&self) -> impl Iterator<Item = String> + use<> {
+        let alone = Precedence::new(0, None, Arc::default(), Arc::default());
+        let (_, merged) = Self::merge([(alone, (), self)]);
+        merged.from.into_keys().filter(|field| {
+            let decides = |setting: &&&Setting| matches!(setting.effect, Effect::Decides(_));
+            SETTINGS.iter().filter(decides).any(|setting| field.split('.').next() == Some(setting.field))
+        })
+    }
+
     /// What decides by them on calls received by the workload of this identity.
     ///
     /// # Errors

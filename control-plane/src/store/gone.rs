@@ -81,9 +81,15 @@ fn uncovered(model: &Model, kind: &str, target: &Target) -> String {
 
 fn settings(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> String {
     let workload = spec.target_ref.as_ref().and_then(|target| target.name.as_deref()).unwrap_or_default();
-    let now = model.effective(&id.namespace, workload).0.modes();
+    let (settings, merged) = model.effective(&id.namespace, workload);
+    let now = settings.modes();
     let inbound = if now.permissive { "PERMISSIVE" } else { "STRICT" };
-    format!("; what it covered has mTLS mode {inbound} and default posture {} now", posture(now.posture))
+    let mut opened =
+        format!("; what it covered has mTLS mode {inbound} and default posture {} now", posture(now.posture));
+    for field in spec.settings.deciding().filter(|field| !merged.from.contains_key(field)) {
+        opened.push_str(&format!("; nobody sets {field} any more"));
+    }
+    opened
 }
 
 fn posture(posture: Posture) -> &'static str {

@@ -444,6 +444,8 @@ const DENY: &str = "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy
                     spec: {targetRef: {name: b}, action: DENY, rules: [{}]}\n";
 const STRICT: &str = "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: strict, namespace: default}\n\
                       spec: {defaultPosture: deny}\n";
+const TELLS: &str = "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: tells, namespace: default}\n\
+                     spec: {callerIdentity: {headers: {x-caller: SET}}}\n";
 
 #[tokio::test(start_paused = true)]
 async fn what_is_meant_goes_at_once_and_a_finding_says_what_is_open_until_it_is_confirmed_or_back() {
@@ -457,7 +459,8 @@ async fn what_is_meant_goes_at_once_and_a_finding_says_what_is_open_until_it_is_
     for (what, happen) in ways {
         for (policy, open) in [
             (DENY, "no AuthorizationPolicy names Service default/b any more, and its default posture is allow"),
-            (STRICT, "what it covered has mTLS mode STRICT and default posture allow now"),
+            (STRICT, "what it covered has mTLS mode STRICT and default posture allow now:"),
+            (TELLS, "posture allow now; nobody sets callerIdentity.headers.x-caller any more"),
         ] {
             let folders = Folders::new();
             fs::write(folders.mesh("p.yaml"), policy).unwrap();
