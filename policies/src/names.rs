@@ -1,7 +1,13 @@
 //! The names of what there is in a mesh. Each is read in one way and written in one way, here and nowhere else: what has
 //! one of these types is sound, and reads as it was written.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{
+    borrow::Borrow,
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+    sync::Arc,
+};
 
 /// Why a text is not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,11 +28,11 @@ pub struct NameError {
 /// assert!("web".parse::<ServiceName>().is_err());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceName(Arc<str>);
+pub struct ServiceName(Path);
 
 /// `namespace/name` of a workload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkloadName(Arc<str>);
+pub struct WorkloadName(Path);
 
 /// `namespace/name:port` of a port of a service.
 ///
@@ -46,38 +52,61 @@ pub struct PortName {
     pub port: u16,
 }
 
-/// Both parts of `namespace/name`; `None` when there are not exactly two, or one of them is no part of a name.
-fn parts(text: &str) -> Option<(&str, &str)> {
-    let is_part = |part: &str| !part.is_empty() && !part.contains(['/', ':']);
-    text.split_once('/').filter(|(namespace, name)| is_part(namespace) && is_part(name))
+/// `namespace/name`, with the place of the slash, so that no request has to look for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Path {
+    text: Arc<str>,
+    slash: usize,
 }
 
-fn read(given: &str, expected: &'static str) -> Result<Arc<str>, NameError> {
-    match parts(given) {
-        Some(_) => Ok(given.into()),
-        None => Err(NameError { given: given.chars().take(200).collect(), expected }),
+impl Path {
+    fn new(namespace: &str, name: &str) -> Self {
+        Self { text: format!("{namespace}/{name}").into(), slash: namespace.len() }
+    }
+
+    /// Exactly two parts, each of them part of a name.
+    fn read(given: &str, expected: &'static str) -> Result<Self, NameError> {
+        let is_part = |part: &str| !part.is_empty() && !part.contains(['/', ':']);
+        let parts = given.split_once('/').filter(|(namespace, name)| is_part(namespace) && is_part(name));
+        let error = || NameError { given: given.chars().take(200).collect(), expected };
+        parts.map(|(namespace, _)| Self { text: given.into(), slash: namespace.len() }).ok_or_else(error)
+    }
+
+    fn namespace(&self) -> &str {
+        &self.text[..self.slash]
+    }
+
+    fn name(&self) -> &str {
+        &self.text[self.slash + 1..]
+    }
+}
+
+/// The place of the slash says nothing that the text does not, and a name is found by its text.
+impl Hash for Path {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
     }
 }
 
 impl ServiceName {
     /// The service `name` of `namespace`, both as Kubernetes has them.
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self(format!("{namespace}/{name}").into())
+        Self(Path::new(namespace, name))
     }
 
     /// The part before the slash.
     pub fn namespace(&self) -> &str {
-        parts(&self.0).map_or("", |(namespace, _)| namespace)
+        self.0.namespace()
     }
 
     /// Its name without namespace.
     pub fn name(&self) -> &str {
-        parts(&self.0).map_or(&self.0, |(_, name)| name)
+        self.0.name()
     }
 
     /// The whole of it, shared.
     pub const fn text(&self) -> &Arc<str> {
-        &self.0
+        &self.0.text
     }
 
     /// One of its ports.
@@ -89,17 +118,17 @@ impl ServiceName {
 impl WorkloadName {
     /// The workload `name` of `namespace`, both as Kubernetes has them.
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self(format!("{namespace}/{name}").into())
+        Self(Path::new(namespace, name))
     }
 
     /// The part before the slash.
     pub fn namespace(&self) -> &str {
-        parts(&self.0).map_or("", |(namespace, _)| namespace)
+        self.0.namespace()
     }
 
     /// Its name without namespace.
     pub fn name(&self) -> &str {
-        parts(&self.0).map_or(&self.0, |(_, name)| name)
+        self.0.name()
     }
 }
 
@@ -107,7 +136,7 @@ impl FromStr for ServiceName {
     type Err = NameError;
 
     fn from_str(given: &str) -> Result<Self, NameError> {
-        read(given, "the name of a service: expected NAMESPACE/NAME").map(Self)
+        Path::read(given, "the name of a service: expected NAMESPACE/NAME").map(Self)
     }
 }
 
@@ -115,7 +144,7 @@ impl FromStr for WorkloadName {
     type Err = NameError;
 
     fn from_str(given: &str) -> Result<Self, NameError> {
-        read(given, "the name of a workload: expected NAMESPACE/NAME").map(Self)
+        Path::read(given, "the name of a workload: expected NAMESPACE/NAME").map(Self)
     }
 }
 
@@ -135,13 +164,13 @@ impl FromStr for PortName {
 
 impl fmt::Display for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.0.text)
     }
 }
 
 impl fmt::Display for WorkloadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.0.text)
     }
 }
 
@@ -154,7 +183,7 @@ impl fmt::Display for PortName {
 /// A service is found by its text, too; that hashes and compares alike.
 impl Borrow<str> for ServiceName {
     fn borrow(&self) -> &str {
-        &self.0
+        &self.0.text
     }
 }
 

@@ -46,6 +46,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, O: Observer + Unpin> AsyncRead for Obser
         let Self { io, observer } = &mut *self;
         let before = buf.filled().len();
         let result = Pin::new(&mut *io).poll_read(cx, buf);
+        let Poll::Ready(Ok(())) = result else { return result };
         let Err(End { farewell, error }) = observer.read(&buf.filled()[before..]) else { return result };
         if let Some(farewell) = farewell {
             // The stream ends whether or not the peer can be told.
