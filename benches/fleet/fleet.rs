@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rustls::ClientConfig;
 use selvedge_benches::mesh;
-use selvedge_proxy::{identity, tls};
+use selvedge_proxy::{join, new_key, to_control_plane};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
@@ -53,9 +53,9 @@ impl Fleet {
         let mut tls = Vec::new();
         for namespace in (0..mesh::NAMESPACES).map(mesh::namespace) {
             let (address, token) = (brain.address.to_string(), brain.token(&namespace)?);
-            let key = identity::new_key()?;
-            let credentials = identity::join(&address, &format!("{namespace}/any"), &token, &key).await?;
-            tls.push(tls::to_control_plane(&credentials)?);
+            let key = new_key()?;
+            let credentials = join(&address, &format!("{namespace}/any"), &token, &key).await?;
+            tls.push(to_control_plane(&credentials)?);
         }
         let (tell, told) = mpsc::unbounded_channel();
         Ok(Self { brain: brain.address, tls, connected: 0, tell, told, connecting: Duration::ZERO })

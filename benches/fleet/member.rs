@@ -7,7 +7,7 @@ use anyhow::Context;
 use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
-use selvedge_proxy::grpc::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use selvedge_proxy::AggregatedDiscoveryServiceClient;
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE},
     proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},

@@ -7,7 +7,7 @@ use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use selvedge_benches::{mesh, process::Process};
-use selvedge_proxy::{identity, tls::TlsContext};
+use selvedge_proxy::{TlsContext, join, new_key};
 use serde_json::Value;
 use tokio::{
     net::TcpStream,
@@ -123,7 +123,7 @@ async fn is_ready(ports: &Path) -> Option<SocketAddr> {
 async fn connections(brain: &Brain, inbound: SocketAddr) -> anyhow::Result<Vec<impl Sized + use<>>> {
     let (namespace, address) = (mesh::namespace(1), brain.address.to_string());
     let token = brain.token(&namespace)?;
-    let credentials = identity::join(&address, &format!("{namespace}/any"), &token, &identity::new_key()?).await?;
+    let credentials = join(&address, &format!("{namespace}/any"), &token, &new_key()?).await?;
     let svid = &credentials.svid;
     let tls = TlsConnector::from(TlsContext::new(svid, &credentials.roots, &svid.identity.trust_domain)?.http2);
     let mut held = Vec::new();

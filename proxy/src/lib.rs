@@ -7,9 +7,9 @@
 //! accept → detect → tls → identity → http → route → filter → attempt → balance → upstream → respond → record.
 //! Configuration comes in through [`xds`] and `config`; `process` holds the threads.
 //!
-//! Named outside are the start of a sidecar ([`run`], [`bootstrap`]), the redirection of connections ([`capture`]), and the
-//! sidecar's end of the control channel ([`channel`], [`identity`], [`tls`], [`xds`]), which tests and benches hold against
-//! control planes.
+//! Named outside are the start of a sidecar ([`run`], [`Bootstrap`]), the redirection of connections ([`capture`], [`Side`]),
+//! and the sidecar's end of the control channel, which tests and benches hold against control planes: how it joins
+//! ([`join`], [`renew`], [`keep`]), connects ([`connect`]) and follows what the mesh is ([`follow`]).
 #![allow(unreachable_pub, reason = "what is `pub` in a private module is for the rest of the crate")]
 
 mod process;
@@ -42,21 +42,29 @@ mod worker;
 mod drain;
 mod cluster;
 mod config;
-pub mod xds;
-pub mod identity;
-pub mod channel;
-pub mod tls;
-pub mod credentials;
-pub mod bootstrap;
+mod xds;
+mod identity;
+mod channel;
+mod tls;
+mod credentials;
+mod bootstrap;
 mod http;
 mod sniff;
 mod telemetry;
 mod socket;
-pub mod grpc;
+mod grpc;
 mod heading;
 mod error;
 mod clock;
 
+pub use bootstrap::Bootstrap;
+pub use channel::{connect, explain};
+pub use credentials::{Credentials, Svid};
+pub use grpc::{
+    discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    mesh::certificates_client::CertificatesClient,
+};
+pub use identity::{IdentityError, Settings as IdentitySettings, join, keep, new_key, renew};
 pub use process::{
     capture,
     control::{run, run_until},
@@ -64,3 +72,5 @@ pub use process::{
     services::StartError,
 };
 pub use socket::{Side, dial, expect_capture, original_dst};
+pub use tls::{TlsContext, to_control_plane};
+pub use xds::{Demand, Handle, IDLE, Settings as FollowSettings, spawn as follow};

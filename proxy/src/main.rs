@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use selvedge_proxy::{bootstrap::Bootstrap, capture};
+use selvedge_proxy::{Bootstrap, capture};
 
 /// jemalloc keeps a sidecar small: it gives memory back after a burst, which the C library's allocator does not.
 #[global_allocator]

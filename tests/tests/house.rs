@@ -9,7 +9,7 @@ use selvedge_control_plane::{
     store,
 };
 use selvedge_policies::{kind::Kind, reason::Reason};
-use selvedge_proxy::bootstrap::Bootstrap;
+use selvedge_proxy::Bootstrap;
 use selvedge_tests::{
     complaints::{self, Complaints},
     lockfile,

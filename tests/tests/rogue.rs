@@ -7,7 +7,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use selvedge_control_plane::clock;
-use selvedge_proxy::{credentials::Svid, tls::TlsContext};
+use selvedge_proxy::{Svid, TlsContext};
 use selvedge_tests::{
     client,
     frames::{ACK, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, frame, hello, parse},

@@ -1,16 +1,13 @@
 //! What `selvedge token create` prints is worth what it says, to a control plane that runs.
 
 use selvedge_control_plane::clock;
-use selvedge_proxy::{
-    credentials::Credentials,
-    identity::{self, IdentityError},
-};
+use selvedge_proxy::{Credentials, IdentityError, new_key};
 use selvedge_tests::{mesh::Mesh, wait};
 
 /// Asks for a certificate, with a key of its own.
 async fn join(mesh: &Mesh, workload: &str, token: &str) -> Result<Credentials, IdentityError> {
-    let key = identity::new_key().expect("a key");
-    identity::join(&mesh.control_plane_address().to_string(), workload, token, &key).await
+    let key = new_key().expect("a key");
+    selvedge_proxy::join(&mesh.control_plane_address().to_string(), workload, token, &key).await
 }
 
 fn create(mesh: &Mesh, ttl: &str) -> String {

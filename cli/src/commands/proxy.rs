@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use selvedge_proxy::bootstrap::Bootstrap;
+use selvedge_proxy::Bootstrap;
 
 /// Run a sidecar until SIGTERM, then drain.
 #[derive(Debug, clap::Args)]

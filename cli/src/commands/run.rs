@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use selvedge_proxy::bootstrap::Bootstrap;
+use selvedge_proxy::Bootstrap;
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},

@@ -10,13 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, ServerConfig};
 use selvedge_control_plane::clock;
 use selvedge_proxy::{
-    channel,
-    credentials::Credentials,
-    grpc::{
-        discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-        mesh::certificates_client::CertificatesClient,
-    },
-    identity, tls,
+    AggregatedDiscoveryServiceClient, CertificatesClient, Credentials, connect, explain, new_key, to_control_plane,
 };
 use selvedge_xds::proto::{
     discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse as Responses},
@@ -38,8 +32,8 @@ use super::{
 
 /// A connection that proves `credentials`.
 pub(super) async fn connected(control_plane: &ControlPlane, credentials: &Credentials) -> Channel {
-    let tls = tls::to_control_plane(credentials).unwrap();
-    channel::connect(&control_plane.address(), tls).await.unwrap()
+    let tls = to_control_plane(credentials).unwrap();
+    connect(&control_plane.address(), tls).await.unwrap()
 }
 
 /// A discovery stream on which nothing is asked yet; it ends with the sender.
@@ -54,7 +48,7 @@ pub(super) async fn discover(
 
 /// Asks for a certificate in place of the one that the connection proves.
 async fn renew(channel: &Channel) -> Result<(), Status> {
-    let key = identity::new_key().unwrap();
+    let key = new_key().unwrap();
     let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().der().to_vec().into();
     let request = SignRequest { csr, workload: WORKLOAD.into(), ..SignRequest::default() };
     let signed = timeout(PATIENCE, CertificatesClient::new(channel.clone()).sign(request)).await;
@@ -85,8 +79,8 @@ async fn impostor(credentials: &Credentials) -> String {
 
 /// Why there is no connection to `address` with this TLS.
 async fn refusal(address: &str, tls: Arc<ClientConfig>) -> String {
-    let refused = channel::connect(address, tls).await.expect_err("no connection");
-    channel::explain(&refused)
+    let refused = connect(address, tls).await.expect_err("no connection");
+    explain(&refused)
 }
 
 #[tokio::test]
@@ -94,13 +88,13 @@ async fn a_workload_does_not_pass_for_the_control_plane() {
     let control_plane = ControlPlane::start().await;
     let credentials = control_plane.join().await;
     let impostor = impostor(&credentials).await;
-    channel::connect(&impostor, anonymous::client()).await.expect("who takes any server takes this one");
-    let why = refusal(&impostor, tls::to_control_plane(&credentials).unwrap()).await;
+    connect(&impostor, anonymous::client()).await.expect("who takes any server takes this one");
+    let why = refusal(&impostor, to_control_plane(&credentials).unwrap()).await;
     assert!(why.contains("sa/web', which is not a control plane's"), "{why}");
     // Nor for one who joins: the impostor knows the root whose fingerprint tokens pin.
     let token = control_plane.token(grant("web"));
     let refused = join(&impostor, &token).await.expect_err("no certificate is asked of it");
-    let why = channel::explain(&refused);
+    let why = explain(&refused);
     assert!(why.contains("which is not a control plane's"), "{why}");
 }
 
@@ -113,10 +107,10 @@ async fn the_control_plane_of_another_trust_domain_is_not_ours_though_its_author
         roots: credentials.roots.iter().chain(foreign.roots.iter()).cloned().collect(),
         ..credentials.clone()
     };
-    channel::connect(&theirs.address(), tls::to_control_plane(&foreign).unwrap()).await.expect("it is theirs");
-    let why = refusal(&theirs.address(), tls::to_control_plane(&both).unwrap()).await;
+    connect(&theirs.address(), to_control_plane(&foreign).unwrap()).await.expect("it is theirs");
+    let why = refusal(&theirs.address(), to_control_plane(&both).unwrap()).await;
     assert!(why.contains("other.local"), "{why}");
-    channel::connect(&ours.address(), tls::to_control_plane(&both).unwrap()).await.expect("it is ours");
+    connect(&ours.address(), to_control_plane(&both).unwrap()).await.expect("it is ours");
 }
 
 #[tokio::test]
@@ -153,7 +147,7 @@ async fn a_signing_request_is_small() {
 #[tokio::test]
 async fn discovery_needs_a_client_certificate() {
     let control_plane = ControlPlane::start().await;
-    let channel = channel::connect(&control_plane.address(), anonymous::client()).await.unwrap();
+    let channel = connect(&control_plane.address(), anonymous::client()).await.unwrap();
     let refused = discover(channel).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
 }

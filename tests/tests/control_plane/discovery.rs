@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use selvedge_proxy::identity;
+use selvedge_proxy::renew;
 use selvedge_xds::kinds::{DESTINATION, ENDPOINTS};
 use tempfile::TempDir;
 
@@ -84,7 +84,7 @@ async fn a_new_certificate_makes_a_new_stream_on_which_nothing_is_said_again() {
     });
     let state = TempDir::new().unwrap();
     let current = control_plane.join().await;
-    let renewed = identity::renew(&control_plane.address(), WORKLOAD, &current).await.unwrap();
+    let renewed = renew(&control_plane.address(), WORKLOAD, &current).await.unwrap();
     let mut sidecar = Sidecar::start(control_plane.address(), state.path(), Some(current));
     sidecar.want("cart.shop");
     sidecar.until("everything", |r| !r.destinations.is_empty() && r.inbound.is_some() && r.bundle.is_some()).await;

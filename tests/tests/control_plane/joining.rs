@@ -3,11 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use selvedge_control_plane::identity::Grant;
-use selvedge_proxy::{
-    channel,
-    credentials::Credentials,
-    identity::{self, IdentityError},
-};
+use selvedge_proxy::{Credentials, IdentityError, IdentitySettings, explain, keep, renew};
 use tempfile::TempDir;
 use tokio::{sync::watch, time::timeout};
 
@@ -51,7 +47,7 @@ async fn worthless_tokens_are_refused() {
     let pin = good.rfind('.').unwrap() + 1;
     let wrong_pin = format!("{}{}", &good[..pin], "ab".repeat(32));
     let refused = join(&address, &wrong_pin).await.unwrap_err();
-    let words = channel::explain(&refused);
+    let words = explain(&refused);
     assert!(words.contains("not the one the join token pins"), "{words}");
 
     join(&address, &good).await.expect("failures by others do not use a token up");
@@ -61,12 +57,12 @@ async fn worthless_tokens_are_refused() {
 async fn a_certificate_renews_itself_and_only_itself() {
     let control_plane = ControlPlane::start().await;
     let current = control_plane.join().await;
-    let renewed = identity::renew(&control_plane.address(), WORKLOAD, &current).await.unwrap();
+    let renewed = renew(&control_plane.address(), WORKLOAD, &current).await.unwrap();
     assert_eq!(renewed.svid.identity, current.svid.identity);
     assert_ne!(renewed.svid.key.secret_der(), current.svid.key.secret_der());
 
     let stranger = ControlPlane::start().await.join().await;
-    let refused = identity::renew(&control_plane.address(), WORKLOAD, &stranger).await;
+    let refused = renew(&control_plane.address(), WORKLOAD, &stranger).await;
     assert!(matches!(refused, Err(IdentityError::Connect { .. } | IdentityError::Refused(_))), "{refused:?}");
 }
 
@@ -76,7 +72,7 @@ async fn credentials_survive_a_restart_and_are_renewed_in_time() {
     let state = TempDir::new().unwrap();
     let token_file = state.path().join("token");
     std::fs::write(&token_file, control_plane.token(grant("web"))).unwrap();
-    let settings = identity::Settings {
+    let settings = IdentitySettings {
         control_plane: control_plane.address(),
         workload: WORKLOAD.into(),
         join_token_file: Some(token_file),
@@ -87,7 +83,7 @@ async fn credentials_survive_a_restart_and_are_renewed_in_time() {
         receiver.borrow_and_update().clone()
     };
     let (sender, mut receiver) = watch::channel(None);
-    let keeper = tokio::spawn(identity::keep(settings.clone(), sender));
+    let keeper = tokio::spawn(keep(settings.clone(), sender));
     assert!(next(&mut receiver).await.is_none(), "nothing is stored yet");
     let first = next(&mut receiver).await.unwrap();
     let second = next(&mut receiver).await.unwrap();
@@ -95,7 +91,7 @@ async fn credentials_survive_a_restart_and_are_renewed_in_time() {
     keeper.abort();
 
     let (sender, mut receiver) = watch::channel(None);
-    tokio::spawn(identity::keep(settings, sender));
+    tokio::spawn(keep(settings, sender));
     let restored = next(&mut receiver).await.expect("the disk has credentials");
     assert_eq!(restored.svid.chain, second.svid.chain);
     let mode = std::os::unix::fs::PermissionsExt::mode(

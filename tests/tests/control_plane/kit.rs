@@ -11,11 +11,7 @@ use selvedge_control_plane::{
     snapshot::{self, Draft, Snapshot},
 };
 use selvedge_decide::resources::Resources;
-use selvedge_proxy::{
-    credentials::Credentials,
-    identity::{self, IdentityError},
-    xds::{self, Demand},
-};
+use selvedge_proxy::{Credentials, Demand, FollowSettings, Handle, IDLE, IdentityError, follow, new_key};
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE, origin as origin_of},
     proto::mesh::{Destination, Endpoint, Endpoints, Inbound, Origin, Port, TrustBundle},
@@ -124,7 +120,7 @@ impl ControlPlane {
 }
 
 pub(crate) async fn join(address: &str, token: &str) -> Result<Credentials, IdentityError> {
-    identity::join(address, WORKLOAD, token, &identity::new_key().unwrap()).await
+    selvedge_proxy::join(address, WORKLOAD, token, &new_key().unwrap()).await
 }
 
 pub(crate) fn authority(state: &Path, trust_domain: &str) -> Authority {
@@ -199,13 +195,13 @@ pub(crate) fn workload(draft: &mut Draft, name: &str, service_account: &str) {
 
 /// A sidecar's configuration task; it ends with this value.
 pub(crate) struct Sidecar {
-    pub(crate) handle: xds::Handle,
+    pub(crate) handle: Handle,
     pub(crate) credentials: watch::Sender<Option<Arc<Credentials>>>,
 }
 
 impl Sidecar {
     pub(crate) fn start(control_plane: String, state_dir: &Path, credentials: Option<Credentials>) -> Self {
-        Self::start_idle(control_plane, state_dir, credentials, xds::IDLE)
+        Self::start_idle(control_plane, state_dir, credentials, IDLE)
     }
 
     /// One that gives up what was not used for `idle`.
@@ -216,8 +212,8 @@ impl Sidecar {
         idle: Duration,
     ) -> Self {
         let (sender, receiver) = watch::channel(credentials.map(Arc::new));
-        let settings = xds::Settings { control_plane, workload: WORKLOAD.into(), state_dir: state_dir.into(), idle };
-        Self { handle: xds::spawn(settings, receiver, check), credentials: sender }
+        let settings = FollowSettings { control_plane, workload: WORKLOAD.into(), state_dir: state_dir.into(), idle };
+        Self { handle: follow(settings, receiver, check), credentials: sender }
     }
 
     pub(crate) fn want(&self, name: &str) {

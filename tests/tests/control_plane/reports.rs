@@ -5,7 +5,7 @@ use std::{path::Path, process::Command, time::Duration};
 use bytes::Bytes;
 use http_body_util::Empty;
 use selvedge_control_plane::{clock, identity::Grant, run, settings::Settings};
-use selvedge_proxy::identity;
+use selvedge_proxy::renew;
 use selvedge_tests::{
     client::accepts,
     metrics::Metrics,
@@ -112,8 +112,8 @@ async fn what_was_asked_and_said_is_counted() {
     let (joined, renewed) = (["way=\"join\"", "result=\"issued\""], ["way=\"renew\"", "result=\"issued\""]);
     metrics.absent(certificates, &[]).await;
     let first = control_plane.join().await;
-    let current = identity::renew(&control_plane.address(), WORKLOAD, &first).await.unwrap();
-    identity::renew(&control_plane.address(), WORKLOAD, &current).await.unwrap();
+    let current = renew(&control_plane.address(), WORKLOAD, &first).await.unwrap();
+    renew(&control_plane.address(), WORKLOAD, &current).await.unwrap();
     join(&control_plane.address(), &control_plane.token(Grant { expires: 1, ..grant("web") })).await.unwrap_err();
     metrics.until("selvedge_control_plane_certificates_total", &joined, 1.0).await;
     metrics.until("selvedge_control_plane_certificates_total", &renewed, 2.0).await;
