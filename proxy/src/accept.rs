@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::{
     arrival::{Accepted, Admitted},
     connection::{Connection, Origin},
-    error::{Error, Stage},
+    error::Error,
     heading::{Heading, Purpose},
     record,
     socket::original_dst,
@@ -43,7 +43,7 @@ pub async fn admit(accepted: Accepted) -> Option<Admitted> {
     let origin = Origin { worker, peer, heading, permit, passed: Rc::default() };
     if origin.worker.is_overloaded(&origin.heading) {
         let connection = Rc::new(Connection::new(origin, None, Protocol::Tcp));
-        let error = Error::new(Stage::Accept, Reason::Overloaded, "the worker holds as many connections as it may");
+        let error = Error::new(Reason::Overloaded, "the worker holds as many connections as it may");
         record::connection_refused(&connection, &error);
         return None;
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     balance::{Ended, Picked},
-    error::{Error, Stage},
+    error::Error,
     exchange::Exchange,
     filter,
     http::{
@@ -62,10 +62,10 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
         let tried = one(exchange, upstream, &picked, tried_head, &replay, received.wanted.as_ref(), overall).await;
         let tried = if in_doubt { tried.map_err(Error::in_doubt) } else { tried };
         if exchange.late.as_ref().is_some_and(|late| late.get()) && tried.is_err() {
-            return Err(Error::new(Stage::Http, Reason::CallerTimeout, Reason::CallerTimeout.summary()).into());
+            return Err(Error::new(Reason::CallerTimeout, Reason::CallerTimeout.summary()).into());
         }
         if replay.broke() && tried.is_err() {
-            return Err(Error::new(Stage::Http, Reason::DownstreamClosed, "the caller broke its body off").into());
+            return Err(Error::new(Reason::DownstreamClosed, "the caller broke its body off").into());
         }
         let outcome = outcome(exchange, &tried, in_doubt);
         if !replay.broke() {
@@ -108,7 +108,7 @@ async fn one(
     match timeout_at(deadline, sending).await {
         Ok(result) => result,
         Err(_) if overall == Some(deadline) => {
-            Err(Error::new(Stage::Attempt, Reason::RequestTimeout, "the overall timeout of the request passed"))
+            Err(Error::new(Reason::RequestTimeout, "the overall timeout of the request passed"))
         }
         Err(_) => {
             let detail = format!("{} gave no response head in time", picked.endpoint.config.address);
@@ -192,7 +192,7 @@ fn finish(
     let tunnel = tunnel.filter(|_| accepted).map(|caller| (caller, hyper::upgrade::on(&mut response)));
     if tunnel.is_none() && response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
         let detail = "the endpoint switched protocols, which it was not asked for";
-        return Err(Error::new(Stage::Upstream, Reason::UpstreamProtocolError, detail));
+        return Err(Error::new(Reason::UpstreamProtocolError, detail));
     }
     let (parts, body) = response.into_parts();
     Ok(Answered { parts, body: Body::incoming(body), held: Some((picked, held)), spelling, tunnel })

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     cluster::{Cluster, Snapshot, endpoint::Endpoint},
-    error::{Error, Stage},
+    error::Error,
     telemetry::BreakerSeen,
     worker::Worker,
 };
@@ -38,9 +38,7 @@ pub struct Picked {
 /// connection a moment ago is picked only when there is no other.
 pub fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
     let now = worker.now();
-    let refuse = |reason| {
-        Err(Error::new(Stage::Attempt, reason, format!("{}: {}", cluster.config.name, Reason::summary(reason))))
-    };
+    let refuse = |reason| Err(Error::new(reason, format!("{}: {}", cluster.config.name, Reason::summary(reason))));
     if cluster.endpoints.is_empty() {
         return refuse(Reason::NoEndpoints);
     }

@@ -19,7 +19,7 @@ use crate::{
     config::AppProtocol,
     connection::{Connection, Origin},
     dial,
-    error::{Error, Stage},
+    error::Error,
     heading::Heading,
     http::pace::Pace,
     record,
@@ -185,7 +185,7 @@ async fn without(refused: Option<Error>, socket: &mut TcpStream, first: &mut Byt
 }
 
 fn silence() -> Error {
-    Error::new(Stage::Detect, Reason::DetectTimeout, "neither side spoke in time")
+    Error::new(Reason::DetectTimeout, "neither side spoke in time")
 }
 
 fn refuse(origin: Origin, error: &Error) -> Option<Detected> {

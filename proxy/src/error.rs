@@ -1,4 +1,4 @@
-//! How a request or connection ends when no service answered: stage, reason and what may be done about it.
+//! How a request or connection ends when no service answered: reason and what may be done about it.
 //!
 //! The reason alone gives the HTTP status, the code in header, log and metric, and whose fault it is, so that no
 //! second opinion is needed further up.
@@ -7,33 +7,9 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason, verdict::Answer};
 
-/// The stage of the pipeline at which something ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Admitting a connection, or letting it stay.
-    Accept,
-    /// Finding out what is spoken.
-    Detect,
-    /// The TLS handshake with the caller.
-    Tls,
-    /// Reading and canonicalising the request.
-    Http,
-    /// Finding destination and route.
-    Route,
-    /// Policies, and the filters of routes.
-    Filter,
-    /// Tries, timeouts and retries.
-    Attempt,
-    /// The connection to an endpoint.
-    Upstream,
-}
-
 /// Why a request ended in the sidecar.
 #[derive(Debug)]
 pub struct Error {
-    /// The stage at which it ended.
-    #[expect(dead_code, reason = "debug output shows it, and so does a test that fails")]
-    pub stage: Stage,
     /// Why it ended: the code that callers, logs and metrics have (`docs/codes/`).
     pub reason: Reason,
     /// What exactly, for the log and for meshed callers.
@@ -49,22 +25,14 @@ pub struct Error {
 }
 
 impl Error {
-    /// An ending at `stage`.
-    pub fn new(stage: Stage, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            stage,
-            reason,
-            detail: detail.into(),
-            policy: Arc::default(),
-            retry_after: None,
-            answer: None,
-            outcome: None,
-        }
+    /// An ending with this reason.
+    pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, detail: detail.into(), policy: Arc::default(), retry_after: None, answer: None, outcome: None }
     }
 
     /// The failure of one try, after which there may be another.
     pub fn failed_try(reason: Reason, outcome: TryOutcome, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { outcome: Some(outcome), ..Self::new(Stage::Upstream, reason, detail) }
+        Self { outcome: Some(outcome), ..Self::new(reason, detail) }
     }
 
     /// This failure after a try that may have been processed: that this one was not proves nothing for the request, so
@@ -90,7 +58,7 @@ impl Error {
             policy: answer.policy.clone(),
             retry_after: answer.retry_after,
             answer: (!is_plain).then(|| Box::new(answer)),
-            ..Self::new(Stage::Filter, reason, reason.summary())
+            ..Self::new(reason, reason.summary())
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::{
     cluster::{Snapshot, endpoint::Endpoint},
     connection::Connection,
-    error::{Error, Stage},
+    error::Error,
     http::{
         canonical::Target,
         case::Spelling,
@@ -118,7 +118,7 @@ impl Exchange {
 
     /// The canonical target; an error of ours before the http stage has set it.
     pub fn target(&self) -> Result<&Target, Error> {
-        self.target.as_ref().ok_or_else(|| Error::new(Stage::Http, Reason::Internal, "the request has no target yet"))
+        self.target.as_ref().ok_or_else(|| Error::new(Reason::Internal, "the request has no target yet"))
     }
 
     /// What request policies look at.

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     balance::Picked,
     connection::{Connection, Passed},
-    error::{Error, Stage},
+    error::Error,
     exchange::{Exchange, Tunnelled},
     http::reply,
     message::{Answered, Halt},
@@ -222,7 +222,7 @@ fn halt(exchange: &mut Exchange, answer: Answer) -> Halt {
         // It would be taken for the tunnel that nobody has made (RFC 9110 section 9.3.6).
         None if exchange.method == Method::CONNECT && answer.status.is_success() => {
             let detail = "a policy answers in place of the tunnel";
-            Error { policy: answer.policy, ..Error::new(Stage::Filter, Reason::PolicyDenied, detail) }.into()
+            Error { policy: answer.policy, ..Error::new(Reason::PolicyDenied, detail) }.into()
         }
         None => Halt::Answered(Box::new(Answered::own(answer))),
     }

@@ -15,14 +15,7 @@ use selvedge_decide::admission::may_call;
 use selvedge_policies::{reason::Reason, request::PolicySet};
 use tokio::time::sleep;
 
-use crate::{
-    config::RuntimeConfig,
-    connection::Connection,
-    error::{Error, Stage},
-    filter,
-    heading::Heading,
-    worker::Worker,
-};
+use crate::{config::RuntimeConfig, connection::Connection, error::Error, filter, heading::Heading, worker::Worker};
 
 /// Longer than a timer is set to at once.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -30,8 +23,9 @@ const LONG: Duration = Duration::from_secs(86_400);
 /// Whether the peer may call at all. Asked for every request, so that a change of mode holds for live connections.
 pub fn admitted(connection: &Connection, config: &RuntimeConfig) -> Result<(), Error> {
     match connection.heading {
-        Heading::Inbound { .. } => may_call(connection.peer.identity.as_deref(), config)
-            .map_err(|reason| Error::new(Stage::Accept, reason, reason.summary())),
+        Heading::Inbound { .. } => {
+            may_call(connection.peer.identity.as_deref(), config).map_err(|reason| Error::new(reason, reason.summary()))
+        }
         Heading::Outbound { .. } => Ok(()),
     }
 }
@@ -59,7 +53,7 @@ pub async fn ended(connection: &Connection, judge: impl Fn(&RuntimeConfig, &Poli
         }
     };
     tokio::select! {
-        () = drained.passed() => Error::new(Stage::Accept, Reason::Draining, Reason::Draining.summary()),
+        () = drained.passed() => Error::new(Reason::Draining, Reason::Draining.summary()),
         error = revoked => error,
     }
 }

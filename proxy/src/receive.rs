@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use selvedge_policies::reason::Reason;
 
 use crate::{
-    error::{Error, Stage},
+    error::Error,
     exchange::Exchange,
     http::{
         canonical,
@@ -27,7 +27,7 @@ pub fn request(exchange: &mut Exchange, mut request: Request<Incoming>) -> Resul
     if wanted == Some(Wanted::Connect) && !hyper::body::Body::is_end_stream(request.body()) {
         // What a service took for the content, and what for the tunnel, nobody could know (RFC 9110 section 9.3.6).
         let detail = "a CONNECT request has no content";
-        return Err(Error::new(Stage::Http, Reason::MalformedFraming, detail));
+        return Err(Error::new(Reason::MalformedFraming, detail));
     }
     let tunnel = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
     exchange.target = Some(canonical::canonical(&mut request, &exchange.connection.authorities)?);
@@ -40,7 +40,7 @@ pub fn request(exchange: &mut Exchange, mut request: Request<Incoming>) -> Resul
         }
         exchange.spelling = Spelling::heard(headers).or(exchange.spelling.take());
     }
-    hop::strip(headers).map_err(|detail| Error::new(Stage::Http, Reason::MalformedHeader, detail))?;
+    hop::strip(headers).map_err(|detail| Error::new(Reason::MalformedHeader, detail))?;
     hop::strip_mesh(headers);
     if wanted.is_some() {
         headers.remove(CONTENT_LENGTH);

@@ -15,7 +15,7 @@ use crate::{
     cluster::{Cluster, Snapshot},
     config::Destination,
     connection::Connection,
-    error::{Error, Stage},
+    error::Error,
     exchange::Exchange,
     heading::Heading,
     routed::{Target, Upstream},
@@ -76,7 +76,7 @@ const fn is_captured(connection: &Connection) -> bool {
 /// Without a certificate nothing could be asked of the control plane yet.
 fn refused(snapshot: &Snapshot, name: &str, reason: Reason) -> Error {
     let reason = if snapshot.trust.mesh.is_none() { Reason::NotReady } else { reason };
-    Error::new(Stage::Route, reason, format!("{name}: {}", reason.summary()))
+    Error::new(reason, format!("{name}: {}", reason.summary()))
 }
 
 /// The route rule for a request. On the inbound side it only names the route; the caller's sidecar has routed.
@@ -88,7 +88,7 @@ pub fn rule<'a, B>(
     let facts = exchange.facts(request.headers(), "")?;
     let rule = decide::rule(scope, &facts).map_err(|reason| {
         let detail = format!("{} has routes and none matches {} {}", scope.service(), facts.method, facts.path);
-        Error::new(Stage::Route, reason, detail)
+        Error::new(reason, detail)
     })?;
     if let Some(rule) = rule {
         exchange.route = rule.name.clone();
@@ -142,5 +142,5 @@ pub fn no_endpoints(name: &str) -> Error {
 }
 
 fn nowhere(name: &str, reason: Reason) -> Error {
-    Error::new(Stage::Route, reason, format!("{name}: {}", reason.summary()))
+    Error::new(reason, format!("{name}: {}", reason.summary()))
 }

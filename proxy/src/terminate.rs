@@ -13,7 +13,7 @@ use crate::{
     arrival::{Detected, Dialled, Secured, Spoken},
     config::AppProtocol,
     connection::{Connection, Origin},
-    error::{Error, Stage},
+    error::Error,
     heading::Heading,
     record,
     sniff::{ClientHello, Prefixed},
@@ -104,7 +104,7 @@ fn of_mesh(protocol: &[u8]) -> Option<Protocol> {
 
 fn failed(origin: Origin, detail: impl Into<std::borrow::Cow<'static, str>>) -> Option<Secured> {
     let connection = Rc::new(Connection::new(origin, None, Protocol::Tls));
-    record::connection_refused(&connection, &Error::new(Stage::Tls, Reason::TlsHandshakeFailed, detail));
+    record::connection_refused(&connection, &Error::new(Reason::TlsHandshakeFailed, detail));
     None
 }
 

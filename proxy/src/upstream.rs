@@ -132,7 +132,7 @@ fn hear(endpoint: &Endpoint, response: &mut Response<Incoming>) -> Option<Spelli
 /// Gives the request the target form and marks of its wire.
 fn address(exchange: &Exchange, endpoint: &Endpoint, request: &mut Request<Body>, wire: Wire) -> Result<(), Error> {
     let target = exchange.target()?;
-    let internal = |e: InvalidUriParts| Error::new(crate::error::Stage::Upstream, Reason::Internal, e.to_string());
+    let internal = |e: InvalidUriParts| Error::new(Reason::Internal, e.to_string());
     let mesh = matches!(endpoint.config.transport, Transport::Mesh { .. });
     if let Some(version) = hop::original_version(exchange.version).filter(|_| mesh) {
         request.headers_mut().insert(&hop::ORIGINAL_VERSION, version);

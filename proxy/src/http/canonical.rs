@@ -10,7 +10,7 @@ use http::{
 use selvedge_policies::{matching::canonical as path, reason::Reason};
 
 use super::authority::{Authority, Reader};
-use crate::error::{Error, Stage};
+use crate::error::Error;
 
 /// Header fields a request may have (hyper bounds this for HTTP/1 only).
 const MAX_FIELDS: usize = 100;
@@ -26,7 +26,7 @@ pub struct Target {
 
 /// Checks a request and gives its canonical target. On success the request's URI is in origin form.
 pub fn canonical<B>(request: &mut Request<B>, authorities: &Reader) -> Result<Target, Error> {
-    let refuse = |reason, detail: &'static str| Error::new(Stage::Http, reason, detail);
+    let refuse = |reason, detail: &'static str| Error::new(reason, detail);
     framing(request.version(), request.headers()).map_err(|(reason, detail)| refuse(reason, detail))?;
     fields(request.headers()).map_err(|(reason, detail)| refuse(reason, detail))?;
     let authority =
@@ -37,7 +37,7 @@ pub fn canonical<B>(request: &mut Request<B>, authorities: &Reader) -> Result<Ta
 }
 
 fn target(method: &Method, uri: &Uri) -> Result<PathAndQuery, Error> {
-    let refuse = |detail: String| Error::new(Stage::Http, Reason::MalformedPath, detail);
+    let refuse = |detail: String| Error::new(Reason::MalformedPath, detail);
     if uri.scheme_str().is_some_and(|scheme| scheme != "http" && scheme != "https") {
         return Err(refuse("the scheme of the target is neither http nor https".into()));
     }

@@ -146,10 +146,9 @@ const fn grpc_status(status: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Stage;
 
     fn denied() -> Error {
-        Error { policy: "shop/deny".into(), ..Error::new(Stage::Filter, Reason::PolicyDenied, "because") }
+        Error { policy: "shop/deny".into(), ..Error::new(Reason::PolicyDenied, "because") }
     }
 
     #[test]
@@ -164,7 +163,7 @@ mod tests {
     #[test]
     fn a_grpc_failure_is_told_as_one() {
         let caller = Caller { meshed: true, grpc: true };
-        let unreachable = Error::new(Stage::Upstream, Reason::UpstreamConnectFailed, "");
+        let unreachable = Error::new(Reason::UpstreamConnectFailed, "");
         assert_eq!(status(&reply(&unreachable, caller), true), Reason::UpstreamConnectFailed.status());
         assert_eq!(status(&reply(&denied(), caller), true), 403);
         let by_service = |code: &'static str| Response::builder().header("grpc-status", code).body(()).unwrap();
@@ -194,7 +193,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_rounded_up_to_seconds() {
-        let mut error = Error::new(Stage::Filter, Reason::RateLimited, "");
+        let mut error = Error::new(Reason::RateLimited, "");
         error.retry_after = Some(std::time::Duration::from_millis(1200));
         assert_eq!(reply(&error, Caller { meshed: false, grpc: false }).headers()["retry-after"], "2");
     }
