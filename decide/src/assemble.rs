@@ -23,6 +23,23 @@ use crate::resources::{Resources, Versioned};
 
 /// The resources `client` holds, after `before`. What did not change stays the same allocation. A destination whose
 /// endpoints have no answer yet stays as it was.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use selvedge_decide::{assemble, compile::check, resources::Resources};
+/// use selvedge_xds::{
+///     client::{Client, Judge},
+///     kinds::{DESTINATION, SELVEDGE, describe},
+///     proto::discovery::Node,
+/// };
+///
+/// let mut client = Client::new(&SELVEDGE, Node::default(), Duration::from_secs(60), Judge { check, describe });
+/// client.want(DESTINATION, "web.shop", Duration::ZERO);
+/// let resources = assemble::resources(&client, &Resources::default());
+/// assert!(resources.destinations.is_empty() && resources.aliases.is_empty(), "nobody has answered yet");
+/// assert!(assemble::endpoints_needed(&client, &resources).is_empty());
+/// ```
 pub fn resources(client: &Client, before: &Resources) -> Resources {
     let answered: BTreeSet<&str> =
         client.answers(ENDPOINTS).filter(|(_, answer)| **answer != Answer::Waiting).map(|(name, _)| name).collect();

@@ -46,6 +46,16 @@ pub(crate) use {
 
 /// Compiles configurations one after the other. What was compiled for a port before hands its live state over, so a rate
 /// limit keeps its buckets when something else changes.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use selvedge_decide::{compile::Compiler, resources::Resources};
+///
+/// let mut compiler = Compiler::default();
+/// let resources = Arc::new(Resources::default());
+/// assert_eq!([1, 2].map(|_| compiler.compile(&resources).generation), [1, 2]);
+/// ```
 #[derive(Default)]
 pub struct Compiler {
     /// Of calls received, by port; 0 stands for every other port.

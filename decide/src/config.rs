@@ -26,6 +26,37 @@ use selvedge_policies::{
 use crate::resources::Resources;
 
 /// Everything a worker decides by.
+///
+/// ```
+/// use std::{collections::HashMap, sync::Arc};
+///
+/// use selvedge_decide::{
+///     compile::Compiler,
+///     resources::{Resources, Versioned},
+/// };
+/// use selvedge_xds::proto::mesh::{Destination, Endpoint, Endpoints, Port};
+///
+/// let port = Port { port: 80, app_protocol: "http".into(), ..Port::default() };
+/// let web = Destination { namespace: "shop".into(), name: "web".into(), ports: vec![port], ..Destination::default() };
+/// let endpoint = Endpoint { address: "10.0.0.1:8080".into(), ..Endpoint::default() };
+/// let web = Versioned { name: "shop/web".into(), version: "1".into(), value: web };
+/// let endpoints = Endpoints { endpoints: vec![endpoint] };
+/// let endpoints = Versioned { name: "shop/web:80".into(), version: "1".into(), value: endpoints };
+/// let config = Compiler::default().compile(&Arc::new(Resources {
+///     destinations: HashMap::from([(web.name.clone(), Arc::new(web))]),
+///     endpoints: HashMap::from([(endpoints.name.clone(), Arc::new(endpoints))]),
+///     aliases: HashMap::from([("web.shop".into(), Some("shop/web".into())), ("absent.shop".into(), None)]),
+///     ..Resources::default()
+/// }));
+///
+/// let web = config.destination("web.shop").flatten().unwrap();
+/// assert!(config.destination("absent.shop").unwrap().is_none() && config.destination("unasked.shop").is_none());
+/// assert!(web.routes.contains_key(&0) && selvedge_decide::config::Destination::of_port(&web.routes, 9).is_some());
+/// let link = config.link(&"shop/web:80".parse().unwrap()).unwrap();
+/// let endpoint = &config.clusters[link.place()].endpoints[0];
+/// assert_eq!((endpoint.service(), endpoint.connect_timeout().as_secs()), ("shop/web", 1));
+/// assert!(!config.is_own_known() && config.inbound(80).policies.is_empty());
+/// ```
 #[derive(Default)]
 pub struct RuntimeConfig {
     /// Counts published configurations; 0 before the first.

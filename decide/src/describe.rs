@@ -25,6 +25,13 @@ use crate::{
 };
 
 /// `config` as JSON, maps in order of their keys.
+///
+/// ```
+/// use selvedge_decide::{config::RuntimeConfig, describe::describe};
+///
+/// let shown = describe(&RuntimeConfig { permissive: true, ..RuntimeConfig::default() });
+/// assert_eq!((&shown["generation"], &shown["outbound"]["mode"]), (&0.into(), &"REQUIRE".into()));
+/// ```
 pub fn describe(config: &RuntimeConfig) -> Value {
     let destinations = config.destinations.iter().map(|(name, found)| {
         let source = config.resources.destinations.get(&**name.text()).map(|versioned| &versioned.value);

@@ -18,6 +18,41 @@ use crate::config::{Destination, InboundPort, Link, RuntimeConfig, Traffic};
 static NONE: LazyLock<Arc<PolicySet>> = LazyLock::new(Arc::default);
 
 /// Whose routes and policies apply to a call: those of the application, of a service, or none.
+///
+/// ```
+/// use std::{collections::HashMap, sync::Arc};
+///
+/// use selvedge_decide::{
+///     compile::Compiler,
+///     resources::{Resources, Versioned},
+///     route::{self, Scope},
+/// };
+/// use selvedge_xds::proto::mesh::{Destination, Endpoint, Endpoints, Port};
+///
+/// let port = Port { port: 80, app_protocol: "http".into(), ..Port::default() };
+/// let web = Destination { namespace: "shop".into(), name: "web".into(), ports: vec![port], ..Destination::default() };
+/// let endpoint = Endpoint { address: "10.0.0.1:8080".into(), ..Endpoint::default() };
+/// let web = Versioned { name: "shop/web".into(), version: "1".into(), value: web };
+/// let endpoints = Endpoints { endpoints: vec![endpoint] };
+/// let endpoints = Versioned { name: "shop/web:80".into(), version: "1".into(), value: endpoints };
+/// let config = Compiler::default().compile(&Arc::new(Resources {
+///     destinations: HashMap::from([(web.name.clone(), Arc::new(web))]),
+///     endpoints: HashMap::from([(endpoints.name.clone(), Arc::new(endpoints))]),
+///     aliases: HashMap::from([("web.shop".into(), Some("shop/web".into())), ("absent.shop".into(), None)]),
+///     ..Resources::default()
+/// }));
+///
+/// let scope = route::outbound(&config, "web.shop", false).unwrap().ok().unwrap();
+/// assert_eq!((&*scope.service(), scope.policies().is_empty(), scope.traffic().is_some()), ("shop/web", true, true));
+/// assert!(scope.routes(80).unwrap().is_empty());
+/// let request = selvedge_policies::testing::Request::new("GET", "/").port(80);
+/// let rule = route::rule(&scope, &request.facts()).unwrap();
+/// let backend = route::backend(rule, &mut fastrand::Rng::with_seed(7)).unwrap();
+/// let Scope::Outbound(web) = &scope else { panic!("it is a service") };
+/// assert!(route::cluster(web, backend, 80).is_some());
+/// assert_eq!(route::cluster_name(web, backend, 80).to_string(), "shop/web:80");
+/// assert!(route::unknown(&config, "absent.shop", true).is_err(), "nothing passes the mesh by here");
+/// ```
 pub enum Scope {
     /// A call to the application.
     Inbound(Arc<InboundPort>),

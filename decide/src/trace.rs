@@ -112,6 +112,15 @@ pub struct Judged {
 }
 
 /// How a request ends.
+///
+/// ```
+/// use selvedge_decide::trace::Ending;
+/// use selvedge_policies::reason::Reason;
+///
+/// let ending = Ending::of(Reason::NoRoute);
+/// assert_eq!((ending.status, ending.passes()), (Some(404), false));
+/// assert!(Ending::default().passes());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ending {
     /// The status of the mesh's own answer; `None` when the request gets to the service.
@@ -130,6 +139,14 @@ impl Trace {
     /// Every ending it may have, each once.
     ///
     /// There is more than one where backends or workloads have policies of their own.
+    ///
+    /// ```
+    /// use selvedge_decide::trace::{Ending, Trace};
+    /// use selvedge_policies::reason::Reason;
+    ///
+    /// let trace = Trace { stopped: Some(Ending::of(Reason::NoRoute)), ..Trace::default() };
+    /// assert_eq!(trace.endings(), [&Ending::of(Reason::NoRoute)]);
+    /// ```
     pub fn endings(&self) -> Vec<&Ending> {
         let mut endings: Vec<&Ending> = Vec::new();
         for ending in self.stopped.iter().chain(self.ways.iter().map(|way| &way.ending)) {

@@ -77,6 +77,13 @@ pub enum BalancerSpec {
 
 impl BalancerSpec {
     /// A balancer of this kind that has picked nothing yet, for one cluster on one worker.
+    ///
+    /// ```
+    /// use selvedge_policies::balance::BalancerSpec;
+    ///
+    /// let _for_one_cluster = BalancerSpec::RoundRobin.build();
+    /// assert_eq!(BalancerSpec::default(), BalancerSpec::PeakEwma);
+    /// ```
     pub fn build(self) -> Box<dyn Balancer> {
         match self {
             Self::PeakEwma => Box::new(peak_ewma::PeakEwma),

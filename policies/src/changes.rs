@@ -20,6 +20,21 @@ pub fn is_alias(one: &str, other: &str) -> bool {
 }
 
 /// Changes of a header section, done in the order set, add, remove.
+///
+/// ```
+/// use http::{HeaderMap, HeaderName, HeaderValue};
+/// use selvedge_policies::changes::HeaderChanges;
+///
+/// let (seen, gone) = (HeaderName::from_static("x-seen"), HeaderName::from_static("x-gone"));
+/// let mut changes = HeaderChanges::default();
+/// changes.set(seen.clone(), HeaderValue::from_static("1"));
+/// changes.add(seen, HeaderValue::from_static("2"));
+/// changes.remove(gone.clone());
+/// let mut headers = HeaderMap::from_iter([(gone, HeaderValue::from_static("x"))]);
+/// changes.apply(&mut headers);
+/// assert!(headers.get_all("x-seen").iter().eq(["1", "2"]) && headers.len() == 2);
+/// assert!(!changes.is_empty());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderChanges {
     set: Vec<(HeaderName, HeaderValue)>,

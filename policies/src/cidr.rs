@@ -7,6 +7,15 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A network in CIDR form (RFC 4632, RFC 4291), or one address.
+///
+/// ```
+/// use selvedge_policies::cidr::Cidr;
+///
+/// let network: Cidr = "10.0.0.0/8".parse().unwrap();
+/// assert!(network.contains("10.1.2.3".parse().unwrap()));
+/// assert!(network.contains("::ffff:10.1.2.3".parse().unwrap()));
+/// assert!("10.0.0.0/99".parse::<Cidr>().is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cidr(IpNet);
 

@@ -26,6 +26,15 @@ use crate::{
 
 /// What was proven of a caller beside its identity, by name, such as the claims of a token. Policies that come later
 /// decide by them.
+///
+/// ```
+/// use selvedge_policies::context::Claims;
+///
+/// let mut claims = Claims::default();
+/// assert!(claims.is_empty());
+/// claims.insert("sub", "ada".into());
+/// assert_eq!(claims.get("sub"), Some(&"ada".into()));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Claims(BTreeMap<Box<str>, Value>);
 
@@ -78,6 +87,24 @@ pub struct Changes {
 const MOST_PAUSES: u8 = 16;
 
 /// Handed through one decision. It allocates nothing until a policy leaves something behind.
+///
+/// ```
+/// use selvedge_policies::{
+///     context::{Claims, Context, Resumed},
+///     facts::Moment,
+///     reason::Reason,
+/// };
+///
+/// let now = Moment { nanos: 0, unix: 1_800_000_000 };
+/// let mut context = Context::new(now, fastrand::Rng::with_seed(7)).with_claims(Claims::default());
+/// context.audit(&"shop/first".into(), Reason::PolicyDenied);
+/// context.audit(&"shop/second".into(), Reason::PolicyDenied);
+/// assert_eq!(&*context.audited.as_ref().unwrap().policy, "shop/first");
+/// context.changes().request.remove(http::header::REFERER);
+/// assert!(!context.take_changes().unwrap().request.is_empty());
+/// context.resume(Resumed::Waited);
+/// assert_eq!((context.resumed(), context.resumed()), (Some(Resumed::Waited), None), "told once");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The time of the decision.

@@ -6,6 +6,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A duration, written as one to four groups of number and unit (`h`, `m`, `s`, `ms`), for instance `1m30s`.
+///
+/// ```
+/// use selvedge_policies::duration::Span;
+///
+/// assert_eq!("1m30s".parse(), Ok(Span::from_secs(90)));
+/// assert_eq!(Span::from_millis(1500).to_string(), "1s500ms");
+/// assert!("90".parse::<Span>().is_err(), "a number needs its unit");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 

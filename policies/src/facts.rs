@@ -36,6 +36,14 @@ pub struct IdentityError {
 
 impl Identity {
     /// Builds an identity from its three parts, each checked as [`Identity::from_str`] does.
+    ///
+    /// ```
+    /// use selvedge_policies::facts::Identity;
+    ///
+    /// let web = Identity::new("mesh.local", "shop", "web").unwrap();
+    /// assert_eq!(web.to_string(), "spiffe://mesh.local/ns/shop/sa/web");
+    /// assert!(Identity::new("mesh.local", "shop", "we b").is_err());
+    /// ```
     pub fn new(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, IdentityError> {
         format!("spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}").parse()
     }

@@ -14,6 +14,13 @@ pub(crate) use blank::{blanks, close_with, until_mended};
 pub(crate) use crate::suggest::suggest;
 
 /// One complaint about a document, addressed by field path so that the control plane can point at the line.
+///
+/// ```
+/// use selvedge_policies::kind::Problem;
+///
+/// let problem = Problem::new("rules[0].to", "there is nothing in it");
+/// assert_eq!(problem.path, "rules[0].to");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Path inside `spec`, for instance `rules[0].to[1].paths[0]`; empty for the whole document.
@@ -51,6 +58,12 @@ pub struct Kind {
 }
 
 /// [`Kind::close`] of kinds in which an empty list means what leaving it out does.
+///
+/// ```
+/// let mut spec = serde_json::json!({ "list": [] });
+/// assert!(selvedge_policies::kind::as_written(&mut spec).is_empty());
+/// assert_eq!(spec, serde_json::json!({ "list": [] }));
+/// ```
 pub const fn as_written(_: &mut Value) -> Vec<Problem> {
     Vec::new()
 }
@@ -65,17 +78,40 @@ pub struct Attached<T> {
 }
 
 /// Reads a `spec` as its type.
+///
+/// ```
+/// use selvedge_policies::{attempt::TrafficPolicySpec, kind};
+/// use serde_json::json;
+///
+/// let spec: TrafficPolicySpec = kind::parse(&json!({ "targetRef": { "name": "web" } })).unwrap();
+/// assert!(spec.retry.is_none());
+/// assert!(kind::parse::<TrafficPolicySpec>(&json!({})).is_err());
+/// ```
 pub fn parse<T: DeserializeOwned>(document: &Value) -> Result<T, Vec<Problem>> {
     T::deserialize(document).map_err(|e| vec![Problem::new("", e.to_string())])
 }
 
 /// Writes a `spec` as the document that travels on the wire.
+///
+/// ```
+/// use selvedge_policies::{duration::Span, kind};
+///
+/// assert_eq!(kind::document(&Span::from_secs(2)), "2s");
+/// ```
 pub fn document<T: Serialize>(spec: &T) -> Value {
     serde_json::to_value(spec).unwrap_or(Value::Null)
 }
 
 /// The problems of a document: every difference from the schema of its type, or, when there is none, every problem that
 /// `semantic` finds.
+///
+/// ```
+/// use selvedge_policies::{attempt::TrafficPolicySpec, kind};
+/// use serde_json::json;
+///
+/// let found = kind::check::<TrafficPolicySpec>(&json!({ "targetRef": { "name": "web" }, "retires": {} }), |_| Vec::new());
+/// assert_eq!(found[0].path, "retires");
+/// ```
 pub fn check<T: DeserializeOwned + JsonSchema>(document: &Value, semantic: fn(&T) -> Vec<Problem>) -> Vec<Problem> {
     let found = structure::problems(schemars::schema_for!(T).as_value(), document);
     if !found.is_empty() {
@@ -85,6 +121,18 @@ pub fn check<T: DeserializeOwned + JsonSchema>(document: &Value, semantic: fn(&T
 }
 
 /// Reads every `spec` as its type; all problems at once. The control plane has closed them, an older one has not.
+///
+/// ```
+/// use selvedge_policies::{
+///     attempt::TrafficPolicySpec,
+///     kind::{self, Attached},
+/// };
+/// use serde_json::json;
+///
+/// let document = Attached { name: "shop/web".into(), spec: json!({}) };
+/// let problems = kind::parse_all::<TrafficPolicySpec>(&[document], kind::as_written).unwrap_err();
+/// assert!(problems[0].message.starts_with("shop/web: "), "each names its object");
+/// ```
 pub fn parse_all<T: DeserializeOwned>(
     documents: &[Attached<Value>],
     close: fn(&mut Value) -> Vec<Problem>,

@@ -111,6 +111,18 @@ pub struct Conflict<T> {
 }
 
 /// Merges what objects say; each is told by what its caller calls it.
+///
+/// ```
+/// use selvedge_policies::merge::{Precedence, merge, no_strictness};
+/// use serde_json::json;
+///
+/// let (old, new) = (json!({ "timeouts": { "request": "1s" } }), json!({ "timeouts": { "request": "9s", "connect": "2s" } }));
+/// let of = |name: &str, created| Precedence::new(0, Some(created), "shop".into(), name.into());
+/// let said = [(of("new", 9), "new", new.as_object().unwrap()), (of("old", 1), "old", old.as_object().unwrap())];
+/// let merged = merge(said, no_strictness);
+/// assert_eq!(merged.value["timeouts"], json!({ "request": "1s", "connect": "2s" }));
+/// assert_eq!((merged.from["timeouts.request"], merged.conflicts[0].loser), ("old", "new"));
+/// ```
 pub fn merge<'a, T: Clone>(
     said: impl IntoIterator<Item = (Precedence, T, &'a Map<String, Value>)>,
     strictness: fn(&str) -> Strictness,

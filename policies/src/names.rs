@@ -25,12 +25,21 @@ pub struct NameError {
 /// let web: ServiceName = "shop/web".parse().unwrap();
 /// assert_eq!((web.namespace(), web.name()), ("shop", "web"));
 /// assert_eq!(web, ServiceName::new("shop", "web"));
+/// assert_eq!((&**web.text(), web.port(80).port), ("shop/web", 80));
 /// assert!("web".parse::<ServiceName>().is_err());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceName(Path);
 
 /// `namespace/name` of a workload.
+///
+/// ```
+/// use selvedge_policies::names::WorkloadName;
+///
+/// let web = WorkloadName::new("shop", "web-1");
+/// assert_eq!((web.namespace(), web.name()), ("shop", "web-1"));
+/// assert!("web-1".parse::<WorkloadName>().is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkloadName(Path);
 

@@ -45,6 +45,13 @@ pub struct PolicyKind {
 
 impl PolicyKind {
     /// When its policies decide; `None` for kinds that decide nothing.
+    ///
+    /// ```
+    /// use selvedge_policies::{policy::Phase, registry};
+    ///
+    /// let phase = |kind| registry::find(kind).unwrap().phase();
+    /// assert_eq!((phase("RateLimit"), phase("HTTPRoute")), (Some(Phase::Limit), None));
+    /// ```
     pub const fn phase(&self) -> Option<Phase> {
         match self.role {
             Role::Decides(phase, _) => Some(phase),
@@ -137,6 +144,13 @@ pub struct Needs {
 
 impl Needs {
     /// The union of two needs: what each of them has to be told.
+    ///
+    /// ```
+    /// use selvedge_policies::policy::Needs;
+    ///
+    /// let (one, other) = (Needs { body: 10, ..Needs::default() }, Needs { body: 7, attempts: true, ..Needs::default() });
+    /// assert_eq!(one.and(other), Needs { body: 10, attempts: true, ..Needs::default() });
+    /// ```
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self {

@@ -15,6 +15,14 @@ pub enum Fault {
 macro_rules! reasons {
     ($($variant:ident $code:literal $status:literal $flag:literal $fault:ident $summary:literal;)*) => {
         /// Every reason, with its stable code.
+        ///
+        /// ```
+        /// use selvedge_policies::reason::{Fault, Reason};
+        ///
+        /// let reason = Reason::RateLimited;
+        /// assert_eq!((reason.code(), reason.status(), reason.flag()), ("rate_limited", 429, "RL"));
+        /// assert_eq!((reason.fault(), reason.summary()), (Fault::Downstream, "The caller is over a RateLimit."));
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason { $(#[doc = $summary] $variant,)* }
 

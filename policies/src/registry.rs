@@ -20,6 +20,10 @@ pub const KINDS: &[&PolicyKind] =
     &[&authorize::KIND, &rate_limit::KIND, &fault_injection::KIND, &attempt::KIND, &route::KIND];
 
 /// What every kind says of itself.
+///
+/// ```
+/// assert!(selvedge_policies::registry::kinds().any(|kind| kind.name == "RateLimit"));
+/// ```
 pub fn kinds() -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().map(|policy| &policy.kind)
 }
@@ -40,6 +44,11 @@ pub fn find(name: &str) -> Option<&'static PolicyKind> {
 }
 
 /// What documents of each kind, and settings, can say in this version, as [`mod@vocabulary`] has it.
+///
+/// ```
+/// let words = selvedge_policies::registry::vocabulary();
+/// assert!(words["AuthorizationPolicy"].contains("action=AUDIT"));
+/// ```
 pub fn vocabulary() -> BTreeMap<String, BTreeSet<String>> {
     let kinds = kinds().map(|kind| (kind.name, (kind.schema)()));
     let all = kinds.chain([(settings::KIND, schemars::schema_for!(Settings))]);

@@ -85,6 +85,20 @@ pub enum Log {
 }
 
 /// Settings as they are written, by field; of one object, or of all that cover a workload.
+///
+/// ```
+/// use selvedge_policies::{merge::Precedence, policy::Posture, settings::Settings};
+/// use serde_json::json;
+///
+/// let settings = |value| serde_json::from_value::<Settings>(value).unwrap();
+/// let (mesh, shop) = (settings(json!({ "defaultPosture": "deny" })), settings(json!({ "mtls": { "inbound": "PERMISSIVE" } })));
+/// let said = [(0, "shop", &shop), (1, "mesh", &mesh)];
+/// let said = said.map(|(scope, name, said)| (Precedence::new(scope, None, "x".into(), name.into()), name, said));
+/// let (all, merged) = Settings::merge(said);
+/// assert!(all.modes().permissive && all.modes().posture == Posture::Deny);
+/// assert_eq!((merged.from["defaultPosture"], all.problems().len()), ("mesh", 0));
+/// assert!(all.policies(None).is_ok() && all.deciding().count() == 0);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings(Map<String, Value>);
 
@@ -159,6 +173,13 @@ impl Settings {
 }
 
 /// The schema of every setting by its field.
+///
+/// ```
+/// use selvedge_policies::settings::schemas;
+///
+/// let schemas = schemas(&mut schemars::SchemaGenerator::default());
+/// assert!(schemas.contains_key("defaultPosture"));
+/// ```
 pub fn schemas(generator: &mut SchemaGenerator) -> Map<String, Value> {
     SETTINGS.iter().map(|setting| (setting.field.to_owned(), (setting.schema)(generator).into())).collect()
 }

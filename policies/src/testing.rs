@@ -11,6 +11,17 @@ use crate::{
 };
 
 /// A clock that moves only when told to.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use selvedge_policies::testing::Clock;
+///
+/// let mut clock = Clock::default();
+/// let before = clock.now();
+/// assert_eq!(clock.advance(Duration::from_secs(2)).unix, before.unix + 2);
+/// assert_eq!(clock.context().now, clock.now());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     now: Moment,
@@ -46,6 +57,18 @@ impl Clock {
 
 /// An owned request to take [`RequestFacts`] from: a `GET /` of the host `shop` at port 8080, without identity,
 /// until told otherwise.
+///
+/// ```
+/// use selvedge_policies::testing::Request;
+///
+/// let request = Request::new("POST", "/cart?id=7").from("shop/ui").address("10.0.0.9".parse().unwrap()).host("web.shop").port(80);
+/// let request = request.fingerprint("00ff").sanitized(&selvedge_policies::request::PolicySet::new());
+/// let request = request.header("x-tenant", "gold").route("shop/web/0").server_name("web.shop").body(b"{}");
+/// let facts = request.facts();
+/// assert_eq!((facts.path, facts.query, facts.host, facts.port), ("/cart", Some("id=7"), "web.shop", 80));
+/// assert_eq!(&*facts.peer.identity.as_ref().unwrap().service_account, "ui");
+/// assert_eq!(request.connection().server_name, Some("web.shop"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Request {
     peer: Peer,
@@ -178,6 +201,14 @@ impl Request {
 }
 
 /// How often each of `picks` occurs among `0..kinds`, as shares of all picks.
+///
+/// ```
+/// use selvedge_policies::testing::{deviation, shares};
+///
+/// let shares = shares(2, [0, 0, 0, 1]);
+/// assert_eq!(shares, [0.75, 0.25]);
+/// assert_eq!(deviation(&shares, &[3, 1]), 0.0);
+/// ```
 pub fn shares(kinds: usize, picks: impl IntoIterator<Item = usize>) -> Vec<f64> {
     let mut counts = vec![0u32; kinds];
     for pick in picks {
@@ -190,6 +221,12 @@ pub fn shares(kinds: usize, picks: impl IntoIterator<Item = usize>) -> Vec<f64> 
 }
 
 /// The largest difference between a share and the one expected of its weight.
+///
+/// ```
+/// use selvedge_policies::testing::deviation;
+///
+/// assert_eq!(deviation(&[0.5, 0.5], &[3, 1]), 0.25);
+/// ```
 pub fn deviation(shares: &[f64], weights: &[u32]) -> f64 {
     let all: u32 = weights.iter().sum();
     let expected = weights.iter().map(|weight| f64::from(*weight) / f64::from(all.max(1)));

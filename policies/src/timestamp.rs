@@ -1,6 +1,13 @@
 //! Points in time as users write them, for documents that expire (RFC 3339).
 
 /// Seconds since the Unix epoch of an RFC 3339 timestamp, rounded down. The error says what was expected.
+///
+/// ```
+/// use selvedge_policies::timestamp::unix_seconds;
+///
+/// assert_eq!(unix_seconds("2026-01-01T01:00:00+01:00"), Ok(1_767_225_600));
+/// assert!(unix_seconds("tomorrow").is_err());
+/// ```
 pub fn unix_seconds(text: &str) -> Result<u64, String> {
     parse(text).ok_or_else(|| {
         let given: String = text.chars().take(64).collect();

@@ -25,6 +25,17 @@ pub enum Verdict {
 }
 
 /// The answer of the mesh in place of the service's own.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use http::StatusCode;
+/// use selvedge_policies::{reason::Reason, verdict::Answer};
+///
+/// let refused = Answer::refuse(Reason::RateLimited, "shop/few".into()).retry_after(Duration::from_secs(2));
+/// assert_eq!((refused.status.as_u16(), refused.retry_after), (429, Some(Duration::from_secs(2))));
+/// assert_eq!(Answer::reply(StatusCode::NO_CONTENT, "shop/web".into()).reason, None, "that is no error");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The HTTP status. A gRPC caller is told an error as the gRPC status that belongs to it, or as `grpc_status`.

@@ -106,7 +106,10 @@ enum State {
 /// assert_eq!(breaker.state(clock.now()), BreakerState::Open);
 /// let now = clock.advance(spec.open_for.0);
 /// assert!(breaker.admit(now) && !breaker.admit(now), "one probe, and no second beside it");
-/// breaker.record(true, now, &mut chance);
+/// breaker.abandon();
+/// assert!(breaker.peek(now) && breaker.admit(now), "a probe without an outcome makes place for another");
+/// let breaker = breaker.carried(&spec);
+/// breaker.record(!breaker.is_failure(200), now, &mut chance);
 /// assert_eq!(breaker.state(now), BreakerState::Closed);
 /// ```
 #[derive(Debug)]

@@ -130,6 +130,8 @@ pub enum TryOutcome {
 /// assert!(!retry.should_retry(0, &TryOutcome::Status(503), false), "a POST may have had an effect");
 /// assert!(retry.should_retry(0, &TryOutcome::ConnectFailed, false), "nothing was sent");
 /// assert!(!retry.should_retry(2, &TryOutcome::Status(503), true), "two retries by default");
+/// assert!(retry.names(&TryOutcome::Status(503)) && !retry.names(&TryOutcome::Status(404)));
+/// assert!(retry.backoff(0, &mut fastrand::Rng::with_seed(7)) <= retry.spec().backoff.base.0);
 /// ```
 ///
 /// What was provably not processed is repeated without one too, by whoever asks it.

@@ -43,6 +43,18 @@ const DECAY_NANOS: f64 = 10e9;
 
 /// A moving average of response times that jumps up to a peak at once and decays over ten seconds, also while no
 /// response comes, so that an endpoint that was slow is tried again.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use selvedge_policies::{balance::peak_ewma::Ewma, testing::Clock};
+///
+/// let (average, mut clock) = (Ewma::default(), Clock::default());
+/// average.observe(5_000_000, clock.now());
+/// average.observe(9_000_000, clock.now());
+/// assert_eq!(average.value(clock.now()), 9_000_000.0, "a peak counts at once");
+/// assert!(average.value(clock.advance(Duration::from_secs(10))) < 4_000_000.0);
+/// ```
 #[derive(Debug)]
 pub struct Ewma {
     nanos: Cell<f64>,

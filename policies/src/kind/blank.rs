@@ -59,6 +59,13 @@ pub(crate) fn close_with(lists: fn(&mut Value) -> Vec<Problem>, document: &mut V
 }
 
 /// Takes every field and entry without a value out of `document`, and says where it was.
+///
+/// ```
+/// let mut spec = serde_json::json!({ "expires": null, "rules": [{ "to": [null] }] });
+/// let problems = selvedge_policies::kind::take_nulls(&mut spec);
+/// assert_eq!(spec, serde_json::json!({ "rules": [{ "to": [] }] }));
+/// assert_eq!(problems.iter().map(|problem| &*problem.path).collect::<Vec<_>>(), ["expires", "rules[0].to[0]"]);
+/// ```
 pub fn take_nulls(document: &mut Value) -> Vec<Problem> {
     let mut problems = Vec::new();
     take(document, "", &mut problems);

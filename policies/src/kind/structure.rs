@@ -9,6 +9,15 @@ use super::{Problem, suggest};
 use crate::{cidr::Cidr, duration::Span};
 
 /// Every place where `document` differs from `schema`.
+///
+/// ```
+/// use selvedge_policies::kind::structure::problems;
+/// use serde_json::json;
+///
+/// let schema = json!({ "type": "object", "properties": { "port": { "type": "integer" } }, "additionalProperties": false });
+/// assert!(problems(&schema, &json!({ "port": 80 })).is_empty());
+/// assert_eq!(problems(&schema, &json!({ "prot": 80 }))[0].path, "prot");
+/// ```
 pub fn problems(schema: &Value, document: &Value) -> Vec<Problem> {
     let mut walk = Walk { root: schema, problems: Vec::new() };
     walk.visit(schema, document, String::new());

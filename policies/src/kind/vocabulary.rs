@@ -13,6 +13,15 @@ use serde_json::{Map, Value};
 const ANY: &str = "*";
 
 /// The words of a kind with this schema of `spec`.
+///
+/// ```
+/// use selvedge_policies::kind::vocabulary;
+/// use serde_json::json;
+///
+/// let schema = json!({ "properties": { "action": { "enum": ["ALLOW", "DENY"] } } });
+/// let words = vocabulary::of(&schema);
+/// assert!(words.iter().eq(["action", "action=ALLOW", "action=DENY"]));
+/// ```
 pub fn of(schema: &Value) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     visit(schema, schema, "", &mut words);
@@ -59,6 +68,15 @@ fn join(path: &str, name: &str) -> String {
 
 /// What `document` says that is not among `words`: the field, such as `rules[1].when`, or the field and its value, such as
 /// `action: AUDIT`. The first of them when there are several.
+///
+/// ```
+/// use selvedge_policies::kind::vocabulary;
+/// use serde_json::json;
+///
+/// let words = vocabulary::of(&json!({ "properties": { "action": { "enum": ["ALLOW", "DENY"] } } }));
+/// assert_eq!(vocabulary::unknown(&words, &json!({ "action": "DENY" })), None);
+/// assert_eq!(vocabulary::unknown(&words, &json!({ "action": "AUDIT" })).as_deref(), Some("action: AUDIT"));
+/// ```
 pub fn unknown(words: &BTreeSet<String>, document: &Value) -> Option<String> {
     look(words, document, "", "")
 }
@@ -88,6 +106,16 @@ fn look_at_fields(words: &BTreeSet<String>, fields: &Map<String, Value>, path: &
 }
 
 /// Takes what is not among `words` out of `document`, and what is empty after that. What it was, as [`unknown`] names it.
+///
+/// ```
+/// use selvedge_policies::kind::vocabulary;
+/// use serde_json::json;
+///
+/// let words = vocabulary::of(&json!({ "properties": { "action": { "enum": ["ALLOW", "DENY"] } } }));
+/// let mut document = json!({ "action": "DENY", "when": { "hour": 7 } });
+/// vocabulary::reduce(&words, &mut document);
+/// assert_eq!(document, json!({ "action": "DENY" }));
+/// ```
 pub fn reduce(words: &BTreeSet<String>, document: &mut Value) -> Vec<String> {
     let mut taken = Vec::new();
     while let Some(place) = unknown(words, document) {
@@ -101,6 +129,12 @@ pub fn reduce(words: &BTreeSet<String>, document: &mut Value) -> Vec<String> {
 }
 
 /// The path of the field in which something that [`unknown`] has named stands.
+///
+/// ```
+/// use selvedge_policies::kind::vocabulary::field;
+///
+/// assert_eq!((field("action: AUDIT"), field("rules[1].when")), ("action", "rules[1].when"));
+/// ```
 pub fn field(place: &str) -> &str {
     place.split_once(": ").map_or(place, |(field, _)| field)
 }

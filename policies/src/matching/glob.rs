@@ -3,6 +3,14 @@
 use std::collections::HashMap;
 
 /// A pattern: `x` (equal), `x*` (prefix), `*x` (suffix) or `*` (anything).
+///
+/// ```
+/// use selvedge_policies::matching::glob::Glob;
+///
+/// assert!(Glob::new("/cart/*").unwrap().matches("/cart/7"));
+/// assert!(!Glob::new("/cart/*").unwrap().matches("/cart"));
+/// assert!(Glob::new("/*/cart").is_err(), "one '*', at the start or the end");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Glob {
     /// `*`: any text, the empty one too.

@@ -20,6 +20,19 @@ pub struct HeaderMatch {
 }
 
 /// A [`HeaderMatch`], compiled: its regular expression and the name of its field are read once.
+///
+/// ```
+/// use http::{HeaderMap, HeaderValue};
+/// use selvedge_policies::matching::header::{HeaderMatch, HeaderMatcher};
+///
+/// let spec = HeaderMatch { name: "x-tenant".into(), value: "gold".into(), ..HeaderMatch::default() };
+/// let matcher = HeaderMatcher::new(&spec).unwrap();
+/// let mut headers = HeaderMap::new();
+/// headers.append("x-tenant", HeaderValue::from_static("gold"));
+/// assert!(matcher.matches_every(&headers));
+/// headers.append("x-tenant", HeaderValue::from_static("free"));
+/// assert!(!matcher.matches_every(&headers) && matcher.matches_any(&headers));
+/// ```
 #[derive(Clone, Debug)]
 pub struct HeaderMatcher {
     name: HeaderName,

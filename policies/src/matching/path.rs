@@ -46,6 +46,14 @@ impl Default for PathMatch {
 
 impl PathMatch {
     /// What is wrong with the value, if anything.
+    ///
+    /// ```
+    /// use selvedge_policies::matching::path::PathMatch;
+    ///
+    /// let path = |value: &str| PathMatch { value: value.into(), ..PathMatch::default() };
+    /// assert_eq!(path("/cart").problem(), None);
+    /// assert!(path("/a/../cart").problem().unwrap().contains("write '/cart'"));
+    /// ```
     pub fn problem(&self) -> Option<String> {
         if self.kind == PathMatchType::RegularExpression {
             return full_regex(&self.value).err();

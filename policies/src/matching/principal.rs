@@ -5,6 +5,17 @@ use std::cmp::Ordering;
 use crate::facts::{Identity, IdentityError};
 
 /// A pattern for SPIFFE identities.
+///
+/// ```
+/// use selvedge_policies::{facts::Identity, matching::principal::IdentityPattern};
+///
+/// let web: Identity = "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap();
+/// let mut patterns = ["spiffe://mesh.local/ns/pay/*", "spiffe://mesh.local/ns/shop/*"].map(|text| IdentityPattern::new(text).unwrap());
+/// assert!(!patterns[0].matches(&web) && patterns[1].matches(&web));
+/// patterns.sort();
+/// assert!(IdentityPattern::any_matches(&patterns, &web));
+/// assert!(IdentityPattern::new("web").is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IdentityPattern {
     /// `*`: whoever has proven an identity by mTLS.
@@ -70,6 +81,15 @@ fn uri_starts_with(identity: &Identity, prefix: &str) -> bool {
 }
 
 /// A service account of a namespace, in any trust domain that the mesh trusts.
+///
+/// ```
+/// use selvedge_policies::{facts::Identity, matching::principal::ServiceAccount};
+///
+/// let web: Identity = "spiffe://mesh.local/ns/shop/sa/web".parse().unwrap();
+/// let named = ServiceAccount::new("web", "shop").unwrap();
+/// assert!(named.matches(&web) && ServiceAccount::any_matches(&[named], &web));
+/// assert!(!ServiceAccount::new("web", "pay").unwrap().matches(&web), "a name alone is of the policy's namespace");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceAccount {
     /// The namespace, as Kubernetes names it.

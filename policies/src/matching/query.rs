@@ -21,6 +21,15 @@ pub struct QueryParamMatch {
 }
 
 /// A [`QueryParamMatch`], compiled: its regular expression is read once.
+///
+/// ```
+/// use selvedge_policies::matching::query::{QueryMatcher, QueryParamMatch};
+///
+/// let spec = QueryParamMatch { name: "page".into(), value: "a b".into(), ..QueryParamMatch::default() };
+/// let matcher = QueryMatcher::new(&spec).unwrap();
+/// assert!(matcher.matches(Some("page=a%20b&page=2")), "decoded, and the first value counts");
+/// assert!(!matcher.matches(Some("page=2")) && !matcher.matches(None));
+/// ```
 #[derive(Clone, Debug)]
 pub struct QueryMatcher {
     name: Box<[u8]>,

@@ -15,6 +15,14 @@ pub enum ValueMatchType {
 }
 
 /// A compiled value match.
+///
+/// ```
+/// use selvedge_policies::matching::text::{Text, ValueMatchType};
+///
+/// let version = Text::new(ValueMatchType::RegularExpression, "v[0-9]+").unwrap();
+/// assert!(version.matches(b"v12") && !version.matches(b"xv12"), "the whole value has to match");
+/// assert!(Text::new(ValueMatchType::RegularExpression, "(").is_err());
+/// ```
 #[derive(Clone, Debug)]
 pub enum Text {
     /// Equal, byte by byte.

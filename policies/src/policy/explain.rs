@@ -21,6 +21,17 @@ pub struct Looked {
 }
 
 /// [`Explain`] of kinds that have no rules to look at.
+///
+/// ```
+/// use selvedge_policies::{
+///     kind::Attached,
+///     policy::no_rules,
+///     testing::{Clock, Request},
+/// };
+///
+/// let document = Attached { name: "shop/web".into(), spec: serde_json::json!({}) };
+/// assert!(no_rules(&document, &Request::new("GET", "/").facts(), Clock::default().now()).is_empty());
+/// ```
 pub fn no_rules(_: &Attached<Value>, _: &RequestFacts<'_>, _: Moment) -> Vec<Looked> {
     Vec::new()
 }

@@ -57,6 +57,15 @@ pub struct Bound {
 
 impl Bound {
     /// What the document is attached to, each once and in order.
+    ///
+    /// ```
+    /// use selvedge_policies::registry;
+    /// use serde_json::json;
+    ///
+    /// let spec = json!({ "parentRefs": [{ "name": "web", "port": 80 }, { "name": "web", "port": 81 }] });
+    /// let bound = (registry::find("HTTPRoute").unwrap().bind)(&spec, "shop").unwrap();
+    /// assert_eq!((bound.references.len(), bound.targets().len()), (2, 1), "each once");
+    /// ```
     pub fn targets(&self) -> Vec<Target> {
         let attached = self.references.iter().filter(|reference| reference.relation == Relation::AttachedTo);
         let mut targets: Vec<Target> = attached.map(|reference| reference.to.clone()).collect();
@@ -70,6 +79,16 @@ impl Bound {
 ///
 /// # Errors
 /// `targetRef` cannot be read.
+///
+/// ```
+/// use selvedge_policies::policy::{Target, bind_target};
+/// use serde_json::json;
+///
+/// let spec = json!({ "targetRef": { "kind": "Service", "name": "web", "port": 80 } });
+/// let bound = bind_target(&spec, "shop").unwrap();
+/// assert_eq!((bound.targets(), bound.port), (vec![Target::Service("shop".into(), "web".into())], Some(80)));
+/// assert_eq!(bind_target(&json!({}), "shop").unwrap().targets(), [Target::Namespace("shop".into())]);
+/// ```
 pub fn bind_target(document: &Value, namespace: &str) -> Result<Bound, Vec<Problem>> {
     let under = |problems: Vec<Problem>| {
         problems.into_iter().map(|problem| Problem::new("targetRef", problem.message)).collect::<Vec<_>>()

@@ -29,6 +29,10 @@ pub struct Shadowed {
 }
 
 /// [`Shadows`] of kinds that have no rules, or whose rules all count.
+///
+/// ```
+/// assert!(selvedge_policies::policy::no_shadows(&[]).is_empty());
+/// ```
 pub fn no_shadows(_: &[Attached<Value>]) -> Vec<Shadowed> {
     Vec::new()
 }

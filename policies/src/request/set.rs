@@ -23,6 +23,57 @@ use crate::{
 use super::unenforceable::Unenforceable;
 
 /// Policies in the order in which they decide.
+///
+/// ```
+/// use selvedge_policies::{
+///     kind::Attached,
+///     policy::{Place, Posture},
+///     registry,
+///     request::PolicySet,
+///     testing::{Clock, Request},
+///     verdict::Verdict,
+/// };
+/// use serde_json::json;
+///
+/// let document = |kind: &str, spec| (kind.to_owned(), Attached { name: "shop/web".into(), spec });
+/// let documents = [
+///     document("RateLimit", json!({ "limits": [{ "requests": 1, "per": "1h" }] })),
+///     document("AuthorizationPolicy", json!({ "action": "ALLOW", "expires": "2030-01-01T00:00:00Z", "rules": [{}] })),
+/// ];
+/// let set = registry::compile(Place::Called, &documents, Posture::Deny, &PolicySet::new()).unwrap();
+/// assert_eq!(set.kinds().collect::<Vec<_>>(), ["AuthorizationPolicy", "RateLimit"]);
+/// let (request, clock) = (Request::new("GET", "/"), Clock::default());
+/// let passes = |set: &PolicySet| set.on_request(&request.facts(), &mut clock.context()) == Verdict::Continue;
+/// assert_eq!([passes(&set), passes(&set), passes(&set.afresh())], [true, false, true], "a limit counts");
+/// assert_eq!(set.next_expiry(clock.now()), Some(1_893_456_000));
+/// assert_eq!(set.on_open_request(&request.facts(), &mut clock.context()), None);
+/// assert_eq!(set.on_open_connection(&request.connection(), &mut clock.context()), None, "what is open was counted");
+/// assert!(!passes(&PolicySet::new().refusing(["shop/unknown".into()])) && PolicySet::new().is_empty());
+/// ```
+///
+/// Tries and responses are decided on, and sections made clean, only where a policy [needs](Self::needs) it:
+///
+/// ```
+/// use http::{HeaderMap, Method, StatusCode};
+/// use selvedge_policies::{
+///     facts::{AttemptFacts, ResponseFacts, Section},
+///     request::PolicySet,
+///     testing::{Clock, Request},
+///     verdict::Verdict,
+/// };
+///
+/// let set = PolicySet::of([]).and([]);
+/// let (request, mut context) = (Request::new("GET", "/"), Clock::default().context());
+/// assert!(!set.needs().attempts && !set.needs().responses);
+/// let attempt = AttemptFacts { number: 0, service: "shop/web", workload: "web-1" };
+/// assert_eq!(set.on_attempt(&request.facts(), &attempt, &mut context), Verdict::Continue);
+/// let mut headers = HeaderMap::new();
+/// set.sanitize(Section::Header(request.facts().peer), &mut headers);
+/// let (status, method) = (StatusCode::OK, &Method::GET);
+/// let response = ResponseFacts { status, headers: &headers, reason: None, method, route: "" };
+/// assert_eq!(set.on_response(&response, &mut context), Verdict::Continue);
+/// assert_eq!(set.on_connection(&request.connection(), &mut context), Verdict::Continue);
+/// ```
 #[derive(Clone, Default)]
 pub struct PolicySet {
     members: Vec<Member>,

@@ -91,6 +91,33 @@ impl JsonSchema for Filter {
 }
 
 /// The filters of a rule or backend, compiled.
+///
+/// ```
+/// use http::HeaderMap;
+/// use selvedge_policies::{
+///     kind::{self, Attached},
+///     route::RouteTable,
+///     testing::{Clock, Request},
+///     verdict::Verdict,
+/// };
+/// use serde_json::json;
+///
+/// let filter = |of: &str| json!({ "set": [{ "name": "x-of", "value": of }] });
+/// let spec = json!({ "parentRefs": [{ "name": "web" }], "rules": [{ "filters": [
+///     { "type": "RequestHeaderModifier", "requestHeaderModifier": filter("request") },
+///     { "type": "ResponseHeaderModifier", "responseHeaderModifier": filter("response") },
+/// ] }] });
+/// let table = RouteTable::compile(&[Attached { name: "shop/web".into(), spec: kind::parse(&spec).unwrap() }]).unwrap();
+/// let filters = &table.rules().next().unwrap().filters;
+/// assert!(!filters.is_empty());
+/// let (request, mut context) = (Request::new("GET", "/"), Clock::default().context());
+/// assert_eq!(filters.on_request(&request.facts(), &mut context), Verdict::Continue);
+/// let mut headers = HeaderMap::new();
+/// filters.change_request(&mut headers);
+/// assert_eq!(headers["x-of"], "request");
+/// filters.change_response(&mut headers);
+/// assert_eq!(headers["x-of"], "response");
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Filters(Vec<Arc<dyn RouteFilter>>);
 

@@ -51,6 +51,20 @@ pub struct RouteTimeouts {
 impl RouteRule {
     /// A backend by chance, by weight. `None` when there are no backends (then [`RouteRule::to_parent`] says whether
     /// the parent is meant) or all weights are zero.
+    ///
+    /// ```
+    /// use selvedge_policies::{
+    ///     kind::{self, Attached},
+    ///     route::RouteTable,
+    /// };
+    /// use serde_json::json;
+    ///
+    /// let backends = json!([{ "name": "old", "weight": 0 }, { "name": "new", "weight": 9 }]);
+    /// let spec = json!({ "parentRefs": [{ "name": "web" }], "rules": [{ "backendRefs": backends }] });
+    /// let table = RouteTable::compile(&[Attached { name: "shop/web".into(), spec: kind::parse(&spec).unwrap() }]).unwrap();
+    /// let rule = table.rules().next().unwrap();
+    /// assert_eq!(rule.choose(&mut fastrand::Rng::with_seed(7)).unwrap().service.to_string(), "shop/new");
+    /// ```
     pub fn choose(&self, chance: &mut fastrand::Rng) -> Option<&Backend> {
         if let ([only], 1..) = (&*self.backends, self.total_weight) {
             return Some(only);

@@ -53,10 +53,13 @@ use crate::{
 ///     ],
 /// });
 /// let route = Attached { name: "shop/web".into(), spec: kind::parse(&spec).unwrap() };
-/// let table = RouteTable::compile(&[route]).unwrap();
+/// let mut table = RouteTable::compile(&[route]).unwrap();
+/// assert!(!table.is_empty() && table.rules().count() == 2 && table.backends().count() == 2);
+/// table.stands_in("shop/web");
 /// let rule = table.select("web.shop", &Method::GET, "/cart/7", None, &HeaderMap::new()).unwrap();
 /// assert_eq!(&*rule.name, "shop/web/1");
 /// assert_eq!(rule.backends[0].service.to_string(), "shop/cart");
+/// assert_eq!(rule.nowhere, selvedge_policies::reason::Reason::PolicyUnenforceable);
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {

@@ -47,3 +47,41 @@ fn a_comment_that_repeats_the_name_is_found() {
     let found: Vec<usize> = empty_words(&Source::new("x.rs", text)).into_iter().map(|(line, _)| line).collect();
     assert_eq!(found, [1, 9]);
 }
+
+/// The lines of `source` with a public function that no example of the file calls, and its name.
+fn without_example(source: &Source) -> Vec<(usize, String)> {
+    let mut inside = false;
+    let said = source.production.iter().filter_map(|line| {
+        let line = line.trim();
+        let text = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"))?;
+        inside ^= text.trim_start().starts_with("```");
+        inside.then_some(text)
+    });
+    let examples: Vec<&str> = said.collect();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let is_called = |name: &str| examples.iter().any(|line| line.split(|c| !is_part(c)).any(|word| word == name));
+    let functions = source.code.iter().zip(1..).filter_map(|(code, number)| {
+        let (before, rest) = code.split_once("fn ")?;
+        let name = rest.split(|c| !is_part(c)).next()?;
+        before.trim_start().starts_with("pub ").then_some((number, name.to_owned()))
+    });
+    functions.filter(|(_, name)| !is_called(name)).collect()
+}
+
+#[test]
+fn what_can_be_asked_of_decisions_is_shown_in_an_example() {
+    let mut complaints = Complaints::new("call it in a doc test: its own, that of its type or that of its module");
+    for source in ["policies/", "decide/"].into_iter().flat_map(source::below) {
+        for (line, name) in without_example(&source) {
+            complaints.line(&source.path, line, format!("no example calls {name}"));
+        }
+    }
+    complaints.report();
+}
+
+#[test]
+fn a_public_function_without_an_example_is_found() {
+    let text = "/// Said.\n///\n/// ```\n/// one(7);\n/// ```\n/// two\npub fn one() {}\n    pub const fn two() {}\nfn own() {}\n\
+                pub(crate) fn near() {}\n";
+    assert_eq!(without_example(&Source::new("x.rs", text)), [(8, "two".to_owned())]);
+}
