@@ -160,6 +160,14 @@ fn bad_specs_are_pointed_at() {
         ),
         ("MeshPolicy", "  defaultPosture: block\n", (6, 19), "'block' is not known here"),
         (
+            "MeshPolicy",
+            "  callerIdentity: {headers: {authorization: SET}}\n",
+            (6, 45),
+            "'authorization' has another meaning already: expected a name of your own, such as x-caller-id",
+        ),
+        ("MeshPolicy", "  callerIdentity: {headers: {x-caller: ON}}\n", (6, 40), "'ON' is not known here"),
+        ("MeshPolicy", "  callerIdentity: {trustedProxies: []}\n", (6, 20), "where none is trusted"),
+        (
             "AuthorizationPolicy",
             "  action: ALLOW\n  rules:\n  - from:\n    - serviceAcounts: [a]\n",
             (9, 7),

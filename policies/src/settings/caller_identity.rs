@@ -22,7 +22,7 @@ use crate::{
     changes::is_alias,
     context::Context,
     facts::{ConnectionFacts, Identity, Peer, RequestFacts, Section},
-    kind::{self, Problem},
+    kind::Problem,
     merge::Strictness,
     policy::{Needs, RequestPolicy},
     verdict::{Answer, Verdict},
@@ -158,11 +158,16 @@ fn compile(
 }
 
 fn check(value: &Value) -> Vec<Problem> {
-    let mut problems = kind::blanks(value, "", &[]);
+    let mut problems = Vec::new();
     let Ok(CallerIdentity { headers, trusted_proxies }) = CallerIdentity::deserialize(value) else { return problems };
     if headers.is_empty() && value.get("headers").is_some() {
         problems
             .push(Problem::new("headers", "{} names no field, as when values get lost: write one, or leave it out"));
+    }
+    if trusted_proxies.is_empty() && value.get("trustedProxies").is_some() {
+        let why =
+            "the list is empty, as when values get lost: name a proxy, or leave the field out where none is trusted";
+        problems.push(Problem::new("trustedProxies", why));
     }
     let wrong = headers.keys().filter_map(|name| Some((name, name::problem(name)?)));
     problems.extend(wrong.map(|(name, why)| Problem::new(format!("headers.{name}"), why)));

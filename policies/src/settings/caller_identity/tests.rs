@@ -154,7 +154,7 @@ fn bad_values_are_told_with_place_and_fix() {
         (header(""), "headers.", "letters, digits and '-'"),
         (header("X-Caller"), "headers.X-Caller", "expected x-caller"),
         (json!({"headers": {}}), "headers", "names no field"),
-        (json!({"trustedProxies": []}), "trustedProxies", "the list is empty"),
+        (json!({"trustedProxies": []}), "trustedProxies", "leave the field out where none is trusted"),
         (json!({"trustedProxies": [GATEWAY, "edge/gateway"]}), "trustedProxies[1]", "spiffe://"),
         (json!({"trustedProxies": ["spiffe://mesh.local/ns/edge/*"]}), "trustedProxies[0]", "a pattern would trust"),
     ] {
