@@ -52,7 +52,7 @@ pub(crate) struct Dialect {
     knows: Capabilities,
     /// Whether everything is told as it is.
     whole: bool,
-    told: Guarded<HashMap<(TypeUrl, String), Told>>,
+    told: Guarded<HashMap<(TypeUrl, String), Sent>>,
     /// How many streams of each identity are told it.
     speakers: Guarded<HashMap<Identity, usize>>,
     /// The last forms that were known, over a restart.
@@ -68,9 +68,9 @@ pub(super) struct Speaker {
     identity: Identity,
 }
 
-/// A resource as it was told last.
+/// A resource as it was sent last to those who speak the dialect.
 #[derive(Debug)]
-struct Told {
+struct Sent {
     /// The version it was made of.
     version: String,
     resource: Arc<Encoded>,
@@ -238,7 +238,7 @@ impl Dialect {
                 tracing::warn!(resource, left_out, "a sidecar of an older release cannot enforce {complaint}");
             }
             let version = resource.version.clone();
-            let told = Told { version, resource: told.resource.map_or(resource, Arc::new) };
+            let told = Sent { version, resource: told.resource.map_or(resource, Arc::new) };
             let newest = Arc::clone(&told.resource);
             all.insert(key, told);
             newest
