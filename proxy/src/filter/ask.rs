@@ -1,4 +1,6 @@
 //! A policy's question to a service of the mesh: one request over a pooled HTTP/1 connection, bounded in time and size.
+//! It speaks HTTP/1.1 and nothing else, so a service that takes HTTP/2 alone, as gRPC does, cannot be asked; inside the mesh
+//! both sidecars carry it as they carry any other HTTP/1.1.
 //!
 //! The service is one that the sidecar calls as any other: balanced, over the transport that the control plane named (mTLS
 //! inside the mesh, what its object says outside), with the endpoint's books kept, of its silence too. It is asked for when
