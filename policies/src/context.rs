@@ -10,10 +10,14 @@
 //! pauses are bounded. This is a coroutine by hand: the policy stays a plain function, and the caller keeps the
 //! runtime.
 //!
+//! What waits may meanwhile have been replaced: there are new documents of its kind, or none. It is then asked at once, and
+//! told what has come into force in its place ([`Resumed::Replaced`]); the decision itself stays with the policies it began
+//! with.
+//!
 //! A policy that only looks on (AUDIT, what others call shadow or dry run) leaves its refusal in [`Context::audited`].
 //! An answer takes it away again: what was refused anyway would not have passed without it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
@@ -71,6 +75,8 @@ pub enum Resumed {
     Waited,
     /// The service has replied, or has not.
     Told(Result<Reply, Unanswered>),
+    /// Before the time has passed other documents of its kind have come into force, or none: [`Context::replacement`].
+    Replaced,
 }
 
 /// Changes of both header sections.
@@ -119,13 +125,31 @@ pub struct Context {
     resumed: Option<Resumed>,
     /// The policy whose turn it is.
     turn: usize,
+    /// When it first wanted to wait.
+    since: Option<Moment>,
+    /// What has come into force in its place.
+    replacement: Option<Replacement>,
     pauses: u8,
 }
+
+/// What is in force in place of a policy, if anything.
+pub(crate) type Replacement = Option<Arc<dyn Any + Send + Sync>>;
 
 impl Context {
     /// For a decision that begins.
     pub fn new(now: Moment, chance: fastrand::Rng) -> Self {
-        Self { now, chance, claims: Claims::default(), audited: None, changes: None, resumed: None, turn: 0, pauses: 0 }
+        Self {
+            now,
+            chance,
+            claims: Claims::default(),
+            audited: None,
+            changes: None,
+            resumed: None,
+            turn: 0,
+            since: None,
+            replacement: None,
+            pauses: 0,
+        }
     }
 
     /// This context, knowing what an earlier decision about the same caller has proven.
@@ -161,13 +185,42 @@ impl Context {
         self.resumed = Some(resumed);
     }
 
+    /// How long the policy that is asked has waited so far, all its pauses together.
+    pub fn waited(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| Duration::from_nanos(self.now.nanos.saturating_sub(since.nanos)))
+    }
+
+    /// What has come into force in place of the policy that is asked, since it began to wait: `None` when it still is in
+    /// force itself, `Some(None)` when there is nothing of its kind any more.
+    pub fn replacement<P: 'static>(&self) -> Option<Option<&P>> {
+        self.replacement.as_ref().map(|replacement| replacement.as_ref().and_then(|policy| policy.downcast_ref()))
+    }
+
+    /// The place of the policy that is asked, among those of its set.
+    pub(crate) const fn turn(&self) -> usize {
+        self.turn
+    }
+
+    /// Goes on with the policy that waits, in whose place `replacement` is in force. False when it knows that already. The
+    /// pause it is in goes on; it is no other one.
+    pub(crate) fn replace(&mut self, replacement: Replacement) -> bool {
+        let place = |policy: &Replacement| policy.as_ref().map(|policy| Arc::as_ptr(policy).cast::<()>());
+        if self.replacement.as_ref().is_some_and(|known| place(known) == place(&replacement)) {
+            return false;
+        }
+        self.replacement = Some(replacement);
+        self.resumed = Some(Resumed::Replaced);
+        self.pauses = self.pauses.saturating_sub(1);
+        true
+    }
+
     /// Asks one after the other, beginning with the one that was waited for, until one does not continue.
     pub(crate) fn ask_each<P>(&mut self, policies: &[P], decide: impl Fn(&P, &mut Self) -> Verdict) -> Verdict {
         while let Some(policy) = policies.get(self.turn) {
             match decide(policy, self) {
                 Verdict::Continue => {
                     self.turn += 1;
-                    self.resumed = None;
+                    (self.resumed, self.since, self.replacement) = (None, None, None);
                 }
                 Verdict::Answer(answer) => {
                     self.audited = None;
@@ -178,6 +231,7 @@ impl Context {
                 }
                 pause => {
                     self.pauses += 1;
+                    self.since.get_or_insert(self.now);
                     return pause;
                 }
             }

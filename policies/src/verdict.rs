@@ -17,8 +17,8 @@ pub enum Verdict {
     Continue,
     /// It ends here with this answer (for a connection: it is closed).
     Answer(Answer),
-    /// The policy is asked again when this time has passed, or before where the sidecar is about to end;
-    /// [`Context::resumed`](crate::context::Context::resumed) then says so.
+    /// The policy is asked again when this time has passed, or before where the sidecar is about to end, or where other
+    /// documents of its kind have come into force; [`Context::resumed`](crate::context::Context::resumed) then says so.
     Wait(Duration),
     /// The policy is asked again with what the service said, or that it said nothing.
     Ask(Box<Question>),
@@ -82,7 +82,7 @@ impl Answer {
     }
 }
 
-/// What a policy wants to know of a service before it decides.
+/// What a policy wants to know of a service before it decides. It is asked over HTTP/1.1, which the service has to speak.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
     /// The service of the mesh, and its port.

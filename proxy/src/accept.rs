@@ -40,7 +40,7 @@ pub async fn admit(accepted: Accepted) -> Option<Admitted> {
     let _ = socket.set_nodelay(true); // only latency is at stake
     // A dual-stack listener writes IPv4 peers as IPv6; policies and logs know them by their own form.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let origin = Origin { worker, peer, heading, permit, passed: Rc::default() };
+    let origin = Origin { worker, peer, heading, permit, standing: Rc::default() };
     if origin.worker.is_overloaded(&origin.heading) {
         let connection = Rc::new(Connection::new(origin, None, Protocol::Tcp));
         let error = Error::new(Reason::Overloaded, "the worker holds as many connections as it may");

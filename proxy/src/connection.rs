@@ -37,8 +37,17 @@ pub struct Origin {
     pub heading: Heading,
     /// Counts against the worker's limit.
     pub permit: Rc<Permit>,
-    /// What policies have let it pass with as opaque bytes: whichever stage has asked them, it holds for those after it.
-    pub passed: Rc<RefCell<Option<Rc<Passed>>>>,
+    /// Where it stands with its policies: whichever stage has asked them, it holds for those after it.
+    pub standing: Rc<Standing>,
+}
+
+/// Where a connection stands with its policies.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// What they have let it pass with as opaque bytes.
+    pub passed: RefCell<Option<Rc<Passed>>>,
+    /// True while one of them makes it wait.
+    pub waits: Cell<bool>,
 }
 
 /// What policies have let opaque bytes pass with, and as what.
@@ -110,8 +119,8 @@ pub struct Connection {
     pub protocol: Protocol,
     /// Server name of application TLS that passes through.
     pub server_name: Option<String>,
-    /// What policies have let it pass with as opaque bytes.
-    pub passed: Rc<RefCell<Option<Rc<Passed>>>>,
+    /// Where it stands with its policies.
+    pub standing: Rc<Standing>,
     /// Reads the authorities of its requests.
     pub authorities: authority::Reader,
     /// Counts against the worker's limit while the connection lives.
@@ -126,7 +135,7 @@ pub struct Connection {
 impl Connection {
     /// A connection whose other end proved nothing (`identity` is `None`) or proved `identity` by mTLS.
     pub fn new(origin: Origin, identity: Option<Identity>, protocol: Protocol) -> Self {
-        let Origin { worker, peer, heading, permit, passed } = origin;
+        let Origin { worker, peer, heading, permit, standing } = origin;
         let peer_identity = identity.as_ref().map(ToString::to_string).unwrap_or_default();
         let facts = Peer { identity: identity.map(Arc::new), fingerprint: None, address: peer.ip() };
         Self {
@@ -140,7 +149,7 @@ impl Connection {
             peer_address: peer,
             protocol,
             server_name: None,
-            passed,
+            standing,
             authorities: authority::Reader::default(),
             permit,
             pace: Pace::default(),
@@ -182,7 +191,7 @@ impl Connection {
 
     /// What was proven of its caller beside the identity, when it was let pass as opaque bytes of the same caller.
     pub fn claims(&self) -> Claims {
-        let passed = self.passed.borrow();
+        let passed = self.standing.passed.borrow();
         let own = passed.as_ref().filter(|passed| passed.peer.identity == self.caller().identity);
         own.map(|passed| passed.claims.clone()).unwrap_or_default()
     }

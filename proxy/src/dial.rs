@@ -1,8 +1,14 @@
 //! Connecting to the service for opaque bytes, after mode and policies have let the connection pass.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
+use bytes::BytesMut;
 use selvedge_decide::route::Scope;
+use selvedge_policies::reason::Reason;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::Instant,
+};
 
 use crate::{
     arrival::{Dialled, Dialling},
@@ -18,14 +24,44 @@ use crate::{
     heading::Heading,
     judge, route,
     routed::FREE_REPEATS,
-    sniff::Prefixed,
+    sniff::{FIRST_BYTES, Prefixed},
     worker::Worker,
 };
+
+/// How soon after its last bytes a caller ends its sending side that has said all there was to say.
+const HALF_CLOSE: Duration = Duration::from_millis(100);
 
 /// Begins to [`dial`], for whoever wants to know who speaks first meanwhile.
 pub fn begin(connection: &Rc<Connection>) -> Dialling {
     let connection = connection.clone();
     Box::pin(async move { dial(&connection).await })
+}
+
+/// Waits for the service's side for as long as the caller is there; what that says meanwhile is read into `first`. A caller
+/// may end its sending side at once when it has said all (half-close). One that does so in silence, while a policy makes it
+/// wait, has given up, as has one that breaks off at any time.
+pub async fn while_there(
+    connection: &Connection,
+    io: &mut (impl AsyncRead + Unpin),
+    first: &mut BytesMut,
+    mut dialling: Dialling,
+) -> Result<Dialled, Error> {
+    let mut heard = Instant::now();
+    loop {
+        let read = tokio::select! {
+            biased; // who is let through is not kept waiting by what it says
+            dialled = &mut dialling => return dialled,
+            read = io.read_buf(first), if first.len() < FIRST_BYTES => read,
+        };
+        match read {
+            Ok(1..) => heard = Instant::now(),
+            Ok(_) if !connection.standing.waits.get() || heard.elapsed() < HALF_CLOSE => return dialling.await,
+            Ok(_) | Err(_) => {
+                let detail = "the caller has closed the connection before it was let through";
+                return Err(Error::new(Reason::DownstreamClosed, detail));
+            }
+        }
+    }
 }
 
 /// Connects to the service, after mode and policies have let the connection pass.

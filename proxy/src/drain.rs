@@ -91,7 +91,8 @@ impl Open {
         self.of(heading).fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn all(&self) -> usize {
+    /// How many are open now, of both kinds.
+    pub fn all(&self) -> usize {
         self.inbound.load(Ordering::Relaxed) + self.outbound.load(Ordering::Relaxed)
     }
 }

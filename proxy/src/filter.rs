@@ -1,10 +1,11 @@
 //! The filter stage: what policies and route filters decide is theirs, all acting on it is here.
 //!
 //! Guarantees: a verdict that waits or asks is carried out before the next policy is asked, and what waits costs those who
-//! do not nothing. No pause outlasts the request's timeout or the drain. A policy that fails to come to an end refuses. What a request was let pass with (claims, header changes)
+//! do not nothing. No pause outlasts the request's timeout or the drain, and what was taken back while it waits need not be
+//! waited for. A policy that fails to come to an end refuses. What a request was let pass with (claims, header changes)
 //! stays with it to its response, and to the tunnel it may become.
 
-use std::{rc::Rc, sync::Arc};
+use std::{future::pending, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, Method, request};
 use selvedge_decide::route::Scope;
@@ -21,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     balance::Picked,
-    connection::{Connection, Passed},
+    connection::{self, Connection, Passed},
     error::Error,
     exchange::{Exchange, Tunnelled},
     http::reply,
@@ -50,16 +51,17 @@ pub async fn on_request(
     if policies.needs().sanitizes {
         sanitize(exchange, policies, headers);
     }
-    let worker = &exchange.connection.worker;
-    let mut context = context(worker);
+    let connection = &*exchange.connection;
+    let mut context = context(&connection.worker);
     let facts = exchange.facts(headers, &exchange.route)?;
     let until = scope.traffic().and_then(|traffic| routed::deadline(rule, Some(traffic), exchange.started));
-    let mut refused = settle(worker, until, &mut context, |context| policies.on_request(&facts, context)).await;
+    let mut refused =
+        settle(connection, Some(policies), until, &mut context, |context| policies.on_request(&facts, context)).await;
     if refused.is_none() && exchange.opaque {
-        refused = policies.on_open_connection(&exchange.connection.facts(), &mut context);
+        refused = policies.on_open_connection(&connection.facts(), &mut context);
     }
     if let (None, Some(filters)) = (&refused, filters) {
-        refused = settle(worker, until, &mut context, |context| filters.on_request(&facts, context)).await;
+        refused = settle(connection, None, until, &mut context, |context| filters.on_request(&facts, context)).await;
     }
     if let Some(answer) = refused {
         return Err(halt(exchange, answer));
@@ -98,14 +100,15 @@ pub async fn on_attempt(
     if !upstream.policies.needs().attempts {
         return Ok(());
     }
-    let worker = &exchange.connection.worker;
-    let mut context = context(worker).with_claims(exchange.claims.clone());
+    let connection = &*exchange.connection;
+    let mut context = context(&connection.worker).with_claims(exchange.claims.clone());
     let facts = exchange.facts(&head.headers, &exchange.route)?;
     let endpoint = &picked.endpoint.config;
     let workload = endpoint.workload.as_ref().map_or("", WorkloadName::name);
     let attempt = AttemptFacts { number: exchange.retries, service: endpoint.service(), workload };
     let decide = |context: &mut Context| upstream.policies.on_attempt(&facts, &attempt, context);
-    if let Some(answer) = settle(worker, upstream.deadline(exchange.started), &mut context, decide).await {
+    let until = upstream.deadline(exchange.started);
+    if let Some(answer) = settle(connection, Some(upstream.policies), until, &mut context, decide).await {
         return Err(halt(exchange, answer));
     }
     if let Some(changes) = context.take_changes() {
@@ -144,8 +147,8 @@ async fn decide_response(
     upstream: &Upstream<'_>,
     answered: &mut Answered,
 ) -> Result<(), Halt> {
-    let (worker, parts) = (&exchange.connection.worker, &mut answered.parts);
-    let mut context = context(worker).with_claims(exchange.claims.clone());
+    let (connection, parts) = (&*exchange.connection, &mut answered.parts);
+    let mut context = context(&connection.worker).with_claims(exchange.claims.clone());
     let facts = ResponseFacts {
         status: parts.status,
         headers: &parts.headers,
@@ -154,7 +157,8 @@ async fn decide_response(
         route: &exchange.route,
     };
     let decide = |context: &mut Context| upstream.policies.on_response(&facts, context);
-    if let Some(answer) = settle(worker, upstream.deadline(exchange.started), &mut context, decide).await {
+    let until = upstream.deadline(exchange.started);
+    if let Some(answer) = settle(connection, Some(upstream.policies), until, &mut context, decide).await {
         return Err(halt(exchange, answer));
     }
     if let Some(changes) = context.take_changes() {
@@ -179,19 +183,20 @@ pub fn on_open_tunnel(connection: &Connection, tunnelled: &Tunnelled, policies: 
 /// # Errors
 /// The answer of the one that does not let it be.
 pub async fn on_connection(connection: &Connection, policies: &PolicySet) -> Result<Option<Audited>, Error> {
-    let before = connection.passed.borrow().clone();
+    let before = connection.standing.passed.borrow().clone();
     if let Some(passed) = before.as_ref().filter(|passed| passed.is_still(connection, policies)) {
         return Ok(passed.audited.clone());
     }
     let earlier = before.as_ref().map(|passed| passed.facts(connection.port()));
-    let (worker, facts) = (&connection.worker, ConnectionFacts { earlier: earlier.as_ref(), ..connection.facts() });
-    let mut context = context(worker);
-    match settle(worker, None, &mut context, |context| policies.on_connection(&facts, context)).await {
+    let facts = ConnectionFacts { earlier: earlier.as_ref(), ..connection.facts() };
+    let mut context = context(&connection.worker);
+    let decide = |context: &mut Context| policies.on_connection(&facts, context);
+    match settle(connection, Some(policies), None, &mut context, decide).await {
         Some(answer) => Err(Error::answered(answer)),
         None => {
             let (peer, server_name) = (connection.caller().clone(), connection.server_name.clone());
             let passed = Passed { peer, server_name, claims: context.claims, audited: context.audited.clone() };
-            connection.passed.replace(Some(Rc::new(passed)));
+            connection.standing.passed.replace(Some(Rc::new(passed)));
             Ok(context.audited)
         }
     }
@@ -229,8 +234,10 @@ fn halt(exchange: &mut Exchange, answer: Answer) -> Halt {
 }
 
 /// Asks until the verdict is final: the answer that ends it, if any. What is not decided at `until` has taken too long.
+/// `policies` are told when others have come into force in the place of one that waits.
 async fn settle(
-    worker: &Worker,
+    connection: &Connection,
+    policies: Option<&PolicySet>,
     until: Option<Instant>,
     context: &mut Context,
     decide: impl Fn(&mut Context) -> Verdict,
@@ -239,17 +246,21 @@ async fn settle(
         Verdict::Continue => None,
         Verdict::Answer(answer) => Some(answer),
         // Boxed: few wait, and every request would carry the room for it.
-        pause @ (Verdict::Wait(_) | Verdict::Ask(_)) => Box::pin(wait(worker, until, pause, context, decide)).await,
+        pause @ (Verdict::Wait(_) | Verdict::Ask(_)) => {
+            Box::pin(wait(connection, policies, until, pause, context, decide)).await
+        }
     }
 }
 
 async fn wait(
-    worker: &Worker,
+    connection: &Connection,
+    policies: Option<&PolicySet>,
     until: Option<Instant>,
     mut verdict: Verdict,
     context: &mut Context,
     decide: impl Fn(&mut Context) -> Verdict,
 ) -> Option<Answer> {
+    let worker = &connection.worker;
     loop {
         let (within, question) = match verdict {
             Verdict::Continue => return None,
@@ -259,19 +270,38 @@ async fn wait(
         };
         let end = Instant::now() + within;
         let end = until.map_or(end, |until| until.min(end));
-        let resumed = match question {
-            Some(question) => Resumed::Told(ask::ask(worker, *question, end).await),
+        match question {
+            Some(question) => context.resume(Resumed::Told(ask::ask(worker, *question, end).await)),
             None => {
-                paused(worker, end).await;
-                Resumed::Waited
+                connection.standing.waits.set(true);
+                tokio::select! {
+                    () = paused(worker, end) => context.resume(Resumed::Waited),
+                    () = replaced(connection, policies, context) => {}
+                }
+                connection.standing.waits.set(false);
             }
-        };
+        }
         if until.is_some_and(|until| until <= Instant::now()) {
             return Some(Answer::refuse(Reason::RequestTimeout, Arc::default()));
         }
         context.now = worker.now();
-        context.resume(resumed);
         verdict = decide(context);
+    }
+}
+
+/// Waits until other policies are in force in the place of the one that waits, which has been told then.
+async fn replaced(connection: &Connection, policies: Option<&PolicySet>, context: &mut Context) {
+    let Some(policies) = policies else { return pending().await };
+    let (none, mut configs) = (PolicySet::new(), connection.worker.configs());
+    loop {
+        let snapshot = connection.worker.refresh(&mut configs);
+        let in_force = connection::policies(&snapshot.config, &connection.heading).unwrap_or(&none);
+        if policies.replaced(in_force, context) {
+            return;
+        }
+        if configs.changed().await.is_err() {
+            return pending().await; // the process is ending
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{io, rc::Rc};
 
+use bytes::BytesMut;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use selvedge_policies::reason::Reason;
@@ -16,22 +17,24 @@ use crate::{
     filter,
     judge::{self, admitted, still_admitted},
     record::{self, Opened},
+    sniff::Prefixed,
     socket::{End, Observed, Observer},
     telemetry::Flow,
 };
 
 /// Relays a connection until both sides are done.
 pub async fn relay(identified: Identified) {
-    let Identified { connection, io, dialling } = identified;
-    let dialling = dialling.unwrap_or_else(|| dial::begin(&connection));
-    let Dialled { stream, picked, audited } = match dialling.await {
+    let Identified { connection, mut io, dialling } = identified;
+    let (mut first, dialling) = (BytesMut::new(), dialling.unwrap_or_else(|| dial::begin(&connection)));
+    let dialled = dial::while_there(&connection, &mut io, &mut first, dialling).await;
+    let Dialled { stream, picked, audited } = match dialled {
         Ok(dialled) => dialled,
         Err(error) => return record::connection_refused(&connection, &error),
     };
     let opened = record::connection_opened(&connection, Some(&picked.endpoint)).audited(audited);
     join(
         opened,
-        io,
+        Prefixed::new(io, first),
         stream,
         judge::ended(&connection, |config, policies| still_admitted(&connection, config, policies)),
     )

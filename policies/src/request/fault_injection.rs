@@ -1,7 +1,8 @@
 //! `FaultInjection`: calls of a service are delayed and fail on purpose, to see what their callers make of it.
 //!
 //! Guarantees:
-//! - It ends by itself: from the moment it expires nothing happens any more.
+//! - It ends by itself: from the moment it expires nothing happens any more, nor from when it is taken back. Who waits for
+//!   it goes on then.
 //! - Faults act at the callers' sidecars before the first try. Nothing is sent to the service for a call that fails so, no
 //!   breaker counts it, and nothing repeats it.
 //! - What is in doubt is spared: a condition that cannot be judged makes no fault.
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    context::Context,
+    context::{Context, Resumed},
     duration::Span,
     facts::{ConnectionFacts, Moment, RequestFacts},
     kind::{self, Attached, Kind, Problem},
@@ -97,6 +98,7 @@ const LONGEST: Span = Span::from_secs(300);
 struct Faults(Vec<CompiledFault>);
 
 struct CompiledFault {
+    spec: Fault,
     rule: RuleMatcher,
     delay: Option<Chance<Duration>>,
     abort: Option<Chance<Answer>>,
@@ -137,22 +139,46 @@ impl RequestPolicy for Faults {
 }
 
 impl Faults {
-    /// First the delays, each until its fault is over at the latest, then whether it fails.
+    /// First the delays, each until its fault is over at the latest, then whether it fails. Asked again, because the wait is
+    /// over or other faults are in force, it draws the same: what is not in force any more is left out.
     fn verdict(&self, context: &mut Context, matches: impl Fn(&RuleMatcher) -> bool) -> Verdict {
-        let now = context.now.unix;
-        let due = || self.0.iter().filter(|fault| now < fault.rule.expires && matches(&fault.rule));
-        if context.resumed().is_none() {
-            let drawn = due().filter_map(|fault| {
-                let delay = *drawn(fault.delay.as_ref(), &mut context.chance)?;
-                Some((delay, LONGEST.0.min(Duration::from_secs(fault.rule.expires - now))))
-            });
-            let delay = drawn.fold(Duration::ZERO, |sum, (delay, left)| sum.max(left.min(sum + delay)));
-            if !delay.is_zero() {
-                return Verdict::Wait(delay);
+        let (now, waited, resumed) = (context.now.unix, context.waited(), context.resumed());
+        let mut chance = context.chance.clone();
+        let met = || self.0.iter().filter(|fault| matches(&fault.rule));
+        let mut delay = Duration::ZERO;
+        for fault in met() {
+            let drawn = drawn(fault.delay.as_ref(), &mut chance);
+            if let Some((time, end)) = drawn.zip(fault.end(context)) {
+                let left = LONGEST.0.min(waited + Duration::from_secs(end - now));
+                delay = delay.max(left.min(delay + *time));
             }
         }
-        let abort = due().find_map(|fault| drawn(fault.abort.as_ref(), &mut context.chance));
+        let left = delay.saturating_sub(waited);
+        if resumed != Some(Resumed::Waited) && !left.is_zero() {
+            return Verdict::Wait(left);
+        }
+        let abort = met().find_map(|fault| {
+            let drawn = drawn(fault.abort.as_ref(), &mut chance);
+            drawn.filter(|_| fault.end(context).is_some())
+        });
+        context.chance = chance;
         abort.map_or(Verdict::Continue, |answer| Verdict::Answer(answer.clone()))
+    }
+}
+
+impl CompiledFault {
+    /// The second of Unix time in which it will be over, as it is in force now; `None` when it is over, or was taken back.
+    fn end(&self, context: &Context) -> Option<u64> {
+        let end = match context.replacement::<Faults>() {
+            None => self.rule.expires,
+            Some(others) => others?.0.iter().filter(|other| other.is(self)).map(|other| other.rule.expires).max()?,
+        };
+        (context.now.unix < end).then_some(end)
+    }
+
+    /// Whether it was made of the same fault of the same object.
+    fn is(&self, other: &Self) -> bool {
+        self.rule.policy == other.rule.policy && self.spec == other.spec
     }
 }
 
@@ -186,6 +212,7 @@ impl Fault {
         let answer = |abort: &Abort| Some((abort.percentage, abort.answer(name, &format!("{path}.abort"), problems)?));
         let abort = self.abort.as_ref().and_then(answer);
         CompiledFault {
+            spec: self.clone(),
             rule: RuleMatcher::new(&self.rule(), name, expires, path, problems),
             delay: self.delay.as_ref().map(|delay| Chance { percentage: delay.percentage, what: delay.duration.0 }),
             abort: abort.map(|(percentage, what)| Chance { percentage, what }),

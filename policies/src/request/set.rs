@@ -7,7 +7,7 @@
 //! - A document that cannot be enforced here is an error that names it; what is in force instead its reader says, by
 //!   [`PolicySet::refusing`] where it may not be left out.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -204,6 +204,19 @@ impl PolicySet {
     /// was told to [resume](Context::resume).
     pub fn on_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Verdict {
         context.ask_each(&self.members, |member, context| member.policy.on_request(request, context))
+    }
+
+    /// Tells the policy that waits in this decision what is in force in its place, where `newer` is the set for its target
+    /// now. True when it is to be asked at once: its documents are not the ones that are in force any more.
+    pub fn replaced(&self, newer: &Self, context: &mut Context) -> bool {
+        let Some(member) = self.members.get(context.turn()).filter(|member| !member.kind.is_empty()) else {
+            return false;
+        };
+        let successor = newer.members.iter().find(|other| other.kind == member.kind).map(|other| &other.policy);
+        if successor.is_some_and(|successor| Arc::ptr_eq(successor, &member.policy)) {
+            return false;
+        }
+        context.replace(successor.map(|policy| Arc::clone(policy) as Arc<dyn Any + Send + Sync>))
     }
 
     /// Decides one opaque connection, as [`Self::on_request`] does a request.

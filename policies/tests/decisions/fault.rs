@@ -193,6 +193,44 @@ fn a_wait_into_the_end_comes_to_nothing_more() {
 }
 
 #[test]
+fn a_wait_ends_when_its_fault_is_taken_back() {
+    let wait = |duration: &str| json!([{ "delay": { "percentage": 50, "duration": duration } }]);
+    let fails = json!([{ "abort": { "percentage": 100, "httpStatus": 503 } }]);
+    let of = |a: &Value, b: &Value, c: &Value| {
+        set(&[("shop/a", spec(LATER, a)), ("shop/b", spec(LATER, b)), ("shop/c", spec(LATER, c))])
+    };
+    let before = of(&wait("3s"), &wait("2s"), &fails);
+    let nothing = json!([{ "delay": { "percentage": 0, "duration": "1s" } }]);
+    let (request, mut clock) = (GET(), Clock::default());
+    let mut context = contexts(1).find(|context| {
+        before.on_request(&request.facts(), &mut context.clone()) == Verdict::Wait(Duration::from_secs(5))
+    });
+    let context = context.as_mut().unwrap();
+    let decide = |context: &mut Context| before.on_request(&request.facts(), context);
+    decide(context);
+    context.now = clock.advance(Duration::from_secs(1));
+    assert!(!before.replaced(&before, context), "nothing has changed");
+    assert!(before.replaced(&of(&wait("3s"), &wait("2s"), &nothing), context));
+    assert_eq!(decide(context), Verdict::Wait(Duration::from_secs(4)), "the other two delays go on");
+    let shorter = of(&wait("3s"), &wait("1s"), &nothing);
+    assert!(before.replaced(&shorter, context) && !before.replaced(&shorter, context), "it is told once");
+    assert_eq!(decide(context), Verdict::Wait(Duration::from_secs(2)), "another delay is one that was not met");
+    context.now = clock.advance(Duration::from_secs(1));
+    let over = set(&[("shop/a", spec(SOON, &wait("3s")))]);
+    assert!(before.replaced(&over, context), "what is left of them has expired");
+    assert_eq!(decide(context), Verdict::Continue, "nor does it fail by what was taken back");
+
+    let mut context = Clock::default().context();
+    let always = faults(&json!([{ "delay": { "percentage": 100, "duration": "5m" } }]));
+    always.on_request(&request.facts(), &mut context);
+    for _ in 0..40 {
+        assert!(always.replaced(&of(&nothing, &nothing, &nothing), &mut context));
+        assert!(always.replaced(&PolicySet::new(), &mut context), "there may be many changes in one wait");
+    }
+    assert_eq!(always.on_request(&request.facts(), &mut context), Verdict::Continue);
+}
+
+#[test]
 fn no_call_is_held_up_for_long() {
     let delay = json!({ "delay": { "percentage": 100, "duration": "5m" } });
     let many = faults(&json!([delay, delay, delay]));

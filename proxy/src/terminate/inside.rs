@@ -54,11 +54,11 @@ pub(super) async fn look<T: AsyncRead + Unpin>(
     declared: AppProtocol,
 ) -> Option<Found> {
     let mut connection = Connection::new(origin.clone(), identity.cloned(), Protocol::Tcp);
-    let first = if origin.needs_server_name() { hello(io, &connection, declared).await? } else { BytesMut::new() };
+    let mut first = if origin.needs_server_name() { hello(io, &connection, declared).await? } else { BytesMut::new() };
     (connection.protocol, connection.server_name) = what(&first, declared);
     let connection = Rc::new(connection);
     let looked = async {
-        let dialled = dial::dial(&connection).await?;
+        let dialled = dial::while_there(&connection, io, &mut first, dial::begin(&connection)).await?;
         let may_stay = |config: &RuntimeConfig, policies: &PolicySet| still_admitted(&connection, config, policies);
         tokio::select! {
             biased; // what may not be any more is not listened to

@@ -104,7 +104,7 @@ impl RequestPolicy for Double {
             (_, Some(Resumed::Told(Err(Unanswered::Late)))) => refuse(Reason::RequestTimeout),
             (_, Some(Resumed::Told(Err(Unanswered::TooLong(_))))) => refuse(Reason::HeadersTooLarge),
             (_, Some(Resumed::Told(Err(Unanswered::Failed(_))))) => refuse(Reason::Overloaded),
-            (_, Some(Resumed::Waited) | None) => Verdict::Continue,
+            (_, Some(Resumed::Waited | Resumed::Replaced) | None) => Verdict::Continue,
         }
     }
 
@@ -259,6 +259,7 @@ struct Sidecar {
     configs: watch::Sender<InForce>,
     phases: watch::Sender<Phase>,
     pausing: mpsc::UnboundedReceiver<()>,
+    open: Arc<Open>,
     _demand: mpsc::UnboundedReceiver<crate::xds::Demand>,
 }
 
@@ -305,12 +306,13 @@ impl Sidecar {
         let (configs, receiver) = watch::channel(InForce { config: Arc::new(config), trust });
         let (phases, phase) = watch::channel(Phase::Serving);
         let (demand, demanded) = mpsc::unbounded_channel();
+        let open = Arc::new(Open::default());
         let shared = Shared {
             configs: receiver,
             demand,
             telemetry: Telemetry::new(&TelemetrySettings::default()).unwrap(),
             phases: phase,
-            open: Arc::new(Open::default()),
+            open: open.clone(),
             max_connections: 100,
             caller_timeouts: CallerTimeouts::default(),
         };
@@ -322,7 +324,7 @@ impl Sidecar {
         let listeners = vec![(listener, Purpose::Declared(heading))];
         thread::spawn(move || run(Setup { listeners, place, shared }));
         let (_, pausing) = mpsc::unbounded_channel();
-        Self { address, configs, phases, pausing, _demand: demanded }
+        Self { address, configs, phases, pausing, open, _demand: demanded }
     }
 
     /// Puts a configuration with these clusters in force.

@@ -264,3 +264,84 @@ async fn a_caller_that_proves_itself_late_takes_one_token() {
     second.write_all(b"\0hello").await.unwrap();
     assert!(!hears(&mut second, "\0hello").await, "the limit is one");
 }
+
+/// Faults of all calls, as one object of this name says.
+fn faults(spec: &serde_json::Value, before: &PolicySet) -> PolicySet {
+    let fault = [("FaultInjection".to_owned(), Attached { name: "shop/chaos".into(), spec: spec.clone() })];
+    registry::compile(Place::Caller, &fault, Posture::Allow, before).unwrap()
+}
+
+fn delay(expires: &str) -> serde_json::Value {
+    let faults = serde_json::json!([{ "delay": { "percentage": 100, "duration": "5m" } }]);
+    serde_json::json!({ "targetRef": { "name": "api" }, "expires": expires, "faults": faults })
+}
+
+#[tokio::test]
+async fn a_delay_that_goes_on_ends_when_its_fault_is_taken_back_or_expires() {
+    let delayed = faults(&delay("2999-01-01T00:00:00Z"), &PolicySet::new());
+    let over = faults(&delay("2001-01-01T00:00:00Z"), &delayed);
+    for (what, instead) in [("taken back", PolicySet::new()), ("has expired", over)] {
+        let (forward, connected) = talks("").await;
+        let plan = |protocol, forward| Sidecar::of(plan(protocol, forward, delayed.clone(), &Arc::default()));
+        let opaque = plan(AppProtocol::Opaque, forward);
+        let http = plan(AppProtocol::Http, serve(application).await);
+        let mut stream = opaque.connect().await;
+        stream.write_all(b"\0hello").await.unwrap();
+        let waits = async {
+            let answered = http.get("/").await;
+            (answered, hears(&mut stream, "\0hello").await)
+        };
+        let ends = async {
+            tokio::time::sleep(Duration::from_millis(300)).await; // both wait by then; if not, less is shown
+            assert_eq!(connected.load(Relaxed), 0, "it is delayed before it is connected");
+            http.publish(None);
+            opaque.publish(None);
+            tokio::time::sleep(Duration::from_millis(300)).await; // what has not changed goes on
+            assert_eq!(connected.load(Relaxed), 0);
+            http.publish(Some(instead.clone()));
+            opaque.publish(Some(instead.clone()));
+        };
+        let (((status, _), is_through), ()) = tokio::join!(waits, ends);
+        assert_eq!((status, is_through), (200, true), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_while_it_is_delayed_is_not_held() {
+    let context = tls::tests::of_a_workload();
+    let trust = Arc::new(Trust { mesh: Some(Arc::new(context.clone())), external: None });
+    let delayed = faults(&delay("2999-01-01T00:00:00Z"), &PolicySet::new());
+    for (way, said) in [("plain", ""), ("plain", "\0hello"), ("inside", ""), ("inside", "\0hello")] {
+        let (forward, connected) = talks("").await;
+        let sidecar = Sidecar::of(plan(AppProtocol::Opaque, forward, delayed.clone(), &trust));
+        let stream = sidecar.connect().await;
+        let mut stream: Box<dyn Stream> =
+            if way == "inside" { Box::new(over_tls(stream, &context).await) } else { Box::new(stream) };
+        stream.write_all(said.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await; // nobody who has said all takes so long to say so
+        assert_eq!(sidecar.open.all(), 1, "{way} {said:?}");
+        drop(stream);
+        let over = async {
+            while sidecar.open.all() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(BOUND, over).await.expect("it is given up in time");
+        assert_eq!(connected.load(Relaxed), 0, "{way} {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_has_said_all_is_heard_after_its_delay() {
+    let short = serde_json::json!([{ "delay": { "percentage": 100, "duration": "500ms" } }]);
+    let mut spec = delay("2999-01-01T00:00:00Z");
+    spec["faults"] = short;
+    let (forward, _) = talks("").await;
+    let policies = faults(&spec, &PolicySet::new());
+    let sidecar = Sidecar::of(plan(AppProtocol::Opaque, forward, policies, &Arc::default()));
+    let (mut stream, began) = (sidecar.connect().await, Instant::now());
+    stream.write_all(b"\0all").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(hears(&mut stream, "\0all").await);
+    assert!(began.elapsed() >= Duration::from_millis(500));
+}
