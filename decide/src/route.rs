@@ -9,7 +9,7 @@ use selvedge_policies::{
     names::PortName,
     reason::Reason,
     request::PolicySet,
-    route::{Backend, RouteRule, RouteTable},
+    route::{Backend, Filters, RouteRule, RouteTable},
 };
 
 use crate::config::{Destination, InboundPort, Link, RuntimeConfig, Traffic};
@@ -79,6 +79,12 @@ impl Scope {
             Self::Outbound(destination) => &destination.policies,
             Self::Passthrough => &NONE,
         }
+    }
+
+    /// The filters of a rule: they act once and by one configuration, that of the caller.
+    pub fn filters<'a>(&self, rule: Option<&'a RouteRule>) -> Option<&'a Filters> {
+        let filters = rule.map(|rule| &rule.filters).filter(|filters| !filters.is_empty())?;
+        matches!(self, Self::Outbound(_)).then_some(filters)
     }
 
     /// The traffic policy of a call to a service: nobody else is waited for by one.

@@ -216,8 +216,16 @@ impl Context {
 
     /// Asks one after the other, beginning with the one that was waited for, until one does not continue.
     pub(crate) fn ask_each<P>(&mut self, policies: &[P], decide: impl Fn(&P, &mut Self) -> Verdict) -> Verdict {
-        while let Some(policy) = policies.get(self.turn) {
-            match decide(policy, self) {
+        let ask = |turn: usize, context: &mut Self| {
+            policies.get(turn).map_or(Verdict::Continue, |policy| decide(policy, context))
+        };
+        self.ask_in_turn(policies.len(), ask)
+    }
+
+    /// Asks as many as `count`, each by its place, as [`Self::ask_each`] does.
+    pub(crate) fn ask_in_turn(&mut self, count: usize, ask: impl Fn(usize, &mut Self) -> Verdict) -> Verdict {
+        while self.turn < count {
+            match ask(self.turn, self) {
                 Verdict::Continue => {
                     self.turn += 1;
                     (self.resumed, self.since, self.replacement) = (None, None, None);

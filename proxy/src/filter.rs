@@ -14,8 +14,8 @@ use selvedge_policies::{
     facts::{AttemptFacts, ConnectionFacts, ResponseFacts, Section},
     names::WorkloadName,
     reason::Reason,
-    request::PolicySet,
-    route::{Filters, RouteRule},
+    request::{Asked, PolicySet},
+    route::RouteRule,
     verdict::{Answer, Verdict},
 };
 use tokio::time::{Instant, sleep_until};
@@ -33,8 +33,8 @@ use crate::{
 
 mod ask;
 
-/// Policies in their order, then the filters of the route, which act at the caller's side. A CONNECT is judged as what it
-/// becomes, too: bytes that nobody looks into, HTTP perhaps.
+/// All that is [`Asked`] of a request. A CONNECT is judged as what it becomes, too: bytes that nobody looks into, HTTP
+/// perhaps.
 ///
 /// # Errors
 /// The answer of the one that lets it go no further.
@@ -44,35 +44,23 @@ pub async fn on_request(
     rule: Option<&RouteRule>,
     headers: &mut HeaderMap,
 ) -> Result<(), Halt> {
-    let (policies, filters) = (scope.policies(), filters(scope, rule));
-    if policies.is_empty() && filters.is_none() {
+    let asked = Asked::new(scope.policies(), scope.filters(rule));
+    if asked.is_empty() {
         return Ok(());
     }
-    if policies.needs().sanitizes {
-        sanitize(exchange, policies, headers);
+    if scope.policies().needs().sanitizes {
+        sanitize(exchange, scope.policies(), headers);
     }
     let connection = &*exchange.connection;
     let mut context = context(&connection.worker);
     let facts = exchange.facts(headers, &exchange.route)?;
+    let becomes = exchange.opaque.then(|| connection.facts());
     let until = scope.traffic().and_then(|traffic| routed::deadline(rule, Some(traffic), exchange.started));
-    let mut refused =
-        settle(connection, Some(policies), until, &mut context, |context| policies.on_request(&facts, context)).await;
-    if refused.is_none() && exchange.opaque {
-        refused = policies.on_open_connection(&connection.facts(), &mut context);
-    }
-    if let (None, Some(filters)) = (&refused, filters) {
-        refused = settle(connection, None, until, &mut context, |context| filters.on_request(&facts, context)).await;
-    }
-    if let Some(answer) = refused {
+    let decide = |context: &mut Context| asked.decide(&facts, becomes.as_ref(), context);
+    if let Some(answer) = settle(connection, scope.policies(), until, &mut context, decide).await {
         return Err(halt(exchange, answer));
     }
-    if let Some(filters) = filters {
-        filters.change_request(headers);
-    }
-    exchange.changes = context.take_changes();
-    if let Some(changes) = &exchange.changes {
-        changes.request.apply(headers);
-    }
+    exchange.changes = asked.change(headers, &mut context);
     exchange.audited = context.audited;
     exchange.claims = context.claims;
     Ok(())
@@ -108,7 +96,7 @@ pub async fn on_attempt(
     let attempt = AttemptFacts { number: exchange.retries, service: endpoint.service(), workload };
     let decide = |context: &mut Context| upstream.policies.on_attempt(&facts, &attempt, context);
     let until = upstream.deadline(exchange.started);
-    if let Some(answer) = settle(connection, Some(upstream.policies), until, &mut context, decide).await {
+    if let Some(answer) = settle(connection, upstream.policies, until, &mut context, decide).await {
         return Err(halt(exchange, answer));
     }
     if let Some(changes) = context.take_changes() {
@@ -133,7 +121,7 @@ pub async fn on_response(
     if let Some(backend) = upstream.backend {
         backend.filters.change_response(headers);
     }
-    if let Some(filters) = filters(scope, rule) {
+    if let Some(filters) = scope.filters(rule) {
         filters.change_response(headers);
     }
     if let Some(changes) = exchange.changes.take() {
@@ -158,7 +146,7 @@ async fn decide_response(
     };
     let decide = |context: &mut Context| upstream.policies.on_response(&facts, context);
     let until = upstream.deadline(exchange.started);
-    if let Some(answer) = settle(connection, Some(upstream.policies), until, &mut context, decide).await {
+    if let Some(answer) = settle(connection, upstream.policies, until, &mut context, decide).await {
         return Err(halt(exchange, answer));
     }
     if let Some(changes) = context.take_changes() {
@@ -191,7 +179,7 @@ pub async fn on_connection(connection: &Connection, policies: &PolicySet) -> Res
     let facts = ConnectionFacts { earlier: earlier.as_ref(), ..connection.facts() };
     let mut context = context(&connection.worker);
     let decide = |context: &mut Context| policies.on_connection(&facts, context);
-    match settle(connection, Some(policies), None, &mut context, decide).await {
+    match settle(connection, policies, None, &mut context, decide).await {
         Some(answer) => Err(Error::answered(answer)),
         None => {
             let (peer, server_name) = (connection.caller().clone(), connection.server_name.clone());
@@ -207,12 +195,6 @@ pub fn on_open_connection(connection: &Connection, policies: &PolicySet) -> Resu
     let mut context = context(&connection.worker).with_claims(connection.claims());
     let refused = policies.on_open_connection(&connection.facts(), &mut context);
     refused.map_or(Ok(()), |answer| Err(Error::answered(answer)))
-}
-
-/// Filters act once and by one configuration, that of the caller.
-fn filters<'a>(scope: &Scope, rule: Option<&'a RouteRule>) -> Option<&'a Filters> {
-    let filters = rule.map(|rule| &rule.filters).filter(|filters| !filters.is_empty())?;
-    matches!(scope, Scope::Outbound(_)).then_some(filters)
 }
 
 fn context(worker: &Worker) -> Context {
@@ -237,7 +219,7 @@ fn halt(exchange: &mut Exchange, answer: Answer) -> Halt {
 /// `policies` are told when others have come into force in the place of one that waits.
 async fn settle(
     connection: &Connection,
-    policies: Option<&PolicySet>,
+    policies: &PolicySet,
     until: Option<Instant>,
     context: &mut Context,
     decide: impl Fn(&mut Context) -> Verdict,
@@ -254,7 +236,7 @@ async fn settle(
 
 async fn wait(
     connection: &Connection,
-    policies: Option<&PolicySet>,
+    policies: &PolicySet,
     until: Option<Instant>,
     mut verdict: Verdict,
     context: &mut Context,
@@ -290,8 +272,7 @@ async fn wait(
 }
 
 /// Waits until other policies are in force in the place of the one that waits, which has been told then.
-async fn replaced(connection: &Connection, policies: Option<&PolicySet>, context: &mut Context) {
-    let Some(policies) = policies else { return pending().await };
+async fn replaced(connection: &Connection, policies: &PolicySet, context: &mut Context) {
     let (none, mut configs) = (PolicySet::new(), connection.worker.configs());
     loop {
         let snapshot = connection.worker.refresh(&mut configs);

@@ -5,7 +5,7 @@ use selvedge_policies::{
     context::{Context, Resumed},
     facts::{ConnectionFacts, RequestFacts, Section},
     reason::Reason,
-    request::PolicySet,
+    request::Asked,
     route::{Backend, RouteRule},
     verdict::Verdict,
 };
@@ -33,15 +33,10 @@ pub(super) fn depart(
     request: &RequestFacts<'_>,
     context: &mut Context,
 ) -> (Ending, HeaderMap) {
-    let mut headers = request.headers.clone();
-    let mut ending = judge_request(&scope.policies().afresh(), request, context);
-    if let Some(rule) = rule.filter(|_| ending.passes()) {
-        ending = judge(context, |context| rule.filters.on_request(request, context));
-        rule.filters.change_request(&mut headers);
-    }
-    if let Some(changes) = context.take_changes() {
-        changes.request.apply(&mut headers);
-    }
+    let (policies, mut headers) = (scope.policies().afresh(), request.headers.clone());
+    let asked = Asked::new(&policies, scope.filters(rule));
+    let ending = judge(asked, request, context);
+    asked.change(&mut headers, context);
     (ending, headers)
 }
 
@@ -53,7 +48,7 @@ pub(super) fn receive(config: &RuntimeConfig, request: &RequestFacts<'_>, contex
     let rule = route::rule(&scope, request)?;
     let headers = sanitized(config, request);
     let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), headers: &headers, ..*request };
-    Ok(judge_request(&port.policies.afresh(), &request, &mut context.clone()))
+    Ok(judge(Asked::new(&port.policies.afresh(), None), &request, &mut context.clone()))
 }
 
 /// The header section of a request that comes to a sidecar, without what its caller may not say.
@@ -63,22 +58,14 @@ pub(super) fn sanitized(config: &RuntimeConfig, request: &RequestFacts<'_>) -> H
     headers
 }
 
-/// What becomes of a request by these policies. A CONNECT is judged as what it becomes, too: bytes that nobody looks into.
-fn judge_request(policies: &PolicySet, request: &RequestFacts<'_>, context: &mut Context) -> Ending {
-    let ending = judge(context, |context| policies.on_request(request, context));
-    if !ending.passes() || request.method != Method::CONNECT {
-        return ending;
-    }
-    let connection = ConnectionFacts { peer: request.peer, port: request.port, server_name: None, earlier: None };
-    judge(context, |context| {
-        policies.on_open_connection(&connection, context).map_or(Verdict::Continue, Verdict::Answer)
-    })
-}
-
-/// What becomes of a request by what `decide` asks. Time passes at once where a policy waits; what it asks nobody answers.
-fn judge(context: &mut Context, decide: impl Fn(&mut Context) -> Verdict) -> Ending {
+/// What becomes of a request by all that is asked. A CONNECT is judged as what it becomes, too: bytes that nobody looks into.
+/// Time passes at once where a policy waits; what it asks nobody answers.
+fn judge(asked: Asked<'_>, request: &RequestFacts<'_>, context: &mut Context) -> Ending {
+    let RequestFacts { peer, port, .. } = *request;
+    let becomes = ConnectionFacts { peer, port, server_name: None, earlier: None };
+    let becomes = (request.method == Method::CONNECT).then_some(becomes);
     loop {
-        match decide(context) {
+        match asked.decide(request, becomes.as_ref(), context) {
             Verdict::Continue => {
                 let audited = context.audited.as_ref().map(|audited| audited.policy.clone());
                 return Ending { audited, ..Ending::default() };

@@ -206,6 +206,15 @@ impl PolicySet {
         context.ask_each(&self.members, |member, context| member.policy.on_request(request, context))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Asks the policy in this place; where there is none, nothing is in the way.
+    pub(super) fn ask(&self, place: usize, request: &RequestFacts<'_>, context: &mut Context) -> Verdict {
+        self.members.get(place).map_or(Verdict::Continue, |member| member.policy.on_request(request, context))
+    }
+
     /// Tells the policy that waits in this decision what is in force in its place, where `newer` is the set for its target
     /// now. True when it is to be asked at once: its documents are not the ones that are in force any more.
     pub fn replaced(&self, newer: &Self, context: &mut Context) -> bool {

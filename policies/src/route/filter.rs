@@ -127,7 +127,17 @@ impl Filters {
         self.0.is_empty()
     }
 
-    /// Decides a request, as [`PolicySet::on_request`](crate::request::PolicySet::on_request) does.
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Asks the filter in this place; where there is none, nothing is in the way.
+    pub(crate) fn ask(&self, place: usize, request: &RequestFacts<'_>, context: &mut Context) -> Verdict {
+        self.0.get(place).map_or(Verdict::Continue, |filter| filter.on_request(request, context))
+    }
+
+    /// Decides a request by the filters alone, as [`PolicySet::on_request`](crate::request::PolicySet::on_request) does.
     pub fn on_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Verdict {
         context.ask_each(&self.0, |filter, context| filter.on_request(request, context))
     }
