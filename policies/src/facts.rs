@@ -136,9 +136,20 @@ pub struct RequestFacts<'a> {
     pub headers: &'a HeaderMap,
     /// Name of the route rule the request matched (`namespace/route/rule`), empty when there is none.
     pub route: &'a str,
-    /// The start of its content, as much as policies [need](crate::policy::Needs::body) and there is; empty where none
-    /// needs it.
-    pub body: &'a [u8],
+    /// Of its content what policies [need](crate::policy::Needs::body); nothing where none needs it.
+    pub body: Content<'a>,
+}
+
+/// The start of the content of a request, as much as policies need and has come in time.
+///
+/// What is longer or slower than that is the policy's to decide: by what is there, or by refusing with 413 (RFC 9110 section
+/// 15.5.14) what it cannot see to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Content<'a> {
+    /// Its first bytes, as many as policies need at most, as they were sent.
+    pub start: &'a [u8],
+    /// True when they are all of it.
+    pub is_whole: bool,
 }
 
 /// A section of fields that a caller sends.

@@ -132,7 +132,8 @@ pub enum Posture {
 pub struct Needs {
     /// The server name of application TLS makes a difference to its decisions on connections.
     pub server_name: bool,
-    /// So many bytes of the content of a request, from its start.
+    /// So many bytes of the content of a request, from its start; [`Needs::MOST_BODY`] at most. They are waited for, a moment
+    /// long, before it is asked.
     pub body: usize,
     /// It is asked before each try.
     pub attempts: bool,
@@ -143,6 +144,9 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// The most bytes of content that policies can be told: those that a sidecar keeps for a retry.
+    pub const MOST_BODY: usize = 64 * 1024;
+
     /// The union of two needs: what each of them has to be told.
     ///
     /// ```

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::{
     context::Context,
-    facts::{ConnectionFacts, Identity, Moment, Peer, RequestFacts, Section},
+    facts::{ConnectionFacts, Content, Identity, Moment, Peer, RequestFacts, Section},
     request::PolicySet,
 };
 
@@ -189,7 +189,7 @@ impl Request {
             query: self.query.as_deref(),
             headers: &self.headers,
             route: &self.route,
-            body: &self.body,
+            body: Content { start: &self.body, is_whole: true },
         }
     }
 

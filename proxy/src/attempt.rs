@@ -30,12 +30,11 @@ use crate::{
 /// Tries until there is an answer to give.
 pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Received) -> Result<Answered, Halt> {
     let worker = exchange.connection.worker.clone();
-    let (mut head, body) = received.request.into_parts();
+    let (mut head, replay) = received.request.into_parts();
     if let Some(backend) = upstream.backend {
         backend.filters.change_request(&mut head.headers);
     }
-    let replay = Replay::new(body, upstream.policies, |length| exchange.sender(length));
-    exchange.late = replay.late();
+    replay.sanitized_by(upstream.policies);
     let overall = upstream.deadline(exchange.started);
     if let Some(cluster) = upstream.cluster() {
         cluster.budget.deposit(worker.now());
@@ -61,11 +60,8 @@ pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Rec
         let in_doubt = exchange.in_doubt.get();
         let tried = one(exchange, upstream, &picked, tried_head, &replay, received.wanted.as_ref(), overall).await;
         let tried = if in_doubt { tried.map_err(Error::in_doubt) } else { tried };
-        if exchange.late.as_ref().is_some_and(|late| late.get()) && tried.is_err() {
-            return Err(Error::new(Reason::CallerTimeout, Reason::CallerTimeout.summary()).into());
-        }
-        if replay.broke() && tried.is_err() {
-            return Err(Error::new(Reason::DownstreamClosed, "the caller broke its body off").into());
+        if tried.is_err() {
+            exchange.whole_so_far(&replay)?;
         }
         let outcome = outcome(exchange, &tried, in_doubt);
         if !replay.broke() {

@@ -8,7 +8,7 @@ use std::{cell::Cell, rc::Rc, sync::Arc};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use selvedge_policies::{
     context::{Audited, Changes, Claims},
-    facts::RequestFacts,
+    facts::{Content, RequestFacts},
     reason::Reason,
 };
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use crate::{
     connection::Connection,
     error::Error,
     http::{
+        body::Replay,
         canonical::Target,
         case::Spelling,
         pace::{Polled, Sender, Turn},
@@ -59,6 +60,8 @@ pub struct Exchange {
     pub audited: Option<Audited>,
     /// What was proven of its caller beside the identity.
     pub claims: Claims,
+    /// The start of its content and whether that is all of it, where policies need it.
+    pub content: Option<(Box<[u8]>, bool)>,
     /// What policies change of its response.
     pub changes: Option<Box<Changes>>,
     /// Payload bytes of the request.
@@ -102,6 +105,7 @@ impl Exchange {
             policy: Arc::default(),
             audited: None,
             claims: Claims::default(),
+            content: None,
             changes: None,
             request_bytes: Rc::default(),
             response_bytes: Rc::default(),
@@ -123,7 +127,9 @@ impl Exchange {
 
     /// What request policies look at.
     pub fn facts<'a>(&'a self, headers: &'a HeaderMap, route: &'a str) -> Result<RequestFacts<'a>, Error> {
-        Ok(facts(&self.connection, &self.method, self.target()?, headers, route))
+        let content = self.content.as_ref().map(|(start, is_whole)| Content { start, is_whole: *is_whole });
+        let facts = facts(&self.connection, &self.method, self.target()?, headers, route);
+        Ok(RequestFacts { body: content.unwrap_or_default(), ..facts })
     }
 
     /// The request that a tunnel is made of.
@@ -137,6 +143,20 @@ impl Exchange {
     pub fn is_caller_slow(&self) -> bool {
         let late = self.late.as_ref().is_some_and(|late| late.get());
         late || self.connection.pace.gave_up() || self.connection.polled.get() == Polled::GivenUp
+    }
+
+    /// Whether nothing is wrong yet with its body.
+    ///
+    /// # Errors
+    /// The caller did not send it in time, or broke it off.
+    pub fn whole_so_far(&self, body: &Replay) -> Result<(), Error> {
+        if self.late.as_ref().is_some_and(|late| late.get()) {
+            return Err(Error::new(Reason::CallerTimeout, Reason::CallerTimeout.summary()));
+        }
+        match body.broke() {
+            true => Err(Error::new(Reason::DownstreamClosed, "the caller broke its body off")),
+            false => Ok(()),
+        }
     }
 
     /// The sender of a request body of this length.
@@ -197,6 +217,6 @@ fn facts<'a>(
         query: target.path_and_query.query(),
         headers,
         route,
-        body: &[],
+        body: Content::default(),
     }
 }

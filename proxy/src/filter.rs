@@ -5,7 +5,7 @@
 //! waited for. A policy that fails to come to an end refuses. What a request was let pass with (claims, header changes)
 //! stays with it to its response, and to the tunnel it may become.
 
-use std::{future::pending, rc::Rc, sync::Arc};
+use std::{future::pending, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, request};
 use selvedge_decide::route::Scope;
@@ -25,13 +25,16 @@ use crate::{
     connection::{self, Connection, Passed},
     error::Error,
     exchange::{Exchange, Tunnelled},
-    http::reply,
-    message::{Answered, Halt},
+    http::{body::Replay, reply},
+    message::{Answered, Halt, Received},
     routed::{self, Upstream},
     worker::Worker,
 };
 
 mod ask;
+
+/// How long the start of a request's content is waited for.
+pub(crate) const CONTENT: Duration = Duration::from_secs(1);
 
 /// All that is [`Asked`] of a request. A CONNECT is judged as what it becomes, too: bytes that nobody looks into, HTTP
 /// perhaps.
@@ -42,12 +45,18 @@ pub async fn on_request(
     exchange: &mut Exchange,
     scope: &Scope,
     rule: Option<&RouteRule>,
-    headers: &mut HeaderMap,
+    received: &mut Received,
 ) -> Result<(), Halt> {
     let asked = Asked::new(scope.policies(), scope.filters(rule));
     if asked.is_empty() {
         return Ok(());
     }
+    let until = scope.traffic().and_then(|traffic| routed::deadline(rule, Some(traffic), exchange.started));
+    let needed = scope.policies().needs().body;
+    if needed > 0 && received.wanted.is_none() {
+        Box::pin(read_ahead(exchange, received.request.body(), needed, until)).await?;
+    }
+    let headers = received.request.headers_mut();
     if scope.policies().needs().sanitizes {
         sanitize(exchange, scope.policies(), headers);
     }
@@ -55,7 +64,6 @@ pub async fn on_request(
     let mut context = context(&connection.worker);
     let facts = exchange.facts(headers, &exchange.route)?;
     let becomes = exchange.opaque.then(|| connection.facts());
-    let until = scope.traffic().and_then(|traffic| routed::deadline(rule, Some(traffic), exchange.started));
     let decide = |context: &mut Context| asked.decide(&facts, becomes.as_ref(), context);
     if let Some(answer) = settle(connection, scope.policies(), until, &mut context, decide).await {
         return Err(halt(exchange, answer));
@@ -73,6 +81,18 @@ fn sanitize(exchange: &mut Exchange, policies: &PolicySet, headers: &mut HeaderM
     if let Some(asked) = &mut exchange.asked {
         policies.sanitize(header, asked);
     }
+}
+
+/// Reads the start of the content that policies need. What has not come in a moment they decide without: the service may be
+/// the one that has to speak first.
+async fn read_ahead(exchange: &mut Exchange, body: &Replay, bytes: usize, until: Option<Instant>) -> Result<(), Error> {
+    let moment = Instant::now() + CONTENT;
+    tokio::select! {
+        () = body.read_ahead(bytes) => exchange.whole_so_far(body)?,
+        () = paused(&exchange.connection.worker, until.map_or(moment, |until| until.min(moment))) => {}
+    }
+    exchange.content = Some(body.start(bytes));
+    Ok(())
 }
 
 /// The policies that decide single tries.

@@ -1,20 +1,19 @@
 //! A request and its answer between the stages, apart from what is known of them ([`crate::exchange`]).
 
 use http::{Request, Response, header::RETRY_AFTER, response};
-use hyper::body::Incoming;
 use selvedge_policies::verdict::Answer;
 
 use crate::{
     balance::Picked,
     cluster::pool::Held,
     error::Error,
-    http::{Body, case::Spelling, hop, reply, upgrade::Wanted},
+    http::{Body, body::Replay, case::Spelling, hop, reply, upgrade::Wanted},
 };
 
 /// A request as the http stage hands it on.
 pub struct Received {
     /// Canonical, without hop-by-hop fields.
-    pub request: Request<Incoming>,
+    pub request: Request<Replay>,
     /// What it asks to become.
     pub wanted: Option<Wanted>,
     /// The caller's side of the tunnel, when it asks for one.

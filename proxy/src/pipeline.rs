@@ -48,7 +48,7 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
     let mut incoming = receive::request(exchange, request)?;
     let scope = route::scope(exchange).await?;
     let rule = route::rule(exchange, &scope, &incoming.request)?;
-    filter::on_request(exchange, &scope, rule, incoming.request.headers_mut()).await?;
+    filter::on_request(exchange, &scope, rule, &mut incoming).await?;
     let upstream = route::upstream(exchange, &scope, rule)?;
     let mut answered = attempt::run(exchange, &upstream, incoming).await?;
     filter::on_response(exchange, &scope, rule, &upstream, &mut answered).await?;

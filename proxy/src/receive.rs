@@ -8,6 +8,7 @@ use crate::{
     error::Error,
     exchange::Exchange,
     http::{
+        body::Replay,
         canonical,
         case::Spelling,
         hop,
@@ -47,5 +48,7 @@ pub fn request(exchange: &mut Exchange, mut request: Request<Incoming>) -> Resul
         exchange.asked = Some(headers.clone());
         exchange.opaque = exchange.method == Method::CONNECT && upgrade::protocol(&request).is_none();
     }
+    let request = request.map(|body| Replay::new(body, |length| exchange.sender(length)));
+    exchange.late = request.body().late();
     Ok(Received { request, wanted, tunnel })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use selvedge_policies::{
     kind::{Attached, Problem},
+    policy::Needs,
     registry,
     request::{PolicySet, Unsound},
 };
@@ -69,12 +70,13 @@ pub(super) fn unsound(attachments: &[&Attachment], found: &[Unsound]) -> String 
     told.collect::<Vec<_>>().join("; ")
 }
 
-/// No stage of the sidecar hands the content of a request to policies yet, so one that needs it is refused.
-pub(super) fn without_content(policies: PolicySet) -> Result<PolicySet, String> {
+/// A sidecar reads no more of the content of a request ahead than it can send again.
+pub(super) fn with_content_in_bounds(policies: PolicySet) -> Result<PolicySet, String> {
     match policies.needs().body {
-        0 => Ok(policies),
-        bytes => {
-            Err(format!("a policy needs {bytes} bytes of the content, which this version of the sidecar cannot read"))
-        }
+        0..=Needs::MOST_BODY => Ok(policies),
+        bytes => Err(format!(
+            "a policy needs {bytes} bytes of the content: a sidecar reads ahead {} at most",
+            Needs::MOST_BODY
+        )),
     }
 }

@@ -13,7 +13,7 @@ use selvedge_policies::{
 use selvedge_xds::proto::mesh;
 
 use super::{
-    attached::{apart, describe, object, problems, read, unsound, without_content},
+    attached::{apart, describe, object, problems, read, unsound, with_content_in_bounds},
     routes, traffic,
 };
 use crate::config::{AppProtocol, Destination, DestinationPort, RuntimeConfig};
@@ -36,7 +36,7 @@ pub(super) fn compile(message: &mesh::Destination, before: &PolicySet) -> Result
     }
     let (traffic, traffic_from) = traffic::compile(&trying).map_err(|found| problems(&message.name, &found))?;
     let policies = registry::compile(Place::Caller, &deciding, Posture::Allow, before);
-    let policies = policies.map_err(|found| unsound(&attachments, &found)).and_then(without_content)?;
+    let policies = policies.map_err(|found| unsound(&attachments, &found)).and_then(with_content_in_bounds)?;
     let number = |port: &mesh::Port| u16::try_from(port.port).unwrap_or_default();
     let unlinked = |port: &mesh::Port| DestinationPort { protocol: AppProtocol::of(&port.app_protocol), cluster: None };
     let ports: Vec<u16> = message.ports.iter().map(number).collect();

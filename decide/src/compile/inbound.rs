@@ -11,7 +11,7 @@ use selvedge_policies::{
 use selvedge_xds::proto::mesh::{self, Attachment};
 
 use super::{
-    attached::{apart, read, sorted, unsound, without_content},
+    attached::{apart, read, sorted, unsound, with_content_in_bounds},
     routes,
 };
 use crate::config::{AppProtocol, InboundPort};
@@ -65,7 +65,7 @@ pub(super) fn compile(
         service: port.service.parse().ok(),
         protocol: AppProtocol::of(&port.app_protocol),
         routes: routes::table(&port.routes)?,
-        policies: Arc::new(without_content(policies.and(decisions(inbound)?))?.refusing(refused)),
+        policies: Arc::new(with_content_in_bounds(policies.and(decisions(inbound)?))?.refusing(refused)),
     })
 }
 

@@ -1,7 +1,8 @@
-//! A request body that can be sent again.
+//! A request body that can be sent again, and whose start can be read before it is sent at all.
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -33,10 +34,12 @@ struct Shared {
     sanitizing: Option<Arc<PolicySet>>,
     /// Copied, because a frame of a few bytes holds the whole buffer it was read into.
     kept: Vec<u8>,
+    /// Bytes of what is kept that the newest reader has read.
+    next: usize,
     trailers: Option<HeaderMap>,
     /// The source has no more frames.
     over: bool,
-    /// More passed than is kept: it cannot be sent again.
+    /// More passes than is kept: it cannot be sent again.
     overflown: bool,
     failed: bool,
     /// Only the newest reader may poll the source.
@@ -45,9 +48,8 @@ struct Shared {
 }
 
 impl Replay {
-    /// Keeps what passes of `source`, which comes from the sender of a body of that length. What that one may not say,
-    /// `policies` take out of its trailer section.
-    pub fn new(source: Incoming, policies: &Arc<PolicySet>, sender: impl FnOnce(Option<u64>) -> Sender) -> Self {
+    /// Keeps what passes of `source`, which comes from the sender of a body of that length.
+    pub fn new(source: Incoming, sender: impl FnOnce(Option<u64>) -> Sender) -> Self {
         if http_body::Body::is_end_stream(&source) {
             return Self { shared: None };
         }
@@ -56,8 +58,9 @@ impl Replay {
         let shared = Shared {
             sender: sender(size.exact()),
             source,
-            sanitizing: policies.needs().sanitizes.then(|| Arc::clone(policies)),
+            sanitizing: None,
             kept: Vec::new(),
+            next: 0,
             trailers: None,
             over: false,
             overflown,
@@ -93,12 +96,47 @@ impl Replay {
         self.shared.as_ref().is_some_and(|shared| shared.borrow().failed)
     }
 
+    /// Has `policies` take out of the trailer section what its sender may not say there; before there is a reader.
+    pub fn sanitized_by(&self, policies: &Arc<PolicySet>) {
+        let Some(shared) = self.shared.as_ref().filter(|_| policies.needs().sanitizes) else { return };
+        let shared = &mut *shared.borrow_mut();
+        shared.trailers.iter_mut().for_each(|trailers| policies.sanitize(Section::Trailer, trailers));
+        shared.sanitizing = Some(Arc::clone(policies));
+    }
+
+    /// Reads so many bytes of it, or all there are, before there is a reader; dropped, it can be begun again. What is read is
+    /// kept for the reader. It is over early when the body [broke](Self::broke).
+    pub async fn read_ahead(&self, bytes: usize) {
+        let Some(shared) = &self.shared else { return };
+        let is_read = |shared: &Shared| shared.over || shared.failed || shared.kept.len() >= bytes;
+        poll_fn(|cx| {
+            let shared = &mut *shared.borrow_mut();
+            while !is_read(shared) {
+                ready!(shared.poll(cx));
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Its first bytes, as many as were read ahead and `bytes` at most, and whether they are all of it.
+    pub fn start(&self, bytes: usize) -> (Box<[u8]>, bool) {
+        let Some(shared) = &self.shared else { return (Box::default(), true) };
+        let shared = shared.borrow();
+        let start = &shared.kept[..shared.kept.len().min(bytes)];
+        (start.into(), shared.over && start.len() == shared.kept.len())
+    }
+
     /// The body from its start. Earlier readers end.
     pub fn body(&self) -> Body {
         let Some(shared) = &self.shared else { return Body::empty() };
-        shared.borrow_mut().readers += 1;
-        let turn = shared.borrow().readers;
-        Body::of(Source::Replay(Reader { shared: shared.clone(), turn, next: 0, trailers_sent: false }))
+        let turn = {
+            let shared = &mut *shared.borrow_mut();
+            shared.readers += 1;
+            shared.next = 0;
+            shared.readers
+        };
+        Body::of(Source::Replay(Reader { shared: shared.clone(), turn, trailers_sent: false }))
     }
 }
 
@@ -106,8 +144,6 @@ impl Replay {
 pub(super) struct Reader {
     shared: Rc<RefCell<Shared>>,
     turn: u32,
-    /// Bytes of what is kept that it has read.
-    next: usize,
     trailers_sent: bool,
 }
 
@@ -117,37 +153,18 @@ impl Reader {
         if shared.readers != self.turn {
             return Poll::Ready(Some(Err("another try has taken the body over".into())));
         }
-        if let Some(kept) = shared.kept.get(self.next..).filter(|kept| !kept.is_empty()) {
-            self.next += kept.len();
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(kept)))));
+        if let Some(kept) = shared.unread() {
+            return Poll::Ready(Some(Ok(Frame::data(kept))));
         }
         if !shared.over {
-            let polled = http_body::Body::poll_frame(Pin::new(&mut shared.source), cx);
-            if polled.is_pending() {
-                ready!(shared.sender.poll_late(cx));
-                shared.failed = true;
-                return Poll::Ready(Some(Err("the caller did not send its body in time".into())));
-            }
-            match ready!(polled) {
-                Some(Ok(mut frame)) => {
-                    shared.sender.sent(frame.data_ref().map_or(0, Bytes::len));
-                    if let Some(data) = frame.data_ref() {
-                        shared.keep(data);
-                        self.next = shared.kept.len();
-                    } else if let Some(trailers) = frame.trailers_mut() {
-                        shared.sanitizing.iter().for_each(|policies| policies.sanitize(Section::Trailer, trailers));
-                        shared.trailers = Some(trailers.clone());
-                        shared.over = true;
-                        self.trailers_sent = true;
-                    }
-                    shared.over |= http_body::Body::is_end_stream(&shared.source);
+            match ready!(shared.poll(cx)) {
+                Some(Ok(frame)) => {
+                    shared.next = shared.kept.len();
+                    self.trailers_sent = frame.is_trailers();
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Some(Err(error)) => {
-                    shared.failed = true;
-                    return Poll::Ready(Some(Err(error.into())));
-                }
-                None => shared.over = true,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {}
             }
         }
         if self.trailers_sent {
@@ -163,14 +180,56 @@ impl Reader {
 
     pub(super) fn is_end(&self) -> bool {
         let shared = self.shared.borrow();
-        shared.over && self.next >= shared.kept.len() && (shared.trailers.is_none() || self.trailers_sent)
+        shared.over && shared.next >= shared.kept.len() && (shared.trailers.is_none() || self.trailers_sent)
     }
 }
 
 impl Shared {
+    /// The next frame of the source, which is kept. An error of its sender is one of the body.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = http_body::Body::poll_frame(Pin::new(&mut self.source), cx);
+        if polled.is_pending() {
+            ready!(self.sender.poll_late(cx));
+            self.failed = true;
+            return Poll::Ready(Some(Err("the caller did not send its body in time".into())));
+        }
+        match ready!(polled) {
+            Some(Ok(mut frame)) => {
+                self.sender.sent(frame.data_ref().map_or(0, Bytes::len));
+                if let Some(data) = frame.data_ref() {
+                    self.keep(data);
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    self.sanitizing.iter().for_each(|policies| policies.sanitize(Section::Trailer, trailers));
+                    self.trailers = Some(trailers.clone());
+                    self.over = true;
+                }
+                self.over |= http_body::Body::is_end_stream(&self.source);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.failed = true;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                self.over = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// What is kept and not read yet. It is kept no longer where there will be no other try.
+    fn unread(&mut self) -> Option<Bytes> {
+        let unread = self.kept.get(self.next..).filter(|unread| !unread.is_empty()).map(Bytes::copy_from_slice)?;
+        self.next = self.kept.len();
+        self.let_go();
+        Some(unread)
+    }
+
+    /// Keeps what passes. What is read ahead is kept at any length: nobody has seen it yet.
     fn keep(&mut self, data: &[u8]) {
-        if self.overflown || self.kept.len() + data.len() > REPLAY_LIMIT {
-            self.forget();
+        self.overflown |= self.kept.len() + data.len() > REPLAY_LIMIT;
+        if self.overflown && self.readers > 0 {
+            (self.kept, self.next) = (Vec::new(), 0);
         } else {
             self.kept.extend_from_slice(data);
         }
@@ -178,6 +237,12 @@ impl Shared {
 
     fn forget(&mut self) {
         self.overflown = true;
-        self.kept = Vec::new();
+        self.let_go();
+    }
+
+    fn let_go(&mut self) {
+        if self.overflown && self.next >= self.kept.len() {
+            (self.kept, self.next) = (Vec::new(), 0);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use selvedge_decide::config::{AccessLogMode, Destination, InboundPort, Traffic};
+use selvedge_decide::config::{AccessLogMode, Destination, DestinationPort, InboundPort, Traffic};
 use selvedge_policies::{
     context::{Context, Resumed},
     facts::{AttemptFacts, ConnectionFacts, RequestFacts, ResponseFacts},
@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod connections;
+mod content;
 
 /// Longer than anything here takes.
 const BOUND: Duration = Duration::from_secs(30);
@@ -282,23 +283,24 @@ impl Sidecar {
         let Plan { calls, protocol, policies, endpoints, forward, trust } = plan;
         let policies = Arc::new(policies);
         let cluster = ClusterConfig { name: "shop/oracle:80".parse().unwrap(), endpoints, traffic: Arc::default() };
+        let mut config = RuntimeConfig { clusters: vec![Arc::new(cluster)], ..RuntimeConfig::default() };
+        let cluster = config.link(&"shop/oracle:80".parse().unwrap());
         let destination = Destination {
             name: "shop/api".parse().unwrap(),
             policies: policies.clone(),
             traffic: Arc::new(Traffic { request_timeout: calls, ..Traffic::default() }),
             routes: HashMap::new(),
-            ports: HashMap::new(),
+            ports: HashMap::from([(PORT, DestinationPort { protocol, cluster })]),
             backends: HashMap::new(),
             traffic_from: BTreeMap::new(),
         };
-        let config = RuntimeConfig {
+        config = RuntimeConfig {
             destinations: HashMap::from([(destination.name.clone(), Arc::new(destination))]),
             own: Own { workload: "shop/api-1".parse().ok(), ..Own::default() },
             permissive: true,
             access_log: AccessLogMode::Off,
             ports: HashMap::from([(PORT, Arc::new(InboundPort { protocol, policies, ..InboundPort::default() }))]),
-            clusters: vec![Arc::new(cluster)],
-            ..RuntimeConfig::default()
+            ..config
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
