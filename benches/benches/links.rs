@@ -25,7 +25,8 @@ fn config(services: usize) -> RuntimeConfig {
     let name = |number: usize| format!("service-{:05}", number % services);
     let destination = |number: usize| {
         let next = json!({ "backendRefs": [{ "name": name(number + 1), "port": PORT }] });
-        let document = json!({ "parentRefs": [{ "name": name(number) }], "rules": [next] }).to_string();
+        let document =
+            json!({ "parentRefs": [{ "kind": "Service", "name": name(number) }], "rules": [next] }).to_string();
         let origin = Origin { kind: "HTTPRoute".into(), namespace: "shop".into(), name: name(number), generation: 1 };
         let port = Port { port: PORT.into(), app_protocol: "http".into(), ..Port::default() };
         let value = mesh::Destination {
@@ -49,7 +50,7 @@ fn config(services: usize) -> RuntimeConfig {
 }
 
 fn by_link<'a>(config: &'a RuntimeConfig, called: &Destination, backend: &Backend) -> Option<&'a Arc<ClusterConfig>> {
-    config.clusters.get(route::cluster(called, Some(backend), PORT)?.place())
+    config.clusters.get(route::cluster(called, Some(backend), PORT).ok()?.place())
 }
 
 fn by_name<'a>(

@@ -41,7 +41,7 @@ pub fn routes(count: usize, matches: impl Fn(usize) -> Value) -> RouteTable {
     let rules: Vec<Value> = (0..count)
         .map(|n| json!({ "matches": [matches(n)], "backendRefs": [{ "name": "v1", "port": 80 }, { "name": "v2", "port": 80 }] }))
         .collect();
-    let spec = json!({ "parentRefs": [{ "name": "shop" }], "rules": rules });
+    let spec = json!({ "parentRefs": [{ "kind": "Service", "name": "shop" }], "rules": rules });
     let spec = kind::parse(&spec).unwrap_or_else(|problems| panic!("{problems:?}"));
     let route = Attached { name: Arc::from("shop/all"), spec };
     RouteTable::compile(&[route]).unwrap_or_else(|problems| panic!("{problems:?}"))

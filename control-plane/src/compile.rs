@@ -14,7 +14,9 @@ use selvedge_xds::{
 
 use crate::{
     model::{
-        Attached, Model, Object, ObjectId, Place, Spec, Target, external_service, mesh_policy::ScopeKind, service,
+        Attached, Model, Object, ObjectId, Place, Spec, Target, external_service, granted,
+        mesh_policy::ScopeKind,
+        service::{self, ServicePort},
         workload,
     },
     snapshot::Draft,
@@ -78,6 +80,10 @@ pub fn affected(model: &Model, id: &ObjectId, subjects: &mut BTreeSet<Subject>) 
                 _ => subjects.extend(model.of_kind(workload::KIND.name).map(|object| Subject::workload(object))),
             },
         },
+        Spec::ReferenceGrant(spec) => {
+            let documents = granted::concerned(model, namespace, spec);
+            documents.for_each(|(_, attached)| affected_by_document(model, attached, subjects));
+        }
         Spec::Attached(attached) => affected_by_document(model, attached, subjects),
     }
 }
@@ -159,7 +165,7 @@ pub fn everything(model: &Model) -> BTreeSet<Subject> {
         match &object.spec {
             Spec::Service(_) | Spec::ExternalService(_) => subjects.insert(Subject::destination(object)),
             Spec::Workload(_) => subjects.insert(Subject::workload(object)),
-            Spec::MeshPolicy(_) | Spec::Attached(_) => continue,
+            Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => continue,
         };
     }
     subjects
@@ -176,6 +182,20 @@ fn origin(object: &Object) -> Origin {
 
 fn attachment(object: &Object, attached: &Attached) -> Attachment {
     Attachment { origin: Some(origin(object)), document: attached.document.to_string(), stands_for: None }
+}
+
+/// A route as it travels to whom the service `target` with these ports concerns; `None` when it is for none of them.
+fn route(
+    model: &Model,
+    object: &Object,
+    attached: &Attached,
+    target: &Target,
+    ports: &[&ServicePort],
+) -> Option<Attachment> {
+    let refused = granted::closed(model, object, attached);
+    let refused = refused.into_iter().map(|reference| &*reference.path).collect();
+    let document = attached.document_for(object.id.kind, target, ports, refused)?.to_string();
+    Some(Attachment { origin: Some(origin(object)), document, stands_for: None })
 }
 
 /// The SPIFFE identity of a service account.

@@ -16,8 +16,10 @@ use serde_json::Value;
 pub mod attached;
 pub mod claims;
 pub mod external_service;
+pub mod granted;
 mod index;
 pub mod mesh_policy;
+pub mod reference_grant;
 pub mod service;
 pub mod workload;
 
@@ -25,6 +27,7 @@ pub use attached::Attached;
 use external_service::ExternalServiceSpec;
 pub use index::Model;
 use mesh_policy::MeshPolicySpec;
+use reference_grant::ReferenceGrantSpec;
 pub use selvedge_policies::policy::{Place, Target};
 use service::ServiceSpec;
 use workload::WorkloadSpec;
@@ -37,10 +40,11 @@ pub struct Noun {
 }
 
 /// The nouns; the other kinds are policies and routes, listed in [`registry`].
-pub const NOUNS: [Noun; 4] = [
+pub const NOUNS: [Noun; 5] = [
     Noun { kind: &service::KIND, read: |document, _| kind::parse(document).map(Spec::Service) },
     Noun { kind: &workload::KIND, read: |document, _| kind::parse(document).map(Spec::Workload) },
     Noun { kind: &external_service::KIND, read: |document, _| kind::parse(document).map(Spec::ExternalService) },
+    Noun { kind: &reference_grant::KIND, read: |document, _| kind::parse(document).map(Spec::ReferenceGrant) },
     Noun { kind: &mesh_policy::KIND, read: |document, home| mesh_policy::read(document, home).map(Spec::MeshPolicy) },
 ];
 
@@ -133,6 +137,8 @@ pub enum Spec {
     ExternalService(ExternalServiceSpec),
     /// A `MeshPolicy`: settings of the mesh, a namespace or a workload.
     MeshPolicy(MeshPolicySpec),
+    /// A `ReferenceGrant`: who may refer to what is in its namespace.
+    ReferenceGrant(ReferenceGrantSpec),
     /// A policy or route, attached to what it is about.
     Attached(Attached),
 }

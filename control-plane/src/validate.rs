@@ -52,6 +52,33 @@ pub enum Verdict {
     Unnamed,
 }
 
+/// Who wrote a document, which says what a parent of a route is that does not name its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// A person, of whom nobody can tell: the person has to say it.
+    Person,
+    /// A server of the Gateway API, to which it is a `Gateway`.
+    Server,
+    /// A person, for a release of this control plane to which it was a `Service`.
+    Before,
+}
+
+impl Author {
+    /// Writes what is meant where nothing is written.
+    fn complete(self, spec: &mut Value) {
+        let (group, kind) = match self {
+            Self::Person => return,
+            Self::Server => ("gateway.networking.k8s.io", "Gateway"),
+            Self::Before => ("", "Service"),
+        };
+        let parents = spec.get_mut("parentRefs").and_then(Value::as_array_mut).into_iter().flatten();
+        for parent in parents.filter_map(Value::as_object_mut).filter(|parent| !parent.contains_key("kind")) {
+            parent.insert("kind".to_owned(), kind.into());
+            parent.entry("group").or_insert_with(|| group.into());
+        }
+    }
+}
+
 /// What every object has beside `spec`. What only a server writes is read over.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -88,8 +115,8 @@ const METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
 /// The fields that tell which object a document is.
 pub const NAMING: [&str; 4] = ["kind", "metadata", "name", "namespace"];
 
-/// Checks one document: its structure first, and what its kind demands when that is sound.
-pub fn check(document: &Value) -> Checked {
+/// Checks one document of this author: its structure first, and what its kind demands when that is sound.
+pub fn check(document: &Value, author: Author) -> Checked {
     let mut problems = kind::check::<Envelope>(document, envelope_problems);
     let misspelt = misspelt_metadata(document);
     problems.extend(misspelt.iter().map(misspelling));
@@ -97,7 +124,7 @@ pub fn check(document: &Value) -> Checked {
     let name = name_of(document).filter(|_| is_named(document, &misspelt));
     let id = kind.zip(name.clone()).map(|(kind, (namespace, name))| ObjectId { kind: kind.name, namespace, name });
     let mut blanks = Vec::new();
-    let spec = kind.and_then(|kind| spec(kind, id.as_ref(), document, &mut problems, &mut blanks));
+    let spec = kind.and_then(|kind| spec(kind, id.as_ref(), document, author, &mut problems, &mut blanks));
     let object = id.as_ref().map_or(String::new(), ObjectId::to_string);
     let is_sound = problems.is_empty();
     let mut complaints = Vec::new();
@@ -154,9 +181,9 @@ fn kind_of(document: &Value, problems: &mut Vec<Problem>) -> Option<&'static Kin
         problems.push(Problem::new("kind", format!("unknown kind '{}': {hint}", short(given))));
         return None;
     };
-    let expected = kind.api_version;
-    if let Some(version) = text(document, "apiVersion").filter(|version| *version != expected) {
-        let why = format!("apiVersion '{}' is not that of {}: expected {expected}", short(version), kind.name);
+    if let Some(version) = text(document, "apiVersion").filter(|version| !kind.is_of(version)) {
+        let (given, expected) = (short(version), kind.api_version);
+        let why = format!("apiVersion '{given}' is not that of {}: expected {expected}", kind.name);
         problems.push(Problem::new("apiVersion", why));
     }
     Some(kind)
@@ -231,6 +258,7 @@ fn spec(
     kind: &Kind,
     id: Option<&ObjectId>,
     document: &Value,
+    author: Author,
     problems: &mut Vec<Problem>,
     blanks: &mut Vec<Problem>,
 ) -> Option<Spec> {
@@ -238,6 +266,7 @@ fn spec(
     if kind.name == service::KIND.name {
         service::read_over(&mut document);
     }
+    author.complete(&mut document);
     let mut written = document.clone();
     blanks.extend((kind.close)(&mut document).into_iter().map(within_spec));
     if !blanks.is_empty() {

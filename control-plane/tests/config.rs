@@ -15,6 +15,8 @@ mod files;
 mod kept;
 #[path = "config/restart.rs"]
 mod restart;
+#[path = "config/routes.rs"]
+mod routes;
 #[path = "config/settings.rs"]
 mod settings;
 #[path = "config/shadows.rs"]

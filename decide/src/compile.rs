@@ -212,7 +212,7 @@ mod tests {
             check(&Encoded::new(DESTINATION, "shop/web", Vec::new(), &message))
         };
         let traffic = attachment("TrafficPolicy", r#"{"targetRef": {"name": "web"}}"#);
-        let route = |kind: &str| attachment(kind, r#"{"parentRefs": [{"name": "web"}]}"#);
+        let route = |kind: &str| attachment(kind, r#"{"parentRefs": [{"kind": "Service", "name": "web"}]}"#);
         destination(vec![traffic.clone()], vec![route("HTTPRoute")]).unwrap();
         for kind in ["FaultOfTomorrow", "AuthorizationPolicy", "HTTPRoute"] {
             let why =

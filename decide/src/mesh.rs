@@ -285,9 +285,12 @@ impl Mesh {
             let mut headers = headers.clone();
             backend.iter().for_each(|backend| backend.filters.change_request(&mut headers));
             let request = RequestFacts { headers: &headers, ..request };
-            let found = self.endpoints.get(&cluster).map_or(&[][..], |found| &found.endpoints);
+            let known =
+                self.endpoints.get(&cluster).filter(|_| backend.is_none_or(|backend| backend.unusable.is_none()));
+            let found = known.map_or(&[][..], |found| &found.endpoints);
             if found.is_empty() {
-                let ending = Ending::of(Reason::NoEndpoints);
+                let is_route = backend.is_some() && known.is_none();
+                let ending = Ending::of(if is_route { Reason::InvalidRoute } else { Reason::NoEndpoints });
                 trace.ways.push(Way { cluster: cluster.clone(), share, address: None, arrival: None, ending });
             }
             trace.ways.extend(found.iter().map(|endpoint| {

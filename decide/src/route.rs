@@ -49,7 +49,7 @@ static NONE: LazyLock<Arc<PolicySet>> = LazyLock::new(Arc::default);
 /// let rule = route::rule(&scope, &request.facts()).unwrap();
 /// let backend = route::backend(rule, &mut fastrand::Rng::with_seed(7)).unwrap();
 /// let Scope::Outbound(web) = &scope else { panic!("it is a service") };
-/// assert!(route::cluster(web, backend, 80).is_some());
+/// assert!(route::cluster(web, backend, 80).is_ok());
 /// assert_eq!(route::cluster_name(web, backend, 80).to_string(), "shop/web:80");
 /// assert!(route::unknown(&config, "absent.shop", true).is_err(), "nothing passes the mesh by here");
 /// ```
@@ -140,21 +140,53 @@ pub fn rule<'a>(scope: &'a Scope, request: &RequestFacts<'_>) -> Result<Option<&
     }
 }
 
+/// Why a request has nowhere to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nowhere {
+    /// What it is answered with.
+    pub reason: Reason,
+    /// What is missing, in words.
+    pub detail: String,
+}
+
 /// The backend of one request, by chance; `None` when it goes to the service that was called.
 ///
 /// # Errors
-/// [`RouteRule::nowhere`] when the rule names backends and gives none of them any weight.
-pub fn backend<'a>(rule: Option<&'a RouteRule>, chance: &mut fastrand::Rng) -> Result<Option<&'a Backend>, Reason> {
+/// The rule names backends and gives none of them any weight, or the backend that the request was to go to is none that
+/// could be called.
+pub fn backend<'a>(rule: Option<&'a RouteRule>, chance: &mut fastrand::Rng) -> Result<Option<&'a Backend>, Nowhere> {
     let Some(rule) = rule.filter(|rule| !rule.backends.is_empty()) else { return Ok(None) };
-    rule.choose(chance).map(Some).ok_or(rule.nowhere)
+    let Some(backend) = rule.choose(chance) else { return Err(weightless(rule)) };
+    match &backend.unusable {
+        Some(why) => Err(Nowhere { reason: Reason::InvalidRoute, detail: format!("{}: {why}", rule.name) }),
+        None => Ok(Some(backend)),
+    }
+}
+
+fn weightless(rule: &RouteRule) -> Nowhere {
+    let why = match rule.nowhere {
+        Reason::InvalidRoute => "no backend has any weight",
+        reason => reason.summary(),
+    };
+    Nowhere { reason: rule.nowhere, detail: format!("{}: {why}", rule.name) }
 }
 
 /// The endpoints that answer calls of `port`: those of the backend, or the destination's own.
-pub fn cluster(destination: &Destination, backend: Option<&Backend>, port: u16) -> Option<Link> {
-    match backend {
-        Some(backend) => *Destination::of_port(&destination.backends, port)?.get(backend.number)?,
-        None => destination.ports.get(&port)?.cluster,
-    }
+///
+/// # Errors
+/// There is no such service, or it has no such port. One without a workload is there, and has no endpoints.
+pub fn cluster(destination: &Destination, backend: Option<&Backend>, port: u16) -> Result<Link, Nowhere> {
+    let link = match backend {
+        Some(backend) => {
+            Destination::of_port(&destination.backends, port).and_then(|links| *links.get(backend.number)?)
+        }
+        None => destination.ports.get(&port).and_then(|port| port.cluster),
+    };
+    link.ok_or_else(|| {
+        let name = cluster_name(destination, backend, port);
+        let reason = if backend.is_some() { Reason::InvalidRoute } else { Reason::NoEndpoints };
+        Nowhere { reason, detail: format!("there is no Service {} with port {}", name.service, name.port) }
+    })
 }
 
 /// The name of what [`cluster`] looks for, for people.

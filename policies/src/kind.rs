@@ -39,6 +39,12 @@ impl Problem {
 /// The `apiVersion` of the mesh's own kinds.
 pub const SELVEDGE: &str = "selvedge.dev/v1alpha1";
 
+/// The `apiVersion` of the kinds of the Gateway API.
+pub const GATEWAY: &str = "gateway.networking.k8s.io/v1";
+
+/// An older name of [`GATEWAY`], in which the same kinds have the same fields.
+const GATEWAY_BETA: &str = "gateway.networking.k8s.io/v1beta1";
+
 /// A kind of document the mesh understands: what it says of itself.
 #[derive(Clone, Copy)]
 pub struct Kind {
@@ -55,6 +61,32 @@ pub struct Kind {
     /// Takes what is written and empty out of a `spec`, so that what is left lets pass no more than was meant, and says
     /// where it was and what to write instead.
     pub close: fn(&mut Value) -> Vec<Problem>,
+}
+
+impl Kind {
+    /// The API group; empty for that of Kubernetes' core.
+    ///
+    /// ```
+    /// use selvedge_policies::registry;
+    ///
+    /// assert_eq!(registry::find("HTTPRoute").unwrap().kind.group(), "gateway.networking.k8s.io");
+    /// ```
+    pub fn group(&self) -> &'static str {
+        self.api_version.rsplit_once('/').map_or("", |(group, _)| group)
+    }
+
+    /// Whether documents of the kind may be written as of this `apiVersion`.
+    ///
+    /// ```
+    /// use selvedge_policies::registry;
+    ///
+    /// let routes = registry::find("HTTPRoute").unwrap().kind;
+    /// assert!(routes.is_of("gateway.networking.k8s.io/v1") && routes.is_of("gateway.networking.k8s.io/v1beta1"));
+    /// assert!(!routes.is_of("gateway.networking.k8s.io/v1alpha2"));
+    /// ```
+    pub fn is_of(&self, api_version: &str) -> bool {
+        api_version == self.api_version || (self.api_version == GATEWAY && api_version == GATEWAY_BETA)
+    }
 }
 
 /// [`Kind::close`] of kinds in which an empty list means what leaving it out does.

@@ -22,7 +22,7 @@ mod reference;
 mod shadow;
 
 pub use explain::{Explain, Looked, no_rules};
-pub use reference::{Bound, Reference, Relation, Target, bind_target};
+pub use reference::{Bound, Reference, Relation, Resolve, Resolved, Target, bind_target};
 pub use shadow::{Shadowed, Shadows, no_shadows};
 
 /// A kind of document that is attached to what it is about.
@@ -55,7 +55,7 @@ impl PolicyKind {
     pub const fn phase(&self) -> Option<Phase> {
         match self.role {
             Role::Decides(phase, _) => Some(phase),
-            Role::Routes | Role::Tries => None,
+            Role::Routes(_) | Role::Tries => None,
         }
     }
 }
@@ -77,7 +77,7 @@ pub enum Role {
     /// They decide on requests and connections.
     Decides(Phase, Compile),
     /// They choose where requests go, and name them.
-    Routes,
+    Routes(Resolve),
     /// They say how a destination is tried.
     Tries,
 }

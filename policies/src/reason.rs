@@ -56,6 +56,7 @@ reasons! {
     RateLimited "rate_limited" 429 "RL" Downstream "The caller is over a RateLimit.";
     FaultInjected "fault_injected" 503 "FI" Mesh "A FaultInjection let it fail on purpose.";
     NoRoute "no_route" 404 "NR" Mesh "The service has routes and none of them matches the request.";
+    InvalidRoute "invalid_route" 500 "NC" Mesh "The route rule sends the request where there is nothing, or asks for what cannot be done.";
     UnknownDestination "unknown_destination" 503 "NC" Mesh "The destination is not known to the mesh and the outbound mode requires mTLS.";
     NoEndpoints "no_endpoints" 503 "UH" Upstream "The destination has no endpoint to send to.";
     BreakerOpen "breaker_open" 503 "UH" Upstream "Every endpoint's breaker is open after consecutive failures.";

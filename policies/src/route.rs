@@ -12,18 +12,24 @@ use crate::{
     policy::{self, Place, PolicyKind, Role},
 };
 
+mod backend;
 mod bind;
 mod check;
 mod explain;
 mod entry;
 pub mod filter;
 mod index;
+mod parent;
+mod resolve;
 mod rule;
 mod shadows;
 mod table;
+mod unusable;
 
+pub use backend::BackendRef;
 pub use explain::{Conditions, Considered, Outcome};
 pub use filter::{Filter, Filters};
+pub use parent::ParentRef;
 pub use rule::{Backend, RouteRule, RouteTimeouts};
 pub use table::RouteTable;
 
@@ -31,7 +37,7 @@ pub use table::RouteTable;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpRouteSpec {
-    /// The services whose requests it routes.
+    /// The services whose requests it routes, and what else it is attached to, which is none of ours.
     pub parent_refs: Vec<ParentRef>,
     /// Only requests for these hosts; `*.` at the start matches one or more labels. All hosts when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -39,26 +45,6 @@ pub struct HttpRouteSpec {
     /// The rules; one that matches everything and keeps to the parent when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<HttpRouteRule>,
-}
-
-/// A service whose requests are routed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ParentRef {
-    /// `gateway.networking.k8s.io` by default in the Gateway API; empty for a `Service`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub group: String,
-    /// `Service`, the only kind whose requests are routed.
-    #[serde(default = "service")]
-    pub kind: String,
-    /// The name of the service, in the namespace of the route.
-    pub name: String,
-    /// Its namespace; that of the route when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// Only requests to this port of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
 }
 
 /// One rule: what it matches and what it does.
@@ -100,32 +86,6 @@ pub struct HttpRouteMatch {
     pub method: Option<String>,
 }
 
-/// A service that requests go to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BackendRef {
-    /// Empty for a `Service`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub group: String,
-    /// `Service`, the only kind that requests are sent to.
-    #[serde(default = "service")]
-    pub kind: String,
-    /// The name of the service, in `namespace`.
-    pub name: String,
-    /// Its namespace; that of the route when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// The port of the service to send to; the one the request was sent to when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// Its share of the requests, in proportion to the other weights.
-    #[serde(default = "one")]
-    pub weight: u32,
-    /// What is changed on the way to it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub filters: Vec<Filter>,
-}
-
 /// Timeouts of a rule (GEP-1742); `0s` switches one off.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -138,26 +98,18 @@ pub struct HttpRouteTimeouts {
     pub backend_request: Option<Span>,
 }
 
-fn service() -> String {
-    "Service".into()
-}
-
-fn one() -> u32 {
-    1
-}
-
 /// What the kind `HTTPRoute` says of itself to the registry.
 pub const KIND: PolicyKind = PolicyKind {
     kind: Kind {
         name: "HTTPRoute",
-        api_version: "gateway.networking.k8s.io/v1",
+        api_version: kind::GATEWAY,
         summary: "Routes requests of a service by path, header, query and method, with weights and header changes.",
         schema: || schemars::schema_for!(HttpRouteSpec),
         check: |document| kind::check(document, check::check),
         close: check::close,
     },
     place: Place::Both,
-    role: Role::Routes,
+    role: Role::Routes(resolve::resolve),
     bind: bind::bind,
     explain: policy::no_rules,
     shadows: shadows::shadows,

@@ -4,7 +4,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use http::Request;
-use selvedge_decide::route::{self as decide, Scope};
+use selvedge_decide::route::{self as decide, Nowhere, Scope};
 use selvedge_policies::{
     reason::Reason,
     route::{Backend, RouteRule},
@@ -109,7 +109,7 @@ pub fn upstream<'a>(exchange: &Exchange, scope: &'a Scope, rule: Option<&'a Rout
         }),
         (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
             let backend = worker.chance(|chance| decide::backend(rule, chance));
-            let backend = backend.map_err(|reason| nowhere(&exchange.route, reason))?;
+            let backend = backend.map_err(nowhere)?;
             let cluster = cluster(&exchange.snapshot, destination, backend, *port)?;
             let traffic = Some(&*destination.traffic);
             Ok(Upstream { target: Target::Cluster(cluster), traffic, rule, backend, policies })
@@ -132,15 +132,17 @@ pub fn cluster(
     backend: Option<&Backend>,
     port: u16,
 ) -> Result<Rc<Cluster>, Error> {
-    let found = decide::cluster(destination, backend, port).and_then(|link| snapshot.cluster(link));
-    found.cloned().ok_or_else(|| no_endpoints(&decide::cluster_name(destination, backend, port).to_string()))
+    let link = decide::cluster(destination, backend, port).map_err(nowhere)?;
+    let name = || decide::cluster_name(destination, backend, port).to_string();
+    snapshot.cluster(link).cloned().ok_or_else(|| no_endpoints(&name()))
 }
 
 /// The destination has no endpoint.
 pub fn no_endpoints(name: &str) -> Error {
-    nowhere(name, Reason::NoEndpoints)
+    let reason = Reason::NoEndpoints;
+    Error::new(reason, format!("{name}: {}", reason.summary()))
 }
 
-fn nowhere(name: &str, reason: Reason) -> Error {
-    Error::new(reason, format!("{name}: {}", reason.summary()))
+fn nowhere(Nowhere { reason, detail }: Nowhere) -> Error {
+    Error::new(reason, detail)
 }

@@ -108,7 +108,7 @@ async fn the_mesh_answers_preflights_and_says_who_may_read_what_the_service_answ
     assert_eq!(told(&answer.headers), ["vary: Origin"]);
 
     let answer = client::call(entry, from_page(Method::GET, "/nobody", SHOP)).await.unwrap();
-    assert_eq!(answer.reason(), "no_endpoints");
+    assert_eq!(answer.reason(), "invalid_route");
     let read = ["access-control-allow-origin: https://shop.example.com", "vary: Origin"];
     assert_eq!(told(&answer.headers), read, "a page can read why the mesh has failed it");
 }

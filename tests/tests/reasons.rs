@@ -61,7 +61,7 @@ const CALLER: (Seen, Seen) = (Seen::Request, Seen::Nothing);
 
 /// Every reason but `internal`, which is a defect and has no other cause, and `policy_unenforceable`, which takes a sidecar
 /// that is older than its control plane (`control_plane/skew.rs`).
-const TABLE: [Row; 31] = [
+const TABLE: [Row; 32] = [
     row(Reason::PolicyDenied, Told::Everything, BOTH, "a DENY policy covers every call of the service"),
     row(Reason::PolicyDefaultDeny, Told::Everything, BOTH, "the service's only ALLOW policy names another caller"),
     row(
@@ -73,6 +73,7 @@ const TABLE: [Row; 31] = [
     row(Reason::RateLimited, Told::Everything, BOTH, "a limit of one request an hour meets the second"),
     row(Reason::FaultInjected, Told::Everything, CALLER, "a `FaultInjection` aborts every call of the service"),
     row(Reason::NoRoute, Told::Everything, CALLER, "the service's only route is for another path"),
+    row(Reason::InvalidRoute, Told::Everything, CALLER, "the service's route names a backend that there is not"),
     row(Reason::UnknownDestination, Told::Everything, CALLER, "a service is called that nobody has declared"),
     row(Reason::NoEndpoints, Told::Everything, CALLER, "no workload has the labels of the service's selector"),
     row(Reason::BreakerOpen, Told::Everything, CALLER, "the only endpoint has failed as often as its breaker allows"),

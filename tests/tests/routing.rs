@@ -78,7 +78,7 @@ async fn rules_match_change_and_split() {
     let own = pair.get("/own").await;
     assert_eq!(own.headers.get_all("x-from").iter().count(), 1, "made once, not on both sides: {:?}", own.headers);
     assert_eq!(pair.get("/nextdoor").await.status, 404, "a prefix ends at a segment");
-    assert_eq!(pair.get("/nobody").await.reason(), "no_endpoints", "no backend has any weight");
+    assert_eq!(pair.get("/nobody").await.reason(), "invalid_route", "no backend has any weight");
 
     let mut counts: HashMap<String, u32> = HashMap::new();
     for _ in 0..300 {

@@ -89,6 +89,7 @@ async fn what_is_written_for_one_port_of_a_service_leaves_the_others_alone() {
                  shop}\nspec:\n  parentRefs: [{kind: Service, name: api, port: 81}]\n  rules: [{matches: [{path: {type: \
                  Exact, value: /other}}]}]\n";
     ports.only_the_second(route, "no_route").await;
+    ports.only_the_second(&route.replace("port: 81", "sectionName: second"), "no_route").await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use selvedge_xds::{
     resource::Encoded,
 };
 
-use super::{Mesh, attachment, identity, origin};
+use super::{Mesh, attachment, identity, origin, route};
 use crate::{
     model::{
         Attached, Model, Object, Target,
@@ -54,22 +54,23 @@ impl Compiled {
 fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> Compiled {
     let (namespace, name) = (&object.id.namespace, &object.id.name);
     let hosts = ["", ".svc", ".svc.cluster.local"].map(|suffix| format!("{name}.{namespace}{suffix}"));
-    let numbers: Vec<u16> = spec.ports.iter().map(|port| port.port).collect();
+    let carried: Vec<&ServicePort> = spec.carried().collect();
+    let numbers: Vec<u16> = carried.iter().map(|port| port.port).collect();
     let mut aliases = names(&hosts, &numbers);
     aliases.extend(spec.addresses().into_iter().flat_map(|ip| numbers.iter().map(move |port| socket(ip, *port))));
-    let port = |p: &ServicePort| Port {
+    let port = |p: &&ServicePort| Port {
         port: p.port.into(),
         name: p.name.clone().unwrap_or_default(),
         app_protocol: p.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned()),
     };
     let target = Target::Service(namespace.clone(), name.clone());
     let message = Destination {
-        ports: spec.ports.iter().map(port).collect(),
+        ports: carried.iter().map(port).collect(),
         hosts: hosts.into(),
-        ..destination(model, object, &target)
+        ..destination(model, object, &target, &carried)
     };
     let workloads = model.selected(namespace, &spec.selector);
-    let endpoints = |port: &ServicePort| {
+    let endpoints = |port: &&ServicePort| {
         let endpoint = |(object, workload): &(&Object, &WorkloadSpec)| {
             let port = port.target(workload)?;
             Some(Endpoint {
@@ -84,7 +85,7 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
         let taking = workloads.iter().filter(|(_, workload)| workload.weight > 0);
         (port.port, Endpoints { endpoints: taking.filter_map(endpoint).collect() })
     };
-    let endpoints = spec.ports.iter().map(endpoints).collect();
+    let endpoints = carried.iter().map(endpoints).collect();
     Compiled { message, aliases, endpoints }
 }
 
@@ -101,7 +102,7 @@ fn external(model: &Model, object: &Object, spec: &ExternalServiceSpec) -> Compi
         ports: spec.ports.iter().map(port).collect(),
         hosts: spec.hosts.clone(),
         external: true,
-        ..destination(model, object, &target)
+        ..destination(model, object, &target, &[])
     };
     let mut endpoints = Vec::new();
     for port in &spec.ports {
@@ -116,24 +117,22 @@ fn external(model: &Model, object: &Object, spec: &ExternalServiceSpec) -> Compi
     Compiled { message, aliases, endpoints }
 }
 
-/// What both kinds of destination have in common.
-fn destination(model: &Model, object: &Object, target: &Target) -> Destination {
+/// What both kinds of destination have in common. An external one has no ports that routes are for.
+fn destination(model: &Model, object: &Object, target: &Target, ports: &[&ServicePort]) -> Destination {
     let every = Target::Namespace(object.id.namespace.clone());
     let documents = |such: fn(&Attached) -> bool| {
         let own = model.attached(target, such).into_iter().map(|said| (0, said));
         own.chain(model.attached(&every, such).into_iter().map(|said| (1, said))).collect::<Vec<_>>()
     };
-    let attachments = |documents: Vec<(usize, (&Object, &Attached))>| {
-        documents.into_iter().map(|(_, (object, document))| attachment(object, document)).collect()
-    };
     // Of settings the first wins; a sidecar that merges no fields obeys it alone.
     let mut policies = documents(Attached::acts_at_callers);
     policies.sort_by_cached_key(|(scope, (object, document))| document.is_setting.then(|| object.precedence(*scope)));
+    let routes = model.attached(target, |document| document.is_route);
     Destination {
         namespace: object.id.namespace.to_string(),
         name: object.id.name.to_string(),
-        routes: attachments(documents(|document| document.is_route)),
-        policies: attachments(policies),
+        routes: routes.into_iter().filter_map(|(of, document)| route(model, of, document, target, ports)).collect(),
+        policies: policies.into_iter().map(|(_, (of, document))| attachment(of, document)).collect(),
         origin: Some(origin(object)),
         ..Default::default()
     }

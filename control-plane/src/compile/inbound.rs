@@ -7,7 +7,7 @@ use selvedge_xds::{
     proto::mesh::{self, Attachment, Inbound, InboundPort, SettingOrigin},
 };
 
-use super::{Mesh, attachment, identity, origin};
+use super::{Mesh, attachment, identity, origin, route};
 use crate::model::{
     Attached, Model, Object, ObjectId, Target,
     service::{ServicePort, ServiceSpec},
@@ -70,17 +70,19 @@ fn ports(model: &Model, object: &Object, service: &ServiceSpec, workload: &Workl
     let target = Target::Service(object.id.namespace.clone(), object.id.name.clone());
     let routes = model.attached(&target, |document| document.is_route);
     let policies = model.attached(&target, Attached::acts_where_called);
-    let port = |p: &ServicePort| {
+    let carried: Vec<&ServicePort> = service.carried().collect();
+    let port = |p: &&ServicePort| {
+        let of_port = routes.iter().filter(|(_, document)| document.is_for(&target, p));
         Some(InboundPort {
             port: p.target(workload)?.into(),
             app_protocol: p.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned()),
             service: object.id.path(),
-            routes: in_order(routes.iter().filter(|(_, document)| document.is_for(&target, p.port))),
+            routes: of_port.filter_map(|(of, document)| route(model, of, document, &target, &carried)).collect(),
             policies: in_order(policies.iter().filter(|(_, document)| document.port.is_none_or(|port| port == p.port))),
         })
     };
     // Two ports of a service may lead to one port of the application.
-    by_number(&service.ports.iter().filter_map(port).collect::<Vec<_>>())
+    by_number(&carried.iter().filter_map(port).collect::<Vec<_>>())
 }
 
 /// Documents as attachments, in order of kind and name.

@@ -61,7 +61,7 @@ impl Claims {
                     set(&mut self.externals, address, id.clone(), add);
                 }
             }
-            Spec::MeshPolicy(_) | Spec::Attached(_) => {}
+            Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => {}
         }
         for target in named(object) {
             set(&mut self.referring, target, id.clone(), add);
@@ -89,7 +89,7 @@ fn named(object: &Object) -> BTreeSet<Target> {
             let shadowed = shadowed.map(|(namespace, name)| Target::Service(namespace.into(), name.into()));
             shadowed.chain([Target::Service(namespace.clone(), name.clone())]).collect()
         }
-        Spec::Service(_) | Spec::Workload(_) => BTreeSet::new(),
+        Spec::Service(_) | Spec::Workload(_) | Spec::ReferenceGrant(_) => BTreeSet::new(),
     }
 }
 

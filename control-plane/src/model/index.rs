@@ -180,7 +180,7 @@ impl Model {
                     set(&mut self.attached, target.clone(), object.id.clone(), add);
                 }
             }
-            Spec::ExternalService(_) | Spec::MeshPolicy(_) => {}
+            Spec::ExternalService(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) => {}
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use schemars::JsonSchema;
-use selvedge_policies::kind::{self, Kind, Problem};
+use selvedge_policies::{
+    kind::{self, Kind, Problem},
+    policy::Reference,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -103,7 +106,7 @@ pub struct ServicePort {
     /// What is spoken on it; detected when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<AppProtocol>,
-    /// The transport, which can only be `TCP`; `TCP` when absent.
+    /// The transport; `TCP` when absent. Ports of any other are left alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Transport>,
 }
@@ -120,10 +123,14 @@ pub enum TargetPort {
 
 /// The transport of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Transport {
     /// The only one the mesh carries.
-    #[serde(rename = "TCP")]
     Tcp,
+    /// Datagrams, which go past the mesh.
+    Udp,
+    /// Which goes past the mesh, too.
+    Sctp,
 }
 
 /// A protocol the mesh knows, as in `appProtocol`; the names with a prefix are those of Kubernetes (KEP-3726).
@@ -167,6 +174,22 @@ impl AppProtocol {
 }
 
 impl ServicePort {
+    /// What is spoken below the application: what `protocol` says, or TCP.
+    pub fn transport(&self) -> Transport {
+        self.protocol.unwrap_or(Transport::Tcp)
+    }
+
+    /// Whether both are reached in the same way: a number is taken once for each transport.
+    fn is_same(&self, other: &Self) -> bool {
+        self.port == other.port && self.transport() == other.transport()
+    }
+
+    /// Whether a reference to its service means this port, by number, by name, or as one of all.
+    pub fn is_meant(&self, reference: &Reference) -> bool {
+        reference.port.is_none_or(|port| port == self.port)
+            && reference.section.as_deref().is_none_or(|name| self.name.as_deref() == Some(name))
+    }
+
     /// The application's port at a workload; `None` when it is given by a name that no port of the workload has.
     pub fn target(&self, workload: &WorkloadSpec) -> Option<u16> {
         match &self.target_port {
@@ -178,6 +201,11 @@ impl ServicePort {
 }
 
 impl ServiceSpec {
+    /// The ports that the mesh carries.
+    pub fn carried(&self) -> impl Iterator<Item = &ServicePort> + Clone {
+        self.ports.iter().filter(|port| port.transport() == Transport::Tcp)
+    }
+
     /// The cluster addresses, each once; none of a headless service.
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
         self.cluster_ip.iter().chain(&self.cluster_ips).filter_map(|address| address.parse().ok()).collect()
@@ -204,7 +232,7 @@ fn check(spec: &ServiceSpec) -> Vec<Problem> {
             Some(TargetPort::Name(name)) => super::workload::check_port_name(name, target, &mut problems),
             None => {}
         }
-        if let Some(first) = spec.ports[..n].iter().position(|other| other.port == port.port) {
+        if let Some(first) = spec.ports[..n].iter().position(|other| other.is_same(port)) {
             let why = format!("port {} is already that of ports[{first}]", port.port);
             problems.push(Problem::new(format!("ports[{n}].port"), why));
         }

@@ -67,6 +67,24 @@ pub(super) fn rules(document: &Value, kind: &str, knows: &Capabilities) -> Value
     whole
 }
 
+/// Puts a service that nobody can have in place of each backend of another kind, unless that is among `words`: its share
+/// of the requests is answered with an error there, too. Whether there was one.
+pub(super) fn backends(document: &mut Value, words: &BTreeSet<String>) -> bool {
+    let rules = document.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten();
+    let backends = rules.filter_map(|rule| rule.get_mut("backendRefs")?.as_array_mut()).flatten();
+    let mut is_other = false;
+    for backend in backends.filter(|backend| backend["kind"].as_str().is_some_and(|kind| kind != "Service")) {
+        let named = json!({"group": backend["group"], "kind": backend["kind"]});
+        if vocabulary::unknown(words, &json!({"rules": [{"backendRefs": [named]}]})).is_some() {
+            let weight = backend.get("weight").cloned().unwrap_or_else(|| json!(1));
+            // No name of an object has a dot.
+            *backend = json!({"name": "nobody.invalid", "weight": weight});
+            is_other = true;
+        }
+    }
+    is_other
+}
+
 /// The rules of a route: one that matches everything where none is written.
 fn written(document: &Value) -> Vec<Value> {
     let rules = document["rules"].as_array().filter(|rules| !rules.is_empty());

@@ -49,16 +49,17 @@ pub(super) fn fate(attachment: &Attachment, knows: &Capabilities) -> Fate {
     let Ok(mut document) = serde_json::from_str::<Value>(&attachment.document) else {
         return Fate::Known(attachment.clone()); // it would be a defect, and the sidecar says so
     };
+    let is_other = words.is_some_and(|words| closed::backends(&mut document, words));
     let wish = document.as_object_mut().and_then(|fields| fields.remove(WISH));
     let unknown = match words {
         Some(words) => vocabulary::unknown(words, &document),
         None => Some(format!("kind: {}", origin.kind)),
     };
     let Some(unknown) = unknown else {
-        let plain = wish.filter(|_| words.is_some_and(|words| !words.contains(WISH))).map(|_| document.to_string());
-        return Fate::Known(match plain {
-            Some(document) => Attachment { document, ..attachment.clone() },
-            None => attachment.clone(),
+        let is_plain = wish.is_some() && words.is_some_and(|words| !words.contains(WISH));
+        return Fate::Known(match is_plain || is_other {
+            true => Attachment { document: document.to_string(), ..attachment.clone() },
+            false => attachment.clone(),
         });
     };
     let instead = wished(wish.as_ref().and_then(Value::as_str), instead(&origin, &document, knows));
@@ -79,7 +80,7 @@ fn instead(origin: &Origin, document: &Value, knows: &Capabilities) -> Instead {
     let words = knows.0.get(&origin.kind).cloned().unwrap_or_default();
     let Some(kind) = registry::find(&origin.kind) else { return Instead::Refused };
     match kind.role {
-        Role::Routes => Instead::LastForm(Box::new(Instead::Rules(closed::rules(document, &origin.kind, knows)))),
+        Role::Routes(_) => Instead::LastForm(Box::new(Instead::Rules(closed::rules(document, &origin.kind, knows)))),
         Role::Tries => {
             let mut known = document.clone();
             vocabulary::reduce(&words, &mut known);

@@ -34,7 +34,7 @@ use seen::Seen;
 use watch::{Wake, Watch, Where};
 
 pub use absent::{DELETED_AFTER, Known};
-pub use parse::parse;
+pub use parse::{parse, parse_of};
 pub use scan::{MAX_FILE_BYTES, Scan, read};
 pub(super) use tree::Node;
 

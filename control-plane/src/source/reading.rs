@@ -9,7 +9,7 @@ use super::{Provenance, provenance::ClusterObject};
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
     model::{Object, ObjectId},
-    validate::{self, Checked, Verdict},
+    validate::{self, Author, Checked, Verdict},
 };
 
 /// What one origin says.
@@ -73,7 +73,7 @@ impl Reading {
     /// What an object of a cluster says.
     pub fn of_cluster(document: &Value, of: ClusterObject) -> Self {
         let mut reading = Self::default();
-        let checked = validate::check(document);
+        let checked = validate::check(document, Author::Server);
         let provenance = Provenance::Cluster(of);
         let findings = checked.complaints.iter();
         let findings = findings.map(|(severity, problem)| {

@@ -25,7 +25,11 @@ pub(super) fn rivals(model: &Model, object: &Object) -> BTreeSet<ObjectId> {
             let of_target = |target| attached_of_kind(model, object, target).into_iter().map(|(other, _)| named(other));
             attached.targets.iter().flat_map(of_target).collect()
         }
-        Spec::Attached(_) | Spec::Service(_) | Spec::Workload(_) | Spec::ExternalService(_) => BTreeSet::new(),
+        Spec::Attached(_)
+        | Spec::Service(_)
+        | Spec::Workload(_)
+        | Spec::ExternalService(_)
+        | Spec::ReferenceGrant(_) => BTreeSet::new(),
     }
 }
 

@@ -52,9 +52,11 @@ fn opened(model: &Model, object: &Object) -> String {
             attached.targets.iter().map(of).collect()
         }
         Spec::MeshPolicy(spec) => settings(model, &object.id, spec),
-        Spec::Attached(Attached { .. }) | Spec::Service(_) | Spec::Workload(_) | Spec::ExternalService(_) => {
-            String::new()
-        }
+        Spec::Attached(Attached { .. })
+        | Spec::Service(_)
+        | Spec::Workload(_)
+        | Spec::ExternalService(_)
+        | Spec::ReferenceGrant(_) => String::new(),
     }
 }
 

@@ -7,17 +7,19 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_policies::policy::Reference;
+use selvedge_policies::{kind::Problem, policy::Reference, registry};
 
 use super::{conflicts, in_force::InForce};
 use crate::{
     diagnostic::{Diagnostic, Severity},
     model::{
-        Model, Object, ObjectId, Spec, Target,
+        Attached, Model, Object, ObjectId, Spec, Target,
         claims::service_of_host,
         external_service::{self, ExternalServiceSpec},
+        granted,
         mesh_policy::MeshPolicySpec,
-        service::{self, ServiceSpec, SessionAffinity, TargetPort},
+        reference_grant,
+        service::{self, ServiceSpec, SessionAffinity, TargetPort, Transport},
         workload,
     },
     source::Provenance,
@@ -76,10 +78,10 @@ pub(super) fn findings(
             check.findings.extend(conflicts::of_mesh_policy(model, in_force, object, spec, written));
         }
         Spec::Attached(attached) => {
-            attached.references.iter().for_each(|reference| check.reference(object.id.kind, reference, written));
+            check.document(object, attached, written);
             check.findings.extend(conflicts::of_attached(model, in_force, object, attached, written));
         }
-        Spec::Workload(_) => {}
+        Spec::Workload(_) | Spec::ReferenceGrant(_) => {}
     }
     check.findings.iter_mut().for_each(|finding| finding.object = object.id.to_string());
     (check.findings, check.vain)
@@ -107,6 +109,9 @@ pub(super) fn concerned(model: &Model, id: &ObjectId, concerned: &mut BTreeSet<O
         }
         Spec::ExternalService(_) => {
             add(&mut claims.referring(&Target::ExternalService(namespace.clone(), name.clone())));
+        }
+        Spec::ReferenceGrant(spec) => {
+            add(&mut granted::concerned(model, namespace, spec).map(|(object, _)| &object.id))
         }
         Spec::MeshPolicy(_) | Spec::Attached(_) => concerned.extend(conflicts::rivals(model, object)),
     }
@@ -149,7 +154,8 @@ impl Check<'_> {
 
     /// A workload without a port of the name gets no calls on it.
     fn named_ports(&mut self, object: &Object, spec: &ServiceSpec, written: &Provenance) {
-        for (n, port) in spec.ports.iter().enumerate() {
+        let carried = spec.ports.iter().enumerate().filter(|(_, port)| port.transport() == Transport::Tcp);
+        for (n, port) in carried {
             let Some(TargetPort::Name(name)) = &port.target_port else { continue };
             let selected = self.model.selected(&object.id.namespace, &spec.selector);
             let mut without = selected.iter().filter(|(_, workload)| port.target(workload).is_none());
@@ -201,12 +207,40 @@ impl Check<'_> {
         }
     }
 
+    fn document(&mut self, object: &Object, attached: &Attached, written: &Provenance) {
+        for Problem { path, message } in &attached.warnings {
+            self.findings.push(written.finding(self.missing, &format!("spec.{path}"), message));
+        }
+        if attached.targets.is_empty() && matches!(written, Provenance::File(_)) {
+            let message = "this is attached to nothing in the mesh, so it routes nothing there: expected a parent with kind: \
+                           Service, group: \"\"";
+            self.findings.push(written.finding(Severity::Warning, "spec.parentRefs", message));
+        }
+        attached.references.iter().for_each(|reference| self.reference(object.id.kind, reference, written));
+        for reference in granted::closed(self.model, object, attached) {
+            self.not_granted(object, reference, written);
+        }
+    }
+
+    /// Says which grant opens the namespace that a reference leads into.
+    fn not_granted(&mut self, object: &Object, reference: &Reference, written: &Provenance) {
+        let (Target::Service(namespace, name), Some(kind)) = (&reference.to, registry::find(object.id.kind)) else {
+            return;
+        };
+        let message = format!(
+            "namespace '{namespace}' does not open Service '{name}' to this, so what would go there is answered with 500 \
+             (invalid_route): expected a grant there: {}",
+            reference_grant::wanted(&object.id, kind.kind.group(), namespace, name)
+        );
+        self.findings.push(written.finding(self.missing, &format!("spec.{}", reference.path), message));
+    }
+
     fn reference(&mut self, kind: &str, reference: &Reference, written: &Provenance) {
         let path = format!("spec.{}", reference.path);
         match &reference.to {
             Target::Service(namespace, name) => match self.model.service(namespace, name) {
                 None => self.unknown(service::KIND.name, namespace, name, &path, written),
-                Some((_, service)) => self.port(service, name, reference.port, &path, written),
+                Some((_, service)) => self.port(service, name, reference, &path, written),
             },
             Target::ExternalService(namespace, name) if self.model.external_service(namespace, name).is_none() => {
                 self.unknown(external_service::KIND.name, namespace, name, &path, written);
@@ -224,11 +258,22 @@ impl Check<'_> {
         }
     }
 
-    fn port(&mut self, service: &ServiceSpec, name: &str, port: Option<u16>, path: &str, written: &Provenance) {
-        let Some(port) = port.filter(|port| !service.ports.iter().any(|known| known.port == *port)) else { return };
-        let known: Vec<String> = service.ports.iter().map(|known| known.port.to_string()).collect();
-        let message = format!("Service '{name}' has no port {port}: expected {}", known.join(" or "));
-        self.findings.push(written.finding(self.missing, &format!("{path}.port"), message));
+    fn port(&mut self, service: &ServiceSpec, name: &str, of: &Reference, path: &str, written: &Provenance) {
+        if service.carried().any(|port| port.is_meant(of)) {
+            return;
+        }
+        let (field, wanted) = match (of.port, &of.section) {
+            (Some(port), None) => ("port", format!("no port {port}")),
+            (Some(port), Some(section)) => ("sectionName", format!("no port {port} with the name '{section}'")),
+            (None, Some(section)) => ("sectionName", format!("no port with the name '{section}'")),
+            (None, None) => return,
+        };
+        let known = service.carried().map(|port| match (&port.name, &of.section) {
+            (Some(name), Some(_)) => format!("{} ('{name}')", port.port),
+            _ => port.port.to_string(),
+        });
+        let message = format!("Service '{name}' has {wanted}: expected {}", known.collect::<Vec<_>>().join(" or "));
+        self.findings.push(written.finding(self.missing, &format!("{path}.{field}"), message));
     }
 
     fn unknown(&mut self, kind: &'static str, namespace: &str, name: &str, path: &str, written: &Provenance) {

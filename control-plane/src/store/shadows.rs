@@ -65,12 +65,13 @@ fn holding<'m>(model: &'m Model, object: &Object, reference: &Reference) -> Vec<
         Target::Service(namespace, _) | Target::Workload(namespace, _) => Some(Target::Namespace(namespace.clone())),
         Target::ExternalService(..) | Target::Namespace(_) => None,
     };
+    let holds = |other: &Reference| {
+        let is_whole = other.port.is_none() && other.section.is_none();
+        is_whole || (other.port == reference.port && other.section == reference.section)
+    };
     let is_attached = |attached: &Attached, target: &Target| {
-        attached.references.iter().any(|other| {
-            other.relation == Relation::AttachedTo
-                && other.to == *target
-                && (other.port.is_none() || other.port == reference.port)
-        })
+        let mut others = attached.references.iter().filter(|other| other.relation == Relation::AttachedTo);
+        others.any(|other| other.to == *target && holds(other))
     };
     let targets = [Some(&reference.to), wide.as_ref()].into_iter().flatten();
     let holding = targets.flat_map(|target| model.attached(target, |attached| is_attached(attached, target)));

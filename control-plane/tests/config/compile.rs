@@ -42,7 +42,7 @@ spec:
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: split, namespace: shop}
-spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+spec: {parentRefs: [{kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}
 ---
 apiVersion: selvedge.dev/v1alpha1
 kind: AuthorizationPolicy
@@ -274,7 +274,8 @@ fn documents() -> impl Strategy<Value = Vec<(usize, Option<String>)>> {
         head(own, "TrafficPolicy", n, "") + &format!("{{targetRef: {{kind: {kind}, name: {n}}}}}\n")
     });
     let route = (name(), name()).prop_map(move |(n, parent)| {
-        head("gateway.networking.k8s.io/v1", "HTTPRoute", n, "") + &format!("{{parentRefs: [{{name: {parent}}}]}}\n")
+        head("gateway.networking.k8s.io/v1", "HTTPRoute", n, "")
+            + &format!("{{parentRefs: [{{kind: Service, name: {parent}}}]}}\n")
     });
     let scope =
         prop_oneof![Just(""), Just("targetRef: {kind: Mesh}, "), Just("targetRef: {kind: Workload, name: a}, ")];
@@ -366,12 +367,12 @@ fn what_is_attached_to_either_of_two_ports_covers_the_port_of_the_application_th
         on(
             "gateway.networking.k8s.io/v1\nkind: HTTPRoute",
             "first",
-            "{parentRefs: [{name: web, port: 80}], rules: [{name: a}]}",
+            "{parentRefs: [{kind: Service, name: web, port: 80}], rules: [{name: a}]}",
         ),
         on(
             "gateway.networking.k8s.io/v1\nkind: HTTPRoute",
             "second",
-            "{parentRefs: [{name: web, port: 81}], rules: [{name: b}]}",
+            "{parentRefs: [{kind: Service, name: web, port: 81}], rules: [{name: b}]}",
         ),
     ];
     let inbound: Inbound = decode(&snapshot(&text.concat()), INBOUND, "shop/web-1");

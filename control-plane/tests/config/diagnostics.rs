@@ -119,7 +119,7 @@ fn bad_specs_are_pointed_at() {
             (8, 18),
             "'htpp' is not known here: did you mean 'http'?",
         ),
-        ("Service", "  ports:\n  - port: 80\n    protocol: UDP\n", (8, 15), "'UDP' is not known here"),
+        ("Service", "  ports:\n  - port: 80\n    protocol: TPC\n", (8, 15), "'TPC' is not known here"),
         ("Service", "  clusterIP: 10.0.0\n  ports: [{port: 80}]\n", (6, 14), "'10.0.0' is not an IP address"),
         ("Service", "  ports:\n  - prot: 80\n", (7, 5), "unknown field 'prot': did you mean 'port'?"),
         ("Service", "  ports:\n  - port: 80\n    targetPort: '8080'\n", (8, 17), "'8080' is not the name of a port"),
@@ -167,10 +167,10 @@ fn bad_specs_are_pointed_at() {
         ),
         ("RateLimit", "  limits:\n  - requests: 5\n    per: 5\n", (8, 10), "expected a string"),
         ("RateLimit", "  limits:\n  - requests: 5\n    per: 5 seconds\n", (8, 10), "is not a duration"),
-        ("HTTPRoute", "  parentRefs: [{name: a, namespace: other}]\n", (6, 37), "services of its own namespace only"),
+        ("HTTPRoute", "  parentRefs: [{kind: Service, name: a, namespace: b}]\n", (6, 52), "of its own namespace only"),
         (
             "HTTPRoute",
-            "  parentRefs: [{name: a}]\n  rules:\n  - backendRefs:\n    - name: b\n      prot: 80\n",
+            "  parentRefs: [{kind: Service, name: a}]\n  rules:\n  - backendRefs:\n    - name: b\n      prot: 80\n",
             (10, 7),
             "unknown field 'prot'",
         ),
@@ -206,7 +206,12 @@ fn what_is_written_and_empty_is_pointed_at_with_the_way_out() {
             (7, 37),
             "counts every request",
         ),
-        ("HTTPRoute", "  parentRefs: [{name: a}]\n  rules:\n  - matches: []\n", (8, 5), "leave the field out"),
+        (
+            "HTTPRoute",
+            "  parentRefs: [{kind: Service, name: a}]\n  rules:\n  - matches: []\n",
+            (8, 5),
+            "leave the field out",
+        ),
     ];
     for (kind, spec, place, message) in table {
         let text = object(kind, spec);
@@ -282,7 +287,10 @@ fn sound_objects_have_no_findings() {
         ),
         ("Workload", "  serviceAccount: a\n  address: 'fd00::1'\n  ports: [{port: 80, dial: 8080}]\n  weight: 0\n"),
         ("ExternalService", "  hosts: [a.com]\n  ports: [{port: 443, tls: {}}]\n  endpoints: [{address: 1.2.3.4}]\n"),
-        ("HTTPRoute", "  parentRefs: [{name: a, port: 80}]\n  rules: [{backendRefs: [{name: b, port: 80}]}]\n"),
+        (
+            "HTTPRoute",
+            "  parentRefs: [{kind: Service, name: a, port: 80}]\n  rules: [{backendRefs: [{name: b, port: 80}]}]\n",
+        ),
     ] {
         let reading = read(&object(kind, spec));
         let all: Vec<String> = reading.findings.iter().map(ToString::to_string).collect();
@@ -494,7 +502,7 @@ proptest! {
 
     #[test]
     fn no_damaged_document_panics(cut in 0usize..400, insert in "[\\PC\n\t]{0,6}") {
-        let whole = object("HTTPRoute", "  parentRefs: [{name: a, port: 80}]\n  rules:\n  - name: ä\n    matches: [{path: {type: Exact, value: /x}}]\n    backendRefs: [{name: b, port: 80, weight: 3}]\n");
+        let whole = object("HTTPRoute", "  parentRefs: [{kind: Service, name: a, port: 80}]\n  rules:\n  - name: ä\n    matches: [{path: {type: Exact, value: /x}}]\n    backendRefs: [{name: b, port: 80, weight: 3}]\n");
         let mut cut = cut.min(whole.len());
         while !whole.is_char_boundary(cut) {
             cut -= 1;

@@ -57,7 +57,7 @@ fn document((kind, name, variant): Doc) -> String {
             ["1", "", "2", "3"][variant % 4]
         ),
         4 => format!(
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec: {{parentRefs: [{{name: {other}}}], rules: [{{backendRefs: [{{name: {name}, port: {}}}]}}]}}\n",
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec: {{parentRefs: [{{kind: Service, name: {other}}}], rules: [{{backendRefs: [{{name: {name}, port: {}}}]}}]}}\n",
             80 + variant
         ),
         5 => format!(

@@ -240,7 +240,7 @@ fn every_complaint_of_all_files_is_told_at_once() {
 
 #[test]
 fn references_to_what_is_not_there_are_warnings_that_refuse_nothing() {
-    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:\n  parentRefs: [{name: a, port: 81}]\n  rules:\n  - backendRefs: [{name: bb, port: 80}]\n";
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:\n  parentRefs: [{kind: Service, name: a, port: 81}]\n  rules:\n  - backendRefs: [{name: bb, port: 80}]\n";
     let policy = "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec:\n  targetRef: {kind: Workload, name: w}\n  action: DENY\n  rules: []\n";
     let selector =
         "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  selector: {app: s}\n  ports: [{port: 80}]\n";
@@ -252,7 +252,7 @@ fn references_to_what_is_not_there_are_warnings_that_refuse_nothing() {
     assert_eq!(
         found,
         [
-            (15, 32, "Service 'a' has no port 81"),
+            (15, 47, "Service 'a' has no port 81"),
             (17, 26, "there is no Service 'bb' in namespace 'default'"),
             (23, 37, "there is no Workload 'w' in namespace 'default'"),
             (31, 3, "no Workload of namespace 'default' has these labels"),

@@ -62,8 +62,8 @@ fn a_rule_that_another_leaves_nothing_to_is_told_with_both_places() {
     assert_eq!(findings(&[policy("web", WEB, "ALLOW", NARROW), closed]), [of_wide]);
 
     let rule = "  - matches: [{path: {value: /a}}]\n";
-    let first = route("first", "[{name: web}]", rule);
-    let second = route("second", "[{name: web, port: 81}]", &rule.repeat(2));
+    let first = route("first", "[{kind: Service, name: web}]", rule);
+    let second = route("second", "[{kind: Service, name: web, port: 81}]", &rule.repeat(2));
     let at = |line: usize, rule: usize| {
         format!(
             "rules.yaml:{line} HTTPRoute shop/second: this makes no difference: rules[0].matches[0] of HTTPRoute shop/first \
@@ -84,7 +84,11 @@ fn a_rule_that_counts_somewhere_is_not_told() {
         [policy("one", &on(80), "ALLOW", NARROW), policy("other", &on(81), "ALLOW", WIDE)],
         [policy("any", WEB, "ALLOW", NARROW), policy("port", &on(81), "ALLOW", WIDE)],
         [policy("limit", WEB, "ALLOW", WIDE), policy("note", WEB, "AUDIT", WIDE)],
-        [route("a", "[{name: web, port: 80}]", rule), route("b", "[{name: web}]", rule)],
+        [route("a", "[{kind: Service, name: web, port: 80}]", rule), route("b", "[{kind: Service, name: web}]", rule)],
+        [
+            route("a", "[{kind: Service, name: web, sectionName: a}]", rule),
+            route("b", "[{kind: Service, name: web, sectionName: b}]", rule),
+        ],
     ] {
         assert_eq!(findings(&documents), [""; 0], "{documents:?}");
     }

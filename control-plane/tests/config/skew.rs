@@ -245,10 +245,31 @@ fn routes_keep_their_last_form_and_rules_that_never_were_known_answer_with_an_er
     let document: Value = serde_json::from_str(&closed.routes[0].document).unwrap();
     let conditions = json!([{}, {"path": {"type": "Exact", "value": "/b"}}]);
     assert_eq!(document["rules"][0]["matches"], conditions, "a condition that is not known might be anything");
-    let elsewhere = json!({"parentRefs": [{"name": "web", "sectionName": "http"}], "mode": 1});
+    let elsewhere = json!({"parentRefs": [{"kind": "Service", "name": "web", "sectionName": "http"}], "mode": 1});
     let unrouted = outbound(&tell(&of(2, &elsewhere), &Forms::default()));
     let document: Value = serde_json::from_str(&unrouted.routes[0].document).unwrap();
     assert_eq!(document["rules"], json!([{"backendRefs": [{"name": "web", "weight": 0}]}]));
+}
+
+#[test]
+fn a_backend_that_is_no_service_gets_its_share_of_errors_at_old_sidecars_too() {
+    let service = json!({"kind": "Service", "name": "v1", "namespace": "shop", "port": 80, "weight": 3});
+    let closed = json!({"group": "selvedge.dev", "kind": "NotGranted", "name": "v2", "namespace": "bank", "port": 80, "weight": 2});
+    let bucket = json!({"group": "s3.example.com", "kind": "Bucket", "name": "b"});
+    let newest = route(&json!([{"backendRefs": [service, closed, bucket]}, {"backendRefs": [service]}]));
+    let resource = destination(vec![attachment("HTTPRoute", 1, &newest)], Vec::new());
+    let told = tell(&resource, &Forms::default());
+    let message = outbound(&told);
+    let document: Value = serde_json::from_str(&message.routes[0].document).unwrap();
+    let nobody = |weight: u32| json!({"name": "nobody.invalid", "weight": weight});
+    assert_eq!(document["rules"][0]["backendRefs"], json!([service, nobody(2), nobody(1)]));
+    assert_eq!(document["rules"][1], newest["rules"][1]);
+    assert_eq!(
+        (message.unenforceable.len(), message.routes[0].stands_for.clone()),
+        (0, None),
+        "nothing is missing there"
+    );
+    assert_eq!(skew::tell(&resource, &skew::everything(), &Forms::default()).resource, None);
 }
 
 /// The rules of a route that are told to go on, by name.

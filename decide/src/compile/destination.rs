@@ -31,7 +31,7 @@ pub(super) fn compile(message: &mesh::Destination, before: &PolicySet) -> Result
                 trying.push((object(&attachment.origin.clone().unwrap_or_default()), document));
             }
             // What no policy of callers is, compiling refuses.
-            Some(Role::Decides(..) | Role::Routes) | None => deciding.push((kind, document)),
+            Some(Role::Decides(..) | Role::Routes(_)) | None => deciding.push((kind, document)),
         }
     }
     let (traffic, traffic_from) = traffic::compile(&trying).map_err(|found| problems(&message.name, &found))?;

@@ -17,7 +17,7 @@ pub(crate) fn read_routes(attachments: &[Attachment]) -> Result<Vec<Attached<Htt
     let mut parsed = Vec::new();
     for attachment in attachments {
         let (kind, document) = read(attachment)?;
-        if !registry::find(&kind).is_some_and(|kind| matches!(kind.role, Role::Routes)) {
+        if !registry::find(&kind).is_some_and(|kind| matches!(kind.role, Role::Routes(_))) {
             return Err(format!(
                 "{}: this version of the sidecar cannot route by documents of this kind",
                 describe(attachment)
@@ -43,7 +43,9 @@ pub(super) fn table(attachments: &[Attachment]) -> Result<RouteTable, String> {
 /// Whether a route is for calls of this port: a parent names it, or the destination without a port.
 pub(crate) fn is_for(route: &HttpRouteSpec, message: &mesh::Destination, port: u16) -> bool {
     let is_this = |parent: &&ParentRef| {
-        parent.name == message.name && parent.namespace.as_ref().is_none_or(|given| *given == message.namespace)
+        parent.is_service()
+            && parent.name == message.name
+            && parent.namespace.as_ref().is_none_or(|given| *given == message.namespace)
     };
     let mut parents = route.parent_refs.iter().filter(is_this).peekable();
     parents.peek().is_none() || parents.any(|parent| parent.port.is_none_or(|named| named == port))
@@ -85,13 +87,13 @@ mod tests {
                 generation: 1,
             }),
             document: format!(
-                r#"{{"parentRefs": [{{"name": "web"}}], "rules": [{{"name": "{name}", "backendRefs": [{{"name": "web", "weight": 0}}]}}]}}"#
+                r#"{{"parentRefs": [{{"kind": "Service", "name": "web"}}], "rules": [{{"name": "{name}", "backendRefs": [{{"name": "web", "weight": 0}}]}}]}}"#
             ),
             stands_for,
         };
         let table = table(&[route("old", Some(mesh::Origin::default())), route("own", None)]).unwrap();
         let reasons: Vec<_> = table.rules().map(|rule| (&*rule.name, rule.nowhere)).collect();
-        let expected = [("shop/old/old", Reason::PolicyUnenforceable), ("shop/own/own", Reason::NoEndpoints)];
+        let expected = [("shop/old/old", Reason::PolicyUnenforceable), ("shop/own/own", Reason::InvalidRoute)];
         assert_eq!(reasons, expected);
     }
 
@@ -100,7 +102,7 @@ mod tests {
         let route = |name: &str, port: &str| {
             let origin = mesh::Origin { kind: "HTTPRoute".into(), name: name.into(), ..Default::default() };
             let document = format!(
-                r#"{{"parentRefs": [{{"name": "other", "port": 80}}, {{"name": "web"{port}}}], "rules": [{{"name": "all"}}]}}"#
+                r#"{{"parentRefs": [{{"kind": "Service", "name": "other", "port": 80}}, {{"kind": "Gateway", "name": "web"}}, {{"kind": "Service", "name": "web"{port}}}], "rules": [{{"name": "all"}}]}}"#
             );
             Attachment { origin: Some(origin), document, ..Default::default() }
         };

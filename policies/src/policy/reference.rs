@@ -38,6 +38,8 @@ pub struct Reference {
     pub to: Target,
     /// Its port, when one is named.
     pub port: Option<u16>,
+    /// The name of the port, when it is named; of a port that is named in both ways both must be right.
+    pub section: Option<Arc<str>>,
     /// The field that refers, inside `spec`.
     pub path: String,
     /// What the document wants of what it refers to.
@@ -51,9 +53,25 @@ pub struct Bound {
     pub references: Vec<Reference>,
     /// Only this port of what it is attached to; every port when absent.
     pub port: Option<u16>,
+    /// What of it cannot be done, and is not done in silence; the rest is sound.
+    pub warnings: Vec<Problem>,
     /// `spec` with every namespace filled in, as it travels.
     pub document: Value,
 }
+
+/// What all objects together tell of a document at one of its targets.
+#[derive(Clone, Debug)]
+pub struct Resolved<'a> {
+    /// Whom it travels to: those whom this target concerns.
+    pub target: &'a Target,
+    /// The ports of the target that it is for; every port when absent.
+    pub ports: Option<Vec<u16>>,
+    /// The fields of those references ([`Reference::path`]) that must not be followed.
+    pub refused: Vec<&'a str>,
+}
+
+/// The form in which a document travels, once that is known.
+pub type Resolve = fn(&Value, &Resolved<'_>) -> Value;
 
 impl Bound {
     /// What the document is attached to, each once and in order.
@@ -62,7 +80,8 @@ impl Bound {
     /// use selvedge_policies::registry;
     /// use serde_json::json;
     ///
-    /// let spec = json!({ "parentRefs": [{ "name": "web", "port": 80 }, { "name": "web", "port": 81 }] });
+    /// let of = |port: u16| json!({ "kind": "Service", "name": "web", "port": port });
+    /// let spec = json!({ "parentRefs": [of(80), of(81)] });
     /// let bound = (registry::find("HTTPRoute").unwrap().bind)(&spec, "shop").unwrap();
     /// assert_eq!((bound.references.len(), bound.targets().len()), (2, 1), "each once");
     /// ```
@@ -104,6 +123,7 @@ pub fn bind_target(document: &Value, namespace: &str) -> Result<Bound, Vec<Probl
             TargetKind::Workload => Target::Workload(namespace, name.into()),
         },
     };
-    let references = vec![Reference { to, port, path: "targetRef".to_owned(), relation: Relation::AttachedTo }];
-    Ok(Bound { references, port, document: document.clone() })
+    let (path, relation) = ("targetRef".to_owned(), Relation::AttachedTo);
+    let references = vec![Reference { to, port, section: None, path, relation }];
+    Ok(Bound { references, port, warnings: Vec::new(), document: document.clone() })
 }

@@ -264,7 +264,7 @@ impl std::fmt::Debug for PolicySet {
 fn deciding(kind: &PolicyKind) -> Option<(Phase, &'static str, Compile)> {
     match kind.role {
         Role::Decides(phase, compile) => Some((phase, kind.kind.name, compile)),
-        Role::Routes | Role::Tries => None,
+        Role::Routes(_) | Role::Tries => None,
     }
 }
 

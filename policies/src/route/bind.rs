@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{HttpRouteSpec, filter};
+use super::{HttpRouteSpec, ParentRef, filter, unusable};
 use crate::{
     kind::{self, Problem},
     policy::{Bound, Reference, Relation, Target},
@@ -12,7 +12,8 @@ use crate::{
 pub(super) fn bind(document: &Value, namespace: &str) -> Result<Bound, Vec<Problem>> {
     let mut spec: HttpRouteSpec = kind::parse(document)?;
     let (mut problems, mut references) = (Vec::new(), Vec::new());
-    for (n, parent) in spec.parent_refs.iter_mut().enumerate() {
+    let warnings = unusable::close(&mut spec);
+    for (n, parent) in spec.parent_refs.iter_mut().enumerate().filter(|(_, parent)| parent.is_service()) {
         let path = format!("parentRefs[{n}]");
         let given = parent.namespace.get_or_insert_with(|| namespace.to_owned());
         if given != namespace {
@@ -20,20 +21,26 @@ pub(super) fn bind(document: &Value, namespace: &str) -> Result<Bound, Vec<Probl
             problems.push(Problem::new(format!("{path}.namespace"), why));
         }
         let to = Target::Service(namespace.into(), parent.name.as_str().into());
-        references.push(Reference { to, port: parent.port, path, relation: Relation::AttachedTo });
+        let section = parent.section().map(Into::into);
+        references.push(Reference { to, port: parent.port, section, path, relation: Relation::AttachedTo });
     }
     if !problems.is_empty() {
         return Err(problems);
     }
+    // Older sidecars look at the name alone, and know of one spelling of the group.
+    spec.parent_refs.retain(ParentRef::is_service);
+    spec.parent_refs.iter_mut().for_each(|parent| parent.group = None);
     for (r, rule) in spec.rules.iter_mut().enumerate() {
         references.extend(filter::references(&rule.filters, namespace, &format!("rules[{r}].filters")));
-        for (n, backend) in rule.backend_refs.iter_mut().enumerate() {
+        let services = rule.backend_refs.iter_mut().enumerate().filter(|(_, backend)| backend.is_service());
+        for (n, backend) in services {
             let home = backend.namespace.get_or_insert_with(|| namespace.to_owned());
             let to = Target::Service(home.as_str().into(), backend.name.as_str().into());
+            backend.group.clear();
             let path = format!("rules[{r}].backendRefs[{n}]");
             references.extend(filter::references(&backend.filters, namespace, &format!("{path}.filters")));
-            references.push(Reference { to, port: backend.port, path, relation: Relation::SendsTo });
+            references.push(Reference { to, port: backend.port, section: None, path, relation: Relation::SendsTo });
         }
     }
-    Ok(Bound { references, port: None, document: kind::document(&spec) })
+    Ok(Bound { references, port: None, warnings, document: kind::document(&spec) })
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{HttpRouteRule, HttpRouteSpec, RouteTable, filter};
+use super::{BackendRef, HttpRouteRule, HttpRouteSpec, RouteTable, filter};
 use crate::{
     kind::{self, Attached, Problem},
     matching::host::host_problem,
@@ -15,8 +15,7 @@ pub(super) fn check(spec: &HttpRouteSpec) -> Vec<Problem> {
         problems.push(Problem::new("parentRefs", "a route without parent routes nothing: expected a Service"));
     }
     for (n, parent) in spec.parent_refs.iter().enumerate() {
-        let path = format!("parentRefs[{n}]");
-        reference(&parent.group, &parent.kind, &parent.name, parent.namespace.as_deref(), &path, &mut problems);
+        parent.check(&format!("parentRefs[{n}]"), &mut problems);
     }
     for (n, host) in spec.hostnames.iter().enumerate() {
         problems.extend(host_problem(host).map(|why| Problem::new(format!("hostnames[{n}]"), why)));
@@ -57,11 +56,8 @@ fn check_rule(rule: &HttpRouteRule, path: &str, problems: &mut Vec<Problem>) {
     filter::check(&rule.filters, &format!("{path}.filters"), problems);
     for (n, backend) in rule.backend_refs.iter().enumerate() {
         let path = format!("{path}.backendRefs[{n}]");
-        reference(&backend.group, &backend.kind, &backend.name, backend.namespace.as_deref(), &path, problems);
-        filter::check_of_backend(&backend.filters, &format!("{path}.filters"), problems);
-        if backend.port.is_none() {
-            problems.push(Problem::new(format!("{path}.port"), "a Service as backend needs the port to send to"));
-        }
+        check_backend(backend, &path, problems);
+        filter::check(&backend.filters, &format!("{path}.filters"), problems);
     }
     let timeouts = rule.timeouts.as_ref().and_then(|timeouts| timeouts.request.zip(timeouts.backend_request));
     if let Some((request, backend)) = timeouts.filter(|(request, backend)| !request.0.is_zero() && backend > request) {
@@ -70,17 +66,20 @@ fn check_rule(rule: &HttpRouteRule, path: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What is wrong with a reference to a `Service`.
-fn reference(group: &str, kind: &str, name: &str, namespace: Option<&str>, path: &str, problems: &mut Vec<Problem>) {
-    if !matches!(group, "" | "core") {
-        let why = format!("group '{group}' is not supported: only a Service, whose group is empty, may be named");
-        problems.push(Problem::new(format!("{path}.group"), why));
+/// What is wrong with a backend. One of another kind is sound, though nothing is sent to it.
+fn check_backend(backend: &BackendRef, path: &str, problems: &mut Vec<Problem>) {
+    if !backend.is_service() {
+        let hint = kind::suggest(&backend.kind, ["Service"]);
+        if backend.group.is_empty() && hint.contains("did you mean") {
+            problems
+                .push(Problem::new(format!("{path}.kind"), format!("kind '{}' is not known here{hint}", backend.kind)));
+        }
+        return;
     }
-    if kind != "Service" {
-        let why = format!("kind '{kind}' is not supported{}", kind::suggest(kind, ["Service"]));
-        problems.push(Problem::new(format!("{path}.kind"), why));
+    if backend.port.is_none() {
+        problems.push(Problem::new(format!("{path}.port"), "a Service as backend needs the port to send to"));
     }
-    problems.extend(kind::name_problem(name).map(|why| Problem::new(format!("{path}.name"), why)));
-    let namespace = namespace.and_then(kind::name_problem);
+    problems.extend(kind::name_problem(&backend.name).map(|why| Problem::new(format!("{path}.name"), why)));
+    let namespace = backend.namespace.as_deref().and_then(kind::name_problem);
     problems.extend(namespace.map(|why| Problem::new(format!("{path}.namespace"), why)));
 }

@@ -38,7 +38,7 @@ pub enum Outcome {
 /// use serde_json::json;
 ///
 /// let spec = json!({
-///     "parentRefs": [{ "name": "web" }],
+///     "parentRefs": [{ "kind": "Service", "name": "web" }],
 ///     "rules": [{ "matches": [{ "path": { "value": "/cart" } }] }, {}],
 /// });
 /// let conditions = Conditions::of(&Attached { name: "shop/web".into(), spec: kind::parse(&spec).unwrap() });

@@ -26,7 +26,7 @@ mod response_header_modifier;
 /// The list: every kind of filter, in the order in which they act.
 pub const FILTERS: &[&FilterKind] = &[&cors::KIND, &request_header_modifier::KIND, &response_header_modifier::KIND];
 
-/// Filters of the Gateway API that are told from misspelt ones.
+/// Filters of the Gateway API that are told from misspelt ones, and not supported.
 const NOT_YET: [&str; 5] = ["RequestMirror", "RequestRedirect", "URLRewrite", "ExternalAuth", "ExtensionRef"];
 
 /// What a kind of filter says of itself.
@@ -103,7 +103,7 @@ impl JsonSchema for Filter {
 /// use serde_json::json;
 ///
 /// let filter = |of: &str| json!({ "set": [{ "name": "x-of", "value": of }] });
-/// let spec = json!({ "parentRefs": [{ "name": "web" }], "rules": [{ "filters": [
+/// let spec = json!({ "parentRefs": [{ "kind": "Service", "name": "web" }], "rules": [{ "filters": [
 ///     { "type": "RequestHeaderModifier", "requestHeaderModifier": filter("request") },
 ///     { "type": "ResponseHeaderModifier", "responseHeaderModifier": filter("response") },
 /// ] }] });
@@ -185,36 +185,41 @@ fn find(name: &str) -> Option<&'static FilterKind> {
     FILTERS.iter().copied().find(|kind| kind.name == name)
 }
 
-/// What is wrong with the filters of a rule, found at `path`, but for what compiling them tells.
+/// What is wrong with the filters of a rule or backend, found at `path`, but for what compiling them tells.
 pub(super) fn check(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) {
-    check_kinds(filters, path, true, problems);
-}
-
-/// What is wrong with the filters of a backend, found at `path`, but for what compiling them tells.
-pub(super) fn check_of_backend(filters: &[Filter], path: &str, problems: &mut Vec<Problem>) {
-    check_kinds(filters, path, false, problems);
-}
-
-fn check_kinds(filters: &[Filter], path: &str, may_decide: bool, problems: &mut Vec<Problem>) {
     for (n, filter) in filters.iter().enumerate() {
         let path = format!("{path}[{n}]");
         match find(&filter.kind) {
-            Some(kind) if kind.decides && !may_decide => {
-                let why = format!("{} decides before a backend is chosen: give it to the rule", kind.name);
-                problems.push(Problem::new(format!("{path}.type"), why));
-            }
             Some(kind) => check_fields(kind, filter, &path, problems),
-            None => problems.push(Problem::new(format!("{path}.type"), unknown(&filter.kind))),
+            None => problems.extend(misspelt(&filter.kind).map(|why| Problem::new(format!("{path}.type"), why))),
         }
     }
 }
 
-fn unknown(given: &str) -> String {
-    let supported: Vec<&str> = FILTERS.iter().map(|kind| kind.name).collect();
-    if NOT_YET.contains(&given) {
-        return format!("the filter {given} is not supported yet: only {}", supported.join(", "));
-    }
-    format!("'{given}' is not a filter{}", kind::suggest(given, supported))
+/// What was probably meant by a filter that is neither one of those here nor one of the Gateway API.
+fn misspelt(given: &str) -> Option<String> {
+    let hint = kind::suggest(given, names(true));
+    (!NOT_YET.contains(&given) && hint.contains("did you mean")).then(|| format!("'{given}' is not a filter{hint}"))
+}
+
+/// The names of the filters of a rule, or of those that a backend may have.
+pub(super) fn names(of_rules: bool) -> Vec<&'static str> {
+    FILTERS.iter().filter(|kind| of_rules || !kind.decides).map(|kind| kind.name).collect()
+}
+
+/// The first filter of a rule that is not supported, by its number and name.
+pub(super) fn unsupported(filters: &[Filter]) -> Option<(usize, &str)> {
+    first(filters, |kind| kind.is_none())
+}
+
+/// The first filter of a backend that is not supported there, by its number and name.
+pub(super) fn unsupported_of_backend(filters: &[Filter]) -> Option<(usize, &str)> {
+    first(filters, |kind| kind.is_none_or(|kind| kind.decides))
+}
+
+fn first(filters: &[Filter], such: impl Fn(Option<&FilterKind>) -> bool) -> Option<(usize, &str)> {
+    let found = filters.iter().enumerate().find(|(_, filter)| such(find(&filter.kind)));
+    found.map(|(number, filter)| (number, &*filter.kind))
 }
 
 /// The fields of a filter: the one of its type and no other.

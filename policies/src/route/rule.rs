@@ -29,12 +29,14 @@ pub struct RouteRule {
 pub struct Backend {
     /// Which it is among all backends of its table, in the order of [`RouteTable::backends`](super::RouteTable::backends).
     pub number: usize,
-    /// `namespace/name` of the service.
+    /// `namespace/name` of the service, or of what is none.
     pub service: ServiceName,
     /// Its port; the one the request was sent to when absent.
     pub port: Option<u16>,
     /// Its share in proportion to the other weights.
     pub weight: u32,
+    /// Why no request can go there, whatever else there is; `None` for a service.
+    pub unusable: Option<Arc<str>>,
     /// What is changed on the way to it, after what the rule changes, and on the way back, before that.
     pub filters: Filters,
 }
@@ -60,7 +62,7 @@ impl RouteRule {
     /// use serde_json::json;
     ///
     /// let backends = json!([{ "name": "old", "weight": 0 }, { "name": "new", "weight": 9 }]);
-    /// let spec = json!({ "parentRefs": [{ "name": "web" }], "rules": [{ "backendRefs": backends }] });
+    /// let spec = json!({ "parentRefs": [{ "kind": "Service", "name": "web" }], "rules": [{ "backendRefs": backends }] });
     /// let table = RouteTable::compile(&[Attached { name: "shop/web".into(), spec: kind::parse(&spec).unwrap() }]).unwrap();
     /// let rule = table.rules().next().unwrap();
     /// assert_eq!(rule.choose(&mut fastrand::Rng::with_seed(7)).unwrap().service.to_string(), "shop/new");
@@ -99,7 +101,7 @@ impl RouteRule {
             to_parent: backends.is_empty(),
             total_weight: backends.iter().map(|backend| u64::from(backend.weight)).sum(),
             backends,
-            nowhere: Reason::NoEndpoints,
+            nowhere: Reason::InvalidRoute,
             filters,
             timeouts: spec.timeouts.as_ref().map(timeouts),
         }
@@ -113,6 +115,7 @@ impl Backend {
             service: ServiceName::new(spec.namespace.as_deref().unwrap_or(home), &spec.name),
             port: spec.port,
             weight: spec.weight,
+            unusable: spec.unusable(home).map(Into::into),
             filters: Filters::compile(&spec.filters, filters, problems),
         }
     }

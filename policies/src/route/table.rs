@@ -43,7 +43,7 @@ use crate::{
 /// use serde_json::json;
 ///
 /// let spec = json!({
-///     "parentRefs": [{ "name": "web" }],
+///     "parentRefs": [{ "kind": "Service", "name": "web" }],
 ///     "rules": [
 ///         { "backendRefs": [{ "name": "web", "port": 80 }] },
 ///         {

@@ -13,7 +13,7 @@ use crate::assert_complaints;
 
 fn document(cors: &Value) -> Value {
     let filters = json!([{ "type": "CORS", "cors": cors }]);
-    json!({ "parentRefs": [{ "name": "api" }], "rules": [{ "filters": filters }] })
+    json!({ "parentRefs": [{ "kind": "Service", "name": "api" }], "rules": [{ "filters": filters }] })
 }
 
 /// What the mesh answers itself, as status and fields; or the fields of the service's response after the filter.
@@ -219,14 +219,5 @@ fn what_cannot_be_meant_is_a_finding() {
     let filter = twice["rules"][0]["filters"][0].clone();
     twice["rules"][0]["filters"] = json!([filter, filter]);
     assert_complaints("HTTPRoute", &twice, &[("rules[0].filters[1].cors", "already")]);
-    let at_a_backend = json!({
-        "parentRefs": [{ "name": "api" }],
-        "rules": [{ "backendRefs": [{ "name": "api", "port": 80, "filters": [filter] }] }],
-    });
-    assert_complaints(
-        "HTTPRoute",
-        &at_a_backend,
-        &[("rules[0].backendRefs[0].filters[0].type", "give it to the rule")],
-    );
     assert_complaints("HTTPRoute", &document(&listed()), &[]);
 }

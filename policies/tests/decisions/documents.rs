@@ -46,7 +46,7 @@ fn what_decides_is_compiled_in_its_order_and_what_cannot_be_enforced_is_refused(
 fn kinds_say_what_they_are_attached_to() {
     for policy in registry::KINDS {
         let document = match policy.role {
-            Role::Routes => json!({ "parentRefs": [{ "name": "a", "port": 1 }] }),
+            Role::Routes(_) => json!({ "parentRefs": [{ "kind": "Service", "name": "a", "port": 1 }] }),
             Role::Decides(..) | Role::Tries => json!({ "targetRef": { "name": "a", "port": 1 } }),
         };
         let bound = (policy.bind)(&document, "shop").unwrap_or_else(|problems| panic!("{problems:?}"));
@@ -120,7 +120,7 @@ fn what_is_written_and_empty_is_told_and_taken_with_the_meaning_of_its_kind() {
         limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!({ "limits": [limit] })
     };
-    let route = |rule: Value| json!({ "parentRefs": [{ "name": "a" }], "rules": [rule] });
+    let route = |rule: Value| json!({ "parentRefs": [{ "kind": "Service", "name": "a" }], "rules": [rule] });
     let retry = |retry: Value| json!({ "targetRef": { "name": "a" }, "retry": retry });
     let cases = [
         ("RateLimit", json!({ "limits": [] }), vec!["limits"], json!({ "limits": [] })),
@@ -145,9 +145,9 @@ fn what_is_written_and_empty_is_told_and_taken_with_the_meaning_of_its_kind() {
         ),
         (
             "HTTPRoute",
-            json!({ "parentRefs": [{ "name": "a" }], "rules": [] }),
+            json!({ "parentRefs": [{ "kind": "Service", "name": "a" }], "rules": [] }),
             vec![],
-            json!({ "parentRefs": [{ "name": "a" }], "rules": [] }),
+            json!({ "parentRefs": [{ "kind": "Service", "name": "a" }], "rules": [] }),
         ),
         ("HTTPRoute", route(json!({ "matches": [{}] })), vec![], route(json!({ "matches": [{}] }))),
         ("TrafficPolicy", retry(json!({ "on": [] })), vec![], retry(json!({ "on": [] }))),
@@ -176,7 +176,7 @@ fn what_is_written_and_empty_is_told_and_taken_with_the_meaning_of_its_kind() {
         let told = complaints_of_close("HTTPRoute", &route(rule));
         assert!(told.len() == 1 && told[0].starts_with(&format!("rules[0].{list}: ")), "{told:?}");
     }
-    let hosts = json!({ "parentRefs": [{ "name": "a" }], "hostnames": [] });
+    let hosts = json!({ "parentRefs": [{ "kind": "Service", "name": "a" }], "hostnames": [] });
     assert!(complaints_of_close("HTTPRoute", &hosts)[0].starts_with("hostnames: "));
 }
 
@@ -302,7 +302,7 @@ proptest! {
             let attached = [attach(kind.name, "shop/any", document.clone())];
             let compiles = match policy.role {
                 Role::Decides(..) => registry::compile(policy.place, &attached, Posture::Deny, &PolicySet::new()).is_ok(),
-                Role::Routes | Role::Tries => true,
+                Role::Routes(_) | Role::Tries => true,
             };
             prop_assert!(!problems.is_empty() || compiles, "{} accepts {document}", kind.name);
             prop_assert!(!problems.is_empty() || (policy.bind)(&document, "shop").is_ok(), "{} accepts {document}", kind.name);

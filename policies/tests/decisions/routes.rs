@@ -16,6 +16,8 @@ use selvedge_policies::{
         query::QueryParamMatch,
         text::ValueMatchType,
     },
+    policy::{Bound, Relation, Target},
+    registry,
     route::{
         Conditions, Considered, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, Outcome, ParentRef, RouteTable,
         RouteTimeouts,
@@ -31,7 +33,7 @@ fn route(name: &str, spec: Value) -> Attached<HttpRouteSpec> {
 }
 
 fn table(rules: Value) -> RouteTable {
-    let spec = json!({ "parentRefs": [{ "name": "ui" }], "rules": rules });
+    let spec = json!({ "parentRefs": [{ "kind": "Service", "name": "ui" }], "rules": rules });
     RouteTable::compile(&[route("shop/ui", spec)]).expect("the rules compile")
 }
 
@@ -56,7 +58,7 @@ fn without_routes_or_rules() {
 
 #[test]
 fn the_first_condition_that_fails_is_named() {
-    let spec = json!({ "parentRefs": [{ "name": "ui" }], "hostnames": ["ui.shop"], "rules": [
+    let spec = json!({ "parentRefs": [{ "kind": "Service", "name": "ui" }], "hostnames": ["ui.shop"], "rules": [
         { "name": "beta", "matches": [
             { "path": { "value": "/a" }, "headers": [{ "name": "x-a", "value": "1" }, { "name": "x-b", "value": "2" }] },
             { "method": "POST", "queryParams": [{ "name": "q", "value": "1" }] },
@@ -114,7 +116,7 @@ fn the_most_specific_match_wins() {
 
 #[test]
 fn ties_go_to_the_first_route_by_name_and_hosts_to_the_most_specific() {
-    let spec = |hosts: Value| json!({ "parentRefs": [{ "name": "ui" }], "hostnames": hosts, "rules": [{}] });
+    let spec = |hosts: Value| json!({ "parentRefs": [{ "kind": "Service", "name": "ui" }], "hostnames": hosts, "rules": [{}] });
     let table = RouteTable::compile(&[
         route("shop/z", spec(json!([]))),
         route("shop/b", spec(json!([]))),
@@ -211,7 +213,14 @@ fn headers_are_changed_and_timeouts_read() {
 #[test]
 fn what_is_wrong_or_not_supported_is_reported_where_it_is() {
     let spec = json!({
-        "parentRefs": [{ "kind": "Gateway", "group": "gateway.networking.k8s.io", "name": "gw" }],
+        "parentRefs": [
+            { "kind": "Gateway", "group": "gateway.networking.k8s.io", "name": "GW" },
+            { "name": "ui" },
+            { "kind": "Service", "group": "gateway.networking.k8s.io", "name": "ui" },
+            { "kind": "Servce", "name": "ui" },
+            { "kind": "Service", "group": "serving.knative.dev", "name": "UI" },
+            { "kind": "Service", "name": "UI", "namespace": "a/b" },
+        ],
         "hostnames": ["a:80"],
         "rules": [
             {
@@ -240,15 +249,17 @@ fn what_is_wrong_or_not_supported_is_reported_where_it_is() {
         "HTTPRoute",
         &spec,
         &[
-            ("parentRefs[0].kind", "'Gateway'"),
-            ("parentRefs[0].group", "Service"),
+            ("parentRefs[1]", "expected kind: Service, group: \"\""),
+            ("parentRefs[2].group", "expected group: \"\""),
+            ("parentRefs[3].kind", "did you mean 'Service'?"),
+            ("parentRefs[5].name", "'UI'"),
+            ("parentRefs[5].namespace", "'a/b'"),
             ("hostnames[0]", "without port"),
             ("rules[0].matches[0].path.value", "begin with '/'"),
             ("rules[0].matches[0].method", "did you mean 'GET'"),
             ("rules[0].matches[1].headers[0].name", "not a header name"),
             ("rules[0].matches[1].queryParams[0].name", "empty"),
             ("rules[0].matches[2].path.value", "regular expression"),
-            ("rules[0].filters[0].type", "not supported yet"),
             ("rules[0].filters[1].type", "did you mean 'RequestHeaderModifier'?"),
             ("rules[0].filters[2].requestHeaderModifier", "needs it"),
             ("rules[0].filters[2].requestHeaderModifer", "did you mean"),
@@ -256,12 +267,109 @@ fn what_is_wrong_or_not_supported_is_reported_where_it_is() {
             ("rules[0].filters[3].responseHeaderModifier.set[1].value", "no header value"),
             ("rules[0].filters[3].responseHeaderModifier.remove[0]", "selvedge-reason"),
             ("rules[0].backendRefs[0].port", "port"),
-            ("rules[0].backendRefs[1].name", "'Bad'"),
             ("rules[0].backendRefs[1].kind", "did you mean 'Service'?"),
             ("rules[0].timeouts.backendRequest", "longer"),
             ("rules[1].name", "already the name of rules[0]"),
         ],
     );
+}
+
+/// What `spec` of namespace `shop` is bound to.
+fn bound(spec: &Value) -> Bound {
+    let kind = registry::find("HTTPRoute").unwrap();
+    assert_eq!((kind.kind.check)(spec), []);
+    (kind.bind)(spec, "shop").unwrap()
+}
+
+#[test]
+fn services_are_routed_and_what_belongs_to_others_is_left_alone() {
+    let service = Target::Service("shop".into(), "ui".into());
+    for (parent, is_ours) in [
+        (json!({ "kind": "Service", "group": "" }), true),
+        (json!({ "kind": "Service", "group": "core" }), true),
+        (json!({ "kind": "Service" }), true),
+        (json!({ "kind": "Gateway" }), false),
+        (json!({ "kind": "Gateway", "group": "gateway.networking.k8s.io", "sectionName": "https" }), false),
+        (json!({ "kind": "ListenerSet", "group": "gateway.networking.k8s.io" }), false),
+        (json!({ "kind": "OfTomorrow", "group": "gateway.networking.k8s.io" }), false),
+        (json!({ "kind": "Service", "group": "serving.knative.dev" }), false),
+        (json!({ "kind": "ServiceImport", "group": "multicluster.x-k8s.io" }), false),
+    ] {
+        let mut alone = parent.clone();
+        alone["name"] = "ui".into();
+        let beside = json!({ "kind": "Service", "name": "api" });
+        let bound = bound(&json!({ "parentRefs": [alone, beside] }));
+        let targets = bound.targets();
+        assert_eq!(targets.contains(&service), is_ours, "{parent}");
+        assert!(targets.contains(&Target::Service("shop".into(), "api".into())), "{parent}");
+        let told = bound.document["parentRefs"].as_array().unwrap();
+        assert_eq!(told.len(), targets.len(), "whoever looks at names alone must not take it for a service: {told:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_answered_with_an_error_in_its_place() {
+    let mirror = json!({ "type": "RequestMirror", "requestMirror": { "backendRef": { "name": "x", "port": 80 } } });
+    let cors = json!({ "type": "CORS", "cors": {} });
+    let spec = json!({ "parentRefs": [{ "kind": "Service", "name": "ui" }], "rules": [
+        {
+            "matches": [{ "path": { "value": "/mirrored" } }],
+            "filters": [mirror],
+            "backendRefs": [{ "name": "ui", "port": 80 }],
+        },
+        {
+            "matches": [{ "path": { "value": "/backends" } }],
+            "backendRefs": [
+                { "name": "ui", "port": 80, "weight": 2 },
+                { "name": "b", "kind": "Bucket", "group": "s3.example.com", "weight": 3 },
+                { "name": "ui", "port": 80, "weight": 4, "filters": [mirror] },
+                { "name": "ui", "port": 80, "weight": 5, "filters": [cors] },
+            ],
+        },
+        {},
+    ] });
+    let bound = bound(&spec);
+    let warned: Vec<_> = bound.warnings.iter().map(|problem| &*problem.path).collect();
+    let expected = [
+        "rules[0].filters[0].type",
+        "rules[1].backendRefs[1].kind",
+        "rules[1].backendRefs[2].filters[0].type",
+        "rules[1].backendRefs[3].filters[0].type",
+    ];
+    assert_eq!(warned, expected);
+    assert!(bound.warnings.iter().all(|problem| problem.message.contains("500 (invalid_route)")));
+    let sent = bound.references.iter().filter(|reference| reference.relation == Relation::SendsTo);
+    assert_eq!(sent.map(|reference| &*reference.path).collect::<Vec<_>>(), ["rules[1].backendRefs[0]"]);
+
+    let table = RouteTable::compile(&[route("shop/ui", bound.document.clone())]).unwrap();
+    let unusable = |path: &str| {
+        let rule = table.select("ui", &Method::GET, path, None, &HeaderMap::new()).unwrap();
+        let backends = rule.backends.iter().map(|backend| (backend.weight, backend.unusable.as_deref().unwrap_or("")));
+        backends.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        unusable("/mirrored/x"),
+        [(1, "the filter RequestMirror is not supported")],
+        "it falls to no other rule"
+    );
+    let expected = [
+        (2, ""),
+        (3, "the backend Bucket shop/b is no Service"),
+        (4, "the filter RequestMirror is not supported"),
+        (5, "the filter CORS is not supported"),
+    ];
+    assert_eq!(unusable("/backends"), expected);
+    assert_eq!(unusable("/"), []);
+    let again = bound_again(&bound.document);
+    assert_eq!(
+        (again.document, again.references),
+        (bound.document, bound.references),
+        "sidecars bind what they are told"
+    );
+}
+
+fn bound_again(document: &Value) -> Bound {
+    (registry::find("HTTPRoute").unwrap().bind)(document, "shop").unwrap()
 }
 
 /// The precedence of the Gateway API, read off its text: every match is compared, nothing is indexed.
@@ -358,8 +466,7 @@ fn routes() -> impl Strategy<Value = Vec<Attached<HttpRouteSpec>>> {
     let hosts = prop::collection::vec(prop::sample::select(&["a.b.c", "*.b.c", "*.c", "ui"][..]), 0..3);
     let route = (hosts, prop::collection::vec(rule, 1..4));
     prop::collection::vec(route, 0..5).prop_map(|routes| {
-        let parent =
-            ParentRef { group: String::new(), kind: "Service".into(), name: "ui".into(), namespace: None, port: None };
+        let parent = ParentRef { kind: Some("Service".into()), name: "ui".into(), ..ParentRef::default() };
         let routes = routes.into_iter().enumerate().map(|(n, (hostnames, rules))| Attached {
             // Names fall while numbers rise, so that neither order is the other by chance.
             name: Arc::from(format!("shop/r{}", 9 - n)),

@@ -116,7 +116,7 @@ fn what_a_condition_leaves_out_is_not_taken_for_covered() {
 
 #[test]
 fn matches_of_routes_that_no_request_gets_to_are_found() {
-    let of = |rules: Value| json!({ "parentRefs": [{ "name": "web" }], "rules": rules });
+    let of = |rules: Value| json!({ "parentRefs": [{ "kind": "Service", "name": "web" }], "rules": rules });
     let cart = |path: &str| json!({ "path": { "value": path } });
     let is = |expected: &[&str], documents: &[(&str, Value)]| assert_eq!(told(ROUTE, documents), expected);
     is(
@@ -261,7 +261,8 @@ fn routes() -> impl Strategy<Value = Vec<(String, Value)>> {
                     false => json!({ "name": format!("r{n}"), "matches": matches }),
                 })
                 .collect();
-            let spec = json!({ "parentRefs": [{ "name": "web" }], "hostnames": hosts, "rules": rules });
+            let spec =
+                json!({ "parentRefs": [{ "kind": "Service", "name": "web" }], "hostnames": hosts, "rules": rules });
             (format!("shop/w{}", 9 - n), spec)
         });
         named.collect()

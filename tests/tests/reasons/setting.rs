@@ -251,6 +251,13 @@ spec:
   parentRefs: [{ kind: Service, name: no-route }]
   rules: [{ matches: [{ path: { type: Exact, value: /elsewhere } }] }]
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: nobody, namespace: shop }
+spec:
+  parentRefs: [{ kind: Service, name: invalid-route }]
+  rules: [{ backendRefs: [{ name: nobody, port: 80 }] }]
+---
 apiVersion: selvedge.dev/v1alpha1
 kind: TrafficPolicy
 metadata: { name: breaker, namespace: shop }

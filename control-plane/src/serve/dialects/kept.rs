@@ -231,7 +231,8 @@ mod tests {
     /// `Service shop/web` with a route and settings, and the view of a workload with a policy that is to be kept; in words
     /// that the oldest release knows, or not.
     fn resources(generation: u64, is_known: bool) -> [Encoded; 2] {
-        let mut route = json!({"parentRefs": [{"name": "web"}], "rules": [{"backendRefs": [{"name": "v1"}]}]});
+        let mut route =
+            json!({"parentRefs": [{"kind": "Service", "name": "web"}], "rules": [{"backendRefs": [{"name": "v1"}]}]});
         let mut settings = json!({"targetRef": {"name": "web"}, "timeouts": {"request": "1s"}});
         let mut policy = json!({"action": "AUDIT", "rules": [{}], "onUnsupported": "keep"});
         if !is_known {

@@ -12,14 +12,19 @@ use super::{
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
     source::{Document, Provenance, Reading, Written},
-    validate::{self, NAMING, Verdict},
+    validate::{self, Author, NAMING, Verdict},
 };
 
 /// Most complaints about one file; more would hide the first.
 const MAX_FINDINGS: usize = 100;
 
-/// Reads the text of a file.
+/// Reads the text of a file as it is now.
 pub fn parse(document: &Document) -> Reading {
+    parse_of(document, Author::Person)
+}
+
+/// Reads the text of a file of this author.
+pub fn parse_of(document: &Document, author: Author) -> Reading {
     let file = &document.origin;
     let text = match &document.text {
         Ok(text) => text,
@@ -31,7 +36,7 @@ pub fn parse(document: &Document) -> Reading {
         match tree {
             Some(node) => {
                 let written = Written { file: file.clone(), text: text.clone(), node: Arc::new(node) };
-                read(written, &faults, &mut reading, &mut complaints);
+                read(written, author, &faults, &mut reading, &mut complaints);
             }
             None => {
                 reading.incomplete |= !faults.is_empty();
@@ -45,12 +50,12 @@ pub fn parse(document: &Document) -> Reading {
 
 /// Reads one document into `reading`: its object, or why there is none. `repeated` are its fields that stand twice:
 /// nobody knows which of the two was meant, so they make an object unsound.
-fn read(written: Written, repeated: &[Fault], reading: &mut Reading, complaints: &mut Complaints) {
+fn read(written: Written, author: Author, repeated: &[Fault], reading: &mut Reading, complaints: &mut Complaints) {
     if let Some(items) = list_items(&written.node) {
-        return list(&written, items, repeated, reading, complaints);
+        return list(&written, items, author, repeated, reading, complaints);
     }
     let document = written.node.to_value();
-    let mut checked = validate::check(&document);
+    let mut checked = validate::check(&document, author);
     let provenance = Provenance::File(written.clone());
     for (severity, problem) in &checked.complaints {
         let finding = || provenance.finding(*severity, &problem.path, &*problem.message).object(&checked.object);
@@ -68,11 +73,18 @@ fn read(written: Written, repeated: &[Fault], reading: &mut Reading, complaints:
 }
 
 /// Reads the items of a `kind: List`, each as a document.
-fn list(written: &Written, items: &[Node], repeated: &[Fault], reading: &mut Reading, complaints: &mut Complaints) {
+fn list(
+    written: &Written,
+    items: &[Node],
+    author: Author,
+    repeated: &[Fault],
+    reading: &mut Reading,
+    complaints: &mut Complaints,
+) {
     let within = |fault: &&Fault, item: &Node| item.span.contains(&fault.span.start);
     for item in items {
         let own: Vec<Fault> = repeated.iter().filter(|fault| within(fault, item)).cloned().collect();
-        read(Written { node: Arc::new(item.clone()), ..written.clone() }, &own, reading, complaints);
+        read(Written { node: Arc::new(item.clone()), ..written.clone() }, author, &own, reading, complaints);
     }
     for fault in repeated.iter().filter(|fault| !items.iter().any(|item| within(fault, item))) {
         reading.incomplete = true;

@@ -9,7 +9,10 @@ use std::{
 use serde::Deserialize;
 
 use super::{Entry, Held, Origin, Remembered, id};
-use crate::source::{Document, files};
+use crate::{
+    source::{Document, files},
+    validate::Author,
+};
 
 /// What is on the disk.
 #[derive(Deserialize)]
@@ -69,7 +72,7 @@ impl Text {
         let generations =
             self.objects.iter().filter_map(|of| Some((id(&of.kind, &of.namespace, &of.name)?, of.generation)));
         let mut generations: HashMap<_, u64> = generations.collect();
-        for candidate in files::parse(&document).objects {
+        for candidate in files::parse_of(&document, Author::Before).objects {
             // Of an object that stands twice in a file the first counts, so each is taken once.
             let Some(generation) = generations.remove(&candidate.object.id) else { continue };
             let (provenance, document, sound) = (candidate.provenance, candidate.document, candidate.sound);
