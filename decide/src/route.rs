@@ -47,6 +47,7 @@ static NONE: LazyLock<Arc<PolicySet>> = LazyLock::new(Arc::default);
 /// assert!(scope.routes(80).unwrap().is_empty());
 /// let request = selvedge_policies::testing::Request::new("GET", "/").port(80);
 /// let rule = route::rule(&scope, &request.facts()).unwrap();
+/// assert!(scope.filters(rule).is_none());
 /// let backend = route::backend(rule, &mut fastrand::Rng::with_seed(7)).unwrap();
 /// let Scope::Outbound(web) = &scope else { panic!("it is a service") };
 /// assert!(route::cluster(web, backend, 80).is_ok());

@@ -110,6 +110,7 @@ const MOST_PAUSES: u8 = 16;
 /// assert!(!context.take_changes().unwrap().request.is_empty());
 /// context.resume(Resumed::Waited);
 /// assert_eq!((context.resumed(), context.resumed()), (Some(Resumed::Waited), None), "told once");
+/// assert_eq!((context.waited().as_secs(), context.replacement::<u8>()), (0, None), "no policy of a set has asked to wait");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Context {

@@ -16,6 +16,28 @@ use crate::{
 };
 
 /// All that is asked of a request at one sidecar.
+///
+/// ```
+/// use http::HeaderMap;
+/// use selvedge_policies::{
+///     kind::Attached,
+///     policy::{Place, Posture},
+///     registry,
+///     request::{Asked, PolicySet},
+///     testing::{Clock, Request},
+///     verdict::Verdict,
+/// };
+///
+/// let spec = serde_json::json!({ "limits": [{ "requests": 1, "per": "1h" }] });
+/// let limit = [("RateLimit".to_owned(), Attached { name: "shop/web".into(), spec })];
+/// let policies = registry::compile(Place::Called, &limit, Posture::Allow, &PolicySet::new()).unwrap();
+/// let asked = Asked::new(&policies, None);
+/// let (request, mut context) = (Request::new("GET", "/"), Clock::default().context());
+/// assert!(!asked.is_empty());
+/// assert_eq!(asked.decide(&request.facts(), None, &mut context), Verdict::Continue);
+/// assert!(asked.change(&mut HeaderMap::new(), &mut context).is_none(), "nothing was to be changed");
+/// assert!(matches!(asked.decide(&request.facts(), None, &mut context), Verdict::Answer(_)), "one was let pass");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     policies: &'a PolicySet,

@@ -73,6 +73,7 @@ use super::unenforceable::Unenforceable;
 /// let response = ResponseFacts { status, headers: &headers, reason: None, method, route: "" };
 /// assert_eq!(set.on_response(&response, &mut context), Verdict::Continue);
 /// assert_eq!(set.on_connection(&request.connection(), &mut context), Verdict::Continue);
+/// assert!(!set.replaced(&PolicySet::new(), &mut context), "nobody waits who would have to know");
 /// ```
 #[derive(Clone, Default)]
 pub struct PolicySet {
