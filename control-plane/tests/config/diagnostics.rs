@@ -167,7 +167,6 @@ fn bad_specs_are_pointed_at() {
         ),
         ("RateLimit", "  limits:\n  - requests: 5\n    per: 5\n", (8, 10), "expected a string"),
         ("RateLimit", "  limits:\n  - requests: 5\n    per: 5 seconds\n", (8, 10), "is not a duration"),
-        ("HTTPRoute", "  parentRefs: [{kind: Service, name: a, namespace: b}]\n", (6, 52), "of its own namespace only"),
         (
             "HTTPRoute",
             "  parentRefs: [{kind: Service, name: a}]\n  rules:\n  - backendRefs:\n    - name: b\n      prot: 80\n",

@@ -160,6 +160,19 @@ fn a_gateway_beside_a_service_is_left_alone() {
 }
 
 #[test]
+fn a_service_of_another_namespace_is_told_of_and_the_others_are_routed() {
+    let abroad = "{kind: Service, name: ledger, namespace: bank}";
+    let mut mesh = Mesh::of(&[("a.yaml", WEB), ("r.yaml", &route(&format!("{abroad}, {PARENT}"), ""))]);
+    let finding = mesh.only_finding();
+    assert_eq!((finding.severity, &*finding.field), (Severity::Warning, "spec.parentRefs[0].namespace"));
+    assert_eq!(mesh.named_at(), [7070, 8080]);
+    let bank = mesh.snapshot.get(DESTINATION, "bank/ledger").unwrap();
+    assert!(Destination::decode(bank.body.clone()).unwrap().routes.is_empty(), "nobody shapes the calls of others");
+    mesh.write(&[("r.yaml", &route(abroad, ""))]);
+    assert_eq!((mesh.told(), mesh.findings().len()), (None, 2), "{:?}", mesh.findings());
+}
+
+#[test]
 fn routes_of_a_cluster_for_gateways_are_nobodys_business_here() {
     let mut mesh = Mesh::of(&[("a.yaml", WEB)]);
     for (version, parents) in [
