@@ -1,6 +1,6 @@
 //! Rules that make no difference because another one, wherever they hold, decides in their place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use selvedge_policies::{
     kind,
@@ -14,17 +14,23 @@ use crate::{
     model::{Attached, Model, Object, ObjectId, Spec},
 };
 
+/// What was found among the documents of a kind that hold for a port of a target, or for all of it. Many objects share one.
+type Found<'m> = HashMap<(&'static str, &'m Target, Option<u16>), Vec<Shadowed>>;
+
 /// A finding for each rule that makes no difference, with the place of one that leaves nothing to it.
 pub(super) fn findings(model: &Model, in_force: &InForce) -> Vec<Diagnostic> {
     let attached = model.objects().filter_map(|object| match &object.spec {
         Spec::Attached(attached) => Some((&**object, attached)),
         _ => None,
     });
-    attached.flat_map(|(object, attached)| of_object(model, in_force, object, attached)).collect()
+    let mut found = Found::new();
+    attached
+        .flat_map(|(object, attached)| told(in_force, object, shadowed(model, &mut found, object, attached)))
+        .collect()
 }
 
-fn of_object(model: &Model, in_force: &InForce, object: &Object, attached: &Attached) -> Vec<Diagnostic> {
-    let told = shadowed(model, object, attached).into_values().filter_map(|found| {
+fn told(in_force: &InForce, object: &Object, shadowed: BTreeMap<String, Shadowed>) -> Vec<Diagnostic> {
+    let told = shadowed.into_values().filter_map(|found| {
         let (namespace, name) = found.by.split_once('/')?;
         let by = ObjectId::new(object.id.kind, namespace, name);
         let message = format!(
@@ -40,16 +46,19 @@ fn of_object(model: &Model, in_force: &InForce, object: &Object, attached: &Atta
 }
 
 /// The rules of an object that make no difference at any of its targets, each with its field.
-fn shadowed(model: &Model, object: &Object, attached: &Attached) -> BTreeMap<String, Shadowed> {
-    let Some(kind) = registry::find(object.id.kind) else { return BTreeMap::new() };
+fn shadowed<'m>(
+    model: &'m Model,
+    found: &mut Found<'m>,
+    object: &Object,
+    attached: &'m Attached,
+) -> BTreeMap<String, Shadowed> {
     let targets = attached.references.iter().filter(|reference| reference.relation == Relation::AttachedTo);
     let at_each = targets.map(|reference| {
-        let documents: Vec<kind::Attached<_>> = holding(model, object, reference)
-            .into_iter()
-            .filter_map(|(object, attached)| read(object, attached))
-            .collect();
-        let found = (kind.shadows)(&documents).into_iter().filter(|found| *found.object == *object.id.path());
-        found.map(|found| (found.at.clone(), found)).collect::<BTreeMap<_, _>>()
+        let all = found
+            .entry((object.id.kind, &reference.to, reference.port))
+            .or_insert_with(|| among(object.id.kind, &holding(model, object.id.kind, reference)));
+        let own = all.iter().filter(|found| *found.object == *object.id.path());
+        own.map(|found| (found.at.clone(), found.clone())).collect::<BTreeMap<_, _>>()
     });
     let everywhere = at_each.reduce(|mut all, here| {
         all.retain(|at, _| here.contains_key(at));
@@ -58,9 +67,18 @@ fn shadowed(model: &Model, object: &Object, attached: &Attached) -> BTreeMap<Str
     everywhere.unwrap_or_default()
 }
 
-/// The documents of the kind that hold wherever this one does by what it is attached to, itself among them. What covers a
-/// namespace holds at each of its workloads.
-fn holding<'m>(model: &'m Model, object: &Object, reference: &Reference) -> Vec<(&'m Object, &'m Attached)> {
+/// What the kind finds among documents of its own.
+fn among(kind: &str, documents: &[(&Object, &Attached)]) -> Vec<Shadowed> {
+    let read = documents.iter().filter_map(|(object, attached)| {
+        let spec = serde_json::from_str(&attached.document).ok()?;
+        Some(kind::Attached { name: object.id.path().into(), spec })
+    });
+    registry::find(kind).map(|kind| (kind.shadows)(&read.collect::<Vec<_>>())).unwrap_or_default()
+}
+
+/// The documents of a kind that hold wherever one does that is attached so, itself among them. What covers a namespace holds
+/// at each of its workloads.
+fn holding<'m>(model: &'m Model, kind: &str, reference: &Reference) -> Vec<(&'m Object, &'m Attached)> {
     let wide = match &reference.to {
         Target::Service(namespace, _) | Target::Workload(namespace, _) => Some(Target::Namespace(namespace.clone())),
         Target::ExternalService(..) | Target::Namespace(_) => None,
@@ -75,10 +93,5 @@ fn holding<'m>(model: &'m Model, object: &Object, reference: &Reference) -> Vec<
     };
     let targets = [Some(&reference.to), wide.as_ref()].into_iter().flatten();
     let holding = targets.flat_map(|target| model.attached(target, |attached| is_attached(attached, target)));
-    holding.filter(|(other, _)| other.id.kind == object.id.kind).collect()
-}
-
-fn read(object: &Object, attached: &Attached) -> Option<kind::Attached<serde_json::Value>> {
-    let spec = serde_json::from_str(&attached.document).ok()?;
-    Some(kind::Attached { name: object.id.path().into(), spec })
+    holding.filter(|(other, _)| other.id.kind == kind).collect()
 }

@@ -58,22 +58,19 @@ impl Ruling<'_> {
 
     /// What this rule does that leaves nothing to `narrow`, if it does.
     fn leaves_nothing_to(&self, narrow: &Self) -> Option<&'static str> {
-        if !self.covers(narrow) {
-            return None;
-        }
-        match (self.action(), narrow.action()) {
-            (Action::Deny, Action::Allow) => Some("refuses all that this would let pass"),
-            (Action::Deny, Action::Audit) => Some("refuses all that this would note"),
-            (one, other) if one == other && self.decides_before(narrow) => Some("matches all that this matches"),
-            _ => None,
-        }
+        let how = match (self.action(), narrow.action()) {
+            (Action::Deny, Action::Allow) => "refuses all that this would let pass",
+            (Action::Deny, Action::Audit) => "refuses all that this would note",
+            (one, other) if one == other => "matches all that this matches",
+            _ => return None,
+        };
+        let decides = || self.action() != narrow.action() || self.decides_before(narrow);
+        (self.covers(narrow) && decides()).then_some(how)
     }
 
     /// Whether it matches whatever `narrow` matches, for at least as long.
     fn covers(&self, narrow: &Self) -> bool {
-        let named = |ruling: &Self| (ruling.rule, ruling.policy.name.to_string());
-        let ((broad, of_broad), (rule, of_rule)) = (named(self), named(narrow));
-        self.expires >= narrow.expires && covers((broad, &of_broad), (rule, &of_rule))
+        self.expires >= narrow.expires && covers((self.rule, &self.policy.name), (narrow.rule, &narrow.policy.name))
     }
 
     /// Whether it, of two rules of one action, is the one that counts where both match. A refusal names the policy of the
