@@ -140,6 +140,10 @@ fn an_empty_file_keeps_its_policy_until_somebody_says_that_it_is_meant() {
         };
         assert_eq!(strip_colours(&log).lines().filter(line).count(), 1, "{fate} {generation}: {log}");
     }
+    for told in ["mesh/deny.yaml: error: the file is empty", "its default posture is allow: expected the file, or"] {
+        let line = |line: &&str| line.contains(told) && line.contains("`selvedge confirm mesh/deny.yaml`");
+        assert_eq!(strip_colours(&log).lines().filter(line).count(), 1, "{told}: {log}");
+    }
 }
 
 /// The log without the escapes of a terminal.

@@ -405,7 +405,14 @@ fn a_rule_that_lost_its_values_leaves_the_version_before_in_force() {
     let mut mesh = Mesh::new();
     mesh.put("a.yaml", &good).commit();
     let before = documents(&mesh.snapshot);
-    for lost in ["[{from: [{serviceAccounts: }]}]", "[{}], expires: ", "[{from: [{serviceAccounts: []}]}]"] {
+    for lost in [
+        "[{from: [{serviceAccounts: }]}]",
+        "[{}], expires: ",
+        "[{from: [{serviceAccounts: []}]}]",
+        "[{from: []}]",
+        "[{from: [{}]}]",
+        "[{to: [{}]}]",
+    ] {
         mesh.put("a.yaml", &policy("ALLOW", lost)).put("copy.yaml", &good.replace("[a]", "[evil]")).commit();
         assert_eq!(documents(&mesh.snapshot), before, "neither the empty one nor the copy takes its place: {lost}");
     }

@@ -289,6 +289,8 @@ async fn content_that_comes_back_is_in_force_as_before_and_nothing_is_to_be_conf
     fs::rename(folders.mesh(""), folders.away()).unwrap();
     sleep(NOTICED).await;
     fs::create_dir_all(folders.mesh("team")).unwrap();
+    sleep(LONG).await;
+    assert_eq!(brain.in_force(), "abcd", "an empty list after an error is none");
     for (file, missing) in [("b.yaml", 3), ("team/d.yaml", 2), ("a.yaml", 1), ("c.yaml", 0)] {
         folders.write(file);
         sleep(LONG).await;
