@@ -6,8 +6,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use selvedge_policies::names::{ServiceName, WorkloadName};
 use selvedge_xds::{
-    kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE, endpoints_name, object_name},
+    kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE},
     proto::mesh::{Attachment, Origin, TrustBundle},
     resource::Encoded,
 };
@@ -136,18 +137,19 @@ pub fn subject(model: &Model, mesh: &Mesh, subject: &Subject, draft: &mut Draft)
         Subject::Destination(namespace, name) => {
             let compiled = destination::compile(model, mesh, namespace, name);
             let ports: BTreeSet<u16> = compiled.iter().flat_map(|compiled| compiled.ports()).collect();
-            for port in draft.ports_of(&object_name(namespace, name)) {
+            let service = ServiceName::new(namespace, name);
+            for port in draft.ports_of(service.text()) {
                 if !ports.contains(&port) {
-                    draft.remove(ENDPOINTS, &endpoints_name(namespace, name, port));
+                    draft.remove(ENDPOINTS, &service.port(port).to_string());
                 }
             }
             match compiled {
                 Some(compiled) => compiled.into_draft(draft),
-                None => draft.remove(DESTINATION, &object_name(namespace, name)),
+                None => draft.remove(DESTINATION, service.text()),
             }
         }
         Subject::Workload(namespace, name) => {
-            let path = object_name(namespace, name);
+            let path = WorkloadName::new(namespace, name).to_string();
             let compiled = inbound::compile(model, mesh, namespace, name);
             draft.set_identity(&path, compiled.as_ref().map(|inbound| inbound.identity.clone()));
             match compiled {

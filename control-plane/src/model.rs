@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use selvedge_policies::{
     kind::{self, Kind, Problem},
     merge::Precedence,
-    registry,
+    names, registry,
 };
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ impl ObjectId {
 
     /// Its namespace and name, written `namespace/name`.
     pub fn path(&self) -> String {
-        selvedge_xds::kinds::object_name(&self.namespace, &self.name)
+        names::object(&self.namespace, &self.name)
     }
 }
 

@@ -56,7 +56,7 @@ impl Forms {
     /// Forgets objects that are not attached to `resource` any more. True when there were some.
     pub fn forget_detached(&mut self, resource: &Encoded) -> bool {
         let attached = kinds::parts(resource).attached.into_iter().filter_map(|attachment| attachment.origin);
-        let attached: BTreeSet<String> = attached.map(|object| message::key(&object)).collect();
+        let attached: BTreeSet<String> = attached.map(|object| kinds::object(&object)).collect();
         let before = self.0.len();
         self.0.retain(|object, _| attached.contains(object));
         self.0.len() < before

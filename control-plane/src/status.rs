@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
-    kinds::{Parts, parts},
+    kinds::{self, Parts, parts},
     proto::mesh::{Origin, Unenforceable},
     resource::{Encoded, TypeUrl},
     server::Reply,
@@ -247,7 +247,7 @@ fn place(resource: &Encoded) -> String {
 }
 
 fn generations(resource: &Encoded) -> impl Iterator<Item = (String, u64)> + use<> {
-    origins(resource).into_iter().map(|o| (format!("{} {}/{}", o.kind, o.namespace, o.name), o.generation))
+    origins(resource).into_iter().map(|o| (kinds::object(&o), o.generation))
 }
 
 /// Every user's object a resource came from. What stands for an object that cannot be enforced came from none.
@@ -260,9 +260,9 @@ fn origins(resource: &Encoded) -> Vec<Origin> {
 /// The objects that whoever holds the resource cannot enforce, and what holds there instead.
 fn unenforceable(resource: &Encoded) -> impl Iterator<Item = (String, String)> + use<> {
     parts(resource).unenforceable.into_iter().filter_map(|Unenforceable { origin, unknown, instead }| {
-        let Origin { kind, namespace, name, generation } = origin?;
-        let words = format!("'{unknown}' of generation {generation} is not known to it; {instead}");
-        Some((format!("{kind} {namespace}/{name}"), words))
+        let origin = origin?;
+        let words = format!("'{unknown}' of generation {} is not known to it; {instead}", origin.generation);
+        Some((kinds::object(&origin), words))
     })
 }
 

@@ -8,12 +8,13 @@ use std::{
 
 use prost::Message;
 use selvedge_policies::{
+    names::ServiceName,
     policy::{Relation, Target},
     registry,
 };
 use selvedge_xds::{
     client::{Answer, Client},
-    kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE, endpoints_name},
+    kinds::{DESTINATION, ENDPOINTS, INBOUND, TRUST_BUNDLE},
     proto::mesh::{Attachment, Destination, Endpoints},
     resource::{Encoded, TypeUrl},
 };
@@ -86,7 +87,8 @@ pub fn endpoints_needed(client: &Client, published: &Resources) -> BTreeSet<Stri
 /// Endpoints of the destination's own ports, and of the services that what is attached to it names.
 pub(crate) fn endpoints_of(destination: &Destination) -> BTreeSet<String> {
     let ports: Vec<u16> = destination.ports.iter().filter_map(|port| u16::try_from(port.port).ok()).collect();
-    let own = ports.iter().map(|port| endpoints_name(&destination.namespace, &destination.name, *port));
+    let service = ServiceName::new(&destination.namespace, &destination.name);
+    let own = ports.iter().map(|port| service.port(*port).to_string());
     let backends =
         destination.routes.iter().chain(&destination.policies).flat_map(|document| backends_of(document, &ports));
     own.chain(backends).collect()
@@ -101,9 +103,10 @@ fn backends_of(attachment: &Attachment, ports: &[u16]) -> Vec<String> {
     let mut names = Vec::new();
     for reference in references.iter().filter(|reference| reference.relation == Relation::SendsTo) {
         let Target::Service(namespace, name) = &reference.to else { continue };
+        let service = ServiceName::new(namespace, name);
         match reference.port {
-            Some(port) => names.push(endpoints_name(namespace, name, port)),
-            None => names.extend(ports.iter().map(|port| endpoints_name(namespace, name, *port))),
+            Some(port) => names.push(service.port(port).to_string()),
+            None => names.extend(ports.iter().map(|port| service.port(*port).to_string())),
         }
     }
     names

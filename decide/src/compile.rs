@@ -39,7 +39,7 @@ mod traffic;
 
 pub use inbound::by_number;
 pub(crate) use {
-    attached::{object, read, sorted},
+    attached::{read, sorted},
     inbound::in_order,
     routes::{is_for, read_routes},
 };

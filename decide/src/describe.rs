@@ -13,11 +13,14 @@ use selvedge_policies::{
     duration::Span,
     names::{ServiceName, WorkloadName},
 };
-use selvedge_xds::proto::mesh::{self, Attachment};
+use selvedge_xds::{
+    kinds::object,
+    proto::mesh::{self, Attachment},
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    compile::{by_number, in_order, object},
+    compile::{by_number, in_order},
     config::{
         AccessLogMode, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, RuntimeConfig,
         Traffic, Transport,

@@ -17,6 +17,36 @@ pub struct NameError {
     expected: &'static str,
 }
 
+impl NameError {
+    fn new(given: &str, expected: &'static str) -> Self {
+        Self { given: given.chars().take(200).collect(), expected }
+    }
+}
+
+/// `namespace/name` of any object.
+///
+/// ```
+/// use selvedge_policies::names;
+///
+/// assert_eq!(names::object("shop", "web"), "shop/web");
+/// ```
+pub fn object(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
+}
+
+/// Both parts of `namespace/name`; `None` when there are not exactly two, or one of them is no part of a name.
+///
+/// ```
+/// use selvedge_policies::names;
+///
+/// assert_eq!(names::parts("shop/web"), Some(("shop", "web")));
+/// assert_eq!((names::parts("web"), names::parts("a/b/c")), (None, None));
+/// ```
+pub fn parts(text: &str) -> Option<(&str, &str)> {
+    let is_part = |part: &str| !part.is_empty() && !part.contains(['/', ':']);
+    text.split_once('/').filter(|(namespace, name)| is_part(namespace) && is_part(name))
+}
+
 /// `namespace/name` of a service, in the mesh or outside.
 ///
 /// ```
@@ -70,15 +100,13 @@ struct Path {
 
 impl Path {
     fn new(namespace: &str, name: &str) -> Self {
-        Self { text: format!("{namespace}/{name}").into(), slash: namespace.len() }
+        Self { text: object(namespace, name).into(), slash: namespace.len() }
     }
 
     /// Exactly two parts, each of them part of a name.
     fn read(given: &str, expected: &'static str) -> Result<Self, NameError> {
-        let is_part = |part: &str| !part.is_empty() && !part.contains(['/', ':']);
-        let parts = given.split_once('/').filter(|(namespace, name)| is_part(namespace) && is_part(name));
-        let error = || NameError { given: given.chars().take(200).collect(), expected };
-        parts.map(|(namespace, _)| Self { text: given.into(), slash: namespace.len() }).ok_or_else(error)
+        let (namespace, _) = parts(given).ok_or_else(|| NameError::new(given, expected))?;
+        Ok(Self { text: given.into(), slash: namespace.len() })
     }
 
     fn namespace(&self) -> &str {
@@ -166,8 +194,7 @@ impl FromStr for PortName {
             let is_plain = port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
             Some(Self { service: service.parse().ok()?, port: port.parse().ok().filter(|_| is_plain)? })
         };
-        let error = || NameError { given: given.chars().take(200).collect(), expected };
-        given.rsplit_once(':').and_then(read_port).ok_or_else(error)
+        given.rsplit_once(':').and_then(read_port).ok_or_else(|| NameError::new(given, expected))
     }
 }
 

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use crate::{
     context::Context,
     facts::{ConnectionFacts, Content, Identity, Moment, Peer, RequestFacts, Section},
+    names,
     request::PolicySet,
 };
 
@@ -108,7 +109,7 @@ impl Request {
     /// account leaves the caller without identity.
     #[must_use]
     pub fn from(mut self, account: &str) -> Self {
-        let (namespace, name) = account.split_once('/').unwrap_or(("default", account));
+        let (namespace, name) = names::parts(account).unwrap_or(("default", account));
         self.peer.identity = Identity::new("mesh.local", namespace, name).ok().map(Arc::new);
         self
     }

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use selvedge_policies::{duration::Span, names::PortName};
+use selvedge_policies::{
+    duration::Span,
+    names::{PortName, WorkloadName},
+};
 use serde::Deserialize;
 
 use crate::http::pace::CallerTimeouts;
@@ -188,7 +191,7 @@ impl Bootstrap {
     }
 
     fn check(&self) -> Result<(), (String, String)> {
-        if self.workload.split('/').filter(|part| !part.is_empty()).count() != 2 {
+        if self.workload.parse::<WorkloadName>().is_err() {
             return Err(("workload".into(), format!("is '{}'; expected NAMESPACE/NAME", self.workload)));
         }
         if !host_and_port(&self.control_plane) {

@@ -25,6 +25,8 @@ mod comments;
 mod imports;
 #[path = "house/members.rs"]
 mod members;
+#[path = "house/names.rs"]
+mod names;
 
 /// Packages of the workspace, and which of the others each may use.
 const DIRECTIONS: &[(&str, &[&str])] = &[

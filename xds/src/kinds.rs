@@ -9,25 +9,15 @@ use crate::{
 
 /// Trusted authorities. Named by trust domain.
 pub const TRUST_BUNDLE: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.TrustBundle");
-/// Endpoints of one port of a destination. Named by [`endpoints_name`].
+/// Endpoints of one port of a destination. Named `namespace/name:port`.
 pub const ENDPOINTS: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.Endpoints");
-/// A service that can be called. Named by [`object_name`].
+/// A service that can be called. Named `namespace/name`.
 pub const DESTINATION: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.Destination");
-/// A workload's view of itself. Named by [`object_name`].
+/// A workload's view of itself. Named `namespace/name`.
 pub const INBOUND: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.Inbound");
 
 /// What a sidecar subscribes to.
 pub const SELVEDGE: KindSet = KindSet::new(&[TRUST_BUNDLE, ENDPOINTS, DESTINATION, INBOUND]);
-
-/// `namespace/name`, the canonical name of a destination or workload.
-pub fn object_name(namespace: &str, name: &str) -> String {
-    format!("{namespace}/{name}")
-}
-
-/// `namespace/name:port`, the canonical name of a port's endpoints.
-pub fn endpoints_name(namespace: &str, name: &str, port: u16) -> String {
-    format!("{namespace}/{name}:{port}")
-}
 
 /// What a resource has of users' objects.
 #[derive(Clone, Debug, Default)]
@@ -63,10 +53,16 @@ pub fn origin(resource: &Encoded) -> Option<Origin> {
     parts(resource).origin
 }
 
+/// An object in words: `Service shop/web`.
+pub fn object(origin: &Origin) -> String {
+    let Origin { kind, namespace, name, .. } = origin;
+    format!("{kind} {namespace}/{name}")
+}
+
 /// [`origin`] in words: `Service shop/web generation 3`.
 pub fn describe(resource: &Encoded) -> Option<String> {
-    let Origin { kind, namespace, name, generation } = origin(resource)?;
-    Some(format!("{kind} {namespace}/{name} generation {generation}"))
+    let origin = origin(resource)?;
+    Some(format!("{} generation {}", object(&origin), origin.generation))
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use selvedge_control_plane::{
     clock,
     identity::{Authority, Grant, LEAF_LIFETIME, Role},
 };
-use selvedge_policies::{duration::Span, facts::Identity};
+use selvedge_policies::{duration::Span, facts::Identity, names};
 
 /// Make join tokens for workloads that have no certificate yet.
 #[derive(Debug, clap::Args)]
@@ -81,10 +81,5 @@ pub fn run(args: TokenArgs) -> anyhow::Result<()> {
 }
 
 fn pair<'a>(given: &'a str, flag: &str) -> anyhow::Result<(&'a str, &'a str)> {
-    let (namespace, name) =
-        given.split_once('/').with_context(|| format!("{flag} '{given}' is not of the form NS/NAME"))?;
-    if namespace.is_empty() || name.is_empty() || name.contains('/') {
-        bail!("{flag} '{given}' is not of the form NS/NAME");
-    }
-    Ok((namespace, name))
+    names::parts(given).with_context(|| format!("{flag} '{given}' is not of the form NS/NAME"))
 }

@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+use selvedge_policies::names::PortName;
 use tokio::net::TcpSocket;
 
 use super::{
@@ -124,7 +125,7 @@ fn captured(call: &Call, third_party: SocketAddr) -> SocketAddr {
     if call.to == THIRD_PARTY.to {
         return third_party;
     }
-    let port = call.to.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default();
+    let port = call.to.parse::<PortName>().map(|to| to.port).unwrap_or_default();
     network::at(call.cluster.into(), port)
 }
 

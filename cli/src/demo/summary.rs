@@ -1,5 +1,6 @@
 //! The measurements of a span of time, as the table and the JSON output show them.
 
+use selvedge_policies::names;
 use serde::Serialize;
 
 use super::{
@@ -153,7 +154,7 @@ fn mtls(span: &Span, service: &str) -> (f64, f64) {
 /// The service that was called, without namespace and version.
 fn called(series: &Series) -> &str {
     let service = series.label("destination_service");
-    let name = service.split_once('/').map_or(service, |(_, name)| name);
+    let name = names::parts(service).map_or(service, |(_, name)| name);
     SERVICES
         .into_iter()
         .find(|known| name == *known || name.strip_prefix(known).is_some_and(is_version))

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
+use selvedge_policies::names::ServiceName;
 use selvedge_xds::{
-    kinds::{DESTINATION, ENDPOINTS, endpoints_name, object_name},
+    kinds::{DESTINATION, ENDPOINTS},
     proto::mesh::{Destination, Endpoint, Endpoints, Port},
     resource::Encoded,
 };
@@ -41,13 +42,12 @@ impl Compiled {
     }
 
     pub(super) fn into_draft(self, draft: &mut Draft) {
-        let (namespace, name) = (&self.message.namespace, &self.message.name);
+        let service = ServiceName::new(&self.message.namespace, &self.message.name);
         for (port, endpoints) in &self.endpoints {
-            let name = endpoints_name(namespace, name, *port);
+            let name = service.port(*port).to_string();
             draft.put(Encoded::new(ENDPOINTS, name, Vec::new(), endpoints), false);
         }
-        let name = object_name(namespace, name);
-        draft.put(Encoded::new(DESTINATION, name, self.aliases, &self.message), self.message.external);
+        draft.put(Encoded::new(DESTINATION, &**service.text(), self.aliases, &self.message), self.message.external);
     }
 }
 

@@ -1,11 +1,8 @@
 //! A workload's view of itself: who it is, which services it stands behind, and what covers the calls it receives.
 
 use selvedge_decide::compile::by_number;
-use selvedge_policies::{kind, policy::Posture, settings::Log};
-use selvedge_xds::{
-    kinds::object_name,
-    proto::mesh::{self, Attachment, Inbound, InboundPort, SettingOrigin},
-};
+use selvedge_policies::{kind, names::WorkloadName, policy::Posture, settings::Log};
+use selvedge_xds::proto::mesh::{self, Attachment, Inbound, InboundPort, SettingOrigin};
 
 use super::{Mesh, attachment, identity, origin, route};
 use crate::model::{
@@ -40,7 +37,7 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
     let from = |(field, object): (String, &Object)| SettingOrigin { field, origin: Some(origin(object)) };
     let modes = settings.modes();
     Some(Inbound {
-        workload: object_name(namespace, name),
+        workload: WorkloadName::new(namespace, name).to_string(),
         identity: identity(mesh, namespace, &spec.service_account),
         mode: if modes.permissive { mesh::InboundMode::Permissive } else { mesh::InboundMode::Strict }.into(),
         outbound_mode: if modes.passthrough { mesh::OutboundMode::Prefer } else { mesh::OutboundMode::Require }.into(),

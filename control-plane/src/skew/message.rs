@@ -4,6 +4,7 @@ use prost::Message;
 use selvedge_policies::{kind::vocabulary, settings};
 use selvedge_xds::{
     capability::Capabilities,
+    kinds,
     proto::mesh::{Attachment, Destination, Inbound, Origin, SettingOrigin, Unenforceable},
     resource::Encoded,
 };
@@ -13,11 +14,6 @@ use super::{
     closed::{self, Claim},
     document::{Fate, Instead, fate},
 };
-
-/// Whose document it is.
-pub(super) fn key(object: &Origin) -> String {
-    format!("{} {}/{}", object.kind, object.namespace, object.name)
-}
 
 /// One resource under way.
 pub(super) struct Translation<'a> {
@@ -43,9 +39,10 @@ impl<'a> Translation<'a> {
     /// What came of it, with the resource that is told.
     pub(super) fn end(self, resource: Option<Encoded>) -> Told {
         let complaint = |object: &Unenforceable| {
-            let Origin { kind, namespace, name, generation } = object.origin.clone().unwrap_or_default();
-            let Unenforceable { unknown, instead, .. } = object;
-            format!("{kind} {namespace}/{name} generation {generation}: '{unknown}' is not known to it; {instead}")
+            let Unenforceable { origin, unknown, instead } = object;
+            let origin = origin.clone().unwrap_or_default();
+            let (object, generation) = (kinds::object(&origin), origin.generation);
+            format!("{object} generation {generation}: '{unknown}' is not known to it; {instead}")
         };
         let complaints = self.unenforceable.iter().map(complaint).collect();
         Told { resource, forms: self.forms, complaints }
@@ -120,7 +117,7 @@ impl<'a> Translation<'a> {
         let is_noted = stands_for.is_some();
         let object = stands_for.or(origin).unwrap_or_default();
         let told = closed::route(&object, &document);
-        let unknown = format!("a rule of {} {}/{}", claimant.kind, claimant.namespace, claimant.name);
+        let unknown = format!("a rule of {}", kinds::object(claimant));
         let instead = "rules that might take its requests answer with an error".to_owned();
         let note = Unenforceable { origin: Some(object), unknown, instead };
         if !is_noted && !self.unenforceable.contains(&note) {
@@ -131,7 +128,7 @@ impl<'a> Translation<'a> {
 
     fn one(&mut self, attachment: Attachment) -> Option<Attachment> {
         let object = attachment.origin.clone().unwrap_or_default();
-        let key = key(&object);
+        let key = kinds::object(&object);
         match fate(&attachment, self.knows) {
             Fate::Known(known) => {
                 self.changed |= known != attachment;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use prost::Message;
-use selvedge_policies::names::PortName;
+use selvedge_policies::names::{PortName, ServiceName};
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS},
     proto::mesh::Destination,
@@ -51,8 +51,9 @@ pub(super) fn find(
 }
 
 fn check(snapshot: &Snapshot, destination: &Encoded, dangling: &mut Vec<Dangling>) {
+    let Ok(service) = destination.name.parse::<ServiceName>() else { return };
     for port in ports(destination) {
-        let missing = format!("{}:{port}", destination.name);
+        let missing = service.port(port).to_string();
         if snapshot.get(ENDPOINTS, &missing).is_none() {
             dangling.push(Dangling { from: destination.name.clone(), missing });
         }

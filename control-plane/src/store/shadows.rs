@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use selvedge_policies::{
-    kind,
+    kind, names,
     policy::{Reference, Relation, Shadowed, Target},
     registry,
 };
@@ -31,7 +31,7 @@ pub(super) fn findings(model: &Model, in_force: &InForce) -> Vec<Diagnostic> {
 
 fn told(in_force: &InForce, object: &Object, shadowed: BTreeMap<String, Shadowed>) -> Vec<Diagnostic> {
     let told = shadowed.into_values().filter_map(|found| {
-        let (namespace, name) = found.by.split_once('/')?;
+        let (namespace, name) = names::parts(&found.by)?;
         let by = ObjectId::new(object.id.kind, namespace, name);
         let message = format!(
             "this makes no difference: {} of {by} {}: expected one of the two to be changed or taken away",

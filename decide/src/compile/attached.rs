@@ -4,22 +4,18 @@ use std::sync::Arc;
 
 use selvedge_policies::{
     kind::{Attached, Problem},
+    names,
     policy::Needs,
     registry,
     request::{PolicySet, Unsound},
 };
-use selvedge_xds::proto::mesh::{self, Attachment};
+use selvedge_xds::{kinds::object, proto::mesh::Attachment};
 use serde_json::Value;
 
 /// The object of an attachment and the version of it, for people.
 pub(super) fn describe(attachment: &Attachment) -> String {
     let generation = attachment.origin.as_ref().map_or(0, |origin| origin.generation);
     format!("{} (generation {generation})", object(&attachment.origin.clone().unwrap_or_default()))
-}
-
-/// `Kind namespace/name`.
-pub(crate) fn object(origin: &mesh::Origin) -> String {
-    format!("{} {}/{}", origin.kind, origin.namespace, origin.name)
 }
 
 /// What is wrong with the objects named, for people.
@@ -35,7 +31,7 @@ pub(super) fn problems(attachment: &str, problems: &[Problem]) -> String {
 pub(crate) fn read(attachment: &Attachment) -> Result<(String, Attached<Value>), String> {
     let origin = attachment.origin.clone().unwrap_or_default();
     let spec = serde_json::from_str(&attachment.document).map_err(|e| format!("{}: {e}", describe(attachment)))?;
-    Ok((origin.kind, Attached { name: format!("{}/{}", origin.namespace, origin.name).into(), spec }))
+    Ok((origin.kind, Attached { name: names::object(&origin.namespace, &origin.name).into(), spec }))
 }
 
 /// Policies in the order in which they decide.
@@ -53,7 +49,7 @@ pub(super) fn apart<'a>(attachments: impl Iterator<Item = &'a Attachment>) -> (V
     let (mut written, mut refused) = (Vec::new(), Vec::new());
     for attachment in attachments {
         match &attachment.stands_for {
-            Some(object) => refused.push(format!("{}/{}", object.namespace, object.name).into()),
+            Some(object) => refused.push(names::object(&object.namespace, &object.name).into()),
             None => written.push(attachment),
         }
     }

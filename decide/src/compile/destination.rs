@@ -10,10 +10,10 @@ use selvedge_policies::{
     registry,
     request::PolicySet,
 };
-use selvedge_xds::proto::mesh;
+use selvedge_xds::{kinds::object, proto::mesh};
 
 use super::{
-    attached::{apart, describe, object, problems, read, unsound, with_content_in_bounds},
+    attached::{apart, describe, problems, read, unsound, with_content_in_bounds},
     routes, traffic,
 };
 use crate::config::{AppProtocol, Destination, DestinationPort, RuntimeConfig};

@@ -2,7 +2,10 @@
 
 use std::cmp::Ordering;
 
-use crate::facts::{Identity, IdentityError};
+use crate::{
+    facts::{Identity, IdentityError},
+    names,
+};
 
 /// A pattern for SPIFFE identities.
 ///
@@ -101,7 +104,7 @@ pub struct ServiceAccount {
 impl ServiceAccount {
     /// Reads `name` (in `home`, the policy's own namespace) or `namespace/name`.
     pub fn new(text: &str, home: &str) -> Result<Self, String> {
-        let (namespace, name) = text.split_once('/').unwrap_or((home, text));
+        let (namespace, name) = names::parts(text).unwrap_or((home, text));
         match Identity::new("any", namespace, name) {
             Ok(_) => Ok(Self { namespace: namespace.into(), name: name.into() }),
             Err(_) => Err(format!("'{text}' is not a service account: expected NAME or NAMESPACE/NAME")),

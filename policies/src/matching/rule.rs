@@ -14,6 +14,7 @@ use crate::{
     cidr::Cidr,
     facts::{ConnectionFacts, Identity, Peer, RequestFacts},
     kind::Problem,
+    names,
 };
 
 /// Matches when one of `from` and one of `to` match.
@@ -111,7 +112,7 @@ pub(crate) fn failing(
 
 /// The namespace of a policy, in which names of service accounts without one are meant.
 pub(super) fn home(policy: &str) -> &str {
-    policy.split_once('/').map_or("default", |(namespace, _)| namespace)
+    names::parts(policy).map_or("default", |(namespace, _)| namespace)
 }
 
 #[derive(Debug)]

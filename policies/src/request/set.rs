@@ -16,6 +16,7 @@ use crate::{
     context::Context,
     facts::{AttemptFacts, ConnectionFacts, Moment, RequestFacts, ResponseFacts, Section},
     kind::{Attached, Problem},
+    names,
     policy::{Compile, Needs, Phase, PolicyKind, Posture, RequestPolicy, Role},
     verdict::{Answer, Verdict},
 };
@@ -271,7 +272,7 @@ fn deciding(kind: &PolicyKind) -> Option<(Phase, &'static str, Compile)> {
 
 /// Objects come by namespace, then name: `a/z` before `a-b/c`.
 fn name_parts(name: &str) -> (&str, &str) {
-    name.split_once('/').unwrap_or(("", name))
+    names::parts(name).unwrap_or(("", name))
 }
 
 /// A policy that cannot be enforced must not be left out in silence: the control plane may be newer than this sidecar.

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{BackendRef, Filters, HttpRouteRule, HttpRouteTimeouts};
-use crate::{kind::Problem, names::ServiceName, reason::Reason};
+use crate::{
+    kind::Problem,
+    names::{self, ServiceName},
+    reason::Reason,
+};
 
 /// What happens to the requests of one rule.
 #[derive(Clone, Debug)]
@@ -88,7 +92,7 @@ impl RouteRule {
         path: &str,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let namespace = route.split_once('/').map_or("default", |(namespace, _)| namespace);
+        let namespace = names::parts(route).map_or("default", |(namespace, _)| namespace);
         let name = spec.name.clone().unwrap_or_else(|| number.to_string());
         let filters = Filters::compile(&spec.filters, &format!("{path}.filters"), problems);
         let backends = spec.backend_refs.iter().enumerate();

@@ -93,7 +93,7 @@ impl RouteTable {
     /// Says that the route `namespace/name` stands for one that cannot be enforced here: its rules without a backend to go
     /// to answer so.
     pub fn stands_in(&mut self, route: &str) {
-        let is_of = |rule: &&mut RouteRule| rule.name.rsplit_once('/').is_some_and(|(of, _)| of == route);
+        let is_of = |rule: &&mut RouteRule| rule.name.strip_prefix(route).is_some_and(|rest| rest.starts_with('/'));
         self.rules.iter_mut().filter(is_of).for_each(|rule| rule.nowhere = Reason::PolicyUnenforceable);
     }
 

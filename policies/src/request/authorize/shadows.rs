@@ -6,6 +6,7 @@ use super::{Action, AuthorizationPolicySpec, close};
 use crate::{
     kind::{self, Attached},
     matching::{covers::covers, rule::Rule},
+    names,
     policy::Shadowed,
     timestamp::unix_seconds,
 };
@@ -25,7 +26,7 @@ struct Ruling<'a> {
 /// Every rule that makes no difference, with one that leaves nothing to it.
 pub(super) fn shadows(documents: &[Attached<Value>]) -> Vec<Shadowed> {
     let Ok(mut policies) = kind::parse_all::<AuthorizationPolicySpec>(documents, close) else { return Vec::new() };
-    policies.sort_by(|a, b| a.name.split_once('/').cmp(&b.name.split_once('/')));
+    policies.sort_by(|a, b| names::parts(&a.name).cmp(&names::parts(&b.name)));
     let mut rules: Vec<Ruling<'_>> = policies.iter().flat_map(rules_of).collect();
     rules.iter_mut().enumerate().for_each(|(place, ruling)| ruling.place = place);
     let shadowed = rules.iter().filter_map(|narrow| {
