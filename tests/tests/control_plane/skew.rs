@@ -8,7 +8,7 @@ use selvedge_xds::{
     kinds::INBOUND,
     proto::{
         discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
-        mesh::{Attachment, Inbound},
+        mesh::{Attachment, Inbound, SettingOrigin},
     },
     resource::Encoded,
 };
@@ -31,8 +31,12 @@ fn publish(control_plane: &ControlPlane, generation: u64, document: &str) {
     let identity = grant("web").identity.to_string();
     let (workload, policies) = (WORKLOAD.to_owned(), vec![policy]);
     let inbound = Inbound { workload, identity: identity.clone(), policies, ..Inbound::default() };
+    publish_view(control_plane, identity, &inbound);
+}
+
+fn publish_view(control_plane: &ControlPlane, identity: String, inbound: &Inbound) {
     control_plane.publish(|draft| {
-        draft.put(Encoded::new(INBOUND, WORKLOAD, Vec::new(), &inbound), false);
+        draft.put(Encoded::new(INBOUND, WORKLOAD, Vec::new(), inbound), false);
         draft.set_identity(WORKLOAD, Some(identity));
     });
 }
@@ -108,6 +112,30 @@ async fn each_release_is_told_what_it_knows_and_the_status_says_what_it_cannot_e
     publish(&control_plane, 2, r#"{"action":"DENY","rules":[{"from":[{"namespaces":["x"]}]}]}"#);
     let view = old.view().await;
     assert!(view.policies[0].stands_for.is_none() && view.unenforceable.is_empty(), "what it knows it is told again");
+}
+
+#[tokio::test]
+async fn a_setting_that_a_sidecar_does_not_know_is_left_out_there_and_stands_in_the_status() {
+    let control_plane = ControlPlane::start().await;
+    let identity = grant("web").identity.to_string();
+    let from = |field: &str, name: &str| SettingOrigin { field: field.into(), origin: origin("MeshPolicy", name, 3) };
+    let inbound = Inbound {
+        workload: WORKLOAD.to_owned(),
+        identity: identity.clone(),
+        settings: r#"{"defaultPosture":"deny","sampling":{"rate":3}}"#.into(),
+        settings_from: vec![from("defaultPosture", "strict"), from("sampling.rate", "newest")],
+        ..Inbound::default()
+    };
+    publish_view(&control_plane, identity, &inbound);
+    let mut old = Stream::open(&control_plane, None).await;
+    assert_eq!(old.view().await.settings, r#"{"defaultPosture":"deny"}"#);
+    let cannot = eventually("the status says so", async || {
+        let status: Value = serde_json::from_str(&control_plane.get("/status").await).unwrap();
+        let cannot = status["sidecars"][0]["cannotEnforce"].as_object()?.clone();
+        (!cannot.is_empty()).then_some(cannot)
+    });
+    let told = "'sampling' of generation 3 is not known to it; it is left out";
+    assert_eq!(Value::Object(cannot.await), serde_json::json!({ "MeshPolicy shop/newest": told }));
 }
 
 #[tokio::test]
