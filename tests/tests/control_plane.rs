@@ -10,6 +10,8 @@ mod discovery;
 mod joining;
 #[path = "control_plane/kit.rs"]
 mod kit;
+#[path = "control_plane/limits.rs"]
+mod limits;
 #[path = "control_plane/reports.rs"]
 mod reports;
 #[path = "control_plane/skew.rs"]

@@ -126,7 +126,9 @@ impl Session {
             tokio::select! {
                 request = requests.message() => match request {
                     Ok(Some(request)) => if let Err(status) = self.request(request) { break status },
-                    Ok(None) | Err(_) => return,
+                    Ok(None) => return,
+                    // One that is too large, say; where the transport is gone nobody is told.
+                    Err(status) => break status,
                 },
                 result = published.changed() => {
                     if result.is_err() { break Status::unavailable("the control plane is shutting down") }
@@ -305,6 +307,30 @@ mod tests {
         let (next, began) = (after(&last, 0), Instant::now());
         assert!(session.push(&Published::new(next, &last)).await.is_err(), "nobody reads");
         assert_eq!(began.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_a_minute_for_others_of_its_identity_has_to_connect_again() {
+        let (mesh, _directory) = mesh();
+        let (mut session, mut responses) = session(&mesh).await;
+        let request = DeltaDiscoveryRequest {
+            type_url: DESTINATION.to_string(),
+            resource_names_subscribe: vec!["shop/api".into()],
+            ..DeltaDiscoveryRequest::default()
+        };
+        session.request(request).unwrap();
+        let others = Arc::new(mesh.shares.enter(&session.identity).await.unwrap()).stream().unwrap();
+        let mut under_way = Vec::new();
+        while let Ok(room) = timeout(Duration::from_secs(1), others.room()).await {
+            under_way.push(room);
+        }
+        let first = after(&Snapshot::default(), 1);
+        let published = Published::new(Arc::clone(&first), &Snapshot::default());
+        let began = Instant::now();
+        assert!(session.push(&published).await.is_err(), "others read nothing");
+        assert_eq!(began.elapsed().as_secs(), 60);
+        under_way.pop();
+        assert!(session.push(&published).await.is_ok() && responses.try_recv().is_ok(), "there is room again");
     }
 
     #[tokio::test]
