@@ -60,7 +60,7 @@ const BOTH: (Seen, Seen) = (Seen::Request, Seen::Request);
 const CALLER: (Seen, Seen) = (Seen::Request, Seen::Nothing);
 
 /// Every reason but `internal`, which is a defect and has no other cause, and `policy_unenforceable`, which takes a sidecar
-/// that is older than its control plane (`control_plane/skew.rs`).
+/// that is older than its control plane (`unenforceable.rs`).
 const TABLE: [Row; 32] = [
     row(Reason::PolicyDenied, Told::Everything, BOTH, "a DENY policy covers every call of the service"),
     row(Reason::PolicyDefaultDeny, Told::Everything, BOTH, "the service's only ALLOW policy names another caller"),
