@@ -15,7 +15,9 @@ use selvedge_xds::{
 
 use crate::{
     model::{
-        Attached, Model, Object, ObjectId, Place, Spec, Target, external_service, granted,
+        Attached, Model, Object, ObjectId, Place, Spec, Target,
+        endpoint_slice::EndpointSliceSpec,
+        external_service, granted,
         mesh_policy::ScopeKind,
         service::{self, ServicePort},
         workload,
@@ -68,8 +70,12 @@ pub fn affected(model: &Model, id: &ObjectId, subjects: &mut BTreeSet<Subject>) 
         Spec::ExternalService(_) => {
             subjects.insert(Subject::destination(object));
         }
+        Spec::EndpointSlice(_) => subjects.extend(service_of(object)),
         Spec::Workload(_) => {
             subjects.insert(Subject::workload(object));
+            let target = Target::Workload(namespace.clone(), id.name.clone());
+            let slices = model.claims().referring(&target).filter_map(|id| model.get(id));
+            subjects.extend(slices.filter_map(|slice| service_of(slice)));
             subjects.extend(model.selecting(namespace, &object.labels).iter().map(|(o, _)| Subject::destination(o)));
         }
         Spec::MeshPolicy(spec) => match &spec.target_ref {
@@ -87,6 +93,13 @@ pub fn affected(model: &Model, id: &ObjectId, subjects: &mut BTreeSet<Subject>) 
         }
         Spec::Attached(attached) => affected_by_document(model, attached, subjects),
     }
+}
+
+/// The destination whose calls go where an `EndpointSlice` says.
+fn service_of(slice: &Object) -> Option<Subject> {
+    let Spec::EndpointSlice(_) = &slice.spec else { return None };
+    let service = EndpointSliceSpec::service(&slice.labels)?;
+    Some(Subject::Destination(slice.id.namespace.clone(), service.into()))
 }
 
 fn affected_by_document(model: &Model, attached: &Attached, subjects: &mut BTreeSet<Subject>) {
@@ -167,7 +180,7 @@ pub fn everything(model: &Model) -> BTreeSet<Subject> {
         match &object.spec {
             Spec::Service(_) | Spec::ExternalService(_) => subjects.insert(Subject::destination(object)),
             Spec::Workload(_) => subjects.insert(Subject::workload(object)),
-            Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => continue,
+            Spec::EndpointSlice(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => continue,
         };
     }
     subjects

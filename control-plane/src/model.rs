@@ -15,6 +15,7 @@ use serde_json::Value;
 
 pub mod attached;
 pub mod claims;
+pub mod endpoint_slice;
 pub mod external_service;
 pub mod granted;
 mod index;
@@ -24,6 +25,7 @@ pub mod service;
 pub mod workload;
 
 pub use attached::Attached;
+use endpoint_slice::EndpointSliceSpec;
 use external_service::ExternalServiceSpec;
 pub use index::Model;
 use mesh_policy::MeshPolicySpec;
@@ -40,9 +42,10 @@ pub struct Noun {
 }
 
 /// The nouns; the other kinds are policies and routes, listed in [`registry`].
-pub const NOUNS: [Noun; 5] = [
+pub const NOUNS: [Noun; 6] = [
     Noun { kind: &service::KIND, read: |document, _| kind::parse(document).map(Spec::Service) },
     Noun { kind: &workload::KIND, read: |document, _| kind::parse(document).map(Spec::Workload) },
+    Noun { kind: &endpoint_slice::KIND, read: |document, _| kind::parse(document).map(Spec::EndpointSlice) },
     Noun { kind: &external_service::KIND, read: |document, _| kind::parse(document).map(Spec::ExternalService) },
     Noun { kind: &reference_grant::KIND, read: |document, _| kind::parse(document).map(Spec::ReferenceGrant) },
     Noun { kind: &mesh_policy::KIND, read: |document, home| mesh_policy::read(document, home).map(Spec::MeshPolicy) },
@@ -133,6 +136,8 @@ pub enum Spec {
     Service(ServiceSpec),
     /// A `Workload`: one sidecar and the application beside it.
     Workload(WorkloadSpec),
+    /// An `EndpointSlice`: where the calls of a service go.
+    EndpointSlice(EndpointSliceSpec),
     /// An `ExternalService`: what is called outside the mesh.
     ExternalService(ExternalServiceSpec),
     /// A `MeshPolicy`: settings of the mesh, a namespace or a workload.

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     diagnostic::Severity,
     model::{
-        self, Labels, Object, ObjectId, Spec, label_problem,
+        self, Labels, Object, ObjectId, Spec, endpoint_slice, label_problem,
         mesh_policy::{self, ROOT_NAMESPACE},
         service,
     },
@@ -117,6 +117,13 @@ pub const NAMING: [&str; 4] = ["kind", "metadata", "name", "namespace"];
 
 /// Checks one document of this author: its structure first, and what its kind demands when that is sound.
 pub fn check(document: &Value, author: Author) -> Checked {
+    let Some(slice) = document.as_object().filter(|_| text(document, "kind") == Some(endpoint_slice::KIND.name)) else {
+        return check_enveloped(document, author);
+    };
+    check_enveloped(&Value::Object(endpoint_slice::with_spec(slice)), author)
+}
+
+fn check_enveloped(document: &Value, author: Author) -> Checked {
     let mut problems = kind::check::<Envelope>(document, envelope_problems);
     let misspelt = misspelt_metadata(document);
     problems.extend(misspelt.iter().map(misspelling));

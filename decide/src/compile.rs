@@ -26,7 +26,7 @@ use selvedge_xds::{
 };
 
 use crate::{
-    config::{AccessLogMode, Destination, Own, RuntimeConfig},
+    config::{AccessLogMode, Destination, Own, RuntimeConfig, Transport},
     resources::Resources,
 };
 
@@ -92,7 +92,7 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
         ENDPOINTS => {
             let message = mesh::Endpoints::decode(resource.body.clone()).map_err(text)?;
             let name = resource.name.parse::<PortName>().map_err(|error| error.to_string())?;
-            cluster::compile(&name, &message, &Arc::default(), false)?;
+            cluster::compile(&name, &message, &Arc::default(), false, &Transport::Plain)?;
         }
         TRUST_BUNDLE => {
             mesh::TrustBundle::decode(resource.body.clone()).map_err(text)?;

@@ -244,6 +244,8 @@ pub struct EndpointConfig {
 pub enum Transport {
     /// Nothing but the application's bytes.
     Plain,
+    /// Nothing: no sidecar is there, and only mTLS may go out (outbound mode REQUIRE).
+    Unmeshed,
     /// Mesh TLS with a sidecar that must prove `identity`.
     Mesh {
         /// Who must be at the other end.

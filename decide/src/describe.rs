@@ -134,6 +134,7 @@ fn endpoint(endpoint: &EndpointConfig) -> Value {
         "identity": endpoint.identity,
         "transport": match &endpoint.transport {
             Transport::Plain => "plain",
+            Transport::Unmeshed => "refused: no sidecar",
             Transport::Mesh { .. } => "mtls",
             Transport::External { .. } => "tls",
         },

@@ -82,6 +82,21 @@ async fn a_peer_with_another_identity_than_announced_is_not_called() {
 }
 
 #[tokio::test]
+async fn what_has_no_sidecar_is_called_in_plaintext_only_where_callers_may() {
+    let pair = Pair::start().await;
+    let bare = api_at(pair.upstream.address()) + "  sidecar: false\n";
+    pair.mesh.write("workload-shop-api.yaml", &bare);
+    let refused = pair.until_reason("/", "unknown_destination").await;
+    assert!(refused.text().contains("REQUIRE"), "{}", refused.text());
+    let prefer = "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: web, namespace: \
+                  shop}\nspec:\n  mtls: {outbound: PREFER}\n";
+    pair.mesh.write("prefer.yaml", prefer);
+    pair.until_status("/", 200).await;
+    pair.mesh.remove("prefer.yaml");
+    pair.until_reason("/", "unknown_destination").await;
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_handshake_end_quickly_and_harm_nobody() {
     let pair = Pair::start().await;
     let inside = pair.api.inbound(8080);

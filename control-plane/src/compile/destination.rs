@@ -1,6 +1,6 @@
 //! A service as callers see it, and where its ports lead.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use selvedge_policies::names::ServiceName;
 use selvedge_xds::{
@@ -13,6 +13,7 @@ use super::{Mesh, attachment, identity, origin, route};
 use crate::{
     model::{
         Attached, Model, Object, Target,
+        endpoint_slice::{EndpointSliceSpec, SliceEndpoint},
         external_service::{ExternalPort, ExternalServiceSpec},
         service::{ServicePort, ServiceSpec},
         workload::WorkloadSpec,
@@ -69,24 +70,60 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
         hosts: hosts.into(),
         ..destination(model, object, &target, &carried)
     };
+    let slices = model.slices(namespace, name);
+    if !slices.is_empty() {
+        let endpoints = |port: &ServicePort| (port.port, sliced(model, mesh, &slices, port));
+        let endpoints = spec.ports.iter().map(endpoints).collect();
+        return Compiled { message, aliases, endpoints };
+    }
     let workloads = model.selected(namespace, &spec.selector);
     let endpoints = |port: &&ServicePort| {
         let endpoint = |(object, workload): &(&Object, &WorkloadSpec)| {
             let port = port.target(workload)?;
-            Some(Endpoint {
-                address: socket(workload.ip(), workload.dial(port)),
-                identity: identity(mesh, namespace, &workload.service_account),
-                workload: object.id.path(),
-                weight: workload.weight,
-                tls_server_name: String::new(),
-                port: port.into(),
-            })
+            Some(at(mesh, object, workload, workload.ip(), port))
         };
         let taking = workloads.iter().filter(|(_, workload)| workload.weight > 0);
         (port.port, Endpoints { endpoints: taking.filter_map(endpoint).collect() })
     };
     let endpoints = carried.iter().map(endpoints).collect();
     Compiled { message, aliases, endpoints }
+}
+
+/// The endpoints of a service's port where a cluster says which there are. Those that end are called when there are no
+/// others, as everywhere in Kubernetes (KEP-1669).
+fn sliced(model: &Model, mesh: &Mesh, slices: &[(&Object, &EndpointSliceSpec)], port: &ServicePort) -> Endpoints {
+    let such = |is_such: fn(&SliceEndpoint) -> bool| -> Vec<Endpoint> {
+        let of_slice = |(object, slice): &(&Object, &EndpointSliceSpec)| {
+            let number = slice.port_named(port.name.as_deref());
+            let called = slice.endpoints.iter().filter(|endpoint| is_such(endpoint));
+            let endpoints =
+                called.filter_map(|endpoint| in_slice(model, mesh, &object.id.namespace, endpoint, number?));
+            endpoints.collect::<Vec<_>>()
+        };
+        slices.iter().flat_map(of_slice).collect()
+    };
+    let ready = such(SliceEndpoint::is_ready);
+    Endpoints { endpoints: if ready.is_empty() { such(SliceEndpoint::is_leaving) } else { ready } }
+}
+
+/// What is called at one endpoint of a slice; `None` while it is not known whether the pod there has a sidecar.
+fn in_slice(model: &Model, mesh: &Mesh, namespace: &str, endpoint: &SliceEndpoint, port: u16) -> Option<Endpoint> {
+    let ip = endpoint.ip()?;
+    match endpoint.pod() {
+        Some(pod) => model.workload(namespace, pod).map(|(object, workload)| at(mesh, object, workload, ip, port)),
+        None => Some(Endpoint { address: socket(ip, port), weight: 1, port: port.into(), ..Default::default() }),
+    }
+}
+
+/// The endpoint that a workload is with a port of its application.
+fn at(mesh: &Mesh, object: &Object, workload: &WorkloadSpec, ip: IpAddr, port: u16) -> Endpoint {
+    let address = socket(ip, workload.dial(port));
+    let plain = Endpoint { address, weight: workload.weight, port: port.into(), ..Default::default() };
+    if !workload.sidecar {
+        return plain;
+    }
+    let identity = identity(mesh, &object.id.namespace, &workload.service_account);
+    Endpoint { identity, workload: object.id.path(), ..plain }
 }
 
 fn external(model: &Model, object: &Object, spec: &ExternalServiceSpec) -> Compiled {
@@ -144,6 +181,6 @@ fn names(hosts: &[String], ports: &[u16]) -> Vec<String> {
     hosts.iter().cloned().chain(with_port).collect()
 }
 
-fn socket(ip: std::net::IpAddr, port: u16) -> String {
+fn socket(ip: IpAddr, port: u16) -> String {
     SocketAddr::new(ip, port).to_string()
 }

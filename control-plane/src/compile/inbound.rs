@@ -14,7 +14,7 @@ use crate::model::{
 /// The inbound view of the workload; `None` when there is no such workload.
 pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -> Option<Inbound> {
     let id = ObjectId::new(workload::KIND.name, namespace, name);
-    let (object, spec) = model.workload(namespace, name)?;
+    let (object, spec) = model.workload(namespace, name).filter(|(_, spec)| spec.sidecar)?;
     let own = model.attached(&Target::Workload(id.namespace.clone(), id.name.clone()), Attached::acts_where_called);
     let shared = model.attached(&Target::Namespace(id.namespace.clone()), Attached::acts_where_called);
     let covering: Vec<(&Object, &Attached)> = own.into_iter().chain(shared).collect();

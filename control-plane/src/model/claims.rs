@@ -7,7 +7,12 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{Object, ObjectId, Spec, Target, external_service::ExternalServiceSpec, workload::WorkloadSpec};
+use super::{
+    Object, ObjectId, Spec, Target,
+    endpoint_slice::{EndpointSliceSpec, SliceEndpoint},
+    external_service::ExternalServiceSpec,
+    workload::WorkloadSpec,
+};
 
 /// The claims and references of all objects.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +66,7 @@ impl Claims {
                     set(&mut self.externals, address, id.clone(), add);
                 }
             }
-            Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => {}
+            Spec::EndpointSlice(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => {}
         }
         for target in named(object) {
             set(&mut self.referring, target, id.clone(), add);
@@ -88,6 +93,12 @@ fn named(object: &Object) -> BTreeSet<Target> {
             let shadowed = spec.hosts.iter().filter_map(|host| service_of_host(host));
             let shadowed = shadowed.map(|(namespace, name)| Target::Service(namespace.into(), name.into()));
             shadowed.chain([Target::Service(namespace.clone(), name.clone())]).collect()
+        }
+        Spec::EndpointSlice(spec) => {
+            let pods = spec.endpoints.iter().filter_map(SliceEndpoint::pod);
+            let pods = pods.map(|name| Target::Workload(namespace.clone(), name.into()));
+            let service = EndpointSliceSpec::service(&object.labels);
+            pods.chain(service.map(|name| Target::Service(namespace.clone(), name.into()))).collect()
         }
         Spec::Service(_) | Spec::Workload(_) | Spec::ReferenceGrant(_) => BTreeSet::new(),
     }

@@ -10,6 +10,7 @@ use selvedge_policies::{merge::Merged, settings::Settings};
 use super::{
     Attached, Labels, Object, ObjectId, Spec, Target,
     claims::{Claims, set},
+    endpoint_slice::EndpointSliceSpec,
     external_service::{self, ExternalServiceSpec},
     mesh_policy::{self, MeshPolicySpec, ScopeKind},
     service::{self, ServiceSpec},
@@ -126,6 +127,17 @@ impl Model {
         candidates.filter(|(_, service)| selects(&service.selector, labels)).collect()
     }
 
+    /// What a cluster tells of where the calls of a service go, by name.
+    pub fn slices(&self, namespace: &Arc<str>, service: &str) -> Vec<(&Object, &EndpointSliceSpec)> {
+        let target = Target::Service(namespace.clone(), service.into());
+        let referring = self.claims.referring(&target).filter_map(|id| self.get(id));
+        let slices = referring.filter_map(|object| match &object.spec {
+            Spec::EndpointSlice(spec) => Some((&**object, spec)),
+            _ => None,
+        });
+        slices.collect()
+    }
+
     /// The documents attached to `target` that are `such`, by kind and name.
     pub fn attached(&self, target: &Target, such: impl Fn(&Attached) -> bool) -> Vec<(&Object, &Attached)> {
         let ids = self.attached.get(target).into_iter().flatten();
@@ -180,7 +192,7 @@ impl Model {
                     set(&mut self.attached, target.clone(), object.id.clone(), add);
                 }
             }
-            Spec::ExternalService(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) => {}
+            Spec::EndpointSlice(_) | Spec::ExternalService(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub const KIND: Kind = Kind {
     name: "Workload",
     api_version: kind::SELVEDGE,
-    summary: "One process with a sidecar: its identity, address and ports.",
+    summary: "One process of the mesh: its identity, address and ports.",
     schema: || schemars::schema_for!(WorkloadSpec),
     check: |document| kind::check(document, check),
     close: kind::as_written,
@@ -30,6 +30,9 @@ pub struct WorkloadSpec {
     /// Its share of the traffic in proportion to the other workloads of a service; 0 takes it out of balancing.
     #[serde(default = "one")]
     pub weight: u32,
+    /// False where no sidecar stands before it: it is called in plaintext, and no policy of its own holds.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub sidecar: bool,
 }
 
 /// One port of a `Workload`.
@@ -48,6 +51,15 @@ pub struct WorkloadPort {
 
 fn one() -> u32 {
     1
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
 }
 
 impl WorkloadSpec {

@@ -28,6 +28,7 @@ pub(super) fn rivals(model: &Model, object: &Object) -> BTreeSet<ObjectId> {
         Spec::Attached(_)
         | Spec::Service(_)
         | Spec::Workload(_)
+        | Spec::EndpointSlice(_)
         | Spec::ExternalService(_)
         | Spec::ReferenceGrant(_) => BTreeSet::new(),
     }

@@ -55,6 +55,7 @@ fn opened(model: &Model, object: &Object) -> String {
         Spec::Attached(Attached { .. })
         | Spec::Service(_)
         | Spec::Workload(_)
+        | Spec::EndpointSlice(_)
         | Spec::ExternalService(_)
         | Spec::ReferenceGrant(_) => String::new(),
     }

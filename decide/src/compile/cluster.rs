@@ -13,13 +13,16 @@ use crate::{
 /// The endpoints of every port, in order of their names, each tried as the service does that it belongs to.
 pub(super) fn all(resources: &Resources, destinations: &HashMap<ServiceName, Destination>) -> Vec<Arc<ClusterConfig>> {
     let parents = parents(destinations);
+    let strict = resources.inbound.as_ref().is_some_and(|own| own.outbound_mode() == mesh::OutboundMode::Require);
     let compiled = resources.endpoints.iter().filter_map(|(name, found)| {
         let name: PortName = name.parse().ok()?;
         let owner = destinations.get(&name.service).or_else(|| destinations.get(parents.get(&name.service)?));
         let port = owner.and_then(|owner| owner.ports.get(&name.port));
         let http2 = port.is_some_and(|port| port.protocol == AppProtocol::Http2);
         let traffic = owner.map(|owner| owner.traffic.clone()).unwrap_or_default();
-        compile(&name, &found.value, &traffic, http2).ok().map(Arc::new)
+        let is_external = resources.destinations.get(&**name.service.text()).is_some_and(|found| found.value.external);
+        let plain = if strict && !is_external { Transport::Unmeshed } else { Transport::Plain };
+        compile(&name, &found.value, &traffic, http2, &plain).ok().map(Arc::new)
     });
     let mut clusters: Vec<_> = compiled.collect();
     clusters.sort_by(|a, b| a.name.cmp(&b.name));
@@ -39,7 +42,7 @@ fn parents(destinations: &HashMap<ServiceName, Destination>) -> HashMap<ServiceN
     parents
 }
 
-/// The endpoints of one port.
+/// The endpoints of one port; those without sidecar and TLS are reached by `plain`.
 ///
 /// # Errors
 /// An endpoint that is no address, or that has no name that could be verified.
@@ -48,12 +51,13 @@ pub(super) fn compile(
     message: &mesh::Endpoints,
     traffic: &Arc<Traffic>,
     http2: bool,
+    plain: &Transport,
 ) -> Result<ClusterConfig, String> {
     let endpoint = |endpoint: &mesh::Endpoint| {
         Ok(Arc::new(EndpointConfig {
             cluster: Some(name.clone()),
             address: endpoint.address.parse().map_err(|e| format!("endpoint {}: {e}", endpoint.address))?,
-            transport: transport(&name.service, endpoint)?,
+            transport: transport(&name.service, endpoint, plain)?,
             workload: endpoint.workload.parse().ok(),
             identity: endpoint.identity.clone(),
             weight: endpoint.weight.max(1),
@@ -65,7 +69,7 @@ pub(super) fn compile(
     Ok(ClusterConfig { name: name.clone(), endpoints, traffic: traffic.clone() })
 }
 
-fn transport(service: &ServiceName, endpoint: &mesh::Endpoint) -> Result<Transport, String> {
+fn transport(service: &ServiceName, endpoint: &mesh::Endpoint, plain: &Transport) -> Result<Transport, String> {
     let name = |name: String| match is_server_name(&name) {
         true => Ok(name.into()),
         false => Err(format!("endpoint {}: '{name}' is no name that TLS can verify", endpoint.address)),
@@ -76,7 +80,7 @@ fn transport(service: &ServiceName, endpoint: &mesh::Endpoint) -> Result<Transpo
         return Ok(Transport::Mesh { identity: Arc::new(identity), server_name });
     }
     if endpoint.tls_server_name.is_empty() {
-        return Ok(Transport::Plain);
+        return Ok(plain.clone());
     }
     Ok(Transport::External { server_name: name(endpoint.tls_server_name.clone())? })
 }
@@ -126,7 +130,7 @@ mod tests {
                 tls_server_name: tls_server_name.into(),
                 ..Default::default()
             };
-            transport(&service, &endpoint)
+            transport(&service, &endpoint, &Transport::Plain)
         };
         let mesh = reached("spiffe://mesh.local/ns/shop/sa/web", "");
         assert!(matches!(mesh, Ok(Transport::Mesh { server_name, .. }) if &*server_name == "web.shop"));

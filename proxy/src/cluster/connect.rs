@@ -62,6 +62,13 @@ pub async fn stream(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Resul
 
 async fn establish(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result<Stream, Error> {
     let address = endpoint.address;
+    let unmeshed = || {
+        let detail = format!("{address} has no sidecar, and outbound mode REQUIRE lets nothing go in plaintext");
+        failure(Reason::UnknownDestination, detail)
+    };
+    if endpoint.transport == Transport::Unmeshed {
+        return Err(unmeshed());
+    }
     let side = if endpoint.cluster.is_none() { Side::Workload } else { Side::Mesh };
     let socket =
         dial(address, side).await.map_err(|e| failure(Reason::UpstreamConnectFailed, format!("{address}: {e}")))?;
@@ -70,6 +77,7 @@ async fn establish(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result
     let no_roots = || failure(Reason::UpstreamTlsFailed, "no authorities for external TLS could be read".into());
     let (tls, server_name) = match &endpoint.transport {
         Transport::Plain => return Ok(Either::Left(socket)),
+        Transport::Unmeshed => return Err(unmeshed()),
         Transport::Mesh { server_name, .. } => {
             let tls = trust.mesh.as_ref().ok_or_else(no_certificate)?;
             let client = match hop {
