@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use crate::identity::IdentityError;
+use crate::{identity::IdentityError, source::kubernetes::ConnectError};
 
 /// An error that ends the control plane. What users write never does; that is in the status instead.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,9 @@ pub enum Error {
         #[source]
         source: Option<tokio::task::JoinError>,
     },
+    /// There is no cluster that could be watched.
+    #[error(transparent)]
+    Cluster(#[from] ConnectError),
     /// A port cannot be had.
     #[error("the {role} listener cannot be opened on {address}; is something else using the port?")]
     Bind {

@@ -19,9 +19,9 @@ use crate::{
     clock,
     identity::{Authority, Sightings},
     serve::{self, Mesh},
-    settings::Settings,
+    settings::{Kubernetes, Settings},
     snapshot::{self, Snapshot},
-    source::{Confirm, files::Files},
+    source::{Confirm, files::Files, kubernetes},
     status,
     store::{self, Memory, Reports, Store},
     telemetry::Telemetry,
@@ -59,7 +59,11 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let (confirms, confirmed) = mpsc::channel(1);
     let memory = Memory::new(&settings.state_dir, &settings.config_dir);
     let store = Store::new(&settings.trust_domain).remember(&memory);
-    let sources = vec![Files::new(&settings.config_dir, store.known(), confirmed).source()];
+    let mut sources = vec![Files::new(&settings.config_dir, store.known(), confirmed).source()];
+    if let Some(Kubernetes { kubeconfig }) = &settings.kubernetes {
+        let known = store.origins(kubernetes::NAME);
+        sources.push(kubernetes::Cluster::connect(kubeconfig.as_deref(), known).await?.source());
+    }
     let (save_sender, saves) = watch::channel(Arc::default());
     let mut chores = JoinSet::new();
     chores.spawn(follow(Arc::clone(&authority), root_sender));

@@ -9,6 +9,8 @@ use crate::identity::LEAF_LIFETIME;
 pub struct Settings {
     /// Directory of YAML files with the user's objects.
     pub config_dir: PathBuf,
+    /// The cluster whose objects are configuration too, if any.
+    pub kubernetes: Option<Kubernetes>,
     /// Directory for the CA, the join tokens and the last good configuration; not inside `config_dir`.
     pub state_dir: PathBuf,
     /// Where sidecars connect: configuration and certificates.
@@ -23,11 +25,19 @@ pub struct Settings {
     pub certificate_lifetime: Duration,
 }
 
+/// Which cluster is watched.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    /// The file that names it; the cluster around this process when absent.
+    pub kubeconfig: Option<PathBuf>,
+}
+
 impl Settings {
     /// The defaults around the two directories that have none.
     pub fn new(config_dir: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
         Self {
             config_dir: config_dir.into(),
+            kubernetes: None,
             state_dir: state_dir.into(),
             listen: ([0, 0, 0, 0], 15010).into(),
             admin: ([127, 0, 0, 1], 15014).into(),

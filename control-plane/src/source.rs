@@ -10,6 +10,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 pub mod files;
+pub mod kubernetes;
 mod provenance;
 mod reading;
 

@@ -157,6 +157,11 @@ impl Store {
         files.map(known).collect()
     }
 
+    /// The names of the origins in `source` that objects in force come from.
+    pub fn origins(&self, source: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.from.origins().filter(move |origin| &*origin.source == source).map(|origin| &origin.name)
+    }
+
     /// Waits for this source too before anything is taken for complete.
     pub fn attend(&mut self, source: &Arc<str>) {
         self.sources.entry(source.clone()).or_default();
@@ -192,7 +197,7 @@ impl Store {
 
     /// Takes a complete state of a source.
     fn complete(&mut self, source: &Arc<str>, steps: Vec<Change>) {
-        let mut unavailable = None;
+        let mut unavailable = BTreeMap::new();
         for step in steps {
             let origin = |name| Origin { source: source.clone(), name };
             match step {
@@ -204,19 +209,20 @@ impl Store {
                     self.confirmed.insert(origin(name));
                 }
                 Change::Unavailable { origin, reason } => {
-                    unavailable = Some(Diagnostic::new(Severity::Error, Place::file(&origin), &*reason));
+                    let finding = Diagnostic::new(Severity::Error, Place::file(&origin), &*reason);
+                    unavailable.insert(origin, finding);
                 }
                 Change::Complete => {}
             }
         }
-        self.hold_all(source, unavailable.is_some());
-        let is_first = unavailable.is_none()
+        self.hold_all(source, !unavailable.is_empty());
+        let is_first = unavailable.is_empty()
             && self.sources.get_mut(source).is_some_and(|told| !std::mem::replace(&mut told.complete, true));
         if is_first {
             // What it does not have is gone, and what was remembered of a source that there is no more.
             self.touched.extend(self.from.all().cloned());
         }
-        self.reports.say(About::Source(source.clone()), unavailable.into_iter().collect());
+        self.reports.say(About::Source(source.clone()), unavailable.into_values().collect());
     }
 
     fn put(&mut self, origin: Origin, mut reading: Reading) {

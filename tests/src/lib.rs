@@ -2,6 +2,7 @@
 //!
 //! - [`mesh`]: a control plane and sidecars as real processes on ports of their own
 //! - [`pair`]: the smallest mesh with a request path; [`around`]: the same around any application
+//! - [`api_server`]: what Kubernetes tells a control plane, from a double of its API server
 //! - [`upstream`]: services that answer as a scenario says; [`client`]: callers, one request or a load
 //! - [`recorder`]: a service that takes down every byte and forgives nothing; [`relay`]: the wire, taken down
 //! - [`frames`]: HTTP/2 as raw bytes
@@ -9,6 +10,7 @@
 //! - [`wait`]: polling with a deadline, so that no test sleeps and hopes
 //! - [`source`], [`imports`], [`pages`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of the house
 
+pub mod api_server;
 pub mod around;
 pub mod client;
 pub mod complaints;

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, ensure};
-use selvedge_control_plane::{run as control_plane, settings::Settings};
+use selvedge_control_plane::{
+    run as control_plane,
+    settings::{Kubernetes, Settings},
+};
 use selvedge_policies::duration::Span;
 use selvedge_proxy::descriptors;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +17,12 @@ pub struct ControlPlaneArgs {
     /// Directory of YAML files with services, workloads, routes and policies; changes take effect as they are saved.
     #[arg(long, value_name = "DIR")]
     config_dir: PathBuf,
+    /// Watch the objects of a Kubernetes cluster too: its services and pods, and policies and routes from kubectl.
+    #[arg(long)]
+    kubernetes: bool,
+    /// The file that names the cluster; the cluster around this process when absent.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
     /// Directory of the certificate authority, the join tokens and the last good configuration; made on first use.
     #[arg(long, value_name = "DIR")]
     state_dir: PathBuf,
@@ -45,6 +54,7 @@ pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
     );
     descriptors::raise("control plane", control_plane::DESCRIPTORS);
     let settings = Settings {
+        kubernetes: args.kubernetes.then_some(Kubernetes { kubeconfig: args.kubeconfig }),
         listen: args.listen,
         admin: args.admin,
         trust_domain: args.trust_domain,

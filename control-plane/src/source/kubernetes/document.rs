@@ -1,0 +1,60 @@
+//! Objects that are handed on as they are: what users write, and where the calls of a service go.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::pruned::{Api, Key, Pruned, Version};
+use crate::source::{ClusterObject, Reading};
+
+/// Fields of `metadata` that mean nothing here, and may be longer than everything else.
+const UNUSED: [&str; 5] = ["managedFields", "annotations", "ownerReferences", "finalizers", "selfLink"];
+
+/// An object without what only the cluster needs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Map<String, Value>")]
+pub(super) struct Document(Map<String, Value>);
+
+impl From<Map<String, Value>> for Document {
+    fn from(mut document: Map<String, Value>) -> Self {
+        document.remove("status");
+        if let Some(metadata) = document.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.retain(|field, _| !UNUSED.contains(&field.as_str()));
+        }
+        Self(document)
+    }
+}
+
+impl Document {
+    fn metadata(&self, field: &str) -> &str {
+        self.0.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn generation(&self) -> u64 {
+        let generation = self.0.get("metadata").and_then(|metadata| metadata.get("generation"));
+        generation.and_then(Value::as_u64).unwrap_or_default()
+    }
+}
+
+impl Pruned for Document {
+    fn key(&self) -> Key {
+        Key::new(self.metadata("namespace"), self.metadata("name"))
+    }
+
+    fn version(&self) -> Version {
+        Version::new(self.metadata("resourceVersion").to_owned())
+    }
+
+    fn reading(mut self, api: &Api) -> Reading {
+        let of = ClusterObject {
+            name: format!("{} {}", api.kind, self.key()).into(),
+            uid: self.metadata("uid").into(),
+            resource_version: self.metadata("resourceVersion").into(),
+            generation: self.generation(),
+        };
+        // Items of a list do not say what they are.
+        for (field, value) in [("apiVersion", api.api_version), ("kind", api.kind)] {
+            self.0.entry(field).or_insert_with(|| value.into());
+        }
+        Reading::of_cluster(&Value::Object(self.0), of)
+    }
+}

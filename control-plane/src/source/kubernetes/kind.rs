@@ -1,0 +1,63 @@
+//! What is watched: one list.
+
+use std::pin::Pin;
+
+use super::{document::Document, pod::Pod, pruned::Api, watch::Watch};
+use crate::model;
+
+/// A kind of the cluster that is watched.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// The kind, and where it is listed.
+    pub api: Api,
+    /// Follows what there is of it.
+    pub(super) follow: fn(Watch) -> Following,
+}
+
+/// A watch that goes on until nobody listens any more.
+pub(super) type Following = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Every kind that is watched: those that tell where workloads are, and all that users write for the mesh.
+pub fn watched() -> Vec<Watched> {
+    let pods = Watched { api: api("v1", "Pod"), follow: |watch| Box::pin(watch.follow::<Pod>()) };
+    let written = model::kinds().map(|kind| Watched {
+        api: api(kind.api_version, kind.name),
+        follow: |watch| Box::pin(watch.follow::<Document>()),
+    });
+    std::iter::once(pods).chain(written).collect()
+}
+
+fn api(api_version: &'static str, kind: &'static str) -> Api {
+    let root = if api_version.contains('/') { "apis" } else { "api" };
+    Api { kind, api_version, path: format!("/{root}/{api_version}/{}", plural(kind)) }
+}
+
+/// The name of a kind in paths.
+fn plural(kind: &str) -> String {
+    let kind = kind.to_ascii_lowercase();
+    match kind.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{kind}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_that_users_write_is_watched_where_its_api_lists_it() {
+        let paths: Vec<String> = watched().into_iter().map(|watched| watched.api.path).collect();
+        for expected in [
+            "/api/v1/services",
+            "/api/v1/pods",
+            "/apis/gateway.networking.k8s.io/v1/httproutes",
+            "/apis/selvedge.dev/v1alpha1/authorizationpolicies",
+            "/apis/selvedge.dev/v1alpha1/meshpolicies",
+            "/apis/selvedge.dev/v1alpha1/ratelimits",
+        ] {
+            assert!(paths.iter().any(|path| path == expected), "{expected} is not among {paths:?}");
+        }
+        assert_eq!(paths.len(), 1 + model::kinds().count());
+    }
+}

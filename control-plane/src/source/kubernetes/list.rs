@@ -1,0 +1,44 @@
+//! Complete lists of a kind, page by page.
+
+use kube::core::{params::ListParams, request::Request};
+use serde::Deserialize;
+
+use super::pruned::{Api, Pruned, Version};
+
+/// How many objects a page has: one is in memory as text at a time.
+const PAGE: u32 = 500;
+
+/// Everything there is of a kind at one version.
+pub(super) struct List<T> {
+    pub(super) items: Vec<T>,
+    pub(super) version: Version,
+}
+
+#[derive(Deserialize)]
+struct Page<T> {
+    metadata: Metadata,
+    items: Vec<T>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    resource_version: Version,
+    #[serde(default, rename = "continue")]
+    next: String,
+}
+
+/// Lists everything, consistently: pages after the first are of the first one's version.
+pub(super) async fn all<T: Pruned>(client: &kube::Client, api: &Api) -> kube::Result<List<T>> {
+    let mut params = ListParams::default().limit(PAGE);
+    let mut items = Vec::new();
+    loop {
+        let request = Request::new(api.path.clone()).list(&params).map_err(kube::Error::BuildRequest)?;
+        let page: Page<T> = client.request(request).await?;
+        items.extend(page.items);
+        if page.metadata.next.is_empty() {
+            return Ok(List { items, version: page.metadata.resource_version });
+        }
+        params = params.continue_token(&page.metadata.next);
+    }
+}

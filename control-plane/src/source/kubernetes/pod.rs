@@ -1,0 +1,127 @@
+//! Pods: of each a `Workload`.
+
+use std::collections::BTreeMap;
+
+use selvedge_policies::kind::SELVEDGE;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::pruned::{Api, Key, Pruned, Version};
+use crate::source::{ClusterObject, Reading};
+
+/// The name of the sidecar's container.
+pub const SIDECAR: &str = "selvedge-proxy";
+
+/// What the mesh needs to know of a pod.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Pod {
+    metadata: Metadata,
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    namespace: String,
+    name: String,
+    uid: String,
+    resource_version: Version,
+    creation_timestamp: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    service_account_name: Option<String>,
+    #[serde(default)]
+    host_network: bool,
+    #[serde(default)]
+    containers: Vec<Container>,
+    #[serde(default)]
+    init_containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Container {
+    name: String,
+    #[serde(default)]
+    ports: Vec<Port>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Port {
+    name: Option<String>,
+    container_port: u16,
+    protocol: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+}
+
+impl Pod {
+    /// True while something in it may call or be called.
+    fn is_alive(&self) -> bool {
+        !matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    /// True when a sidecar of its own stands before it. One that shares its node's network has none.
+    fn has_sidecar(&self) -> bool {
+        let mut containers = self.spec.containers.iter().chain(&self.spec.init_containers);
+        !self.spec.host_network && containers.any(|container| container.name == SIDECAR)
+    }
+
+    /// The workload it is; `None` while it has no address.
+    fn workload(&self) -> Option<Value> {
+        let address = self.status.pod_ip.as_ref().filter(|_| self.is_alive())?;
+        let Metadata { namespace, name, labels, creation_timestamp, .. } = &self.metadata;
+        let account = self.spec.service_account_name.as_deref().unwrap_or("default");
+        let spec = json!({
+            "serviceAccount": account,
+            "address": address,
+            "ports": self.ports(),
+            "sidecar": self.has_sidecar(),
+        });
+        let metadata =
+            json!({ "namespace": namespace, "name": name, "labels": labels, "creationTimestamp": creation_timestamp });
+        Some(json!({ "apiVersion": SELVEDGE, "kind": "Workload", "metadata": metadata, "spec": spec }))
+    }
+
+    /// The TCP ports that have a name, each number once.
+    fn ports(&self) -> Vec<Value> {
+        let ports = self.spec.containers.iter().flat_map(|container| &container.ports);
+        let named = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP" && port.name.is_some());
+        let named: BTreeMap<u16, &Option<String>> = named.map(|port| (port.container_port, &port.name)).collect();
+        named.into_iter().map(|(port, name)| json!({ "name": name, "port": port })).collect()
+    }
+}
+
+impl Pruned for Pod {
+    fn key(&self) -> Key {
+        Key::new(&self.metadata.namespace, &self.metadata.name)
+    }
+
+    fn version(&self) -> Version {
+        self.metadata.resource_version.clone()
+    }
+
+    fn reading(self, api: &Api) -> Reading {
+        let Some(workload) = self.workload() else { return Reading::default() };
+        let of = ClusterObject {
+            name: format!("{} {}", api.kind, self.key()).into(),
+            uid: self.metadata.uid.as_str().into(),
+            resource_version: self.metadata.resource_version.as_str().into(),
+            generation: 0,
+        };
+        Reading::of_cluster(&workload, of)
+    }
+}

@@ -1,0 +1,79 @@
+//! Objects of a cluster without what only the cluster needs.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::source::Reading;
+
+/// A kind, and where the API server lists all of it.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The kind, as objects name it.
+    pub kind: &'static str,
+    /// Its API group and version, as objects name them.
+    pub api_version: &'static str,
+    /// Where the API server lists the objects of all namespaces.
+    pub path: String,
+}
+
+/// Namespace and name of an object of a kind, written `namespace/name`; of one without namespace its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key(Arc<str>);
+
+/// `metadata.resourceVersion`: from where a watch goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Version(String);
+
+/// What one object of a kind is to this source, pruned while it is read.
+pub(super) trait Pruned: DeserializeOwned + Clone + Send + 'static {
+    /// Its namespace and name.
+    fn key(&self) -> Key;
+    /// Its version.
+    fn version(&self) -> Version;
+    /// What the mesh takes of it.
+    fn reading(self, api: &Api) -> Reading;
+}
+
+impl Key {
+    pub(super) fn new(namespace: &str, name: &str) -> Self {
+        if namespace.is_empty() { Self(name.into()) } else { Self(format!("{namespace}/{name}").into()) }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Version {
+    pub(super) fn new(version: String) -> Self {
+        Self(version)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// True when both are numbers, as API servers write them (KEP-5504), and this is the greater.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        let number = |version: &Self| version.0.parse::<u128>().ok();
+        number(self).zip(number(other)).map_or(self != other, |(this, other)| this > other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_are_numbers_compare_as_numbers_and_others_by_being_others() {
+        let version = |text: &str| Version::new(text.to_owned());
+        assert!(version("10").is_newer_than(&version("9")) && !version("9").is_newer_than(&version("10")));
+        assert!(!version("9").is_newer_than(&version("9")));
+        assert!(version("b").is_newer_than(&version("a")) && version("a").is_newer_than(&version("b")));
+        assert!(!version("a").is_newer_than(&version("a")));
+    }
+}

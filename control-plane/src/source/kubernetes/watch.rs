@@ -1,0 +1,260 @@
+//! One kind of a cluster: listed, then watched, then listed again.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures_util::TryStreamExt;
+use kube::core::{WatchEvent, params::WatchParams, request::Request};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{
+    list::{self, List},
+    pruned::{Api, Key, Pruned, Version},
+    told::Told,
+};
+
+/// A watch that lasts this much longer than it may is broken, whatever the connection says.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// How long what takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How long the API server may keep a watch open.
+    pub watch: Duration,
+    /// How often everything is listed again although no watch was lost, plus or minus a fifth.
+    pub reconciliation: Duration,
+    /// How long a list that is suddenly empty waits for the one that confirms it.
+    pub doubt: Duration,
+    /// The first pause after an error; each next one is twice as long, plus or minus a fifth.
+    pub first_pause: Duration,
+    /// The pauses grow up to this one.
+    pub longest_pause: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            watch: Duration::from_secs(290),
+            reconciliation: Duration::from_secs(1800),
+            doubt: Duration::from_secs(10),
+            first_pause: Duration::from_millis(200),
+            longest_pause: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The watch over one kind.
+pub(super) struct Watch {
+    client: kube::Client,
+    pace: Pace,
+    api: Api,
+    steps: mpsc::Sender<Told>,
+    /// The objects that were told of and not taken back.
+    keys: HashSet<Key>,
+    /// True when objects of the kind are in force from before the start, which were not told of yet.
+    had: bool,
+    pause: Duration,
+    /// True from an error to the next complete list.
+    failed: bool,
+}
+
+/// Nobody listens any more.
+struct Closed;
+
+impl Watch {
+    pub(super) fn new(client: kube::Client, pace: Pace, api: Api, had: bool, steps: mpsc::Sender<Told>) -> Self {
+        let keys = HashSet::new();
+        Self { client, pace, api, steps, keys, had, pause: pace.first_pause, failed: false }
+    }
+
+    /// Tells what there is of the kind, and goes on with what becomes of it, until nobody listens any more.
+    pub(super) async fn follow<T: Pruned>(mut self) {
+        loop {
+            let next = match list::all::<T>(&self.client, &self.api).await {
+                Ok(listed) => self.take(listed).await,
+                Err(error) => self.fail(&error).await.map(|()| None),
+            };
+            let watched = match next {
+                Ok(Some(version)) => self.watch::<T>(version).await,
+                Ok(None) => Ok(()),
+                Err(Closed) => return,
+            };
+            if watched.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells of a complete list, and returns its version; of one that is in doubt only when a second says the same.
+    async fn take<T: Pruned>(&mut self, mut listed: List<T>) -> Result<Option<Version>, Closed> {
+        if listed.items.is_empty() && self.failed && (self.had || !self.keys.is_empty()) {
+            let reason =
+                format!("the API server has lost every {} after an error; waiting for a second list", self.api.kind);
+            self.say(Told::Unavailable(self.api.kind, reason.into())).await?;
+            let first = listed.version;
+            sleep(self.pace.doubt).await;
+            listed = match list::all::<T>(&self.client, &self.api).await {
+                Ok(again) if again.version.is_newer_than(&first) || !again.items.is_empty() => again,
+                Ok(_) => return Ok(None),
+                Err(error) => return self.fail(&error).await.map(|()| None),
+            };
+        }
+        let List { items, version } = listed;
+        let mut gone = std::mem::take(&mut self.keys);
+        for item in items {
+            gone.remove(&item.key());
+            self.put(item).await?;
+        }
+        for key in gone {
+            self.say(Told::Gone(self.api.kind, key)).await?;
+        }
+        self.say(Told::Complete(self.api.kind)).await?;
+        (self.had, self.failed, self.pause) = (false, false, self.pace.first_pause);
+        Ok(Some(version))
+    }
+
+    /// Follows what changes after `version`, until the watch has to be begun again with a list.
+    async fn watch<T: Pruned>(&mut self, mut version: Version) -> Result<(), Closed> {
+        let reconcile = Instant::now() + jitter(self.pace.reconciliation);
+        while Instant::now() < reconcile {
+            match self.events::<T>(&mut version).await {
+                Ok(()) => {}
+                Err(Ended::Closed) => return Err(Closed),
+                // What went on after that version is not known any more: a complete list says what is left of it.
+                Err(Ended::Expired) => {
+                    self.failed = true;
+                    return Ok(());
+                }
+                Err(Ended::Failed(error)) => {
+                    self.fail(&error).await?;
+                    if !is_transient(&error) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One watch from beginning to end; `version` is that of the last event.
+    async fn events<T: Pruned>(&mut self, version: &mut Version) -> Result<(), Ended> {
+        let seconds = u32::try_from(self.pace.watch.as_secs()).unwrap_or(u32::MAX);
+        let params = WatchParams::default().timeout(seconds);
+        let request =
+            Request::new(self.api.path.clone()).watch(&params, version.as_str()).map_err(kube::Error::BuildRequest);
+        let end = Instant::now() + self.pace.watch + GRACE;
+        let opened = timeout_at(end, self.client.request_events::<T>(request?)).await;
+        let Ok(events) = opened else { return Ok(()) };
+        let mut events = std::pin::pin!(events?);
+        while let Ok(event) = timeout_at(end, events.try_next()).await {
+            let Some(event) = event? else { return Ok(()) };
+            match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    *version = object.version();
+                    self.put(object).await?;
+                }
+                WatchEvent::Deleted(object) => {
+                    *version = object.version();
+                    let key = object.key();
+                    self.keys.remove(&key);
+                    self.say(Told::Gone(self.api.kind, key)).await?;
+                }
+                WatchEvent::Bookmark(mark) => *version = Version::new(mark.metadata.resource_version),
+                WatchEvent::Error(status) if status.code == 410 => return Err(Ended::Expired),
+                WatchEvent::Error(status) => return Err(Ended::Failed(kube::Error::Api(status))),
+            }
+            self.pause = self.pace.first_pause;
+        }
+        Ok(())
+    }
+
+    /// Says that the kind cannot be read now, and waits before the next try.
+    async fn fail(&mut self, error: &kube::Error) -> Result<(), Closed> {
+        self.failed = true;
+        if is_absent(error) && !self.had && self.keys.is_empty() {
+            self.say(Told::Complete(self.api.kind)).await?;
+        } else {
+            self.say(Told::Unavailable(self.api.kind, reason(&self.api, error).into())).await?;
+        }
+        sleep(jitter(self.pause)).await;
+        self.pause = (self.pause * 2).min(self.pace.longest_pause);
+        Ok(())
+    }
+
+    async fn put<T: Pruned>(&mut self, object: T) -> Result<(), Closed> {
+        let key = object.key();
+        self.keys.insert(key.clone());
+        self.say(Told::Put(self.api.kind, key, object.reading(&self.api))).await
+    }
+
+    async fn say(&self, told: Told) -> Result<(), Closed> {
+        self.steps.send(told).await.map_err(|_| Closed)
+    }
+}
+
+/// Why a watch ended that was not to.
+enum Ended {
+    Closed,
+    Expired,
+    Failed(kube::Error),
+}
+
+impl From<Closed> for Ended {
+    fn from(Closed: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<kube::Error> for Ended {
+    fn from(error: kube::Error) -> Self {
+        match status_of(&error) {
+            Some(410) => Self::Expired,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// The status of the API server's answer, when there was one.
+fn status_of(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// True when the cluster does not know the kind.
+fn is_absent(error: &kube::Error) -> bool {
+    status_of(error) == Some(404)
+}
+
+/// True when the same watch may go on after a pause.
+fn is_transient(error: &kube::Error) -> bool {
+    status_of(error).is_none_or(|status| status == 429 || status >= 500)
+}
+
+/// What to tell people of an error.
+fn reason(api: &Api, error: &kube::Error) -> String {
+    let Api { kind, path, .. } = api;
+    match status_of(error) {
+        Some(401 | 403) => {
+            format!("the control plane may not list and watch {path}: grant it the verbs list and watch")
+        }
+        Some(404) => {
+            format!("the cluster does not know {kind} any more; what was in force stays so until it does again")
+        }
+        _ => format!("the API server does not tell of {kind}: {}", chain(error)),
+    }
+}
+
+/// An error with everything that led to it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
+}
+
+/// `pause`, plus or minus a fifth, so that many control planes do not come at once.
+fn jitter(pause: Duration) -> Duration {
+    pause.mul_f64(0.8 + 0.4 * fastrand::f64())
+}

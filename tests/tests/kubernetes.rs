@@ -1,0 +1,340 @@
+//! The objects of a cluster as configuration: what becomes of them in the control plane, whatever the API server does.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message;
+use selvedge_control_plane::{
+    diagnostic::Severity,
+    snapshot::Snapshot,
+    source::{
+        Source,
+        kubernetes::{Cluster, Pace},
+    },
+    store::{Report, Store},
+};
+use selvedge_tests::api_server::ApiServer;
+use selvedge_xds::{kinds::ENDPOINTS, proto::mesh::Endpoints};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+/// Nothing here takes longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A pace at which a test need not wait.
+const QUICK: Pace = Pace {
+    watch: Duration::from_secs(60),
+    reconciliation: Duration::from_secs(60),
+    doubt: Duration::from_millis(200),
+    first_pause: Duration::from_millis(10),
+    longest_pause: Duration::from_millis(50),
+};
+
+/// A store that is fed by the cluster behind a server.
+struct Fed {
+    store: Store,
+    source: Source,
+    snapshot: Arc<Snapshot>,
+    report: Report,
+}
+
+impl Fed {
+    async fn new(server: &ApiServer) -> Self {
+        Self::at_pace(server, QUICK).await
+    }
+
+    async fn at_pace(server: &ApiServer, pace: Pace) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::new("mesh.local");
+        let cluster = Cluster::connect(Some(&server.kubeconfig(folder.path())), std::iter::empty()).await.unwrap();
+        let source = cluster.at_pace(pace).source();
+        store.attend(&source.name);
+        Self { store, source, snapshot: Arc::default(), report: Report::default() }
+    }
+
+    /// Takes steps until the store is as `wanted`.
+    async fn until(&mut self, what: &str, wanted: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !wanted(self) {
+                let change = self.source.changes.recv().await.expect("the source goes on");
+                if self.store.take(&self.source.name, change) {
+                    (self.snapshot, self.report) = self.store.commit();
+                }
+            }
+        };
+        if timeout(PATIENCE, waiting).await.is_err() {
+            panic!("never came to pass: {what}; findings: {:#?}", self.report.findings);
+        }
+    }
+
+    /// Takes steps until one more state is complete.
+    async fn state(&mut self) {
+        let taking = async {
+            loop {
+                let change = self.source.changes.recv().await.expect("the source goes on");
+                if self.store.take(&self.source.name, change) {
+                    (self.snapshot, self.report) = self.store.commit();
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, taking).await.expect("a complete state in time");
+    }
+}
+
+/// True when an object of that name is in force.
+fn has(fed: &Fed, kind: &str, name: &str) -> bool {
+    fed.report.objects.iter().any(|object| object.kind == kind && object.name == name)
+}
+
+/// What is wrong, as far as it is an error.
+fn problems(fed: &Fed) -> Vec<&str> {
+    let errors = fed.report.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    errors.map(|finding| &*finding.message).collect()
+}
+
+/// Where calls of a service's port go, and as whom what is there answers.
+fn endpoints(fed: &Fed, port: &str) -> Vec<(String, String)> {
+    let Some(resource) = fed.snapshot.get(ENDPOINTS, port) else { return Vec::new() };
+    let endpoints = Endpoints::decode(resource.body.clone()).unwrap().endpoints;
+    endpoints.into_iter().map(|endpoint| (endpoint.address, endpoint.identity)).collect()
+}
+
+fn service(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "namespace": namespace, "name": name, "labels": { "team": "a" } },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
+            "selector": { "app": name },
+            "ports": [{ "name": "http", "port": 80, "targetPort": "web", "protocol": "TCP" }],
+        },
+        "status": { "loadBalancer": {} },
+    })
+}
+
+fn slice(namespace: &str, service: &str, endpoints: &[(&str, Option<&str>, &str)]) -> Value {
+    let endpoint = |(address, pod, state): &(&str, Option<&str>, &str)| {
+        let conditions = match *state {
+            "ready" => json!({ "ready": true, "serving": true, "terminating": false }),
+            "terminating" => json!({ "ready": false, "serving": true, "terminating": true }),
+            _ => json!({ "ready": false, "serving": false, "terminating": false }),
+        };
+        let mut endpoint = json!({ "addresses": [address], "conditions": conditions, "nodeName": "one" });
+        if let Some(pod) = pod {
+            endpoint["targetRef"] = json!({ "kind": "Pod", "namespace": namespace, "name": pod, "uid": "u" });
+        }
+        endpoint
+    };
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": namespace, "name": format!("{service}-abcde"),
+            "labels": { "kubernetes.io/service-name": service },
+        },
+        "addressType": "IPv4",
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+    })
+}
+
+fn pod(namespace: &str, name: &str, ip: &str, sidecar: bool) -> Value {
+    let sidecars = if sidecar { json!([{ "name": "selvedge-proxy", "restartPolicy": "Always" }]) } else { json!([]) };
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "namespace": namespace, "name": name, "labels": { "app": "web" } },
+        "spec": {
+            "serviceAccountName": "web",
+            "nodeName": "one",
+            "initContainers": sidecars,
+            "containers": [{ "name": "web", "image": "web", "ports": [{ "name": "web", "containerPort": 8080 }] }],
+        },
+        "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }] },
+    })
+}
+
+fn deny(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "selvedge.dev/v1alpha1", "kind": "AuthorizationPolicy",
+        "metadata": { "namespace": namespace, "name": name },
+        "spec": { "action": "DENY", "rules": [{}] },
+    })
+}
+
+#[tokio::test]
+async fn services_policies_and_pods_with_a_sidecar_become_objects_of_the_mesh() {
+    let server = ApiServer::start().await;
+    server.put(service("shop", "web"));
+    server.put(pod("shop", "web-1", "10.1.0.5", true));
+    server.put(pod("shop", "batch", "10.1.0.6", false));
+    server.put(deny("shop", "nobody"));
+    let mut fed = Fed::new(&server).await;
+    fed.until("all three are in force", |fed| {
+        has(fed, "Service", "web") && has(fed, "Workload", "web-1") && has(fed, "AuthorizationPolicy", "nobody")
+    })
+    .await;
+    let expected = ("10.1.0.5:8080".to_owned(), "spiffe://mesh.local/ns/shop/sa/web".to_owned());
+    let plain = ("10.1.0.6:8080".to_owned(), String::new());
+    assert_eq!(endpoints(&fed, "shop/web:80"), [plain, expected]);
+    assert_eq!(problems(&fed), [""; 0]);
+    assert!(fed.report.complete);
+}
+
+#[tokio::test]
+async fn a_cluster_says_where_the_calls_of_a_service_go_and_each_pod_whether_a_sidecar_is_there() {
+    let server = ApiServer::start().await;
+    server.put(service("shop", "web"));
+    server.put(slice("shop", "web", &[("10.1.0.5", Some("meshed"), "ready"), ("10.1.0.6", Some("plain"), "ready")]));
+    server.put(pod("shop", "meshed", "10.1.0.5", true));
+    let mut fed = Fed::new(&server).await;
+    fed.until("it is complete", |fed| fed.report.complete).await;
+    let identity = "spiffe://mesh.local/ns/shop/sa/web";
+    let meshed = ("10.1.0.5:8080".to_owned(), identity.to_owned());
+    assert_eq!(
+        endpoints(&fed, "shop/web:80"),
+        std::slice::from_ref(&meshed),
+        "of the other pod nobody knows what stands before it"
+    );
+    server.put(pod("shop", "plain", "10.1.0.6", false));
+    let plain = ("10.1.0.6:8080".to_owned(), String::new());
+    fed.until("the other pod is known", |fed| endpoints(fed, "shop/web:80") == [meshed.clone(), plain.clone()]).await;
+    server.put(slice(
+        "shop",
+        "web",
+        &[("10.1.0.5", Some("meshed"), "terminating"), ("10.1.0.6", Some("plain"), "ready")],
+    ));
+    fed.until("what ends is not called", |fed| endpoints(fed, "shop/web:80") == std::slice::from_ref(&plain)).await;
+    server.put(slice(
+        "shop",
+        "web",
+        &[("10.1.0.5", Some("meshed"), "terminating"), ("10.1.0.6", Some("plain"), "unready")],
+    ));
+    fed.until("unless there is nothing else", |fed| endpoints(fed, "shop/web:80") == [meshed.clone()]).await;
+    server.put(slice("shop", "web", &[("192.0.2.9", None, "ready")]));
+    let outside = ("192.0.2.9:8080".to_owned(), String::new());
+    fed.until("it goes to what is no pod", |fed| endpoints(fed, "shop/web:80") == [outside.clone()]).await;
+}
+
+#[tokio::test]
+async fn what_changes_and_what_is_deleted_takes_effect_at_once() {
+    let server = ApiServer::start().await;
+    let mut fed = Fed::new(&server).await;
+    fed.until("a cluster without objects is complete", |fed| fed.report.complete).await;
+    server.put(deny("shop", "nobody"));
+    fed.until("a policy comes", |fed| has(fed, "AuthorizationPolicy", "nobody")).await;
+    server.put(pod("shop", "web-1", "10.1.0.5", true));
+    fed.until("a pod comes", |fed| has(fed, "Workload", "web-1")).await;
+    let mut over = pod("shop", "web-1", "10.1.0.5", true);
+    over["status"]["phase"] = json!("Succeeded");
+    server.put(over);
+    fed.until("a pod that is over goes", |fed| !has(fed, "Workload", "web-1")).await;
+    server.delete("AuthorizationPolicy", "shop", "nobody");
+    fed.until("a policy goes", |fed| !has(fed, "AuthorizationPolicy", "nobody")).await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_takes_nothing_away_and_what_happened_meanwhile_is_found() {
+    let server = ApiServer::start().await;
+    server.put(deny("shop", "stays"));
+    server.put(deny("shop", "goes"));
+    let mut fed = Fed::new(&server).await;
+    fed.until("both are in force", |fed| has(fed, "AuthorizationPolicy", "goes") && fed.report.complete).await;
+    server.fail(Some(503));
+    server.cut();
+    fed.until("it is told", |fed| {
+        fed.report
+            .findings
+            .iter()
+            .any(|finding| finding.message.contains("the API server does not tell of AuthorizationPolicy"))
+    })
+    .await;
+    assert!(has(&fed, "AuthorizationPolicy", "goes") && has(&fed, "AuthorizationPolicy", "stays"));
+    server.delete("AuthorizationPolicy", "shop", "goes");
+    server.put(deny("shop", "comes"));
+    // What happened while nobody watched is forgotten, so only a complete list can tell.
+    server.compact();
+    server.fail(None);
+    fed.until("the new one comes and the old one goes", |fed| {
+        has(fed, "AuthorizationPolicy", "comes") && !has(fed, "AuthorizationPolicy", "goes") && problems(fed).is_empty()
+    })
+    .await;
+    assert!(has(&fed, "AuthorizationPolicy", "stays"));
+}
+
+#[tokio::test]
+async fn a_list_that_lost_everything_after_an_error_is_believed_only_when_a_newer_one_says_the_same() {
+    let server = ApiServer::start().await;
+    server.put(deny("shop", "nobody"));
+    let mut fed = Fed::new(&server).await;
+    fed.until("it is in force", |fed| has(fed, "AuthorizationPolicy", "nobody") && fed.report.complete).await;
+    server.lose_everything();
+    server.cut();
+    fed.until("it is told", |fed| {
+        problems(fed).iter().any(|problem| problem.contains("has lost every AuthorizationPolicy"))
+    })
+    .await;
+    let lists = server.lists("/apis/selvedge.dev/v1alpha1/authorizationpolicies");
+    // Lists of one and the same revision say nothing new, however many there are.
+    while server.lists("/apis/selvedge.dev/v1alpha1/authorizationpolicies") < lists + 2 {
+        assert!(has(&fed, "AuthorizationPolicy", "nobody"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(has(&fed, "AuthorizationPolicy", "nobody"));
+    let ticking = async {
+        loop {
+            server.tick();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = ticking => {}
+        () = fed.until("it is believed", |fed| !has(fed, "AuthorizationPolicy", "nobody")) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_lost_everything_and_has_it_again_takes_nothing_away() {
+    let server = ApiServer::start().await;
+    server.put(deny("shop", "nobody"));
+    let slow = Pace { doubt: Duration::from_secs(1), ..QUICK };
+    let mut fed = Fed::at_pace(&server, slow).await;
+    fed.until("it is in force", |fed| has(fed, "AuthorizationPolicy", "nobody") && fed.report.complete).await;
+    server.lose_everything();
+    server.cut();
+    fed.until("it is told", |fed| !problems(fed).is_empty()).await;
+    server.put(deny("shop", "nobody"));
+    fed.until("all is well", |fed| {
+        assert!(has(fed, "AuthorizationPolicy", "nobody"));
+        problems(fed).is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kind_that_the_cluster_does_not_know_has_no_objects_and_one_that_is_forbidden_keeps_the_mesh_from_ready() {
+    let server = ApiServer::start().await;
+    server.unlearn("/apis/gateway.networking.k8s.io/v1/httproutes");
+    let mut fed = Fed::new(&server).await;
+    fed.until("it is complete", |fed| fed.report.complete).await;
+    let forbidding = ApiServer::start().await;
+    forbidding.forbid("/api/v1/pods");
+    let mut fed = Fed::new(&forbidding).await;
+    fed.state().await;
+    fed.until("the reason is told", |fed| {
+        problems(fed).iter().any(|problem| problem.contains("may not list and watch /api/v1/pods"))
+    })
+    .await;
+    assert!(!fed.report.complete);
+}
+
+#[tokio::test]
+async fn very_many_objects_come_page_by_page() {
+    let server = ApiServer::start().await;
+    for n in 0..1_203 {
+        server.put(deny("shop", &format!("nobody-{n}")));
+    }
+    let mut fed = Fed::new(&server).await;
+    fed.until("all are in force", |fed| fed.report.complete).await;
+    assert_eq!(fed.report.objects.len(), 1_203);
+    assert_eq!(server.lists("/apis/selvedge.dev/v1alpha1/authorizationpolicies"), 1);
+}
