@@ -26,7 +26,9 @@ pub(crate) async fn post(address: SocketAddr, path: &str) -> anyhow::Result<Stri
 
 /// An answer of any status.
 pub(crate) struct Answer {
+    /// The status code, also one of a failure.
     pub(crate) status: StatusCode,
+    /// The whole body, as text.
     pub(crate) body: String,
 }
 

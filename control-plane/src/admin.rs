@@ -40,6 +40,7 @@ const MAX_CONFIRM: usize = 64 * 1024;
 
 /// What the pages show.
 pub(crate) struct Pages {
+    /// The metrics that `/metrics` shows.
     pub(crate) telemetry: Telemetry,
     /// Why the control plane is not ready; `None` when it is.
     pub(crate) unready: Box<dyn Fn() -> Option<String> + Send + Sync>,

@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Guarded<T>(Mutex<T>);
 
 impl<T> Guarded<T> {
+    /// Guards `value` from now on; it is not handed out again.
     pub(crate) fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }

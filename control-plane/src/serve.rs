@@ -74,9 +74,13 @@ const WINDOW: u32 = 256 << 10;
 /// What every connection works with.
 #[derive(Debug)]
 pub(crate) struct Mesh {
+    /// Signs certificates of sidecars, and has the one of the control plane.
     pub(crate) authority: Arc<Authority>,
+    /// Who is connected, and what each has in force or refused.
     pub(crate) sidecars: Arc<Sidecars>,
+    /// Counts what is served and refused.
     pub(crate) telemetry: Telemetry,
+    /// What each identity may take of the connections.
     pub(crate) shares: Shares,
     pub(super) dialects: Dialects,
     /// Refusals of those that have proven nothing.
@@ -91,6 +95,7 @@ impl Mesh {
         Self { dialects: Dialects::remembering(state_dir), ..self }
     }
 
+    /// A mesh that nobody has connected to yet, and that remembers nothing of an earlier control plane.
     pub(crate) fn new(authority: Arc<Authority>, telemetry: Telemetry) -> Self {
         Self {
             authority,
@@ -109,6 +114,7 @@ impl Mesh {
 pub(crate) struct Peer {
     /// What its certificate proves; `None` when it showed none.
     pub(crate) leaf: Option<Leaf>,
+    /// Where it connects from: IP address and port, which may be those of a proxy between.
     pub(crate) address: SocketAddr,
     /// Its place among the connections of its identity; without one it can get a certificate and nothing else.
     pub(crate) place: Option<Arc<Place>>,

@@ -195,7 +195,7 @@ impl Sidecars {
         }
     }
 
-    /// Forgets a stream.
+    /// Forgets a stream that ended: its sidecar is no longer reported as connected by it.
     pub(crate) fn close(&self, id: StreamId) {
         self.open.with(|open| open.streams.remove(&id));
     }

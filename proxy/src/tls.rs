@@ -134,6 +134,10 @@ fn fingerprint(certificate: &[u8]) -> String {
         .collect()
 }
 
+/// The authorities `roots` as rustls takes them.
+///
+/// # Errors
+/// When one is no usable certificate, or there are none: nobody would be believed.
 pub(crate) fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     for (index, root) in roots.iter().enumerate() {

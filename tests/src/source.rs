@@ -81,6 +81,13 @@ impl Source {
     }
 }
 
+/// What a line of code declares, without indentation, where other files of its package or everybody may name it: behind
+/// `pub` or `pub(crate)`. `None` for what is private, and for what only the neighbours see (`pub(super)`).
+pub fn public(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("pub")?;
+    rest.strip_prefix("(crate)").unwrap_or(rest).strip_prefix(' ')
+}
+
 fn function((start, name, end): (usize, String, usize)) -> Function {
     Function { name, line: start + 1, length: end - start + 1 }
 }
@@ -149,6 +156,15 @@ mod tests {
         let text = "trait T { fn declared(&self); }\n\npub(crate) async fn f(a: [u8; 2]) {\n  // }\n  let s = \"}\";\n  if a {\n  }\n}\n";
         let functions = Source::new("x.rs", text).functions();
         assert_eq!(functions.iter().map(|f| (f.name.as_str(), f.line, f.length)).collect::<Vec<_>>(), [("f", 3, 6)]);
+    }
+
+    #[test]
+    fn what_the_rest_of_a_package_may_name_is_public() {
+        assert_eq!(public("    pub(crate) a: u8,"), Some("a: u8,"));
+        assert_eq!(public("pub fn a() {"), Some("fn a() {"));
+        for line in ["fn a() {", "pub(super) fn a() {", "public();", "// pub fn a() {"] {
+            assert_eq!(public(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -143,7 +143,7 @@ fn every_module_opens_with_what_it_guarantees_and_none_is_called_mod() {
     complaints.report();
 }
 
-/// The compiler asks this of what is named outside a package; within one it holds, too.
+/// The compiler asks this of what is named outside a package; for what its files have from each other it holds, too.
 #[test]
 fn every_public_item_says_what_it_is() {
     let mut complaints = Complaints::new("say what it is, in which unit, after which section of which RFC");
@@ -164,17 +164,18 @@ fn undocumented(source: &Source) -> impl Iterator<Item = (usize, &str)> {
         });
         rest.next().is_some_and(|line| line.starts_with("///"))
     };
-    let is_public =
-        |line: &str| line.starts_with("pub ") && !["pub use ", "pub mod "].iter().any(|p| line.starts_with(p));
-    let items = source.code.iter().enumerate().filter(move |(_, code)| is_public(code.trim_start()));
+    let is_item = |declared: &str| !["use ", "mod "].iter().any(|word| declared.starts_with(word));
+    let items = source.code.iter().enumerate().filter(move |(_, code)| source::public(code).is_some_and(is_item));
     items.filter(move |(line, _)| !is_documented(*line)).map(|(line, _)| (line + 1, source.production[line].as_str()))
 }
 
 #[test]
 fn a_public_item_without_a_word_is_found() {
-    let text = "/// Said.\n#[derive(Debug)]\n#[a(\n  b\n)]\npub struct A {\n    /// Said.\n    pub b: u8,\n    pub c: u8,\n}\n\npub fn d() {}\n";
+    let text = "/// Said.\n#[derive(Debug)]\n#[a(\n  b\n)]\npub struct A {\n    /// Said.\n    pub b: u8,\n    pub c: u8,\n}\n\npub fn d() {}\n\
+                pub(crate) struct E {\n    pub(crate) f: u8,\n    /// Said.\n    pub(crate) g: u8,\n    pub(super) h: u8,\n}\n\
+                pub(crate) use a::B;\npub(crate) mod c;\nfn own() {}\n";
     let lines: Vec<usize> = undocumented(&Source::new("x.rs", text)).map(|(line, _)| line).collect();
-    assert_eq!(lines, [9, 12]);
+    assert_eq!(lines, [9, 12, 13, 14]);
 }
 
 #[test]
@@ -505,8 +506,7 @@ fn every_key_of_the_sidecar_file_is_documented() {
     let mut complaints = Complaints::new("add it to docs/sidecar.md: meaning, default, example");
     let page = Page::named("docs/sidecar.md");
     let mut found = 0;
-    for (path, keys) in [("proxy/src/bootstrap.rs", "pub struct"), ("proxy/src/http/pace.rs", "struct CallerTimeouts")]
-    {
+    for (path, keys) in [("proxy/src/bootstrap.rs", "struct "), ("proxy/src/http/pace.rs", "struct CallerTimeouts")] {
         for (line, key) in source::below(path).iter().flat_map(|source| keys_of(source, keys)) {
             found += 1;
             if !page.text.contains(&format!("`{key}`")) {
@@ -526,11 +526,20 @@ fn keys_of(source: &Source, which: &str) -> Vec<(usize, String)> {
             inside = line.contains(which);
         }
         inside &= !line.starts_with('}');
-        let field = line.trim().strip_prefix("pub ").and_then(|rest| rest.split_once(": "));
+        let field = source::public(line).and_then(|rest| rest.split_once(": "));
         let field = field.filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
         keys.extend(field.filter(|_| inside).map(|(name, _)| (index + 1, camel_case(name))));
     }
     keys
+}
+
+#[test]
+fn a_key_is_found_whoever_may_name_its_field() {
+    let text =
+        "pub(crate) struct A {\n    pub(crate) wait_for: u8,\n    b: u8,\n}\npub struct C {\n    pub d: u8,\n}\n";
+    let keys = |which| keys_of(&Source::new("x.rs", text), which);
+    assert_eq!(keys("struct "), [(2, "waitFor".to_owned()), (6, "d".to_owned())]);
+    assert_eq!(keys("struct C"), [(6, "d".to_owned())]);
 }
 
 #[test]

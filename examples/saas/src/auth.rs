@@ -37,7 +37,7 @@ pub struct Config {
     pub session_seconds: u64,
 }
 
-/// The service.
+/// The service `auth`: checks passwords and makes session tokens.
 pub(crate) struct Auth {
     data: DataClient<Channel>,
     signer: Signer,

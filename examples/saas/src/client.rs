@@ -35,12 +35,12 @@ impl JsonClient {
         Self { service, authority: authority.clone(), client }
     }
 
-    /// `GET path`, decoded.
+    /// `GET path`; the body of a successful answer, decoded from JSON.
     pub(crate) async fn get<T: DeserializeOwned>(&self, context: &Context, path: &str) -> Result<T, Error> {
         self.send(context, Method::GET, path, Bytes::new()).await
     }
 
-    /// `POST path` with `body` as JSON, decoded.
+    /// `POST path` with `body` as JSON; the body of a successful answer, decoded from JSON.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         context: &Context,

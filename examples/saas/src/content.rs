@@ -32,8 +32,11 @@ pub struct Config {
 /// One article as JSON; lists leave the body out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Article {
+    /// Its number, which no other article of any tenant has.
     pub(crate) id: i64,
+    /// One line of text, as it was written.
     pub(crate) title: String,
+    /// The text below the title; empty in lists, where JSON leaves it out.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) body: String,
 }
@@ -50,7 +53,7 @@ impl From<proto::Article> for Article {
     }
 }
 
-/// The service.
+/// The service `content`: articles as JSON, with the faults planted for the mesh.
 pub(crate) struct Content {
     data: DataClient<Channel>,
     faults: Faults,

@@ -43,13 +43,13 @@ pub(crate) const PASSWORD_ALGORITHM: pbkdf2::Algorithm = pbkdf2::PBKDF2_HMAC_SHA
 /// Titles and bodies beyond this many bytes are refused.
 const MAX_TEXT: usize = 32 << 10;
 
-/// The service.
+/// The service `data`, and its database.
 pub(crate) struct Data {
     store: Store,
 }
 
 impl Data {
-    /// Opens the database.
+    /// Opens the database, and fills an empty one when the configuration says so.
     pub(crate) async fn open(config: &Config) -> Result<Self, Error> {
         let seed = config.seed.then(Seed::new).transpose()?;
         let (database, password) = (config.database.clone(), config.database_password_file.clone());

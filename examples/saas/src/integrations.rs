@@ -24,17 +24,20 @@ pub struct Config {
 /// What happened, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Notification {
+    /// The name of the tenant whose article was shared.
     pub(crate) tenant: String,
+    /// The number of the article that was shared.
     pub(crate) article: i64,
 }
 
 /// The third party's receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Receipt {
+    /// The number that the third party gave to the notification, from 1.
     pub(crate) id: u64,
 }
 
-/// The service.
+/// The service `integrations`: hands notifications to the third party.
 pub(crate) struct Integrations {
     third_party: JsonClient,
 }

@@ -41,7 +41,7 @@ pub(crate) struct Report {
     pub(crate) recipient: String,
 }
 
-/// The service.
+/// The service `reports`: adds up what a tenant used.
 pub(crate) struct Reports {
     data: DataClient<Channel>,
     auth: AuthClient<Channel>,

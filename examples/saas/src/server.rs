@@ -47,7 +47,7 @@ pub(crate) fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListe
     socket.listen(1024)
 }
 
-/// What [`serve`] serves.
+/// What [`serve`] can serve: a service of HTTP that never fails, only answers, and is copied for each connection.
 pub(crate) trait App:
     Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
 {

@@ -19,7 +19,7 @@ pub struct Config {
     pub common: crate::Common,
 }
 
-/// The service.
+/// The service `third-party`, which counts the webhooks it took.
 #[derive(Default)]
 pub(crate) struct ThirdParty {
     taken: AtomicU64,

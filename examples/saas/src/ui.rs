@@ -81,7 +81,7 @@ enum Shared {
     Deferred { retry_after: u64 },
 }
 
-/// The service.
+/// The service `ui` in one of its versions, and the services it asks.
 pub(crate) struct Ui {
     auth: AuthClient<Channel>,
     content: JsonClient,

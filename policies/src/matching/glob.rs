@@ -63,6 +63,7 @@ pub(crate) struct Globs {
 }
 
 impl Globs {
+    /// Compiles the list; a long one gets an index, so that its length costs a request nothing.
     pub(crate) fn new(list: Vec<Glob>) -> Self {
         let index = (list.len() > FEW).then(|| {
             let mut index = GlobIndex::default();
@@ -72,6 +73,7 @@ impl Globs {
         Self { list, index }
     }
 
+    /// The globs themselves, in the order in which they were given.
     pub(crate) fn list(&self) -> &[Glob] {
         &self.list
     }
@@ -120,6 +122,7 @@ impl<T: Copy> GlobIndex<T> {
         exact.chain(prefixes).chain(suffixes).chain([&self.any]).flatten().copied()
     }
 
+    /// Every value there is, in no particular order.
     pub(crate) fn values(&self) -> impl Iterator<Item = T> + '_ {
         let lists = self.exact.values().chain(self.prefixes.map.values()).chain(self.suffixes.map.values());
         lists.chain([&self.any]).flatten().copied()

@@ -53,8 +53,10 @@ pub(crate) fn matches_one<T>(alternatives: &[T], matches: impl Fn(&T) -> bool) -
     alternatives.is_empty() || alternatives.iter().any(matches)
 }
 
+/// A compiled [`Operation`] of a rule: every list that is not empty has to match.
 #[derive(Debug)]
 pub(crate) struct OperationMatcher {
+    /// Paths, as requests are compared by them, without a query; none stands for every path.
     pub(crate) paths: Globs,
     methods: Vec<Method>,
     hosts: Globs,
@@ -98,6 +100,8 @@ impl OperationMatcher {
         }
     }
 
+    /// True when `request` is such an operation. Of a header that stands several times, every value has to match under
+    /// [`Effect::Allow`], any under [`Effect::Deny`].
     pub(crate) fn matches(&self, request: &RequestFacts<'_>, effect: Effect) -> bool {
         let header_matches = |header: &HeaderMatcher| match effect {
             Effect::Allow => header.matches_every(request.headers),

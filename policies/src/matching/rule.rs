@@ -66,7 +66,9 @@ pub(crate) struct RuleMatcher {
     pub(crate) policy: Arc<str>,
     /// Unix second from which it no longer matches.
     pub(crate) expires: u64,
+    /// Callers, of which one has to match; none stands for every caller.
     pub(crate) from: Vec<SourceMatcher>,
+    /// Operations, of which one has to match; none stands for every operation.
     pub(crate) to: Vec<OperationMatcher>,
 }
 
@@ -81,10 +83,13 @@ impl RuleMatcher {
         Self { policy: policy.clone(), expires, from, to }
     }
 
+    /// True when caller and operation of `request` match; doubt is decided against the caller, which `effect` says how.
     pub(crate) fn matches(&self, request: &RequestFacts<'_>, effect: Effect) -> bool {
         self.matches_peer(request.peer, effect) && matches_one(&self.to, |operation| operation.matches(request, effect))
     }
 
+    /// As `matches`, of a connection that is not HTTP: conditions on requests are in doubt, and doubt is decided
+    /// against the caller.
     pub(crate) fn matches_connection(&self, connection: &ConnectionFacts<'_>, effect: Effect) -> bool {
         let matches = |operation: &OperationMatcher| operation.matches_connection(connection, effect);
         self.matches_peer(connection.peer, effect) && matches_one(&self.to, matches)
@@ -115,10 +120,14 @@ pub(super) fn home(policy: &str) -> &str {
     names::parts(policy).map_or("default", |(namespace, _)| namespace)
 }
 
+/// A compiled [`Source`] of a rule: what it lists has to match, what it excludes must not.
 #[derive(Debug)]
 pub(crate) struct SourceMatcher {
+    /// SPIFFE IDs or patterns of them; none stands for every caller.
     pub(crate) identities: Vec<IdentityPattern>,
+    /// Service accounts, each in its namespace; none stands for every caller.
     pub(crate) accounts: Vec<ServiceAccount>,
+    /// Namespaces of callers, in order of their text; none stands for every caller.
     pub(crate) namespaces: Vec<Box<str>>,
     not_identities: Vec<IdentityPattern>,
     not_accounts: Vec<ServiceAccount>,

@@ -20,7 +20,7 @@ fn empty_words(source: &Source) -> Vec<(usize, String)> {
         } else {
             let said = std::mem::take(&mut words);
             let says_little = said.split_whitespace().count() <= 3 || said.trim_start().starts_with("The same");
-            if line.starts_with("pub ") && !said.is_empty() && says_little {
+            if source::public(line).is_some() && !said.is_empty() && says_little {
                 found.push((first, said.trim().to_owned()));
             }
         }
@@ -43,9 +43,10 @@ fn public_items_say_more_than_their_name() {
 #[test]
 fn a_comment_that_repeats_the_name_is_found() {
     let text = "/// The file.\n#[a(\n  b\n)]\npub file: u8,\n/// The file that was\n/// read last.\npub last: u8,\n\
-                /// The same for the second one of them.\n#[b]\npub fn second() {}\n/// Mine.\nfn own() {}\n";
+                /// The same for the second one of them.\n#[b]\npub fn second() {}\n/// Mine.\nfn own() {}\n\
+                /// The next one.\npub(crate) next: u8,\n/// Near.\npub(super) near: u8,\n";
     let found: Vec<usize> = empty_words(&Source::new("x.rs", text)).into_iter().map(|(line, _)| line).collect();
-    assert_eq!(found, [1, 9]);
+    assert_eq!(found, [1, 9, 14]);
 }
 
 /// The lines of `source` with a public function that no example of the file calls, and its name.

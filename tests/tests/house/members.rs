@@ -66,7 +66,8 @@ impl Family {
             let declared = source.production.iter().position(|line| line.contains(self.declares))?;
             let name = source.production[declared..].iter().find_map(|line| line.split_once(self.name))?;
             let types = source.code.iter().filter_map(|line| {
-                let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
+                let declared = source::public(line)?;
+                let rest = declared.strip_prefix("struct ").or_else(|| declared.strip_prefix("enum "))?;
                 rest.split(|c: char| !c.is_alphanumeric()).next()
             });
             // Its other types have names of everyday, and are reached by its module alone.
@@ -145,6 +146,18 @@ fn whoever_names_a_member_is_found() {
         look(&sources, &planted, &mut complaints);
         assert_eq!(complaints.found().len(), found, "{line}: {:?}", complaints.found());
     }
+}
+
+#[test]
+fn whoever_names_the_type_of_a_member_is_found_also_within_its_package() {
+    let member =
+        "pub(crate) struct NewSpec;\npub(super) const KIND: FilterKind = FilterKind {\n    name: \"New\",\n};\n";
+    let mut sources = source::production();
+    sources.push(Source::new("policies/src/route/filter/new.rs", member));
+    let planted = [Source::new("policies/src/offender.rs", "//! Planted.\n\nfn f(_: NewSpec) {}\n")];
+    let mut complaints = Complaints::new(WAY_OUT);
+    look(&sources, &planted, &mut complaints);
+    assert_eq!(complaints.found().len(), 1, "{:?}", complaints.found());
 }
 
 #[test]

@@ -7,7 +7,9 @@ use serde_json::{Map, Number, Value};
 /// One value, with its bytes in the text.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
+    /// Where it was written, in bytes from the start of the text.
     pub(crate) span: Range<usize>,
+    /// What was written there, with the values inside it.
     pub(crate) content: Content,
 }
 
@@ -25,8 +27,11 @@ pub(crate) enum Content {
 /// One field of a map.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
+    /// The name of the field, without quotes and escapes.
     pub(crate) key: String,
+    /// Where the name was written, in bytes from the start of the text.
     pub(crate) key_span: Range<usize>,
+    /// What the field is set to.
     pub(crate) value: Node,
 }
 

@@ -18,7 +18,9 @@ use build::Builder;
 /// What is wrong with a text as YAML, and where.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fault {
+    /// Where it is wrong, in bytes from the start of the text.
     pub(crate) span: Range<usize>,
+    /// What is wrong, for people; without the place.
     pub(crate) message: String,
     /// Of a field that stands twice; the document could be read all the same.
     pub(crate) repeats: Option<Repeated>,
@@ -27,6 +29,7 @@ pub(crate) struct Fault {
 /// A field that stands twice.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Repeated {
+    /// The name of the field, as it is meant.
     pub(crate) key: String,
     /// Where it stands first.
     pub(crate) first: Range<usize>,
@@ -36,6 +39,7 @@ pub(crate) struct Repeated {
 pub(crate) struct Document {
     /// What it says; `None` when its syntax is broken. Of a field that stands twice it has the first.
     pub(crate) tree: Option<Node>,
+    /// What is wrong with it, in the order in which it was met.
     pub(crate) faults: Vec<Fault>,
 }
 
