@@ -67,7 +67,7 @@ pub use grpc::{
 pub use identity::{IdentityError, Settings as IdentitySettings, join, keep, new_key, renew};
 pub use process::{
     capture,
-    control::{run, run_until},
+    control::run,
     descriptors,
     services::StartError,
 };

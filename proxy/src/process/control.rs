@@ -35,17 +35,9 @@ struct Ports {
 /// # Errors
 /// When it cannot start. Once it runs, whatever is missing (a control plane, a certificate) is waited for.
 pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
-    run_until(bootstrap, std::future::pending())
-}
-
-/// As [`run`], and drains when `stop` is done too, which means that the application makes no calls any more.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_until(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(), StartError> {
     descriptors::raise("sidecar", descriptors_wanted(&bootstrap));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(bootstrap, stop))
+    runtime.block_on(serve(bootstrap))
 }
 
 /// Every worker may hold so many connections in each direction, each with one on the other side.
@@ -55,7 +47,7 @@ fn descriptors_wanted(bootstrap: &Bootstrap) -> u64 {
 }
 
 /// Starts the services of a sidecar, each of which needs those before it, and waits until it is told to end.
-async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
     if bootstrap.capture == Capture::Transparent {
         socket::expect_capture();
     }
@@ -88,7 +80,6 @@ async fn serve(bootstrap: Bootstrap, stop: impl Future<Output = ()>) -> Result<(
     let mut signals = Signals::new()?;
     // Whether the application is known to be done.
     let told = tokio::select! {
-        () = stop => true,
         () = signals.next() => false,
         Some(()) = drain_asked.recv() => true,
         // Half a sidecar would look alive: whoever supervises it starts a whole one.
