@@ -22,7 +22,7 @@ const START: Duration = Duration::from_secs(2);
 /// Finds out where a connection leads. `None` (and the socket is closed) when the worker is at its limit, when a
 /// captured connection has no original destination, as one that came straight to the capture port: relaying it would lead
 /// back here for ever. A sidecar that has just started keeps callers waiting until it knows who may call.
-pub async fn admit(accepted: Accepted) -> Option<Admitted> {
+pub(crate) async fn admit(accepted: Accepted) -> Option<Admitted> {
     let Accepted { worker, socket, peer, purpose } = accepted;
     let heading = match purpose {
         Purpose::Declared(heading) => heading,

@@ -27,7 +27,7 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the pages show and what they can set off.
 #[derive(Clone, Debug)]
-pub struct AdminState {
+pub(crate) struct AdminState {
     /// What `/metrics` shows, gathered when it is asked for.
     pub telemetry: Telemetry,
     /// Whether the sidecar takes traffic.
@@ -40,7 +40,7 @@ pub struct AdminState {
 
 /// Which pages a port has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// `/metrics`, `/ready` and `/live`, which change nothing.
     Metrics,
     /// Those, and `/config`, `/drain` and an index.
@@ -52,7 +52,7 @@ pub enum Scope {
 ///
 /// # Errors
 /// Never; the type lets a caller tell the end of the listener from its own.
-pub async fn serve(listener: TcpListener, state: AdminState, scope: Scope) -> io::Result<Infallible> {
+pub(crate) async fn serve(listener: TcpListener, state: AdminState, scope: Scope) -> io::Result<Infallible> {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;

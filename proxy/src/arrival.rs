@@ -22,7 +22,7 @@ use crate::{
 
 /// A connection as the kernel gave it.
 #[derive(Debug)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The worker that accepted it.
     pub worker: Rc<Worker>,
     /// The socket, of which nothing was read yet.
@@ -35,7 +35,7 @@ pub struct Accepted {
 
 /// A connection that may go on.
 #[derive(Debug)]
-pub struct Admitted {
+pub(crate) struct Admitted {
     /// Where it comes from and leads to.
     pub origin: Origin,
     /// The socket, without Nagle's delay.
@@ -43,7 +43,7 @@ pub struct Admitted {
 }
 
 /// A connection whose protocol is known.
-pub struct Detected {
+pub(crate) struct Detected {
     /// Where it comes from and leads to.
     pub origin: Origin,
     /// The socket, with the bytes that were read put back.
@@ -56,7 +56,7 @@ pub struct Detected {
 
 /// What a connection carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Spoken {
+pub(crate) enum Spoken {
     /// HTTP/1.0 or HTTP/1.1, in plaintext.
     Http1,
     /// HTTP/2 with prior knowledge.
@@ -68,7 +68,7 @@ pub enum Spoken {
 }
 
 /// A connection whose bytes are plain to us.
-pub struct Secured {
+pub(crate) struct Secured {
     /// Where it comes from and leads to.
     pub origin: Origin,
     /// The stream inside the mesh's TLS, or as it came.
@@ -90,10 +90,10 @@ pub struct Secured {
 }
 
 /// A caller's stream: as it came, or inside mesh TLS.
-pub type ServerStream = Either<Prefixed<TcpStream>, Prefixed<Box<TlsStream<Prefixed<TcpStream>>>>>;
+pub(crate) type ServerStream = Either<Prefixed<TcpStream>, Prefixed<Box<TlsStream<Prefixed<TcpStream>>>>>;
 
 /// A connection with all that is known of it.
-pub struct Identified {
+pub(crate) struct Identified {
     /// Facts for every request on it.
     pub connection: Rc<Connection>,
     /// The caller's stream, inside the mesh's TLS or as it came.
@@ -104,16 +104,16 @@ pub struct Identified {
 
 impl Identified {
     /// True when HTTP is served on it; false when its bytes are relayed.
-    pub fn is_http(&self) -> bool {
+    pub(crate) fn is_http(&self) -> bool {
         matches!(self.connection.protocol, Protocol::Http1 | Protocol::Http2)
     }
 }
 
 /// The service's side of a connection, which may be on its way.
-pub type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, Error>>>>;
+pub(crate) type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, Error>>>>;
 
 /// The service's side of a connection.
-pub struct Dialled {
+pub(crate) struct Dialled {
     /// The stream to the service, with its greeting put back.
     pub stream: Prefixed<Stream>,
     /// The endpoint, which counts the connection for as long as this lives.
@@ -124,13 +124,13 @@ pub struct Dialled {
 
 impl Dialled {
     /// Puts back what the service has said.
-    pub fn having_said(self, greeting: BytesMut) -> Self {
+    pub(crate) fn having_said(self, greeting: BytesMut) -> Self {
         let (_, stream) = self.stream.into_parts();
         Self { stream: Prefixed::new(stream, greeting), ..self }
     }
 
     /// A service's side that is there, for who would also take one that is on its way.
-    pub fn arrived(self) -> Dialling {
+    pub(crate) fn arrived(self) -> Dialling {
         Box::pin(ready(Ok(self)))
     }
 }

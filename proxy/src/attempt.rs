@@ -28,7 +28,11 @@ use crate::{
 };
 
 /// Tries until there is an answer to give.
-pub async fn run(exchange: &mut Exchange, upstream: &Upstream<'_>, received: Received) -> Result<Answered, Halt> {
+pub(crate) async fn run(
+    exchange: &mut Exchange,
+    upstream: &Upstream<'_>,
+    received: Received,
+) -> Result<Answered, Halt> {
     let worker = exchange.connection.worker.clone();
     let (mut head, replay) = received.request.into_parts();
     if let Some(backend) = upstream.backend {

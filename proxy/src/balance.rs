@@ -14,7 +14,7 @@ use crate::{
 
 /// How a try ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// With an answer of this status.
     Answered(u16),
     /// With a connection for opaque bytes.
@@ -25,7 +25,7 @@ pub enum Ended {
 
 /// An endpoint that was picked. While it lives the endpoint counts one more request in flight.
 #[derive(Debug)]
-pub struct Picked {
+pub(crate) struct Picked {
     /// The endpoint that gets the try.
     pub endpoint: Rc<Endpoint>,
     began: Instant,
@@ -36,7 +36,7 @@ pub struct Picked {
 
 /// Picks an endpoint for one try; another one than `avoid` where there is a choice. An endpoint that took no
 /// connection a moment ago is picked only when there is no other.
-pub fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
+pub(crate) fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
     let now = worker.now();
     let refuse = |reason| Err(Error::new(reason, format!("{}: {}", cluster.config.name, Reason::summary(reason))));
     if cluster.endpoints.is_empty() {
@@ -52,7 +52,7 @@ pub fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Res
 
 /// The breaker of every endpoint that has one, as it is now: what opened half again without a request says so, and what
 /// is gone from the configuration is not in it.
-pub fn breakers(snapshot: &Snapshot, now: Moment) -> Vec<BreakerSeen> {
+pub(crate) fn breakers(snapshot: &Snapshot, now: Moment) -> Vec<BreakerSeen> {
     let endpoints = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);
     let seen = endpoints.filter_map(|endpoint| {
         let state = endpoint.breaker_state(now)?;
@@ -63,13 +63,13 @@ pub fn breakers(snapshot: &Snapshot, now: Moment) -> Vec<BreakerSeen> {
 
 impl Picked {
     /// Begins a try on `endpoint`.
-    pub fn new(endpoint: Rc<Endpoint>, now: Moment) -> Self {
+    pub(crate) fn new(endpoint: Rc<Endpoint>, now: Moment) -> Self {
         let probe = endpoint.begin(now);
         Self { endpoint, began: Instant::now(), probe, recorded: false }
     }
 
     /// The try is over: how feeds the breaker, the time to the response head feeds the latency average.
-    pub fn record(&mut self, worker: &Worker, ended: Ended) {
+    pub(crate) fn record(&mut self, worker: &Worker, ended: Ended) {
         self.recorded = true;
         let now = worker.now();
         let (ok, well) = match ended {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Time since the Unix epoch; zero on a machine whose clock is set before it.
-pub fn since_epoch() -> Duration {
+pub(crate) fn since_epoch() -> Duration {
     #[expect(clippy::disallowed_methods, reason = "the time of day has to come from somewhere")]
     let now = SystemTime::now();
     now.duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -20,21 +20,21 @@ pub fn since_epoch() -> Duration {
 /// The time of day as it was last looked at, and what has passed since: cheap to ask for each request, and right again
 /// after the next look when the clock was set or the machine slept.
 #[derive(Debug)]
-pub struct TimeOfDay(Cell<(Instant, Duration)>);
+pub(crate) struct TimeOfDay(Cell<(Instant, Duration)>);
 
 impl TimeOfDay {
     /// Looked at now, as [`since_epoch`] says.
-    pub fn new(since_epoch: Duration) -> Self {
+    pub(crate) fn new(since_epoch: Duration) -> Self {
         Self(Cell::new((Instant::now(), since_epoch)))
     }
 
     /// Looks again: from now on the time of day counts from `since_epoch`.
-    pub fn look(&self, since_epoch: Duration) {
+    pub(crate) fn look(&self, since_epoch: Duration) {
         self.0.set((Instant::now(), since_epoch));
     }
 
     /// Seconds since the Unix epoch.
-    pub fn unix(&self) -> u64 {
+    pub(crate) fn unix(&self) -> u64 {
         let (at, since_epoch) = self.0.get();
         (since_epoch + at.elapsed()).as_secs()
     }
@@ -42,7 +42,7 @@ impl TimeOfDay {
 
 /// Returns once the clock shows `due`, a time since the Unix epoch, and at most a minute after it was suspended past
 /// that or set: timers stand still while a machine is suspended, and know nothing of a clock that is set.
-pub async fn reached(due: Duration) {
+pub(crate) async fn reached(due: Duration) {
     shows(due, since_epoch).await;
 }
 

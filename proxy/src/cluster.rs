@@ -12,16 +12,16 @@ use selvedge_policies::{
 
 use crate::config::{ClusterConfig, RuntimeConfig, Trust};
 
-pub mod carry;
-pub mod connect;
-pub mod endpoint;
-pub mod pool;
+pub(crate) mod carry;
+pub(crate) mod connect;
+pub(crate) mod endpoint;
+pub(crate) mod pool;
 
 use endpoint::Endpoint;
 
 /// What one worker uses for one request, start to end.
 #[derive(Debug, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The configuration, shared by all workers.
     pub config: Arc<RuntimeConfig>,
     /// What connections are made with.
@@ -32,13 +32,13 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The cluster that a link of the configuration leads to.
-    pub fn cluster(&self, link: Link) -> Option<&Rc<Cluster>> {
+    pub(crate) fn cluster(&self, link: Link) -> Option<&Rc<Cluster>> {
         self.clusters.get(link.place())
     }
 }
 
 /// The endpoints of one port of a service, with a worker's state for them.
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// What it was made of.
     pub config: Arc<ClusterConfig>,
     /// Endpoints in configuration order.
@@ -50,14 +50,14 @@ pub struct Cluster {
 
 impl Cluster {
     /// A cluster; the state is new or carried.
-    pub fn new(config: Arc<ClusterConfig>, endpoints: Vec<Rc<Endpoint>>, budget: Rc<RetryBudget>) -> Self {
+    pub(crate) fn new(config: Arc<ClusterConfig>, endpoints: Vec<Rc<Endpoint>>, budget: Rc<RetryBudget>) -> Self {
         let balancer = config.traffic.balancer.build().into();
         Self { config, endpoints, budget, balancer }
     }
 
     /// An endpoint for one try; another one than `avoid`, and, when it has to be `reachable`, none that took no connection
     /// a moment ago. `None` when no such one is available.
-    pub fn pick(
+    pub(crate) fn pick(
         &self,
         now: Moment,
         avoid: Option<&Endpoint>,

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use prost::Message;
 use rustls::pki_types::CertificateDer;
 use selvedge_decide::compile;
-pub use selvedge_decide::config::{
+pub(crate) use selvedge_decide::config::{
     AppProtocol, ClusterConfig, Destination, EndpointConfig, Own, RuntimeConfig, Traffic, Transport,
 };
 use selvedge_xds::{kinds::TRUST_BUNDLE, proto::mesh::TrustBundle, resource::Encoded};
 
 use crate::tls::{self, ExternalTls, TlsContext};
 
-pub mod publish;
+pub(crate) mod publish;
 
 /// What is in force.
 #[derive(Clone, Debug, Default)]
-pub struct InForce {
+pub(crate) struct InForce {
     /// What is decided by.
     pub config: Arc<RuntimeConfig>,
     /// What connections are made with.
@@ -28,7 +28,7 @@ pub struct InForce {
 
 /// What a sidecar proves and whom it trusts, in TLS form.
 #[derive(Clone, Debug, Default)]
-pub struct Trust {
+pub(crate) struct Trust {
     /// Between sidecars; `None` before the first certificate.
     pub mesh: Option<Arc<TlsContext>>,
     /// Towards services outside the mesh; `None` when no authorities could be read.
@@ -37,7 +37,7 @@ pub struct Trust {
 
 impl InForce {
     /// True when traffic can be carried: there is a certificate and the workload's own view.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.trust.mesh.is_some() && self.config.is_own_known()
     }
 }
@@ -46,7 +46,7 @@ impl InForce {
 ///
 /// # Errors
 /// The user's object and what is wrong with it.
-pub fn check(resource: &Encoded) -> Result<(), String> {
+pub(crate) fn check(resource: &Encoded) -> Result<(), String> {
     compile::check(resource)?;
     if resource.kind == TRUST_BUNDLE {
         let bundle = TrustBundle::decode(resource.body.clone()).map_err(|error| error.to_string())?;

@@ -28,7 +28,7 @@ use crate::{
 
 /// What is known of a connection besides its bytes.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The worker it lives on.
     pub worker: Rc<Worker>,
     /// Address and port of the other end (downstream).
@@ -43,7 +43,7 @@ pub struct Origin {
 
 /// Where a connection stands with its policies.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// What they have let it pass with as opaque bytes.
     pub passed: RefCell<Option<Rc<Passed>>>,
     /// True while one of them makes it wait.
@@ -52,7 +52,7 @@ pub struct Standing {
 
 /// What policies have let opaque bytes pass with, and as what.
 #[derive(Debug)]
-pub struct Passed {
+pub(crate) struct Passed {
     /// Who called, as was known.
     pub peer: Peer,
     /// Server name of application TLS, as was known.
@@ -65,26 +65,26 @@ pub struct Passed {
 
 impl Passed {
     /// True when `connection` is still what was let pass, as far as policies can tell.
-    pub fn is_still(&self, connection: &Connection, policies: &PolicySet) -> bool {
+    pub(crate) fn is_still(&self, connection: &Connection, policies: &PolicySet) -> bool {
         let is_named_so = !policies.needs().server_name || self.server_name == connection.server_name;
         is_named_so && self.peer.identity == connection.caller().identity
     }
 
     /// What policies looked at, of a connection to `port`.
-    pub fn facts(&self, port: u16) -> ConnectionFacts<'_> {
+    pub(crate) fn facts(&self, port: u16) -> ConnectionFacts<'_> {
         ConnectionFacts { peer: &self.peer, port, server_name: self.server_name.as_deref(), earlier: None }
     }
 }
 
 impl Origin {
     /// Whether the server name of application TLS makes a difference to the policies in force for it.
-    pub fn needs_server_name(&self) -> bool {
+    pub(crate) fn needs_server_name(&self) -> bool {
         let snapshot = self.worker.snapshot();
         policies(&snapshot.config, &self.heading).is_some_and(|policies| policies.needs().server_name)
     }
 
     /// What the port is declared to speak.
-    pub fn declared(&self) -> AppProtocol {
+    pub(crate) fn declared(&self) -> AppProtocol {
         let snapshot = self.worker.snapshot();
         match &self.heading {
             Heading::Inbound { port, .. } => snapshot.config.inbound(*port).protocol,
@@ -98,7 +98,7 @@ impl Origin {
 
 /// One connection, after it was accepted and its TLS, if any, was verified.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// The worker it lives on.
     pub worker: Rc<Worker>,
     /// Whether it calls the application or comes from it.
@@ -134,7 +134,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection whose other end proved nothing (`identity` is `None`) or proved `identity` by mTLS.
-    pub fn new(origin: Origin, identity: Option<Identity>, protocol: Protocol) -> Self {
+    pub(crate) fn new(origin: Origin, identity: Option<Identity>, protocol: Protocol) -> Self {
         let Origin { worker, peer, heading, permit, standing } = origin;
         let peer_identity = identity.as_ref().map(ToString::to_string).unwrap_or_default();
         let facts = Peer { identity: identity.map(Arc::new), fingerprint: None, address: peer.ip() };
@@ -158,7 +158,7 @@ impl Connection {
     }
 
     /// Its direction as logs and metrics name it.
-    pub const fn direction(&self) -> Direction {
+    pub(crate) const fn direction(&self) -> Direction {
         match self.heading {
             Heading::Inbound { .. } => Direction::Inbound,
             Heading::Outbound { .. } => Direction::Outbound,
@@ -166,20 +166,20 @@ impl Connection {
     }
 
     /// The port that policies are about.
-    pub const fn port(&self) -> u16 {
+    pub(crate) const fn port(&self) -> u16 {
         match self.heading {
             Heading::Inbound { port, .. } | Heading::Outbound { port, .. } => port,
         }
     }
 
     /// True when the caller may learn reasons: a verified peer, or our own application.
-    pub const fn meshed(&self) -> bool {
+    pub(crate) const fn meshed(&self) -> bool {
         self.peer.identity.is_some() || matches!(self.heading, Heading::Outbound { .. })
     }
 
     /// Who calls, as policies see it: the other end, or for a call that the application makes what this sidecar proves for
     /// it.
-    pub fn caller(&self) -> &Peer {
+    pub(crate) fn caller(&self) -> &Peer {
         if let (Heading::Outbound { .. }, None) = (&self.heading, self.caller.get())
             && let Some(identity) = &self.worker.snapshot().config.own.caller
         {
@@ -190,21 +190,21 @@ impl Connection {
     }
 
     /// What was proven of its caller beside the identity, when it was let pass as opaque bytes of the same caller.
-    pub fn claims(&self) -> Claims {
+    pub(crate) fn claims(&self) -> Claims {
         let passed = self.standing.passed.borrow();
         let own = passed.as_ref().filter(|passed| passed.peer.identity == self.caller().identity);
         own.map(|passed| passed.claims.clone()).unwrap_or_default()
     }
 
     /// What policies for connections look at.
-    pub fn facts(&self) -> ConnectionFacts<'_> {
+    pub(crate) fn facts(&self) -> ConnectionFacts<'_> {
         let server_name = self.server_name.as_deref();
         ConnectionFacts { peer: self.caller(), port: self.port(), server_name, earlier: None }
     }
 }
 
 /// The policies in force for what has this heading; none for what is not known or outside the mesh.
-pub fn policies<'a>(config: &'a RuntimeConfig, heading: &Heading) -> Option<&'a PolicySet> {
+pub(crate) fn policies<'a>(config: &'a RuntimeConfig, heading: &Heading) -> Option<&'a PolicySet> {
     match heading {
         Heading::Inbound { port, .. } => Some(&config.inbound(*port).policies),
         Heading::Outbound { destination, .. } => {

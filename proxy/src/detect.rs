@@ -36,7 +36,7 @@ const SILENCE: Duration = Duration::from_millis(10);
 const OWN_PATIENCE: Duration = Duration::from_secs(600);
 /// Finds out what a connection carries. `None` when neither side spoke in time, or when the application has opened it,
 /// says nothing and the sidecar drains; the connection is closed.
-pub async fn protocol(admitted: Admitted) -> Option<Detected> {
+pub(crate) async fn protocol(admitted: Admitted) -> Option<Detected> {
     let Origin { worker, heading, .. } = &admitted.origin;
     let own = matches!(heading, Heading::Outbound { .. }).then(|| (worker.drain(), heading.clone()));
     let left_silent = async {

@@ -32,7 +32,7 @@ use crate::{
 const HALF_CLOSE: Duration = Duration::from_millis(100);
 
 /// Begins to [`dial`], for whoever wants to know who speaks first meanwhile.
-pub fn begin(connection: &Rc<Connection>) -> Dialling {
+pub(crate) fn begin(connection: &Rc<Connection>) -> Dialling {
     let connection = connection.clone();
     Box::pin(async move { dial(&connection).await })
 }
@@ -40,7 +40,7 @@ pub fn begin(connection: &Rc<Connection>) -> Dialling {
 /// Waits for the service's side for as long as the caller is there; what that says meanwhile is read into `first`. A caller
 /// may end its sending side at once when it has said all (half-close). One that does so in silence, while a policy makes it
 /// wait, has given up, as has one that breaks off at any time.
-pub async fn while_there(
+pub(crate) async fn while_there(
     connection: &Connection,
     io: &mut (impl AsyncRead + Unpin),
     first: &mut BytesMut,
@@ -65,7 +65,7 @@ pub async fn while_there(
 }
 
 /// Connects to the service, after mode and policies have let the connection pass.
-pub async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {
+pub(crate) async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> {
     let worker = &connection.worker;
     let mut snapshot = worker.snapshot();
     judge::admitted(connection, &snapshot.config)?;

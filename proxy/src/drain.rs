@@ -41,7 +41,7 @@ const LAST: Duration = Duration::from_secs(1);
 
 /// How far a drain has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// No drain: everything is served.
     #[default]
     Serving,
@@ -55,7 +55,7 @@ pub enum Phase {
 
 /// Connections open on all workers.
 #[derive(Debug, Default)]
-pub struct Open {
+pub(crate) struct Open {
     inbound: AtomicUsize,
     outbound: AtomicUsize,
     /// All that there were.
@@ -66,7 +66,7 @@ pub struct Open {
 
 impl Open {
     /// None, and none ever; the application is known to be called at `addresses`.
-    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub(crate) fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { application: Application::new(addresses), ..Self::default() }
     }
 
@@ -78,7 +78,7 @@ impl Open {
     }
 
     /// Counts one more connection of this heading.
-    pub fn opened(&self, heading: &Heading) {
+    pub(crate) fn opened(&self, heading: &Heading) {
         self.of(heading).fetch_add(1, Ordering::Relaxed);
         self.ever.fetch_add(1, Ordering::Relaxed);
         if let Heading::Inbound { forward, .. } = heading {
@@ -87,29 +87,29 @@ impl Open {
     }
 
     /// Counts one connection less of this heading.
-    pub fn closed(&self, heading: &Heading) {
+    pub(crate) fn closed(&self, heading: &Heading) {
         self.of(heading).fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How many are open now, of both kinds.
-    pub fn all(&self) -> usize {
+    pub(crate) fn all(&self) -> usize {
         self.inbound.load(Ordering::Relaxed) + self.outbound.load(Ordering::Relaxed)
     }
 }
 
 /// A connection's view of the drain.
 #[derive(Clone, Debug)]
-pub struct Drain(watch::Receiver<Phase>);
+pub(crate) struct Drain(watch::Receiver<Phase>);
 
 impl Drain {
     /// A view that follows `phases` from what they are now.
-    pub const fn new(phases: watch::Receiver<Phase>) -> Self {
+    pub(crate) const fn new(phases: watch::Receiver<Phase>) -> Self {
         Self(phases)
     }
 
     /// Waits until a connection with this heading should finish. The application's own may be idle for a while: it is
     /// at the end of something, and what comes next is needed.
-    pub async fn begun(&mut self, heading: &Heading, pace: &Pace) {
+    pub(crate) async fn begun(&mut self, heading: &Heading, pace: &Pace) {
         self.reached(Phase::Draining).await;
         if matches!(heading, Heading::Outbound { .. }) {
             tokio::select! {
@@ -120,17 +120,17 @@ impl Drain {
     }
 
     /// Waits until no new connection with this heading is taken.
-    pub async fn shut(&mut self, inbound: bool) {
+    pub(crate) async fn shut(&mut self, inbound: bool) {
         self.reached(if inbound { Phase::Shut } else { Phase::Closing }).await;
     }
 
     /// Whether connections with this heading should finish.
-    pub fn has_begun(&self, heading: &Heading) -> bool {
+    pub(crate) fn has_begun(&self, heading: &Heading) -> bool {
         *self.0.borrow() >= end_of(heading)
     }
 
     /// Waits until the deadline has passed, when even opaque connections must end.
-    pub async fn passed(&mut self) {
+    pub(crate) async fn passed(&mut self) {
         self.reached(Phase::Closing).await;
     }
 
@@ -151,7 +151,7 @@ const fn end_of(heading: &Heading) -> Phase {
 
 /// Drains: returns when the process may end. That is when nothing is in flight any more and the application `is_gone` or
 /// said to be `done`, and at the latest when `deadline` has passed.
-pub async fn drain(
+pub(crate) async fn drain(
     phases: &watch::Sender<Phase>,
     open: &Open,
     deadline: Duration,

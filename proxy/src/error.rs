@@ -9,7 +9,7 @@ use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason, verdict::Ans
 
 /// Why a request ended in the sidecar.
 #[derive(Debug)]
-pub struct Error {
+pub(crate) struct Error {
     /// Why it ended: the code that callers, logs and metrics have (`docs/codes/`).
     pub reason: Reason,
     /// What exactly, for the log and for meshed callers.
@@ -26,18 +26,18 @@ pub struct Error {
 
 impl Error {
     /// An ending with this reason.
-    pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, detail: detail.into(), policy: Arc::default(), retry_after: None, answer: None, outcome: None }
     }
 
     /// The failure of one try, after which there may be another.
-    pub fn failed_try(reason: Reason, outcome: TryOutcome, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn failed_try(reason: Reason, outcome: TryOutcome, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { outcome: Some(outcome), ..Self::new(reason, detail) }
     }
 
     /// This failure after a try that may have been processed: that this one was not proves nothing for the request, so
     /// it is not repeated as if nothing had been sent.
-    pub fn in_doubt(self) -> Self {
+    pub(crate) fn in_doubt(self) -> Self {
         match self.outcome {
             Some(TryOutcome::Refused | TryOutcome::ConnectFailed) => {
                 let detail = format!("the endpoint closed the connection when the request came, then: {}", self.detail);
@@ -48,7 +48,7 @@ impl Error {
     }
 
     /// A policy's answer. One without a reason is no error for a request; a connection that it ends is refused.
-    pub fn answered(answer: Answer) -> Self {
+    pub(crate) fn answered(answer: Answer) -> Self {
         let reason = answer.reason.unwrap_or(Reason::PolicyDenied);
         let is_plain = answer.status.as_u16() == reason.status()
             && answer.grpc_status.is_none()

@@ -29,7 +29,7 @@ use crate::{
 
 /// One request and its answer.
 #[derive(Debug)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// The connection it came on.
     pub connection: Rc<Connection>,
     /// The configuration for all of it.
@@ -88,7 +88,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins an exchange for a request whose head was just read.
-    pub fn begin<B>(connection: &Rc<Connection>, spelling: Option<Spelling>, request: &Request<B>) -> Box<Self> {
+    pub(crate) fn begin<B>(connection: &Rc<Connection>, spelling: Option<Spelling>, request: &Request<B>) -> Box<Self> {
         Box::new(Self {
             snapshot: connection.worker.snapshot(),
             connection: connection.clone(),
@@ -121,26 +121,26 @@ impl Exchange {
     }
 
     /// The canonical target; an error of ours before the http stage has set it.
-    pub fn target(&self) -> Result<&Target, Error> {
+    pub(crate) fn target(&self) -> Result<&Target, Error> {
         self.target.as_ref().ok_or_else(|| Error::new(Reason::Internal, "the request has no target yet"))
     }
 
     /// What request policies look at.
-    pub fn facts<'a>(&'a self, headers: &'a HeaderMap, route: &'a str) -> Result<RequestFacts<'a>, Error> {
+    pub(crate) fn facts<'a>(&'a self, headers: &'a HeaderMap, route: &'a str) -> Result<RequestFacts<'a>, Error> {
         let content = self.content.as_ref().map(|(start, is_whole)| Content { start, is_whole: *is_whole });
         let facts = facts(&self.connection, &self.method, self.target()?, headers, route);
         Ok(RequestFacts { body: content.unwrap_or_default(), ..facts })
     }
 
     /// The request that a tunnel is made of.
-    pub fn tunnelled(&mut self) -> Option<Tunnelled> {
+    pub(crate) fn tunnelled(&mut self) -> Option<Tunnelled> {
         let (headers, target) = (self.asked.take()?, self.target.clone()?);
         let (method, route, claims) = (self.method.clone(), self.route.clone(), self.claims.clone());
         Some(Tunnelled { method, target, headers, route, claims, opaque: self.opaque })
     }
 
     /// True when the caller was too slow to send its body or to read the answer.
-    pub fn is_caller_slow(&self) -> bool {
+    pub(crate) fn is_caller_slow(&self) -> bool {
         let late = self.late.as_ref().is_some_and(|late| late.get());
         late || self.connection.pace.gave_up() || self.connection.polled.get() == Polled::GivenUp
     }
@@ -149,7 +149,7 @@ impl Exchange {
     ///
     /// # Errors
     /// The caller did not send it in time, or broke it off.
-    pub fn whole_so_far(&self, body: &Replay) -> Result<(), Error> {
+    pub(crate) fn whole_so_far(&self, body: &Replay) -> Result<(), Error> {
         if self.late.as_ref().is_some_and(|late| late.get()) {
             return Err(Error::new(Reason::CallerTimeout, Reason::CallerTimeout.summary()));
         }
@@ -160,26 +160,26 @@ impl Exchange {
     }
 
     /// The sender of a request body of this length.
-    pub fn sender(&self, length: Option<u64>) -> Sender {
+    pub(crate) fn sender(&self, length: Option<u64>) -> Sender {
         let limit = self.connection.worker.caller_timeouts.body.0;
         Sender::new(self.turn.clone(), limit, length, self.connection.protocol == Protocol::Http1)
     }
 
     /// True when a sidecar asks on behalf of an HTTP/1 caller over HTTP/2, which spells names in lower case only.
-    pub fn loses_spelling(&self) -> bool {
+    pub(crate) fn loses_spelling(&self) -> bool {
         let mesh = self.connection.peer.identity.is_some();
         mesh && self.connection.protocol == Protocol::Http2 && self.version != Version::HTTP_2
     }
 
     /// Who would be answered.
-    pub fn caller(&self) -> Caller {
+    pub(crate) fn caller(&self) -> Caller {
         Caller { meshed: self.connection.meshed(), grpc: self.grpc }
     }
 }
 
 /// The request that a tunnel was made of, to be judged again.
 #[derive(Debug)]
-pub struct Tunnelled {
+pub(crate) struct Tunnelled {
     method: Method,
     target: Target,
     headers: HeaderMap,
@@ -191,12 +191,12 @@ pub struct Tunnelled {
 
 impl Tunnelled {
     /// True for CONNECT, whose tunnel is for bytes of any kind.
-    pub const fn is_opaque(&self) -> bool {
+    pub(crate) const fn is_opaque(&self) -> bool {
         self.opaque
     }
 
     /// What request policies look at.
-    pub fn facts<'a>(&'a self, connection: &'a Connection) -> RequestFacts<'a> {
+    pub(crate) fn facts<'a>(&'a self, connection: &'a Connection) -> RequestFacts<'a> {
         facts(connection, &self.method, &self.target, &self.headers, &self.route)
     }
 }

@@ -41,7 +41,7 @@ pub(crate) const CONTENT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The answer of the one that lets it go no further.
-pub async fn on_request(
+pub(crate) async fn on_request(
     exchange: &mut Exchange,
     scope: &Scope,
     rule: Option<&RouteRule>,
@@ -99,7 +99,7 @@ async fn read_ahead(exchange: &mut Exchange, body: &Replay, bytes: usize, until:
 ///
 /// # Errors
 /// The answer of the one that lets it go no further.
-pub async fn on_attempt(
+pub(crate) async fn on_attempt(
     exchange: &mut Exchange,
     upstream: &Upstream<'_>,
     picked: &Picked,
@@ -130,7 +130,7 @@ pub async fn on_attempt(
 ///
 /// # Errors
 /// The answer of the one that lets it go no further.
-pub async fn on_response(
+pub(crate) async fn on_response(
     exchange: &mut Exchange,
     scope: &Scope,
     rule: Option<&RouteRule>,
@@ -176,7 +176,11 @@ async fn decide_response(
 }
 
 /// The policies again for the request that an open tunnel was made of, when they are others than when it was let pass.
-pub fn on_open_tunnel(connection: &Connection, tunnelled: &Tunnelled, policies: &PolicySet) -> Result<(), Error> {
+pub(crate) fn on_open_tunnel(
+    connection: &Connection,
+    tunnelled: &Tunnelled,
+    policies: &PolicySet,
+) -> Result<(), Error> {
     let mut context = context(&connection.worker).with_claims(tunnelled.claims.clone());
     let mut refused = policies.on_open_request(&tunnelled.facts(connection), &mut context);
     if refused.is_none() && tunnelled.is_opaque() {
@@ -190,7 +194,7 @@ pub fn on_open_tunnel(connection: &Connection, tunnelled: &Tunnelled, policies: 
 ///
 /// # Errors
 /// The answer of the one that does not let it be.
-pub async fn on_connection(connection: &Connection, policies: &PolicySet) -> Result<Option<Audited>, Error> {
+pub(crate) async fn on_connection(connection: &Connection, policies: &PolicySet) -> Result<Option<Audited>, Error> {
     let before = connection.standing.passed.borrow().clone();
     if let Some(passed) = before.as_ref().filter(|passed| passed.is_still(connection, policies)) {
         return Ok(passed.audited.clone());
@@ -211,7 +215,7 @@ pub async fn on_connection(connection: &Connection, policies: &PolicySet) -> Res
 }
 
 /// Re-authorizes a connection of opaque bytes that is open, when the policies are others than when it was let pass.
-pub fn on_open_connection(connection: &Connection, policies: &PolicySet) -> Result<(), Error> {
+pub(crate) fn on_open_connection(connection: &Connection, policies: &PolicySet) -> Result<(), Error> {
     let mut context = context(&connection.worker).with_claims(connection.claims());
     let refused = policies.on_open_connection(&connection.facts(), &mut context);
     refused.map_or(Ok(()), |answer| Err(Error::answered(answer)))

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 /// Where a connection leads.
 #[derive(Clone, Debug)]
-pub enum Heading {
+pub(crate) enum Heading {
     /// To the application at `forward`, which policies know as `port`.
     Inbound {
         /// Where the application listens.
@@ -25,7 +25,7 @@ pub enum Heading {
 
 /// What a listener is for.
 #[derive(Clone, Debug)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Where every connection leads is declared.
     Declared(Heading),
     /// Calls to the application, redirected; the original destination is the application.
@@ -36,7 +36,7 @@ pub enum Purpose {
 
 impl Purpose {
     /// Whether it is for calls to the application.
-    pub const fn is_inbound(&self) -> bool {
+    pub(crate) const fn is_inbound(&self) -> bool {
         matches!(self, Self::Declared(Heading::Inbound { .. }) | Self::CapturedInbound)
     }
 }

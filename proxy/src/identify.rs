@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Makes the connection's facts.
-pub fn peer(secured: Secured) -> Identified {
+pub(crate) fn peer(secured: Secured) -> Identified {
     let mut connection = Connection::new(secured.origin, secured.identity, secured.protocol);
     connection.peer.fingerprint = secured.fingerprint;
     connection.server_name = secured.server_name;

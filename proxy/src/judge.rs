@@ -21,7 +21,7 @@ use crate::{config::RuntimeConfig, connection::Connection, error::Error, filter,
 const LONG: Duration = Duration::from_secs(86_400);
 
 /// Whether the peer may call at all. Asked for every request, so that a change of mode holds for live connections.
-pub fn admitted(connection: &Connection, config: &RuntimeConfig) -> Result<(), Error> {
+pub(crate) fn admitted(connection: &Connection, config: &RuntimeConfig) -> Result<(), Error> {
     match connection.heading {
         Heading::Inbound { .. } => {
             may_call(connection.peer.identity.as_deref(), config).map_err(|reason| Error::new(reason, reason.summary()))
@@ -33,7 +33,10 @@ pub fn admitted(connection: &Connection, config: &RuntimeConfig) -> Result<(), E
 /// Waits until the sidecar has to end the connection: a drain is over, or `judge` says of the policies of its port that
 /// they no longer let it be, because there is a new configuration or one of them has expired. The sidecar's own workload
 /// is judged where it calls.
-pub async fn ended(connection: &Connection, judge: impl Fn(&RuntimeConfig, &PolicySet) -> Result<(), Error>) -> Error {
+pub(crate) async fn ended(
+    connection: &Connection,
+    judge: impl Fn(&RuntimeConfig, &PolicySet) -> Result<(), Error>,
+) -> Error {
     let (mut drained, mut configs) = (connection.worker.drain(), connection.worker.configs());
     let revoked = async {
         let Heading::Inbound { port, .. } = connection.heading else { return pending().await };
@@ -68,7 +71,11 @@ async fn expired(worker: &Worker, policies: &PolicySet) {
 }
 
 /// Whether an opaque connection that is open may stay.
-pub fn still_admitted(connection: &Connection, config: &RuntimeConfig, policies: &PolicySet) -> Result<(), Error> {
+pub(crate) fn still_admitted(
+    connection: &Connection,
+    config: &RuntimeConfig,
+    policies: &PolicySet,
+) -> Result<(), Error> {
     admitted(connection, config)?;
     filter::on_open_connection(connection, policies)
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A request as the http stage hands it on.
-pub struct Received {
+pub(crate) struct Received {
     /// Canonical, without hop-by-hop fields.
     pub request: Request<Replay>,
     /// What it asks to become.
@@ -21,7 +21,7 @@ pub struct Received {
 }
 
 /// A response, with what must live until its body is over.
-pub struct Answered {
+pub(crate) struct Answered {
     /// Its status and header section.
     pub parts: response::Parts,
     /// Its content, as it streams.
@@ -36,7 +36,7 @@ pub struct Answered {
 
 impl Answered {
     /// An answer of the mesh that is no error, such as a redirect.
-    pub fn own(answer: Answer) -> Self {
+    pub(crate) fn own(answer: Answer) -> Self {
         let mut response = Response::new(Body::full(answer.body));
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
@@ -50,7 +50,7 @@ impl Answered {
 }
 
 /// Why a request goes no further.
-pub enum Halt {
+pub(crate) enum Halt {
     /// It failed or was refused, for this reason.
     Error(Error),
     /// The mesh itself answers it, and that is no error.

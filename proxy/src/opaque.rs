@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Relays a connection until both sides are done.
-pub async fn relay(identified: Identified) {
+pub(crate) async fn relay(identified: Identified) {
     let Identified { connection, mut io, dialling } = identified;
     let (mut first, dialling) = (BytesMut::new(), dialling.unwrap_or_else(|| dial::begin(&connection)));
     let dialled = dial::while_there(&connection, &mut io, &mut first, dialling).await;
@@ -43,7 +43,7 @@ pub async fn relay(identified: Identified) {
 
 /// Relays what an upgrade or CONNECT has become, until both sides are done or the request it was made of may not be any
 /// more.
-pub async fn tunnel(
+pub(crate) async fn tunnel(
     opened: Opened,
     connection: Rc<Connection>,
     tunnelled: Option<Tunnelled>,

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A connection, from its acceptance to its end.
-pub async fn connection(accepted: Accepted) {
+pub(crate) async fn connection(accepted: Accepted) {
     let Some(admitted) = accept::admit(accepted).await else { return };
     let Some(detected) = detect::protocol(admitted).await else { return };
     let Some(secured) = terminate::tls(detected).await else { return };
@@ -34,7 +34,7 @@ pub async fn connection(accepted: Accepted) {
 }
 
 /// A request, from its head to its response; the record is written when the response body is over, or nobody waits.
-pub async fn request(
+pub(crate) async fn request(
     connection: Rc<Connection>,
     spelling: Option<Spelling>,
     request: Request<Incoming>,

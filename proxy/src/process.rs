@@ -4,7 +4,7 @@
 //! admin and metrics ports. Workers, one thread each, carry traffic and share nothing that is written per request.
 
 pub mod capture;
-pub mod control;
+pub(crate) mod control;
 pub mod descriptors;
-pub mod services;
-pub mod worker;
+pub(crate) mod services;
+pub(crate) mod worker;

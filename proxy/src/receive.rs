@@ -22,7 +22,7 @@ use crate::{
 ///
 /// # Errors
 /// Why its caller may not call, or its head cannot be relied on.
-pub fn request(exchange: &mut Exchange, mut request: Request<Incoming>) -> Result<Received, Error> {
+pub(crate) fn request(exchange: &mut Exchange, mut request: Request<Incoming>) -> Result<Received, Error> {
     admitted(&exchange.connection, &exchange.snapshot.config)?;
     let wanted = upgrade::wanted(&request);
     if wanted == Some(Wanted::Connect) && !hyper::body::Body::is_end_stream(request.body()) {

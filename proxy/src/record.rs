@@ -25,7 +25,7 @@ fn grpc_status(headers: &HeaderMap) -> Option<u16> {
 
 /// An exchange that is not over. It is recorded when it is dropped: with its response body, or without an answer when
 /// the caller has gone.
-pub struct Open {
+pub(crate) struct Open {
     /// What is known of it.
     pub exchange: Box<Exchange>,
     /// Status of the answer; 0 before there is one.
@@ -38,23 +38,23 @@ pub struct Open {
 
 impl Open {
     /// An exchange without an answer yet.
-    pub const fn new(exchange: Box<Exchange>) -> Self {
+    pub(crate) const fn new(exchange: Box<Exchange>) -> Self {
         Self { exchange, code: 0, held: None, whole: false, grpc_status: None, detail: Cow::Borrowed("") }
     }
 
     /// Notes what must live until the body of the answer is over.
-    pub fn holds(&mut self, picked: Picked, held: Held) {
+    pub(crate) fn holds(&mut self, picked: Picked, held: Held) {
         self.held = Some((picked, held));
     }
 
     /// Notes that the mesh itself answers, and what it says of that: such an answer is whole as it is.
-    pub fn ended(&mut self, detail: Cow<'static, str>) {
+    pub(crate) fn ended(&mut self, detail: Cow<'static, str>) {
         self.whole = true;
         self.detail = detail;
     }
 
     /// Notes what the caller is sent, which for a gRPC call that the mesh ends is 200 with a status of its own.
-    pub fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+    pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.code = status.as_u16();
         self.grpc_status = grpc_status(headers).filter(|_| self.exchange.grpc);
     }
@@ -204,7 +204,7 @@ fn service_of(connection: &Connection, config: &RuntimeConfig) -> Arc<str> {
 }
 
 /// A connection or tunnel that is open.
-pub struct Opened {
+pub(crate) struct Opened {
     connection: Rc<Connection>,
     endpoint: Option<Rc<Endpoint>>,
     service: Arc<str>,
@@ -213,7 +213,7 @@ pub struct Opened {
 }
 
 /// Counts a connection or tunnel as open.
-pub fn connection_opened(connection: &Rc<Connection>, endpoint: Option<&Rc<Endpoint>>) -> Opened {
+pub(crate) fn connection_opened(connection: &Rc<Connection>, endpoint: Option<&Rc<Endpoint>>) -> Opened {
     let tls = over_tls(connection, endpoint.map(Rc::as_ref));
     connection.worker.telemetry.connection_opened(connection.direction(), tls);
     let service = service_of(connection, &connection.worker.snapshot().config);
@@ -222,29 +222,29 @@ pub fn connection_opened(connection: &Rc<Connection>, endpoint: Option<&Rc<Endpo
 }
 
 /// Records a connection that was not let through.
-pub fn connection_refused(connection: &Rc<Connection>, error: &Error) {
+pub(crate) fn connection_refused(connection: &Rc<Connection>, error: &Error) {
     connection_opened(connection, None).cut(0, 0, error);
 }
 
 impl Opened {
     /// Names the policy that only looks on and would have refused it.
-    pub fn audited(self, audited: Option<Audited>) -> Self {
+    pub(crate) fn audited(self, audited: Option<Audited>) -> Self {
         Self { audited, ..self }
     }
 
     /// Where its bytes are counted for metrics.
-    pub fn flow(&self) -> Rc<Flow> {
+    pub(crate) fn flow(&self) -> Rc<Flow> {
         let config = &self.connection.worker.snapshot().config;
         self.connection.worker.telemetry.flow(&self.ends(&config.own))
     }
 
     /// Counts it as closed by the sidecar; logs it with the bytes from and to the caller.
-    pub fn cut(self, received: u64, sent: u64, error: &Error) {
+    pub(crate) fn cut(self, received: u64, sent: u64, error: &Error) {
         self.end((received, sent), Some(error.reason), &error.policy, &error.detail);
     }
 
     /// Counts it as closed; logs it with the bytes from and to the caller.
-    pub fn closed(self, received: u64, sent: u64, reason: Option<Reason>) {
+    pub(crate) fn closed(self, received: u64, sent: u64, reason: Option<Reason>) {
         self.end((received, sent), reason, "", "");
     }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Turns the outcome into a response whose end is recorded.
-pub fn finish(mut open: Open, outcome: Result<Answered, Halt>) -> Response<Body> {
+pub(crate) fn finish(mut open: Open, outcome: Result<Answered, Halt>) -> Response<Body> {
     open.exchange.connection.polled.set(Polled::Progressed);
     match outcome {
         Ok(answered) => forward(open, answered),

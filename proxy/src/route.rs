@@ -25,7 +25,7 @@ use crate::{
 const DISCOVERY: Duration = Duration::from_secs(2);
 
 /// The rules for a request.
-pub async fn scope(exchange: &mut Exchange) -> Result<Scope, Error> {
+pub(crate) async fn scope(exchange: &mut Exchange) -> Result<Scope, Error> {
     let scope = resolve(&exchange.connection, &mut exchange.snapshot).await?;
     exchange.service = scope.service();
     Ok(scope)
@@ -33,7 +33,7 @@ pub async fn scope(exchange: &mut Exchange) -> Result<Scope, Error> {
 
 /// The rules for what comes over a connection. A destination that was never used before is asked of the control
 /// plane; who waited goes on with the configuration that answered, having used no other.
-pub async fn resolve(connection: &Connection, snapshot: &mut Rc<Snapshot>) -> Result<Scope, Error> {
+pub(crate) async fn resolve(connection: &Connection, snapshot: &mut Rc<Snapshot>) -> Result<Scope, Error> {
     let name = match &connection.heading {
         Heading::Inbound { port, .. } => return Ok(Scope::Inbound(snapshot.config.inbound(*port).clone())),
         Heading::Outbound { destination, .. } => destination,
@@ -80,7 +80,7 @@ fn refused(snapshot: &Snapshot, name: &str, reason: Reason) -> Error {
 }
 
 /// The route rule for a request. On the inbound side it only names the route; the caller's sidecar has routed.
-pub fn rule<'a, B>(
+pub(crate) fn rule<'a, B>(
     exchange: &mut Exchange,
     scope: &'a Scope,
     request: &Request<B>,
@@ -97,7 +97,11 @@ pub fn rule<'a, B>(
 }
 
 /// Where the request may go.
-pub fn upstream<'a>(exchange: &Exchange, scope: &'a Scope, rule: Option<&'a RouteRule>) -> Result<Upstream<'a>, Error> {
+pub(crate) fn upstream<'a>(
+    exchange: &Exchange,
+    scope: &'a Scope,
+    rule: Option<&'a RouteRule>,
+) -> Result<Upstream<'a>, Error> {
     let (worker, policies) = (&exchange.connection.worker, scope.policies());
     match (&exchange.connection.heading, scope) {
         (Heading::Inbound { forward, .. }, _) => Ok(Upstream {
@@ -126,7 +130,7 @@ pub fn upstream<'a>(exchange: &Exchange, scope: &'a Scope, rule: Option<&'a Rout
 }
 
 /// The endpoints of a destination's port, or of the backend a rule chose.
-pub fn cluster(
+pub(crate) fn cluster(
     snapshot: &Snapshot,
     destination: &Destination,
     backend: Option<&Backend>,
@@ -138,7 +142,7 @@ pub fn cluster(
 }
 
 /// The destination has no endpoint.
-pub fn no_endpoints(name: &str) -> Error {
+pub(crate) fn no_endpoints(name: &str) -> Error {
     let reason = Reason::NoEndpoints;
     Error::new(reason, format!("{name}: {}", reason.summary()))
 }

@@ -18,10 +18,10 @@ use crate::{
 };
 
 /// Tries that were provably not processed are repeated this often without any policy.
-pub const FREE_REPEATS: u32 = 3;
+pub(crate) const FREE_REPEATS: u32 = 3;
 
 /// Where a request may go, and how it is tried there.
-pub struct Upstream<'a> {
+pub(crate) struct Upstream<'a> {
     /// The endpoints among which each try is balanced.
     pub target: Target,
     /// The traffic policy: timeouts and retries; `None` towards the application or an address outside any service.
@@ -35,7 +35,7 @@ pub struct Upstream<'a> {
 }
 
 /// Where a request may go.
-pub enum Target {
+pub(crate) enum Target {
     /// To any endpoint of a cluster.
     Cluster(Rc<Cluster>),
     /// To this endpoint and no other.
@@ -43,14 +43,14 @@ pub enum Target {
 }
 
 /// When a request that began at `started` is over, whatever it waits for: the rule's timeout wins over the policy's.
-pub fn deadline(rule: Option<&RouteRule>, traffic: Option<&Traffic>, started: Instant) -> Option<Instant> {
+pub(crate) fn deadline(rule: Option<&RouteRule>, traffic: Option<&Traffic>, started: Instant) -> Option<Instant> {
     let own = rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.request);
     own.or_else(|| traffic?.request_timeout).map(|limit| started + limit)
 }
 
 impl Upstream<'_> {
     /// An endpoint for one try; another one than `avoid` where there is a choice.
-    pub fn pick(&self, worker: &Worker, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
+    pub(crate) fn pick(&self, worker: &Worker, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
         match &self.target {
             Target::Cluster(cluster) => balance::pick(worker, cluster, avoid),
             Target::One(endpoint) => Ok(Picked::new(endpoint.clone(), worker.now())),
@@ -59,7 +59,7 @@ impl Upstream<'_> {
 
     /// Whether a try that was provably not processed is repeated without a policy: on a new connection always,
     /// after a failed connection only where there is another endpoint.
-    pub fn may_repeat(&self, outcome: &TryOutcome) -> bool {
+    pub(crate) fn may_repeat(&self, outcome: &TryOutcome) -> bool {
         match &self.target {
             Target::Cluster(cluster) => *outcome == TryOutcome::Refused || cluster.endpoints.len() > 1,
             Target::One(_) => *outcome == TryOutcome::Refused,
@@ -67,7 +67,7 @@ impl Upstream<'_> {
     }
 
     /// The cluster, where there is a choice.
-    pub fn cluster(&self) -> Option<&Rc<Cluster>> {
+    pub(crate) fn cluster(&self) -> Option<&Rc<Cluster>> {
         match &self.target {
             Target::Cluster(cluster) => Some(cluster),
             Target::One(_) => None,
@@ -75,12 +75,12 @@ impl Upstream<'_> {
     }
 
     /// When a request that began at `started` is over, all tries together.
-    pub fn deadline(&self, started: Instant) -> Option<Instant> {
+    pub(crate) fn deadline(&self, started: Instant) -> Option<Instant> {
         deadline(self.rule, self.traffic, started)
     }
 
     /// Limit for one try.
-    pub fn try_timeout(&self) -> Option<Duration> {
+    pub(crate) fn try_timeout(&self) -> Option<Duration> {
         let rule = self.rule.and_then(|rule| rule.timeouts.as_ref()).and_then(|timeouts| timeouts.backend_request);
         rule.or_else(|| self.traffic?.try_timeout)
     }

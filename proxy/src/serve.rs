@@ -48,7 +48,7 @@ const TRUSTED_RESETS: usize = 100_000;
 
 /// Serves HTTP until the connection is over, or drained. `request` answers what is asked on it, and is told how the names
 /// of an HTTP/1 head were written.
-pub async fn http<F, A>(identified: Identified, request: F)
+pub(crate) async fn http<F, A>(identified: Identified, request: F)
 where
     F: Fn(Rc<Connection>, Option<Spelling>, Request<Incoming>) -> A,
     A: Future<Output = Result<Response<Body>, Infallible>> + 'static,

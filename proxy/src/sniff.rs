@@ -9,21 +9,21 @@
 
 use std::time::Duration;
 
-pub mod client_hello;
-pub mod greeting;
+pub(crate) mod client_hello;
+pub(crate) mod greeting;
 mod prefixed;
 
-pub use client_hello::{ClientHello, RECORD_HANDSHAKE};
-pub use prefixed::Prefixed;
+pub(crate) use client_hello::{ClientHello, RECORD_HANDSHAKE};
+pub(crate) use prefixed::Prefixed;
 
 /// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
-pub const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long both sides may be silent.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest first flight that must be understood: a TLS record.
-pub const FIRST_BYTES: usize = 16 * 1024 + 5;
+pub(crate) const FIRST_BYTES: usize = 16 * 1024 + 5;
 
 /// A first line that is longer, with the empty ones before it, is HTTP/1: no other protocol opens so, and the parser will
 /// refuse what is too long.
@@ -31,7 +31,7 @@ const LINE_MAX: usize = 4096;
 
 /// What the first bytes of a client are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Detection {
+pub(crate) enum Detection {
     /// Too few bytes to tell.
     NeedMore,
     /// A request line of HTTP/1, well-formed or not.
@@ -45,7 +45,7 @@ pub enum Detection {
 }
 
 /// Says what begins with `bytes`.
-pub fn classify(bytes: &[u8]) -> Detection {
+pub(crate) fn classify(bytes: &[u8]) -> Detection {
     match bytes.first() {
         None => Detection::NeedMore,
         Some(&RECORD_HANDSHAKE) => client_hello::classify(bytes),

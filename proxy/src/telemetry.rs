@@ -17,29 +17,29 @@ mod cardinality;
 mod cells;
 mod delta;
 mod flow;
-pub mod metrics;
+pub(crate) mod metrics;
 mod process;
 mod record;
 mod store;
 mod worker;
 
-pub use flow::Flow;
-pub use record::{BreakerSeen, ConnectionRecord, Direction, Ends, Party, Protocol, RequestRecord, RetryOutcome};
-pub use worker::WorkerTelemetry;
+pub(crate) use flow::Flow;
+pub(crate) use record::{BreakerSeen, ConnectionRecord, Direction, Ends, Party, Protocol, RequestRecord, RetryOutcome};
+pub(crate) use worker::WorkerTelemetry;
 
 use access_log::Sink;
 use process::ProcessMetrics;
 use store::{Link, Store};
 
 /// The longest a scrape waits for the workers.
-pub const FLUSH_LIMIT: Duration = Duration::from_millis(200);
+pub(crate) const FLUSH_LIMIT: Duration = Duration::from_millis(200);
 
 /// Series one metric may have; what comes after is counted under labels that all read `overflow`.
-pub const SERIES_LIMIT: usize = 2_000;
+pub(crate) const SERIES_LIMIT: usize = 2_000;
 
 /// What telemetry needs to know at start.
 #[derive(Clone, Debug, Default)]
-pub struct TelemetrySettings {
+pub(crate) struct TelemetrySettings {
     /// Name of the workload, without its namespace.
     pub workload: String,
     /// Namespace of the workload.
@@ -50,7 +50,7 @@ pub struct TelemetrySettings {
 
 /// The metrics and the access log of one process; clones share them.
 #[derive(Clone, Debug)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     shared: Arc<Shared>,
 }
 
@@ -67,7 +67,7 @@ impl Telemetry {
     ///
     /// # Errors
     /// When the access log file cannot be opened or its writer thread cannot be started.
-    pub fn new(settings: &TelemetrySettings) -> io::Result<Self> {
+    pub(crate) fn new(settings: &TelemetrySettings) -> io::Result<Self> {
         let (joining, joined) = mpsc::unbounded_channel();
         let shared = Shared {
             process: ProcessMetrics::new(settings).map_err(io::Error::other)?,
@@ -79,7 +79,7 @@ impl Telemetry {
     }
 
     /// The recorder of the calling worker thread. The worker must also spawn [`WorkerTelemetry::serve_flushes`].
-    pub fn worker(&self) -> WorkerTelemetry {
+    pub(crate) fn worker(&self) -> WorkerTelemetry {
         let (worker, link) = WorkerTelemetry::new(self.shared.log.clone(), SERIES_LIMIT);
         // The receiver lives as long as `shared`.
         let _ = self.shared.joining.send(link);
@@ -87,36 +87,36 @@ impl Telemetry {
     }
 
     /// All metrics in the Prometheus text format, the workers' numbers as of now.
-    pub async fn render(&self) -> String {
+    pub(crate) async fn render(&self) -> String {
         let mut store = self.shared.store.lock().await;
         store.collect(FLUSH_LIMIT).await;
         metrics::encode(self.shared.process.gather().iter().chain(store.families()))
     }
 
     /// Writes out every access log line so far, those that workers still hold too; call this last.
-    pub async fn finish_log(&self) {
+    pub(crate) async fn finish_log(&self) {
         self.shared.store.lock().await.collect(FLUSH_LIMIT).await;
         self.shared.log.finish().await;
     }
 
     /// Says when the workload's certificate expires, in seconds since the Unix epoch.
-    pub fn set_certificate_expiration(&self, unix_seconds: u64) {
+    pub(crate) fn set_certificate_expiration(&self, unix_seconds: u64) {
         self.shared.process.set_certificate_expiration(unix_seconds);
     }
 
     /// Says that the configuration with this number is in force.
-    pub fn config_applied(&self, generation: u64) {
+    pub(crate) fn config_applied(&self, generation: u64) {
         self.shared.process.config_applied(generation);
     }
 
     /// Says why the newest change was refused and what it would have replaced stays in force; `None` when nothing is
     /// refused any more. Each error that is said counts as a refusal.
-    pub fn config_error(&self, error: Option<&str>) {
+    pub(crate) fn config_error(&self, error: Option<&str>) {
         self.shared.process.config_error(error);
     }
 
     /// Says whether the stream to the control plane is up.
-    pub fn set_xds_connected(&self, connected: bool) {
+    pub(crate) fn set_xds_connected(&self, connected: bool) {
         self.shared.process.set_xds_connected(connected);
     }
 }

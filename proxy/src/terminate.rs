@@ -29,7 +29,7 @@ use inside::Found;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Terminates mesh TLS. `None` when the handshake failed; the connection is closed.
-pub async fn tls(detected: Detected) -> Option<Secured> {
+pub(crate) async fn tls(detected: Detected) -> Option<Secured> {
     let Detected { origin, io, spoken, dialling } = detected;
     let (protocol, server_name, dialling) = match spoken {
         Spoken::Http1 => (Protocol::Http1, None, None),

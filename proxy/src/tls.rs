@@ -24,8 +24,8 @@ use selvedge_policies::facts::Identity;
 use selvedge_xds::alpn;
 use tokio::time::Instant;
 
-pub(crate) use self::client::to_pinned_control_plane;
-pub use self::client::{ExternalTls, SYSTEM_ROOTS, originate, to_control_plane};
+pub use self::client::to_control_plane;
+pub(crate) use self::client::{ExternalTls, SYSTEM_ROOTS, originate, to_pinned_control_plane};
 use crate::credentials::Svid;
 
 /// How much the clocks of two machines may differ; less for certificates that live for less than ten times as long.
@@ -96,7 +96,7 @@ impl TlsContext {
 
 /// The identity the peer of an established mesh connection proved; `None` when it proved none or its certificate has
 /// run out since, which a resumed session does not notice by itself.
-pub fn peer_identity(connection: &CommonState) -> Option<Identity> {
+pub(crate) fn peer_identity(connection: &CommonState) -> Option<Identity> {
     let leaf = Leaf::from_der(connection.peer_certificates()?.first()?).ok()?;
     let now = i64::try_from(UnixTime::now().as_secs()).ok()?;
     (now <= leaf.not_after).then_some(leaf.identity)
@@ -104,7 +104,7 @@ pub fn peer_identity(connection: &CommonState) -> Option<Identity> {
 
 /// When the peer of an established mesh connection should have a newer certificate than the one it proved itself with: a
 /// little after that one runs out, for clocks that differ. `None` when it proved none.
-pub fn peer_until(connection: &CommonState) -> Option<Instant> {
+pub(crate) fn peer_until(connection: &CommonState) -> Option<Instant> {
     let leaf = Leaf::from_der(connection.peer_certificates()?.first()?).ok()?;
     let seconds = |span: i64| Duration::from_secs(u64::try_from(span).unwrap_or_default());
     let now = i64::try_from(UnixTime::now().as_secs()).ok()?;
@@ -113,12 +113,12 @@ pub fn peer_until(connection: &CommonState) -> Option<Instant> {
 }
 
 /// SHA-256 of the certificate (DER) that the peer of an established mesh connection showed, in lower-case hex.
-pub fn peer_fingerprint(connection: &CommonState) -> Option<Arc<str>> {
+pub(crate) fn peer_fingerprint(connection: &CommonState) -> Option<Arc<str>> {
     Some(fingerprint(connection.peer_certificates()?.first()?).into())
 }
 
 /// A handshake error in our own words where the refusal was ours; rustls prints those as a debug dump.
-pub fn readable(error: io::Error) -> io::Error {
+pub(crate) fn readable(error: io::Error) -> io::Error {
     let refusal = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => Arc::clone(refusal),
         _ => return error,

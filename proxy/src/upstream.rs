@@ -35,7 +35,7 @@ const BULK: u64 = 256 * 1024;
 
 /// How one request travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wire {
+pub(crate) enum Wire {
     /// HTTP/1.1 on a pooled connection.
     Http1,
     /// HTTP/2 on the shared connection.
@@ -44,7 +44,7 @@ pub enum Wire {
 
 /// A response, and what must be kept until its body is over.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The response head, with the body that still streams.
     pub response: Response<Incoming>,
     /// The connection it came on, or its place there.
@@ -54,7 +54,7 @@ pub struct Answer {
 }
 
 /// Sends `request`, whose URI is in origin form, to `endpoint`.
-pub async fn send(
+pub(crate) async fn send(
     exchange: &Exchange,
     endpoint: &Rc<Endpoint>,
     mut request: Request<Body>,

@@ -26,7 +26,7 @@ use crate::{
     xds::Demand,
 };
 
-pub mod spread;
+pub(crate) mod spread;
 
 use spread::Place;
 
@@ -35,7 +35,7 @@ const LOCALS: usize = 1024;
 
 /// What all workers of a sidecar share.
 #[derive(Clone)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The newest configuration, each as soon as it is published.
     pub configs: watch::Receiver<InForce>,
     /// Where destinations are asked for.
@@ -53,7 +53,7 @@ pub struct Shared {
 }
 
 /// The state of one worker. It never leaves its thread.
-pub struct Worker {
+pub(crate) struct Worker {
     /// Counters and log of this worker.
     pub telemetry: WorkerTelemetry,
     /// How peers' messages are spelled.
@@ -80,7 +80,7 @@ pub struct Worker {
 
 impl Worker {
     /// The state of a worker that has seen nothing yet. Call it on the worker's thread.
-    pub fn new(place: Place, shared: Shared) -> Self {
+    pub(crate) fn new(place: Place, shared: Shared) -> Self {
         let Shared { configs, demand, telemetry, phases, open, max_connections, caller_timeouts } = shared;
         let InForce { config, trust } = configs.borrow().clone();
         Self {
@@ -104,17 +104,17 @@ impl Worker {
     }
 
     /// The configuration in force on this worker.
-    pub fn snapshot(&self) -> Rc<Snapshot> {
+    pub(crate) fn snapshot(&self) -> Rc<Snapshot> {
         self.snapshot.borrow().clone()
     }
 
     /// Tells of each configuration that is published from now on.
-    pub fn configs(&self) -> watch::Receiver<InForce> {
+    pub(crate) fn configs(&self) -> watch::Receiver<InForce> {
         self.configs.clone()
     }
 
     /// Puts the newest configuration in force, unless another task of this worker has done so already.
-    pub fn refresh(&self, configs: &mut watch::Receiver<InForce>) -> Rc<Snapshot> {
+    pub(crate) fn refresh(&self, configs: &mut watch::Receiver<InForce>) -> Rc<Snapshot> {
         let in_force = configs.borrow_and_update().clone();
         let current = self.snapshot();
         if Arc::ptr_eq(&in_force.config, &current.config) && !current.clusters.is_empty() {
@@ -127,30 +127,30 @@ impl Worker {
     }
 
     /// The moment that decisions of this worker are handed: monotonic nanoseconds, and seconds of the Unix epoch.
-    pub fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Moment { nanos, unix: self.time_of_day.unix() }
     }
 
     /// Hands the source of chance of this worker to `decide`, which must not ask for it again meanwhile.
-    pub fn chance<T>(&self, decide: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+    pub(crate) fn chance<T>(&self, decide: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         decide(&mut self.chance.borrow_mut())
     }
 
     /// Asks the control plane for a destination.
-    pub fn want(&self, name: &str) {
+    pub(crate) fn want(&self, name: &str) {
         let _ = self.demand.send(Demand::Want(name.to_owned())); // without a control thread the process is ending
     }
 
     /// Notes that a destination is in use, so that it stays subscribed.
-    pub fn used(&self, name: &Arc<str>) {
+    pub(crate) fn used(&self, name: &Arc<str>) {
         if !self.used.borrow().contains(name) {
             self.used.borrow_mut().insert(name.clone());
         }
     }
 
     /// The endpoint at an address that is in no cluster.
-    pub fn local(&self, address: SocketAddr) -> Rc<Endpoint> {
+    pub(crate) fn local(&self, address: SocketAddr) -> Rc<Endpoint> {
         let mut locals = self.locals.borrow_mut();
         if let Some(endpoint) = locals.get(&address) {
             return endpoint.clone();
@@ -174,13 +174,13 @@ impl Worker {
     }
 
     /// The drain, as a connection sees it.
-    pub fn drain(&self) -> Drain {
+    pub(crate) fn drain(&self) -> Drain {
         Drain::new(self.phases.clone())
     }
 
     /// True when it holds more connections of this direction than it may. Callers must not cost the application its
     /// own calls.
-    pub fn is_overloaded(&self, heading: &Heading) -> bool {
+    pub(crate) fn is_overloaded(&self, heading: &Heading) -> bool {
         self.connections(heading).get() > self.max_connections
     }
 
@@ -192,7 +192,7 @@ impl Worker {
     }
 
     /// Looks at the clock, tells which destinations were used, and closes what has been idle for long.
-    pub fn keep_house(&self) {
+    pub(crate) fn keep_house(&self) {
         self.time_of_day.look(clock::since_epoch());
         let used: Vec<String> = self.used.borrow_mut().drain().map(|name| name.to_string()).collect();
         if !used.is_empty() {
@@ -214,14 +214,14 @@ impl fmt::Debug for Worker {
 
 /// Leave for one connection.
 #[derive(Debug)]
-pub struct Permit {
+pub(crate) struct Permit {
     worker: Rc<Worker>,
     heading: Heading,
 }
 
 impl Permit {
     /// Counts one more connection.
-    pub fn take(worker: &Rc<Worker>, heading: &Heading) -> Self {
+    pub(crate) fn take(worker: &Rc<Worker>, heading: &Heading) -> Self {
         worker.connections(heading).update(|open| open + 1);
         worker.open.opened(heading);
         worker.place.opened();

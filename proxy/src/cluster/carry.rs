@@ -15,7 +15,7 @@ use super::{Cluster, Snapshot, endpoint::Endpoint};
 use crate::config::{ClusterConfig, EndpointConfig, InForce};
 
 /// A worker's snapshot of what is in force, with what it can keep of `previous`.
-pub fn carry(InForce { config, trust }: InForce, previous: &Snapshot) -> Snapshot {
+pub(crate) fn carry(InForce { config, trust }: InForce, previous: &Snapshot) -> Snapshot {
     let known: HashMap<_, _> = previous.clusters.iter().map(|cluster| (&cluster.config.name, cluster)).collect();
     let clusters = config.clusters.iter().map(|cluster| carry_cluster(cluster, known.get(&cluster.name).copied()));
     Snapshot { clusters: clusters.collect(), config: config.clone(), trust }

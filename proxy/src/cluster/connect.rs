@@ -31,7 +31,7 @@ const MAX_RESETS: usize = 100_000;
 
 /// What a connection between sidecars carries; each has its ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hop {
+pub(crate) enum Hop {
     /// HTTP/1, one request at a time on a pooled connection.
     Http1,
     /// The shared HTTP/2 connection.
@@ -41,15 +41,15 @@ pub enum Hop {
 }
 
 /// A connected stream: TCP, or TLS over it.
-pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// A failure to connect: always safe to try again elsewhere.
-pub fn failure(reason: Reason, detail: String) -> Error {
+pub(crate) fn failure(reason: Reason, detail: String) -> Error {
     Error::failed_try(reason, TryOutcome::ConnectFailed, detail)
 }
 
 /// Connects to `endpoint` for `hop`. On success the peer has proven the identity it must have.
-pub async fn stream(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result<Stream, Error> {
+pub(crate) async fn stream(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result<Stream, Error> {
     let address = endpoint.address;
     match timeout(endpoint.connect_timeout(), establish(endpoint, trust, hop)).await {
         Ok(result) => result,
@@ -116,7 +116,7 @@ async fn establish(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result
 }
 
 /// When the peer of a mesh connection should have a newer certificate.
-pub fn until(stream: &Stream) -> Option<Instant> {
+pub(crate) fn until(stream: &Stream) -> Option<Instant> {
     match stream {
         Either::Left(_) => None,
         Either::Right(stream) => tls::peer_until(stream.get_ref().1),
@@ -124,7 +124,7 @@ pub fn until(stream: &Stream) -> Option<Instant> {
 }
 
 /// The HTTP/1 handshake; the connection runs on this worker until it closes.
-pub async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, Spellings), Error> {
+pub(crate) async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, Spellings), Error> {
     let (stream, spellings) = case::tap(stream, case::Kind::Responses);
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
@@ -135,7 +135,7 @@ pub async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, Spelling
 
 /// The HTTP/2 handshake, with writes coalesced and frames counted; the connection runs on this worker until it closes.
 /// `max_streams` follows what the peer says.
-pub async fn http2(stream: Stream, max_streams: MaxStreams) -> Result<http2::SendRequest<Body>, Error> {
+pub(crate) async fn http2(stream: Stream, max_streams: MaxStreams) -> Result<http2::SendRequest<Body>, Error> {
     // Many callers share the connection, whoever is at the other end.
     let stream = FrameGuard::client(stream, &Budget::TRUSTED, max_streams);
     let (sender, connection) = http2::Builder::new(LocalExec)

@@ -17,7 +17,7 @@ use crate::{cluster::pool::Pool, config::EndpointConfig};
 
 /// An endpoint with its live state.
 #[derive(Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// What the control plane said of it.
     pub config: Arc<EndpointConfig>,
     /// This worker's connections to it.
@@ -43,7 +43,7 @@ const ONLY_FAILS: u32 = 5;
 
 impl Endpoint {
     /// An endpoint of which nothing was seen yet.
-    pub fn new(config: Arc<EndpointConfig>) -> Self {
+    pub(crate) fn new(config: Arc<EndpointConfig>) -> Self {
         let breaker = config.traffic.breaker.as_ref().map(Breaker::new);
         Self { config, pool: Rc::default(), breaker, books: Rc::default() }
     }
@@ -51,7 +51,7 @@ impl Endpoint {
     /// This endpoint under another `config`: load, latency and breaker stay, and connections where the same is on the
     /// wire.
     #[must_use]
-    pub fn carried(&self, config: Arc<EndpointConfig>) -> Self {
+    pub(crate) fn carried(&self, config: Arc<EndpointConfig>) -> Self {
         let pool = if config.transport == self.config.transport { self.pool.clone() } else { Rc::default() };
         let breaker = config.traffic.breaker.as_ref().map(|spec| match &self.breaker {
             Some(breaker) => breaker.carried(spec),
@@ -61,7 +61,7 @@ impl Endpoint {
     }
 
     /// What a balancer may know of it at `now`.
-    pub fn load(&self, now: Moment) -> Load {
+    pub(crate) fn load(&self, now: Moment) -> Load {
         Load {
             available: self.breaker.as_ref().is_none_or(|breaker| breaker.peek(now)),
             in_flight: self.books.in_flight.get(),
@@ -71,17 +71,17 @@ impl Endpoint {
     }
 
     /// False for a while after it was to be left alone.
-    pub fn reachable(&self, now: Moment) -> bool {
+    pub(crate) fn reachable(&self, now: Moment) -> bool {
         now.nanos >= self.books.unreachable_until.get()
     }
 
     /// Notes that it took no connection, closed the one it had, or only fails.
-    pub fn leave_alone(&self, now: Moment) {
+    pub(crate) fn leave_alone(&self, now: Moment) {
         self.books.unreachable_until.set(now.nanos + u64::try_from(UNREACHABLE.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// A try begins; true when it is the breaker's probe.
-    pub fn begin(&self, now: Moment) -> bool {
+    pub(crate) fn begin(&self, now: Moment) -> bool {
         self.books.in_flight.update(|tries| tries + 1);
         let Some(breaker) = &self.breaker else { return false };
         let half_open = breaker.state(now) == BreakerState::HalfOpen;
@@ -89,18 +89,18 @@ impl Endpoint {
     }
 
     /// Whether an answer with this status is a failure of the endpoint.
-    pub fn is_failure(&self, status: u16) -> bool {
+    pub(crate) fn is_failure(&self, status: u16) -> bool {
         self.breaker.as_ref().is_some_and(|breaker| breaker.is_failure(status))
     }
 
     /// A try is over.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.books.in_flight.update(|tries| tries.saturating_sub(1));
     }
 
     /// A try is over, well or not. A failure makes no endpoint look faster, or the load would go to one that fails at
     /// once; and one that only fails is left alone, without a breaker too.
-    pub fn observe(&self, elapsed: Duration, well: bool, now: Moment) {
+    pub(crate) fn observe(&self, elapsed: Duration, well: bool, now: Moment) {
         let elapsed = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         if well || elapsed as f64 > self.books.latency.value(now) {
             self.books.latency.observe(elapsed, now);
@@ -112,7 +112,7 @@ impl Endpoint {
     }
 
     /// While the breaker is half open only its probe decides, not tries from before it opened.
-    pub fn record(&self, ok: bool, probe: bool, now: Moment, chance: &mut fastrand::Rng) {
+    pub(crate) fn record(&self, ok: bool, probe: bool, now: Moment, chance: &mut fastrand::Rng) {
         if let Some(breaker) = &self.breaker
             && (probe || breaker.state(now) != BreakerState::HalfOpen)
         {
@@ -121,14 +121,14 @@ impl Endpoint {
     }
 
     /// A probe ended without a word on how: the breaker lets another one through.
-    pub fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         if let Some(breaker) = &self.breaker {
             breaker.abandon();
         }
     }
 
     /// The state of its breaker; `None` when it has none.
-    pub fn breaker_state(&self, now: Moment) -> Option<BreakerState> {
+    pub(crate) fn breaker_state(&self, now: Moment) -> Option<BreakerState> {
         Some(self.breaker.as_ref()?.state(now))
     }
 }

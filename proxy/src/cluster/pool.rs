@@ -20,7 +20,7 @@ use crate::{
 
 mod shared;
 
-pub use shared::{Place, Shared};
+pub(crate) use shared::{Place, Shared};
 
 /// An idle HTTP/1 connection to an application is not used after this time: servers close idle connections after
 /// 5 s and more, and a request sent into a closing connection fails.
@@ -33,7 +33,7 @@ const IDLE_MAX: usize = 256;
 /// Connections to one endpoint. Those that stand on older credentials, of either side, are not used for new requests:
 /// whom the mesh no longer trusts must not be reached, and peers must not see a certificate that has run out.
 #[derive(Default)]
-pub struct Pool {
+pub(crate) struct Pool {
     /// The HTTP/2 connections, which many requests share.
     pub shared: Shared,
     idle: Rc<Idle>,
@@ -54,7 +54,7 @@ type Idle = RefCell<Vec<(Lease, Instant)>>;
 
 /// What a request holds while it and its response are under way.
 #[derive(Debug)]
-pub enum Held {
+pub(crate) enum Held {
     /// An HTTP/1 connection, which nobody else uses meanwhile.
     Http1(Lease),
     /// A place on a shared HTTP/2 connection.
@@ -63,7 +63,7 @@ pub enum Held {
 
 /// An HTTP/1 connection in use. It goes back to its pool when the response has been read to its end.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     /// Sends requests on the connection, one at a time.
     pub sender: http1::SendRequest<Body>,
     /// How the names of its responses are written.
@@ -76,7 +76,7 @@ pub struct Lease {
 
 impl Lease {
     /// Returns the connection to its pool.
-    pub fn give_back(self) {
+    pub(crate) fn give_back(self) {
         if let Some(idle) = self.home.upgrade().filter(|_| !self.sender.is_closed()) {
             let mut idle = idle.borrow_mut();
             if idle.len() < IDLE_MAX {
@@ -88,7 +88,7 @@ impl Lease {
 
 impl Pool {
     /// An HTTP/1 connection: an idle one that is still open, or a new one.
-    pub async fn http1(&self, endpoint: &EndpointConfig, trust: &Trust) -> Result<Lease, Error> {
+    pub(crate) async fn http1(&self, endpoint: &EndpointConfig, trust: &Trust) -> Result<Lease, Error> {
         let limit = if matches!(endpoint.transport, Transport::Mesh { .. }) { IDLE_MESH } else { IDLE_PLAIN };
         while let Some((lease, since)) = self.take_idle() {
             // One that is not ready may still be sending the body of a request that was answered early: another
@@ -105,23 +105,23 @@ impl Pool {
     }
 
     /// Closes idle connections that are too old or too many, so that they do not wait for a request to be found out.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         self.idle.borrow_mut().retain(|(lease, since)| !lease.sender.is_closed() && since.elapsed() < IDLE_MESH);
         self.shared.sweep();
     }
 
     /// Closes the idle HTTP/1 connections: one of them turned out to be dead, so the others are likely to be, too.
-    pub fn distrust(&self) {
+    pub(crate) fn distrust(&self) {
         self.idle.borrow_mut().clear();
     }
 
     /// Mean payload of recent responses in bytes; tells bulk services from chatty ones.
-    pub const fn mean_response(&self) -> u64 {
+    pub(crate) const fn mean_response(&self) -> u64 {
         self.mean_response.get()
     }
 
     /// Takes one response's payload into the mean (weight 1/8).
-    pub fn observe_response(&self, bytes: u64) {
+    pub(crate) fn observe_response(&self, bytes: u64) {
         let mean = self.mean_response.get();
         self.mean_response.set(mean - mean / 8 + bytes / 8);
     }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What the publisher watches and feeds.
-pub struct Publisher {
+pub(crate) struct Publisher {
     /// The control plane's resources.
     pub resources: watch::Receiver<Arc<Resources>>,
     /// The workload's certificate and the trust bundle.
@@ -30,7 +30,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Publishes until both sources are gone.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut compiler = Compiler::default();
         let mut keeper = Keeper::new(self.external_tls.take());
         let mut told = None;

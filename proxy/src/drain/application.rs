@@ -15,7 +15,7 @@ const BUSY: Duration = Duration::from_secs(1);
 /// The addresses at which the application is called, in the order in which they were first. A place is taken once and for
 /// all, so workers need no lock to take one.
 #[derive(Debug)]
-pub struct Application([OnceLock<SocketAddr>; MOST]);
+pub(crate) struct Application([OnceLock<SocketAddr>; MOST]);
 
 impl Default for Application {
     /// One that is called nowhere yet.
@@ -26,21 +26,21 @@ impl Default for Application {
 
 impl Application {
     /// An application that is known to be called at `addresses`.
-    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub(crate) fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         let application = Self::default();
         addresses.into_iter().for_each(|address| application.called(address));
         application
     }
 
     /// Notes where it is called.
-    pub fn called(&self, address: SocketAddr) {
+    pub(crate) fn called(&self, address: SocketAddr) {
         // Its own place, or the first that is free and that no other worker takes at this moment.
         self.0.iter().find(|place| *place.get_or_init(|| address) == address);
     }
 
     /// True when it takes a connection at none of its addresses any more. One that is called nowhere, which only makes
     /// calls, is never known to be gone.
-    pub async fn is_gone(&self) -> bool {
+    pub(crate) async fn is_gone(&self) -> bool {
         let addresses: Vec<_> = self.0.iter().map_while(OnceLock::get).copied().collect();
         if addresses.is_empty() || addresses.len() >= MOST {
             return false;

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Uri, header::HOST, uri};
 
 /// The authority of a request, checked.
 #[derive(Debug)]
-pub struct Authority {
+pub(crate) struct Authority {
     /// As it was given.
     given: Box<[u8]>,
     /// As it is forwarded: lower case, port kept when it was given.
@@ -23,28 +23,28 @@ pub struct Authority {
 
 impl Authority {
     /// Host in lower case, without port or trailing dot.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         self.full.as_str().get(..self.host_len).unwrap_or(self.full.as_str())
     }
 
     /// As it is forwarded.
-    pub const fn full(&self) -> &uri::Authority {
+    pub(crate) const fn full(&self) -> &uri::Authority {
         &self.full
     }
 
     /// As it is forwarded in `Host`.
-    pub const fn host_field(&self) -> &HeaderValue {
+    pub(crate) const fn host_field(&self) -> &HeaderValue {
         &self.host_field
     }
 }
 
 /// Reads authorities, and remembers the last one: most requests of a connection have the same.
 #[derive(Debug, Default)]
-pub struct Reader(RefCell<Option<Rc<Authority>>>);
+pub(crate) struct Reader(RefCell<Option<Rc<Authority>>>);
 
 impl Reader {
     /// Reads the authority of a request from its target and `Host`. The error says what is wrong.
-    pub fn read(&self, uri: &Uri, headers: &HeaderMap) -> Result<Rc<Authority>, &'static str> {
+    pub(crate) fn read(&self, uri: &Uri, headers: &HeaderMap) -> Result<Rc<Authority>, &'static str> {
         let mut hosts = headers.get_all(HOST).iter();
         let host = hosts.next();
         if hosts.next().is_some() {

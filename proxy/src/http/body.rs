@@ -18,16 +18,16 @@ use super::{pace::Polled, trailers};
 mod gather;
 mod replay;
 
-pub use replay::Replay;
+pub(crate) use replay::Replay;
 
 use gather::Gathered;
 use replay::Reader;
 
 /// Errors while a body streams.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Told when a body is over. Dropping it without a call to either method means that its reader went away.
-pub trait Ending {
+pub(crate) trait Ending {
     /// The last frame has passed; `trailers` when there were any.
     fn complete(&mut self, trailers: Option<&HeaderMap>);
 
@@ -39,7 +39,7 @@ pub trait Ending {
 }
 
 /// The content of a request or response, as it streams.
-pub struct Body {
+pub(crate) struct Body {
     source: Gathered,
     /// Counts payload bytes that have passed.
     meter: Option<Rc<Cell<u64>>>,
@@ -55,17 +55,17 @@ enum Source {
 
 impl Body {
     /// A body without a byte, which is over at once.
-    pub const fn empty() -> Self {
+    pub(crate) const fn empty() -> Self {
         Self::of(Source::Empty)
     }
 
     /// A body of our own.
-    pub fn full(bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
         Self::of(Source::Full(bytes.into()))
     }
 
     /// A body that streams from a peer.
-    pub const fn incoming(incoming: Incoming) -> Self {
+    pub(crate) const fn incoming(incoming: Incoming) -> Self {
         Self::of(Source::Incoming(incoming))
     }
 
@@ -74,13 +74,13 @@ impl Body {
     }
 
     /// Counts payload bytes into `meter`.
-    pub fn metered(mut self, meter: Rc<Cell<u64>>) -> Self {
+    pub(crate) fn metered(mut self, meter: Rc<Cell<u64>>) -> Self {
         self.meter = Some(meter);
         self
     }
 
     /// Tells `ending` when the body is over.
-    pub fn ending(mut self, ending: Box<dyn Ending>) -> Self {
+    pub(crate) fn ending(mut self, ending: Box<dyn Ending>) -> Self {
         self.ending = Some(ending);
         self
     }

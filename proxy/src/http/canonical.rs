@@ -17,7 +17,7 @@ const MAX_FIELDS: usize = 100;
 
 /// What routing and policy see of a request's target. The request itself is changed to match.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// The one authority (host and port) that routing, policy and forwarding see.
     pub authority: Rc<Authority>,
     /// Canonical path and query, as forwarded.
@@ -25,7 +25,7 @@ pub struct Target {
 }
 
 /// Checks a request and gives its canonical target. On success the request's URI is in origin form.
-pub fn canonical<B>(request: &mut Request<B>, authorities: &Reader) -> Result<Target, Error> {
+pub(crate) fn canonical<B>(request: &mut Request<B>, authorities: &Reader) -> Result<Target, Error> {
     let refuse = |reason, detail: &'static str| Error::new(reason, detail);
     framing(request.version(), request.headers()).map_err(|(reason, detail)| refuse(reason, detail))?;
     fields(request.headers()).map_err(|(reason, detail)| refuse(reason, detail))?;

@@ -16,26 +16,26 @@ use crate::socket::{End, Observed, Observer};
 mod heads;
 mod memory;
 
-pub use heads::Kind;
-pub use memory::Memory;
+pub(crate) use heads::Kind;
+pub(crate) use memory::Memory;
 
 use heads::{Heads, MAX_NAMES};
 
 /// The names of an HTTP/1 head as they were written, in order up to the last one with a capital letter, and joined by
 /// commas; on the hop between sidecars only.
-pub const HEADER_CASE: HeaderName = HeaderName::from_static("selvedge-header-case");
+pub(crate) const HEADER_CASE: HeaderName = HeaderName::from_static("selvedge-header-case");
 
 /// How a message's names were written: the value of [`HEADER_CASE`]. A message without one is in lower case.
 #[derive(Clone, Debug)]
-pub struct Spelling(HeaderValue);
+pub(crate) struct Spelling(HeaderValue);
 
 /// The names of the heads that a tapped connection has read. The lock is there because an upgraded stream must be
 /// `Send`; a connection stays on its worker, so it is never waited for.
 #[derive(Clone, Debug)]
-pub struct Spellings(Arc<Mutex<Heads>>);
+pub(crate) struct Spellings(Arc<Mutex<Heads>>);
 
 /// Listens to the heads of `kind` that are read from `io`. It changes, delays and buffers no byte.
-pub fn tap<T>(io: T, kind: Kind) -> (Observed<T, Spellings>, Spellings) {
+pub(crate) fn tap<T>(io: T, kind: Kind) -> (Observed<T, Spellings>, Spellings) {
     let spellings = Spellings(Arc::new(Mutex::new(Heads::new(kind))));
     (Observed::new(io, spellings.clone()), spellings)
 }
@@ -53,13 +53,13 @@ impl Observer for Spellings {
 
 impl Spellings {
     /// How the names of the next request of the connection were written.
-    pub fn of_request<B>(&self, request: &Request<B>) -> Option<Spelling> {
+    pub(crate) fn of_request<B>(&self, request: &Request<B>) -> Option<Spelling> {
         let fields = request.headers().len();
         self.with(|heads| heads.next(fields))?.map(Spelling)
     }
 
     /// How the names of the response that was just read were written.
-    pub fn of_response<B>(&self, response: &Response<B>) -> Option<Spelling> {
+    pub(crate) fn of_response<B>(&self, response: &Response<B>) -> Option<Spelling> {
         let fields = response.headers().len();
         self.with(|heads| heads.only(fields))?.map(Spelling)
     }
@@ -72,17 +72,17 @@ impl Spellings {
 impl Spelling {
     /// Takes what another sidecar told out of a message. More than it would have remembered is not believed: it would be
     /// kept in [`Memory`].
-    pub fn heard(headers: &mut HeaderMap) -> Option<Self> {
+    pub(crate) fn heard(headers: &mut HeaderMap) -> Option<Self> {
         headers.remove(HEADER_CASE).filter(|names| names.len() <= MAX_NAMES).map(Self)
     }
 
     /// Tells the next sidecar.
-    pub fn tell(&self, headers: &mut HeaderMap) {
+    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
         headers.insert(HEADER_CASE, self.0.clone());
     }
 
     /// Has a message with these extensions written so, when it is written over HTTP/1.
-    pub fn keep(&self, extensions: &mut Extensions, memory: &Memory) {
+    pub(crate) fn keep(&self, extensions: &mut Extensions, memory: &Memory) {
         if let Some(known) = memory.recall(&self.0) {
             extensions.extend(known);
         }

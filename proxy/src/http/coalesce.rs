@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const CAPACITY: usize = 64 * 1024;
 
 /// A stream with coalesced writes. Reads are direct.
-pub struct Coalesced<T> {
+pub(crate) struct Coalesced<T> {
     shared: Rc<RefCell<Shared<T>>>,
 }
 
@@ -40,7 +40,7 @@ struct Writer {
 }
 
 /// Wraps `io` and starts its flusher on this worker.
-pub fn coalesced<T: AsyncRead + AsyncWrite + Unpin + 'static>(io: T) -> Coalesced<T> {
+pub(crate) fn coalesced<T: AsyncRead + AsyncWrite + Unpin + 'static>(io: T) -> Coalesced<T> {
     let shared = Shared { io, waiting: BytesMut::new(), flusher: None, writer: None, error: None, closed: false };
     let shared = Rc::new(RefCell::new(shared));
     tokio::task::spawn_local(flush(shared.clone()));

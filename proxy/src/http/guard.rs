@@ -15,14 +15,14 @@ use crate::socket::{End, Observed, Observer};
 mod budget;
 mod frames;
 
-pub use budget::Budget;
+pub(crate) use budget::Budget;
 
 use budget::Account;
 use frames::{Frames, Kind};
 
 /// Watches a stream, and breaks it when its peer floods it with control frames.
 #[derive(Debug)]
-pub struct FrameGuard {
+pub(crate) struct FrameGuard {
     incoming: Frames,
     outgoing: Frames,
     account: Account,
@@ -36,7 +36,7 @@ pub struct FrameGuard {
 /// How many streams a peer takes at once (`SETTINGS_MAX_CONCURRENT_STREAMS`, RFC 9113 section 6.5.2); clones share what
 /// is known.
 #[derive(Clone, Debug)]
-pub struct MaxStreams(Rc<Cell<u32>>);
+pub(crate) struct MaxStreams(Rc<Cell<u32>>);
 
 impl Default for MaxStreams {
     /// As few as a peer should take at least, until it has said so.
@@ -47,30 +47,30 @@ impl Default for MaxStreams {
 
 impl MaxStreams {
     /// As many as there can be.
-    pub fn many() -> Self {
+    pub(crate) fn many() -> Self {
         Self(Rc::new(Cell::new(u32::MAX)))
     }
 
     /// What is known now.
-    pub fn get(&self) -> u32 {
+    pub(crate) fn get(&self) -> u32 {
         self.0.get()
     }
 }
 
 /// Tells, after a guarded connection ended, whether the guard ended it; clones share the answer.
 #[derive(Clone, Debug, Default)]
-pub struct Flood(Rc<Cell<bool>>);
+pub(crate) struct Flood(Rc<Cell<bool>>);
 
 impl Flood {
     /// [`Reason::FrameFlood`] when the guard ended the connection.
-    pub fn reason(&self) -> Option<Reason> {
+    pub(crate) fn reason(&self) -> Option<Reason> {
         self.0.get().then_some(Reason::FrameFlood)
     }
 }
 
 impl FrameGuard {
     /// Guards the server side of an HTTP/2 connection; `io` begins with the client's preface.
-    pub fn server<T>(io: T, budget: &'static Budget) -> (Observed<T, Self>, Flood) {
+    pub(crate) fn server<T>(io: T, budget: &'static Budget) -> (Observed<T, Self>, Flood) {
         let guard = Self::new(budget, Frames::after_preface(), Frames::default(), false, MaxStreams::default());
         let flood = guard.flood.clone();
         (Observed::new(io, guard), flood)
@@ -78,7 +78,7 @@ impl FrameGuard {
 
     /// Guards the client side: a service that floods its callers loses the connection, and the requests on it. What
     /// its settings say goes to `max_streams`.
-    pub fn client<T>(io: T, budget: &'static Budget, max_streams: MaxStreams) -> Observed<T, Self> {
+    pub(crate) fn client<T>(io: T, budget: &'static Budget, max_streams: MaxStreams) -> Observed<T, Self> {
         Observed::new(io, Self::new(budget, Frames::default(), Frames::after_preface(), true, max_streams))
     }
 

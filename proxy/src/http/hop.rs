@@ -8,16 +8,16 @@ use http::{
 use super::case::HEADER_CASE;
 
 /// Names the protocol the caller spoke, on the hop between sidecars only.
-pub const ORIGINAL_VERSION: HeaderName = HeaderName::from_static("selvedge-original-version");
+pub(crate) const ORIGINAL_VERSION: HeaderName = HeaderName::from_static("selvedge-original-version");
 /// The reason code of an answer the mesh gave, to meshed callers only.
-pub const REASON: HeaderName = HeaderName::from_static("selvedge-reason");
+pub(crate) const REASON: HeaderName = HeaderName::from_static("selvedge-reason");
 
 /// What all names of the mesh's own fields begin with.
 const OURS: &str = "selvedge-";
 
 /// Removes the fields of the connection it came on from a message head. Fields named by `Connection` go too,
 /// except those that frame or route a message: naming one is an error, which leaves all that are named in place.
-pub fn strip(headers: &mut HeaderMap) -> Result<(), &'static str> {
+pub(crate) fn strip(headers: &mut HeaderMap) -> Result<(), &'static str> {
     let mut gone: Vec<HeaderName> =
         headers.iter().filter(|(name, value)| is_of_connection(name, value)).map(|(name, _)| name.clone()).collect();
     let named = if gone.contains(&CONNECTION) { named(headers) } else { Ok(Vec::new()) };
@@ -57,7 +57,7 @@ fn named(headers: &HeaderMap) -> Result<Vec<HeaderName>, &'static str> {
 }
 
 /// Removes the mesh's own fields, which only the mesh may set.
-pub fn strip_mesh(headers: &mut HeaderMap) {
+pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
     if headers.keys().any(|name| name.as_str().starts_with(OURS)) {
         for name in [ORIGINAL_VERSION, REASON, HEADER_CASE] {
             headers.remove(name);
@@ -67,7 +67,7 @@ pub fn strip_mesh(headers: &mut HeaderMap) {
 
 /// Leaves of the fields that a policy gives its answer what a policy can say: the frame, the connection and the mesh's own
 /// fields are the sidecar's.
-pub fn strip_answer(headers: &mut HeaderMap) {
+pub(crate) fn strip_answer(headers: &mut HeaderMap) {
     // What it names wrongly stays in place; the answer is as good as without the names.
     let _ = strip(headers);
     headers.remove(CONTENT_LENGTH);
@@ -75,7 +75,7 @@ pub fn strip_answer(headers: &mut HeaderMap) {
 }
 
 /// The value of [`ORIGINAL_VERSION`] for a caller's version; HTTP/2 needs no mark.
-pub fn original_version(version: Version) -> Option<HeaderValue> {
+pub(crate) fn original_version(version: Version) -> Option<HeaderValue> {
     match version {
         Version::HTTP_10 => Some(HeaderValue::from_static("1.0")),
         Version::HTTP_11 => Some(HeaderValue::from_static("1.1")),

@@ -24,8 +24,8 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 mod body;
 mod io;
 
-pub use body::Sender;
-pub use io::Paced;
+pub(crate) use body::Sender;
+pub(crate) use io::Paced;
 
 /// Bytes of a body of known length that must come in each [`CallerTimeouts::body`]. Of one without a length, which may
 /// be events as they happen, any byte is enough.
@@ -73,7 +73,7 @@ impl CallerTimeouts {
 /// What is going on on one connection. Shared with the stream under it, which must be `Send` to be upgraded; a
 /// connection stays on its worker, so nothing is ever contended.
 #[derive(Clone, Debug, Default)]
-pub struct Pace(Arc<Shared>);
+pub(crate) struct Pace(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -87,13 +87,13 @@ struct Shared {
 
 impl Pace {
     /// Counts a request that begins; it is open until what is returned is dropped.
-    pub fn begin(&self) -> Turn {
+    pub(crate) fn begin(&self) -> Turn {
         self.0.begun.fetch_add(1, Relaxed);
         Turn::new(&self.0)
     }
 
     /// Waits until no request has been under way for this long, give or take as much again.
-    pub async fn idle(&self, span: Duration) {
+    pub(crate) async fn idle(&self, span: Duration) {
         loop {
             let (begun, open) = (self.0.begun.load(Relaxed), self.0.open.load(Relaxed));
             sleep(span).await;
@@ -104,19 +104,19 @@ impl Pace {
     }
 
     /// From now on the bytes are those of a tunnel, whose ends may be as slow as they like.
-    pub fn tunnel(&self) {
+    pub(crate) fn tunnel(&self) {
         self.0.tunnelled.store(true, Relaxed);
     }
 
     /// True when the caller's slowness ended the connection.
-    pub fn gave_up(&self) -> bool {
+    pub(crate) fn gave_up(&self) -> bool {
         self.0.given_up.load(Relaxed)
     }
 }
 
 /// Held while a request is not over.
 #[derive(Debug)]
-pub struct Turn(Arc<Shared>);
+pub(crate) struct Turn(Arc<Shared>);
 
 impl Turn {
     fn new(shared: &Arc<Shared>) -> Self {
@@ -139,7 +139,7 @@ impl Drop for Turn {
 
 /// What a stream did when it was last looked after; the notes of one connection, whose streams take turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Polled {
+pub(crate) enum Polled {
     /// Neither asked for more of the answer nor got any: flow control holds it.
     #[default]
     Held,
@@ -153,26 +153,26 @@ pub enum Polled {
 
 /// A deadline that costs a timer only when somebody waits for it.
 #[derive(Debug, Default)]
-pub struct Deadline {
+pub(crate) struct Deadline {
     at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
     /// Starts it, unless it runs.
-    pub fn start(&mut self, limit: Duration) {
+    pub(crate) fn start(&mut self, limit: Duration) {
         if self.at.is_none() {
             self.at = Some(Instant::now() + limit);
         }
     }
 
     /// Stops it; it never passes until it is started again.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.at = None;
     }
 
     /// Ready when it has passed.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() != at {

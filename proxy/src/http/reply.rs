@@ -16,7 +16,7 @@ static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What decides how an error is written for the one who asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// A meshed caller learns the reason; any other learns the status and code only.
     pub meshed: bool,
     /// The request was gRPC, so the answer is trailers-only (gRPC over HTTP/2).
@@ -24,24 +24,24 @@ pub struct Caller {
 }
 
 /// True for gRPC requests, by content type.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The reason for which a sidecar gave this answer, where it says so.
-pub fn reason(headers: &HeaderMap) -> Option<Reason> {
+pub(crate) fn reason(headers: &HeaderMap) -> Option<Reason> {
     let code = headers.get(&hop::REASON)?.as_bytes();
     Reason::ALL.iter().copied().find(|known| known.code().as_bytes() == code)
 }
 
 /// True when the endpoint's own sidecar could not connect to the application.
-pub fn found_nobody<B>(response: &Response<B>) -> bool {
+pub(crate) fn found_nobody<B>(response: &Response<B>) -> bool {
     matches!(reason(response.headers()), Some(Reason::UpstreamConnectFailed | Reason::UpstreamConnectTimeout))
 }
 
 /// The status that says how an endpoint fared. gRPC tells it beside the status of HTTP, which is 200: by the reason of
 /// the sidecar that answered, or by an answer of trailers only.
-pub fn status<B>(response: &Response<B>, grpc: bool) -> u16 {
+pub(crate) fn status<B>(response: &Response<B>, grpc: bool) -> u16 {
     let told = || match response.headers().get(&GRPC_STATUS)?.as_bytes() {
         b"14" => Some(503), // UNAVAILABLE
         b"4" => Some(504),  // DEADLINE_EXCEEDED
@@ -52,7 +52,7 @@ pub fn status<B>(response: &Response<B>, grpc: bool) -> u16 {
 }
 
 /// The response for `error`.
-pub fn reply(error: &Error, caller: Caller) -> Response<Body> {
+pub(crate) fn reply(error: &Error, caller: Caller) -> Response<Body> {
     let mut response = match &error.answer {
         _ if caller.grpc => grpc(error),
         Some(answer) => told(answer, error, caller),
@@ -72,7 +72,7 @@ pub fn reply(error: &Error, caller: Caller) -> Response<Body> {
 }
 
 /// A time in whole seconds, rounded up (RFC 9110 section 10.2.3).
-pub fn seconds(time: Duration) -> HeaderValue {
+pub(crate) fn seconds(time: Duration) -> HeaderValue {
     HeaderValue::from(time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }
 

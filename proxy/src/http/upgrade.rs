@@ -6,7 +6,7 @@ use hyper::ext::Protocol;
 
 /// What a request asks to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub(crate) enum Wanted {
     /// HTTP/1.1 `Upgrade`, with the protocols named.
     Upgrade(HeaderValue),
     /// CONNECT on HTTP/1, which turns the connection into a tunnel.
@@ -19,7 +19,7 @@ pub enum Wanted {
 ///
 /// A server may leave `Upgrade` unheeded, and two kinds are: one to another version of HTTP, because the requests in
 /// that tunnel would pass unseen by every policy, and one on a request with a body, which is the plainer half of it.
-pub fn wanted<B: http_body::Body>(request: &Request<B>) -> Option<Wanted> {
+pub(crate) fn wanted<B: http_body::Body>(request: &Request<B>) -> Option<Wanted> {
     if request.method() == Method::CONNECT {
         let http2 = request.version() == http::Version::HTTP_2;
         return Some(if http2 { Wanted::Stream } else { Wanted::Connect });
@@ -41,7 +41,7 @@ fn names_http(protocols: &HeaderValue) -> bool {
 }
 
 /// Puts the upgrade fields back on a request that goes to an HTTP/1 connection.
-pub fn restore<B>(request: &mut Request<B>, wanted: &Wanted) {
+pub(crate) fn restore<B>(request: &mut Request<B>, wanted: &Wanted) {
     if let Wanted::Upgrade(protocol) = wanted {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         request.headers_mut().insert(header::UPGRADE, protocol.clone());
@@ -49,7 +49,7 @@ pub fn restore<B>(request: &mut Request<B>, wanted: &Wanted) {
 }
 
 /// True when `response` accepts what was wanted.
-pub fn accepted<B>(response: &Response<B>, wanted: &Wanted) -> bool {
+pub(crate) fn accepted<B>(response: &Response<B>, wanted: &Wanted) -> bool {
     match wanted {
         Wanted::Upgrade(_) => response.status() == StatusCode::SWITCHING_PROTOCOLS,
         Wanted::Connect | Wanted::Stream => response.status().is_success(),
@@ -57,7 +57,7 @@ pub fn accepted<B>(response: &Response<B>, wanted: &Wanted) -> bool {
 }
 
 /// The `:protocol` of an extended CONNECT, to be set on the next request too.
-pub fn protocol<B>(request: &Request<B>) -> Option<Protocol> {
+pub(crate) fn protocol<B>(request: &Request<B>) -> Option<Protocol> {
     request.extensions().get::<Protocol>().cloned()
 }
 

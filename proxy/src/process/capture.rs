@@ -25,7 +25,8 @@ mod verify;
 
 use tool::{Failure, Tool};
 
-pub use crate::socket::{INBOUND_MARK, INBOUND_SOURCE, OUTBOUND_MARK};
+use crate::socket::INBOUND_SOURCE;
+pub use crate::socket::{INBOUND_MARK, OUTBOUND_MARK};
 
 /// What to capture, and what to leave alone.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]

@@ -23,7 +23,7 @@ use crate::{
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// What a worker is started with.
-pub struct Setup {
+pub(crate) struct Setup {
     /// Bound listeners, with what each is for.
     pub listeners: Vec<(std::net::TcpListener, Purpose)>,
     /// Its place among the workers, and what others hand to it.
@@ -33,7 +33,7 @@ pub struct Setup {
 }
 
 /// Runs a worker on the calling thread until the process ends.
-pub fn run(setup: Setup) -> io::Result<()> {
+pub(crate) fn run(setup: Setup) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
         let Setup { listeners, place: (place, handed), shared } = setup;

@@ -6,7 +6,7 @@
 use super::Detection;
 
 /// Content type of handshake records (RFC 8446 section 5.1).
-pub const RECORD_HANDSHAKE: u8 = 22;
+pub(crate) const RECORD_HANDSHAKE: u8 = 22;
 const MESSAGE_CLIENT_HELLO: u8 = 1;
 const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
@@ -16,7 +16,7 @@ const MESSAGE_MAX: usize = 16_384;
 
 /// What a client asks for when it opens TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientHello {
+pub(crate) struct ClientHello {
     /// Server name (RFC 6066 section 3), lower case; `None` when absent, longer than 255 bytes, not printable ASCII, with
     /// an empty label (so also with a dot at the end), or one of several: what others may read as another name is no name.
     pub server_name: Option<String>,

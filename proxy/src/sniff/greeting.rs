@@ -20,7 +20,7 @@ const FRAME_MAX: usize = 16_384;
 
 /// What the first bytes of a service are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Greeting {
+pub(crate) enum Greeting {
     /// Nothing, or too few bytes to tell.
     NeedMore,
     /// The SETTINGS of an HTTP/2 server.
@@ -31,7 +31,7 @@ pub enum Greeting {
 
 /// Reads a service's first bytes into `bytes`. [`Greeting::NeedMore`] when it closes the connection without a word. None
 /// is lost when it is dropped.
-pub async fn read<T: AsyncRead + Unpin>(service: &mut T, bytes: &mut BytesMut) -> Greeting {
+pub(crate) async fn read<T: AsyncRead + Unpin>(service: &mut T, bytes: &mut BytesMut) -> Greeting {
     if !matches!(service.read_buf(bytes).await, Ok(1..)) {
         return Greeting::NeedMore;
     }

@@ -11,19 +11,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// `io` with `prefix` put back in front. Writes, vectored ones too, go straight to `io`.
 #[derive(Debug)]
-pub struct Prefixed<T> {
+pub(crate) struct Prefixed<T> {
     prefix: Bytes,
     io: T,
 }
 
 impl<T> Prefixed<T> {
     /// Puts `prefix` back in front of what `io` will read.
-    pub fn new(io: T, prefix: impl Into<Bytes>) -> Self {
+    pub(crate) fn new(io: T, prefix: impl Into<Bytes>) -> Self {
         Self { prefix: prefix.into(), io }
     }
 
     /// The bytes not yet read again, and the stream.
-    pub fn into_parts(self) -> (Bytes, T) {
+    pub(crate) fn into_parts(self) -> (Bytes, T) {
         (self.prefix, self.io)
     }
 }

@@ -22,7 +22,7 @@ pub const INBOUND_MARK: u32 = 0x5e2;
 
 /// A sidecar that may not set marks binds its connections to its own workload to this source address instead. IPv6
 /// has no second loopback address, so there such a sidecar cannot take calls of its workload to itself.
-pub const INBOUND_SOURCE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 6);
+pub(crate) const INBOUND_SOURCE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 6);
 
 /// Fixed at start, like the rules themselves, and the same for the whole process.
 static CAPTURED: AtomicBool = AtomicBool::new(false);
@@ -58,7 +58,7 @@ pub async fn dial(address: SocketAddr, side: Side) -> io::Result<TcpStream> {
 ///
 /// # Errors
 /// The last one, or that there is no address.
-pub async fn dial_host(host: &str, side: Side) -> io::Result<TcpStream> {
+pub(crate) async fn dial_host(host: &str, side: Side) -> io::Result<TcpStream> {
     let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address")));
     for address in lookup_host(host).await? {
         outcome = dial(address, side).await;

@@ -18,7 +18,7 @@ const BACKLOG: i32 = 1024;
 ///
 /// # Errors
 /// `AddrInUse` when anybody listens there already, a second sidecar with the same file included.
-pub fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
+pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
     let mut bound = match nobody_listens(address) {
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && no_ipv6(&error) => {
             let fallback = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());

@@ -10,7 +10,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Who watches a stream.
-pub trait Observer {
+pub(crate) trait Observer {
     /// These bytes were read from the peer; none when it has sent no more. An error ends the stream.
     fn read(&mut self, bytes: &[u8]) -> Result<(), End>;
 
@@ -20,7 +20,7 @@ pub trait Observer {
 
 /// How an observer ends a stream.
 #[derive(Debug)]
-pub struct End {
+pub(crate) struct End {
     /// What the peer is told, if that is possible at once.
     pub farewell: Option<Vec<u8>>,
     /// What whoever reads is told.
@@ -29,14 +29,14 @@ pub struct End {
 
 /// A stream with the observer that is shown each of its bytes.
 #[derive(Debug)]
-pub struct Observed<T, O> {
+pub(crate) struct Observed<T, O> {
     io: T,
     observer: O,
 }
 
 impl<T, O> Observed<T, O> {
     /// Has `observer` watch `io`.
-    pub const fn new(io: T, observer: O) -> Self {
+    pub(crate) const fn new(io: T, observer: O) -> Self {
         Self { io, observer }
     }
 }

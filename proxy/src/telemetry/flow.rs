@@ -13,24 +13,24 @@ use super::{
 
 /// Bytes from and to callers.
 #[derive(Debug, Default)]
-pub struct Flow {
+pub(crate) struct Flow {
     received: Cell<u64>,
     sent: Cell<u64>,
 }
 
 impl Flow {
     /// Counts bytes that came from the caller.
-    pub fn received(&self, bytes: u64) {
+    pub(crate) fn received(&self, bytes: u64) {
         self.received.update(|sum| sum + bytes);
     }
 
     /// Counts bytes that went to the caller.
-    pub fn sent(&self, bytes: u64) {
+    pub(crate) fn sent(&self, bytes: u64) {
         self.sent.update(|sum| sum + bytes);
     }
 
     /// What was counted so far, received first.
-    pub fn total(&self) -> (u64, u64) {
+    pub(crate) fn total(&self) -> (u64, u64) {
         (self.received.get(), self.sent.get())
     }
 

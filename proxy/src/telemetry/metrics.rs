@@ -12,7 +12,7 @@ use super::cells::{Bounds, DETECTION_BOUNDS, DURATION_BOUNDS, Histogram, Request
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug)]
-pub enum MetricKind {
+pub(crate) enum MetricKind {
     /// A sum that only goes up while the process runs.
     Counter,
     /// Goes up and down.
@@ -37,7 +37,7 @@ pub(super) enum Fold {
 
 /// One metric as it is documented and shown in the Prometheus text format.
 #[derive(Debug)]
-pub struct Metric {
+pub(crate) struct Metric {
     /// Name, `selvedge_` first, base unit and `_total` last.
     pub name: &'static str,
     /// Counter, gauge or histogram.
@@ -102,7 +102,7 @@ macro_rules! metrics {
             Metric { name: $name, kind: $kind, labels: $labels, help: $help, folds: &[$($fold),*] };)*
 
         /// Every metric, in the order of the documentation.
-        pub static ALL: &[&Metric] = &[$(&$constant,)*];
+        pub(crate) static ALL: &[&Metric] = &[$(&$constant,)*];
     };
 }
 

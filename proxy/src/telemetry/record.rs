@@ -7,7 +7,7 @@ use selvedge_policies::{attempt::breaker::BreakerState, reason::Reason};
 
 /// Which side of the workload traffic is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// From the mesh to the workload.
     Inbound,
     /// From the workload to the mesh or beyond.
@@ -16,7 +16,7 @@ pub enum Direction {
 
 impl Direction {
     /// The label value: `inbound` or `outbound`.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
@@ -26,7 +26,7 @@ impl Direction {
 
 /// What a connection or request speaks, as far as the sidecar reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// HTTP/1.0 or HTTP/1.1, whatever is inside.
     Http1,
     /// HTTP/2 that is not gRPC.
@@ -41,7 +41,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// The label value: `http1`, `http2`, `grpc`, `tcp` or `tls`.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
             Self::Http2 => "http2",
@@ -54,7 +54,7 @@ impl Protocol {
 
 /// One end of a request. Parts that are not known are empty.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Party<'a> {
+pub(crate) struct Party<'a> {
     /// Name of the workload, without its namespace.
     pub workload: &'a str,
     /// Namespace of the workload.
@@ -65,7 +65,7 @@ pub struct Party<'a> {
 
 /// What is known of a connection as soon as it is open.
 #[derive(Clone, Copy, Debug)]
-pub struct Ends<'a> {
+pub(crate) struct Ends<'a> {
     /// Side of the workload.
     pub direction: Direction,
     /// The workload that called, as far as it is known.
@@ -82,7 +82,7 @@ pub struct Ends<'a> {
 
 /// One HTTP request, when its last byte has gone out or it has failed.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestRecord<'a> {
+pub(crate) struct RequestRecord<'a> {
     /// Side of the workload.
     pub direction: Direction,
     /// The workload that called, as far as it is known.
@@ -137,7 +137,7 @@ pub struct RequestRecord<'a> {
 
 /// One connection, when it is over.
 #[derive(Clone, Copy, Debug)]
-pub struct ConnectionRecord<'a> {
+pub(crate) struct ConnectionRecord<'a> {
     /// What was known from the start.
     pub ends: Ends<'a>,
     /// The port it was for.
@@ -166,7 +166,7 @@ pub struct ConnectionRecord<'a> {
 
 /// What became of one retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RetryOutcome {
+pub(crate) enum RetryOutcome {
     /// The retry got an answer that is none the policy has repeated.
     Success,
     /// The retry got no answer, or one that the policy has repeated, whether or not another retry followed.
@@ -179,7 +179,7 @@ pub enum RetryOutcome {
 
 impl RetryOutcome {
     /// The label value: `success`, `failure`, `over_budget` or `not_replayable`.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Failure => "failure",
@@ -191,7 +191,7 @@ impl RetryOutcome {
 
 /// One endpoint's circuit breaker, as one worker sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BreakerSeen {
+pub(crate) struct BreakerSeen {
     /// The service the endpoint belongs to, `namespace/name`.
     pub service: Box<str>,
     /// Address of the endpoint.

@@ -21,7 +21,7 @@ const LOG_DELAY: Duration = Duration::from_secs(1);
 /// The recorder of one worker thread; clones share its cells. Nothing here takes a lock, and counting allocates nothing
 /// once a series exists.
 #[derive(Clone, Debug)]
-pub struct WorkerTelemetry {
+pub(crate) struct WorkerTelemetry {
     inner: Rc<Inner>,
 }
 
@@ -88,48 +88,48 @@ impl WorkerTelemetry {
     }
 
     /// Sets which requests and connections this worker writes to the access log.
-    pub fn set_access_log(&self, mode: AccessLogMode) {
+    pub(crate) fn set_access_log(&self, mode: AccessLogMode) {
         self.inner.log.set_mode(mode);
     }
 
     /// Counts and logs one finished request. Denials and rate limits are told by its reason.
-    pub fn request(&self, record: &RequestRecord<'_>) {
+    pub(crate) fn request(&self, record: &RequestRecord<'_>) {
         self.inner.counts.borrow_mut().request(record);
         self.inner.log.request(record);
     }
 
     /// Counts a connection that was accepted (inbound and outbound alike are accepted by the sidecar).
-    pub fn connection_opened(&self, direction: Direction, tls: bool) {
+    pub(crate) fn connection_opened(&self, direction: Direction, tls: bool) {
         let mut counts = self.inner.counts.borrow_mut();
         counts.open[direction as usize] += 1;
         *counts.counted.series(&metrics::TCP_OPENED, &[direction.as_str(), metrics::tls(tls)]) += 1;
     }
 
     /// Where the bytes of an open connection are counted.
-    pub fn flow(&self, ends: &Ends<'_>) -> Rc<Flow> {
+    pub(crate) fn flow(&self, ends: &Ends<'_>) -> Rc<Flow> {
         self.inner.counts.borrow_mut().flow(ends)
     }
 
     /// Counts, and for opaque or refused ones logs, the end of a connection that was counted as opened.
-    pub fn connection_closed(&self, record: &ConnectionRecord<'_>) {
+    pub(crate) fn connection_closed(&self, record: &ConnectionRecord<'_>) {
         self.inner.counts.borrow_mut().connection(record);
         self.inner.log.connection(record);
     }
 
     /// Counts one retry, or one that was refused, towards `destination` (`namespace/name`).
-    pub fn retry(&self, destination: &str, outcome: RetryOutcome) {
+    pub(crate) fn retry(&self, destination: &str, outcome: RetryOutcome) {
         *self.inner.counts.borrow_mut().counted.series(&metrics::RETRIES, &[destination, outcome.as_str()]) += 1;
     }
 
     /// Counts how long it took to tell what a connection speaks.
-    pub fn detection(&self, duration: Duration, protocol: Protocol) {
+    pub(crate) fn detection(&self, duration: Duration, protocol: Protocol) {
         let mut counts = self.inner.counts.borrow_mut();
         counts.timed.series(&metrics::DETECTION, &[protocol.as_str()]).observe(&DETECTION_BOUNDS, duration);
     }
 
     /// Answers the scrapes of the control thread, with what `breakers` says at that moment, and writes the access log out
     /// in time. Spawn it once on the worker; it ends when [`super::Telemetry`] is gone, and further calls end at once.
-    pub async fn serve_flushes(self, breakers: impl Fn() -> Vec<BreakerSeen>) {
+    pub(crate) async fn serve_flushes(self, breakers: impl Fn() -> Vec<BreakerSeen>) {
         let Some(mut flushes) = self.inner.flushes.take() else { return };
         let mut log_due = interval(LOG_DELAY);
         loop {

@@ -15,7 +15,7 @@ use super::{
 use crate::credentials::{Credentials, Svid};
 
 /// Where Debian keeps the public certificate authorities.
-pub const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub(crate) const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Servers whose sessions are kept for resumption, per protocol.
 const SESSIONS: usize = 256;
@@ -76,7 +76,7 @@ fn grpc(mut config: ClientConfig) -> Arc<ClientConfig> {
 
 /// TLS to services outside the mesh, by what is spoken inside it.
 #[derive(Clone, Debug)]
-pub struct ExternalTls {
+pub(crate) struct ExternalTls {
     /// Offers `http/1.1` by ALPN.
     pub http1: Arc<ClientConfig>,
     /// Offers `h2`, which the service must take: HTTP/2 over TLS is agreed on (RFC 9113 section 3.2).
@@ -87,7 +87,7 @@ pub struct ExternalTls {
 
 /// Settings for TLS to services outside the mesh: a certificate must be for the name its service is called by and be
 /// signed by an authority in the PEM file `roots` ([`SYSTEM_ROOTS`]).
-pub fn originate(roots: &Path) -> Result<ExternalTls, TlsError> {
+pub(crate) fn originate(roots: &Path) -> Result<ExternalTls, TlsError> {
     let unreadable = |source| TlsError::RootsFile { path: roots.to_owned(), source };
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(roots).map_err(unreadable)? {

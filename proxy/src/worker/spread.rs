@@ -21,7 +21,7 @@ const SLACK: usize = 1;
 
 /// A connection on its way to another worker.
 #[derive(Debug)]
-pub struct Handed {
+pub(crate) struct Handed {
     /// The socket, in nobody's hands.
     pub socket: TcpStream,
     /// Address and port of the other end (downstream).
@@ -32,7 +32,7 @@ pub struct Handed {
 
 /// One worker among all.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     seats: Arc<[Seat]>,
     own: usize,
 }
@@ -44,7 +44,7 @@ struct Seat {
 }
 
 /// A place for each of so many workers, with what others hand to it.
-pub fn places(workers: usize) -> Vec<(Place, mpsc::UnboundedReceiver<Handed>)> {
+pub(crate) fn places(workers: usize) -> Vec<(Place, mpsc::UnboundedReceiver<Handed>)> {
     let (seats, inboxes): (Vec<Seat>, Vec<_>) = (0..workers)
         .map(|_| {
             let (inbox, handed) = mpsc::unbounded_channel();
@@ -57,22 +57,22 @@ pub fn places(workers: usize) -> Vec<(Place, mpsc::UnboundedReceiver<Handed>)> {
 
 impl Place {
     /// One more connection here.
-    pub fn opened(&self) {
+    pub(crate) fn opened(&self) {
         self.seats[self.own].open.fetch_add(1, Relaxed);
     }
 
     /// Counts one connection less on this worker.
-    pub fn closed(&self) {
+    pub(crate) fn closed(&self) {
         self.seats[self.own].open.fetch_sub(1, Relaxed);
     }
 
     /// Whether a new connection had better be another worker's.
-    pub fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         self.lightest().is_some()
     }
 
     /// Hands a connection to the worker that holds the fewest. It comes back when that is this one, or is gone.
-    pub fn hand_over(&self, handed: Handed) -> Result<(), Handed> {
+    pub(crate) fn hand_over(&self, handed: Handed) -> Result<(), Handed> {
         match self.lightest() {
             Some(seat) => seat.inbox.send(handed).map_err(|back| back.0),
             None => Err(handed),

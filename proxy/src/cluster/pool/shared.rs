@@ -31,7 +31,7 @@ const DIALS: u32 = 3;
 
 /// The shared connections to one endpoint.
 #[derive(Default)]
-pub struct Shared {
+pub(crate) struct Shared {
     connections: RefCell<Vec<Connection>>,
     /// The connection that is being made. It does not end with the request that began it: the next one needs it too.
     dial: RefCell<Option<Dial>>,
@@ -49,7 +49,7 @@ struct Connection {
 
 /// One stream's place on a connection, which ends when it is dropped.
 #[derive(Debug)]
-pub struct Place(Rc<Cell<u32>>);
+pub(crate) struct Place(Rc<Cell<u32>>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -62,7 +62,7 @@ impl Shared {
     ///
     /// # Errors
     /// Why there is no connection; always safe to try again elsewhere.
-    pub async fn place(
+    pub(crate) async fn place(
         pool: &Rc<Pool>,
         endpoint: &Arc<EndpointConfig>,
         trust: &Arc<Trust>,
@@ -84,7 +84,7 @@ impl Shared {
     }
 
     /// True once after the endpoint has closed a connection, as it does when it is about to stop.
-    pub fn was_left(&self) -> bool {
+    pub(crate) fn was_left(&self) -> bool {
         let mut connections = self.connections.borrow_mut();
         let before = connections.len();
         connections.retain(|connection| !connection.sender.is_closed());
@@ -92,7 +92,7 @@ impl Shared {
     }
 
     /// Gives up connections that nobody uses, but for the first.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let mut connections = self.connections.borrow_mut();
         let mut first = true;
         connections.retain(|connection| std::mem::take(&mut first) || connection.streams.get() > 0);

@@ -22,7 +22,7 @@ use crate::http::pace::Sender;
 const REPLAY_LIMIT: usize = 64 * 1024;
 
 /// A request body that can be sent again while no more than 64 KiB of it have passed.
-pub struct Replay {
+pub(crate) struct Replay {
     /// `None` for a request without a body, which most are.
     shared: Option<Rc<RefCell<Shared>>>,
 }
@@ -49,7 +49,7 @@ struct Shared {
 
 impl Replay {
     /// Keeps what passes of `source`, which comes from the sender of a body of that length.
-    pub fn new(source: Incoming, sender: impl FnOnce(Option<u64>) -> Sender) -> Self {
+    pub(crate) fn new(source: Incoming, sender: impl FnOnce(Option<u64>) -> Sender) -> Self {
         if http_body::Body::is_end_stream(&source) {
             return Self { shared: None };
         }
@@ -72,7 +72,7 @@ impl Replay {
     }
 
     /// True while another [`Replay::body`] would carry the whole body.
-    pub fn can_repeat(&self) -> bool {
+    pub(crate) fn can_repeat(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| {
             let shared = shared.borrow();
             !shared.failed && (!shared.overflown || shared.readers == 0)
@@ -80,24 +80,24 @@ impl Replay {
     }
 
     /// Keeps nothing any more: there will be no other try.
-    pub fn settle(&self) {
+    pub(crate) fn settle(&self) {
         if let Some(shared) = &self.shared {
             shared.borrow_mut().forget();
         }
     }
 
     /// Tells when the sender was given up; `None` for a request without a body.
-    pub fn late(&self) -> Option<Rc<Cell<bool>>> {
+    pub(crate) fn late(&self) -> Option<Rc<Cell<bool>>> {
         self.shared.as_ref().map(|shared| shared.borrow().sender.late().clone())
     }
 
     /// True when the body did not come whole, which is not the endpoint's failure.
-    pub fn broke(&self) -> bool {
+    pub(crate) fn broke(&self) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.borrow().failed)
     }
 
     /// Has `policies` take out of the trailer section what its sender may not say there; before there is a reader.
-    pub fn sanitized_by(&self, policies: &Arc<PolicySet>) {
+    pub(crate) fn sanitized_by(&self, policies: &Arc<PolicySet>) {
         let Some(shared) = self.shared.as_ref().filter(|_| policies.needs().sanitizes) else { return };
         let shared = &mut *shared.borrow_mut();
         shared.trailers.iter_mut().for_each(|trailers| policies.sanitize(Section::Trailer, trailers));
@@ -106,7 +106,7 @@ impl Replay {
 
     /// Reads so many bytes of it, or all there are, before there is a reader; dropped, it can be begun again. What is read is
     /// kept for the reader. It is over early when the body [broke](Self::broke).
-    pub async fn read_ahead(&self, bytes: usize) {
+    pub(crate) async fn read_ahead(&self, bytes: usize) {
         let Some(shared) = &self.shared else { return };
         let is_read = |shared: &Shared| shared.over || shared.failed || shared.kept.len() >= bytes;
         poll_fn(|cx| {
@@ -120,7 +120,7 @@ impl Replay {
     }
 
     /// Its first bytes, as many as were read ahead and `bytes` at most, and whether they are all of it.
-    pub fn start(&self, bytes: usize) -> (Box<[u8]>, bool) {
+    pub(crate) fn start(&self, bytes: usize) -> (Box<[u8]>, bool) {
         let Some(shared) = &self.shared else { return (Box::default(), true) };
         let shared = shared.borrow();
         let start = &shared.kept[..shared.kept.len().min(bytes)];
@@ -128,7 +128,7 @@ impl Replay {
     }
 
     /// The body from its start. Earlier readers end.
-    pub fn body(&self) -> Body {
+    pub(crate) fn body(&self) -> Body {
         let Some(shared) = &self.shared else { return Body::empty() };
         let turn = {
             let shared = &mut *shared.borrow_mut();

@@ -17,7 +17,7 @@ const MAX_HEADS: usize = 32;
 
 /// What a peer sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The bytes are requests, each begun by a request line.
     Requests,
     /// The bytes are responses, each begun by a status line.

@@ -25,11 +25,11 @@ const MAX_LISTS: usize = 512;
 
 /// A worker's memory of lists of names.
 #[derive(Debug, Default)]
-pub struct Memory(RefCell<HashMap<HeaderValue, Extensions>>);
+pub(crate) struct Memory(RefCell<HashMap<HeaderValue, Extensions>>);
 
 impl Memory {
     /// The extensions that make the library write `names`, joined by commas; `None` when they are no names.
-    pub fn recall(&self, names: &HeaderValue) -> Option<Extensions> {
+    pub(crate) fn recall(&self, names: &HeaderValue) -> Option<Extensions> {
         if let Some(known) = self.0.borrow().get(names) {
             return Some(known.clone());
         }

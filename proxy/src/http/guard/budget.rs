@@ -6,7 +6,7 @@ use super::frames::Kind;
 
 /// A token bucket of frames: so many at once, and so many a second after that.
 #[derive(Clone, Copy, Debug)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// Frames a second in the long run.
     pub per_second: f64,
     /// Frames that may come at once after a pause.
@@ -15,7 +15,7 @@ pub struct Rate {
 
 /// Limits for one connection. DATA, HEADERS and CONTINUATION are left to the HTTP/2 library, which bounds them.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// RST_STREAM frames, beside those that streams earn.
     pub resets: Rate,
     /// RST_STREAM earned by each stream opened: cancelling some requests is normal, cancelling most is not.
@@ -40,7 +40,7 @@ pub struct Budget {
 
 impl Budget {
     /// For callers that have proven no identity: many times what the clients in use send.
-    pub const STRICT: Self = Self {
+    pub(crate) const STRICT: Self = Self {
         resets: Rate { per_second: 100.0 / 30.0, burst: 100.0 },
         resets_per_stream: 0.05,
         pings: Rate { per_second: 10.0, burst: 50.0 },
@@ -55,7 +55,7 @@ impl Budget {
 
     /// For authenticated sidecars, which carry the requests of many clients on one connection, and for the
     /// workload itself: a client that gives up a thousand requests at once must not cost the others theirs.
-    pub const TRUSTED: Self = Self {
+    pub(crate) const TRUSTED: Self = Self {
         resets: Rate { per_second: 1_000.0, burst: 10_000.0 },
         resets_per_stream: 1.0,
         pings: Rate { per_second: 100.0, burst: 500.0 },

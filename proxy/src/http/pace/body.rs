@@ -13,7 +13,7 @@ use super::{Deadline, PROGRESS, Turn};
 
 /// The sender of a request body.
 #[derive(Debug)]
-pub struct Sender {
+pub(crate) struct Sender {
     /// Without progress; `None` when it may be silent.
     limit: Option<Duration>,
     /// Bytes that are progress.
@@ -30,7 +30,7 @@ pub struct Sender {
 impl Sender {
     /// The sender of a body of `length` bytes, if that is known, for which the service waits no longer than `limit`
     /// without progress. Of a body without a length only one that HTTP/1 cuts into chunks is waited for.
-    pub fn new(turn: Turn, limit: Duration, length: Option<u64>, http1: bool) -> Self {
+    pub(crate) fn new(turn: Turn, limit: Duration, length: Option<u64>, http1: bool) -> Self {
         Self {
             limit: (length.is_some() || http1).then_some(limit),
             enough: if length.is_some() { PROGRESS } else { 1 },
@@ -44,12 +44,12 @@ impl Sender {
     }
 
     /// Becomes true when the sender was given up.
-    pub fn late(&self) -> &Rc<Cell<bool>> {
+    pub(crate) fn late(&self) -> &Rc<Cell<bool>> {
         &self.late
     }
 
     /// Bytes came. Time in which nobody waited for them does not count.
-    pub fn sent(&mut self, bytes: usize) {
+    pub(crate) fn sent(&mut self, bytes: usize) {
         if let Some(since) = self.since.take() {
             self.waited += since.elapsed();
             self.deadline.clear();
@@ -62,7 +62,7 @@ impl Sender {
     }
 
     /// The service waits for more. Ready when it has waited too long.
-    pub fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = self.limit else { return Poll::Pending };
         if self.since.is_none() {
             self.since = Some(Instant::now());

@@ -18,7 +18,7 @@ const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: applicat
 
 /// A stream that breaks when its peer takes too long for a head, or does not read.
 #[derive(Debug)]
-pub struct Paced<T> {
+pub(crate) struct Paced<T> {
     io: T,
     pace: Arc<Shared>,
     head_limit: Duration,
@@ -32,7 +32,7 @@ pub struct Paced<T> {
 
 impl<T> Paced<T> {
     /// Watches `io`; `meshed` as in [`CallerTimeouts::reader_of`].
-    pub fn new(io: T, pace: &Pace, timeouts: &CallerTimeouts, meshed: bool) -> Self {
+    pub(crate) fn new(io: T, pace: &Pace, timeouts: &CallerTimeouts, meshed: bool) -> Self {
         Self {
             io,
             pace: pace.0.clone(),
