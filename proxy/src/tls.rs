@@ -232,6 +232,16 @@ pub(crate) mod tests {
         context(&ca, &signed(&ca, &leaf(GOOD)))
     }
 
+    /// What a workload proves itself with and trusts before, while and after another authority takes over.
+    pub(crate) fn of_a_takeover() -> [TlsContext; 3] {
+        let (old, new) = (ca(), ca());
+        let of = |signs: &Ca, trusted: &[&Ca]| {
+            let roots: Vec<_> = trusted.iter().map(|ca| ca.certificate.clone()).collect();
+            TlsContext::new(&signed(signs, &leaf(GOOD)), &roots, DOMAIN).unwrap()
+        };
+        [of(&old, &[&old]), of(&new, &[&old, &new]), of(&new, &[&new])]
+    }
+
     fn context(ca: &Ca, svid: &Svid) -> TlsContext {
         TlsContext::new(svid, std::slice::from_ref(&ca.certificate), DOMAIN).unwrap()
     }

@@ -2,17 +2,19 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, pki_types::ServerName};
 use selvedge_policies::{
     kind::Attached,
     policy::{Place, Posture},
     registry,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
 use crate::tls;
+
+mod trust;
 
 /// Proves a claim after a moment, and counts how often it is asked.
 #[derive(Default)]
@@ -172,9 +174,9 @@ async fn hears(stream: &mut dyn Stream, wanted: &str) -> bool {
     }
 }
 
-async fn over_tls(stream: TcpStream, context: &tls::TlsContext) -> impl Stream {
+async fn over_tls(stream: TcpStream, proof: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
     let name = ServerName::try_from("web.shop").unwrap();
-    TlsConnector::from(context.tcp.clone()).connect(name, stream).await.unwrap()
+    TlsConnector::from(proof.clone()).connect(name, stream).await.unwrap()
 }
 
 /// However it came to be a connection of opaque bytes: declared, by the service's greeting, in a tunnel, inside mTLS.
@@ -195,7 +197,7 @@ async fn what_was_proven_of_a_connection_holds_when_it_is_judged_again() {
         let sidecar = Sidecar::of(plan(protocol, forward, policies, &trust));
         let stream = sidecar.connect().await;
         let mut stream: Box<dyn Stream> =
-            if way.starts_with("inside") { Box::new(over_tls(stream, &context).await) } else { Box::new(stream) };
+            if way.starts_with("inside") { Box::new(over_tls(stream, &context.tcp).await) } else { Box::new(stream) };
         if way == "tunnel" {
             stream.write_all(b"CONNECT api.shop:80 HTTP/1.1\r\nhost: api.shop:80\r\n\r\n").await.unwrap();
             let mut head = String::new();
@@ -258,9 +260,9 @@ async fn a_caller_that_proves_itself_late_takes_one_token() {
     let sidecar = Sidecar::of(plan(AppProtocol::Detect, forward, policies, &trust));
     let stream = sidecar.connect().await;
     tokio::time::sleep(Duration::from_millis(100)).await; // as above
-    let mut stream = over_tls(stream, &context).await;
+    let mut stream = over_tls(stream, &context.tcp).await;
     assert!(repeats(&mut stream, "\0hello").await);
-    let mut second = over_tls(sidecar.connect().await, &context).await;
+    let mut second = over_tls(sidecar.connect().await, &context.tcp).await;
     second.write_all(b"\0hello").await.unwrap();
     assert!(!hears(&mut second, "\0hello").await, "the limit is one");
 }
@@ -316,7 +318,7 @@ async fn a_caller_that_hangs_up_while_it_is_delayed_is_not_held() {
         let sidecar = Sidecar::of(plan(AppProtocol::Opaque, forward, delayed.clone(), &trust));
         let stream = sidecar.connect().await;
         let mut stream: Box<dyn Stream> =
-            if way == "inside" { Box::new(over_tls(stream, &context).await) } else { Box::new(stream) };
+            if way == "inside" { Box::new(over_tls(stream, &context.tcp).await) } else { Box::new(stream) };
         stream.write_all(said.as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(400)).await; // nobody who has said all takes so long to say so
         assert_eq!(sidecar.open.all(), 1, "{way} {said:?}");
