@@ -191,7 +191,7 @@ impl Mesh {
         match (scope, called) {
             (Ok(scope @ Scope::Outbound(_)), Some(called)) => {
                 trace.destination = Some(scope.service());
-                if let Err(reason) = self.route(&peer, called, &scope, request, context, &mut trace) {
+                if let Err(reason) = self.route(&config, called, &scope, request, context, &mut trace) {
                     trace.stopped = Some(Ending::of(reason));
                 }
             }
@@ -260,7 +260,7 @@ impl Mesh {
     /// The caller's half of the way: the rule, the backends, and every endpoint of theirs.
     fn route(
         &self,
-        caller: &Peer,
+        own: &RuntimeConfig,
         called: &Called,
         scope: &Scope,
         request: &RequestFacts<'_>,
@@ -281,7 +281,10 @@ impl Mesh {
             return Ok(());
         }
         for (backend, share) in possible(rule)? {
-            let cluster = route::cluster_name(destination, backend, request.port).to_string();
+            let name = route::cluster_name(destination, backend, request.port);
+            let is_external = self.destinations.get(&**name.service.text()).is_some_and(Called::is_external);
+            let goes_in_plaintext = own.passthrough || is_external;
+            let cluster = name.to_string();
             let mut headers = headers.clone();
             backend.iter().for_each(|backend| backend.filters.change_request(&mut headers));
             let request = RequestFacts { headers: &headers, ..request };
@@ -294,7 +297,10 @@ impl Mesh {
                 trace.ways.push(Way { cluster: cluster.clone(), share, address: None, arrival: None, ending });
             }
             trace.ways.extend(found.iter().map(|endpoint| {
-                let (arrival, ending) = self.arrive(caller, endpoint, &request, context);
+                let (arrival, ending) = match goes_in_plaintext || reached_by_tls(endpoint) {
+                    true => self.arrive(endpoint, &request, context),
+                    false => (None, Ending::of(Reason::UnknownDestination)),
+                };
                 Way { cluster: cluster.clone(), share, address: endpoint.address.parse().ok(), arrival, ending }
             }));
         }
@@ -302,14 +308,8 @@ impl Mesh {
     }
 
     /// The called half of the way: what the sidecar at `endpoint` says, where there is one.
-    fn arrive(
-        &self,
-        caller: &Peer,
-        endpoint: &Endpoint,
-        request: &RequestFacts<'_>,
-        context: &Context,
-    ) -> (Option<Arrival>, Ending) {
-        let identity = caller.identity.clone().filter(|_| !endpoint.identity.is_empty());
+    fn arrive(&self, endpoint: &Endpoint, request: &RequestFacts<'_>, context: &Context) -> (Option<Arrival>, Ending) {
+        let identity = request.peer.identity.clone().filter(|_| !endpoint.identity.is_empty());
         let peer = Peer { identity, fingerprint: None, address: request.peer.address };
         let port = u16::try_from(endpoint.port).unwrap_or_default();
         let arrived = RequestFacts { peer: &peer, port, ..*request };
@@ -354,6 +354,11 @@ impl Mesh {
     }
 }
 
+/// False for an endpoint without a sidecar that is of the mesh.
+fn reached_by_tls(endpoint: &Endpoint) -> bool {
+    !endpoint.identity.is_empty() || !endpoint.tls_server_name.is_empty()
+}
+
 /// The setting that says what happens to a request that no policy speaks of.
 const POSTURE: &str = "defaultPosture";
 
@@ -369,7 +374,7 @@ impl std::fmt::Debug for Mesh {
 #[cfg(test)]
 mod tests {
     use selvedge_policies::testing::{Clock, Request};
-    use selvedge_xds::proto::mesh::Attachment;
+    use selvedge_xds::proto::mesh::{Attachment, OutboundMode, Port};
 
     use super::*;
 
@@ -434,6 +439,32 @@ mod tests {
         assert_eq!(found(&after, "old.shop"), None);
         assert_eq!(found(&after, "new.shop").as_deref(), Some("shop/web"));
         assert_eq!(found(&after, "web.shop").as_deref(), Some("shop/other"));
+    }
+
+    #[test]
+    fn what_has_no_sidecar_is_called_only_by_callers_who_may_do_so_in_plaintext() {
+        let mut mesh = Mesh::default();
+        let bare = Endpoint { address: "10.0.0.9:8080".into(), port: 8080, ..Endpoint::default() };
+        for (name, external) in [("web", false), ("api", true)] {
+            let ports = vec![Port { port: 80, ..Port::default() }];
+            let message =
+                Destination { namespace: "shop".into(), name: name.into(), external, ports, ..Destination::default() };
+            mesh.put(&Encoded::new(DESTINATION, format!("shop/{name}"), vec![], &message)).unwrap();
+            let endpoints = Endpoints { endpoints: vec![bare.clone()] };
+            mesh.put(&Encoded::new(ENDPOINTS, format!("shop/{name}:80"), vec![], &endpoints)).unwrap();
+        }
+        for (name, mode) in [("strict", OutboundMode::Require), ("open", OutboundMode::Prefer)] {
+            let view = Inbound { workload: format!("shop/{name}"), outbound_mode: mode.into(), ..Inbound::default() };
+            mesh.put(&Encoded::new(INBOUND, format!("shop/{name}"), vec![], &view)).unwrap();
+        }
+        let ending = |from: &str, to: &str| {
+            let trace = mesh.why(from, to, &Request::new("GET", "/").port(80).facts(), &Clock::default().context());
+            assert_eq!(trace.ways.len(), 1, "{trace:?}");
+            trace.ways[0].ending.reason
+        };
+        assert_eq!(ending("shop/strict", "shop/web"), Some(Reason::UnknownDestination));
+        assert_eq!(ending("shop/open", "shop/web"), None);
+        assert_eq!(ending("shop/strict", "shop/api"), None, "what is outside has said itself how it is called");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::{
 /// The endpoints of every port, in order of their names, each tried as the service does that it belongs to.
 pub(super) fn all(resources: &Resources, destinations: &HashMap<ServiceName, Destination>) -> Vec<Arc<ClusterConfig>> {
     let parents = parents(destinations);
-    let strict = resources.inbound.as_ref().is_some_and(|own| own.outbound_mode() == mesh::OutboundMode::Require);
+    // As long as nobody has said so, nothing goes in plaintext.
+    let strict = resources.inbound.as_ref().is_none_or(|own| own.outbound_mode() != mesh::OutboundMode::Prefer);
     let compiled = resources.endpoints.iter().filter_map(|(name, found)| {
         let name: PortName = name.parse().ok()?;
         let owner = destinations.get(&name.service).or_else(|| destinations.get(parents.get(&name.service)?));
@@ -106,6 +107,7 @@ fn is_server_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::Versioned;
 
     #[test]
     fn names_that_tls_cannot_verify_are_refused() {
@@ -119,6 +121,23 @@ mod tests {
         {
             assert!(!is_server_name(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn nothing_goes_in_plaintext_as_long_as_nobody_has_said_that_it_may() {
+        let endpoint = mesh::Endpoint { address: "10.0.0.9:8080".into(), ..Default::default() };
+        let value = mesh::Endpoints { endpoints: vec![endpoint] };
+        let known = Versioned { name: "shop/web:80".into(), version: "1".into(), value };
+        let reached = |inbound: Option<mesh::OutboundMode>| {
+            let inbound =
+                inbound.map(|mode| Arc::new(mesh::Inbound { outbound_mode: mode.into(), ..Default::default() }));
+            let endpoints = HashMap::from([("shop/web:80".into(), Arc::new(known.clone()))]);
+            let clusters = all(&Resources { inbound, endpoints, ..Resources::default() }, &HashMap::new());
+            clusters[0].endpoints[0].transport.clone()
+        };
+        assert_eq!(reached(None), Transport::Unmeshed);
+        assert_eq!(reached(Some(mesh::OutboundMode::Require)), Transport::Unmeshed);
+        assert_eq!(reached(Some(mesh::OutboundMode::Prefer)), Transport::Plain);
     }
 
     #[test]

@@ -90,6 +90,11 @@ impl Called {
         Self { message, compiled: OnceLock::new(), routes: OnceLock::new(), policies: OnceLock::new() }
     }
 
+    /// True when it is outside the mesh.
+    pub(super) fn is_external(&self) -> bool {
+        self.message.value.external
+    }
+
     /// What its callers go by. Where its ports and backends lead is not in it.
     pub(super) fn compiled(&self) -> Option<&Arc<config::Destination>> {
         let compiled = self.compiled.get_or_init(|| {
