@@ -48,8 +48,28 @@ struct Behaviour {
     unknown: Vec<String>,
     /// Paths of kinds that the client may not read.
     forbidden: Vec<String>,
+    /// Paths whose lists it never answers.
+    hanging: Vec<String>,
+    /// How watches end that it was asked for.
+    watching: Watching,
     /// How many lists of each path were asked for, pages after the first not counted.
     lists: Vec<String>,
+    /// How many watches of each path were asked for.
+    watches: Vec<String>,
+}
+
+/// What a client notices of a watch: events until it ends, or why there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Watching {
+    /// When their time is over.
+    #[default]
+    InTime,
+    /// At once, without an event.
+    AtOnce,
+    /// At once, for every version is too old.
+    Expired,
+    /// Before they begin: the client may list and not watch.
+    Forbidden,
 }
 
 impl ApiServer {
@@ -119,6 +139,23 @@ impl ApiServer {
     /// Forbids reading `path` from now on.
     pub fn forbid(&self, path: &str) {
         self.shared.behaviour.send_modify(|behaviour| behaviour.forbidden.push(path.to_owned()));
+    }
+
+    /// Takes lists of `path`, or no list any more, without answering.
+    pub fn hang(&self, path: Option<&str>) {
+        self.shared
+            .behaviour
+            .send_modify(|behaviour| behaviour.hanging = path.map(str::to_owned).into_iter().collect());
+    }
+
+    /// Ends watches so from now on.
+    pub fn end_watches(&self, watching: Watching) {
+        self.shared.behaviour.send_modify(|behaviour| behaviour.watching = watching);
+    }
+
+    /// How often a watch of `path` was asked for.
+    pub fn watches(&self, path: &str) -> usize {
+        self.shared.behaviour.borrow().watches.iter().filter(|watched| *watched == path).count()
     }
 
     /// How often `path` was listed.

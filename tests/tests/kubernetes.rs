@@ -17,11 +17,18 @@ use selvedge_xds::{kinds::ENDPOINTS, proto::mesh::Endpoints};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+#[path = "kubernetes/faults.rs"]
+mod faults;
+
 /// Nothing here takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Where policies are listed.
+const POLICIES: &str = "/apis/selvedge.dev/v1alpha1/authorizationpolicies";
+
 /// A pace at which a test need not wait.
 const QUICK: Pace = Pace {
+    answer: Duration::from_secs(20),
     watch: Duration::from_secs(60),
     reconciliation: Duration::from_secs(60),
     doubt: Duration::from_millis(200),
@@ -273,9 +280,9 @@ async fn a_list_that_lost_everything_after_an_error_is_believed_only_when_a_newe
         problems(fed).iter().any(|problem| problem.contains("has lost every AuthorizationPolicy"))
     })
     .await;
-    let lists = server.lists("/apis/selvedge.dev/v1alpha1/authorizationpolicies");
+    let lists = server.lists(POLICIES);
     // Lists of one and the same revision say nothing new, however many there are.
-    while server.lists("/apis/selvedge.dev/v1alpha1/authorizationpolicies") < lists + 2 {
+    while server.lists(POLICIES) < lists + 2 {
         assert!(has(&fed, "AuthorizationPolicy", "nobody"));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -336,5 +343,5 @@ async fn very_many_objects_come_page_by_page() {
     let mut fed = Fed::new(&server).await;
     fed.until("all are in force", |fed| fed.report.complete).await;
     assert_eq!(fed.report.objects.len(), 1_203);
-    assert_eq!(server.lists("/apis/selvedge.dev/v1alpha1/authorizationpolicies"), 1);
+    assert_eq!(server.lists(POLICIES), 1);
 }

@@ -11,9 +11,9 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 
-use super::{Shared, objects::kind_at};
+use super::{Shared, Watching, objects::kind_at};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -39,16 +39,27 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
     let asked = Asked::new(request.uri());
     let authorized = request.headers().get("authorization").is_some_and(|token| token == "Bearer double");
     let behaviour = shared.behaviour.borrow().clone();
+    let is_watch = asked.value("watch") == "true";
+    if is_watch {
+        shared.behaviour.send_modify(|behaviour| behaviour.watches.push(asked.path.clone()));
+    } else if behaviour.hanging.contains(&asked.path) {
+        std::future::pending::<()>().await;
+    }
     let refused = match behaviour.failing {
         Some(status) => Some(status),
         None if !authorized => Some(401),
         None if behaviour.unknown.contains(&asked.path) => Some(404),
         None if behaviour.forbidden.contains(&asked.path) => Some(403),
+        None if is_watch && behaviour.watching == Watching::Forbidden => Some(403),
         None => None,
     };
     Ok(match refused {
         Some(status) => failure(status),
-        None if asked.value("watch") == "true" => watch(shared, asked),
+        None if is_watch && behaviour.watching == Watching::AtOnce => events(Full::default().boxed_unsync()),
+        None if is_watch && behaviour.watching == Watching::Expired => {
+            events(StreamBody::new(expired()).boxed_unsync())
+        }
+        None if is_watch => watch(shared, asked),
         None => list(&shared, &asked),
     })
 }
@@ -106,7 +117,15 @@ fn watch(shared: Arc<Shared>, asked: Asked) -> Response<Body> {
             }
         }
     });
-    let body = StreamBody::new(ReceiverStream::new(receiver)).boxed_unsync();
+    events(StreamBody::new(ReceiverStream::new(receiver)).boxed_unsync())
+}
+
+/// The one event of a watch that cannot begin.
+fn expired() -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+    tokio_stream::once(Ok(line("ERROR", &status(410))))
+}
+
+fn events(body: Body) -> Response<Body> {
     let mut answer = Response::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     answer

@@ -1,7 +1,10 @@
 //! Complete lists of a kind, page by page.
 
+use std::time::Duration;
+
 use kube::core::{params::ListParams, request::Request};
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use super::pruned::{Api, Pruned, Version};
 
@@ -28,17 +31,22 @@ struct Metadata {
     next: String,
 }
 
-/// Lists everything, consistently: pages after the first are of the first one's version.
-pub(super) async fn all<T: Pruned>(client: &kube::Client, api: &Api) -> kube::Result<List<T>> {
+/// Lists everything, consistently: pages after the first are of the first one's version. Each comes within `answer`.
+pub(super) async fn all<T: Pruned>(client: &kube::Client, api: &Api, answer: Duration) -> kube::Result<List<T>> {
     let mut params = ListParams::default().limit(PAGE);
     let mut items = Vec::new();
     loop {
         let request = Request::new(api.path.clone()).list(&params).map_err(kube::Error::BuildRequest)?;
-        let page: Page<T> = client.request(request).await?;
+        let page: Page<T> = timeout(answer, client.request(request)).await.map_err(|_| unanswered(answer))??;
         items.extend(page.items);
         if page.metadata.next.is_empty() {
             return Ok(List { items, version: page.metadata.resource_version });
         }
         params = params.continue_token(&page.metadata.next);
     }
+}
+
+/// The error of a server that lets a connection live, and does not answer.
+pub(super) fn unanswered(answer: Duration) -> kube::Error {
+    kube::Error::Service(format!("no answer within {answer:?}").into())
 }

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use kube::core::{WatchEvent, params::WatchParams, request::Request};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -21,13 +21,16 @@ const GRACE: Duration = Duration::from_secs(20);
 /// How long what takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
+    /// How long the API server may take to answer: for a page of a list, and for the beginning of a watch.
+    pub answer: Duration,
     /// How long the API server may keep a watch open.
     pub watch: Duration,
     /// How often everything is listed again although no watch was lost, plus or minus a fifth.
     pub reconciliation: Duration,
     /// How long a list that is suddenly empty waits for the one that confirms it.
     pub doubt: Duration,
-    /// The first pause after an error; each next one is twice as long, plus or minus a fifth.
+    /// The first pause after an error or the end of a watch; each next one is twice as long, plus or minus a fifth, until
+    /// something comes of a watch.
     pub first_pause: Duration,
     /// The pauses grow up to this one.
     pub longest_pause: Duration,
@@ -36,6 +39,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
+            answer: Duration::from_secs(60),
             watch: Duration::from_secs(290),
             reconciliation: Duration::from_secs(1800),
             doubt: Duration::from_secs(10),
@@ -58,6 +62,8 @@ pub(super) struct Watch {
     pause: Duration,
     /// True from an error to the next complete list.
     failed: bool,
+    /// True while it is told that the kind cannot be read.
+    unavailable: bool,
 }
 
 /// Nobody listens any more.
@@ -66,13 +72,14 @@ struct Closed;
 impl Watch {
     pub(super) fn new(client: kube::Client, pace: Pace, api: Api, had: bool, steps: mpsc::Sender<Told>) -> Self {
         let keys = HashSet::new();
-        Self { client, pace, api, steps, keys, had, pause: pace.first_pause, failed: false }
+        let (failed, unavailable) = (false, false);
+        Self { client, pace, api, steps, keys, had, pause: pace.first_pause, failed, unavailable }
     }
 
     /// Tells what there is of the kind, and goes on with what becomes of it, until nobody listens any more.
     pub(super) async fn follow<T: Pruned>(mut self) {
         loop {
-            let next = match list::all::<T>(&self.client, &self.api).await {
+            let next = match self.list::<T>().await {
                 Ok(listed) => self.take(listed).await,
                 Err(error) => self.fail(&error).await.map(|()| None),
             };
@@ -92,10 +99,10 @@ impl Watch {
         if listed.items.is_empty() && self.failed && (self.had || !self.keys.is_empty()) {
             let reason =
                 format!("the API server has lost every {} after an error; waiting for a second list", self.api.kind);
-            self.say(Told::Unavailable(self.api.kind, reason.into())).await?;
+            self.say_unavailable(reason).await?;
             let first = listed.version;
             sleep(self.pace.doubt).await;
-            listed = match list::all::<T>(&self.client, &self.api).await {
+            listed = match self.list::<T>().await {
                 Ok(again) if again.version.is_newer_than(&first) || !again.items.is_empty() => again,
                 Ok(_) => return Ok(None),
                 Err(error) => return self.fail(&error).await.map(|()| None),
@@ -110,21 +117,32 @@ impl Watch {
         for key in gone {
             self.say(Told::Gone(self.api.kind, key)).await?;
         }
-        self.say(Told::Complete(self.api.kind)).await?;
-        (self.had, self.failed, self.pause) = (false, false, self.pace.first_pause);
+        self.say_complete().await?;
+        (self.had, self.failed) = (false, false);
         Ok(Some(version))
+    }
+
+    async fn list<T: Pruned>(&self) -> kube::Result<List<T>> {
+        list::all(&self.client, &self.api, self.pace.answer).await
     }
 
     /// Follows what changes after `version`, until the watch has to be begun again with a list.
     async fn watch<T: Pruned>(&mut self, mut version: Version) -> Result<(), Closed> {
         let reconcile = Instant::now() + jitter(self.pace.reconciliation);
         while Instant::now() < reconcile {
-            match self.events::<T>(&mut version).await {
-                Ok(()) => {}
+            let begun = Instant::now();
+            let ended = self.events::<T>(&mut version).await;
+            if begun.elapsed() >= self.pace.longest_pause {
+                self.pause = self.pace.first_pause;
+            }
+            match ended {
+                // However soon: a server, or a proxy before it, that ends every watch at once is not asked without pause.
+                Ok(()) => self.rest().await,
                 Err(Ended::Closed) => return Err(Closed),
                 // What went on after that version is not known any more: a complete list says what is left of it.
                 Err(Ended::Expired) => {
                     self.failed = true;
+                    self.rest().await;
                     return Ok(());
                 }
                 Err(Ended::Failed(error)) => {
@@ -144,10 +162,12 @@ impl Watch {
         let params = WatchParams::default().timeout(seconds);
         let request =
             Request::new(self.api.path.clone()).watch(&params, version.as_str()).map_err(kube::Error::BuildRequest);
+        let opened = timeout(self.pace.answer, self.client.request_events::<T>(request?)).await;
+        let mut events = std::pin::pin!(opened.map_err(|_| list::unanswered(self.pace.answer))??);
+        if self.unavailable {
+            self.say_complete().await?; // it goes on from where it ended
+        }
         let end = Instant::now() + self.pace.watch + GRACE;
-        let opened = timeout_at(end, self.client.request_events::<T>(request?)).await;
-        let Ok(events) = opened else { return Ok(()) };
-        let mut events = std::pin::pin!(events?);
         while let Ok(event) = timeout_at(end, events.try_next()).await {
             let Some(event) = event? else { return Ok(()) };
             match event {
@@ -174,19 +194,34 @@ impl Watch {
     async fn fail(&mut self, error: &kube::Error) -> Result<(), Closed> {
         self.failed = true;
         if is_absent(error) && !self.had && self.keys.is_empty() {
-            self.say(Told::Complete(self.api.kind)).await?;
+            self.say_complete().await?;
         } else {
-            self.say(Told::Unavailable(self.api.kind, reason(&self.api, error).into())).await?;
+            self.say_unavailable(reason(&self.api, error)).await?;
         }
+        self.rest().await;
+        Ok(())
+    }
+
+    /// Waits before the next try, each time longer.
+    async fn rest(&mut self) {
         sleep(jitter(self.pause)).await;
         self.pause = (self.pause * 2).min(self.pace.longest_pause);
-        Ok(())
     }
 
     async fn put<T: Pruned>(&mut self, object: T) -> Result<(), Closed> {
         let key = object.key();
         self.keys.insert(key.clone());
         self.say(Told::Put(self.api.kind, key, object.reading(&self.api))).await
+    }
+
+    async fn say_complete(&mut self) -> Result<(), Closed> {
+        self.unavailable = false;
+        self.say(Told::Complete(self.api.kind)).await
+    }
+
+    async fn say_unavailable(&mut self, reason: String) -> Result<(), Closed> {
+        self.unavailable = true;
+        self.say(Told::Unavailable(self.api.kind, reason.into())).await
     }
 
     async fn say(&self, told: Told) -> Result<(), Closed> {
@@ -244,7 +279,16 @@ fn reason(api: &Api, error: &kube::Error) -> String {
         Some(404) => {
             format!("the cluster does not know {kind} any more; what was in force stays so until it does again")
         }
-        _ => format!("the API server does not tell of {kind}: {}", chain(error)),
+        _ => format!("the API server does not tell of {kind}: {}", told(error)),
+    }
+}
+
+/// What the API server says itself, or what kept it from saying anything.
+fn told(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("it answers {}, {}", status.code, status.message),
+        kube::Error::Service(error) => chain(&**error),
+        error => chain(error),
     }
 }
 
