@@ -71,10 +71,11 @@ pub fn affected(model: &Model, id: &ObjectId, subjects: &mut BTreeSet<Subject>) 
             subjects.insert(Subject::destination(object));
         }
         Spec::EndpointSlice(_) => subjects.extend(service_of(object)),
-        Spec::Workload(_) => {
+        Spec::Workload(spec) => {
             subjects.insert(Subject::workload(object));
             let target = Target::Workload(namespace.clone(), id.name.clone());
-            let slices = model.claims().referring(&target).filter_map(|id| model.get(id));
+            let slices = model.claims().referring(&target).chain(model.claims().pointing(spec.ip()));
+            let slices = slices.filter_map(|id| model.get(id));
             subjects.extend(slices.filter_map(|slice| service_of(slice)));
             subjects.extend(model.selecting(namespace, &object.labels).iter().map(|(o, _)| Subject::destination(o)));
         }

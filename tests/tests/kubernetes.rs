@@ -19,6 +19,8 @@ use tokio::time::timeout;
 
 #[path = "kubernetes/faults.rs"]
 mod faults;
+#[path = "kubernetes/objects.rs"]
+mod objects;
 
 /// Nothing here takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -73,7 +73,7 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
     let slices = model.slices(namespace, name);
     if !slices.is_empty() {
         let endpoints = |port: &ServicePort| (port.port, sliced(model, mesh, &slices, port));
-        let endpoints = spec.ports.iter().map(endpoints).collect();
+        let endpoints = carried.into_iter().map(endpoints).collect();
         return Compiled { message, aliases, endpoints };
     }
     let workloads = model.selected(namespace, &spec.selector);
@@ -106,12 +106,18 @@ fn sliced(model: &Model, mesh: &Mesh, slices: &[(&Object, &EndpointSliceSpec)], 
     Endpoints { endpoints: if ready.is_empty() { such(SliceEndpoint::is_leaving) } else { ready } }
 }
 
-/// What is called at one endpoint of a slice; `None` while it is not known whether the pod there has a sidecar.
+/// What is called at one endpoint of a slice; `None` while it is not known whether the pod there has a sidecar, or which of
+/// several it is. Of an endpoint without a pod the address says what is there: many are written by hand.
 fn in_slice(model: &Model, mesh: &Mesh, namespace: &str, endpoint: &SliceEndpoint, port: u16) -> Option<Endpoint> {
     let ip = endpoint.ip()?;
-    match endpoint.pod() {
-        Some(pod) => model.workload(namespace, pod).map(|(object, workload)| at(mesh, object, workload, ip, port)),
-        None => Some(Endpoint { address: socket(ip, port), weight: 1, port: port.into(), ..Default::default() }),
+    let there: Vec<(&Object, &WorkloadSpec)> = match endpoint.pod() {
+        Some(pod) => vec![model.workload(namespace, pod)?],
+        None => model.claims().standing(ip).filter_map(|id| model.workload(&id.namespace, &id.name)).collect(),
+    };
+    match there.as_slice() {
+        [(object, workload)] => Some(at(mesh, object, workload, ip, port)),
+        several if several.iter().any(|(_, workload)| workload.sidecar) => None,
+        _ => Some(Endpoint { address: socket(ip, port), weight: 1, port: port.into(), ..Default::default() }),
     }
 }
 

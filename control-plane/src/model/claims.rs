@@ -21,6 +21,8 @@ pub struct Claims {
     workloads: HashMap<SocketAddr, BTreeSet<ObjectId>>,
     externals: HashMap<IpAddr, BTreeSet<ObjectId>>,
     referring: HashMap<Target, BTreeSet<ObjectId>>,
+    standing: HashMap<IpAddr, BTreeSet<ObjectId>>,
+    pointing: HashMap<IpAddr, BTreeSet<ObjectId>>,
 }
 
 impl Claims {
@@ -37,6 +39,16 @@ impl Claims {
     /// The objects that name this target.
     pub fn referring(&self, target: &Target) -> impl Iterator<Item = &ObjectId> {
         self.referring.get(target).into_iter().flatten()
+    }
+
+    /// The workloads at this address, on whatever port.
+    pub fn standing(&self, address: IpAddr) -> impl Iterator<Item = &ObjectId> {
+        self.standing.get(&address).into_iter().flatten()
+    }
+
+    /// The `EndpointSlice` objects that say of an endpoint no more than this address.
+    pub fn pointing(&self, address: IpAddr) -> impl Iterator<Item = &ObjectId> {
+        self.pointing.get(&address).into_iter().flatten()
     }
 
     /// The object of the mesh that an endpoint of an `ExternalService` is the address of.
@@ -60,13 +72,20 @@ impl Claims {
                 for socket in sockets(spec) {
                     set(&mut self.workloads, socket, id.clone(), add);
                 }
+                set(&mut self.standing, spec.ip(), id.clone(), add);
             }
             Spec::ExternalService(spec) => {
                 for address in spec.endpoints.iter().filter_map(|endpoint| endpoint.address.parse().ok()) {
                     set(&mut self.externals, address, id.clone(), add);
                 }
             }
-            Spec::EndpointSlice(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => {}
+            Spec::EndpointSlice(spec) => {
+                let bare = spec.endpoints.iter().filter(|endpoint| endpoint.pod().is_none());
+                for address in bare.filter_map(SliceEndpoint::ip) {
+                    set(&mut self.pointing, address, id.clone(), add);
+                }
+            }
+            Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => {}
         }
         for target in named(object) {
             set(&mut self.referring, target, id.clone(), add);
