@@ -103,11 +103,12 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A document of a slice in the form of all others: what stands beside `metadata` as its `spec`.
+/// A document of a slice in the form of all others: what stands beside `metadata` as its `spec`. An API server writes `null`
+/// for a list without an element.
 pub fn with_spec(document: &Map<String, Value>) -> Map<String, Value> {
     let is_envelope = |field: &str| matches!(field, "apiVersion" | "kind" | "metadata");
-    let (envelope, spec): (Map<_, _>, Map<_, _>) =
-        document.clone().into_iter().partition(|(field, _)| is_envelope(field));
+    let said = document.clone().into_iter().filter(|(_, value)| !value.is_null());
+    let (envelope, spec): (Map<_, _>, Map<_, _>) = said.partition(|(field, _)| is_envelope(field));
     let mut document = envelope;
     document.insert("spec".to_owned(), spec.into());
     document

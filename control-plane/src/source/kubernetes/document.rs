@@ -4,7 +4,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::pruned::{Api, Key, Pruned, Version};
-use crate::source::{ClusterObject, Reading};
+use crate::{
+    model::service,
+    source::{ClusterObject, Reading},
+};
 
 /// Fields of `metadata` that mean nothing here, and may be longer than everything else.
 const UNUSED: [&str; 5] = ["managedFields", "annotations", "ownerReferences", "finalizers", "selfLink"];
@@ -29,6 +32,15 @@ impl Document {
         self.0.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// True for a `Service` that nothing of the mesh is behind: another name for something else, or one without ports, which
+    /// is there for the names of its pods alone.
+    fn is_name_only(&self, api: &Api) -> bool {
+        let spec = self.0.get("spec");
+        let is_alias = spec.and_then(|spec| spec.get("type")).and_then(Value::as_str) == Some("ExternalName");
+        let ports = spec.and_then(|spec| spec.get("ports")).and_then(Value::as_array);
+        api.kind == service::KIND.name && (is_alias || ports.is_none_or(Vec::is_empty))
+    }
+
     fn generation(&self) -> u64 {
         let generation = self.0.get("metadata").and_then(|metadata| metadata.get("generation"));
         generation.and_then(Value::as_u64).unwrap_or_default()
@@ -45,6 +57,9 @@ impl Pruned for Document {
     }
 
     fn reading(mut self, api: &Api) -> Reading {
+        if self.is_name_only(api) {
+            return Reading::default();
+        }
         let of = ClusterObject {
             name: format!("{} {}", api.kind, self.key()).into(),
             uid: self.metadata("uid").into(),

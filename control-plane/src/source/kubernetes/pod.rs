@@ -1,6 +1,6 @@
 //! Pods: of each a `Workload`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_policies::kind::SELVEDGE;
 use serde::Deserialize;
@@ -96,12 +96,16 @@ impl Pod {
         Some(json!({ "apiVersion": SELVEDGE, "kind": "Workload", "metadata": metadata, "spec": spec }))
     }
 
-    /// The TCP ports that have a name, each number once.
+    /// The TCP ports that have a name, each number and each name once: of several containers that give a name the first
+    /// counts, as for whoever looks one up in Kubernetes.
     fn ports(&self) -> Vec<Value> {
+        let (mut numbers, mut names) = (BTreeSet::new(), BTreeSet::new());
         let ports = self.spec.containers.iter().flat_map(|container| &container.ports);
-        let named = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP" && port.name.is_some());
-        let named: BTreeMap<u16, &Option<String>> = named.map(|port| (port.container_port, &port.name)).collect();
-        named.into_iter().map(|(port, name)| json!({ "name": name, "port": port })).collect()
+        let tcp = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP");
+        let named = tcp.filter_map(|port| Some((port.name.as_deref()?, port.container_port)));
+        let first =
+            named.filter(|(name, port)| !numbers.contains(port) && names.insert(*name) && numbers.insert(*port));
+        first.map(|(name, port)| json!({ "name": name, "port": port })).collect()
     }
 }
 
