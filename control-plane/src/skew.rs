@@ -13,6 +13,7 @@
 //! - Routes and settings keep the last form that the sidecar knew. Where there is none, rules it does not know answer with
 //!   an error, as do rules that would take their requests, and settings it does not know are left out. Those of a
 //!   `MeshPolicy` have no last form.
+//! - An endpoint without a sidecar is left out where it would be called in plaintext whatever the outbound mode says.
 //!
 //! All of it stands in the resource too ([`Unenforceable`]), so that what a sidecar acknowledges says what it does not
 //! enforce. A sidecar that knows everything is told everything, byte for byte.
@@ -27,13 +28,14 @@ use std::{
 use selvedge_policies::registry;
 use selvedge_xds::{
     capability::Capabilities,
-    kinds::{self, DESTINATION, INBOUND},
+    kinds::{self, DESTINATION, ENDPOINTS, INBOUND},
     resource::Encoded,
 };
 use serde::{Deserialize, Serialize};
 
 mod closed;
 mod document;
+mod endpoints;
 mod message;
 
 /// Documents as a sidecar took them last, by the object they came from: what holds there while it does not know the newest.
@@ -132,6 +134,7 @@ pub fn tell(resource: &Encoded, knows: &Capabilities, before: &Forms) -> Told {
     let told = match resource.kind {
         DESTINATION => translation.destination(resource),
         INBOUND => translation.inbound(resource),
+        ENDPOINTS if knows.0 == OLDEST.enforces => return endpoints::told(resource),
         _ => None,
     };
     translation.end(told)

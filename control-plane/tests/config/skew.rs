@@ -12,8 +12,10 @@ use selvedge_policies::{
 };
 use selvedge_xds::{
     capability::Capabilities,
-    kinds::{DESTINATION, INBOUND},
-    proto::mesh::{Attachment, Destination, Inbound, InboundPort, Origin, SettingOrigin, Unenforceable},
+    kinds::{DESTINATION, ENDPOINTS, INBOUND},
+    proto::mesh::{
+        Attachment, Destination, Endpoint, Endpoints, Inbound, InboundPort, Origin, SettingOrigin, Unenforceable,
+    },
     resource::Encoded,
 };
 use serde_json::{Value, json};
@@ -565,5 +567,28 @@ proptest! {
                 prop_assert_eq!(vocabulary::unknown(&knows.0[&kind], &document), None, "{} {}", kind, document);
             }
         }
+    }
+}
+
+#[test]
+fn what_has_no_sidecar_is_kept_from_sidecars_that_would_call_it_in_plaintext_under_require() {
+    let endpoint = |identity: &str, port| Endpoint {
+        address: "10.0.0.9:8080".into(),
+        identity: identity.into(),
+        port,
+        ..Endpoint::default()
+    };
+    let (meshed, bare) = (endpoint("spiffe://mesh.local/ns/shop/sa/web", 8080), endpoint("", 8080));
+    let of = |endpoints| Encoded::new(ENDPOINTS, "shop/web:80", Vec::new(), &Endpoints { endpoints });
+    let mixed = of(vec![meshed.clone(), bare]);
+    let told = skew::tell(&mixed, &skew::silent(), &Forms::default());
+    assert_eq!(told.resource.map(|resource| resource.body), Some(of(vec![meshed.clone()]).body));
+    assert_eq!(
+        told.complaints,
+        ["outbound mode REQUIRE at endpoints without a sidecar; 1 of shop/web:80 are left out"]
+    );
+    assert_eq!(skew::tell(&mixed, &skew::everything(), &Forms::default()).resource, None, "a newer one knows better");
+    for all in [meshed, endpoint("", 0)] {
+        assert_eq!(skew::tell(&of(vec![all]), &skew::silent(), &Forms::default()).resource, None, "as it is");
     }
 }
