@@ -40,8 +40,12 @@ enum Command {
     Child(child::ChildArgs),
 }
 
+/// What is logged by default. The client of Kubernetes tells of every try that failed; the control plane tells once what the
+/// matter is.
+const LOGGED: &str = "info,kube_client=off";
+
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("SELVEDGE_LOG").unwrap_or_else(|_| "info".into());
+    let filter = EnvFilter::try_from_env("SELVEDGE_LOG").unwrap_or_else(|_| LOGGED.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {

@@ -1,6 +1,14 @@
-//! `selvedge control-plane`: what it refuses to start with.
+//! `selvedge control-plane`: what it refuses to start with, and what it says.
 
-use std::process::Command;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
@@ -18,4 +26,42 @@ fn certificates_that_nobody_could_use_are_not_issued() {
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--certificate-lifetime is 0s"), "{refused:?}");
     assert!(!directory.path().join("state").exists(), "nothing was founded");
+}
+
+#[test]
+fn an_api_server_that_is_not_there_is_told_in_our_own_words_alone() {
+    let directory = TempDir::new().expect("a folder");
+    let path = |name: &str| directory.path().join(name);
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port of nobody's");
+    let kubeconfig = format!(
+        "{{\"current-context\": \"a\", \"contexts\": [{{\"name\": \"a\", \"context\": {{\"cluster\": \"a\", \"user\": \"a\"}}}}], \
+         \"clusters\": [{{\"name\": \"a\", \"cluster\": {{\"server\": \"http://{nobody}\"}}}}], \
+         \"users\": [{{\"name\": \"a\", \"user\": {{\"token\": \"t\"}}}}]}}"
+    );
+    fs::write(path("kubeconfig"), kubeconfig).expect("a file");
+    fs::create_dir(path("mesh")).expect("a folder");
+    let mut running = Command::new(env!("CARGO_BIN_EXE_selvedge"))
+        .args(["control-plane", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--kubernetes"])
+        .arg("--kubeconfig")
+        .arg(path("kubeconfig"))
+        .arg("--config-dir")
+        .arg(path("mesh"))
+        .arg("--state-dir")
+        .arg(path("state"))
+        .env_remove("SELVEDGE_LOG")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("selvedge runs");
+    let log = BufReader::new(running.stderr.take().expect("its log"));
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut told: Vec<String> = Vec::new();
+    // Workload is the last kind of the state that says so.
+    while !told.iter().any(|line| line.contains("the API server does not tell of Workload: client error (Connect)")) {
+        told.push(
+            lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("nothing more than {told:#?}")),
+        );
+    }
+    running.kill().and_then(|()| running.wait()).expect("it ends");
+    assert!(told.iter().all(|line| !line.contains("kube_client")), "{told:#?}");
 }
