@@ -242,6 +242,18 @@ async fn what_changes_and_what_is_deleted_takes_effect_at_once() {
 }
 
 #[tokio::test]
+async fn objects_of_one_name_in_two_namespaces_are_two() {
+    let server = ApiServer::start().await;
+    server.put(deny("office", "nobody"));
+    server.put(deny("shop", "nobody"));
+    let mut fed = Fed::new(&server).await;
+    let namespaces = |fed: &Fed| fed.report.objects.iter().map(|object| object.namespace.clone()).collect::<Vec<_>>();
+    fed.until("both are in force", |fed| namespaces(fed) == ["office", "shop"]).await;
+    server.delete("AuthorizationPolicy", "shop", "nobody");
+    fed.until("the other stays", |fed| namespaces(fed) == ["office"]).await;
+}
+
+#[tokio::test]
 async fn an_api_server_that_is_away_takes_nothing_away_and_what_happened_meanwhile_is_found() {
     let server = ApiServer::start().await;
     server.put(deny("shop", "stays"));
@@ -283,12 +295,11 @@ async fn a_list_that_lost_everything_after_an_error_is_believed_only_when_a_newe
     })
     .await;
     let lists = server.lists(POLICIES);
-    // Lists of one and the same revision say nothing new, however many there are.
-    while server.lists(POLICIES) < lists + 2 {
-        assert!(has(&fed, "AuthorizationPolicy", "nobody"));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(has(&fed, "AuthorizationPolicy", "nobody"));
+    fed.until("lists of one and the same revision, which say nothing new however many there are", |fed| {
+        assert!(has(fed, "AuthorizationPolicy", "nobody"));
+        server.lists(POLICIES) >= lists + 2
+    })
+    .await;
     let ticking = async {
         loop {
             server.tick();
