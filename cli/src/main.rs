@@ -44,11 +44,24 @@ enum Command {
 /// matter is.
 const LOGGED: &str = "info,kube_client=off";
 
+impl Command {
+    /// What is logged where `SELVEDGE_LOG` says nothing.
+    fn log(&self) -> &'static str {
+        match self {
+            // What is found is printed.
+            Self::Lint(_) => "warn",
+            _ => LOGGED,
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("SELVEDGE_LOG").unwrap_or_else(|_| LOGGED.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let command = Arguments::parse().command;
+    let filter = EnvFilter::try_from_env("SELVEDGE_LOG").unwrap_or_else(|_| command.log().into());
+    // That nobody reads the log is no reason to end: an error about it would go where nobody reads, and panic.
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).init();
     let done = |()| ExitCode::SUCCESS;
-    let result = match Arguments::parse().command {
+    let result = match command {
         Command::Lint(args) => lint::run(&args),
         Command::ControlPlane(args) => control_plane::run(args).map(done),
         Command::Confirm(args) => confirm::run(&args).map(done),

@@ -1,4 +1,4 @@
-//! `selvedge control-plane`: what it refuses to start with, and what it says.
+//! `selvedge control-plane`: what it refuses to start with, what it says, and what does not end it.
 
 use std::{
     fs,
@@ -64,4 +64,66 @@ fn an_api_server_that_is_not_there_is_told_in_our_own_words_alone() {
     }
     running.kill().and_then(|()| running.wait()).expect("it ends");
     assert!(told.iter().all(|line| !line.contains("kube_client")), "{told:#?}");
+}
+
+#[test]
+fn a_kubeconfig_that_cannot_be_used_is_told_in_its_own_words() {
+    let directory = TempDir::new().expect("a folder");
+    let file = directory.path().join("kubeconfig");
+    let refusal = || {
+        let refused = Command::new(env!("CARGO_BIN_EXE_selvedge"))
+            .args([
+                "control-plane",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+                "--kubernetes",
+                "--kubeconfig",
+            ])
+            .arg(&file)
+            .arg("--config-dir")
+            .arg(directory.path())
+            .arg("--state-dir")
+            .arg(TempDir::new().expect("a folder").path().join("state"))
+            .output()
+            .expect("selvedge runs");
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        String::from_utf8(refused.stderr).expect("text")
+    };
+    let missing = refusal();
+    assert_eq!(missing.matches("No such file").count(), 1, "{missing}");
+    fs::write(&file, "apiVersion: v1\nkind: Config\n").expect("written");
+    assert!(refusal().contains("cannot be used: it has no current-context"));
+    fs::write(&file, "apiVersion: v1\nkind: Config\ncurrent-context: home\n").expect("written");
+    assert!(refusal().contains("its current-context 'home' is none of its contexts"));
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_does_not_end_it() {
+    let directory = TempDir::new().expect("a folder");
+    let config = directory.path().join("config");
+    fs::create_dir(&config).expect("a folder");
+    let mut running = Command::new(env!("CARGO_BIN_EXE_selvedge"))
+        .args(["control-plane", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config-dir"])
+        .arg(&config)
+        .arg("--state-dir")
+        .arg(directory.path().join("state"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("selvedge runs");
+    let mut log = BufReader::new(running.stderr.take().expect("its log"));
+    let mut line = String::new();
+    while !line.contains("serving") {
+        line.clear();
+        assert!(log.read_line(&mut line).expect("a line") > 0, "it ended before it served");
+    }
+    drop(log);
+    // Findings are logged.
+    fs::write(config.join("a.yaml"), "kind: Nothing\n").expect("written");
+    thread::sleep(Duration::from_secs(3));
+    let ended = running.try_wait().expect("asked");
+    let _ = running.kill();
+    let _ = running.wait();
+    assert_eq!(ended, None, "it ended");
 }

@@ -24,6 +24,7 @@ fn a_clean_directory_is_exit_code_0() {
     fs::write(dir.path().join("a.yaml"), GOOD).unwrap();
     let output = lint(dir.path(), &[]);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "no findings\n"));
+    assert_eq!(text(&output.stderr), "");
 }
 
 #[test]

@@ -34,6 +34,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("SELVEDGE_LOG").unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
+        // That nobody reads the log is no reason to end: an error about it would go where nobody reads, and panic.
+        .log_internal_errors(false)
         .init();
     match Arguments::parse().command {
         Command::Run { config } => end(run(&config)),

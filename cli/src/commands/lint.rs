@@ -46,8 +46,11 @@ struct Summary<'a> {
 /// # Errors
 /// The directory cannot be read, or nobody reads what is printed.
 pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
+    if args.dir.is_file() {
+        return Err(anyhow!("{} is a file: name the directory, of which every file is checked", args.dir.display()));
+    }
     if !args.dir.is_dir() {
-        return Err(anyhow!("{} is not a directory", args.dir.display()));
+        return Err(anyhow!("there is no directory {}", args.dir.display()));
     }
     let findings = store::lint(&args.dir).map_err(|reason| anyhow!("{reason}"))?;
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();

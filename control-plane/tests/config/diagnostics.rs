@@ -32,6 +32,7 @@ fn bad_input_is_pointed_at() {
         ("tab", "a:\n\tb: 1\n", (2, 2), "not YAML"),
         ("unknown alias", "a: *b\n", (1, 4), "not YAML"),
         ("field twice", "a: 1\nb: 2\na: 3\n", (3, 1), "field 'a' stands twice"),
+        ("no --- between objects", "kind: A\nkind: B\n", (2, 1), "a line --- before each further object"),
         ("merge key", "a: &a {b: 1}\nc:\n  <<: *a\n", (3, 3), "merge keys are not supported"),
         ("list as field name", "? [1]\n: 2\n", (1, 3), "cannot be the name of a field"),
         ("alias of what holds it", "a: &a [*a]\n", (1, 8), "the alias stands inside"),

@@ -174,7 +174,8 @@ fn check(value: &Value) -> Vec<Problem> {
     let wrong = trusted_proxies.iter().map(|proxy| proxy.parse::<Identity>()).enumerate();
     problems.extend(wrong.filter_map(|(n, read)| {
         let why = read.err()?;
-        Some(Problem::new(format!("trustedProxies[{n}]"), format!("{why}; a pattern would trust whoever it matches")))
+        let pattern = if trusted_proxies[n].contains('*') { "; a pattern would trust whoever it matches" } else { "" };
+        Some(Problem::new(format!("trustedProxies[{n}]"), format!("{why}{pattern}")))
     }));
     problems
 }

@@ -11,17 +11,19 @@ use kube::{
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// A kubeconfig file cannot be used.
-    #[error("the kubeconfig file {path} cannot be used")]
+    #[error("the kubeconfig file {path} cannot be used: {}", why(error))]
     Kubeconfig {
         /// The file, as it was given.
         path: PathBuf,
         /// What is wrong with it.
-        #[source]
-        source: Box<KubeconfigError>,
+        error: Box<KubeconfigError>,
     },
     /// The cluster to watch is the one around this process, and there is none.
     #[error("this process runs in no pod of a cluster; name a cluster with --kubeconfig FILE")]
-    NoCluster(#[source] Box<InClusterError>),
+    NoCluster,
+    /// It runs in a pod, and what the pod says of the cluster cannot be used.
+    #[error("the cluster around cannot be used: {0}")]
+    Pod(Box<InClusterError>),
     /// The client of the API server cannot be made.
     #[error("the client of the Kubernetes API server cannot be made")]
     Client(#[source] Box<kube::Error>),
@@ -31,13 +33,32 @@ pub enum ConnectError {
 pub(super) async fn client(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => {
-            let failed = |source| ConnectError::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
+            let failed = |error| ConnectError::Kubeconfig { path: path.to_owned(), error: Box::new(error) };
             let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?
         }
-        None => Config::incluster().map_err(|error| ConnectError::NoCluster(Box::new(error)))?,
+        None => Config::incluster().map_err(|error| match error {
+            InClusterError::ReadEnvironmentVariable(_) => ConnectError::NoCluster,
+            error => ConnectError::Pod(Box::new(error)),
+        })?,
     };
     // A watch knows better when to try again, and tells meanwhile why it does.
     config.default_retry = false;
     Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
+}
+
+/// What is wrong with a kubeconfig file, in words of what stands in it.
+fn why(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(error, _) => error.to_string(),
+        KubeconfigError::KindMismatch | KubeconfigError::ApiVersionMismatch => {
+            "it has documents of several kinds, and a kubeconfig is of kind Config".to_owned()
+        }
+        KubeconfigError::CurrentContextNotSet => "it has no current-context".to_owned(),
+        KubeconfigError::LoadContext(name) => format!("its current-context '{name}' is none of its contexts"),
+        KubeconfigError::LoadClusterOfContext(name) => {
+            format!("cluster '{name}' of its context is none of its clusters")
+        }
+        other => other.to_string(),
+    }
 }

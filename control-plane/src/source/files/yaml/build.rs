@@ -104,6 +104,7 @@ impl Builder {
             self.weight += value.weight;
             self.anchors.insert(anchor, value.clone());
         }
+        let at_top = self.open.len() == 1;
         let Some(open) = self.open.last_mut() else {
             if self.root.is_some() {
                 return Err(fatal(
@@ -122,7 +123,10 @@ impl Builder {
                 None => open.key = Some((key_of(&value.node)?, value.node.span)),
                 Some((key, key_span)) => match open.keys.get(&key) {
                     Some(first) => {
-                        let message = format!("field '{}' stands twice", key.chars().take(80).collect::<String>());
+                        let mut message = format!("field '{}' stands twice", key.chars().take(80).collect::<String>());
+                        if at_top && matches!(key.as_str(), "apiVersion" | "kind") {
+                            message.push_str(": expected a line --- before each further object");
+                        }
                         let repeats = Some(Repeated { first: first.clone(), key });
                         self.faults.push(Fault { span: key_span, message, repeats });
                     }
