@@ -252,9 +252,9 @@ fn generations(resource: &Encoded) -> impl Iterator<Item = (String, u64)> + use<
 
 /// Every user's object a resource came from. What stands for an object that cannot be enforced came from none.
 fn origins(resource: &Encoded) -> Vec<Origin> {
-    let Parts { origin, attached, .. } = parts(resource);
+    let Parts { origin, attached, settings, .. } = parts(resource);
     let written = attached.into_iter().filter(|attachment| attachment.stands_for.is_none());
-    origin.into_iter().chain(written.filter_map(|attachment| attachment.origin)).collect()
+    origin.into_iter().chain(written.filter_map(|attachment| attachment.origin)).chain(settings).collect()
 }
 
 /// The objects that whoever holds the resource cannot enforce, and what holds there instead.
@@ -269,8 +269,8 @@ fn unenforceable(resource: &Encoded) -> impl Iterator<Item = (String, String)> +
 #[cfg(test)]
 mod tests {
     use selvedge_xds::{
-        kinds::DESTINATION,
-        proto::mesh::{Attachment, Destination},
+        kinds::{DESTINATION, INBOUND},
+        proto::mesh::{Attachment, Destination, Inbound, SettingOrigin},
     };
 
     use super::*;
@@ -330,6 +330,20 @@ mod tests {
             let reach = Reach { cannot_enforce: count, ..Reach::default() };
             assert_eq!((objects[0].sidecars, objects[0].note.as_deref()), (reach, Some(words)));
         }
+    }
+
+    #[test]
+    fn an_object_that_a_setting_is_from_is_in_force_where_the_setting_is() {
+        let sidecars = Sidecars::default();
+        let from = |field: &str| {
+            let (kind, namespace, name) = ("Service".into(), "shop".into(), "web".into());
+            SettingOrigin { field: field.into(), origin: Some(Origin { kind, namespace, name, generation: 2 }) }
+        };
+        let message = Inbound { settings_from: vec![from("one"), from("another")], ..Inbound::default() };
+        let taken = vec![Arc::new(Encoded::new(INBOUND, "shop/web-1", Vec::new(), &message))];
+        let id = sidecars.open("spiffe://mesh.local/ns/shop/sa/web".parse().unwrap(), ([127, 0, 0, 1], 1).into(), 0);
+        sidecars.reply(id, Reply { kind: INBOUND, taken, refused: Vec::new(), complaint: None }, 0);
+        assert_eq!(reach(&sidecars), [(1, 0, 0), (0, 0, 0), (0, 0, 0)]);
     }
 
     #[test]

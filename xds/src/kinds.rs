@@ -26,6 +26,8 @@ pub struct Parts {
     pub origin: Option<Origin>,
     /// Everything attached to it.
     pub attached: Vec<Attachment>,
+    /// The objects that its settings are from.
+    pub settings: Vec<Origin>,
     /// What of that whoever holds the resource cannot enforce.
     pub unenforceable: Vec<Unenforceable>,
 }
@@ -37,12 +39,14 @@ pub fn parts(resource: &Encoded) -> Parts {
         DESTINATION => {
             let Destination { origin, routes, policies, unenforceable, .. } =
                 Destination::decode(body).unwrap_or_default();
-            Parts { origin, attached: [routes, policies].concat(), unenforceable }
+            Parts { origin, attached: [routes, policies].concat(), settings: Vec::new(), unenforceable }
         }
         INBOUND => {
-            let Inbound { origin, ports, policies, unenforceable, .. } = Inbound::decode(body).unwrap_or_default();
+            let Inbound { origin, ports, policies, settings_from, unenforceable, .. } =
+                Inbound::decode(body).unwrap_or_default();
             let of_ports = ports.into_iter().flat_map(|port| [port.routes, port.policies]);
-            Parts { origin, attached: of_ports.chain([policies]).flatten().collect(), unenforceable }
+            let settings = settings_from.into_iter().filter_map(|setting| setting.origin).collect();
+            Parts { origin, attached: of_ports.chain([policies]).flatten().collect(), settings, unenforceable }
         }
         _ => Parts::default(),
     }
