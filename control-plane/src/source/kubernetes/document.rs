@@ -61,7 +61,7 @@ impl Pruned for Document {
             return Reading::default();
         }
         let of = ClusterObject {
-            name: format!("{} {}", api.kind, self.key()).into(),
+            name: self.key().of(api.kind),
             uid: self.metadata("uid").into(),
             resource_version: self.metadata("resourceVersion").into(),
             generation: self.generation(),

@@ -121,7 +121,7 @@ impl Pruned for Pod {
     fn reading(self, api: &Api) -> Reading {
         let Some(workload) = self.workload() else { return Reading::default() };
         let of = ClusterObject {
-            name: format!("{} {}", api.kind, self.key()).into(),
+            name: self.key().of(api.kind),
             uid: self.metadata.uid.as_str().into(),
             resource_version: self.metadata.resource_version.as_str().into(),
             generation: 0,

@@ -37,6 +37,11 @@ pub(super) trait Pruned: DeserializeOwned + Clone + Send + 'static {
 }
 
 impl Key {
+    /// The object as people and the store know it.
+    pub(super) fn of(&self, kind: &str) -> Arc<str> {
+        format!("{kind} {self}").into()
+    }
+
     pub(super) fn new(namespace: &str, name: &str) -> Self {
         if namespace.is_empty() { Self(name.into()) } else { Self(format!("{namespace}/{name}").into()) }
     }

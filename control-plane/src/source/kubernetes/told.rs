@@ -33,12 +33,7 @@ pub(super) struct Cluster {
     unavailable: BTreeMap<&'static str, Arc<str>>,
 }
 
-/// What the store calls the origin of one object.
-fn origin(kind: &str, key: &Key) -> Arc<str> {
-    format!("{kind} {key}").into()
-}
-
-/// The kind of the object that the store calls so.
+/// The kind of the object that is known so ([`Key::of`]).
 pub(super) fn kind_of(origin: &str) -> &str {
     origin.split_once(' ').map_or(origin, |(kind, _)| kind)
 }
@@ -68,8 +63,8 @@ impl Cluster {
 
     fn take(&mut self, step: Told) -> Option<Change> {
         match step {
-            Told::Put(kind, key, reading) => Some(Change::Put(origin(kind, &key), reading)),
-            Told::Gone(kind, key) => Some(Change::Remove(origin(kind, &key))),
+            Told::Put(kind, key, reading) => Some(Change::Put(key.of(kind), reading)),
+            Told::Gone(kind, key) => Some(Change::Remove(key.of(kind))),
             Told::Complete(kind) => {
                 self.awaited.remove(kind);
                 self.unavailable.remove(kind);
