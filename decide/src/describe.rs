@@ -73,11 +73,17 @@ fn inbound(config: &RuntimeConfig) -> Value {
     })
 }
 
+/// Who says what no mesh policy does.
+const OF_PODS: &str = "the default of pods";
+
 /// Which mesh policy each setting of the workload is from.
 fn settings_from(config: &RuntimeConfig) -> Value {
     let settings = config.resources.inbound.iter().flat_map(|inbound| &inbound.settings_from);
-    let named = |from: &mesh::SettingOrigin| Some((from.field.clone(), object(from.origin.as_ref()?).into()));
-    settings.filter_map(named).collect::<Map<_, _>>().into()
+    let named = |from: &mesh::SettingOrigin| {
+        let said = from.origin.as_ref().map_or_else(|| OF_PODS.to_owned(), object);
+        (from.field.clone(), said.into())
+    };
+    settings.map(named).collect::<Map<_, _>>().into()
 }
 
 fn inbound_port(compiled: &InboundPort, source: &mesh::Inbound, port: &mesh::InboundPort) -> Value {

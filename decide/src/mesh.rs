@@ -44,6 +44,7 @@
 //! assert_eq!(trace.endings()[0].reason, Some(Reason::PolicyDefaultDeny));
 //! let arrival = trace.ways[0].arrival.as_ref().unwrap();
 //! assert_eq!(arrival.default.to_string(), "deny, by a setting whose object is not known");
+//! assert_eq!(arrival.mode.to_string(), "STRICT, the built-in default");
 //! ```
 
 use std::{
@@ -61,7 +62,7 @@ use selvedge_policies::{
 };
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND},
-    proto::mesh::{Destination, Endpoint, Endpoints, Inbound, Origin},
+    proto::mesh::{self, Destination, Endpoint, Endpoints, Inbound, Origin, SettingOrigin},
     resource::Encoded,
 };
 
@@ -70,7 +71,7 @@ use crate::{
     config::RuntimeConfig,
     resources::Versioned,
     route::{self, Scope},
-    trace::{Arrival, DefaultPosture, Ending, Judged, Place, Placed, Trace, Way, Written},
+    trace::{Arrival, DefaultPosture, Ending, InboundMode, Judged, Place, Placed, Said, Trace, Way, Written},
 };
 
 mod outcome;
@@ -233,6 +234,7 @@ impl Mesh {
             port: request.port,
             policies: self.judged(found.policies(request.port), &seen, context),
             default: self.default_of(&found.inbound),
+            mode: self.mode_of(&found.inbound),
         };
         let ending = receive(found.config(), request, context).unwrap_or_else(Ending::of);
         Some((arrival, ending))
@@ -334,13 +336,23 @@ impl Mesh {
     /// What happens at a workload to requests that no policy speaks of, and who wants it so.
     fn default_of(&self, inbound: &Inbound) -> DefaultPosture {
         let set = inbound.settings_from.iter().find(|setting| setting.field == POSTURE);
-        let written = set.and_then(|setting| {
-            let (object, field) = (setting.origin.clone()?, format!("spec.{POSTURE}"));
-            Some(Written { place: self.place(&object, &field), object, field })
-        });
+        let written = set.and_then(|setting| self.written(setting));
         // No other word was let in.
         let posture = if inbound.posture == "deny" { Posture::Deny } else { Posture::Allow };
         DefaultPosture { posture, written }
+    }
+
+    /// What happens at a workload to callers without an identity, and who wants it so.
+    fn mode_of(&self, inbound: &Inbound) -> InboundMode {
+        let set = inbound.settings_from.iter().find(|setting| setting.field == MODE);
+        let said = set.map_or(Said::BuiltIn, |setting| self.written(setting).map_or(Said::OfPods, Said::Written));
+        InboundMode { permissive: inbound.mode() == mesh::InboundMode::Permissive, said }
+    }
+
+    /// The object that a setting is from; `None` when nobody wrote it.
+    fn written(&self, setting: &SettingOrigin) -> Option<Written> {
+        let (object, field) = (setting.origin.clone()?, format!("spec.{}", setting.field));
+        Some(Written { place: self.place(&object, &field), object, field })
     }
 
     /// `what` was found, with the place of the field of `spec` that it is about.
@@ -361,6 +373,9 @@ fn reached_by_tls(endpoint: &Endpoint) -> bool {
 
 /// The setting that says what happens to a request that no policy speaks of.
 const POSTURE: &str = "defaultPosture";
+
+/// The setting that says what happens to callers without an identity.
+const MODE: &str = "mtls.inbound";
 
 impl std::fmt::Debug for Mesh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -61,6 +61,28 @@ pub struct Arrival {
     pub policies: Vec<Judged>,
     /// What happens to a request that no policy speaks of.
     pub default: DefaultPosture,
+    /// What happens to a caller that proves no identity.
+    pub mode: InboundMode,
+}
+
+/// Whether a caller that proves no identity is let in, and who wants it so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboundMode {
+    /// True when such a caller is let in.
+    pub permissive: bool,
+    /// Who says so.
+    pub said: Said,
+}
+
+/// Who says what holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// A setting that a user wrote.
+    Written(Written),
+    /// Nobody, and this is what holds of pods then.
+    OfPods,
+    /// Nobody, or the control plane does not say who did.
+    BuiltIn,
 }
 
 /// What happens to a request that no policy speaks of, and who wants it so.
@@ -178,6 +200,19 @@ impl fmt::Display for DefaultPosture {
             Some(written) => write!(f, ", by {written}"),
             None if self.posture == Posture::default() => f.write_str(", the built-in default"),
             None => f.write_str(", by a setting whose object is not known"),
+        }
+    }
+}
+
+/// `PERMISSIVE, the default of pods`.
+impl fmt::Display for InboundMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.permissive { "PERMISSIVE" } else { "STRICT" })?;
+        match &self.said {
+            Said::Written(written) => write!(f, ", by {written}"),
+            Said::OfPods => f.write_str(", the default of pods"),
+            Said::BuiltIn if self.permissive => f.write_str(", by a setting whose object is not known"),
+            Said::BuiltIn => f.write_str(", the built-in default"),
         }
     }
 }

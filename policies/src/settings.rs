@@ -40,6 +40,8 @@ pub struct Setting {
     pub strict: &'static [(&'static str, Strictness)],
     /// What becomes of its value at a sidecar.
     pub effect: Effect,
+    /// What holds in a pod where nobody says, if that is not what holds elsewhere.
+    pub in_pods: Option<fn() -> Value>,
 }
 
 /// What a setting does.
@@ -118,6 +120,19 @@ impl Settings {
         let said = said.into_iter().map(|(precedence, name, settings)| (precedence, name, &settings.0));
         let merged = merge::merge(said, strictness);
         (Self(merged.value.clone()), merged)
+    }
+
+    /// What holds in a pod where nobody says: on its first day in the mesh nothing that it calls or is called by may break.
+    ///
+    /// ```
+    /// use selvedge_policies::settings::Settings;
+    ///
+    /// let modes = Settings::of_pods().modes();
+    /// assert!(modes.permissive && modes.passthrough);
+    /// ```
+    pub fn of_pods() -> Self {
+        let said = |setting: &&Setting| Some((setting.field.to_owned(), setting.in_pods?()));
+        Self(SETTINGS.iter().filter_map(said).collect())
     }
 
     /// What is wrong with them.

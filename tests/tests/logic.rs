@@ -102,6 +102,30 @@ fn the_mesh_in_memory_says_why_a_request_ends_as_it_does() {
 }
 
 #[test]
+fn whoever_asks_why_plaintext_passes_is_told_that_nobody_closed_a_pod() {
+    let mut mesh = LogicMesh::new();
+    let mode = |mesh: &LogicMesh| {
+        let plaintext = Request::new("GET", "/").port(8080);
+        let received = mesh.in_memory().why_received("shop/web-1", &plaintext.facts(), &mesh.clock.context());
+        received.map(|(arrival, _)| arrival.mode.to_string()).unwrap()
+    };
+    mesh.write("shop.yaml", SHOP);
+    assert_eq!(mode(&mesh), "STRICT, the built-in default");
+    mesh.write("shop.yaml", &SHOP.replace("serviceAccount: web,", "serviceAccount: web, pod: true,"));
+    assert_eq!(mode(&mesh), "PERMISSIVE, the default of pods");
+    mesh.write(
+        "strict.yaml",
+        "
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: {name: strict, namespace: shop}
+spec: {mtls: {inbound: STRICT}}
+",
+    );
+    assert_eq!(mode(&mesh), "STRICT, by spec.mtls.inbound of MeshPolicy shop/strict (strict.yaml:5)");
+}
+
+#[test]
 fn whoever_asks_why_is_told_the_file_and_line_of_what_decided() {
     const CLOSED: &str = "
 apiVersion: selvedge.dev/v1alpha1

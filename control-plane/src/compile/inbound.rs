@@ -34,7 +34,7 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
     }
     ports.sort_by(|a, b| (a.port, &a.service).cmp(&(b.port, &b.service)));
     let (settings, merged) = model.effective(namespace, name);
-    let from = |(field, object): (String, &Object)| SettingOrigin { field, origin: Some(origin(object)) };
+    let from = |(field, object): (String, Option<&Object>)| SettingOrigin { field, origin: object.map(origin) };
     let modes = settings.modes();
     Some(Inbound {
         workload: WorkloadName::new(namespace, name).to_string(),

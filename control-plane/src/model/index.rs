@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_policies::{merge::Merged, settings::Settings};
+use selvedge_policies::{
+    merge::{Merged, Precedence},
+    settings::Settings,
+};
 
 use super::{
     Attached, Labels, Object, ObjectId, Spec, Target,
@@ -148,8 +151,9 @@ impl Model {
         all.filter(|(_, attached)| such(attached)).collect()
     }
 
-    /// What the mesh policies together say of one workload, and which of them says it.
-    pub fn effective(&self, namespace: &str, workload: &str) -> (Settings, Merged<&Object>) {
+    /// What the mesh policies together say of one workload, and which of them says it: none what holds of pods beneath all
+    /// of them.
+    pub fn effective(&self, namespace: &str, workload: &str) -> (Settings, Merged<Option<&Object>>) {
         let own = |spec: &MeshPolicySpec| {
             spec.target_ref
                 .as_ref()
@@ -162,7 +166,11 @@ impl Model {
         let of_namespace = local().filter(|(_, spec)| spec.target_ref.is_none()).map(|said| (1, said));
         let of_mesh = wide.filter(move |(_, spec)| is_wide(spec)).map(|said| (2, said));
         let said = own.chain(of_namespace).chain(of_mesh);
-        Settings::merge(said.map(|(scope, (object, spec))| (object.precedence(scope), object, &spec.settings)))
+        let said = said.map(|(scope, (object, spec))| (object.precedence(scope), Some(object), &spec.settings));
+        let is_pod = self.workload(namespace, workload).is_some_and(|(_, spec)| spec.pod);
+        let of_pods = is_pod.then(Settings::of_pods);
+        let beneath = |settings| (Precedence::new(3, None, Arc::default(), Arc::default()), None, settings);
+        Settings::merge(said.chain(of_pods.as_ref().map(beneath)))
     }
 
     /// The mesh policies that cover what this one of `namespace` covers, itself among them, by name.

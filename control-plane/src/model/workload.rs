@@ -33,6 +33,9 @@ pub struct WorkloadSpec {
     /// False where no sidecar stands before it: it is called in plaintext, and no policy of its own holds.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub sidecar: bool,
+    /// True for a pod of a cluster: where no `MeshPolicy` says, plaintext passes there in both directions.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub pod: bool,
 }
 
 /// One port of a `Workload`.
@@ -60,6 +63,11 @@ fn yes() -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
 fn is_yes(flag: &bool) -> bool {
     *flag
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
+fn is_no(flag: &bool) -> bool {
+    !*flag
 }
 
 impl WorkloadSpec {

@@ -7,7 +7,7 @@ use selvedge_policies::policy::Posture;
 
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
-    model::{Attached, Model, Object, ObjectId, Spec, Target, mesh_policy::MeshPolicySpec},
+    model::{Attached, Model, Object, ObjectId, Spec, Target, mesh_policy::MeshPolicySpec, workload},
 };
 
 /// Of how many objects it is told; the oldest are forgotten.
@@ -83,8 +83,8 @@ fn uncovered(model: &Model, kind: &str, target: &Target) -> String {
 }
 
 fn settings(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> String {
-    let workload = spec.target_ref.as_ref().and_then(|target| target.name.as_deref()).unwrap_or_default();
-    let (settings, merged) = model.effective(&id.namespace, workload);
+    let (namespace, workload) = covered(model, id, spec);
+    let (settings, merged) = model.effective(&namespace, &workload);
     let now = settings.modes();
     let inbound = if now.permissive { "PERMISSIVE" } else { "STRICT" };
     let mut opened =
@@ -93,6 +93,18 @@ fn settings(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> String {
         opened.push_str(&format!("; nobody sets {field} any more"));
     }
     opened
+}
+
+/// Of what a mesh policy covered the workload that is the most open without it: a pod, if there is one.
+fn covered(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> (Arc<str>, Arc<str>) {
+    if let Some(name) = spec.target_ref.as_ref().and_then(|target| target.name.as_deref()) {
+        return (id.namespace.clone(), name.into());
+    }
+    let is_wide = spec.target_ref.is_some();
+    let workloads = model.of_kind(workload::KIND.name);
+    let mut covered = workloads.filter(|object| is_wide || object.id.namespace == id.namespace);
+    let pod = covered.find(|object| matches!(&object.spec, Spec::Workload(spec) if spec.pod));
+    pod.map_or_else(|| (id.namespace.clone(), Arc::default()), |pod| (pod.id.namespace.clone(), pod.id.name.clone()))
 }
 
 fn posture(posture: Posture) -> &'static str {

@@ -164,6 +164,44 @@ fn a_more_specific_mesh_policy_wins_without_a_word() {
 }
 
 #[test]
+fn where_no_mesh_policy_says_plaintext_passes_in_a_pod_and_nowhere_else() {
+    let pod = WEB.replace("address: 10.0.0.1", "address: 10.0.0.1, pod: true");
+    let modes = |web: &str, files: &[&str]| {
+        let mut store = store(files);
+        put(&mut store, "web.yaml", web);
+        let inbound = inbound(&commit(&mut store).0);
+        let from = inbound.settings_from.iter().map(|from| (from.field.clone(), from.origin.is_some()));
+        (inbound.mode().as_str_name(), inbound.outbound_mode().as_str_name(), from.collect::<Vec<_>>())
+    };
+    let said = |inbound: bool, outbound: bool| {
+        vec![("mtls.inbound".to_owned(), inbound), ("mtls.outbound".to_owned(), outbound)]
+    };
+    assert_eq!(modes(WEB, &[]), ("STRICT", "REQUIRE", vec![]));
+    assert_eq!(modes(&pod, &[]), ("PERMISSIVE", "PREFER", said(false, false)));
+    for (namespace, target) in [
+        ("selvedge-system", "targetRef: {kind: Mesh}, "),
+        ("shop", ""),
+        ("shop", "targetRef: {kind: Workload, name: web-1}, "),
+    ] {
+        let policy = |said: &str| mesh_policy(namespace, "closed", &format!("{target}mtls: {{{said}}}"));
+        assert_eq!(modes(&pod, &[&policy("inbound: STRICT")]), ("STRICT", "PREFER", said(true, false)));
+        assert_eq!(modes(&pod, &[&policy("outbound: REQUIRE")]), ("PERMISSIVE", "REQUIRE", said(false, true)));
+    }
+}
+
+#[test]
+fn whoever_removes_a_mesh_policy_is_told_that_pods_are_open_without_it() {
+    let closed = mesh_policy("shop", "closed", "mtls: {inbound: STRICT}");
+    let mut store = store(&[&closed]);
+    put(&mut store, "web.yaml", &WEB.replace("address: 10.0.0.1", "address: 10.0.0.1, pod: true"));
+    commit(&mut store);
+    store.take("files", Change::Remove("0.yaml".into()));
+    let (_, report) = commit(&mut store);
+    let [(_, _, message)] = findings(&report)[..] else { panic!("{:?}", report.findings) };
+    assert!(message.contains("what it covered has mTLS mode PERMISSIVE"), "{message}");
+}
+
+#[test]
 fn a_creation_time_that_cannot_be_read_refuses_nothing() {
     for (written, why) in [("yesterday", "'yesterday' is not a timestamp"), ("7", "7 is no timestamp")] {
         let (_, report) = commit(&mut store(&[&traffic("one", written, "timeouts: {request: 1s}")]));

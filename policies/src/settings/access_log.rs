@@ -18,6 +18,7 @@ pub(super) const SETTING: Setting = Setting {
         };
         Ok(())
     }),
+    in_pods: None,
 };
 
 /// Which requests are logged.

@@ -39,6 +39,7 @@ pub(super) const SETTING: Setting = Setting {
     check,
     strict: &[("callerIdentity.trustedProxies", Strictness::Rights)],
     effect: Effect::Decides(compile),
+    in_pods: None,
 };
 
 /// The header fields that say who calls.

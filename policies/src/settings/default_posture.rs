@@ -14,4 +14,5 @@ pub(super) const SETTING: Setting = Setting {
         modes.posture = Posture::deserialize(value)?;
         Ok(())
     }),
+    in_pods: None,
 };

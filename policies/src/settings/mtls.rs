@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{Effect, Setting};
 use crate::merge::Strictness;
@@ -20,16 +21,17 @@ pub(super) const SETTING: Setting = Setting {
         modes.passthrough = outbound == Some(OutboundMode::Prefer);
         Ok(())
     }),
+    in_pods: Some(|| json!({ "inbound": "PERMISSIVE", "outbound": "PREFER" })),
 };
 
 /// Which calls need mTLS.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Mtls {
-    /// Calls received; `STRICT` when nobody says.
+    /// Calls received; when nobody says `STRICT`, and `PERMISSIVE` in a pod.
     #[serde(default)]
     inbound: Option<InboundMode>,
-    /// Calls made; `REQUIRE` when nobody says.
+    /// Calls made; when nobody says `REQUIRE`, and `PREFER` in a pod.
     #[serde(default)]
     outbound: Option<OutboundMode>,
 }

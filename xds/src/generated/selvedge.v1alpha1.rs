@@ -221,6 +221,7 @@ pub struct SettingOrigin {
     /// Such as `mtls.inbound`.
     #[prost(string, tag = "1")]
     pub field: ::prost::alloc::string::String,
+    /// Absent for what holds of pods where no mesh policy says.
     #[prost(message, optional, tag = "2")]
     pub origin: ::core::option::Option<Origin>,
 }

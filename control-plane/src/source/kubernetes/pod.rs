@@ -90,6 +90,7 @@ impl Pod {
             "address": address,
             "ports": self.ports(),
             "sidecar": self.has_sidecar(),
+            "pod": true,
         });
         let metadata =
             json!({ "namespace": namespace, "name": name, "labels": labels, "creationTimestamp": creation_timestamp });
