@@ -148,6 +148,16 @@ pub enum Spec {
     Attached(Attached),
 }
 
+/// Why an object of `kind`, where that is known, cannot have this name, if so. The name of a `Service` is the beginning of its
+/// host names, which a dot in it would make those of another.
+pub fn name_problem(kind: Option<&Kind>, name: &str) -> Option<String> {
+    if kind.is_some_and(|kind| kind.name == service::KIND.name) {
+        label_problem(name)
+    } else {
+        kind::name_problem(name)
+    }
+}
+
 /// Why `name` is no DNS label (RFC 1123 section 2.1), if so.
 pub fn label_problem(name: &str) -> Option<String> {
     let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -169,6 +179,18 @@ mod tests {
         }
         for bad in ["", "Web", "web_1", "-web", "web-", "a.b", "wéb", "a/b", &"x".repeat(64)] {
             assert!(label_problem(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn everything_but_a_service_may_have_a_name_with_dots() {
+        for name in ["etcd-node-1.example.com", &"x".repeat(200), "1.2"] {
+            for kind in kinds() {
+                assert_eq!(name_problem(Some(kind), name).is_none(), kind.name != "Service", "{} {name}", kind.name);
+            }
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "a/b", "a:b", "A.b", "a_b", &"x".repeat(254)] {
+            assert!(kinds().all(|kind| name_problem(Some(kind), bad).is_some()), "{bad}");
         }
     }
 

@@ -98,6 +98,7 @@ struct Envelope {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
+    #[expect(dead_code, reason = "there for the schema; checked when the kind is known")]
     name: String,
     #[serde(default)]
     namespace: Option<String>,
@@ -128,7 +129,8 @@ fn check_enveloped(document: &Value, author: Author) -> Checked {
     let misspelt = misspelt_metadata(document);
     problems.extend(misspelt.iter().map(misspelling));
     let kind = kind_of(document, &mut problems);
-    let name = name_of(document).filter(|_| is_named(document, &misspelt));
+    problems.extend(misnamed(document, kind));
+    let name = name_of(document, kind).filter(|_| is_named(document, &misspelt));
     let id = kind.zip(name.clone()).map(|(kind, (namespace, name))| ObjectId { kind: kind.name, namespace, name });
     let mut blanks = Vec::new();
     let spec = kind.and_then(|kind| spec(kind, id.as_ref(), document, author, &mut problems, &mut blanks));
@@ -197,10 +199,14 @@ fn kind_of(document: &Value, problems: &mut Vec<Problem>) -> Option<&'static Kin
 }
 
 fn envelope_problems(envelope: &Envelope) -> Vec<Problem> {
-    let Metadata { name, namespace, .. } = &envelope.metadata;
-    let name = label_problem(name).map(|why| Problem::new("metadata.name", why));
-    let namespace = namespace.as_deref().and_then(label_problem);
-    name.into_iter().chain(namespace.map(|why| Problem::new("metadata.namespace", why))).collect()
+    let namespace = envelope.metadata.namespace.as_deref().and_then(label_problem);
+    namespace.map(|why| Problem::new("metadata.namespace", why)).into_iter().collect()
+}
+
+/// What is wrong with the name that a document has, for one of this kind.
+fn misnamed(document: &Value, kind: Option<&Kind>) -> Option<Problem> {
+    let why = model::name_problem(kind, text(document.get("metadata")?, "name")?)?;
+    Some(Problem::new("metadata.name", why))
 }
 
 /// The fields of `metadata` that are misspelt, each with the one that was probably meant.
@@ -220,10 +226,10 @@ fn is_named(document: &Value, misspelt: &[(&str, &str)]) -> bool {
     !is_elsewhere && !misspelt.iter().any(|(_, meant)| NAMING.contains(meant))
 }
 
-/// Namespace and name, when both are sound.
-fn name_of(document: &Value) -> Option<(Arc<str>, Arc<str>)> {
+/// Namespace and name, when both are sound for an object of this kind.
+fn name_of(document: &Value, kind: Option<&Kind>) -> Option<(Arc<str>, Arc<str>)> {
     let metadata = document.get("metadata")?;
-    let name = text(metadata, "name").filter(|name| label_problem(name).is_none())?;
+    let name = text(metadata, "name").filter(|name| model::name_problem(kind, name).is_none())?;
     let namespace = match metadata.get("namespace") {
         None | Some(Value::Null) => "default",
         Some(_) => text(metadata, "namespace").filter(|namespace| label_problem(namespace).is_none())?,

@@ -191,12 +191,24 @@ pub(crate) fn of<T>(object: &Attached<T>, problems: Vec<Problem>) -> impl Iterat
     problems.into_iter().map(move |problem| Problem { message: format!("{name}: {}", problem.message), ..problem })
 }
 
-/// What is wrong with the name of an object, if anything (RFC 1123 subdomain).
-pub(crate) fn name_problem(name: &str) -> Option<String> {
-    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+/// What is wrong with the name of an object, if anything: of all that Kubernetes has, but for those that are host names, it
+/// is one or more parts with dots between them (RFC 1123 subdomain), as long as 253 characters.
+///
+/// ```
+/// use selvedge_policies::kind::name_problem;
+///
+/// assert_eq!(name_problem("etcd-node-1.example.com"), None);
+/// assert!(name_problem("a..b").is_some() && name_problem("a/b").is_some() && name_problem("A").is_some());
+/// ```
+pub fn name_problem(name: &str) -> Option<String> {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let ends = |c: char| c.is_ascii_alphanumeric();
-    if name.len() <= 253 && name.bytes().all(fine) && name.starts_with(ends) && name.ends_with(ends) {
+    let is_part = |part: &str| part.bytes().all(fine) && part.starts_with(ends) && part.ends_with(ends);
+    if name.len() <= 253 && name.split('.').all(is_part) {
         return None;
     }
-    Some(format!("'{name}' is not the name of an object: expected a-z, 0-9, '-' and '.', such as checkout"))
+    let shown: String = name.chars().take(80).collect();
+    Some(format!(
+        "'{shown}' is not the name of an object: expected up to 253 characters a-z, 0-9, '-' and '.', such as checkout-2"
+    ))
 }

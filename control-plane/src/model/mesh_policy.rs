@@ -110,7 +110,7 @@ fn target_problem(target: &ScopeRef) -> Option<Problem> {
         (ScopeKind::Workload, None) => {
             Some(Problem::new("targetRef", "missing field 'name': expected that of a Workload"))
         }
-        (ScopeKind::Workload, Some(name)) => super::label_problem(name).map(|why| Problem::new("targetRef.name", why)),
+        (ScopeKind::Workload, Some(name)) => kind::name_problem(name).map(|why| Problem::new("targetRef.name", why)),
         (ScopeKind::Mesh, Some(_)) => {
             Some(Problem::new("targetRef.name", "the mesh has no name: expected none with kind Mesh"))
         }

@@ -93,7 +93,7 @@ const MAX_WEIGHT: u32 = 10_000;
 
 fn check(spec: &WorkloadSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let account = super::label_problem(&spec.service_account);
+    let account = kind::name_problem(&spec.service_account);
     problems.extend(account.map(|why| Problem::new("serviceAccount", why)));
     match spec.address.parse::<IpAddr>() {
         Ok(address) if address.is_unspecified() || address.is_multicast() => {

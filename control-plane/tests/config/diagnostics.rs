@@ -135,7 +135,7 @@ fn bad_specs_are_pointed_at() {
         ("Workload", "  address: 10.0.0.1\n", (5, 1), "missing field 'serviceAccount'"),
         ("Workload", "  serviceAccount: a\n  address: example.com\n", (7, 12), "'example.com' is not an IP address"),
         ("Workload", "  serviceAccount: a\n  address: 0.0.0.0\n", (7, 12), "0.0.0.0 cannot be dialled"),
-        ("Workload", "  serviceAccount: A\n  address: 10.0.0.1\n", (6, 19), "'A' is not a DNS label"),
+        ("Workload", "  serviceAccount: A\n  address: 10.0.0.1\n", (6, 19), "'A' is not the name of an object"),
         ("Workload", "  serviceAccount: a\n  address: 10.0.0.1\n  weight: 99999\n", (8, 11), "99999 is out of range"),
         (
             "ExternalService",
