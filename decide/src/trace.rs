@@ -70,7 +70,7 @@ pub struct Arrival {
 pub struct InboundMode {
     /// True when such a caller is let in.
     pub permissive: bool,
-    /// Who says so.
+    /// Who wants it so: somebody who wrote a setting, or nobody.
     pub said: Said,
 }
 
