@@ -14,6 +14,10 @@ use serde::Deserialize;
 
 use crate::http::pace::CallerTimeouts;
 
+mod source;
+
+pub use source::Source;
+
 /// The bootstrap file of a sidecar.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -54,6 +58,9 @@ pub struct Bootstrap {
     /// How long a drain lasts at most.
     #[serde(default = "drain_default")]
     pub drain_deadline: Span,
+    /// What SIGTERM says.
+    #[serde(default)]
+    pub sigterm: Sigterm,
     /// Access log file; standard output when absent.
     #[serde(default)]
     pub access_log_file: Option<PathBuf>,
@@ -77,6 +84,17 @@ pub enum Capture {
     Explicit,
     /// Redirect rules (`selvedge-proxy capture apply`); the original destination is asked of the kernel.
     Transparent,
+}
+
+/// What SIGTERM says of the application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Sigterm {
+    /// Nothing: it may call until it is seen to be gone, or until the deadline.
+    #[default]
+    Drain,
+    /// It is gone, as for a native sidecar of Kubernetes, which is told only after all containers have ended.
+    ApplicationGone,
 }
 
 /// One declared inbound listener.
@@ -188,6 +206,23 @@ impl Bootstrap {
             problem,
         })?;
         Ok(bootstrap)
+    }
+
+    /// Where one of the sidecar's own ports (`admin`, `metrics`) is on this host, `configured` so; not known yet while the
+    /// kernel chooses it.
+    pub fn own_port(&self, port: &str, configured: SocketAddr) -> Option<SocketAddr> {
+        let mut address = match (&self.ports_file, configured.port()) {
+            (Some(path), 0) => {
+                let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+                ports[port].as_str()?.parse().ok()?
+            }
+            _ => configured,
+        };
+        if address.ip().is_unspecified() {
+            let loopback = if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+            address.set_ip(loopback);
+        }
+        Some(address)
     }
 
     fn check(&self) -> Result<(), (String, String)> {

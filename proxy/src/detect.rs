@@ -34,15 +34,15 @@ use crate::{
 const SILENCE: Duration = Duration::from_millis(10);
 /// How long both may be silent when our own application calls: clients open connections long before they use them.
 const OWN_PATIENCE: Duration = Duration::from_secs(600);
-/// Finds out what a connection carries. `None` when neither side spoke in time, or when the application has opened it,
-/// says nothing and the sidecar drains; the connection is closed.
+/// Finds out what a connection carries. `None` when neither side spoke in time, or when nothing is said on it and the
+/// sidecar drains, for the application that has opened it, or has none any more; the connection is closed.
 pub(crate) async fn protocol(admitted: Admitted) -> Option<Detected> {
     let Origin { worker, heading, .. } = &admitted.origin;
-    let own = matches!(heading, Heading::Outbound { .. }).then(|| (worker.drain(), heading.clone()));
+    let (mut drain, heading) = (worker.drain(), heading.clone());
     let left_silent = async {
-        match own {
-            Some((mut drain, heading)) => Box::pin(drain.begun(&heading, &Pace::default())).await,
-            None => std::future::pending().await,
+        match heading {
+            Heading::Outbound { .. } => Box::pin(drain.begun(&heading, &Pace::default())).await,
+            Heading::Inbound { .. } => drain.gone().await,
         }
     };
     tokio::select! {

@@ -27,6 +27,8 @@ use application::Application;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long new calls are still taken after the last one ended: peers need this long to hear of the drain.
 const QUIET: Duration = Duration::from_millis(500);
+/// The same where the application is gone: what it said last is on its way through the kernel.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long the application may leave a connection idle before it is closed in a drain.
 const IDLE: Duration = Duration::from_secs(5);
 /// The part of the deadline after which new connections to the application are not taken any more.
@@ -49,6 +51,8 @@ pub(crate) enum Phase {
     Draining,
     /// Calls to the application finish, and no new connections to it are taken.
     Shut,
+    /// The application is gone: what is in flight finishes, and what it has left idle is over.
+    Gone,
     /// All calls finish, those of the application too.
     Closing,
 }
@@ -114,7 +118,7 @@ impl Drain {
         if matches!(heading, Heading::Outbound { .. }) {
             tokio::select! {
                 () = pace.idle(IDLE) => {}
-                () = self.passed() => {}
+                () = self.gone() => {}
             }
         }
     }
@@ -127,6 +131,11 @@ impl Drain {
     /// Whether connections with this heading should finish.
     pub(crate) fn has_begun(&self, heading: &Heading) -> bool {
         *self.0.borrow() >= end_of(heading)
+    }
+
+    /// Waits until there is no application any more that could say or hear anything.
+    pub(crate) async fn gone(&mut self) {
+        self.reached(Phase::Gone).await;
     }
 
     /// Waits until the deadline has passed, when even opaque connections must end.
@@ -145,7 +154,7 @@ impl Drain {
 const fn end_of(heading: &Heading) -> Phase {
     match heading {
         Heading::Inbound { .. } => Phase::Draining,
-        Heading::Outbound { .. } => Phase::Closing,
+        Heading::Outbound { .. } => Phase::Gone,
     }
 }
 
@@ -161,7 +170,7 @@ pub(crate) async fn drain(
     let (began, mut done) = (Instant::now(), pin!(done));
     phases.send_replace(Phase::Draining);
     let mut look = interval(LOOK);
-    let mut quiet = Quiet::new(open);
+    let mut quiet = Quiet::new(open, QUIET);
     let mut application = Presence::new();
     let mut is_done = false;
     while began.elapsed() < deadline {
@@ -178,8 +187,28 @@ pub(crate) async fn drain(
             break;
         }
     }
+    close(phases, open).await;
+}
+
+/// Ends with an application that is gone: returns when nothing is in flight any more, at the latest when `deadline` has
+/// passed. Callers whose connections are not taken any more repeat their calls elsewhere.
+pub(crate) async fn follow(phases: &watch::Sender<Phase>, open: &Open, deadline: Duration) {
+    let began = Instant::now();
+    phases.send_replace(Phase::Gone);
+    let (mut look, mut quiet) = (interval(LOOK), Quiet::new(open, LAST_WORDS));
+    while began.elapsed() < deadline {
+        look.tick().await;
+        if quiet.lasts(open) {
+            break;
+        }
+    }
+    close(phases, open).await;
+}
+
+/// Lets what is open close in order, for a moment.
+async fn close(phases: &watch::Sender<Phase>, open: &Open) {
     phases.send_replace(Phase::Closing);
-    let last = Instant::now() + LAST;
+    let (mut look, last) = (interval(LOOK), Instant::now() + LAST);
     while open.all() > 0 && Instant::now() < last {
         look.tick().await;
     }
@@ -187,13 +216,15 @@ pub(crate) async fn drain(
 
 /// Whether anything is or was in flight a moment ago.
 struct Quiet {
+    least: Duration,
     busy: Instant,
     ever: usize,
 }
 
 impl Quiet {
-    fn new(open: &Open) -> Self {
-        Self { busy: Instant::now(), ever: open.ever.load(Ordering::Relaxed) }
+    /// Quiet means that nothing was in flight for at `least` so long.
+    fn new(open: &Open, least: Duration) -> Self {
+        Self { least, busy: Instant::now(), ever: open.ever.load(Ordering::Relaxed) }
     }
 
     /// A connection may have come and gone between two looks.
@@ -202,7 +233,7 @@ impl Quiet {
         if open.all() > 0 || self.ever != before {
             self.busy = Instant::now();
         }
-        self.busy.elapsed() >= QUIET
+        self.busy.elapsed() >= self.least
     }
 }
 
@@ -303,6 +334,31 @@ mod tests {
         let began = Instant::now();
         drain(&phases, &open, Duration::from_secs(5), there, pending()).await;
         assert_eq!(began.elapsed().as_secs(), 6, "with the second that calls have to close in order");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_whose_application_is_gone_stays_for_what_is_in_flight_only() {
+        let (phases, receiver) = watch::channel(Phase::Serving);
+        let (open, began) = (Open::default(), Instant::now());
+        follow(&phases, &open, Duration::from_secs(30)).await;
+        assert!(began.elapsed() < Duration::from_millis(200), "nothing was in flight: {:?}", began.elapsed());
+
+        phases.send_replace(Phase::Serving);
+        let (heading, pace, began) = (outbound(), Pace::default(), Instant::now());
+        open.opened(&heading);
+        let last_call = async {
+            Drain::new(receiver.clone()).begun(&heading, &pace).await;
+            assert!(began.elapsed().is_zero(), "the application asks nothing more");
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            open.closed(&heading);
+        };
+        tokio::join!(follow(&phases, &open, Duration::from_secs(30)), last_call);
+        assert_eq!(began.elapsed().as_secs(), 7);
+
+        let began = Instant::now();
+        open.opened(&heading);
+        follow(&phases, &open, Duration::from_secs(30)).await;
+        assert_eq!(began.elapsed().as_secs(), 31, "the deadline ends this, too");
     }
 
     #[tokio::test(start_paused = true)]

@@ -310,10 +310,10 @@ async fn replaced(connection: &Connection, policies: &PolicySet, context: &mut C
     }
 }
 
-/// Waits until `end`, or until the drain is over: then nobody has time to wait.
+/// Waits until `end`, or until the application is gone or the drain over: then nobody has time to wait.
 async fn paused(worker: &Worker, end: Instant) {
     tokio::select! {
         () = sleep_until(end) => {}
-        () = async { worker.drain().passed().await } => {}
+        () = async { worker.drain().gone().await } => {}
     }
 }

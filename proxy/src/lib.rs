@@ -56,7 +56,7 @@ mod heading;
 mod error;
 mod clock;
 
-pub use bootstrap::Bootstrap;
+pub use bootstrap::{Bootstrap, Source as BootstrapSource};
 pub use channel::{connect, explain};
 pub use credentials::{Credentials, Svid};
 pub use grpc::{

@@ -1,9 +1,9 @@
 //! `selvedge-proxy`: the sidecar, and the redirect rules that bring it its traffic.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge_proxy::{Bootstrap, capture};
+use selvedge_proxy::{BootstrapSource, capture};
 
 /// jemalloc keeps a sidecar small: it gives memory back after a burst, which the C library's allocator does not.
 #[global_allocator]
@@ -20,11 +20,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the sidecar until SIGTERM, then drain.
-    Run {
-        /// The bootstrap file (YAML, see docs/sidecar.md).
-        #[arg(long)]
-        config: PathBuf,
-    },
+    Run(BootstrapSource),
     /// Redirect this network namespace's TCP connections to the sidecar, or stop doing so.
     #[command(subcommand)]
     Capture(capture::Command),
@@ -38,14 +34,13 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .init();
     match Arguments::parse().command {
-        Command::Run { config } => end(run(&config)),
+        Command::Run(bootstrap) => end(run(&bootstrap)),
         Command::Capture(rules) => end(redirect(&rules)),
     }
 }
 
-fn run(config: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
-    let bootstrap = Bootstrap::load(config)?;
-    Ok(selvedge_proxy::run(bootstrap)?)
+fn run(bootstrap: &BootstrapSource) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(selvedge_proxy::run(bootstrap.load()?)?)
 }
 
 fn redirect(rules: &capture::Command) -> Result<(), Box<dyn std::error::Error>> {

@@ -6,7 +6,10 @@ use bytes::BytesMut;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use selvedge_policies::reason::Reason;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+};
 
 use crate::{
     arrival::{Dialled, Identified},
@@ -15,6 +18,7 @@ use crate::{
     error::Error,
     exchange::Tunnelled,
     filter,
+    heading::Heading,
     judge::{self, admitted, still_admitted},
     record::{self, Opened},
     sniff::Prefixed,
@@ -32,13 +36,8 @@ pub(crate) async fn relay(identified: Identified) {
         Err(error) => return record::connection_refused(&connection, &error),
     };
     let opened = record::connection_opened(&connection, Some(&picked.endpoint)).audited(audited);
-    join(
-        opened,
-        Prefixed::new(io, first),
-        stream,
-        judge::ended(&connection, |config, policies| still_admitted(&connection, config, policies)),
-    )
-    .await;
+    let judged = judge::ended(&connection, |config, policies| still_admitted(&connection, config, policies));
+    join(opened, &connection, (Prefixed::new(io, first), stream), judged).await;
 }
 
 /// Relays what an upgrade or CONNECT has become, until both sides are done or the request it was made of may not be any
@@ -57,29 +56,59 @@ pub(crate) async fn tunnel(
             None => Ok(()),
         }
     });
-    join(opened, TokioIo::new(caller), TokioIo::new(service), judged).await;
+    join(opened, &connection, (TokioIo::new(caller), TokioIo::new(service)), judged).await;
 }
 
 /// Carries bytes both ways, and counts them as they pass, until both sides are done or `ended` says why they have to be.
+/// An application that is gone hears nothing any more, so its last word is the end of both.
 async fn join(
     opened: Opened,
-    caller: impl AsyncRead + AsyncWrite + Unpin,
-    mut service: impl AsyncRead + AsyncWrite + Unpin,
+    connection: &Connection,
+    (caller, service): (impl AsyncRead + AsyncWrite + Unpin, impl AsyncRead + AsyncWrite + Unpin),
     ended: impl Future<Output = Error>,
 ) {
     let own = Rc::new(Flow::default());
+    let [told_caller, told_service] = [(); 2].map(|()| Rc::new(Notify::new()));
     let mut caller = Observed::new(caller, Counted([own.clone(), opened.flow()]));
-    let ended = tokio::select! {
-        biased; // what may not be any more says nothing more
-        ended = ended => ended,
-        copied = tokio::io::copy_bidirectional(&mut caller, &mut service) => {
-            let reset = copied.err().filter(|e| e.kind() == io::ErrorKind::ConnectionReset);
-            let (received, sent) = own.total();
-            return opened.closed(received, sent, reset.map(|_| Reason::UpstreamReset));
+    let mut caller = Observed::new(&mut caller, LastWord(told_caller.clone()));
+    let mut service = Observed::new(service, LastWord(told_service.clone()));
+    let mut drain = connection.worker.drain();
+    let last_word = async {
+        drain.gone().await;
+        match connection.heading {
+            Heading::Inbound { .. } => told_caller.notified().await,
+            Heading::Outbound { .. } => told_service.notified().await,
         }
     };
+    let ended = tokio::select! {
+        biased; // what may not be any more says nothing more
+        ended = ended => Err(ended),
+        copied = tokio::io::copy_bidirectional(&mut caller, &mut service) => Ok(copied.err()),
+        () = last_word => Ok(None),
+    };
     let (received, sent) = own.total();
-    opened.cut(received, sent, &ended);
+    match ended {
+        Err(ended) => opened.cut(received, sent, &ended),
+        Ok(broken) => {
+            let reset = broken.filter(|e| e.kind() == io::ErrorKind::ConnectionReset);
+            opened.closed(received, sent, reset.map(|_| Reason::UpstreamReset));
+        }
+    }
+}
+
+/// Tells when the other side has said its last word, and it has been passed on.
+struct LastWord(Rc<Notify>);
+
+impl Observer for LastWord {
+    fn read(&mut self, _: &[u8]) -> Result<(), End> {
+        Ok(())
+    }
+
+    fn written(&mut self, _: &[u8]) {}
+
+    fn finished(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// Counts what passes at that moment: for the connection itself, whose log line has the sums even when it breaks, and

@@ -6,7 +6,6 @@
 use std::{
     ffi::OsString,
     io::IsTerminal,
-    net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
@@ -101,28 +100,13 @@ fn start_sidecar(config: &Path) -> anyhow::Result<Child> {
 /// Returns when the sidecar says that it is ready.
 async fn ready(bootstrap: &Bootstrap) {
     loop {
-        if let Some(address) = address(bootstrap, "metrics", bootstrap.metrics)
+        if let Some(address) = bootstrap.own_port("metrics", bootstrap.metrics)
             && probe::get(address, "/ready").await.is_ok()
         {
             return;
         }
         sleep(POLL).await;
     }
-}
-
-/// Where one of the sidecar's own ports is, on this host; not known yet while it is chosen by the kernel.
-fn address(bootstrap: &Bootstrap, port: &str, configured: SocketAddr) -> Option<SocketAddr> {
-    let mut address = match (&bootstrap.ports_file, configured.port()) {
-        (Some(path), 0) => {
-            let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-            ports[port].as_str()?.parse().ok()?
-        }
-        _ => configured,
-    };
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
-    }
-    Some(address)
 }
 
 /// Signals as they arrive.
@@ -153,7 +137,7 @@ fn send(child: &Child, signal: Signal) {
 /// Lets the sidecar drain. It is told that the command is done, which a signal would not say; where its admin port is
 /// not known it gets the signal and finds out, or waits for its deadline.
 async fn leave(mut sidecar: Child, bootstrap: &Bootstrap) -> anyhow::Result<()> {
-    let told = match address(bootstrap, "admin", bootstrap.admin) {
+    let told = match bootstrap.own_port("admin", bootstrap.admin) {
         Some(admin) => probe::post(admin, "/drain").await.is_ok(),
         None => false,
     };

@@ -1,6 +1,6 @@
 //! The control thread: starts everything, listens to signals, and ends the process in order.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use selvedge_identity::file;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     admin::{AdminState, Scope},
-    bootstrap::{Bootstrap, Capture},
+    bootstrap::{Bootstrap, Capture, Sigterm},
     drain::{self, Open, Phase},
     socket,
     worker::Shared,
@@ -85,28 +85,28 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
         // Half a sidecar would look alive: whoever supervises it starts a whole one.
         Some(outcome) = ended.recv() => return outcome,
     };
-    let done = async {
-        if !told {
-            drain_asked.recv().await;
-        }
-    };
-    finish(&phases, &open, bootstrap.drain_deadline.0, done, &mut signals).await;
+    let at_most = bootstrap.drain_deadline.0;
+    if !told && bootstrap.sigterm == Sigterm::ApplicationGone {
+        tracing::info!(?at_most, "the application is gone: finishing what is in flight");
+        finish(drain::follow(&phases, &open, at_most), &mut signals).await;
+    } else {
+        tracing::info!(?at_most, "draining");
+        let is_gone = async || open.application.is_gone().await;
+        let done = async {
+            if !told {
+                drain_asked.recv().await;
+            }
+        };
+        finish(drain::drain(&phases, &open, at_most, is_gone, done), &mut signals).await;
+    }
     telemetry.finish_log().await;
     Ok(())
 }
 
-/// Drains, unless it is told to end a second time.
-async fn finish(
-    phases: &watch::Sender<Phase>,
-    open: &Open,
-    at_most: Duration,
-    done: impl Future<Output = ()>,
-    signals: &mut Signals,
-) {
-    tracing::info!(?at_most, "draining");
-    let is_gone = async || open.application.is_gone().await;
+/// Waits for the end of a drain, unless it is told to end a second time.
+async fn finish(drain: impl Future<Output = ()>, signals: &mut Signals) {
     tokio::select! {
-        () = drain::drain(phases, open, at_most, is_gone, done) => tracing::info!("drained"),
+        () = drain => tracing::info!("drained"),
         () = signals.next() => tracing::info!("told a second time to end: not waiting for the rest of the drain"),
     }
 }

@@ -16,6 +16,9 @@ pub(crate) trait Observer {
 
     /// These bytes were written to the peer.
     fn written(&mut self, bytes: &[u8]);
+
+    /// All was written, and the peer told so.
+    fn finished(&mut self) {}
 }
 
 /// How an observer ends a stream.
@@ -91,6 +94,10 @@ impl<T: AsyncWrite + Unpin, O: Observer + Unpin> AsyncWrite for Observed<T, O> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let result = Pin::new(&mut self.io).poll_shutdown(cx);
+        if let Poll::Ready(Ok(())) = result {
+            self.observer.finished();
+        }
+        result
     }
 }
