@@ -109,8 +109,18 @@ fn function_name(line: &str) -> Option<String> {
 /// Every production file of the workspace, in order of path: the `src` folders of all packages but this test
 /// kit, without what is generated and without test modules in files of their own.
 pub fn production() -> Vec<Source> {
-    let packages =
-        ["policies", "identity", "xds", "decide", "control-plane", "proxy", "cli", "examples/saas", "benches"];
+    let packages = [
+        "policies",
+        "identity",
+        "xds",
+        "decide",
+        "control-plane",
+        "proxy",
+        "inject",
+        "cli",
+        "examples/saas",
+        "benches",
+    ];
     let mut sources: Vec<Source> = packages.iter().flat_map(|package| rust_files(&format!("{package}/src"))).collect();
     let is_test = |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/");
     sources.retain(|source| !source.path.contains("/generated/") && !is_test(&source.path));

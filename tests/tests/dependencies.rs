@@ -137,7 +137,7 @@ const NETWORK: [&str; 12] = [
 ];
 
 /// The packages that know what the mesh would do, and link nothing that could do it.
-const WITHOUT_NETWORK: [&str; 3] = ["selvedge-policies", "selvedge-xds", "selvedge-decide"];
+const WITHOUT_NETWORK: [&str; 4] = ["selvedge-policies", "selvedge-xds", "selvedge-decide", "selvedge-inject"];
 
 fn network_of(package: &str) -> Vec<String> {
     let names = lockfile::linked(package).into_iter().map(|linked| linked.name);

@@ -36,6 +36,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("decide", &["selvedge-policies", "selvedge-xds"]),
     ("control-plane", &["selvedge-policies", "selvedge-identity", "selvedge-xds", "selvedge-decide"]),
     ("proxy", &["selvedge-policies", "selvedge-identity", "selvedge-xds", "selvedge-decide"]),
+    ("inject", &[]),
     ("examples/saas", &["selvedge-policies", "selvedge-control-plane"]),
     (
         "cli",
@@ -123,6 +124,7 @@ fn every_module_opens_with_what_it_guarantees_and_none_is_called_mod() {
         "control-plane/tests",
         "xds/tests",
         "proxy/tests",
+        "inject/tests",
         "cli/tests",
         "examples/saas/tests",
         "benches",
@@ -203,7 +205,9 @@ fn captured_skips(text: &str) -> impl Iterator<Item = (usize, &str)> {
 #[test]
 fn a_skip_is_told_also_by_a_run_that_passes() {
     let mut complaints = Complaints::new("write it to standard error (`writeln!`), or make the test run everywhere");
-    for folder in ["policies", "identity", "xds", "decide", "control-plane", "proxy", "cli", "examples", "tests"] {
+    for folder in
+        ["policies", "identity", "xds", "decide", "control-plane", "proxy", "inject", "cli", "examples", "tests"]
+    {
         for source in source::rust_files(folder) {
             complaints.lines(&source.path, captured_skips(&source.text), "a skip that nobody sees");
         }
@@ -271,7 +275,7 @@ fn decisions_know_no_runtime_and_do_no_input_or_output() {
     let clocks = ["tokio", "Instant::now", "SystemTime", "println!", "eprintln!", "async fn", ".await"];
     let runtimes =
         ["tokio", "hyper", "hyper-util", "h2", "tonic", "rustls", "socket2", "rustix", "mio", "notify", "tracing"];
-    for package in ["policies", "decide"] {
+    for package in ["policies", "decide", "inject"] {
         for source in source::below(&format!("{package}/")) {
             for needle in forbidden.iter().chain(&clocks) {
                 complaints.lines(&source.path, source.find(needle), needle);

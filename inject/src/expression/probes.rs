@@ -1,0 +1,86 @@
+//! What a kubelet calls of a pod: startup, liveness and readiness probes and lifecycle hooks, by HTTP, TCP and gRPC, of
+//! every container that runs as long as the pod. They are told to the sidecar, not rewritten.
+//!
+//! Left out is what the kubelet sends elsewhere (`host`), and what is TLS: of that the sidecar could not tell a probe from
+//! any other call.
+
+use serde_json::Value;
+
+use crate::{
+    expression::{Expression, quoted},
+    pod::{self, Request},
+};
+
+/// Where a container names what is called; a JSON pointer each.
+const HANDLERS: [&str; 5] =
+    ["/startupProbe", "/livenessProbe", "/readinessProbe", "/lifecycle/postStart", "/lifecycle/preStop"];
+
+/// `probes` of the sidecar's file: a list of YAML on one line.
+pub const PROBES: Expression = Expression {
+    name: "probes",
+    text: |request| {
+        let probes = handlers(request.pod).filter_map(|(container, handler)| probe(container, handler));
+        probes.collect::<Vec<_>>().join(", ")
+    },
+    cel: r#"(object.spec[?'containers'].orValue([]) + object.spec[?'initContainers'].orValue([]).filter(c, c[?'restartPolicy'].orValue('') == 'Always')).map(c,
+  [?c[?'startupProbe'], ?c[?'livenessProbe'], ?c[?'readinessProbe'], ?c[?'lifecycle'][?'postStart'], ?c[?'lifecycle'][?'preStop']].map(handler,
+    (has(handler.httpGet) && handler.httpGet[?'scheme'].orValue('') != 'HTTPS' ? [handler.httpGet] : has(handler.tcpSocket) ? [handler.tcpSocket] : [])
+      .filter(call, call[?'host'].orValue('') == '')
+      .map(call,
+        ([string(call.port)].filter(port, port.matches('^[1-9][0-9]*$'))
+          + c[?'ports'].orValue([]).filter(port, port[?'name'].orValue('') == string(call.port)).map(port, string(port.containerPort)))
+        .map(port, '{port: ' + port + (has(handler.tcpSocket) ? ', tcp: true}' : ', path: ' + [call[?'path'].orValue('')].map(path,
+          path.startsWith('/') ? path : '/' + path).map(path, strings.quote(path).replace('$', '$$'))[0] + '}'))
+        .join(', '))
+      .filter(text, text != '').join(', ')
+    + (has(handler.grpc) ? '{port: ' + string(handler.grpc.port) + ', grpc: true}' : ''))
+  .filter(text, text != '').join(', '))
+.filter(text, text != '').join(', ')"#,
+};
+
+/// What is called of a pod, each with its container.
+fn handlers(pod: &Value) -> impl Iterator<Item = (&Value, &Value)> {
+    pod::running(pod)
+        .flat_map(|container| HANDLERS.iter().filter_map(move |pointer| Some((container, container.pointer(pointer)?))))
+}
+
+/// One entry of the list, if the sidecar can tell it from other calls.
+fn probe(container: &Value, handler: &Value) -> Option<String> {
+    if let Some(port) = handler.pointer("/grpc/port") {
+        return Some(format!("{{port: {port}, grpc: true}}"));
+    }
+    let http = handler.get("httpGet").filter(|http| pod::text(http, "/scheme") != "HTTPS");
+    let call = http.or_else(|| handler.get("tcpSocket"))?;
+    if !pod::text(call, "/host").is_empty() {
+        return None;
+    }
+    let port = number(container, call.get("port")?)?;
+    if http.is_none() {
+        return Some(format!("{{port: {port}, tcp: true}}"));
+    }
+    let path = pod::text(call, "/path");
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    Some(format!("{{port: {port}, path: {}}}", quoted(&path)))
+}
+
+/// A port that is written as a number, or as the name of a port of the same container.
+fn number(container: &Value, port: &Value) -> Option<u64> {
+    if let Some(number) = port.as_u64() {
+        return (number > 0).then_some(number);
+    }
+    let mut ports = pod::list(container, "/ports").iter();
+    let name = port.as_str()?;
+    let named = ports.find(|candidate| pod::text(candidate, "/name") == name)?;
+    named.get("containerPort")?.as_u64()
+}
+
+/// What a kubelet calls by TLS, for a warning: container and port of each.
+pub fn by_tls(request: &Request<'_>) -> Vec<String> {
+    let is_tls = |handler: &Value| pod::text(handler, "/httpGet/scheme") == "HTTPS";
+    let called = handlers(request.pod).filter(|(_, handler)| is_tls(handler));
+    let of = |(container, handler): (&Value, &Value)| {
+        let port = handler.pointer("/httpGet/port").map(ToString::to_string).unwrap_or_default();
+        format!("port {} of container {}", port.replace('"', ""), pod::text(container, "/name"))
+    };
+    called.map(of).collect()
+}

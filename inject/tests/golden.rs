@@ -1,0 +1,136 @@
+//! The injector and its policy in CEL say the same of every shape of pod, and both say what is written in
+//! `golden/answers.json`.
+//!
+//! The answers are those of the evaluator that the file names. `SELVEDGE_GOLDEN=write` writes them anew.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where its own set-up fails")]
+
+use std::{fs, path::PathBuf};
+
+use selvedge_inject::{
+    injection::inject,
+    setting::{CONFIG_MAP, Settings},
+    switch::Namespace,
+    warning::warnings,
+};
+use serde_json::{Map, Value, json};
+
+#[path = "golden/evaluator.rs"]
+mod evaluator;
+#[path = "golden/shapes.rs"]
+mod shapes;
+
+use shapes::{Shape, shapes};
+
+/// What the injector says, in the form of the answers.
+fn injector(shape: &Shape) -> Value {
+    let labels = shape.namespace["metadata"]["labels"].as_object().unwrap().clone();
+    let name = shape.namespace["metadata"]["name"].as_str().unwrap().to_owned();
+    match inject(&shape.pod, &Namespace { name, labels }, &Settings::of(&shape.settings)) {
+        Ok(patch) if patch.is_empty() => json!({ "left": true }),
+        Ok(patch) => json!({ "patch": patch }),
+        Err(why) if why.is_refusal() => json!({ "refused": why.to_string() }),
+        Err(_) => json!({ "left": true }),
+    }
+}
+
+/// Whether the policy says the same; of a refusal its own words stand around ours.
+fn agrees(injector: &Value, policy: &Value) -> bool {
+    match (injector.get("refused").and_then(Value::as_str), policy.get("refused").and_then(Value::as_str)) {
+        (Some(ours), Some(theirs)) => theirs.contains(ours),
+        _ => injector == policy,
+    }
+}
+
+fn path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/answers.json")
+}
+
+#[test]
+fn the_injector_and_the_policy_agree_on_every_shape_and_with_the_answers_on_file() {
+    let shapes = shapes();
+    assert!(shapes.len() >= 60, "{} shapes", shapes.len());
+    let mut answers = Map::new();
+    let mut differences = Vec::new();
+    for shape in &shapes {
+        let (ours, theirs) = (injector(shape), evaluator::answer(&shape.pod, &shape.namespace, &shape.settings));
+        if !agrees(&ours, &theirs) {
+            differences.push(format!("{}\n  injector: {ours}\n  policy:   {theirs}", shape.name));
+        }
+        answers.insert(shape.name.clone(), theirs);
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    if std::env::var_os("SELVEDGE_GOLDEN").is_some_and(|value| value == "write") {
+        fs::write(path(), written(&answers)).unwrap();
+    }
+    let golden: Value = serde_json::from_str(&fs::read_to_string(path()).unwrap_or_default()).unwrap_or_default();
+    assert_eq!(golden["by"], evaluator::NAME);
+    for (name, answer) in &answers {
+        assert_eq!(&golden["answers"][name], answer, "{name}; SELVEDGE_GOLDEN=write writes the answers anew");
+    }
+    assert_eq!(golden["answers"].as_object().unwrap().len(), answers.len(), "shapes that are no more");
+}
+
+/// One operation on each line, so that a change can be read.
+fn written(answers: &Map<String, Value>) -> String {
+    let lines = |answer: &Value| match answer["patch"].as_array() {
+        Some(patch) => {
+            let operations: Vec<String> = patch.iter().map(ToString::to_string).collect();
+            format!("{{ \"patch\": [\n    {}\n  ] }}", operations.join(",\n    "))
+        }
+        None => answer.to_string(),
+    };
+    let entries: Vec<String> =
+        answers.iter().map(|(name, answer)| format!("  {}: {}", json!(name), lines(answer))).collect();
+    format!("{{ \"by\": {}, \"answers\": {{\n{}\n}} }}\n", json!(evaluator::NAME), entries.join(",\n"))
+}
+
+/// The policy that warns knows keys and values; the function knows more.
+#[test]
+fn whatever_the_policy_warns_of_the_injector_warns_of_too() {
+    let mut warned = 0;
+    for shape in shapes() {
+        let ours = warnings(&shape.pod, &Settings::of(&shape.settings));
+        let mut object = shape.pod.clone();
+        object["kind"] = "Pod".into();
+        for advice in evaluator::advice(&object) {
+            warned += 1;
+            let key = advice.split(|c: char| c.is_whitespace()).find(|word| word.contains("selvedge.dev/")).unwrap();
+            assert!(
+                ours.iter().any(|warning| warning.key == key.trim_end_matches(',')),
+                "{}: {advice}\n{ours:?}",
+                shape.name
+            );
+        }
+    }
+    assert!(warned > 5, "{warned} warnings");
+}
+
+#[test]
+fn the_policy_warns_of_templates_too() {
+    let annotations = json!({ "config.selvedge.dev/uid": "root", "config.selvedge.dev/none": "1" });
+    let template = json!({ "metadata": { "annotations": annotations }, "spec": {} });
+    for object in [
+        json!({ "kind": "Pod", "metadata": { "annotations": annotations } }),
+        json!({ "kind": "Deployment", "metadata": {}, "spec": { "template": template } }),
+        json!({ "kind": "CronJob", "metadata": {}, "spec": { "jobTemplate": { "spec": { "template": template } } } }),
+    ] {
+        let advice = evaluator::advice(&object);
+        assert_eq!(advice.len(), 2, "{object}: {advice:?}");
+        assert!(advice[0].starts_with("there is no annotation config.selvedge.dev/none (known after"), "{advice:?}");
+        assert_eq!(
+            advice[1],
+            "config.selvedge.dev/uid is 'root', which is ignored: expected a user id from 1 to 1999999999"
+        );
+    }
+    assert!(evaluator::advice(&json!({ "kind": "Deployment", "metadata": {}, "spec": { "template": {} } })).is_empty());
+}
+
+#[test]
+fn a_config_map_without_data_refuses_in_plain_words() {
+    let shape = &shapes()[0];
+    let empty = json!({ "metadata": { "name": CONFIG_MAP } });
+    let answer = evaluator::answer(&shape.pod, &shape.namespace, &empty);
+    assert!(
+        answer["refused"].as_str().unwrap().contains("mesh not ready: the ConfigMap selvedge-system/selvedge-inject")
+    );
+}
