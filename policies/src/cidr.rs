@@ -36,6 +36,18 @@ impl Cidr {
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
+
+    /// Its first address, and how many bits of it all addresses share.
+    ///
+    /// ```
+    /// use selvedge_policies::cidr::Cidr;
+    ///
+    /// let network: Cidr = "10.1.2.3/8".parse().unwrap();
+    /// assert_eq!(network.network(), ("10.0.0.0".parse().unwrap(), 8));
+    /// ```
+    pub fn network(&self) -> (IpAddr, u8) {
+        (self.0.network(), self.0.prefix_len())
+    }
 }
 
 impl From<IpNet> for Cidr {

@@ -7,7 +7,7 @@
 //! accept → detect → tls → identity → http → route → filter → attempt → balance → upstream → respond → record.
 //! Configuration comes in through `xds` and `config`; `process` holds the threads.
 //!
-//! Named outside are the start of a sidecar ([`run`], [`Bootstrap`]), the redirection of connections ([`capture`], [`Side`]),
+//! Named outside are the start of a sidecar ([`run`], [`Bootstrap`]), what redirected connections need ([`Side`]),
 //! and the sidecar's end of the control channel, which tests and benches hold against control planes: how it joins
 //! ([`join`], [`renew`], [`keep`]), connects ([`connect`]) and follows what the mesh is ([`follow`]).
 
@@ -64,7 +64,7 @@ pub use grpc::{
     mesh::certificates_client::CertificatesClient,
 };
 pub use identity::{IdentityError, Settings as IdentitySettings, join, keep, new_key, renew};
-pub use process::{capture, control::run, descriptors};
+pub use process::{control::run, descriptors};
 pub use socket::{Side, dial, expect_capture, original_dst};
 pub use tls::{TlsContext, to_control_plane};
 pub use xds::{Demand, Handle, IDLE, Settings as FollowSettings, spawn as follow};

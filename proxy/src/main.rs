@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge_proxy::{BootstrapSource, capture};
+use selvedge_proxy::BootstrapSource;
 
 /// jemalloc keeps a sidecar small: it gives memory back after a burst, which the C library's allocator does not.
 #[global_allocator]
@@ -23,7 +23,7 @@ enum Command {
     Run(BootstrapSource),
     /// Redirect this network namespace's TCP connections to the sidecar, or stop doing so.
     #[command(subcommand)]
-    Capture(capture::Command),
+    Capture(selvedge_capture::Command),
 }
 
 fn main() -> ExitCode {
@@ -43,7 +43,7 @@ fn run(bootstrap: &BootstrapSource) -> Result<(), Box<dyn std::error::Error>> {
     Ok(selvedge_proxy::run(bootstrap.load()?)?)
 }
 
-fn redirect(rules: &capture::Command) -> Result<(), Box<dyn std::error::Error>> {
+fn redirect(rules: &selvedge_capture::Command) -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", rules.run()?.trim_end());
     Ok(())
 }

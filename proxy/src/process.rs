@@ -3,7 +3,6 @@
 //! One control thread talks to the control plane, renews certificates, compiles configurations and answers the
 //! admin and metrics ports. Workers, one thread each, carry traffic and share nothing that is written per request.
 
-pub mod capture;
 pub(crate) mod control;
 pub mod descriptors;
 pub(crate) mod services;

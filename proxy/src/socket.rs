@@ -7,8 +7,8 @@ mod listen;
 mod observed;
 mod original_dst;
 
-pub use dial::{INBOUND_MARK, OUTBOUND_MARK, Side, dial, expect_capture};
-pub(crate) use dial::{INBOUND_SOURCE, dial_host};
+pub(crate) use dial::dial_host;
+pub use dial::{Side, dial, expect_capture};
 pub(crate) use listen::bind;
 pub(crate) use observed::{End, Observed, Observer};
 pub use original_dst::original_dst;

@@ -10,11 +10,8 @@ use std::{
     time::Duration,
 };
 
-use selvedge_proxy::{
-    Side,
-    capture::{self, Backend, Capture, CaptureError, INBOUND_MARK, OUTBOUND_MARK},
-    dial, expect_capture, original_dst,
-};
+use selvedge_capture::{self as capture, Backend, CHECK, Capture, CaptureError, INBOUND_MARK, OUTBOUND_MARK};
+use selvedge_proxy::{Side, dial, expect_capture, original_dst};
 use socket2::{Domain, Socket, Type};
 
 const INSIDE: &str = "SELVEDGE_TEST_NAMESPACE";
@@ -32,7 +29,7 @@ fn in_namespace(name: &str, tool: &str, body: fn()) {
     let works = |program: &str, args: &[&str]| {
         Command::new(program).args(args).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
     };
-    if !works("unshare", &["-n", "ip", "link", "add", "type", "veth"]) || !works(tool, &["--version"]) {
+    if !works("unshare", &["-n", "ip", "link", "add", "type", "veth"]) || !works(tool, &["-V"]) {
         // Past the capture of the test harness, so that every skip shows.
         let needs = format!("needs root to make network namespaces, and the tools unshare, ip, nsenter and {tool}");
         return drop(writeln!(std::io::stderr(), "skipped: {name}: {needs}"));
@@ -181,6 +178,10 @@ fn redirects(backend: Backend) {
     arrival(&app);
     assert!(connect("10.99.0.1:8080", OUTBOUND_MARK), "the workload calls itself through its service");
     assert_eq!(arrival(&inbound), Some("10.99.0.1:8080".parse().unwrap()));
+    for check in CHECK {
+        assert!(dial_as(UID, "mesh", &check.to_string()), "the sidecar reaches itself at {check}");
+        assert_eq!(arrival(&outbound), Some(check));
+    }
     assert!(!dial_as(UID, "mesh", NOWHERE), "a sidecar without privileges was redirected");
     assert!(dial_as(UID, "workload", "10.99.0.1:8080"), "it reaches its workload");
     arrival(&app);
@@ -199,7 +200,24 @@ fn redirects(backend: Backend) {
 
 #[test]
 fn nftables_redirects() {
-    in_namespace("nftables_redirects", "nft", || redirects(Backend::Nft));
+    in_namespace("nftables_redirects", "ip", || redirects(Backend::Nft));
+}
+
+/// What `show` says is what the kernel does: nft(8) reads the rules from the kernel and says the same.
+#[test]
+fn the_rules_are_shown_as_nft_shows_them() {
+    in_namespace("the_rules_are_shown_as_nft_shows_them", "nft", || {
+        let one = "10.0.0.1,10.0.0.0/8,10.96.0.0/12,0.0.0.0/0,fd00::/8,fd00::1,fe80::/10,::/0";
+        let options = format!("--exempt-uid {UID} --exclude-outbound-ports 22,5432 --exclude-cidrs {one}");
+        capture::apply(&options.parse().unwrap()).unwrap();
+        let listed = Command::new("nft").args(["list", "table", "inet", "selvedge"]).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let lines = |text: &str| -> Vec<String> {
+            let rules = text.lines().map(|line| line.trim().trim_end_matches(" {").to_owned());
+            rules.filter(|line| !line.is_empty() && line != "}" && !line.starts_with("type nat ")).collect()
+        };
+        assert_eq!(lines(&capture::show().unwrap()), lines(&listed));
+    });
 }
 
 #[test]
@@ -249,4 +267,18 @@ fn one_port_for_both_directions_is_refused_before_anything_is_touched() {
     let capture = Capture { inbound_port: 15001, ..Capture::default() };
     let refused = capture::apply(&capture).unwrap_err();
     assert!(matches!(refused, CaptureError::SamePort(15001)), "{refused}");
+}
+
+#[test]
+fn options_are_read_from_one_line_of_text() {
+    let read: Capture = " --exempt-uid 1337  --exclude-inbound-ports 15020,9090 ".parse().unwrap();
+    let expected = Capture { exempt_uid: Some(1337), exclude_inbound_ports: vec![15020, 9090], ..Capture::default() };
+    assert_eq!((read, "".parse::<Capture>().unwrap()), (expected, Capture::default()));
+    for bad in ["--exempt-uid root", "--exempt", "1337", "--help", "--inbound-port 0"] {
+        let refused = bad.parse::<Capture>().unwrap_err().to_string();
+        assert!(
+            refused.starts_with("the options for capture cannot be used: ") && refused.lines().count() == 1,
+            "{refused}"
+        );
+    }
 }

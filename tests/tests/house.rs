@@ -32,10 +32,11 @@ mod names;
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("policies", &[]),
     ("identity", &["selvedge-policies"]),
+    ("capture", &["selvedge-policies"]),
     ("xds", &[]),
     ("decide", &["selvedge-policies", "selvedge-xds"]),
     ("control-plane", &["selvedge-policies", "selvedge-identity", "selvedge-xds", "selvedge-decide"]),
-    ("proxy", &["selvedge-policies", "selvedge-identity", "selvedge-xds", "selvedge-decide"]),
+    ("proxy", &["selvedge-policies", "selvedge-identity", "selvedge-capture", "selvedge-xds", "selvedge-decide"]),
     ("inject", &[]),
     ("examples/saas", &["selvedge-policies", "selvedge-control-plane"]),
     (
@@ -46,6 +47,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "selvedge-decide",
             "selvedge-control-plane",
             "selvedge-proxy",
+            "selvedge-capture",
             "selvedge-saas",
         ],
     ),
@@ -205,9 +207,19 @@ fn captured_skips(text: &str) -> impl Iterator<Item = (usize, &str)> {
 #[test]
 fn a_skip_is_told_also_by_a_run_that_passes() {
     let mut complaints = Complaints::new("write it to standard error (`writeln!`), or make the test run everywhere");
-    for folder in
-        ["policies", "identity", "xds", "decide", "control-plane", "proxy", "inject", "cli", "examples", "tests"]
-    {
+    for folder in [
+        "policies",
+        "identity",
+        "capture",
+        "xds",
+        "decide",
+        "control-plane",
+        "proxy",
+        "inject",
+        "cli",
+        "examples",
+        "tests",
+    ] {
         for source in source::rust_files(folder) {
             complaints.lines(&source.path, captured_skips(&source.text), "a skip that nobody sees");
         }

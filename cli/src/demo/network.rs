@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use selvedge_proxy::capture::{self, Capture};
+use selvedge_capture::Capture;
 
 const PREFIX: &str = "svdemo";
 /// Of the range for tests between networks (RFC 2544), so that no real network is shadowed.
@@ -108,7 +108,7 @@ pub(super) fn capture(namespace: &str) -> anyhow::Result<()> {
     let namespace = namespace.to_owned();
     let applied = std::thread::spawn(move || {
         enter(&namespace)?;
-        capture::apply(&Capture::default()).context("capturing connections")?;
+        selvedge_capture::apply(&Capture::default()).context("capturing connections")?;
         anyhow::Ok(())
     });
     applied.join().unwrap_or_else(|_| bail!("capturing connections failed"))

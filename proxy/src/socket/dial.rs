@@ -1,7 +1,7 @@
 //! Connections that the capture rules recognise as the sidecar's own, so that they are not redirected back to it.
 //!
 //! A sidecar that may set socket marks does; one without that privilege is told by its user id, and by the source
-//! address of its connections to the workload (see [`crate::process::capture`]).
+//! address of its connections to the workload (see [`selvedge_capture`]).
 
 use std::{
     io,
@@ -9,20 +9,11 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use selvedge_capture::{INBOUND_MARK, INBOUND_SOURCE, OUTBOUND_MARK};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
 use super::keepalive;
-
-/// Socket mark (`SO_MARK`) for the sidecar's connections to other workloads.
-pub const OUTBOUND_MARK: u32 = 0x5e1;
-
-/// Socket mark for the sidecar's connections to its own workload; never redirected.
-pub const INBOUND_MARK: u32 = 0x5e2;
-
-/// A sidecar that may not set marks binds its connections to its own workload to this source address instead. IPv6
-/// has no second loopback address, so there such a sidecar cannot take calls of its workload to itself.
-pub(crate) const INBOUND_SOURCE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 6);
 
 /// Fixed at start, like the rules themselves, and the same for the whole process.
 static CAPTURED: AtomicBool = AtomicBool::new(false);

@@ -1,10 +1,9 @@
 //! Transparent capture: packet filter rules that send a workload's TCP connections through its sidecar.
 //!
-//! Rules go into the network namespace of the calling process, for IPv4 and IPv6, with nftables or else with iptables.
-//! They live in a table (or chains) of our own name, so nothing else is touched. [`apply`] replaces what an earlier
-//! call left in one transaction, then checks that connections are really redirected, and takes the rules back
-//! when they are not. A redirected connection's destination is told by
-//! [`original_dst`](crate::socket::original_dst).
+//! Rules go into the network namespace of the calling thread, for IPv4 and IPv6. nftables is spoken to the kernel without
+//! any program; where the kernel lacks it the programs of iptables are used. They live in a table (or chains) of our own
+//! name, so nothing else is touched. [`apply`] replaces what an earlier call left in one transaction, then checks that
+//! connections are really redirected, and takes the rules back when they are not.
 //!
 //! What is redirected:
 //! - inbound: TCP from outside to an address of this host goes to the inbound port;
@@ -12,21 +11,41 @@
 //! - TCP from the host to itself stays as it is, except what the sidecar's own outbound side sends to another address
 //!   of the host than loopback: that is the workload calling itself through its service, and goes to the inbound port.
 //!
-//! The sidecar's own connections are told by uid or by socket mark; `socket` makes them so.
+//! The sidecar's own connections are told by uid or by socket mark. Whoever connects to one of the addresses of [`CHECK`]
+//! reaches the outbound port, the sidecar too: so it can tell that it is captured without any rights.
 
-use std::{fmt, io};
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    str::FromStr,
+};
 
+use clap::Parser;
 use selvedge_policies::cidr::Cidr;
 
 mod iptables;
-mod nft;
+mod nftables;
 mod tool;
 mod verify;
 
 use tool::{Failure, Tool};
 
-use crate::socket::INBOUND_SOURCE;
-pub use crate::socket::{INBOUND_MARK, OUTBOUND_MARK};
+/// Socket mark (`SO_MARK`) for the sidecar's connections to other workloads.
+pub const OUTBOUND_MARK: u32 = 0x5e1;
+
+/// Socket mark for the sidecar's connections to its own workload; never redirected.
+pub const INBOUND_MARK: u32 = 0x5e2;
+
+/// A sidecar that may not set marks binds its connections to its own workload to this source address instead. IPv6
+/// has no second loopback address, so there such a sidecar cannot take calls of its workload to itself.
+pub const INBOUND_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
+
+/// Addresses whose connections are redirected to the outbound port whoever makes them. They are loopback, so that it takes
+/// no route, and nothing leaves the host where no rules are.
+pub const CHECK: [SocketAddr; 2] = [
+    SocketAddr::V4(SocketAddrV4::new(INBOUND_SOURCE, 15099)),
+    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 15099, 0, 0)),
+];
 
 /// What to capture, and what to leave alone.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -68,7 +87,27 @@ impl Default for Capture {
     }
 }
 
-/// The subcommands of `selvedge-proxy capture`.
+/// The options as one line of text, as they stand on a command line; none is what [`Capture::default`] says.
+impl FromStr for Capture {
+    type Err = CaptureError;
+
+    fn from_str(options: &str) -> Result<Self, CaptureError> {
+        #[derive(Parser)]
+        #[command(no_binary_name = true, disable_help_flag = true)]
+        struct Options {
+            #[command(flatten)]
+            capture: Capture,
+        }
+        let parsed = Options::try_parse_from(options.split_ascii_whitespace());
+        parsed.map(|options| options.capture).map_err(|error| {
+            let told = error.to_string();
+            let first = told.lines().next().unwrap_or_default();
+            CaptureError::Options(first.trim_start_matches("error: ").to_owned())
+        })
+    }
+}
+
+/// What the programs that put rules in force are told to do.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
     /// Put the rules in force and verify that they work; safe to repeat
@@ -102,7 +141,7 @@ impl Command {
 /// A packet filter, in the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Backend {
-    /// `nft`
+    /// The kernel's nftables, without a program
     Nft,
     /// `iptables-restore` and `ip6tables-restore`
     Iptables,
@@ -124,7 +163,7 @@ impl Backend {
 
     fn apply(self, capture: &Capture) -> Result<(), Failure> {
         match self {
-            Self::Nft => nft::apply(capture),
+            Self::Nft => nftables::apply(capture),
             Self::Iptables => iptables::apply("", capture),
             Self::IptablesLegacy => iptables::apply("-legacy", capture),
         }
@@ -132,7 +171,7 @@ impl Backend {
 
     fn remove(self) -> Result<(), Failure> {
         match self {
-            Self::Nft => nft::remove(),
+            Self::Nft => nftables::remove(),
             Self::Iptables => iptables::remove(""),
             Self::IptablesLegacy => iptables::remove("-legacy"),
         }
@@ -140,7 +179,7 @@ impl Backend {
 
     fn show(self) -> Result<String, Failure> {
         match self {
-            Self::Nft => nft::show(),
+            Self::Nft => nftables::show(),
             Self::Iptables => iptables::show(""),
             Self::IptablesLegacy => iptables::show("-legacy"),
         }
@@ -159,8 +198,14 @@ pub enum CaptureError {
     /// The sidecar could not tell the directions apart.
     #[error("inbound and outbound connections cannot go to the same port {0}: give the sidecar's two ports")]
     SamePort(u16),
-    /// None of the tools is there.
-    #[error("no packet filter tool is installed: install nftables (or iptables) and try again")]
+    /// Options that nobody knows.
+    #[error("the options for capture cannot be used: {0}")]
+    Options(String),
+    /// No packet filter is there.
+    #[error(
+        "this kernel has no nftables, and no iptables is installed: load the module nf_tables, or install iptables, and \
+         try again"
+    )]
     NoTool,
     /// The kernel or the tool refused.
     #[error("the rules could not be read or changed: {0} (capture needs CAP_NET_ADMIN in the network namespace)")]
@@ -168,6 +213,9 @@ pub enum CaptureError {
     /// The rules went in and had no effect; they were taken back.
     #[error("the rules were applied and do not work, so they were removed again: {0}")]
     NotInForce(String),
+    /// The same, and they could not be taken back.
+    #[error("rules that do not work are still in force: {0} ({1})")]
+    Left(Box<CaptureError>, Box<CaptureError>),
     /// A local socket call for the check failed; the rules were taken back.
     #[error("the rules could not be checked, so they were removed again")]
     Unchecked(#[source] io::Error),
@@ -188,7 +236,7 @@ pub fn apply(capture: &Capture) -> Result<Backend, CaptureError> {
         match backend.apply(capture) {
             Ok(()) => {
                 remove_from(Backend::ALL.into_iter().filter(|other| *other != backend))?;
-                return verify::in_force(capture, backend).map(|()| backend).inspect_err(|_| take_back());
+                return verify::in_force(capture, backend).map(|()| backend).map_err(take_back);
             }
             Err(Failure::Missing) => {}
             // The preferred one's words tell most.
@@ -235,10 +283,11 @@ pub fn show() -> Result<String, CaptureError> {
     Ok(rules)
 }
 
-/// Best effort after a failure, whose own message matters more.
-fn take_back() {
-    if let Err(error) = remove() {
-        tracing::warn!(%error, "capture rules could not be taken back");
+/// Takes the rules away after a failure, whose own message matters more than any but that they are still there.
+fn take_back(error: CaptureError) -> CaptureError {
+    match remove() {
+        Ok(()) => error,
+        Err(left) => CaptureError::Left(Box::new(left), Box::new(error)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, path::Path};
 
-use super::{Capture, Failure, INBOUND_MARK, INBOUND_SOURCE, OUTBOUND_MARK, Tool, of_family};
+use super::{CHECK, Capture, Failure, INBOUND_MARK, INBOUND_SOURCE, OUTBOUND_MARK, Tool, of_family};
 
 const CHAINS: [&str; 3] = ["SELVEDGE_INBOUND", "SELVEDGE_OUTBOUND", "SELVEDGE_TO_INBOUND"];
 
@@ -22,7 +22,7 @@ const V6: Family = Family { v6: true, name: "ip6tables", loopback: "::1/128" };
 
 /// The families of this host; one booted with IPv6 off has nothing to capture there.
 fn families() -> Vec<Family> {
-    let has_v6 = Path::new("/proc/net/if_inet6").exists();
+    let has_v6 = Path::new("/proc/thread-self/net/if_inet6").exists();
     std::iter::once(V4).chain(has_v6.then_some(V6)).collect()
 }
 
@@ -72,7 +72,7 @@ fn hooks(rules: &str) -> impl Iterator<Item = &str> {
 
 /// The lines of the `nat` table that are ours; none when the kernel has no such table.
 fn ours(family: &Family, variant: &str) -> Result<String, Failure> {
-    let tables = format!("/proc/net/{}", if family.v6 { "ip6_tables_names" } else { "ip_tables_names" });
+    let tables = format!("/proc/thread-self/net/{}", if family.v6 { "ip6_tables_names" } else { "ip_tables_names" });
     // Asking for the table would create it.
     if variant == "-legacy" && !std::fs::read_to_string(tables).is_ok_and(|names| names.contains("nat")) {
         return Ok(String::new());
@@ -108,6 +108,11 @@ fn script(family: &Family, capture: &Capture, before: &str) -> String {
         line(format!("-A SELVEDGE_TO_INBOUND -p tcp --dport {port} -j RETURN"));
     }
     line(format!("-A SELVEDGE_TO_INBOUND -p tcp -j REDIRECT --to-ports {inbound_port}"));
+    for check in CHECK.into_iter().filter(|check| check.is_ipv6() == family.v6) {
+        let (address, port) = (check.ip(), check.port());
+        let redirect = format!("REDIRECT --to-ports {outbound_port}");
+        line(format!("-A SELVEDGE_OUTBOUND -p tcp -d {address} --dport {port} -j {redirect}"));
+    }
     line(format!("-A SELVEDGE_OUTBOUND -m mark --mark {INBOUND_MARK:#x} -j RETURN"));
     if !family.v6 {
         line(format!("-A SELVEDGE_OUTBOUND -o lo -s {INBOUND_SOURCE} -j RETURN"));
