@@ -1,213 +1,174 @@
-//! A double of the API server of Kubernetes, for tests: what clients of it notice, and nothing else.
+//! API servers of Kubernetes for tests, with one face: a double of our own, which is always there, and a real one with its
+//! etcd, when the folder that `KUBEBUILDER_ASSETS` names has both programs.
 //!
-//! It lists page by page, watches from a version on, sends bookmarks, counts one revision over everything, and forgets
-//! old events when it is told to (410 Gone). It refuses what the real one refuses, as far as a test depends on it. On
-//! demand it fails, loses its data, or does not know a kind.
+//! A test writes to the server itself; what is under test talks to it through a [`FaultyRelay`], which fails, delays,
+//! repeats and cuts as it is told, whichever server is behind it. What only the double can do is in [`Double`].
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-};
 
-mod answer;
-mod objects;
+mod calls;
+mod double;
+mod kinds;
+mod real;
+mod relay;
+mod status;
 
-use objects::Objects;
+pub use calls::{Calls, Refusal};
+pub use double::Double;
+pub use kinds::{Kind, kind};
+pub use relay::{FaultyRelay, Watching};
 
-/// A server on a port of its own on loopback. It ends when it is dropped.
+/// The user who may do everything.
+const ADMIN: &str = "admin";
+
+/// A server that is the test's own until it is dropped, without an object of the test's.
 pub struct ApiServer {
-    address: SocketAddr,
-    shared: Arc<Shared>,
-    accepting: JoinHandle<()>,
+    calls: Calls,
+    relay: FaultyRelay,
+    server: Server,
 }
 
-struct Shared {
-    /// What there is; whoever watches waits for the next change of it.
-    objects: watch::Sender<Objects>,
-    behaviour: watch::Sender<Behaviour>,
-    /// Counts up when all open connections are to be closed.
-    cuts: watch::Sender<u64>,
+enum Server {
+    Double(Double),
+    Real(real::Turn),
 }
 
-/// How it answers.
-#[derive(Clone, Debug, Default)]
-struct Behaviour {
-    /// Every request gets this status.
-    failing: Option<u16>,
-    /// Paths of kinds that it does not know.
-    unknown: Vec<String>,
-    /// Paths of kinds that the client may not read.
-    forbidden: Vec<String>,
-    /// Paths whose lists it never answers.
-    hanging: Vec<String>,
-    /// How watches end that it was asked for.
-    watching: Watching,
-    /// How many lists of each path were asked for, pages after the first not counted.
-    lists: Vec<String>,
-    /// How many watches of each path were asked for.
-    watches: Vec<String>,
+/// Every server a test is to run against, one after the other.
+#[derive(Debug, Default)]
+pub struct Each {
+    given: usize,
 }
 
-/// What a client notices of a watch: events until it ends, or why there are none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Watching {
-    /// When their time is over.
-    #[default]
-    InTime,
-    /// At once, without an event.
-    AtOnce,
-    /// At once, for every version is too old.
-    Expired,
-    /// Before they begin: the client may list and not watch.
-    Forbidden,
+impl Each {
+    /// The next one; `None` after the last.
+    pub async fn next(&mut self) -> Option<ApiServer> {
+        self.given += 1;
+        match self.given {
+            1 => Some(ApiServer::double().await),
+            2 => ApiServer::real().await,
+            _ => None,
+        }
+    }
 }
 
 impl ApiServer {
-    /// Starts one without any object.
-    pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
-        let address = listener.local_addr().expect("its address");
-        let shared = Arc::new(Shared {
-            objects: watch::Sender::default(),
-            behaviour: watch::Sender::default(),
-            cuts: watch::Sender::default(),
-        });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Self { address, shared, accepting }
+    /// The double, and then a real server, if there is one.
+    pub fn each() -> Each {
+        Each::default()
     }
 
-    /// Puts an object in place of the one of its kind, namespace and name, as a client would by server-side apply.
+    /// A double of its own.
+    pub async fn double() -> Self {
+        let double = Double::start().await;
+        Self::over(double.upstream(), Server::Double(double)).await
+    }
+
+    /// The real server of this test binary, emptied; `None`, after saying so, when there is none.
+    pub async fn real() -> Option<Self> {
+        let turn = real::turn().await?;
+        Some(Self::over(turn.upstream(), Server::Real(turn)).await)
+    }
+
+    async fn over(upstream: calls::Upstream, server: Server) -> Self {
+        let relay = FaultyRelay::start(upstream.clone()).await;
+        let this = Self { calls: Calls::new(upstream, ADMIN), relay, server };
+        if let Server::Real(turn) = &this.server {
+            turn.empty(&this.calls).await;
+        }
+        this
+    }
+
+    /// The way to the server of what is under test.
+    pub fn relay(&self) -> &FaultyRelay {
+        &self.relay
+    }
+
+    /// Calls of the server as a user who may do everything, past the relay.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// What only the double can do.
     ///
     /// # Panics
-    /// Where the real server refuses the object.
-    pub fn put(&self, object: Value) {
-        let mut put = Ok(());
-        self.shared.objects.send_modify(|objects| put = objects.put(object));
-        put.expect("an object that the real server takes");
+    /// When the server is a real one.
+    pub fn only_double(&self) -> &Double {
+        match &self.server {
+            Server::Double(double) => double,
+            Server::Real(_) => panic!("a real server cannot do this; start one with ApiServer::double()"),
+        }
     }
 
-    /// Deletes an object.
+    /// Where webhooks of a Service `namespace/name` are called: there is no network of pods.
+    pub fn route(&self, service: &str, address: std::net::SocketAddr) {
+        match &self.server {
+            Server::Double(double) => double.route(service, address),
+            Server::Real(turn) => turn.route(service, address),
+        }
+    }
+
+    /// Puts an object in place of the one of its kind, namespace and name by server-side apply, its status too, and its
+    /// namespace when that is not there yet.
+    ///
+    /// # Panics
+    /// Where the server refuses the object.
+    pub async fn put(&self, object: Value) {
+        self.try_put(&object).await.unwrap_or_else(|refusal| panic!("{refusal}: {object:#}"));
+    }
+
+    /// Like [`put`](Self::put), with what the server has to say against it.
+    pub async fn try_put(&self, object: &Value) -> Result<(), Refusal> {
+        if let Err(refusal) = self.calls.apply(object, "test").await {
+            let namespace = object["metadata"]["namespace"].as_str().filter(|_| refusal.code == 404).ok_or(refusal)?;
+            let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
+            self.calls.apply(&namespace, "test").await?;
+            self.calls.apply(object, "test").await?;
+        }
+        if !object["status"].is_null() && kinds::of(object).has_status {
+            self.calls.apply_status(object, "test").await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes an object at once.
     ///
     /// # Panics
     /// When there is no such object.
-    pub fn delete(&self, kind: &str, namespace: &str, name: &str) {
-        let mut is_there = false;
-        self.shared.objects.send_modify(|objects| is_there = objects.delete(kind, namespace, name));
-        assert!(is_there, "there is no {kind} {namespace}/{name} to delete");
+    pub async fn delete(&self, kind: &str, namespace: &str, name: &str) {
+        self.calls.delete(kind, namespace, name).await.unwrap_or_else(|refusal| panic!("{refusal}"));
     }
 
-    /// Loses all objects without telling anybody, as a server over an empty database does.
-    pub fn lose_everything(&self) {
-        self.shared.objects.send_modify(Objects::lose_everything);
+    /// Counts a revision although no object of the mesh's changes, as every cluster does all the time.
+    pub async fn tick(&self) {
+        let name = format!("tick-{}", fastrand::u64(..));
+        let tick =
+            json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "namespace": "default", "name": name } });
+        self.put(tick).await;
     }
 
-    /// Counts a revision although no object changes, as every cluster does all the time.
-    pub fn tick(&self) {
-        self.shared.objects.send_modify(Objects::tick);
+    /// Writes the file by which a user who may do everything finds the relay into `folder`.
+    pub fn kubeconfig(&self, folder: &Path) -> PathBuf {
+        self.kubeconfig_of(ADMIN, folder)
     }
 
-    /// Forgets all events up to now: whoever watches from before is told 410.
-    pub fn compact(&self) {
-        self.shared.objects.send_modify(Objects::compact);
-    }
-
-    /// Closes every connection that is open.
-    pub fn cut(&self) {
-        self.shared.cuts.send_modify(|cuts| *cuts += 1);
-    }
-
-    /// Answers every request with this status from now on; as it should when it is `None`.
-    pub fn fail(&self, status: Option<u16>) {
-        self.shared.behaviour.send_modify(|behaviour| behaviour.failing = status);
-    }
-
-    /// Does not know what is listed at `path` from now on.
-    pub fn unlearn(&self, path: &str) {
-        self.shared.behaviour.send_modify(|behaviour| behaviour.unknown.push(path.to_owned()));
-    }
-
-    /// Forbids reading `path` from now on.
-    pub fn forbid(&self, path: &str) {
-        self.shared.behaviour.send_modify(|behaviour| behaviour.forbidden.push(path.to_owned()));
-    }
-
-    /// Takes lists of `path`, or no list any more, without answering.
-    pub fn hang(&self, path: Option<&str>) {
-        self.shared
-            .behaviour
-            .send_modify(|behaviour| behaviour.hanging = path.map(str::to_owned).into_iter().collect());
-    }
-
-    /// Ends watches so from now on.
-    pub fn end_watches(&self, watching: Watching) {
-        self.shared.behaviour.send_modify(|behaviour| behaviour.watching = watching);
-    }
-
-    /// How often a watch of `path` was asked for.
-    pub fn watches(&self, path: &str) -> usize {
-        self.shared.behaviour.borrow().watches.iter().filter(|watched| *watched == path).count()
-    }
-
-    /// How often `path` was listed.
-    pub fn lists(&self, path: &str) -> usize {
-        self.shared.behaviour.borrow().lists.iter().filter(|listed| *listed == path).count()
-    }
-
-    /// The address on loopback at which it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Writes the file by which clients find it into `folder`.
+    /// Writes the file by which whoever has `token` finds the relay into `folder`.
     ///
     /// # Panics
     /// When it cannot be written.
-    pub fn kubeconfig(&self, folder: &Path) -> PathBuf {
+    pub fn kubeconfig_of(&self, token: &str, folder: &Path) -> PathBuf {
         let path = folder.join("kubeconfig.json");
-        let named = |name: &str, what: &str, value: Value| json!([{ "name": name, what: value }]);
+        let named = |what: &str, value: Value| json!([{ "name": "test", what: value }]);
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "current-context": "double",
-            "contexts": named("double", "context", json!({ "cluster": "double", "user": "double" })),
-            "clusters": named("double", "cluster", json!({ "server": format!("http://{}", self.address) })),
-            "users": named("double", "user", json!({ "token": "double" })),
+            "current-context": "test",
+            "contexts": named("context", json!({ "cluster": "test", "user": "test" })),
+            "clusters": named("cluster", json!({ "server": format!("http://{}", self.relay.address()) })),
+            "users": named("user", json!({ "token": token })),
         });
         std::fs::write(&path, config.to_string()).expect("a file for the client");
         path
-    }
-}
-
-impl Drop for ApiServer {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let shared = Arc::clone(&shared);
-        connections.spawn(async move {
-            let mut cuts = shared.cuts.subscribe();
-            let service = service_fn(|request| answer::answer(Arc::clone(&shared), request));
-            let serving =
-                http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                served = serving => drop(served),
-                _ = cuts.changed() => {}
-            }
-        });
-        while connections.try_join_next().is_some() {}
     }
 }

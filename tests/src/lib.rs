@@ -2,7 +2,7 @@
 //!
 //! - [`mesh`]: a control plane and sidecars as real processes on ports of their own
 //! - [`pair`]: the smallest mesh with a request path; [`around`]: the same around any application
-//! - [`api_server`]: what Kubernetes tells a control plane, from a double of its API server
+//! - [`api_server`]: API servers of Kubernetes: a double, and a real one where there is one
 //! - [`upstream`]: services that answer as a scenario says; [`client`]: callers, one request or a load
 //! - [`recorder`]: a service that takes down every byte and forgives nothing; [`relay`]: the wire, taken down
 //! - [`frames`]: HTTP/2 as raw bytes

@@ -12,7 +12,7 @@ use selvedge_control_plane::{
     },
     store::{Report, Store},
 };
-use selvedge_tests::api_server::ApiServer;
+use selvedge_tests::api_server::{ApiServer, Watching};
 use selvedge_xds::{kinds::ENDPOINTS, proto::mesh::Endpoints};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -21,6 +21,8 @@ use tokio::time::timeout;
 mod faults;
 #[path = "kubernetes/objects.rs"]
 mod objects;
+#[path = "kubernetes/server.rs"]
+mod server;
 
 /// Nothing here takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -113,7 +115,7 @@ fn service(namespace: &str, name: &str) -> Value {
         "apiVersion": "v1", "kind": "Service",
         "metadata": { "namespace": namespace, "name": name, "labels": { "team": "a" } },
         "spec": {
-            "type": "ClusterIP", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "ipFamilies": ["IPv4"],
+            "type": "ClusterIP", "ipFamilies": ["IPv4"],
             "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
             "selector": { "app": name },
             "ports": [{ "name": "http", "port": 80, "targetPort": "web", "protocol": "TCP" }],
@@ -148,7 +150,11 @@ fn slice(namespace: &str, service: &str, endpoints: &[(&str, Option<&str>, &str)
 }
 
 fn pod(namespace: &str, name: &str, ip: &str, sidecar: bool) -> Value {
-    let sidecars = if sidecar { json!([{ "name": "selvedge-proxy", "restartPolicy": "Always" }]) } else { json!([]) };
+    let sidecars = if sidecar {
+        json!([{ "name": "selvedge-proxy", "image": "proxy", "restartPolicy": "Always" }])
+    } else {
+        json!([])
+    };
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "namespace": namespace, "name": name, "labels": { "app": "web" } },
@@ -172,137 +178,157 @@ fn deny(namespace: &str, name: &str) -> Value {
 
 #[tokio::test]
 async fn services_policies_and_pods_with_a_sidecar_become_objects_of_the_mesh() {
-    let server = ApiServer::start().await;
-    server.put(service("shop", "web"));
-    server.put(pod("shop", "web-1", "10.1.0.5", true));
-    server.put(pod("shop", "batch", "10.1.0.6", false));
-    server.put(deny("shop", "nobody"));
-    let mut fed = Fed::new(&server).await;
-    fed.until("all three are in force", |fed| {
-        has(fed, "Service", "web") && has(fed, "Workload", "web-1") && has(fed, "AuthorizationPolicy", "nobody")
-    })
-    .await;
-    let expected = ("10.1.0.5:8080".to_owned(), "spiffe://mesh.local/ns/shop/sa/web".to_owned());
-    let plain = ("10.1.0.6:8080".to_owned(), String::new());
-    assert_eq!(endpoints(&fed, "shop/web:80"), [plain, expected]);
-    assert_eq!(problems(&fed), [""; 0]);
-    assert!(fed.report.complete);
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(service("shop", "web")).await;
+        server.put(pod("shop", "web-1", "10.1.0.5", true)).await;
+        server.put(pod("shop", "batch", "10.1.0.6", false)).await;
+        server.put(deny("shop", "nobody")).await;
+        let mut fed = Fed::new(&server).await;
+        fed.until("all three are in force", |fed| {
+            has(fed, "Service", "web") && has(fed, "Workload", "web-1") && has(fed, "AuthorizationPolicy", "nobody")
+        })
+        .await;
+        let expected = ("10.1.0.5:8080".to_owned(), "spiffe://mesh.local/ns/shop/sa/web".to_owned());
+        let plain = ("10.1.0.6:8080".to_owned(), String::new());
+        assert_eq!(endpoints(&fed, "shop/web:80"), [plain, expected]);
+        assert_eq!(problems(&fed), [""; 0]);
+        assert!(fed.report.complete);
+    }
 }
 
 #[tokio::test]
 async fn a_cluster_says_where_the_calls_of_a_service_go_and_each_pod_whether_a_sidecar_is_there() {
-    let server = ApiServer::start().await;
-    server.put(service("shop", "web"));
-    server.put(slice("shop", "web", &[("10.1.0.5", Some("meshed"), "ready"), ("10.1.0.6", Some("plain"), "ready")]));
-    server.put(pod("shop", "meshed", "10.1.0.5", true));
-    let mut fed = Fed::new(&server).await;
-    fed.until("it is complete", |fed| fed.report.complete).await;
-    let identity = "spiffe://mesh.local/ns/shop/sa/web";
-    let meshed = ("10.1.0.5:8080".to_owned(), identity.to_owned());
-    assert_eq!(
-        endpoints(&fed, "shop/web:80"),
-        std::slice::from_ref(&meshed),
-        "of the other pod nobody knows what stands before it"
-    );
-    server.put(pod("shop", "plain", "10.1.0.6", false));
-    let plain = ("10.1.0.6:8080".to_owned(), String::new());
-    fed.until("the other pod is known", |fed| endpoints(fed, "shop/web:80") == [meshed.clone(), plain.clone()]).await;
-    server.put(slice(
-        "shop",
-        "web",
-        &[("10.1.0.5", Some("meshed"), "terminating"), ("10.1.0.6", Some("plain"), "ready")],
-    ));
-    fed.until("what ends is not called", |fed| endpoints(fed, "shop/web:80") == std::slice::from_ref(&plain)).await;
-    server.put(slice(
-        "shop",
-        "web",
-        &[("10.1.0.5", Some("meshed"), "terminating"), ("10.1.0.6", Some("plain"), "unready")],
-    ));
-    fed.until("unless there is nothing else", |fed| endpoints(fed, "shop/web:80") == [meshed.clone()]).await;
-    server.put(slice("shop", "web", &[("192.0.2.9", None, "ready")]));
-    let outside = ("192.0.2.9:8080".to_owned(), String::new());
-    fed.until("it goes to what is no pod", |fed| endpoints(fed, "shop/web:80") == [outside.clone()]).await;
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(service("shop", "web")).await;
+        server
+            .put(slice("shop", "web", &[("10.1.0.5", Some("meshed"), "ready"), ("10.1.0.6", Some("plain"), "ready")]))
+            .await;
+        server.put(pod("shop", "meshed", "10.1.0.5", true)).await;
+        let mut fed = Fed::new(&server).await;
+        fed.until("it is complete", |fed| fed.report.complete).await;
+        let identity = "spiffe://mesh.local/ns/shop/sa/web";
+        let meshed = ("10.1.0.5:8080".to_owned(), identity.to_owned());
+        assert_eq!(
+            endpoints(&fed, "shop/web:80"),
+            std::slice::from_ref(&meshed),
+            "of the other pod nobody knows what stands before it"
+        );
+        server.put(pod("shop", "plain", "10.1.0.6", false)).await;
+        let plain = ("10.1.0.6:8080".to_owned(), String::new());
+        fed.until("the other pod is known", |fed| endpoints(fed, "shop/web:80") == [meshed.clone(), plain.clone()])
+            .await;
+        server
+            .put(slice(
+                "shop",
+                "web",
+                &[("10.1.0.5", Some("meshed"), "terminating"), ("10.1.0.6", Some("plain"), "ready")],
+            ))
+            .await;
+        fed.until("what ends is not called", |fed| endpoints(fed, "shop/web:80") == std::slice::from_ref(&plain)).await;
+        server
+            .put(slice(
+                "shop",
+                "web",
+                &[("10.1.0.5", Some("meshed"), "terminating"), ("10.1.0.6", Some("plain"), "unready")],
+            ))
+            .await;
+        fed.until("unless there is nothing else", |fed| endpoints(fed, "shop/web:80") == [meshed.clone()]).await;
+        server.put(slice("shop", "web", &[("192.0.2.9", None, "ready")])).await;
+        let outside = ("192.0.2.9:8080".to_owned(), String::new());
+        fed.until("it goes to what is no pod", |fed| endpoints(fed, "shop/web:80") == [outside.clone()]).await;
+    }
 }
 
 #[tokio::test]
 async fn what_changes_and_what_is_deleted_takes_effect_at_once() {
-    let server = ApiServer::start().await;
-    let mut fed = Fed::new(&server).await;
-    fed.until("a cluster without objects is complete", |fed| fed.report.complete).await;
-    server.put(deny("shop", "nobody"));
-    fed.until("a policy comes", |fed| has(fed, "AuthorizationPolicy", "nobody")).await;
-    server.put(pod("shop", "web-1", "10.1.0.5", true));
-    fed.until("a pod comes", |fed| has(fed, "Workload", "web-1")).await;
-    let mut over = pod("shop", "web-1", "10.1.0.5", true);
-    over["status"]["phase"] = json!("Succeeded");
-    server.put(over);
-    fed.until("a pod that is over goes", |fed| !has(fed, "Workload", "web-1")).await;
-    server.delete("AuthorizationPolicy", "shop", "nobody");
-    fed.until("a policy goes", |fed| !has(fed, "AuthorizationPolicy", "nobody")).await;
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let mut fed = Fed::new(&server).await;
+        fed.until("a cluster without objects is complete", |fed| fed.report.complete).await;
+        server.put(deny("shop", "nobody")).await;
+        fed.until("a policy comes", |fed| has(fed, "AuthorizationPolicy", "nobody")).await;
+        server.put(pod("shop", "web-1", "10.1.0.5", true)).await;
+        fed.until("a pod comes", |fed| has(fed, "Workload", "web-1")).await;
+        let mut over = pod("shop", "web-1", "10.1.0.5", true);
+        over["status"]["phase"] = json!("Succeeded");
+        server.put(over).await;
+        fed.until("a pod that is over goes", |fed| !has(fed, "Workload", "web-1")).await;
+        server.delete("AuthorizationPolicy", "shop", "nobody").await;
+        fed.until("a policy goes", |fed| !has(fed, "AuthorizationPolicy", "nobody")).await;
+    }
 }
 
 #[tokio::test]
 async fn objects_of_one_name_in_two_namespaces_are_two() {
-    let server = ApiServer::start().await;
-    server.put(deny("office", "nobody"));
-    server.put(deny("shop", "nobody"));
-    let mut fed = Fed::new(&server).await;
-    let namespaces = |fed: &Fed| fed.report.objects.iter().map(|object| object.namespace.clone()).collect::<Vec<_>>();
-    fed.until("both are in force", |fed| namespaces(fed) == ["office", "shop"]).await;
-    server.delete("AuthorizationPolicy", "shop", "nobody");
-    fed.until("the other stays", |fed| namespaces(fed) == ["office"]).await;
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(deny("office", "nobody")).await;
+        server.put(deny("shop", "nobody")).await;
+        let mut fed = Fed::new(&server).await;
+        let namespaces =
+            |fed: &Fed| fed.report.objects.iter().map(|object| object.namespace.clone()).collect::<Vec<_>>();
+        fed.until("both are in force", |fed| namespaces(fed) == ["office", "shop"]).await;
+        server.delete("AuthorizationPolicy", "shop", "nobody").await;
+        fed.until("the other stays", |fed| namespaces(fed) == ["office"]).await;
+    }
 }
 
 #[tokio::test]
 async fn an_api_server_that_is_away_takes_nothing_away_and_what_happened_meanwhile_is_found() {
-    let server = ApiServer::start().await;
-    server.put(deny("shop", "stays"));
-    server.put(deny("shop", "goes"));
-    let mut fed = Fed::new(&server).await;
-    fed.until("both are in force", |fed| has(fed, "AuthorizationPolicy", "goes") && fed.report.complete).await;
-    server.fail(Some(503));
-    server.cut();
-    fed.until("it is told", |fed| {
-        fed.report
-            .findings
-            .iter()
-            .any(|finding| finding.message.contains("the API server does not tell of AuthorizationPolicy"))
-    })
-    .await;
-    assert!(has(&fed, "AuthorizationPolicy", "goes") && has(&fed, "AuthorizationPolicy", "stays"));
-    server.delete("AuthorizationPolicy", "shop", "goes");
-    server.put(deny("shop", "comes"));
-    // What happened while nobody watched is forgotten, so only a complete list can tell.
-    server.compact();
-    server.fail(None);
-    fed.until("the new one comes and the old one goes", |fed| {
-        has(fed, "AuthorizationPolicy", "comes") && !has(fed, "AuthorizationPolicy", "goes") && problems(fed).is_empty()
-    })
-    .await;
-    assert!(has(&fed, "AuthorizationPolicy", "stays"));
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(deny("shop", "stays")).await;
+        server.put(deny("shop", "goes")).await;
+        let mut fed = Fed::new(&server).await;
+        fed.until("both are in force", |fed| has(fed, "AuthorizationPolicy", "goes") && fed.report.complete).await;
+        server.relay().fail(Some(503));
+        server.relay().cut();
+        fed.until("it is told", |fed| {
+            fed.report
+                .findings
+                .iter()
+                .any(|finding| finding.message.contains("the API server does not tell of AuthorizationPolicy"))
+        })
+        .await;
+        assert!(has(&fed, "AuthorizationPolicy", "goes") && has(&fed, "AuthorizationPolicy", "stays"));
+        server.delete("AuthorizationPolicy", "shop", "goes").await;
+        server.put(deny("shop", "comes")).await;
+        // What happened while nobody watched is forgotten, so only a complete list can tell.
+        server.relay().end_watches(Watching::Expired);
+        server.relay().fail(None);
+        fed.until("the new one comes and the old one goes", |fed| {
+            has(fed, "AuthorizationPolicy", "comes") && !has(fed, "AuthorizationPolicy", "goes")
+        })
+        .await;
+        server.relay().end_watches(Watching::InTime);
+        fed.until("all is well", |fed| problems(fed).is_empty()).await;
+        assert!(has(&fed, "AuthorizationPolicy", "stays"));
+    }
 }
 
 #[tokio::test]
 async fn a_list_that_lost_everything_after_an_error_is_believed_only_when_a_newer_one_says_the_same() {
-    let server = ApiServer::start().await;
-    server.put(deny("shop", "nobody"));
+    let server = ApiServer::double().await;
+    server.put(deny("shop", "nobody")).await;
     let mut fed = Fed::new(&server).await;
     fed.until("it is in force", |fed| has(fed, "AuthorizationPolicy", "nobody") && fed.report.complete).await;
-    server.lose_everything();
-    server.cut();
+    server.only_double().lose_everything();
+    server.relay().cut();
     fed.until("it is told", |fed| {
         problems(fed).iter().any(|problem| problem.contains("has lost every AuthorizationPolicy"))
     })
     .await;
-    let lists = server.lists(POLICIES);
+    let lists = server.relay().lists(POLICIES);
     fed.until("lists of one and the same revision, which say nothing new however many there are", |fed| {
         assert!(has(fed, "AuthorizationPolicy", "nobody"));
-        server.lists(POLICIES) >= lists + 2
+        server.relay().lists(POLICIES) >= lists + 2
     })
     .await;
     let ticking = async {
         loop {
-            server.tick();
+            server.tick().await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -314,15 +340,15 @@ async fn a_list_that_lost_everything_after_an_error_is_believed_only_when_a_newe
 
 #[tokio::test]
 async fn a_list_that_lost_everything_and_has_it_again_takes_nothing_away() {
-    let server = ApiServer::start().await;
-    server.put(deny("shop", "nobody"));
+    let server = ApiServer::double().await;
+    server.put(deny("shop", "nobody")).await;
     let slow = Pace { doubt: Duration::from_secs(1), ..QUICK };
     let mut fed = Fed::at_pace(&server, slow).await;
     fed.until("it is in force", |fed| has(fed, "AuthorizationPolicy", "nobody") && fed.report.complete).await;
-    server.lose_everything();
-    server.cut();
+    server.only_double().lose_everything();
+    server.relay().cut();
     fed.until("it is told", |fed| !problems(fed).is_empty()).await;
-    server.put(deny("shop", "nobody"));
+    server.put(deny("shop", "nobody")).await;
     fed.until("all is well", |fed| {
         assert!(has(fed, "AuthorizationPolicy", "nobody"));
         problems(fed).is_empty()
@@ -332,29 +358,32 @@ async fn a_list_that_lost_everything_and_has_it_again_takes_nothing_away() {
 
 #[tokio::test]
 async fn a_kind_that_the_cluster_does_not_know_has_no_objects_and_one_that_is_forbidden_keeps_the_mesh_from_ready() {
-    let server = ApiServer::start().await;
-    server.unlearn("/apis/gateway.networking.k8s.io/v1/httproutes");
-    let mut fed = Fed::new(&server).await;
-    fed.until("it is complete", |fed| fed.report.complete).await;
-    let forbidding = ApiServer::start().await;
-    forbidding.forbid("/api/v1/pods");
-    let mut fed = Fed::new(&forbidding).await;
-    fed.state().await;
-    fed.until("the reason is told", |fed| {
-        problems(fed).iter().any(|problem| problem.contains("may not list and watch /api/v1/pods"))
-    })
-    .await;
-    assert!(!fed.report.complete);
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.relay().unlearn("/apis/gateway.networking.k8s.io/v1/httproutes");
+        let mut fed = Fed::new(&server).await;
+        fed.until("it is complete", |fed| fed.report.complete).await;
+        server.relay().forbid("/api/v1/pods");
+        let mut fed = Fed::new(&server).await;
+        fed.state().await;
+        fed.until("the reason is told", |fed| {
+            problems(fed).iter().any(|problem| problem.contains("may not list and watch /api/v1/pods"))
+        })
+        .await;
+        assert!(!fed.report.complete);
+    }
 }
 
 #[tokio::test]
 async fn very_many_objects_come_page_by_page() {
-    let server = ApiServer::start().await;
-    for n in 0..1_203 {
-        server.put(deny("shop", &format!("nobody-{n}")));
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        for n in 0..1_203 {
+            server.put(deny("shop", &format!("nobody-{n}"))).await;
+        }
+        let mut fed = Fed::new(&server).await;
+        fed.until("all are in force", |fed| fed.report.complete).await;
+        assert_eq!(fed.report.objects.len(), 1_203);
+        assert_eq!(server.relay().lists(POLICIES), 1);
     }
-    let mut fed = Fed::new(&server).await;
-    fed.until("all are in force", |fed| fed.report.complete).await;
-    assert_eq!(fed.report.objects.len(), 1_203);
-    assert_eq!(server.lists(POLICIES), 1);
 }

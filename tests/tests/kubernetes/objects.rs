@@ -12,95 +12,105 @@ fn port(name: &str, number: u16, protocol: &str) -> Value {
 
 #[tokio::test]
 async fn a_number_that_is_a_port_of_tcp_and_of_udp_is_called_over_tcp() {
-    let server = ApiServer::start().await;
-    for (name, ports) in [("first", ["TCP", "UDP"]), ("last", ["UDP", "TCP"])] {
-        let mut dns = service("kube-system", name);
-        let named = |protocol: &str| port(&format!("dns-{}", protocol.to_lowercase()), 53, protocol);
-        dns["spec"]["ports"] = json!(ports.map(named));
-        let mut of = slice("kube-system", name, &[("10.1.0.9", None, "ready")]);
-        of["ports"] = dns["spec"]["ports"].clone();
-        server.put(dns);
-        server.put(of);
-    }
-    let mut fed = Fed::new(&server).await;
-    fed.until("it is complete", |fed| fed.report.complete).await;
-    for name in ["first", "last"] {
-        let expected = [("10.1.0.9:53".to_owned(), String::new())];
-        assert_eq!(endpoints(&fed, &format!("kube-system/{name}:53")), expected, "{name}");
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        for (name, ports) in [("first", ["TCP", "UDP"]), ("last", ["UDP", "TCP"])] {
+            let mut dns = service("kube-system", name);
+            let named = |protocol: &str| port(&format!("dns-{}", protocol.to_lowercase()), 53, protocol);
+            dns["spec"]["ports"] = json!(ports.map(named));
+            let mut of = slice("kube-system", name, &[("10.1.0.9", None, "ready")]);
+            of["ports"] = dns["spec"]["ports"].clone();
+            server.put(dns).await;
+            server.put(of).await;
+        }
+        let mut fed = Fed::new(&server).await;
+        fed.until("it is complete", |fed| fed.report.complete).await;
+        for name in ["first", "last"] {
+            let expected = [("10.1.0.9:53".to_owned(), String::new())];
+            assert_eq!(endpoints(&fed, &format!("kube-system/{name}:53")), expected, "{name}");
+        }
     }
 }
 
 #[tokio::test]
 async fn what_clusters_have_beside_plain_services_is_taken_without_a_finding() {
-    let server = ApiServer::start().await;
-    let mut own = service("default", "kubernetes");
-    own["spec"].as_object_mut().unwrap().remove("selector");
-    let mut headless = service("shop", "headless");
-    headless["spec"]["clusterIP"] = json!("None");
-    headless["spec"]["clusterIPs"] = json!(["None"]);
-    headless["spec"].as_object_mut().unwrap().remove("ports");
-    let mut named = service("shop", "elsewhere");
-    named["spec"] = json!({ "type": "ExternalName", "externalName": "api.example.com", "sessionAffinity": "None" });
-    let mut empty = slice("shop", "headless", &[]);
-    empty["endpoints"] = Value::Null;
-    empty["ports"] = Value::Null;
-    let mut starting = pod("shop", "starting", "", false);
-    starting["status"] = json!({ "phase": "Pending" });
-    let host = json!({ "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "namespace": "kube-system", "name": "proxy-node-1" },
-        "spec": { "hostNetwork": true, "containers": [
-            { "name": "a", "ports": [{ "name": "metrics", "containerPort": 9100, "hostPort": 9100 }] },
-            { "name": "b", "ports": [{ "name": "metrics", "containerPort": 9101 }, { "name": "dns", "containerPort": 53, "protocol": "UDP" }] },
-        ] },
-        "status": { "phase": "Running", "podIP": "fd00::9", "podIPs": [{ "ip": "fd00::9" }] },
-    });
-    for object in [own, headless, named, empty, starting, host] {
-        server.put(object);
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let mut own = service("default", "kubernetes");
+        own["spec"].as_object_mut().unwrap().remove("selector");
+        let mut headless = service("shop", "headless");
+        headless["spec"]["clusterIP"] = json!("None");
+        headless["spec"]["clusterIPs"] = json!(["None"]);
+        headless["spec"].as_object_mut().unwrap().remove("ports");
+        let mut named = service("shop", "elsewhere");
+        named["spec"] = json!({ "type": "ExternalName", "externalName": "api.example.com", "sessionAffinity": "None" });
+        let mut empty = slice("shop", "headless", &[]);
+        empty["endpoints"] = Value::Null;
+        empty["ports"] = Value::Null;
+        let mut starting = pod("shop", "starting", "", false);
+        starting["status"] = json!({ "phase": "Pending" });
+        let host = json!({ "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "namespace": "kube-system", "name": "proxy-node-1" },
+            "spec": { "hostNetwork": true, "containers": [
+                { "name": "a", "image": "a", "ports": [{ "name": "metrics", "containerPort": 9100, "hostPort": 9100 }] },
+                { "name": "b", "image": "b", "ports": [{ "name": "metrics", "containerPort": 9101 }, { "name": "dns", "containerPort": 53, "protocol": "UDP" }] },
+            ] },
+            "status": { "phase": "Running", "podIP": "fd00::9", "podIPs": [{ "ip": "fd00::9" }] },
+        });
+        for object in [own, headless, named, empty, starting, host] {
+            server.put(object).await;
+        }
+        let mut fed = Fed::new(&server).await;
+        fed.until("it is complete", |fed| fed.report.complete).await;
+        let findings: Vec<&str> = fed.report.findings.iter().map(|finding| &*finding.message).collect();
+        assert_eq!(findings, [""; 0]);
+        assert_eq!(problems(&fed), [""; 0]);
     }
-    let mut fed = Fed::new(&server).await;
-    fed.until("it is complete", |fed| fed.report.complete).await;
-    let findings: Vec<&str> = fed.report.findings.iter().map(|finding| &*finding.message).collect();
-    assert_eq!(findings, [""; 0]);
-    assert_eq!(problems(&fed), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_pod_that_a_slice_gives_only_the_address_of_is_called_as_the_pod_it_is() {
-    let server = ApiServer::start().await;
-    server.put(service("shop", "web"));
-    server.put(pod("shop", "meshed", "10.1.0.5", true));
-    server.put(slice("shop", "web", &[("10.1.0.5", None, "ready")]));
-    let mut fed = Fed::new(&server).await;
-    fed.until("it is complete", |fed| fed.report.complete).await;
-    let identity = "spiffe://mesh.local/ns/shop/sa/web".to_owned();
-    assert_eq!(endpoints(&fed, "shop/web:80"), [("10.1.0.5:8080".to_owned(), identity)]);
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(service("shop", "web")).await;
+        server.put(pod("shop", "meshed", "10.1.0.5", true)).await;
+        server.put(slice("shop", "web", &[("10.1.0.5", None, "ready")])).await;
+        let mut fed = Fed::new(&server).await;
+        fed.until("it is complete", |fed| fed.report.complete).await;
+        let identity = "spiffe://mesh.local/ns/shop/sa/web".to_owned();
+        assert_eq!(endpoints(&fed, "shop/web:80"), [("10.1.0.5:8080".to_owned(), identity)]);
+    }
 }
 
 #[tokio::test]
 async fn a_service_whose_last_pod_goes_is_called_nowhere() {
-    let server = ApiServer::start().await;
-    server.put(service("shop", "web"));
-    server.put(slice("shop", "web", &[("10.1.0.5", None, "ready")]));
-    let mut fed = Fed::new(&server).await;
-    fed.until("it is called", |fed| !endpoints(fed, "shop/web:80").is_empty() && fed.report.complete).await;
-    let mut empty = slice("shop", "web", &[]);
-    empty["endpoints"] = Value::Null;
-    server.put(empty);
-    fed.until("it is not called", |fed| endpoints(fed, "shop/web:80").is_empty()).await;
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(service("shop", "web")).await;
+        server.put(slice("shop", "web", &[("10.1.0.5", None, "ready")])).await;
+        let mut fed = Fed::new(&server).await;
+        fed.until("it is called", |fed| !endpoints(fed, "shop/web:80").is_empty() && fed.report.complete).await;
+        let mut empty = slice("shop", "web", &[]);
+        empty["endpoints"] = Value::Null;
+        server.put(empty).await;
+        fed.until("it is not called", |fed| endpoints(fed, "shop/web:80").is_empty()).await;
+    }
 }
 
 #[tokio::test]
 async fn of_two_containers_that_give_a_port_the_same_name_the_first_counts() {
-    let server = ApiServer::start().await;
-    server.put(service("shop", "web"));
-    let mut web = pod("shop", "web-1", "10.1.0.5", true);
-    web["spec"]["containers"] = json!([
-        { "name": "one", "ports": [{ "name": "web", "containerPort": 9000 }] },
-        { "name": "two", "ports": [{ "name": "web", "containerPort": 8000 }] },
-    ]);
-    server.put(web);
-    let mut fed = Fed::new(&server).await;
-    fed.until("it is complete", |fed| fed.report.complete).await;
-    let identity = "spiffe://mesh.local/ns/shop/sa/web".to_owned();
-    assert_eq!(endpoints(&fed, "shop/web:80"), [("10.1.0.5:9000".to_owned(), identity)]);
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(service("shop", "web")).await;
+        let mut web = pod("shop", "web-1", "10.1.0.5", true);
+        web["spec"]["containers"] = json!([
+            { "name": "one", "image": "one", "ports": [{ "name": "web", "containerPort": 9000 }] },
+            { "name": "two", "image": "two", "ports": [{ "name": "web", "containerPort": 8000 }] },
+        ]);
+        server.put(web).await;
+        let mut fed = Fed::new(&server).await;
+        fed.until("it is complete", |fed| fed.report.complete).await;
+        let identity = "spiffe://mesh.local/ns/shop/sa/web".to_owned();
+        assert_eq!(endpoints(&fed, "shop/web:80"), [("10.1.0.5:9000".to_owned(), identity)]);
+    }
 }
