@@ -46,7 +46,7 @@ pub struct Configuration {
     pub confirms: mpsc::Sender<Confirm>,
 }
 
-/// Runs a control plane over the directory of the settings until `shutdown` completes.
+/// Runs a control plane over what the settings name as configuration until `shutdown` completes.
 ///
 /// # Errors
 /// What keeps it from starting or from following the configuration; what users write never does.
@@ -57,15 +57,19 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let (report_sender, reports) = watch::channel(Arc::default());
     let (root_sender, roots) = watch::channel(roots(&authority));
     let (confirms, confirmed) = mpsc::channel(1);
-    let memory = Memory::new(&settings.state_dir, &settings.config_dir);
+    let mut chores = JoinSet::new();
+    let memory = Memory::new(&settings.state_dir, settings.config_dir.as_deref().unwrap_or(Path::new("")));
     let store = Store::new(&settings.trust_domain).remember(&memory);
-    let mut sources = vec![Files::new(&settings.config_dir, store.known(), confirmed).source()];
+    let mut sources = Vec::new();
+    match &settings.config_dir {
+        Some(config_dir) => sources.push(Files::new(config_dir, store.known(), confirmed).source()),
+        None => drop(chores.spawn(hold_nothing(confirmed))),
+    }
     if let Some(Kubernetes { kubeconfig }) = &settings.kubernetes {
         let known = store.origins(kubernetes::NAME);
         sources.push(kubernetes::Cluster::connect(kubeconfig.as_deref(), known).await?.source());
     }
     let (save_sender, saves) = watch::channel(Arc::default());
-    let mut chores = JoinSet::new();
     chores.spawn(follow(Arc::clone(&authority), root_sender));
     let keeping = tokio::spawn(store::keep(memory, saves));
     let mut feeding = tokio::spawn(store::run(store, sources, roots, snapshot_sender, report_sender, save_sender));
@@ -86,9 +90,16 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     ended
 }
 
+/// Says of everything that it waits for nobody's word, where no files are configuration.
+async fn hold_nothing(mut confirmed: mpsc::Receiver<Confirm>) {
+    while let Some(Confirm { done, .. }) = confirmed.recv().await {
+        let _gone = done.send(Vec::new());
+    }
+}
+
 /// Refuses a state directory in the config directory: its files end like configuration, and configuration gets copied.
 fn keep_apart(settings: &Settings) -> Result<(), Error> {
-    let Settings { config_dir, state_dir, .. } = settings;
+    let Settings { config_dir: Some(config_dir), state_dir, .. } = settings else { return Ok(()) };
     let real = |path: &Path| {
         let path = std::path::absolute(path).ok()?;
         // What is not there yet will be made in the first folder above it that is.
@@ -267,7 +278,9 @@ mod tests {
         let inside = |name: &str| dir.path().join(name);
         std::fs::create_dir_all(inside("mesh/there")).unwrap();
         std::os::unix::fs::symlink(inside("mesh"), inside("link")).unwrap();
-        let check = |config: &str, state: &str| keep_apart(&Settings::new(inside(config), inside(state)));
+        let check = |config: &str, state: &str| {
+            keep_apart(&Settings { config_dir: Some(inside(config)), ..Settings::new(inside(state)) })
+        };
         for state in ["mesh", "mesh/there", "mesh/.state/new", "link/new", "mesh/../mesh/new"] {
             let refused = check("mesh", state).unwrap_err().to_string();
             assert!(refused.contains("keep them apart"), "{state}: {refused}");

@@ -7,8 +7,8 @@ use crate::identity::LEAF_LIFETIME;
 /// Settings of one control plane.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Directory of YAML files with the user's objects.
-    pub config_dir: PathBuf,
+    /// Directory of YAML files with the user's objects, if any.
+    pub config_dir: Option<PathBuf>,
     /// The cluster whose objects are configuration too, if any.
     pub kubernetes: Option<Kubernetes>,
     /// Directory for the CA, the join tokens and the last good configuration; not inside `config_dir`.
@@ -33,10 +33,10 @@ pub struct Kubernetes {
 }
 
 impl Settings {
-    /// The defaults around the two directories that have none.
-    pub fn new(config_dir: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
+    /// The defaults around the state directory, which has none. Nothing is configuration yet.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
-            config_dir: config_dir.into(),
+            config_dir: None,
             kubernetes: None,
             state_dir: state_dir.into(),
             listen: ([0, 0, 0, 0], 15010).into(),

@@ -15,8 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, clap::Args)]
 pub struct ControlPlaneArgs {
     /// Directory of YAML files with services, workloads, routes and policies; changes take effect as they are saved.
-    #[arg(long, value_name = "DIR")]
-    config_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes")]
+    config_dir: Option<PathBuf>,
     /// Watch the objects of a Kubernetes cluster too: its services and pods, and policies and routes from kubectl.
     #[arg(long)]
     kubernetes: bool,
@@ -54,13 +54,14 @@ pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
     );
     descriptors::raise("control plane", control_plane::DESCRIPTORS);
     let settings = Settings {
+        config_dir: args.config_dir,
         kubernetes: args.kubernetes.then_some(Kubernetes { kubeconfig: args.kubeconfig }),
         listen: args.listen,
         admin: args.admin,
         trust_domain: args.trust_domain,
         ports_file: args.ports_file,
         certificate_lifetime: args.certificate_lifetime.0,
-        ..Settings::new(args.config_dir, args.state_dir)
+        ..Settings::new(args.state_dir)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
