@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use selvedge::{
     child,
-    commands::{ca, confirm, control_plane, lint, proxy, run, token},
+    commands::{ca, confirm, control_plane, install, lint, proxy, run, token},
     demo,
 };
 use tracing_subscriber::EnvFilter;
@@ -25,6 +25,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Lint(lint::LintArgs),
+    Install(install::InstallArgs),
     ControlPlane(control_plane::ControlPlaneArgs),
     Confirm(confirm::ConfirmArgs),
     Token(token::TokenArgs),
@@ -49,7 +50,7 @@ impl Command {
     fn log(&self) -> &'static str {
         match self {
             // What is found is printed.
-            Self::Lint(_) => "warn",
+            Self::Lint(_) | Self::Install(_) => "warn",
             _ => LOGGED,
         }
     }
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let result = match command {
         Command::Lint(args) => lint::run(&args),
+        Command::Install(args) => install::run(&args).map(done),
         Command::ControlPlane(args) => control_plane::run(args).map(done),
         Command::Confirm(args) => confirm::run(&args).map(done),
         Command::Token(args) => token::run(args).map(done),

@@ -17,6 +17,14 @@ pub mod retry;
 /// `spec` of a `TrafficPolicy`: how callers of a service try, wait and choose.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(
+    extend("x-kubernetes-validations" = [
+        { "rule": "!has(self.targetRef.kind) || self.targetRef.kind != 'Workload'",
+          "message": "a TrafficPolicy is about a Service or an ExternalService, not a Workload" },
+        { "rule": "!has(self.targetRef.port)",
+          "message": "a TrafficPolicy is about all ports of its service: leave the port out" },
+    ])
+)]
 pub struct TrafficPolicySpec {
     /// The service this is about.
     pub target_ref: crate::matching::TargetRef,
@@ -37,6 +45,12 @@ pub struct TrafficPolicySpec {
 /// Timeouts of a request (GEP-1742 words).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(
+    extend("x-kubernetes-validations" = [
+        { "rule": "!has(self.backendRequest) || !has(self.request) || duration(self.backendRequest) <= duration(self.request)",
+          "message": "backendRequest is longer than the timeout of the whole request" },
+    ])
+)]
 pub struct TimeoutSpec {
     /// From the first byte of the request to the response head, over all tries.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -127,6 +127,7 @@ impl JsonSchema for Span {
             "type": "string",
             "format": Self::FORMAT,
             "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$",
+            "maxLength": 28,
         })
     }
 }

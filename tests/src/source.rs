@@ -117,6 +117,7 @@ pub fn production() -> Vec<Source> {
         "control-plane",
         "proxy",
         "inject",
+        "install",
         "cli",
         "examples/saas",
         "benches",

@@ -39,6 +39,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("proxy", &["selvedge-policies", "selvedge-identity", "selvedge-capture", "selvedge-xds", "selvedge-decide"]),
     ("inject", &[]),
     ("examples/saas", &["selvedge-policies", "selvedge-control-plane"]),
+    ("install", &["selvedge-policies", "selvedge-control-plane"]),
     (
         "cli",
         &[
@@ -48,6 +49,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "selvedge-control-plane",
             "selvedge-proxy",
             "selvedge-capture",
+            "selvedge-install",
             "selvedge-saas",
         ],
     ),
@@ -216,6 +218,7 @@ fn a_skip_is_told_also_by_a_run_that_passes() {
         "control-plane",
         "proxy",
         "inject",
+        "install",
         "cli",
         "examples",
         "tests",

@@ -23,10 +23,14 @@ pub const KIND: Kind = Kind {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExternalServiceSpec {
     /// The host names callers use.
+    #[schemars(length(min = 1))]
     pub hosts: Vec<String>,
     /// The ports callers use.
+    #[schemars(length(min = 1))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
     pub ports: Vec<ExternalPort>,
     /// The addresses at which it is reached; sidecars balance over them.
+    #[schemars(length(min = 1))]
     pub endpoints: Vec<ExternalEndpoint>,
 }
 

@@ -47,6 +47,12 @@ impl JsonSchema for MeshPolicySpec {
 /// What a `MeshPolicy` covers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(
+    extend("x-kubernetes-validations" = [
+        { "rule": "self.kind == 'Workload' ? has(self.name) : !has(self.name)",
+          "message": "a Workload has a name, and the mesh has none" },
+    ])
+)]
 pub struct ScopeRef {
     /// Whether it covers the whole mesh or one workload.
     pub kind: ScopeKind,

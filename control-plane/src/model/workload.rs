@@ -26,6 +26,7 @@ pub struct WorkloadSpec {
     pub address: String,
     /// The ports that have a name, or that peers dial elsewhere than on the application's own number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
     pub ports: Vec<WorkloadPort>,
     /// Its share of the traffic in proportion to the other workloads of a service; 0 takes it out of balancing.
     #[serde(default = "one")]

@@ -25,7 +25,7 @@ mod told;
 mod watch;
 
 pub use connect::ConnectError;
-pub use kind::{Watched, watched};
+pub use kind::{Watched, plural, watched};
 pub use pod::SIDECAR;
 pub use pruned::Api;
 pub use watch::Pace;

@@ -22,6 +22,12 @@ use crate::{duration::Span, facts::Moment, kind::Problem};
 /// `breaker:` of a `TrafficPolicy`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(
+    extend("x-kubernetes-validations" = [
+        { "rule": "!has(self.openFor) || !has(self.maxOpen) || duration(self.openFor) <= duration(self.maxOpen)",
+          "message": "openFor is longer than maxOpen" },
+    ])
+)]
 pub struct BreakerSpec {
     /// Failures in a row that open it.
     #[schemars(range(min = 1))]

@@ -75,6 +75,12 @@ pub enum RetryOn {
 /// `backoff:` of a [`RetrySpec`]: exponential with full jitter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(
+    extend("x-kubernetes-validations" = [
+        { "rule": "!has(self.base) || !has(self.max) || duration(self.base) <= duration(self.max)",
+          "message": "base is longer than max" },
+    ])
+)]
 pub struct BackoffSpec {
     /// The most to wait before the first retry; doubles with each retry.
     pub base: Span,

@@ -36,6 +36,14 @@ use abort::Abort;
 /// `spec` of a `FaultInjection`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(
+    extend("x-kubernetes-validations" = [
+        { "rule": "!has(self.targetRef.kind) || self.targetRef.kind != 'Workload'",
+          "message": "a FaultInjection is about a Service or an ExternalService, not a Workload" },
+        { "rule": "!has(self.targetRef.port)",
+          "message": "a FaultInjection is about all ports of its service: leave the port out" },
+    ])
+)]
 pub struct FaultInjectionSpec {
     /// The service whose callers meet the faults.
     pub target_ref: TargetRef,

@@ -36,6 +36,12 @@ use table::{KeyTable, ToldClock};
 /// `spec` of a `RateLimit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(
+    extend("x-kubernetes-validations" = [
+        { "rule": "!has(self.targetRef) || !has(self.targetRef.kind) || self.targetRef.kind != 'ExternalService'",
+          "message": "this policy is enforced at the called workload: expected Service or Workload" },
+    ])
+)]
 pub struct RateLimitSpec {
     /// The called service or workload; every workload of the namespace when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -32,8 +32,8 @@ fn api(api_version: &'static str, kind: &'static str) -> Api {
     Api { kind, api_version, path: format!("/{root}/{api_version}/{}", plural(kind)) }
 }
 
-/// The name of a kind in paths.
-fn plural(kind: &str) -> String {
+/// The name of a kind in the paths of its API, such as `meshpolicies` for `MeshPolicy`.
+pub fn plural(kind: &str) -> String {
     let kind = kind.to_ascii_lowercase();
     match kind.strip_suffix('y') {
         Some(stem) => format!("{stem}ies"),

@@ -1,0 +1,11 @@
+//! Modules stand data first: each uses only those listed above it.
+//!
+//! What a cluster needs to have a mesh, as the objects that `kubectl apply` takes.
+//!
+//! Guarantees: the same input gives the same objects in the same order; nothing that is made in a cluster is rendered here,
+//! neither a key nor what it signs, and nothing that says how strict the mesh is.
+
+mod schema;
+pub mod crd;
+
+pub mod text;
