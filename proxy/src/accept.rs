@@ -48,6 +48,7 @@ pub(crate) async fn admit(accepted: Accepted) -> Option<Admitted> {
         return None;
     }
     if matches!(origin.heading, Heading::Inbound { .. }) {
+        origin.worker.note_call();
         configured(&origin.worker).await;
     }
     Some(Admitted { origin, socket })

@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{config::InForce, telemetry::Telemetry};
+use crate::{config::InForce, drain::Phase, telemetry::Telemetry};
 
 mod answer;
 
@@ -36,6 +36,10 @@ pub(crate) struct AdminState {
     pub config: watch::Receiver<InForce>,
     /// Takes one message when a drain is asked for.
     pub drain: mpsc::Sender<()>,
+    /// Takes how long callers have to hear of it, when it is to leave.
+    pub leave: mpsc::Sender<Duration>,
+    /// How far leaving or a drain has come.
+    pub phase: watch::Receiver<Phase>,
 }
 
 /// Which pages a port has.
@@ -43,7 +47,7 @@ pub(crate) struct AdminState {
 pub(crate) enum Scope {
     /// `/metrics`, `/ready` and `/live`, which change nothing.
     Metrics,
-    /// Those, and `/config`, `/drain` and an index.
+    /// Those, and `/config`, `/leave`, `/drain` and an index.
     Admin,
 }
 

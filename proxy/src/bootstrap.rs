@@ -58,7 +58,7 @@ pub struct Bootstrap {
     /// How long a drain lasts at most.
     #[serde(default = "drain_default")]
     pub drain_deadline: Span,
-    /// What SIGTERM says.
+    /// What SIGTERM says of the application.
     #[serde(default)]
     pub sigterm: Sigterm,
     /// Access log file; standard output when absent.

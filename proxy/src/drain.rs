@@ -1,5 +1,8 @@
 //! Going away without losing a request.
 //!
+//! Leaving comes first, where somebody says so in time: readiness goes off, and once callers have had the time to hear of
+//! it by their configuration they are told on their connections. Everything is served as before.
+//!
 //! A drain has phases. First readiness goes off and calls to the application finish: peers are told by GOAWAY or
 //! `Connection: close`, new connections are still served. After a third of the deadline no new ones are taken, for
 //! callers that hear of nothing. The application's own calls, and new ones, work until it is gone or said to be done, or
@@ -8,13 +11,13 @@
 use std::{
     net::SocketAddr,
     pin::pin,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
 use tokio::{
     sync::watch,
-    time::{Instant, interval},
+    time::{Instant, interval, sleep},
 };
 
 use crate::{heading::Heading, http::pace::Pace};
@@ -41,12 +44,20 @@ const AWAY: Duration = Duration::from_secs(2);
 /// How long the application's calls have after the deadline to close in order.
 const LAST: Duration = Duration::from_secs(1);
 
+/// How long callers have to hear by their configuration that a workload leaves, before they are told on their connections:
+/// what a cluster mostly takes from a pod's end to the last node that knows of it.
+pub(crate) const LEAVE: Duration = Duration::from_secs(5);
+
 /// How far a drain has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// No drain: everything is served.
     #[default]
     Serving,
+    /// It leaves: not ready any more, so that the mesh sends no new callers.
+    Leaving,
+    /// Callers are told on their connections; new ones are served.
+    Told,
     /// Calls to the application finish.
     Draining,
     /// Calls to the application finish, and no new connections to it are taken.
@@ -64,6 +75,8 @@ pub(crate) struct Open {
     outbound: AtomicUsize,
     /// All that there were.
     ever: AtomicUsize,
+    /// Whether anybody has called the application, other than to see how it is.
+    called: AtomicBool,
     /// Where inbound ones lead.
     pub application: Application,
 }
@@ -95,6 +108,11 @@ impl Open {
         self.of(heading).fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Notes that somebody calls the application.
+    pub(crate) fn note_call(&self) {
+        self.called.store(true, Ordering::Relaxed);
+    }
+
     /// How many are open now, of both kinds.
     pub(crate) fn all(&self) -> usize {
         self.inbound.load(Ordering::Relaxed) + self.outbound.load(Ordering::Relaxed)
@@ -114,8 +132,10 @@ impl Drain {
     /// Waits until a connection with this heading should finish. The application's own may be idle for a while: it is
     /// at the end of something, and what comes next is needed.
     pub(crate) async fn begun(&mut self, heading: &Heading, pace: &Pace) {
-        self.reached(Phase::Draining).await;
-        if matches!(heading, Heading::Outbound { .. }) {
+        if matches!(heading, Heading::Inbound { .. }) {
+            self.reached(Phase::Told).await;
+        } else {
+            self.reached(Phase::Draining).await;
             tokio::select! {
                 () = pace.idle(IDLE) => {}
                 () = self.gone() => {}
@@ -153,9 +173,28 @@ impl Drain {
 /// The phase in which connections with this heading finish.
 const fn end_of(heading: &Heading) -> Phase {
     match heading {
-        Heading::Inbound { .. } => Phase::Draining,
+        Heading::Inbound { .. } => Phase::Told,
         Heading::Outbound { .. } => Phase::Gone,
     }
+}
+
+/// Goes on to `phase`, unless it has come as far already.
+fn reach(phases: &watch::Sender<Phase>, phase: Phase) {
+    phases.send_if_modified(|now| {
+        let is_news = *now < phase;
+        *now = phase.max(*now);
+        is_news
+    });
+}
+
+/// Leaves: callers have so long to hear of it by their configuration, then they are told on their connections. A workload
+/// that nobody has called has nobody to tell.
+pub(crate) async fn leave(phases: &watch::Sender<Phase>, open: &Open, hearing: Duration) {
+    reach(phases, Phase::Leaving);
+    if open.called.load(Ordering::Relaxed) {
+        sleep(hearing).await;
+    }
+    reach(phases, Phase::Told);
 }
 
 /// Drains: returns when the process may end. That is when nothing is in flight any more and the application `is_gone` or
@@ -168,7 +207,7 @@ pub(crate) async fn drain(
     done: impl Future<Output = ()>,
 ) {
     let (began, mut done) = (Instant::now(), pin!(done));
-    phases.send_replace(Phase::Draining);
+    reach(phases, Phase::Draining);
     let mut look = interval(LOOK);
     let mut quiet = Quiet::new(open, QUIET);
     let mut application = Presence::new();
@@ -179,7 +218,7 @@ pub(crate) async fn drain(
             () = done.as_mut(), if !is_done => is_done = true,
         }
         if began.elapsed() >= deadline / TAKEN {
-            phases.send_if_modified(|phase| std::mem::replace(phase, Phase::Shut) != Phase::Shut);
+            reach(phases, Phase::Shut);
         }
         if !quiet.lasts(open) {
             application = Presence::new();
@@ -194,7 +233,7 @@ pub(crate) async fn drain(
 /// passed. Callers whose connections are not taken any more repeat their calls elsewhere.
 pub(crate) async fn follow(phases: &watch::Sender<Phase>, open: &Open, deadline: Duration) {
     let began = Instant::now();
-    phases.send_replace(Phase::Gone);
+    reach(phases, Phase::Gone);
     let (mut look, mut quiet) = (interval(LOOK), Quiet::new(open, LAST_WORDS));
     while began.elapsed() < deadline {
         look.tick().await;
@@ -207,7 +246,7 @@ pub(crate) async fn follow(phases: &watch::Sender<Phase>, open: &Open, deadline:
 
 /// Lets what is open close in order, for a moment.
 async fn close(phases: &watch::Sender<Phase>, open: &Open) {
-    phases.send_replace(Phase::Closing);
+    reach(phases, Phase::Closing);
     let (mut look, last) = (interval(LOOK), Instant::now() + LAST);
     while open.all() > 0 && Instant::now() < last {
         look.tick().await;
@@ -337,13 +376,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sidecar_whose_application_is_gone_stays_for_what_is_in_flight_only() {
+    async fn who_leaves_tells_callers_once_they_could_have_heard_and_leaves_the_applications_calls_alone() {
         let (phases, receiver) = watch::channel(Phase::Serving);
+        let (open, began, hearing) = (Open::default(), Instant::now(), Duration::from_secs(5));
+        leave(&phases, &open, hearing).await;
+        assert!(began.elapsed().is_zero() && *receiver.borrow() == Phase::Told, "nobody has called");
+
+        let (phases, receiver) = watch::channel(Phase::Serving);
+        open.note_call();
+        let caller = async {
+            Drain::new(receiver.clone()).begun(&inbound(), &Pace::default()).await;
+            assert_eq!(began.elapsed().as_secs(), 5);
+        };
+        tokio::join!(leave(&phases, &open, hearing), caller);
+        assert!(!Drain::new(receiver.clone()).has_begun(&outbound()));
+        let (heading, pace) = (outbound(), Pace::default());
+        let mut view = Drain::new(receiver.clone());
+        let own = tokio::time::timeout(Duration::from_secs(600), view.begun(&heading, &pace)).await;
+        assert!(own.is_err(), "the application's connections go on, idle ones too");
+
+        phases.send_replace(Phase::Gone);
+        leave(&phases, &open, hearing).await;
+        assert_eq!(*receiver.borrow(), Phase::Gone, "who has left long ago does not come back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_whose_application_is_gone_stays_for_what_is_in_flight_only() {
+        let phases = watch::Sender::new(Phase::Serving);
         let (open, began) = (Open::default(), Instant::now());
         follow(&phases, &open, Duration::from_secs(30)).await;
         assert!(began.elapsed() < Duration::from_millis(200), "nothing was in flight: {:?}", began.elapsed());
 
-        phases.send_replace(Phase::Serving);
+        let (phases, receiver) = watch::channel(Phase::Serving);
         let (heading, pace, began) = (outbound(), Pace::default(), Instant::now());
         open.opened(&heading);
         let last_call = async {
@@ -355,7 +419,7 @@ mod tests {
         tokio::join!(follow(&phases, &open, Duration::from_secs(30)), last_call);
         assert_eq!(began.elapsed().as_secs(), 7);
 
-        let began = Instant::now();
+        let (phases, began) = (watch::Sender::new(Phase::Serving), Instant::now());
         open.opened(&heading);
         follow(&phases, &open, Duration::from_secs(30)).await;
         assert_eq!(began.elapsed().as_secs(), 31, "the deadline ends this, too");

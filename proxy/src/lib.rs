@@ -64,7 +64,7 @@ pub use grpc::{
     mesh::certificates_client::CertificatesClient,
 };
 pub use identity::{IdentityError, Settings as IdentitySettings, join, keep, new_key, renew};
-pub use process::{control::run, descriptors};
+pub use process::{control::run, descriptors, leave};
 pub use socket::{Side, dial, expect_capture, original_dst};
 pub use tls::{TlsContext, to_control_plane};
 pub use xds::{Demand, Handle, IDLE, Settings as FollowSettings, spawn as follow};

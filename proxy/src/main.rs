@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge_proxy::BootstrapSource;
+use selvedge_proxy::{BootstrapSource, leave};
 
 /// jemalloc keeps a sidecar small: it gives memory back after a burst, which the C library's allocator does not.
 #[global_allocator]
@@ -21,6 +21,8 @@ struct Arguments {
 enum Command {
     /// Run the sidecar until SIGTERM, then drain.
     Run(BootstrapSource),
+    /// Take the workload out of the mesh before it ends, as a preStop hook: returns when its callers have been told.
+    Leave(leave::Command),
     /// Redirect this network namespace's TCP connections to the sidecar, or stop doing so.
     #[command(subcommand)]
     Capture(selvedge_capture::Command),
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         .init();
     match Arguments::parse().command {
         Command::Run(bootstrap) => end(run(&bootstrap)),
+        Command::Leave(leave) => end(leave.run().map_err(Into::into)),
         Command::Capture(rules) => end(redirect(&rules)),
     }
 }

@@ -5,5 +5,6 @@
 
 pub(crate) mod control;
 pub mod descriptors;
+pub mod leave;
 pub(crate) mod services;
 pub(crate) mod worker;

@@ -178,6 +178,11 @@ impl Worker {
         Drain::new(self.phases.clone())
     }
 
+    /// Notes that somebody calls the application.
+    pub(crate) fn note_call(&self) {
+        self.open.note_call();
+    }
+
     /// True when it holds more connections of this direction than it may. Callers must not cost the application its
     /// own calls.
     pub(crate) fn is_overloaded(&self, heading: &Heading) -> bool {

@@ -573,7 +573,9 @@ fn every_flag_is_documented() {
             let field = source.code[line..].iter().map(|code| code.trim()).find(|code| !code.starts_with('#'));
             // `pub(super) name: Type`.
             let name = field.and_then(|field| field.split(':').next()?.split_whitespace().next_back());
-            let name = name.unwrap_or_default();
+            // `#[arg(long = "for")]` where the name is a word of the language.
+            let named = written.split_once("long = \"").and_then(|(_, rest)| rest.split('"').next());
+            let name = named.or(name).unwrap_or_default();
             let flag = format!("--{}", name.replace('_', "-"));
             found += 1;
             if !hidden && !docs.contains(&flag) {

@@ -6,8 +6,9 @@ use http::Method;
 use selvedge_tests::{
     around::talk,
     client::{self, Connection, expect_bytes, request},
-    mesh::{Mesh, Workload},
-    pair::{DESTINATION, HOST},
+    mesh::{Mesh, Sidecar, Workload},
+    pair::{DESTINATION, HOST, Pair},
+    process::binary,
     upstream::{Scenario, Upstream},
     wait,
 };
@@ -64,6 +65,55 @@ async fn what_is_in_flight_when_the_application_is_gone_is_still_answered() {
     let start = Instant::now();
     assert!(api.process().ended().await.success());
     assert_within("the end after the last answer", start.elapsed(), END);
+}
+
+/// Runs the preStop hook of a sidecar; how long it took.
+async fn leave(sidecar: &Sidecar, arguments: &[&str]) -> Duration {
+    let mut command = tokio::process::Command::new(binary("selvedge-proxy"));
+    let text = std::fs::read_to_string(sidecar.home().join("sidecar.yaml")).unwrap();
+    command.arg("leave").args(arguments).env("SELVEDGE_CONFIG", text);
+    let start = Instant::now();
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn who_leaves_is_not_ready_goes_on_serving_and_tells_callers_later() {
+    let pair = Pair::start().await;
+    let mut caller = Connection::open(pair.entry()).await.unwrap();
+    let mut own = Connection::open_http2(pair.entry()).await.unwrap();
+    let hook = async { leave(&pair.api, &["--for", "2s"]).await };
+    let meanwhile = async {
+        wait::until_true("readiness is off", || async { !pair.api.is_ready().await }).await;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) {
+            let answer = caller.call(request(Method::GET, HOST, "/")).await.unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (took, ()) = tokio::join!(hook, meanwhile);
+    assert!((2..10).contains(&took.as_secs()), "{took:?}");
+    // The calls of the application that leaves go on, on the connection that it has.
+    leave(&pair.web, &["--for", "1s"]).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!(own.is_open());
+    assert_eq!(own.call(request(Method::GET, HOST, "/")).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn who_was_never_called_leaves_at_once() {
+    let mesh = Mesh::start().await;
+    let job = mesh.sidecar(Workload::new("shop/job").with(GONE)).await;
+    assert_within("leaving of a workload that nobody calls", leave(&job, &[]).await, Duration::from_millis(400));
+    assert!(!job.is_ready().await);
+    let output = std::process::Command::new(binary("selvedge-proxy"))
+        .args(["leave", "--config-env", "SELVEDGE_NO_SUCH_VARIABLE"])
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && message.contains("$SELVEDGE_NO_SUCH_VARIABLE"), "{message}");
 }
 
 #[tokio::test]

@@ -4,11 +4,15 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 use http_body_util::Full;
 use selvedge_decide::describe::describe;
+use selvedge_policies::duration::Span;
 use serde_json::Value;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{AdminState, Scope};
-use crate::config::InForce;
+use crate::{
+    config::InForce,
+    drain::{LEAVE, Phase},
+};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The Prometheus text format, as `prometheus::TEXT_FORMAT` with its character set.
@@ -18,8 +22,11 @@ GET  /metrics  metrics in the Prometheus text format
 GET  /ready    200 when traffic is taken, else 503
 GET  /live     200 while the process runs
 GET  /config   the configuration in force, as JSON
+POST /leave    not ready from now on; ?for=5s later callers are told: 202 until then, 200 after
 POST /drain    finish what is in flight, then exit
 ";
+
+const ENDING: &str = "the process is ending already\n";
 
 type Page = Response<Full<Bytes>>;
 
@@ -37,6 +44,7 @@ pub(super) async fn answer(request: &Parts, state: &AdminState, scope: Scope) ->
         "/ready" => get_only(request).unwrap_or_else(|| ready(state)),
         "/live" => get_only(request).unwrap_or_else(|| text(StatusCode::OK, "live\n")),
         "/config" if admin => get_only(request).unwrap_or_else(|| config(state)),
+        "/leave" if admin => leave(request, state),
         "/drain" if admin => drain(request, state),
         "/" if admin => get_only(request).unwrap_or_else(|| text(StatusCode::OK, INDEX)),
         _ => text(StatusCode::NOT_FOUND, "no such page\n"),
@@ -59,18 +67,43 @@ fn config(state: &AdminState) -> Page {
     page(StatusCode::OK, "application/json", format!("{shown:#}\n"))
 }
 
-fn drain(request: &Parts, state: &AdminState) -> Page {
-    if request.method != Method::POST {
-        return not_allowed("POST");
+/// Asked again and again it says when callers have been told.
+fn leave(request: &Parts, state: &AdminState) -> Page {
+    if let Some(refusal) = post_only(request) {
+        return refusal;
     }
-    // Browsers say where a request comes from; no page has a reason to send this one.
-    if request.headers.contains_key(header::ORIGIN) {
-        return text(StatusCode::FORBIDDEN, "this is not for browsers\n");
+    let hearing = match request.uri.query().map(|query| query.strip_prefix("for=").map(str::parse::<Span>)) {
+        None => LEAVE,
+        Some(Some(Ok(hearing))) => hearing.0,
+        Some(_) => return text(StatusCode::BAD_REQUEST, "the query is not for=DURATION, such as for=5s\n"),
+    };
+    if *state.phase.borrow() >= Phase::Told {
+        return text(StatusCode::OK, "left\n");
+    }
+    match state.leave.try_send(hearing) {
+        Ok(()) | Err(TrySendError::Full(_)) => text(StatusCode::ACCEPTED, "leaving\n"),
+        Err(TrySendError::Closed(_)) => text(StatusCode::SERVICE_UNAVAILABLE, ENDING),
+    }
+}
+
+fn drain(request: &Parts, state: &AdminState) -> Page {
+    if let Some(refusal) = post_only(request) {
+        return refusal;
     }
     match state.drain.try_send(()) {
         Ok(()) | Err(TrySendError::Full(())) => text(StatusCode::ACCEPTED, "draining\n"),
-        Err(TrySendError::Closed(())) => text(StatusCode::SERVICE_UNAVAILABLE, "the process is ending already\n"),
+        Err(TrySendError::Closed(())) => text(StatusCode::SERVICE_UNAVAILABLE, ENDING),
     }
+}
+
+/// The refusal of any method but POST, and of browsers: they say where a request comes from, and no page has a reason to
+/// send one that changes something.
+fn post_only(request: &Parts) -> Option<Page> {
+    if request.method != Method::POST {
+        return Some(not_allowed("POST"));
+    }
+    let is_browser = request.headers.contains_key(header::ORIGIN);
+    is_browser.then(|| text(StatusCode::FORBIDDEN, "this is not for browsers\n"))
 }
 
 /// The refusal of any method but GET and HEAD.

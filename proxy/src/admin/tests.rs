@@ -16,6 +16,8 @@ struct Desk {
     ready: watch::Sender<bool>,
     _config: watch::Sender<InForce>,
     drained: mpsc::Receiver<()>,
+    left: mpsc::Receiver<Duration>,
+    phase: watch::Sender<Phase>,
     telemetry: Telemetry,
 }
 
@@ -27,9 +29,11 @@ async fn desk(scope: Scope) -> Desk {
     let (config_sent, config) = watch::channel(InForce { config, ..InForce::default() });
     let (drain, drained) = mpsc::channel(1);
     let telemetry = Telemetry::new(&TelemetrySettings::default()).unwrap();
-    let state = AdminState { telemetry: telemetry.clone(), ready: is_ready, config, drain };
+    let (leave, left) = mpsc::channel(1);
+    let (phases, phase) = watch::channel(Phase::Serving);
+    let state = AdminState { telemetry: telemetry.clone(), ready: is_ready, config, drain, leave, phase };
     tokio::spawn(serve(listener, state, scope));
-    Desk { address, ready, _config: config_sent, drained, telemetry }
+    Desk { address, ready, _config: config_sent, drained, left, phase: phases, telemetry }
 }
 
 impl Desk {
@@ -61,7 +65,7 @@ async fn the_metrics_port_shows_metrics_and_nothing_that_matters() {
     let desk = desk(Scope::Metrics).await;
     let answer = desk.ask("GET /metrics HTTP/1.1\r\nHost: 10.0.0.1:15020\r\n\r\n").await;
     assert!(answer.contains("selvedge_build_info{") && answer.contains("version=0.0.4"), "{answer}");
-    for line in ["GET /config", "POST /drain", "GET /", "GET /metrics/../config"] {
+    for line in ["GET /config", "POST /drain", "POST /leave", "GET /", "GET /metrics/../config"] {
         assert_eq!(desk.status(line).await, 404, "{line}");
     }
 }
@@ -76,6 +80,22 @@ async fn a_drain_wants_post_and_happens_once() {
     let from_a_page = "POST /drain HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.test\r\n\r\n";
     assert!(desk.ask(from_a_page).await.starts_with("HTTP/1.1 403"));
     assert!(desk.drained.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn who_leaves_is_told_when_callers_have_heard() {
+    let mut desk = desk(Scope::Admin).await;
+    assert_eq!((desk.status("GET /leave").await, desk.status("POST /leave?for=5").await), (405, 400));
+    assert_eq!(desk.status("POST /leave?soon").await, 400);
+    assert!(desk.left.try_recv().is_err());
+    assert_eq!((desk.status("POST /leave?for=1m").await, desk.status("POST /leave").await), (202, 202));
+    assert_eq!(desk.left.try_recv(), Ok(Duration::from_secs(60)));
+    assert!(desk.left.try_recv().is_err(), "and not twice");
+    desk.phase.send_replace(Phase::Leaving);
+    assert_eq!(desk.status("POST /leave").await, 202);
+    assert_eq!(desk.left.try_recv(), Ok(crate::drain::LEAVE));
+    desk.phase.send_replace(Phase::Draining);
+    assert_eq!(desk.status("POST /leave").await, 200);
 }
 
 #[tokio::test]

@@ -61,7 +61,14 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
     let (resources, demand) = services::discovery(&bootstrap, &credentials);
     let configs = services::configuration(&bootstrap, resources, credentials, &telemetry);
     let ready = services::readiness(&configs, &phase);
-    let state = AdminState { telemetry: telemetry.clone(), ready, config: configs.clone(), drain };
+    let state = AdminState {
+        telemetry: telemetry.clone(),
+        ready,
+        config: configs.clone(),
+        drain,
+        leave: services::leaving(&phases, &open),
+        phase: phase.clone(),
+    };
     let admin = services::pages("admin", bootstrap.admin, state.clone(), Scope::Admin)?;
     let metrics = services::pages("metrics", bootstrap.metrics, state, Scope::Metrics)?;
     let shared = Shared {

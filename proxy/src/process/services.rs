@@ -9,6 +9,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use selvedge_decide::resources::Resources;
@@ -23,7 +24,7 @@ use crate::{
     clock,
     config::{self, InForce, publish::Publisher},
     credentials::Credentials,
-    drain::Phase,
+    drain::{self, Open, Phase},
     heading::{Heading, Purpose},
     identity, socket,
     telemetry::{Telemetry, TelemetrySettings},
@@ -181,7 +182,21 @@ fn external_tls(bootstrap: &Bootstrap) -> Option<Arc<ExternalTls>> {
     }
 }
 
-/// Ready: there is a certificate and a configuration, and no drain.
+/// Leaves the mesh when that is asked for.
+pub(super) fn leaving(phases: &watch::Sender<Phase>, open: &Arc<Open>) -> mpsc::Sender<Duration> {
+    let (sender, mut asked) = mpsc::channel(1);
+    let (phases, open) = (phases.clone(), open.clone());
+    start("leave", async move {
+        while let Some(hearing) = asked.recv().await {
+            tracing::info!(?hearing, "leaving: not ready any more");
+            drain::leave(&phases, &open, hearing).await;
+            tracing::info!("callers are told to go elsewhere");
+        }
+    });
+    sender
+}
+
+/// Ready: there is a certificate and a configuration, and it neither leaves nor drains.
 pub(super) fn readiness(configs: &watch::Receiver<InForce>, phase: &watch::Receiver<Phase>) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     let (mut configs, mut phase) = (configs.clone(), phase.clone());
