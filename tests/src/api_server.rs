@@ -140,6 +140,35 @@ impl ApiServer {
         self.calls.delete(kind, namespace, name).await.unwrap_or_else(|refusal| panic!("{refusal}"));
     }
 
+    /// A token of the pod `namespace/name` for its service account, as a kubelet projects it for this audience.
+    ///
+    /// # Panics
+    /// When there is no such pod.
+    pub async fn token(&self, namespace: &str, pod: &str, audience: &str) -> String {
+        let found = self.calls.get("Pod", namespace, pod).await.expect("a pod to make a token for");
+        let account = found["spec"]["serviceAccountName"].as_str().unwrap_or("default");
+        let metadata = json!({ "namespace": namespace, "name": account });
+        self.put(json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata })).await;
+        let bound = json!({ "apiVersion": "v1", "kind": "Pod", "name": pod, "uid": found["metadata"]["uid"] });
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": { "audiences": [audience], "boundObjectRef": bound },
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let issued = self.calls.post(&path, &request).await.unwrap_or_else(|refusal| panic!("{refusal}"));
+        issued["status"]["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// The object of that kind, namespace and name, if there is one.
+    pub async fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.calls.get(kind, namespace, name).await
+    }
+
+    /// All objects of a kind, in all namespaces.
+    pub async fn all(&self, kind: &str) -> Vec<Value> {
+        self.calls.list(kind).await
+    }
+
     /// Counts a revision although no object of the mesh's changes, as every cluster does all the time.
     pub async fn tick(&self) {
         let name = format!("tick-{}", fastrand::u64(..));

@@ -154,15 +154,7 @@ impl Calls {
 
     /// Whatever else there is to ask.
     pub async fn ask(&self, method: Method, path: &str, media: &str, content: &Value) -> Result<Value, Refusal> {
-        let body = if content.is_null() { Bytes::new() } else { content.to_string().into() };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "localhost")
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
-            .header(header::CONTENT_TYPE, media)
-            .body(Full::new(body))
-            .expect("a valid request");
+        let request = self.request(method, path, media, content);
         let answer = self.send(request).await.unwrap_or_else(|failure| panic!("{path}: {failure}"));
         let said = answer.json();
         if answer.status.is_success() {
@@ -170,6 +162,24 @@ impl Calls {
         }
         let message = said["message"].as_str().map_or_else(|| answer.text(), str::to_owned);
         Err(Refusal { code: answer.status.as_u16(), message })
+    }
+
+    /// Whether what is at `path` can be read, also where nobody may be listening.
+    pub(super) async fn reads(&self, path: &str) -> bool {
+        let request = self.request(Method::GET, path, "application/json", &Value::Null);
+        self.send(request).await.is_ok_and(|answer| answer.status.is_success())
+    }
+
+    fn request(&self, method: Method, path: &str, media: &str, content: &Value) -> Request<Full<Bytes>> {
+        let body = if content.is_null() { Bytes::new() } else { content.to_string().into() };
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(header::CONTENT_TYPE, media)
+            .body(Full::new(body))
+            .expect("a valid request")
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {

@@ -19,10 +19,12 @@ mod asked;
 mod fields;
 mod objects;
 mod rules;
+mod tokens;
 mod watching;
 
 use super::calls::Upstream;
 use objects::Objects;
+use tokens::Tokens;
 
 /// A double on a port of its own on loopback. It ends when it is dropped.
 pub struct Double {
@@ -34,6 +36,7 @@ pub struct Double {
 struct Shared {
     /// What there is; whoever watches waits for the next change of it.
     objects: watch::Sender<Objects>,
+    tokens: watch::Sender<Tokens>,
     /// Where webhooks of a Service are called.
     routes: watch::Sender<BTreeMap<String, SocketAddr>>,
 }
@@ -42,7 +45,11 @@ impl Double {
     pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
         let address = listener.local_addr().expect("its address");
-        let shared = Arc::new(Shared { objects: watch::Sender::new(Objects::new()), routes: watch::Sender::default() });
+        let shared = Arc::new(Shared {
+            objects: watch::Sender::new(Objects::new()),
+            tokens: watch::Sender::default(),
+            routes: watch::Sender::default(),
+        });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { address, shared, accepting }
     }

@@ -100,7 +100,7 @@ async fn start(assets: &Path) -> Running {
         .spawn()
         .expect("a shell");
     let upstream = Upstream { address: secure.address(), tls: Some(tls) };
-    ready(&Calls::new(upstream.clone(), ADMIN), &upstream, &folder).await;
+    ready(&Calls::new(upstream.clone(), ADMIN), &folder).await;
     Running { upstream, tunnel, _shell: shell, _ports: [etcd, secure] }
 }
 
@@ -114,7 +114,7 @@ fn script(assets: &Path, folder: &Path, etcd: SocketAddr, secure: SocketAddr) ->
             --initial-cluster default=http://127.0.0.1:0 >etcd.log 2>&1 & etcd=$!
         '{assets}/kube-apiserver' --etcd-servers http://{etcd} --bind-address 127.0.0.1 --secure-port {port} \
             --tls-cert-file server.pem --tls-private-key-file key.pem --cert-dir . --token-auth-file users.csv \
-            --service-account-key-file key.pem --service-account-signing-key-file key.pem \
+            --service-account-key-file server.pem --service-account-signing-key-file key.pem \
             --service-account-issuer https://kubernetes.default.svc --authorization-mode RBAC \
             --disable-admission-plugins ServiceAccount --endpoint-reconciler-type none --allow-privileged \
             --service-cluster-ip-range 10.96.0.0/16 >kube-apiserver.log 2>&1 & api=$!
@@ -142,12 +142,10 @@ fn credentials(folder: &Path) -> Arc<ClientConfig> {
 }
 
 /// Waits until the server answers and knows the kinds of the mesh.
-async fn ready(calls: &Calls, upstream: &Upstream, folder: &Path) {
+async fn ready(calls: &Calls, folder: &Path) {
     let end = Instant::now() + START;
     loop {
-        // A call panics where nobody listens.
-        let listens = tokio::net::TcpStream::connect(upstream.address).await.is_ok();
-        if listens && calls.read("/readyz").await.is_ok() {
+        if calls.reads("/readyz").await {
             return content::define(calls).await;
         }
         if Instant::now() > end {

@@ -60,6 +60,8 @@ struct Faults {
     lists: Vec<String>,
     /// How many watches of each path were asked for.
     watches: Vec<String>,
+    /// Where something was posted.
+    posts: Vec<String>,
 }
 
 /// What a client notices of a watch: events until it ends, or why there are none.
@@ -140,6 +142,11 @@ impl FaultyRelay {
         self.shared.faults.borrow().lists.iter().filter(|listed| *listed == path).count()
     }
 
+    /// How often something was posted to `path`.
+    pub fn posts(&self, path: &str) -> usize {
+        self.shared.faults.borrow().posts.iter().filter(|posted| *posted == path).count()
+    }
+
     fn set(&self, change: impl FnOnce(&mut Faults)) {
         self.shared.faults.send_modify(change);
     }
@@ -203,6 +210,9 @@ async fn answer(shared: Arc<Shared>, server: Server, request: Request<Incoming>)
         shared.faults.send_modify(|faults| faults.watches.push(asked.path.clone()));
     } else if faults.hanging.contains(&asked.path) {
         std::future::pending::<()>().await;
+    }
+    if request.method() == Method::POST {
+        shared.faults.send_modify(|faults| faults.posts.push(asked.path.clone()));
     }
     if let Some(code) = refused(&faults, &asked) {
         return Ok(failure(code));

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::{Fed, endpoints, pod, problems, service, slice};
 
-/// A port of a service.
+/// A port of a service, or of its endpoints when it leads nowhere else.
 fn port(name: &str, number: u16, protocol: &str) -> Value {
-    json!({ "name": name, "port": number, "targetPort": number, "protocol": protocol })
+    json!({ "name": name, "port": number, "protocol": protocol })
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What tests expect of an API server, of the double and of a real one alike.
 
-use selvedge_tests::api_server::ApiServer;
+use selvedge_tests::{api_server::ApiServer, wait};
 use serde_json::{Value, json};
 
 use super::{deny, pod, service, slice};
@@ -126,5 +126,31 @@ async fn an_old_version_of_a_lease_is_not_written_over_a_newer_one() {
         assert_eq!(put("third").await.unwrap_err().code, 409);
         let now = server.calls().get("Lease", "shop", "one").await.unwrap();
         assert_eq!(now["spec"]["holderIdentity"], "second");
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_a_pod_is_worth_something_for_its_audience_while_the_pod_is_there() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(pod("shop", "web-1", "10.1.0.5", false)).await;
+        let token = server.token("shop", "web-1", "selvedge").await;
+        let review = async |audience: &str| {
+            let api = "authentication.k8s.io/v1";
+            let spec = json!({ "token": token, "audiences": [audience] });
+            let review = json!({ "apiVersion": api, "kind": "TokenReview", "spec": spec });
+            server.calls().post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.unwrap()["status"].clone()
+        };
+        let status = review("selvedge").await;
+        assert_eq!(status["authenticated"], true, "{status}");
+        assert_eq!(status["user"]["username"], "system:serviceaccount:shop:web");
+        assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["web-1"]));
+        assert_eq!(status["audiences"], json!(["selvedge"]));
+        let status = review("others").await;
+        assert_ne!(status["authenticated"], true, "{status}");
+        server.delete("Pod", "shop", "web-1").await;
+        // A real one remembers for some seconds what it said of a token.
+        wait::until_true("the token ends with its pod", async || review("selvedge").await["authenticated"] != true)
+            .await;
     }
 }

@@ -63,6 +63,13 @@ impl Objects {
             let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
             self.create(&asked, namespace).expect("a namespace of every cluster");
         }
+        let (collection, namespace) = ("/api/v1/services".to_owned(), "default".to_owned());
+        let itself = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "kubernetes", "namespace": "default" },
+            "spec": { "type": "ClusterIP", "ports": [{ "name": "https", "port": 443, "targetPort": 6443, "protocol": "TCP" }] },
+        });
+        self.create(&Asked { collection, namespace, ..Asked::default() }, itself)
+            .expect("the service of every cluster");
     }
 
     pub(super) fn revision(&self) -> u64 {
