@@ -3,6 +3,7 @@
 pub mod ca;
 pub mod confirm;
 pub mod control_plane;
+pub mod inject;
 pub mod install;
 pub mod lint;
 pub mod proxy;

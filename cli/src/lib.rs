@@ -6,4 +6,5 @@ pub mod commands;
 pub mod demo;
 
 pub mod child;
+mod manifest;
 mod probe;

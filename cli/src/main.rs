@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use selvedge::{
     child,
-    commands::{ca, confirm, control_plane, install, lint, proxy, run, token},
+    commands::{ca, confirm, control_plane, inject, install, lint, proxy, run, token},
     demo,
 };
 use tracing_subscriber::EnvFilter;
@@ -30,6 +30,8 @@ enum Command {
     Confirm(confirm::ConfirmArgs),
     Token(token::TokenArgs),
     Ca(ca::CaArgs),
+    Inject(inject::InjectArgs),
+    Uninject(inject::UninjectArgs),
     Proxy(proxy::ProxyArgs),
     /// Run the example application behind sidecars, with load and planted faults.
     Demo(demo::DemoArgs),
@@ -69,6 +71,8 @@ fn main() -> ExitCode {
         Command::Confirm(args) => confirm::run(&args).map(done),
         Command::Token(args) => token::run(args).map(done),
         Command::Ca(args) => ca::run(args).map(done),
+        Command::Inject(args) => inject::run(&args).map(done),
+        Command::Uninject(args) => inject::run_back(&args).map(done),
         Command::Proxy(args) => proxy::run(&args).map(done),
         Command::Demo(args) => demo::run(&args).map(done),
         Command::Run(args) => run::run(args),

@@ -4,7 +4,7 @@
 //! All of them are texts. An empty one means that there is nothing to say, and as a condition that it does not hold.
 
 use crate::{
-    annotation::{CAPTURE, EXCLUDE_INBOUND_PORTS, PROBERS, UID},
+    annotation::{CAPTURE, EXCLUDE_CIDRS, EXCLUDE_INBOUND_PORTS, EXCLUDE_OUTBOUND_PORTS, PROBERS, UID},
     pod::{self, Request},
 };
 
@@ -47,18 +47,11 @@ pub const CAPTURED_BY_INIT: Expression = Expression {
     cel: "variables.capture == 'init' ? 'yes' : ''",
 };
 
-/// Holds where the CNI plugin sets the capture rules, and has to be asked to by an annotation that nobody wrote.
-pub const ASKS_CNI: Expression = Expression {
-    name: "asksCni",
-    text: |request| holds(CAPTURE.of(request) == "cni" && pod::annotation(request.pod, &CAPTURE.name()).is_empty()),
-    cel: "variables.capture == 'cni' && !('config.selvedge.dev/capture' in variables.annotations) ? 'yes' : ''",
-};
-
-/// Holds where the CNI plugin has to be told the sidecar's user by an annotation that nobody wrote.
-pub const TELLS_CNI_UID: Expression = Expression {
-    name: "tellsCniUid",
-    text: |request| holds(CAPTURE.of(request) == "cni" && pod::annotation(request.pod, &UID.name()).is_empty()),
-    cel: "variables.capture == 'cni' && !('config.selvedge.dev/uid' in variables.annotations) ? 'yes' : ''",
+/// Holds where the CNI plugin sets the capture rules.
+pub const CAPTURED_BY_CNI: Expression = Expression {
+    name: "capturedByCni",
+    text: |request| holds(CAPTURE.of(request) == "cni"),
+    cel: "variables.capture == 'cni' ? 'yes' : ''",
 };
 
 /// Ports of the pod that are never captured: the sidecar's own, and what users name.
@@ -69,6 +62,25 @@ pub const EXCLUDED_INBOUND: Expression = Expression {
         if more.is_empty() { "15020".to_owned() } else { format!("15020,{more}") }
     },
     cel: "variables.excludeInboundPorts == '' ? '15020' : '15020,' + variables.excludeInboundPorts",
+};
+
+/// What the CNI plugin is asked for: the options of `selvedge-capture apply` on one line.
+pub const CAPTURE_OPTIONS: Expression = Expression {
+    name: "captureOptions",
+    text: |request| {
+        let mut options =
+            format!("--exempt-uid={} --exclude-inbound-ports={}", UID.of(request), (EXCLUDED_INBOUND.text)(request));
+        for annotation in [&EXCLUDE_OUTBOUND_PORTS, &EXCLUDE_CIDRS] {
+            let value = annotation.of(request);
+            if !value.is_empty() {
+                options += &format!(" --{}={value}", annotation.key);
+            }
+        }
+        options
+    },
+    cel: "'--exempt-uid=' + variables.uid + ' --exclude-inbound-ports=' + variables.excludedInbound \
+          + (variables.excludeOutboundPorts == '' ? '' : ' --exclude-outbound-ports=' + variables.excludeOutboundPorts) \
+          + (variables.excludeCidrs == '' ? '' : ' --exclude-cidrs=' + variables.excludeCidrs)",
 };
 
 /// Addresses that probes come from: those of the node, and what users name.
@@ -157,9 +169,9 @@ pub const NEEDS_CAPTURE_CONTAINER: Expression = Expression {
 pub const EXPRESSIONS: [&Expression; 19] = [
     &CAPTURE_OF_FILE,
     &CAPTURED_BY_INIT,
-    &ASKS_CNI,
-    &TELLS_CNI_UID,
+    &CAPTURED_BY_CNI,
     &EXCLUDED_INBOUND,
+    &CAPTURE_OPTIONS,
     &PROBER_ADDRESSES,
     &VOLUMES_SAFE_TO_EVICT,
     &ALWAYS,

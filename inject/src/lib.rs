@@ -7,8 +7,8 @@
 //! - [`setting`] and [`annotation`] are what the administrator and users may say; [`pod`] reads the rest.
 //! - An [`expression`] is what neither says as it is; a [`field`] is where a value goes, and where it comes from.
 //! - [`table`] is what is injected; [`switch`] says into which pods.
-//! - [`injection`] makes the patch, [`policy`] the objects of an API server that does it by itself; [`warning`] tells of
-//!   what is not meant as it is written.
+//! - [`injection`] makes the patch and [`removal`] its opposite, for what [`template`] finds in an object; [`policy`] makes
+//!   the objects of an API server that does it by itself; [`warning`] tells of what is not meant as it is written.
 
 pub mod setting;
 
@@ -23,5 +23,8 @@ pub mod switch;
 pub mod table;
 
 pub mod injection;
+pub mod removal;
+pub mod template;
+
 pub mod policy;
 pub mod warning;

@@ -31,6 +31,15 @@ pub struct Addition {
 /// Annotation that says what has been done.
 pub const STATUS: &str = "selvedge.dev/status";
 
+/// Annotation that asks the CNI plugin to capture the pod, with how.
+pub const ASKED: &str = "selvedge.dev/capture";
+/// Name of the volume with the sidecar's token.
+pub const TOKEN: &str = "selvedge-token";
+/// Name of the volume with the sidecar's state.
+pub const STATE: &str = "selvedge-state";
+/// Name of the container that sets the capture rules.
+pub const CAPTURE: &str = "selvedge-capture";
+
 /// Folder of the sidecar's token.
 const TOKEN_FOLDER: &str = "/var/run/secrets/selvedge";
 /// Folder of the sidecar's state.
@@ -38,7 +47,7 @@ const STATE_FOLDER: &str = "/var/lib/selvedge";
 
 /// Everything that is added, in its order. The capture container comes to stand before the sidecar, which is ready only
 /// when it is captured; both come before the containers of the application's.
-pub const ADDITIONS: [Addition; 12] = [
+pub const ADDITIONS: [Addition; 11] = [
     Addition::to("metadata", "/metadata", Object(&[]), &expression::NO_METADATA),
     Addition::to("annotationsField", "/metadata/annotations", Object(&[]), &expression::NO_ANNOTATIONS),
     Addition::to("initContainersField", "/spec/initContainers", List(&[]), &expression::NO_INIT_CONTAINERS),
@@ -52,15 +61,9 @@ pub const ADDITIONS: [Addition; 12] = [
     // The plugin gets the annotations of a pod and knows no settings.
     Addition::annotation(
         "captureAnnotation",
-        "config.selvedge.dev/capture",
-        Text(Annotation(&annotation::CAPTURE)),
-        &expression::ASKS_CNI,
-    ),
-    Addition::annotation(
-        "uidAnnotation",
-        "config.selvedge.dev/uid",
-        Text(Annotation(&annotation::UID)),
-        &expression::TELLS_CNI_UID,
+        ASKED,
+        Text(Found(&expression::CAPTURE_OPTIONS)),
+        &expression::CAPTURED_BY_CNI,
     ),
 ];
 
@@ -80,7 +83,7 @@ impl Addition {
 }
 
 const TOKEN_VOLUME: Field = Object(&[
-    ("name", Text(Constant("selvedge-token"))),
+    ("name", Text(Constant(TOKEN))),
     (
         "projected",
         Object(&[(
@@ -98,7 +101,7 @@ const TOKEN_VOLUME: Field = Object(&[
 ]);
 
 const STATE_VOLUME: Field = Object(&[
-    ("name", Text(Constant("selvedge-state"))),
+    ("name", Text(Constant(STATE))),
     ("emptyDir", Object(&[("medium", Text(Constant("Memory"))), ("sizeLimit", Text(Constant("16Mi")))])),
 ]);
 
@@ -136,11 +139,11 @@ const SIDECAR_CONTAINER: Field = Object(&[
         "volumeMounts",
         List(&[
             Object(&[
-                ("name", Text(Constant("selvedge-token"))),
+                ("name", Text(Constant(TOKEN))),
                 ("mountPath", Text(Constant(TOKEN_FOLDER))),
                 ("readOnly", Flag(true)),
             ]),
-            Object(&[("name", Text(Constant("selvedge-state"))), ("mountPath", Text(Constant(STATE_FOLDER)))]),
+            Object(&[("name", Text(Constant(STATE))), ("mountPath", Text(Constant(STATE_FOLDER)))]),
         ]),
     ),
 ]);
@@ -228,7 +231,7 @@ const SECURITY_CONTEXT: Field = Object(&[
 
 /// Sets the capture rules and ends. It may change the network of its own pod, and nothing else.
 const CAPTURE_CONTAINER: Field = Object(&[
-    ("name", Text(Constant("selvedge-capture"))),
+    ("name", Text(Constant(CAPTURE))),
     ("image", Text(Setting(&setting::CAPTURE_IMAGE))),
     ("imagePullPolicy", Text(Setting(&setting::IMAGE_PULL_POLICY))),
     (

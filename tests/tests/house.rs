@@ -48,6 +48,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "selvedge-decide",
             "selvedge-control-plane",
             "selvedge-proxy",
+            "selvedge-inject",
             "selvedge-capture",
             "selvedge-install",
             "selvedge-saas",

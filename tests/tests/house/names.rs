@@ -9,8 +9,10 @@ use selvedge_tests::{
 const HOME: &str = "policies/src/names.rs";
 
 /// Files that cut other texts, and which.
-const OTHERS: [(&str, &str); 11] = [
+const OTHERS: [(&str, &str); 13] = [
     ("cli/src/demo/story.rs", "a SPIFFE ID"),
+    ("cli/src/manifest/patch.rs", "a JSON pointer"),
+    ("cli/src/manifest/tree.rs", "a JSON pointer"),
     ("control-plane/src/serve.rs", "the path of a request"),
     ("control-plane/src/validate.rs", "group and version of a kind"),
     ("policies/src/facts.rs", "a SPIFFE ID"),
