@@ -49,6 +49,8 @@ fn whole(number: usize, written: Written) -> Shape {
         metadata.entry("name").or_insert_with(|| format!("shape-{number}").into());
     }
     let mut spec = written.spec;
+    // A controller of the cluster makes it and names it otherwise.
+    spec.entry("serviceAccountName").or_insert("default".into());
     spec.entry("containers").or_insert_with(|| json!([{ "name": "web" }]));
     for list in ["containers", "initContainers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
