@@ -60,13 +60,13 @@ pub struct Capture {
     #[arg(long, value_name = "UID")]
     pub exempt_uid: Option<u32>,
     /// Ports of this workload that are reached directly
-    #[arg(long, value_name = "PORT,...", value_delimiter = ',', default_value = "15020")]
+    #[arg(long, value_name = "PORT,...", value_delimiter = ',', value_parser = item::<u16>, default_value = "15020")]
     pub exclude_inbound_ports: Vec<u16>,
     /// Ports that this workload reaches directly
-    #[arg(long, value_name = "PORT,...", value_delimiter = ',')]
+    #[arg(long, value_name = "PORT,...", value_delimiter = ',', value_parser = item::<u16>)]
     pub exclude_outbound_ports: Vec<u16>,
     /// Networks that this workload reaches directly
-    #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = item::<Cidr>)]
     pub exclude_cidrs: Vec<Cidr>,
     /// Packet filter to use; the first that works when absent
     #[arg(long, value_enum)]
@@ -87,24 +87,48 @@ impl Default for Capture {
     }
 }
 
-/// The options as one line of text, as they stand on a command line; none is what [`Capture::default`] says.
-impl FromStr for Capture {
-    type Err = CaptureError;
-
-    fn from_str(options: &str) -> Result<Self, CaptureError> {
+impl Capture {
+    /// What the `options` of a command line say, one an item; without any it is [`Capture::default`].
+    ///
+    /// # Errors
+    /// An option or its value is not known.
+    pub fn from_options<'a>(options: impl IntoIterator<Item = &'a str>) -> Result<Self, CaptureError> {
         #[derive(Parser)]
         #[command(no_binary_name = true, disable_help_flag = true)]
         struct Options {
             #[command(flatten)]
             capture: Capture,
         }
-        let parsed = Options::try_parse_from(options.split_ascii_whitespace());
-        parsed.map(|options| options.capture).map_err(|error| {
+        Options::try_parse_from(options).map(|options| options.capture).map_err(|error| {
             let told = error.to_string();
             let first = told.lines().next().unwrap_or_default();
             CaptureError::Options(first.trim_start_matches("error: ").to_owned())
         })
     }
+}
+
+/// The options as one line of text; there may be spaces behind the commas of a list.
+impl FromStr for Capture {
+    type Err = CaptureError;
+
+    fn from_str(line: &str) -> Result<Self, CaptureError> {
+        let mut options: Vec<String> = Vec::new();
+        for word in line.split_ascii_whitespace() {
+            match options.last_mut() {
+                Some(option) if !word.starts_with("--") => {
+                    option.push_str(if option.contains('=') { "" } else { "=" });
+                    option.push_str(word);
+                }
+                _ => options.push(word.to_owned()),
+            }
+        }
+        Self::from_options(options.iter().map(String::as_str))
+    }
+}
+
+/// An item of a list that people may write with a space behind the comma.
+fn item<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// What the programs that put rules in force are told to do.
@@ -216,6 +240,9 @@ pub enum CaptureError {
     /// The same, and they could not be taken back.
     #[error("rules that do not work are still in force: {0} ({1})")]
     Left(Box<CaptureError>, Box<CaptureError>),
+    /// They were in force once.
+    #[error("the rules are not in force any more: none redirects to port {0}")]
+    Gone(u16),
     /// A local socket call for the check failed; the rules were taken back.
     #[error("the rules could not be checked, so they were removed again")]
     Unchecked(#[source] io::Error),
@@ -247,6 +274,14 @@ pub fn apply(capture: &Capture) -> Result<Backend, CaptureError> {
         }
     }
     Err(refusal)
+}
+
+/// Checks that rules are in force, without making a connection.
+///
+/// # Errors
+/// When there are none that redirect to the two ports, or they cannot be read.
+pub fn verify(capture: &Capture) -> Result<(), CaptureError> {
+    verify::missing(capture, &show()?).map_or(Ok(()), |port| Err(CaptureError::Gone(port)))
 }
 
 /// Removes the rules of any backend. Fine when there are none.

@@ -21,15 +21,19 @@ pub(super) fn in_force(capture: &Capture, backend: Backend) -> Result<(), Captur
         Err(Failure::Missing) => return Err(CaptureError::NoTool),
         Err(Failure::Refused(output)) => return Err(CaptureError::NotInForce(output)),
     };
-    for port in [capture.inbound_port, capture.outbound_port] {
-        if !rules.lines().any(|line| is_redirect(line, port)) {
-            return Err(CaptureError::NotInForce(format!("no rule redirects to port {port}")));
-        }
+    if let Some(port) = missing(capture, &rules) {
+        return Err(CaptureError::NotInForce(format!("no rule redirects to port {port}")));
     }
     if capture.exempt_uid == Some(rustix::process::geteuid().as_raw()) {
         return Ok(());
     }
     NOWHERE.iter().filter(|address| !is_excluded(capture, **address)).try_for_each(|address| probe(capture, *address))
+}
+
+/// The port of the two that `rules` do not redirect to.
+pub(super) fn missing(capture: &Capture, rules: &str) -> Option<u16> {
+    let ports = [capture.inbound_port, capture.outbound_port];
+    ports.into_iter().find(|port| !rules.lines().any(|line| is_redirect(line, *port)))
 }
 
 fn is_redirect(line: &str, port: u16) -> bool {

@@ -12,6 +12,7 @@ use crate::{
     heading::{Heading, Purpose},
     record,
     socket::original_dst,
+    surroundings::captured,
     telemetry::Protocol,
     worker::{Permit, Worker},
 };
@@ -21,7 +22,7 @@ const START: Duration = Duration::from_secs(2);
 
 /// Finds out where a connection leads. `None` (and the socket is closed) when the worker is at its limit, when a
 /// captured connection has no original destination, as one that came straight to the capture port: relaying it would lead
-/// back here for ever. A sidecar that has just started keeps callers waiting until it knows who may call.
+/// back here for ever. One that only asks whether it comes here is told so. A sidecar that has just started keeps callers waiting until it knows who may call.
 pub(crate) async fn admit(accepted: Accepted) -> Option<Admitted> {
     let Accepted { worker, socket, peer, purpose } = accepted;
     let heading = match purpose {
@@ -32,6 +33,10 @@ pub(crate) async fn admit(accepted: Accepted) -> Option<Admitted> {
         }
         Purpose::CapturedOutbound => {
             let original = original_dst(&socket)?;
+            if captured::is_question(original) {
+                captured::answer(&socket);
+                return None;
+            }
             let destination: Arc<str> = original.to_string().into();
             Heading::Outbound { destination, port: original.port(), original: Some(original) }
         }

@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{config::InForce, drain::Phase, telemetry::Telemetry};
+use crate::{config::InForce, drain::Phase, surroundings::Surroundings, telemetry::Telemetry};
 
 mod answer;
 
@@ -32,6 +32,8 @@ pub(crate) struct AdminState {
     pub telemetry: Telemetry,
     /// Whether the sidecar takes traffic.
     pub ready: watch::Receiver<bool>,
+    /// What was found out about where it stands.
+    pub surroundings: watch::Receiver<Surroundings>,
     /// What is in force.
     pub config: watch::Receiver<InForce>,
     /// Takes one message when a drain is asked for.

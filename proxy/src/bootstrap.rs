@@ -46,6 +46,9 @@ pub struct Bootstrap {
     /// How connections reach the sidecar.
     #[serde(default)]
     pub capture: Capture,
+    /// Transparent capture: the sidecar is not ready until connections really come to it.
+    #[serde(default)]
+    pub capture_required: bool,
     /// Explicit capture: listeners for calls to the application.
     #[serde(default)]
     pub inbound: Vec<InboundListener>,
@@ -238,6 +241,9 @@ impl Bootstrap {
         if !self.admin.ip().is_loopback() {
             return Err(("admin".into(), format!("is {}; the admin port must be on loopback", self.admin)));
         }
+        if self.capture_required && self.capture == Capture::Explicit {
+            return Err(("captureRequired".into(), "is true; only 'capture: transparent' captures anything".into()));
+        }
         if let Some(field) = self.caller_timeouts.zero() {
             return Err((format!("callerTimeouts.{field}"), "is 0s; expected some time, such as 30s".into()));
         }
@@ -288,6 +294,7 @@ mod tests {
             ("wrokers: 2\n", "wrokers"),
             ("workers: 0\n", "workers is 0"),
             ("admin: 0.0.0.0:1\n", "loopback"),
+            ("captureRequired: true\n", "captureRequired is true; only 'capture: transparent'"),
             ("callerTimeouts: {head: 0s}\n", "callerTimeouts.head is 0s"),
             ("callerTimeouts: {haed: 1s}\n", "haed"),
             ("outbound: [{listen: '127.0.0.1:0', to: shop/web}]\n", "outbound[0].to is 'shop/web'"),

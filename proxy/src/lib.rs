@@ -46,6 +46,7 @@ mod identity;
 mod channel;
 mod tls;
 mod credentials;
+mod surroundings;
 mod bootstrap;
 mod http;
 mod sniff;

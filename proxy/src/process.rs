@@ -7,4 +7,5 @@ pub(crate) mod control;
 pub mod descriptors;
 pub mod leave;
 pub(crate) mod services;
+pub(crate) mod surroundings;
 pub(crate) mod worker;

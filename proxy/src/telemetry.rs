@@ -115,6 +115,16 @@ impl Telemetry {
         self.shared.process.config_error(error);
     }
 
+    /// Says whether connections come to the sidecar that must.
+    pub(crate) fn set_captured(&self, captured: bool) {
+        self.shared.process.set_captured(captured);
+    }
+
+    /// Says of which declared inbound ports it is known whether all calls to them meet policies, and whether they do.
+    pub(crate) fn set_enforced(&self, ports: impl Iterator<Item = (u16, bool)>) {
+        self.shared.process.set_enforced(ports);
+    }
+
     /// Says whether the stream to the control plane is up.
     pub(crate) fn set_xds_connected(&self, connected: bool) {
         self.shared.process.set_xds_connected(connected);

@@ -208,8 +208,12 @@ fn nftables_redirects() {
 fn the_rules_are_shown_as_nft_shows_them() {
     in_namespace("the_rules_are_shown_as_nft_shows_them", "nft", || {
         let one = "10.0.0.1,10.0.0.0/8,10.96.0.0/12,0.0.0.0/0,fd00::/8,fd00::1,fe80::/10,::/0";
-        let options = format!("--exempt-uid {UID} --exclude-outbound-ports 22,5432 --exclude-cidrs {one}");
-        capture::apply(&options.parse().unwrap()).unwrap();
+        let options = [
+            format!("--exempt-uid={UID}"),
+            "--exclude-outbound-ports=22, 5432".into(),
+            format!("--exclude-cidrs={one}"),
+        ];
+        capture::apply(&Capture::from_options(options.iter().map(String::as_str)).unwrap()).unwrap();
         let listed = Command::new("nft").args(["list", "table", "inet", "selvedge"]).output().unwrap();
         let listed = String::from_utf8(listed.stdout).unwrap();
         let lines = |text: &str| -> Vec<String> {
@@ -270,15 +274,17 @@ fn one_port_for_both_directions_is_refused_before_anything_is_touched() {
 }
 
 #[test]
-fn options_are_read_from_one_line_of_text() {
-    let read: Capture = " --exempt-uid 1337  --exclude-inbound-ports 15020,9090 ".parse().unwrap();
+fn options_are_read_as_on_a_command_line() {
+    let read = Capture::from_options(["--exempt-uid=1337", "--exclude-inbound-ports", "15020, 9090"]).unwrap();
     let expected = Capture { exempt_uid: Some(1337), exclude_inbound_ports: vec![15020, 9090], ..Capture::default() };
-    assert_eq!((read, "".parse::<Capture>().unwrap()), (expected, Capture::default()));
-    for bad in ["--exempt-uid root", "--exempt", "1337", "--help", "--inbound-port 0"] {
-        let refused = bad.parse::<Capture>().unwrap_err().to_string();
-        assert!(
-            refused.starts_with("the options for capture cannot be used: ") && refused.lines().count() == 1,
-            "{refused}"
-        );
+    assert_eq!((&read, Capture::from_options([]).unwrap()), (&expected, Capture::default()));
+    let line = " --exempt-uid 1337 --exclude-inbound-ports=15020, 9090  --exclude-cidrs=10.0.0.0/8 ,fd00::1";
+    let networks = vec!["10.0.0.0/8".parse().unwrap(), "fd00::1".parse().unwrap()];
+    assert_eq!(line.parse::<Capture>().unwrap(), Capture { exclude_cidrs: networks, ..expected.clone() });
+    assert!("1337".parse::<Capture>().is_err() && "--exempt-uid=root".parse::<Capture>().is_err());
+    for bad in ["--exempt-uid=root", "--exempt", "1337", "--help", "--inbound-port=0", "--exclude-cidrs=10"] {
+        let refused = Capture::from_options([bad]).unwrap_err().to_string();
+        assert!(refused.starts_with("the options for capture cannot be used: "), "{refused}");
+        assert_eq!(refused.lines().count(), 1, "{refused}");
     }
 }

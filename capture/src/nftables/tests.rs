@@ -31,7 +31,7 @@ fn in_namespace(name: &str, body: fn()) {
 #[test]
 fn without_ipv6_the_rules_are_those_of_ipv4() {
     in_namespace("without_ipv6_the_rules_are_those_of_ipv4", || {
-        let capture = "--exempt-uid 1337 --exclude-cidrs 10.0.0.0/8,fd00::/8".parse().unwrap();
+        let capture = Capture::from_options(["--exempt-uid=1337", "--exclude-cidrs=10.0.0.0/8,fd00::/8"]).unwrap();
         apply_to(Family::Ip, &capture).unwrap();
         let shown = show().unwrap();
         assert!(shown.starts_with("table ip selvedge\n") && shown.contains("ip daddr 10.0.0.0/8 return"), "{shown}");

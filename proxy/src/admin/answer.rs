@@ -12,6 +12,7 @@ use super::{AdminState, Scope};
 use crate::{
     config::InForce,
     drain::{LEAVE, Phase},
+    surroundings::{captured::Captured, direct::InboundPort},
 };
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -54,7 +55,10 @@ pub(super) async fn answer(request: &Parts, state: &AdminState, scope: Scope) ->
 fn ready(state: &AdminState) -> Page {
     match *state.ready.borrow() {
         true => text(StatusCode::OK, "ready\n"),
-        false => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        false => match &state.surroundings.borrow().captured {
+            Captured::Not(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+            Captured::NotRequired | Captured::Yes => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        },
     }
 }
 
@@ -64,6 +68,8 @@ fn config(state: &AdminState) -> Page {
     let mut shown = describe(&config);
     shown["certificate"] = authorities.is_some().into();
     shown["authorities"] = authorities.map_or(Value::Null, Value::from);
+    let inbound: Vec<Value> = state.surroundings.borrow().inbound.iter().map(InboundPort::shown).collect();
+    shown["inbound"] = inbound.into();
     page(StatusCode::OK, "application/json", format!("{shown:#}\n"))
 }
 
@@ -117,7 +123,7 @@ fn not_allowed(allow: &'static str) -> Page {
     refusal
 }
 
-fn text(status: StatusCode, body: &'static str) -> Page {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Page {
     page(status, TEXT, body)
 }
 

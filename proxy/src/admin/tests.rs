@@ -8,12 +8,14 @@ use tokio::{
 use super::*;
 use crate::{
     config::RuntimeConfig,
+    surroundings::captured::Captured,
     telemetry::{Direction, RetryOutcome, TelemetrySettings},
 };
 
 struct Desk {
     address: std::net::SocketAddr,
     ready: watch::Sender<bool>,
+    surroundings: watch::Sender<Surroundings>,
     _config: watch::Sender<InForce>,
     drained: mpsc::Receiver<()>,
     left: mpsc::Receiver<Duration>,
@@ -31,9 +33,11 @@ async fn desk(scope: Scope) -> Desk {
     let telemetry = Telemetry::new(&TelemetrySettings::default()).unwrap();
     let (leave, left) = mpsc::channel(1);
     let (phases, phase) = watch::channel(Phase::Serving);
-    let state = AdminState { telemetry: telemetry.clone(), ready: is_ready, config, drain, leave, phase };
+    let (surroundings, found) = watch::channel(Surroundings::default());
+    let state =
+        AdminState { telemetry: telemetry.clone(), ready: is_ready, surroundings: found, config, drain, leave, phase };
     tokio::spawn(serve(listener, state, scope));
-    Desk { address, ready, _config: config_sent, drained, left, phase: phases, telemetry }
+    Desk { address, ready, surroundings, _config: config_sent, drained, left, phase: phases, telemetry }
 }
 
 impl Desk {
@@ -58,6 +62,17 @@ async fn readiness_follows_its_switch() {
     assert_eq!((desk.status("GET /ready").await, desk.status("GET /live").await), (503, 200));
     desk.ready.send(true).unwrap();
     assert_eq!(desk.status("GET /ready").await, 200);
+}
+
+#[tokio::test]
+async fn who_waits_for_capture_is_told_so() {
+    let desk = desk(Scope::Metrics).await;
+    let ask = async || desk.ask("GET /ready HTTP/1.1\r\nHost: 10.0.0.1:15020\r\n\r\n").await;
+    assert!(ask().await.ends_with("\r\n\r\nnot ready\n"));
+    desk.surroundings.send_modify(|found| found.captured = Captured::Not("no rules are here".into()));
+    assert!(ask().await.ends_with("\r\n\r\nnot ready: no rules are here\n"));
+    desk.surroundings.send_modify(|found| found.captured = Captured::Yes);
+    assert!(ask().await.ends_with("\r\n\r\nnot ready\n"), "for another reason");
 }
 
 #[tokio::test]

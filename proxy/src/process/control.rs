@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     descriptors,
     services::{self, StartError, Workers},
+    surroundings,
 };
 use crate::{
     admin::{AdminState, Scope},
@@ -60,10 +61,12 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
     let credentials = services::identity(&bootstrap);
     let (resources, demand) = services::discovery(&bootstrap, &credentials);
     let configs = services::configuration(&bootstrap, resources, credentials, &telemetry);
-    let ready = services::readiness(&configs, &phase);
+    let found = surroundings::before(&bootstrap);
+    let ready = services::readiness(&configs, &phase, &found.subscribe());
     let state = AdminState {
         telemetry: telemetry.clone(),
         ready,
+        surroundings: found.subscribe(),
         config: configs.clone(),
         drain,
         leave: services::leaving(&phases, &open),
@@ -81,6 +84,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
         caller_timeouts: bootstrap.caller_timeouts,
     };
     let Workers { inbound, outbound, mut ended } = services::workers(&bootstrap, &shared)?;
+    services::look_around(&found, &inbound, &telemetry);
 
     tracing::info!(workload = bootstrap.workload, %admin, %metrics, ?inbound, ?outbound, "listening");
     write_ports(&bootstrap, &Ports { admin, metrics, inbound, outbound })?;

@@ -17,7 +17,7 @@ use selvedge_identity::file;
 use selvedge_policies::names::WorkloadName;
 use tokio::sync::{mpsc, watch};
 
-use super::worker;
+use super::{surroundings, worker};
 use crate::{
     admin::{self, AdminState, Scope},
     bootstrap::{Bootstrap, Capture, OutboundListener},
@@ -27,6 +27,7 @@ use crate::{
     drain::{self, Open, Phase},
     heading::{Heading, Purpose},
     identity, socket,
+    surroundings::{Surroundings, captured::Captured},
     telemetry::{Telemetry, TelemetrySettings},
     tls::{self, ExternalTls},
     worker::{Shared, spread},
@@ -196,18 +197,25 @@ pub(super) fn leaving(phases: &watch::Sender<Phase>, open: &Arc<Open>) -> mpsc::
     sender
 }
 
-/// Ready: there is a certificate and a configuration, and it neither leaves nor drains.
-pub(super) fn readiness(configs: &watch::Receiver<InForce>, phase: &watch::Receiver<Phase>) -> watch::Receiver<bool> {
+/// Ready: there is a certificate and a configuration, it neither leaves nor drains, and connections come here
+/// if they must.
+pub(super) fn readiness(
+    configs: &watch::Receiver<InForce>,
+    phase: &watch::Receiver<Phase>,
+    surroundings: &watch::Receiver<Surroundings>,
+) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
-    let (mut configs, mut phase) = (configs.clone(), phase.clone());
+    let (mut configs, mut phase, mut surroundings) = (configs.clone(), phase.clone(), surroundings.clone());
     start("readiness", async move {
         loop {
             let serving = *phase.borrow_and_update() == Phase::Serving;
-            let ready = serving && configs.borrow_and_update().is_complete();
+            let captured = !matches!(surroundings.borrow_and_update().captured, Captured::Not(_));
+            let ready = serving && captured && configs.borrow_and_update().is_complete();
             sender.send_if_modified(|was| std::mem::replace(was, ready) != ready);
             let changed = tokio::select! {
                 changed = configs.changed() => changed,
                 changed = phase.changed() => changed,
+                changed = surroundings.changed() => changed,
             };
             if changed.is_err() {
                 return;
@@ -215,6 +223,12 @@ pub(super) fn readiness(configs: &watch::Receiver<InForce>, phase: &watch::Recei
         }
     });
     receiver
+}
+
+/// Looks around for as long as the process runs; `inbound` is where it listens itself.
+pub(super) fn look_around(found: &watch::Sender<Surroundings>, inbound: &[SocketAddr], telemetry: &Telemetry) {
+    start("capture check", surroundings::captured(found.clone(), telemetry.clone()));
+    start("look at ports", surroundings::direct(found.clone(), inbound.to_vec(), telemetry.clone()));
 }
 
 /// Answers operators at `address`; returns where that is.

@@ -160,6 +160,10 @@ metrics! {
         "Present with value 1 while the newest configuration is one that was refused.";
     XDS_CONNECTED Gauge, "selvedge_xds_connected" &[],
         "1 while the stream to the control plane is up, else 0.";
+    CAPTURED Gauge, "selvedge_captured" &[],
+        "1 once connections of the workload are known to come to the sidecar, 0 while they do not; with captureRequired only.";
+    INBOUND_ENFORCED Gauge, "selvedge_inbound_port_enforced" &["port"],
+        "1 while the application listens on loopback only, so that all calls to a declared port meet policies, else 0.";
     BUILD_INFO Gauge, "selvedge_build_info" &["version", "workload", "namespace"],
         "Always 1; says what runs here.";
     MEMORY Gauge, "selvedge_process_resident_memory_bytes" &[],

@@ -24,6 +24,8 @@ pub(super) struct ProcessMetrics {
     config_refused: IntCounter,
     config_last_error: IntGaugeVec,
     xds_connected: IntGauge,
+    captured: IntGaugeVec,
+    enforced: IntGaugeVec,
     memory: IntGauge,
     cpu: Counter,
 }
@@ -35,15 +37,15 @@ impl ProcessMetrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), &settings.workload, &settings.namespace]).set(1);
         register(&registry, build)?;
         let gauge = |metric| register(&registry, GenericGauge::with_opts(opts(metric))?);
+        let series = |metric: &Metric| register(&registry, IntGaugeVec::new(opts(metric), metric.labels)?);
         Ok(Self {
             certificate_expiration: gauge(&metrics::CERTIFICATE_EXPIRATION)?,
             config_generation: gauge(&metrics::CONFIG_GENERATION)?,
             config_refused: register(&registry, GenericCounter::with_opts(opts(&metrics::CONFIG_REFUSED))?)?,
-            config_last_error: register(
-                &registry,
-                IntGaugeVec::new(opts(&metrics::CONFIG_LAST_ERROR), metrics::CONFIG_LAST_ERROR.labels)?,
-            )?,
+            config_last_error: series(&metrics::CONFIG_LAST_ERROR)?,
             xds_connected: gauge(&metrics::XDS_CONNECTED)?,
+            captured: series(&metrics::CAPTURED)?,
+            enforced: series(&metrics::INBOUND_ENFORCED)?,
             memory: gauge(&metrics::MEMORY)?,
             cpu: register(&registry, GenericCounter::with_opts(opts(&metrics::CPU))?)?,
             registry,
@@ -71,6 +73,17 @@ impl ProcessMetrics {
             self.config_refused.inc();
             let start: String = error.chars().take(ERROR_MAX).collect();
             self.config_last_error.with_label_values(&[start]).set(1);
+        }
+    }
+
+    pub(super) fn set_captured(&self, captured: bool) {
+        self.captured.with_label_values::<&str>(&[]).set(i64::from(captured));
+    }
+
+    pub(super) fn set_enforced(&self, ports: impl Iterator<Item = (u16, bool)>) {
+        self.enforced.reset();
+        for (port, enforced) in ports {
+            self.enforced.with_label_values(&[port.to_string()]).set(i64::from(enforced));
         }
     }
 

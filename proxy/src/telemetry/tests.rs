@@ -293,6 +293,8 @@ async fn every_metric_is_declared_with_its_labels_and_documented() {
             worker.flow(&ENDS).received(1);
             worker.detection(Duration::from_micros(30), Protocol::Tls);
             telemetry.config_error(Some("route shop/web: \"{}\"\nno such service"));
+            telemetry.set_captured(true);
+            telemetry.set_enforced([(8080, false)].into_iter());
             for workload in (0..=SERIES_LIMIT).map(|n| n.to_string()) {
                 worker.request(&RequestRecord { source: Party { workload: &workload, ..CALLER }, ..request() });
             }

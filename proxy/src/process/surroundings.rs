@@ -1,0 +1,77 @@
+//! Looks around: whether connections come to the sidecar that must, and whether calls can go past it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{sync::watch, time::interval};
+
+use crate::{
+    bootstrap::{Bootstrap, Capture},
+    surroundings::{
+        Surroundings,
+        captured::{self, Captured},
+        direct::{self, Direct, InboundPort},
+    },
+    telemetry::Telemetry,
+};
+
+/// How often it is found out whether connections have begun to come.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked where the application listens.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What is known of the surroundings before anybody has looked.
+pub(super) fn before(bootstrap: &Bootstrap) -> watch::Sender<Surroundings> {
+    let captured = if bootstrap.capture_required { Captured::unknown() } else { Captured::NotRequired };
+    let declared = if bootstrap.capture == Capture::Explicit { &bootstrap.inbound[..] } else { &[] };
+    watch::Sender::new(Surroundings { captured, inbound: declared.iter().map(InboundPort::declared).collect() })
+}
+
+/// Looks until connections come here. Nothing to do where nobody said that they must.
+pub(super) async fn captured(found: watch::Sender<Surroundings>, telemetry: Telemetry) {
+    let is_waiting = |found: &watch::Sender<Surroundings>| matches!(found.borrow().captured, Captured::Not(_));
+    let mut again = interval(AGAIN);
+    while is_waiting(&found) {
+        again.tick().await;
+        let captured = captured::look().await.map_or_else(|why| Captured::Not(why.into()), |()| Captured::Yes);
+        telemetry.set_captured(captured == Captured::Yes);
+        let changed = found.send_if_modified(|last| {
+            let changed = last.captured != captured;
+            last.captured = captured.clone();
+            changed
+        });
+        match &captured {
+            Captured::Not(why) if changed => tracing::warn!(
+                why = &**why,
+                "not ready: connections of the workload go past the sidecar; docs/kubernetes/capture.md says what to look at"
+            ),
+            Captured::Yes => tracing::info!("connections of the workload come to the sidecar"),
+            _ => {}
+        }
+    }
+}
+
+/// Looks where the application listens for as long as the process runs. Nothing to do without declared ports.
+pub(super) async fn direct(found: watch::Sender<Surroundings>, own: Vec<SocketAddr>, telemetry: Telemetry) {
+    let mut look = interval(LOOK);
+    while !found.borrow().inbound.is_empty() {
+        look.tick().await;
+        let listens = direct::listens();
+        let before = found.borrow().inbound.clone();
+        let after: Vec<InboundPort> = before.iter().map(|port| port.seen(&listens, &own)).collect();
+        for (port, _) in after.iter().zip(&before).filter(|(after, before)| after != before) {
+            match &port.direct {
+                Direct::Unknown => {}
+                Direct::No => {
+                    tracing::info!(port = port.port, "policies are enforced: the application listens on loopback only")
+                }
+                Direct::At(_) => tracing::warn!(port = port.port, "policies are not enforced: {port}"),
+            }
+        }
+        telemetry.set_enforced(after.iter().filter_map(|port| match port.direct {
+            Direct::Unknown => None,
+            Direct::No => Some((port.port, true)),
+            Direct::At(_) => Some((port.port, false)),
+        }));
+        found.send_if_modified(|last| std::mem::replace(&mut last.inbound, after) != last.inbound);
+    }
+}

@@ -1,0 +1,146 @@
+//! Whether an application can be called past its sidecar. With declared ports nothing redirects who calls the
+//! application's own port, so policies are enforced only where it listens on loopback alone.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use serde_json::{Value, json};
+
+use crate::bootstrap::InboundListener;
+
+/// One declared inbound port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InboundPort {
+    /// The application's port as policies name it.
+    pub port: u16,
+    /// Where the application listens.
+    forward: SocketAddr,
+    /// Whether calls can go past the sidecar.
+    pub direct: Direct,
+}
+
+/// Whether calls can go past the sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Direct {
+    /// Nobody listens, or it is not to be seen.
+    Unknown,
+    /// The application listens on loopback alone.
+    No,
+    /// It listens at these addresses, too.
+    At(Vec<SocketAddr>),
+}
+
+impl InboundPort {
+    /// What is known of a declared port before anybody looked.
+    pub(crate) fn declared(declared: &InboundListener) -> Self {
+        let port = declared.port.unwrap_or_else(|| declared.forward.port());
+        Self { port, forward: declared.forward, direct: Direct::Unknown }
+    }
+
+    /// What is known of it where this host `listens` at these addresses, of which `own` are the sidecar's.
+    #[must_use]
+    pub(crate) fn seen(&self, listens: &[SocketAddr], own: &[SocketAddr]) -> Self {
+        let is_it = |at: &&SocketAddr| at.port() == self.forward.port() && !own.contains(at);
+        let application: Vec<SocketAddr> = listens.iter().filter(is_it).copied().collect();
+        let open: Vec<SocketAddr> = application.iter().filter(|at| !at.ip().is_loopback()).copied().collect();
+        let direct = match (application.is_empty(), open.is_empty()) {
+            (true, _) => Direct::Unknown,
+            (false, true) => Direct::No,
+            (false, false) => Direct::At(open),
+        };
+        Self { direct, ..self.clone() }
+    }
+
+    /// As `/config` shows it.
+    pub(crate) fn shown(&self) -> Value {
+        let (policies, why) = match &self.direct {
+            Direct::Unknown => ("unknown", format!("nobody is seen to listen on port {}", self.forward.port())),
+            Direct::No => ("enforced", "the application listens on loopback only".into()),
+            Direct::At(_) => ("not enforced", self.to_string()),
+        };
+        json!({ "port": self.port, "policies": policies, "why": why })
+    }
+}
+
+/// What to tell people of a port that can be called past the sidecar.
+impl std::fmt::Display for InboundPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Direct::At(open) = &self.direct else { return Ok(()) };
+        let at: Vec<String> = open.iter().map(SocketAddr::to_string).collect();
+        let at = at.join(", ");
+        write!(
+            f,
+            "the application listens on {at}, where it is called past the sidecar; let it listen on 127.0.0.1 only"
+        )
+    }
+}
+
+/// Where this host listens for TCP, in the network namespace of the process.
+pub(crate) fn listens() -> Vec<SocketAddr> {
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines().filter_map(listener)).collect()
+}
+
+/// The address of a line of `/proc/net/tcp` or `tcp6` (proc(5)) whose state is `TCP_LISTEN`.
+fn listener(line: &str) -> Option<SocketAddr> {
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let (local, state) = (words.next()?, words.nth(1)?);
+    // Behind the address stand a colon and four digits.
+    let (address, port) = local.split_at_checked(local.len().checked_sub(5)?)?;
+    let word = |at: usize| Some(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    let address: IpAddr = match address.len() {
+        8 => Ipv4Addr::from(word(0)?).into(),
+        32 => Ipv6Addr::from(<[u8; 16]>::try_from([word(0)?, word(8)?, word(16)?, word(24)?].concat()).ok()?).into(),
+        _ => return None,
+    };
+    let port = u16::from_str_radix(port.strip_prefix(':')?, 16).ok()?;
+    (state == "0A").then(|| SocketAddr::new(address.to_canonical(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn port(declared: &str) -> InboundPort {
+        InboundPort::declared(&InboundListener {
+            listen: "10.0.0.7:8443".parse().unwrap(),
+            forward: declared.parse().unwrap(),
+            port: None,
+        })
+    }
+
+    #[test]
+    fn this_host_is_seen_to_listen_where_it_does() {
+        let v4 = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(!listens().contains(&v4), "it was closed");
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0", "127.0.0.6:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            assert!(listens().contains(&listener.local_addr().unwrap()), "{address}");
+        }
+        for bad in ["", "0: 0100007F:1F90 00000000:0000 01", "0: 0100007F 0 0A", "0: 01:1F90 0 0A", "0: x:y z 0A"] {
+            assert_eq!(listener(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn policies_are_enforced_only_where_the_application_listens_on_loopback_alone() {
+        let address = |text: &&str| text.parse().unwrap();
+        for (listens, expected) in [
+            (&["127.0.0.1:8080"][..], Direct::No),
+            (&["[::1]:8080", "127.0.0.1:8080", "0.0.0.0:22"], Direct::No),
+            (&["0.0.0.0:8080"], Direct::At(vec!["0.0.0.0:8080".parse().unwrap()])),
+            (&["127.0.0.1:8080", "[::]:8080"], Direct::At(vec!["[::]:8080".parse().unwrap()])),
+            (&["10.0.0.7:8080", "127.0.0.1:8080"], Direct::No),
+            (&["10.0.0.8:8080"], Direct::At(vec!["10.0.0.8:8080".parse().unwrap()])),
+            (&["0.0.0.0:80"], Direct::Unknown),
+        ] {
+            let listens: Vec<SocketAddr> = listens.iter().map(address).collect();
+            let own = ["10.0.0.7:8080".parse().unwrap()];
+            assert_eq!(port("127.0.0.1:8080").seen(&listens, &own).direct, expected, "{listens:?}");
+        }
+    }
+}
