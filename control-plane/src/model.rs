@@ -20,6 +20,7 @@ pub mod external_service;
 pub mod granted;
 mod index;
 pub mod mesh_policy;
+pub mod pods;
 pub mod reference_grant;
 pub mod service;
 pub mod workload;

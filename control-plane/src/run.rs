@@ -178,13 +178,14 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -
     let status = move || {
         let (snapshot, reports) = (Arc::clone(&snapshots.borrow()), Arc::clone(&reports.borrow()));
         let report = reports.report();
-        let sidecars = mesh.sidecars.report(&snapshot);
+        let sidecars = mesh.sidecars.report(&snapshot, clock::unix());
         json!({
             "trustDomain": mesh.authority.trust_domain(),
             "authorities": mesh.authority.describe(),
             "snapshot": snapshot.number(),
             "complete": snapshot.is_complete(),
             "objects": status::objects(&report, &sidecars),
+            "namespaces": status::namespaces(&reports.pods, &sidecars),
             "findings": report.findings,
             "sidecars": sidecars,
         })

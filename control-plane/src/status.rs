@@ -3,7 +3,11 @@
 //! Sidecars are recorded as their streams say so; the user's objects are found in what the sidecars acknowledged, because
 //! every resource names the objects it came from.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
@@ -19,6 +23,15 @@ use crate::{
     snapshot::Snapshot,
     store::{ObjectReport, Report},
 };
+
+mod namespaces;
+
+pub(crate) use namespaces::namespaces;
+
+/// How long, in seconds, a caller in plaintext is told of that did not call again.
+const LATELY: u64 = 600;
+/// How many callers in plaintext of one workload are told of.
+const MOST_CALLERS: usize = 256;
 
 /// Number of one discovery stream.
 pub(crate) type StreamId = u64;
@@ -43,6 +56,8 @@ struct Sidecar {
     connected: u64,
     in_force: BTreeMap<(TypeUrl, String), Arc<Encoded>>,
     refused: BTreeMap<(TypeUrl, String), Refused>,
+    /// Who called in plaintext, and when that was said last, in seconds since the Unix epoch.
+    plaintext: BTreeMap<IpAddr, u64>,
 }
 
 #[derive(Debug)]
@@ -70,6 +85,8 @@ pub struct SidecarReport {
     pub refused: Vec<RefusalReport>,
     /// What it cannot enforce because it is too old, by `Kind namespace/name`, and what holds there instead.
     pub cannot_enforce: BTreeMap<String, String>,
+    /// Who called its workload in plaintext lately, as it says.
+    pub plaintext_callers: Vec<IpAddr>,
     /// Why it is not told its own view, when it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -144,8 +161,15 @@ pub(crate) fn objects<'a>(report: &'a Report, sidecars: &[SidecarReport]) -> Vec
 impl Sidecars {
     /// Records a stream; `now` is in seconds since the Unix epoch.
     pub(crate) fn open(&self, identity: Identity, address: SocketAddr, now: u64) -> StreamId {
-        let (in_force, refused) = (BTreeMap::new(), BTreeMap::new());
-        let sidecar = Sidecar { workload: String::new(), identity, address, connected: now, in_force, refused };
+        let sidecar = Sidecar {
+            workload: String::new(),
+            identity,
+            address,
+            connected: now,
+            in_force: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            plaintext: BTreeMap::new(),
+        };
         self.open.with(|open| {
             open.last += 1;
             open.streams.insert(open.last, sidecar);
@@ -156,6 +180,15 @@ impl Sidecars {
     /// Notes which workload the client says it stands beside.
     pub(crate) fn name(&self, id: StreamId, workload: &str) {
         self.change(id, |sidecar| workload.clone_into(&mut sidecar.workload));
+    }
+
+    /// Notes who called in plaintext, as the client says; `now` is in seconds since the Unix epoch.
+    pub(crate) fn plaintext(&self, id: StreamId, callers: BTreeSet<IpAddr>, now: u64) {
+        self.change(id, |sidecar| {
+            sidecar.plaintext.retain(|_, said| now.saturating_sub(*said) < LATELY);
+            let room = MOST_CALLERS.saturating_sub(sidecar.plaintext.len());
+            sidecar.plaintext.extend(callers.into_iter().take(room).map(|caller| (caller, now)));
+        });
     }
 
     /// Records an ACK or NACK.
@@ -200,9 +233,9 @@ impl Sidecars {
         self.open.with(|open| open.streams.remove(&id));
     }
 
-    /// Every sidecar connected now, as seen by the newest snapshot.
-    pub(crate) fn report(&self, snapshot: &Snapshot) -> Vec<SidecarReport> {
-        self.open.with(|open| open.streams.values().map(|sidecar| sidecar.report(snapshot)).collect())
+    /// Every sidecar connected `now`, in seconds since the Unix epoch, as seen by the newest snapshot.
+    pub(crate) fn report(&self, snapshot: &Snapshot, now: u64) -> Vec<SidecarReport> {
+        self.open.with(|open| open.streams.values().map(|sidecar| sidecar.report(snapshot, now)).collect())
     }
 
     fn change(&self, id: StreamId, change: impl FnOnce(&mut Sidecar)) {
@@ -211,7 +244,8 @@ impl Sidecars {
 }
 
 impl Sidecar {
-    fn report(&self, snapshot: &Snapshot) -> SidecarReport {
+    fn report(&self, snapshot: &Snapshot, now: u64) -> SidecarReport {
+        let lately = self.plaintext.iter().filter(|(_, said)| now.saturating_sub(**said) < LATELY);
         let refused = self.refused.values().map(|refused| RefusalReport {
             resource: place(&refused.resource),
             objects: generations(&refused.resource).collect(),
@@ -226,6 +260,7 @@ impl Sidecar {
             acknowledged: self.in_force.values().flat_map(|resource| generations(resource)).collect(),
             refused: refused.collect(),
             cannot_enforce: self.in_force.values().flat_map(|resource| unenforceable(resource)).collect(),
+            plaintext_callers: lately.map(|(caller, _)| *caller).collect(),
             problem: self.problem(snapshot),
         }
     }
@@ -296,7 +331,7 @@ mod tests {
     /// Of `web`, `web-2` and `api`: current, behind and refused.
     fn reach(sidecars: &Sidecars) -> [(usize, usize, usize); 3] {
         let report = Report { objects: ["web", "web-2", "api"].map(accepted).into(), ..Report::default() };
-        let sidecars = sidecars.report(&Snapshot::default());
+        let sidecars = sidecars.report(&Snapshot::default(), 0);
         let reached: Vec<_> = objects(&report, &sidecars).iter().map(|object| object.sidecars).collect();
         [0, 1, 2].map(|n| (reached[n].current, reached[n].behind, reached[n].refused))
     }
@@ -322,7 +357,7 @@ mod tests {
             let id = sidecars.open(identity, ([127, 0, 0, 1], 1).into(), 0);
             let taken = vec![Arc::clone(&resource)];
             sidecars.reply(id, Reply { kind: DESTINATION, taken, refused: Vec::new(), complaint: None }, 0);
-            let seen = sidecars.report(&Snapshot::default());
+            let seen = sidecars.report(&Snapshot::default(), 0);
             let told = "'rules[0].when' of generation 2 is not known to it; it is left out";
             assert_eq!(seen[0].cannot_enforce, BTreeMap::from([("Service shop/web".to_owned(), told.to_owned())]));
             assert!(seen[0].acknowledged.is_empty(), "nobody wrote what stands for it");
@@ -344,6 +379,21 @@ mod tests {
         let id = sidecars.open("spiffe://mesh.local/ns/shop/sa/web".parse().unwrap(), ([127, 0, 0, 1], 1).into(), 0);
         sidecars.reply(id, Reply { kind: INBOUND, taken, refused: Vec::new(), complaint: None }, 0);
         assert_eq!(reach(&sidecars), [(1, 0, 0), (0, 0, 0), (0, 0, 0)]);
+    }
+
+    #[test]
+    fn who_called_in_plaintext_is_told_of_until_it_has_not_for_long() {
+        let sidecars = Sidecars::default();
+        let id = sidecars.open("spiffe://mesh.local/ns/shop/sa/web".parse().unwrap(), ([127, 0, 0, 1], 1).into(), 0);
+        let callers = |now| sidecars.report(&Snapshot::default(), now)[0].plaintext_callers.clone();
+        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
+        sidecars.plaintext(id, BTreeSet::from([address(1), address(2)]), 100);
+        sidecars.plaintext(id, BTreeSet::from([address(2)]), 400);
+        assert_eq!(callers(699), [address(1), address(2)]);
+        assert_eq!(callers(700), [address(2)]);
+        sidecars.plaintext(id, (0..=255).map(address).collect(), 1000);
+        sidecars.plaintext(id, (0..=255).map(|n| IpAddr::from([10, 0, 1, n])).collect(), 1000);
+        assert_eq!(callers(1000).len(), MOST_CALLERS, "whatever it says");
     }
 
     #[test]

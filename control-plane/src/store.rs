@@ -404,6 +404,7 @@ impl Store {
         let gone = self.gone.findings(&self.model).cloned().collect();
         self.reports.say(About::Gone, gone);
         self.reports.complete = self.is_complete();
+        self.reports.pods = self.model.pods().clone();
         self.reports.clone()
     }
 

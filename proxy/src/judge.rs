@@ -24,7 +24,12 @@ const LONG: Duration = Duration::from_secs(86_400);
 pub(crate) fn admitted(connection: &Connection, config: &RuntimeConfig) -> Result<(), Error> {
     match connection.heading {
         Heading::Inbound { .. } => {
-            may_call(connection.peer.identity.as_deref(), config).map_err(|reason| Error::new(reason, reason.summary()))
+            let identity = connection.peer.identity.as_deref();
+            may_call(identity, config).map_err(|reason| Error::new(reason, reason.summary()))?;
+            if identity.is_none() {
+                connection.worker.called_in_plaintext(connection.peer_address.ip());
+            }
+            Ok(())
         }
         Heading::Outbound { .. } => Ok(()),
     }

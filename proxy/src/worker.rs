@@ -2,14 +2,15 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
 };
 
 use selvedge_policies::facts::Moment;
+use selvedge_xds::plaintext;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -69,6 +70,8 @@ pub(crate) struct Worker {
     configs: watch::Receiver<InForce>,
     demand: mpsc::UnboundedSender<Demand>,
     used: RefCell<HashSet<Arc<str>>>,
+    /// Who called in plaintext since the control plane was told last.
+    plaintext: RefCell<BTreeSet<IpAddr>>,
     phases: watch::Receiver<Phase>,
     open: Arc<Open>,
     /// Its place among the workers.
@@ -95,6 +98,7 @@ impl Worker {
             configs,
             demand,
             used: RefCell::default(),
+            plaintext: RefCell::default(),
             phases,
             open,
             place,
@@ -149,6 +153,14 @@ impl Worker {
         }
     }
 
+    /// Notes who was let in without an identity: the control plane tells those who would close the workload to plaintext.
+    pub(crate) fn called_in_plaintext(&self, caller: IpAddr) {
+        let mut callers = self.plaintext.borrow_mut();
+        if callers.len() < plaintext::MOST {
+            callers.insert(caller.to_canonical());
+        }
+    }
+
     /// The endpoint at an address that is in no cluster.
     pub(crate) fn local(&self, address: SocketAddr) -> Rc<Endpoint> {
         let mut locals = self.locals.borrow_mut();
@@ -196,12 +208,16 @@ impl Worker {
         }
     }
 
-    /// Looks at the clock, tells which destinations were used, and closes what has been idle for long.
+    /// Looks at the clock, tells which destinations were used and who called in plaintext, and closes what has been idle for long.
     pub(crate) fn keep_house(&self) {
         self.time_of_day.look(clock::since_epoch());
         let used: Vec<String> = self.used.borrow_mut().drain().map(|name| name.to_string()).collect();
         if !used.is_empty() {
             let _ = self.demand.send(Demand::Used(used)); // as in `want`
+        }
+        let callers = std::mem::take(&mut *self.plaintext.borrow_mut());
+        if !callers.is_empty() {
+            let _ = self.demand.send(Demand::Plaintext(callers)); // as in `want`
         }
         let snapshot = self.snapshot();
         let clustered = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);

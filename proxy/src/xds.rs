@@ -8,9 +8,10 @@
 //! - Nothing here waits for anything: a request decides for itself how long it waits for a destination.
 
 mod cache;
+mod callers;
 mod stream;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use selvedge_decide::resources::Resources;
 use selvedge_xds::client::Check;
@@ -33,6 +34,8 @@ pub enum Demand {
     Pin(String),
     /// These destinations, by any name they were asked by, were used lately.
     Used(Vec<String>),
+    /// These addresses called the workload in plaintext lately, and were let in.
+    Plaintext(BTreeSet<IpAddr>),
 }
 
 /// Settings of the task.

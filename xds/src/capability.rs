@@ -16,7 +16,8 @@ use prost_types::{ListValue, Struct, Value, value::Kind};
 
 use crate::proto::discovery::Node;
 
-const PROJECT: &str = "selvedge";
+/// The field of `Node.metadata` with what is ours.
+pub(crate) const PROJECT: &str = "selvedge";
 const ENFORCES: &str = "enforces";
 /// Words of all kinds together, and bytes of them: some thirty times as many as there are today.
 const MOST_WORDS: usize = 10_000;
@@ -75,11 +76,13 @@ impl Capabilities {
     }
 }
 
-fn nested(name: &str, content: Struct) -> Struct {
+/// A message with `content` in one field.
+pub(crate) fn nested(name: &str, content: Struct) -> Struct {
     Struct { fields: BTreeMap::from([(name.to_owned(), Value { kind: Some(Kind::StructValue(content)) })]) }
 }
 
-fn field<'a>(of: &'a Struct, name: &str) -> Option<&'a Struct> {
+/// The message in a field.
+pub(crate) fn field<'a>(of: &'a Struct, name: &str) -> Option<&'a Struct> {
     match &of.fields.get(name)?.kind {
         Some(Kind::StructValue(content)) => Some(content),
         _ => None,

@@ -12,6 +12,7 @@ pub mod alpn;
 pub mod proto;
 
 pub mod capability;
+pub mod plaintext;
 pub mod resource;
 
 pub mod kinds;

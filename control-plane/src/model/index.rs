@@ -16,6 +16,7 @@ use super::{
     endpoint_slice::EndpointSliceSpec,
     external_service::{self, ExternalServiceSpec},
     mesh_policy::{self, MeshPolicySpec, ScopeKind},
+    pods::Pods,
     service::{self, ServiceSpec},
     workload::{self, WorkloadSpec},
 };
@@ -32,6 +33,7 @@ pub struct Model {
     services_by_label: HashMap<LabelKey, BTreeSet<Arc<str>>>,
     attached: HashMap<Target, BTreeSet<ObjectId>>,
     claims: Claims,
+    pods: Pods,
 }
 
 impl Model {
@@ -57,6 +59,11 @@ impl Model {
     /// Who refers to whom, and who claims which address.
     pub fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// How far the pods of namespaces have sidecars.
+    pub fn pods(&self) -> &Pods {
+        &self.pods
     }
 
     /// All objects, by kind, namespace and name.
@@ -181,6 +188,7 @@ impl Model {
 
     fn index(&mut self, object: &Object, add: bool) {
         self.claims.index(object, add);
+        self.pods.index(object, add);
         let namespace = &object.id.namespace;
         match &object.spec {
             Spec::Workload(_) => {

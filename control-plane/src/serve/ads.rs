@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
     kinds::{INBOUND, SELVEDGE},
+    plaintext,
     proto::discovery::DeltaDiscoveryRequest,
     resource::{Encoded, TypeUrl},
     server::{self, Reply, RequestError},
@@ -151,6 +152,10 @@ impl Session {
             self.mesh.sidecars.name(self.id, &node.id.chars().take(server::MAX_NAME).collect::<String>());
             let dialect = self.mesh.dialects.of(node, &self.identity);
             self.dialect = dialect.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        }
+        let callers = request.node.as_ref().map(plaintext::callers).unwrap_or_default();
+        if !callers.is_empty() {
+            self.mesh.sidecars.plaintext(self.id, callers, clock::unix());
         }
         if let Some(reply) = self.state.request(request).map_err(|e| refusal(&e))? {
             self.record(reply);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     diagnostic::{Diagnostic, Severity},
-    model::ObjectId,
+    model::{ObjectId, pods::Pods},
     shared::Shared,
     source::Origin,
 };
@@ -53,6 +53,8 @@ pub struct Reports {
     pub complete: bool,
     /// How many objects there are in which state.
     pub counts: Counts,
+    /// How far the pods of namespaces have sidecars.
+    pub pods: Pods,
     standing: Shared<ObjectId, Standing>,
     findings: Shared<About, Arc<[Diagnostic]>>,
 }

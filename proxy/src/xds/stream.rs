@@ -9,6 +9,7 @@ use selvedge_xds::{
     capability::Capabilities,
     client::{Answer, Check, Client, Judge},
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE, describe},
+    plaintext,
     proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
 };
 use tokio::{
@@ -17,7 +18,7 @@ use tokio::{
 };
 use tonic::Streaming;
 
-use super::{Demand, Settings, cache::Cache};
+use super::{Demand, Settings, cache::Cache, callers::Callers};
 use crate::{
     channel::{connect, explain},
     credentials::Credentials,
@@ -70,6 +71,7 @@ pub(super) struct Task {
     pause: Duration,
     started: Instant,
     unsaved: bool,
+    callers: Callers,
     /// Whether it was said that the control plane has nothing for this workload.
     missed: bool,
 }
@@ -108,6 +110,7 @@ impl Task {
             pause: FIRST_PAUSE,
             started: Instant::now(),
             unsaved: false,
+            callers: Callers::default(),
             missed: false,
         };
         (task, receiver)
@@ -140,6 +143,7 @@ impl Task {
                 tracing::info!(control_plane = self.settings.control_plane, "configuration stream open");
                 self.link = Link::Open(Box::new(open));
                 self.client.connected();
+                self.callers.forget();
                 self.note(true);
             }
             Event::Opened(Err(problem)) | Event::Lost(problem) => self.lost(problem),
@@ -198,6 +202,7 @@ impl Task {
             Demand::Want(name) => self.client.want(DESTINATION, &name, now),
             Demand::Pin(name) => self.client.pin(DESTINATION, &name),
             Demand::Used(names) => names.iter().for_each(|name| self.client.touch(DESTINATION, name, now)),
+            Demand::Plaintext(callers) => self.callers.saw(callers, now),
         }
     }
 
@@ -207,10 +212,24 @@ impl Task {
             self.publish();
             self.note(true); // a refusal may be among what is given up
         }
+        self.tell_callers();
         if std::mem::take(&mut self.unsaved)
             && let Err(e) = self.cache.store(&self.client)
         {
             tracing::warn!(error = &e as &dyn std::error::Error, "the last good configuration was not saved");
+        }
+    }
+
+    /// Tells the control plane who calls in plaintext, if somebody listens.
+    fn tell_callers(&mut self) {
+        let Link::Open(open) = &self.link else { return };
+        let callers = self.callers.tell(self.started.elapsed());
+        if !callers.is_empty() {
+            let node = Node { metadata: Some(plaintext::to_metadata(&callers)), ..Node::default() };
+            let type_url = INBOUND.to_string();
+            // A request of a kind that is subscribed to already, which asks for nothing.
+            let _closed =
+                open.requests.send(DeltaDiscoveryRequest { node: Some(node), type_url, ..Default::default() });
         }
     }
 
