@@ -21,7 +21,7 @@ use crate::{
     serve::{self, Mesh},
     settings::{Kubernetes, Settings},
     snapshot::{self, Snapshot},
-    source::{Confirm, files::Files, kubernetes},
+    source::{self, Confirm, files::Files, kubernetes},
     status,
     store::{self, Memory, Reports, Store},
     telemetry::Telemetry,
@@ -60,15 +60,20 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let mut chores = JoinSet::new();
     let memory = Memory::new(&settings.state_dir, settings.config_dir.as_deref().unwrap_or(Path::new("")));
     let store = Store::new(&settings.trust_domain).remember(&memory);
-    let mut sources = Vec::new();
-    match &settings.config_dir {
-        Some(config_dir) => sources.push(Files::new(config_dir, store.known(), confirmed).source()),
-        None => drop(chores.spawn(hold_nothing(confirmed))),
+    let (mut sources, mut asked) = (Vec::new(), Vec::new());
+    if let Some(config_dir) = &settings.config_dir {
+        let (to_files, of_files) = mpsc::channel(1);
+        sources.push(Files::new(config_dir, store.known(), of_files).source());
+        asked.push(to_files);
     }
     if let Some(Kubernetes { kubeconfig }) = &settings.kubernetes {
         let known = store.origins(kubernetes::NAME);
-        sources.push(kubernetes::Cluster::connect(kubeconfig.as_deref(), known).await?.source());
+        let (to_cluster, of_cluster) = mpsc::channel(1);
+        let cluster = kubernetes::Cluster::connect(kubeconfig.as_deref(), known).await?;
+        sources.push(cluster.confirmed_by(of_cluster).source());
+        asked.push(to_cluster);
     }
+    chores.spawn(source::share(confirmed, asked));
     let (save_sender, saves) = watch::channel(Arc::default());
     chores.spawn(follow(Arc::clone(&authority), root_sender));
     let keeping = tokio::spawn(store::keep(memory, saves));
@@ -88,13 +93,6 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
         );
     }
     ended
-}
-
-/// Says of everything that it waits for nobody's word, where no files are configuration.
-async fn hold_nothing(mut confirmed: mpsc::Receiver<Confirm>) {
-    while let Some(Confirm { done, .. }) = confirmed.recv().await {
-        let _gone = done.send(Vec::new());
-    }
 }
 
 /// Refuses a state directory in the config directory: its files end like configuration, and configuration gets copied.

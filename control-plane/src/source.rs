@@ -71,7 +71,22 @@ impl Document {
     }
 }
 
-/// What is missing at these paths or below them is meant to be.
+/// Asks every source what it makes of what is said to be meant, until nobody says anything any more.
+pub async fn share(mut confirms: Confirms, sources: Vec<mpsc::Sender<Confirm>>) {
+    while let Some(Confirm { paths, done }) = confirms.recv().await {
+        let mut confirmed = Vec::new();
+        for source in &sources {
+            let (done, answer) = oneshot::channel();
+            if source.send(Confirm { paths: paths.clone(), done }).await.is_ok() {
+                confirmed.extend(answer.await.unwrap_or_default());
+            }
+        }
+        // Whoever asked may have gone.
+        done.send(confirmed).ok();
+    }
+}
+
+/// What is missing at these paths or below them is meant to be; of a cluster, what it has lost of the kind that is called so.
 #[derive(Debug)]
 pub struct Confirm {
     /// The ways in which one place is spelt: absolute, or as a finding names it.

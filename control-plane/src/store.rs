@@ -253,8 +253,12 @@ impl Store {
         }
     }
 
-    /// Notes how all origins of a source are held that cannot say what there is, or that can again.
+    /// Notes how all origins of a source are held that cannot say what there is, or that can again. Only a directory is told
+    /// after a restart how its files were held: a cluster knows by itself what it had.
     fn hold_all(&mut self, source: &Arc<str>, unavailable: bool) {
+        if **source != *files::NAME {
+            return;
+        }
         let Some(telling) = self.sources.get_mut(source) else { return };
         let was_unavailable = std::mem::replace(&mut telling.unavailable, unavailable);
         let is_of = |origin: &&Origin| origin.source == *source;
@@ -329,13 +333,15 @@ impl Store {
     }
 
     fn tell_gone(&mut self, object: &Object, entry: &Entry) {
-        let Origin { name: file, .. } = &entry.origin;
+        let Origin { name: file, source } = &entry.origin;
+        let opened = gone::opened(&self.model, object);
         let is_gone = self.units.get(&entry.origin).is_none_or(Reading::is_empty);
-        if is_gone && !self.confirmed.contains(&entry.origin) {
-            self.gone.tell(&self.model, object, file);
+        // What is gone from a cluster somebody has deleted by name.
+        if is_gone && **source == *files::NAME && !self.confirmed.contains(&entry.origin) {
+            self.gone.tell(object, file, &opened);
         }
         let (id, file, generation) = (object.id.clone(), file.clone(), object.generation);
-        self.unsaid.events.push(Event { id, file, generation, fate: Fate::Removed });
+        self.unsaid.events.push(Event { id, file, generation, fate: Fate::Removed, opened });
     }
 
     /// Puts a version in force. Its generation is a new one when its content is.
@@ -352,7 +358,8 @@ impl Store {
             compile::affected(&self.model, &id, &mut self.dirty);
             self.concern(&id, false);
             let fate = if is_first { Fate::Accepted } else { Fate::Changed };
-            self.unsaid.events.push(Event { id: id.clone(), file: origin.name.clone(), generation, fate });
+            let file = origin.name.clone();
+            self.unsaid.events.push(Event { id: id.clone(), file, generation, fate, opened: String::new() });
         }
         self.in_force.gone.remove(&id);
         let entry = Arc::new(Entry { origin: origin.clone(), provenance, document, generation, sound });

@@ -19,6 +19,8 @@ use tokio::time::timeout;
 
 #[path = "kubernetes/faults.rs"]
 mod faults;
+#[path = "kubernetes/lost.rs"]
+mod lost;
 #[path = "kubernetes/objects.rs"]
 mod objects;
 #[path = "kubernetes/server.rs"]
@@ -55,9 +57,12 @@ impl Fed {
 
     async fn at_pace(server: &ApiServer, pace: Pace) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut store = Store::new("mesh.local");
         let cluster = Cluster::connect(Some(&server.kubeconfig(folder.path())), std::iter::empty()).await.unwrap();
-        let source = cluster.at_pace(pace).source();
+        Self::over(cluster.at_pace(pace).source())
+    }
+
+    fn over(source: Source) -> Self {
+        let mut store = Store::new("mesh.local");
         store.attend(&source.name);
         Self { store, source, snapshot: Arc::default(), report: Report::default() }
     }

@@ -9,14 +9,20 @@
 //! users write for the mesh are handed on as they are, and checked like documents of files; of a pod a `Workload` is made,
 //! which says whether a sidecar stands before it.
 
-use std::{collections::HashSet, fmt, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::Path,
+    sync::Arc,
+};
 
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{Change, Source};
+use super::{Change, Confirms, Source};
 
 mod connect;
 mod document;
+mod item;
 mod kind;
 mod list;
 mod pod;
@@ -28,6 +34,7 @@ pub use connect::ConnectError;
 pub use kind::{Watched, plural, watched};
 pub use pod::SIDECAR;
 pub use pruned::Api;
+use pruned::Key;
 pub use watch::Pace;
 
 /// The name of this source.
@@ -39,13 +46,15 @@ const WAITING: usize = 256;
 /// A cluster to be watched.
 pub struct Cluster {
     client: kube::Client,
-    had: HashSet<String>,
+    /// The objects that are in force from before the start, by kind.
+    known: HashMap<String, HashSet<Key>>,
     pace: Pace,
+    confirms: Confirms,
 }
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("had", &self.had).finish_non_exhaustive()
+        f.debug_struct("Cluster").field("known", &self.known).finish_non_exhaustive()
     }
 }
 
@@ -60,8 +69,19 @@ impl Cluster {
         known: impl Iterator<Item = &Arc<str>>,
     ) -> Result<Self, ConnectError> {
         let client = connect::client(kubeconfig).await?;
-        let had = known.map(|origin| told::kind_of(origin).to_owned()).collect();
-        Ok(Self { client, had, pace: Pace::default() })
+        let mut by_kind: HashMap<String, HashSet<Key>> = HashMap::new();
+        for (kind, key) in known.map(|origin| Key::told(origin)) {
+            by_kind.entry(kind.to_owned()).or_default().insert(key);
+        }
+        // Nobody confirms anything.
+        let (_, confirms) = mpsc::channel(1);
+        Ok(Self { client, known: by_kind, pace: Pace::default(), confirms })
+    }
+
+    /// Hears from here that a kind which the cluster does not know any more is meant to be gone.
+    #[must_use]
+    pub fn confirmed_by(self, confirms: Confirms) -> Self {
+        Self { confirms, ..self }
     }
 
     /// Takes its time so.
@@ -79,18 +99,21 @@ impl Cluster {
 }
 
 async fn follow(cluster: Cluster, changes: mpsc::Sender<Change>) {
+    let Cluster { client, mut known, pace, confirms } = cluster;
     let (steps, mut told) = mpsc::channel(WAITING);
-    let kinds = watched();
-    let state = told::Cluster::new(kinds.iter().map(|watched| watched.api.kind));
+    let mut confirmed = HashMap::new();
     // Ends with this.
     let mut watches = JoinSet::new();
-    for watched in kinds {
-        let (had, follow) = (cluster.had.contains(watched.api.kind), watched.follow);
-        watches.spawn(follow(watch::Watch::new(cluster.client.clone(), cluster.pace, watched.api, had, steps.clone())));
+    for Watched { api, follow } in watched() {
+        let (kind, keys) = (api.kind, known.remove(api.kind).unwrap_or_default());
+        let watch = watch::Watch::new(client.clone(), pace, api, keys, steps.clone());
+        confirmed.insert(kind, watch.confirmed());
+        watches.spawn(follow(watch));
     }
     drop(steps);
+    let state = told::Cluster::new(confirmed);
     tokio::select! {
-        () = state.tell(&mut told, &changes) => {}
+        () = state.tell(&mut told, confirms, &changes) => {}
         () = changes.closed() => {}
     }
 }

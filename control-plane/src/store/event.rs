@@ -12,6 +12,8 @@ pub(super) struct Event {
     /// The generation in force now; of an object that was removed the last one.
     pub(super) generation: u64,
     pub(super) fate: Fate,
+    /// Of one that was removed what is open without it, as the end of a sentence.
+    pub(super) opened: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +35,7 @@ impl fmt::Display for Fate {
 
 impl Event {
     pub(super) fn log(&self) {
-        let Self { id, file, generation, fate } = self;
-        tracing::info!(object = %id, generation, %file, "object {fate}");
+        let Self { id, file, generation, fate, opened } = self;
+        tracing::info!(object = %id, generation, %file, "object {fate}{opened}");
     }
 }

@@ -20,12 +20,11 @@ pub(super) struct Gone {
 }
 
 impl Gone {
-    /// Tells of an object that `model` does not have any more.
-    pub(super) fn tell(&mut self, model: &Model, object: &Object, file: &Arc<str>) {
+    /// Tells of an object that is not in the model any more, and what is open without it.
+    pub(super) fn tell(&mut self, object: &Object, file: &Arc<str>, opened: &str) {
         let message = format!(
-            "{} is removed with its file{}: expected the file, or `selvedge confirm {file}` when that is meant",
-            object.id,
-            opened(model, object)
+            "{} is removed with its file{opened}: expected the file, or `selvedge confirm {file}` when that is meant",
+            object.id
         );
         let finding = Diagnostic::new(Severity::Warning, Place::file(file), message).object(object.id.to_string());
         self.told.push((object.id.clone(), file.clone(), finding));
@@ -44,8 +43,9 @@ impl Gone {
     }
 }
 
-/// What is open without `object`, as the end of a sentence; nothing when it closed nothing.
-fn opened(model: &Model, object: &Object) -> String {
+/// What is open without `object`, which `model` does not have any more, as the end of a sentence; nothing when it closed
+/// nothing.
+pub(super) fn opened(model: &Model, object: &Object) -> String {
     match &object.spec {
         Spec::Attached(attached) if attached.acts_where_called() => {
             let of = |target: &Target| uncovered(model, object.id.kind, target);

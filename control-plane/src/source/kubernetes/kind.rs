@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use super::{document::Document, pod::Pod, pruned::Api, watch::Watch};
+use super::{document::Document, item::Item, pod::Pod, pruned::Api, watch::Watch};
 use crate::model;
 
 /// A kind of the cluster that is watched.
@@ -19,10 +19,10 @@ pub(super) type Following = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Every kind that is watched: those that tell where workloads are, and all that users write for the mesh.
 pub fn watched() -> Vec<Watched> {
-    let pods = Watched { api: api("v1", "Pod"), follow: |watch| Box::pin(watch.follow::<Pod>()) };
+    let pods = Watched { api: api("v1", "Pod"), follow: |watch| Box::pin(watch.follow::<Item<Pod>>()) };
     let written = model::kinds().map(|kind| Watched {
         api: api(kind.api_version, kind.name),
-        follow: |watch| Box::pin(watch.follow::<Document>()),
+        follow: |watch| Box::pin(watch.follow::<Item<Document>>()),
     });
     std::iter::once(pods).chain(written).collect()
 }

@@ -42,6 +42,11 @@ impl Key {
         format!("{kind} {self}").into()
     }
 
+    /// The kind and the object that [`Self::of`] made this of.
+    pub(super) fn told(origin: &str) -> (&str, Self) {
+        origin.split_once(' ').map_or((origin, Self(Arc::default())), |(kind, key)| (kind, Self(key.into())))
+    }
+
     pub(super) fn new(namespace: &str, name: &str) -> Self {
         if namespace.is_empty() { Self(name.into()) } else { Self(format!("{namespace}/{name}").into()) }
     }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::TryStreamExt;
 use kube::core::{WatchEvent, params::WatchParams, request::Request};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
 
@@ -55,10 +55,10 @@ pub(super) struct Watch {
     pace: Pace,
     api: Api,
     steps: mpsc::Sender<Told>,
-    /// The objects that were told of and not taken back.
+    /// The objects that were told of and not taken back, or are in force from before the start.
     keys: HashSet<Key>,
-    /// True when objects of the kind are in force from before the start, which were not told of yet.
-    had: bool,
+    /// True once somebody says that a kind which the cluster does not know any more is meant to be gone.
+    confirmed: watch::Sender<bool>,
     pause: Duration,
     /// True from an error to the next complete list.
     failed: bool,
@@ -70,10 +70,22 @@ pub(super) struct Watch {
 struct Closed;
 
 impl Watch {
-    pub(super) fn new(client: kube::Client, pace: Pace, api: Api, had: bool, steps: mpsc::Sender<Told>) -> Self {
-        let keys = HashSet::new();
+    /// A watch over a kind of which these objects are in force from before the start.
+    pub(super) fn new(
+        client: kube::Client,
+        pace: Pace,
+        api: Api,
+        keys: HashSet<Key>,
+        steps: mpsc::Sender<Told>,
+    ) -> Self {
+        let confirmed = watch::Sender::new(false);
         let (failed, unavailable) = (false, false);
-        Self { client, pace, api, steps, keys, had, pause: pace.first_pause, failed, unavailable }
+        Self { client, pace, api, steps, keys, confirmed, pause: pace.first_pause, failed, unavailable }
+    }
+
+    /// Where it is said that a kind which the cluster does not know any more is meant to be gone.
+    pub(super) fn confirmed(&self) -> watch::Sender<bool> {
+        self.confirmed.clone()
     }
 
     /// Tells what there is of the kind, and goes on with what becomes of it, until nobody listens any more.
@@ -96,7 +108,7 @@ impl Watch {
 
     /// Tells of a complete list, and returns its version; of one that is in doubt only when a second says the same.
     async fn take<T: Pruned>(&mut self, mut listed: List<T>) -> Result<Option<Version>, Closed> {
-        if listed.items.is_empty() && self.failed && (self.had || !self.keys.is_empty()) {
+        if listed.items.is_empty() && self.failed && !self.keys.is_empty() {
             let reason =
                 format!("the API server has lost every {} after an error; waiting for a second list", self.api.kind);
             self.say_unavailable(reason).await?;
@@ -118,7 +130,8 @@ impl Watch {
             self.say(Told::Gone(self.api.kind, key)).await?;
         }
         self.say_complete().await?;
-        (self.had, self.failed) = (false, false);
+        self.failed = false;
+        self.confirmed.send_replace(false);
         Ok(Some(version))
     }
 
@@ -193,10 +206,15 @@ impl Watch {
     /// Says that the kind cannot be read now, and waits before the next try.
     async fn fail(&mut self, error: &kube::Error) -> Result<(), Closed> {
         self.failed = true;
-        if is_absent(error) && !self.had && self.keys.is_empty() {
+        if !is_absent(error) {
+            self.say_unavailable(reason(&self.api, error)).await?;
+        } else if self.keys.is_empty() || *self.confirmed.borrow() {
+            self.keys.clear();
             self.say_complete().await?;
         } else {
-            self.say_unavailable(reason(&self.api, error)).await?;
+            self.unavailable = true;
+            let (reason, keys) = (reason(&self.api, error), self.keys.iter().cloned().collect());
+            self.say(Told::Absent(self.api.kind, reason.into(), keys)).await?;
         }
         self.rest().await;
         Ok(())
@@ -277,7 +295,10 @@ fn reason(api: &Api, error: &kube::Error) -> String {
             format!("the control plane may not list and watch {path}: grant it the verbs list and watch")
         }
         Some(404) => {
-            format!("the cluster does not know {kind} any more; what was in force stays so until it does again")
+            format!(
+                "the cluster does not know {kind} any more, so what was in force stays in force: expected its \
+                 CustomResourceDefinition, or `selvedge confirm {kind}` when the mesh is to have none"
+            )
         }
         _ => format!("the API server does not tell of {kind}: {}", told(error)),
     }
