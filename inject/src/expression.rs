@@ -144,14 +144,14 @@ pub const NO_INIT_CONTAINERS: Expression = Expression {
 pub const NO_TOKEN_VOLUME: Expression = Expression {
     name: "noTokenVolume",
     text: |request| holds(!pod::has_named(request.pod, "/spec/volumes", "selvedge-token")),
-    cel: "object.spec[?'volumes'].orValue([]).exists(v, v[?'name'].orValue('') == 'selvedge-token') ? '' : 'yes'",
+    cel: "object.spec[?'volumes'].orValue(dyn([])).exists(v, v[?'name'].orValue('') == 'selvedge-token') ? '' : 'yes'",
 };
 
 /// Holds where a pod has no volume for the sidecar's state, which an earlier injection may have left.
 pub const NO_STATE_VOLUME: Expression = Expression {
     name: "noStateVolume",
     text: |request| holds(!pod::has_named(request.pod, "/spec/volumes", "selvedge-state")),
-    cel: "object.spec[?'volumes'].orValue([]).exists(v, v[?'name'].orValue('') == 'selvedge-state') ? '' : 'yes'",
+    cel: "object.spec[?'volumes'].orValue(dyn([])).exists(v, v[?'name'].orValue('') == 'selvedge-state') ? '' : 'yes'",
 };
 
 /// Holds where an init container sets the capture rules and is not left of an earlier injection.
@@ -162,7 +162,7 @@ pub const NEEDS_CAPTURE_CONTAINER: Expression = Expression {
         holds(CAPTURE.of(request) == "init" && !left)
     },
     cel: "variables.capturedByInit == '' \
-          || object.spec[?'initContainers'].orValue([]).exists(c, c.name == 'selvedge-capture') ? '' : 'yes'",
+          || object.spec[?'initContainers'].orValue(dyn([])).exists(c, c.name == 'selvedge-capture') ? '' : 'yes'",
 };
 
 /// Every expression, each after those that it uses.

@@ -59,7 +59,7 @@ pub struct Condition {
 pub const NOT_INJECTED: Condition = Condition {
     name: "not-injected",
     allows: |pod| !pod::containers(pod).any(|container| pod::text(container, "/name") == SIDECAR),
-    cel: "!(object.spec[?'containers'].orValue([]) + object.spec[?'initContainers'].orValue([])).exists(c, c[?'name'].orValue('') == 'selvedge-proxy')",
+    cel: "!(object.spec[?'containers'].orValue(dyn([])) + object.spec[?'initContainers'].orValue(dyn([]))).exists(c, c[?'name'].orValue('') == 'selvedge-proxy')",
     why: "it has a container selvedge-proxy already",
 };
 

@@ -1,5 +1,4 @@
 //! The page about injection has what the tables of this package have, and the JSON schema beside it is theirs.
-#![expect(clippy::unwrap_used, reason = "a test stops where its own set-up fails")]
 
 use std::{fs, path::PathBuf};
 

@@ -16,19 +16,24 @@ const HANDLERS: [&str; 5] =
     ["/startupProbe", "/livenessProbe", "/readinessProbe", "/lifecycle/postStart", "/lifecycle/preStop"];
 
 /// `probes` of the sidecar's file: a list of YAML on one line.
+///
+/// Without optional elements of lists (`[?a]`): of some types they end an API server of 1.36 in a panic.
 pub const PROBES: Expression = Expression {
     name: "probes",
     text: |request| {
         let probes = handlers(request.pod).filter_map(|(container, handler)| probe(container, handler));
         probes.collect::<Vec<_>>().join(", ")
     },
-    cel: r#"(object.spec[?'containers'].orValue([]) + object.spec[?'initContainers'].orValue([]).filter(c, c[?'restartPolicy'].orValue('') == 'Always')).map(c,
-  [?c[?'startupProbe'], ?c[?'livenessProbe'], ?c[?'readinessProbe'], ?c[?'lifecycle'][?'postStart'], ?c[?'lifecycle'][?'preStop']].map(handler,
+    cel: r#"(object.spec[?'containers'].orValue(dyn([])) + object.spec[?'initContainers'].orValue(dyn([])).filter(c, c[?'restartPolicy'].orValue('') == 'Always')).map(c,
+  ((has(c.startupProbe) ? [c.startupProbe] : []) + (has(c.livenessProbe) ? [c.livenessProbe] : [])
+    + (has(c.readinessProbe) ? [c.readinessProbe] : [])
+    + (has(c.lifecycle) && has(c.lifecycle.postStart) ? [c.lifecycle.postStart] : [])
+    + (has(c.lifecycle) && has(c.lifecycle.preStop) ? [c.lifecycle.preStop] : [])).map(handler,
     (has(handler.httpGet) && handler.httpGet[?'scheme'].orValue('') != 'HTTPS' ? [handler.httpGet] : has(handler.tcpSocket) ? [handler.tcpSocket] : [])
       .filter(call, call[?'host'].orValue('') == '')
       .map(call,
         ([string(call.port)].filter(port, port.matches('^[1-9][0-9]*$'))
-          + c[?'ports'].orValue([]).filter(port, port[?'name'].orValue('') == string(call.port)).map(port, string(port.containerPort)))
+          + c[?'ports'].orValue(dyn([])).filter(port, port[?'name'].orValue('') == string(call.port)).map(port, string(port.containerPort)))
         .map(port, '{port: ' + port + (has(handler.tcpSocket) ? ', tcp: true}' : ', path: ' + [call[?'path'].orValue('')].map(path,
           path.startsWith('/') ? path : '/' + path).map(path, strings.quote(path).replace('$', '$$'))[0] + '}'))
         .join(', '))

@@ -13,9 +13,9 @@ use crate::{
 pub const NAME: &str = "selvedge-annotations";
 
 /// The annotations of a pod, or of the template of one.
-const WRITTEN: &str = "object.kind == 'Pod' ? dyn(object).metadata[?'annotations'].orValue({}) \
-    : object.kind == 'CronJob' ? dyn(object).spec.jobTemplate.spec.template[?'metadata'][?'annotations'].orValue({}) \
-    : dyn(object).spec.template[?'metadata'][?'annotations'].orValue({})";
+const WRITTEN: &str = "object.kind == 'Pod' ? dyn(object).metadata[?'annotations'].orValue(dyn({})) \
+    : object.kind == 'CronJob' ? dyn(object).spec.jobTemplate.spec.template[?'metadata'][?'annotations'].orValue(dyn({})) \
+    : dyn(object).spec.template[?'metadata'][?'annotations'].orValue(dyn({}))";
 
 /// The policy and its binding.
 pub fn objects() -> Vec<Value> {
@@ -67,12 +67,13 @@ pub fn validations() -> Vec<Value> {
     [unknown].into_iter().chain(ANNOTATIONS.iter().map(|annotation| of_value(annotation))).collect()
 }
 
+/// A message on one line: an API server has no other.
 fn of_value(annotation: &Annotation) -> Value {
     let (name, pattern) = (annotation.name(), annotation.form.pattern());
     let key = literal(&name);
     let ignored = format!("', which is ignored: expected {}", annotation.form.expects);
     json!({
         "expression": format!("!({key} in variables.annotations) || variables.annotations[{key}].matches({})", literal(&pattern)),
-        "messageExpression": format!("{} + variables.annotations[{key}] + {}", literal(&format!("{name} is '")), literal(&ignored)),
+        "messageExpression": format!("{} + variables.annotations[{key}].replace('\\n', ' ') + {}", literal(&format!("{name} is '")), literal(&ignored)),
     })
 }

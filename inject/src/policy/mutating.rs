@@ -58,8 +58,8 @@ fn spec() -> Value {
 /// Every variable of the policy with its expression, each after those that it uses; the last is `patch`.
 pub fn variables() -> Vec<(String, String)> {
     let mut variables = vec![
-        ("settings".to_owned(), "params[?'data'].orValue({})".to_owned()),
-        ("annotations".to_owned(), "object[?'metadata'][?'annotations'].orValue({})".to_owned()),
+        ("settings".to_owned(), "params[?'data'].orValue(dyn({}))".to_owned()),
+        ("annotations".to_owned(), "object[?'metadata'][?'annotations'].orValue(dyn({}))".to_owned()),
     ];
     variables.extend(SETTINGS.iter().map(|setting| (variable_of_setting(setting), setting_in_cel(setting))));
     variables.extend(ANNOTATIONS.iter().map(|known| (variable_of_annotation(known), annotation_in_cel(known))));

@@ -14,9 +14,6 @@ use kube_cel::{
 use selvedge_inject::policy::{advising, mutating};
 use serde_json::{Value, json};
 
-/// What answers here.
-pub(crate) const NAME: &str = "kube-cel 0.8";
-
 fn context() -> Context<'static> {
     let mut context = Context::default().with_all();
     context.add_function("dyn", |value: Cel| Ok::<Cel, ExecutionError>(value));
