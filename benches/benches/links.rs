@@ -40,7 +40,10 @@ fn config(services: usize) -> RuntimeConfig {
     };
     let endpoints = |number: usize| {
         let endpoint = Endpoint { address: "10.0.0.1:80".into(), weight: 1, ..Endpoint::default() };
-        versioned(&format!("shop/{}:{PORT}", name(number)), Endpoints { endpoints: vec![endpoint] })
+        versioned(
+            &format!("shop/{}:{PORT}", name(number)),
+            Endpoints { endpoints: vec![endpoint], ..Default::default() },
+        )
     };
     Compiler::default().compile(&Arc::new(Resources {
         destinations: (0..services).map(destination).collect(),

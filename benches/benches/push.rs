@@ -44,7 +44,7 @@ fn service(n: usize, count: usize, weight: u32) -> (String, Arc<Encoded>) {
         weight: if index == 0 { weight } else { 1 },
         ..Endpoint::default()
     };
-    let message = Endpoints { endpoints: (0..count).map(endpoint).collect() };
+    let message = Endpoints { endpoints: (0..count).map(endpoint).collect(), ..Default::default() };
     (name.clone(), Arc::new(Encoded::new(kinds::ENDPOINTS, name, Vec::new(), &message)))
 }
 

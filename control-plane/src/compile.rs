@@ -4,7 +4,7 @@
 //! [`affected`] says which subjects a changed object touches, [`subject`] compiles one of them into a draft, so a
 //! change costs what it touches, and compiling all subjects is the same as compiling from nothing.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use selvedge_policies::names::{ServiceName, WorkloadName};
 use selvedge_xds::{
@@ -20,11 +20,12 @@ use crate::{
         external_service, granted,
         mesh_policy::ScopeKind,
         service::{self, ServicePort},
-        workload,
+        workload::{self, WorkloadSpec},
     },
     snapshot::Draft,
 };
 
+mod address;
 mod destination;
 mod inbound;
 
@@ -46,6 +47,8 @@ pub enum Subject {
     Destination(Arc<str>, Arc<str>),
     /// A workload's view of itself.
     Workload(Arc<str>, Arc<str>),
+    /// What answers at the own address of workloads.
+    Address(IpAddr),
 }
 
 impl Subject {
@@ -65,14 +68,14 @@ pub fn affected(model: &Model, id: &ObjectId, subjects: &mut BTreeSet<Subject>) 
     match &object.spec {
         Spec::Service(spec) => {
             subjects.insert(Subject::destination(object));
-            subjects.extend(model.selected(namespace, &spec.selector).iter().map(|(o, _)| Subject::workload(o)));
+            subjects.extend(model.selected(namespace, &spec.selector).into_iter().flat_map(of_workload));
         }
         Spec::ExternalService(_) => {
             subjects.insert(Subject::destination(object));
         }
         Spec::EndpointSlice(_) => subjects.extend(service_of(object)),
         Spec::Workload(spec) => {
-            subjects.insert(Subject::workload(object));
+            subjects.extend(of_workload((object, spec)));
             let target = Target::Workload(namespace.clone(), id.name.clone());
             let slices = model.claims().referring(&target).chain(model.claims().pointing(spec.ip()));
             let slices = slices.filter_map(|id| model.get(id));
@@ -110,9 +113,13 @@ fn affected_by_document(model: &Model, attached: &Attached, subjects: &mut BTree
                 if attached.place != Place::Called {
                     subjects.insert(Subject::Destination(namespace.clone(), name.clone()));
                 }
-                if let Some((_, service)) = model.service(namespace, name).filter(|_| attached.place != Place::Caller) {
-                    subjects
-                        .extend(model.selected(namespace, &service.selector).iter().map(|(o, _)| Subject::workload(o)));
+                if let Some((_, service)) = model.service(namespace, name) {
+                    let selected = model.selected(namespace, &service.selector).into_iter();
+                    let is_concerned = |subject: &Subject| match subject {
+                        Subject::Address(_) => attached.is_setting,
+                        _ => attached.place != Place::Caller,
+                    };
+                    subjects.extend(selected.flat_map(of_workload).filter(is_concerned));
                 }
             }
             Target::ExternalService(namespace, name) => {
@@ -126,9 +133,24 @@ fn affected_by_document(model: &Model, attached: &Attached, subjects: &mut BTree
                 if attached.acts_at_callers() {
                     subjects.extend(destinations_of(model, namespace));
                 }
+                if attached.is_setting {
+                    subjects.extend(addresses_of(model, namespace));
+                }
             }
         }
     }
+}
+
+/// A workload, and the address that it is called at.
+fn of_workload((object, spec): (&Object, &WorkloadSpec)) -> [Subject; 2] {
+    [Subject::workload(object), Subject::Address(spec.ip())]
+}
+
+/// The addresses of the workloads of a namespace.
+fn addresses_of(model: &Model, namespace: &str) -> Vec<Subject> {
+    let workloads = model.in_namespace(workload::KIND.name, namespace);
+    let spec = workloads.filter_map(|object| model.workload(namespace, &object.id.name));
+    spec.map(|(_, spec)| Subject::Address(spec.ip())).collect()
 }
 
 fn workloads_of(model: &Model, namespace: &str) -> Vec<Subject> {
@@ -171,6 +193,13 @@ pub fn subject(model: &Model, mesh: &Mesh, subject: &Subject, draft: &mut Draft)
                 None => draft.remove(INBOUND, &path),
             }
         }
+        Subject::Address(ip) => {
+            let name = ip.to_string();
+            match address::compile(model, mesh, *ip) {
+                Some(address) => draft.put(Encoded::new(DESTINATION, name, Vec::new(), &address), false),
+                None => draft.remove(DESTINATION, &name),
+            }
+        }
     }
 }
 
@@ -179,10 +208,10 @@ pub fn everything(model: &Model) -> BTreeSet<Subject> {
     let mut subjects = BTreeSet::from([Subject::Trust]);
     for object in model.objects() {
         match &object.spec {
-            Spec::Service(_) | Spec::ExternalService(_) => subjects.insert(Subject::destination(object)),
-            Spec::Workload(_) => subjects.insert(Subject::workload(object)),
-            Spec::EndpointSlice(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => continue,
-        };
+            Spec::Service(_) | Spec::ExternalService(_) => drop(subjects.insert(Subject::destination(object))),
+            Spec::Workload(spec) => subjects.extend(of_workload((object, spec))),
+            Spec::EndpointSlice(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => {}
+        }
     }
     subjects
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -58,12 +59,12 @@ pub fn resources(client: &Client, before: &Resources) -> Resources {
         .held(ENDPOINTS)
         .filter(|held| needed.contains(&held.name))
         .filter_map(|held| Some((held.name.clone(), versioned::<Endpoints>(held, before.endpoints.get(&held.name))?)));
-    let aliases = client.answers(DESTINATION).filter_map(|(name, answer)| match answer {
+    let aliases = answers(client).filter_map(|(name, answer)| match answer {
         Answer::Waiting => None,
         Answer::Absent | Answer::Refused => Some((name.to_owned(), None)),
         Answer::Held(held) => destinations.contains_key(held).then(|| (name.to_owned(), Some(held.clone()))),
     });
-    let refused = client.answers(DESTINATION).filter(|(_, answer)| **answer == Answer::Refused);
+    let refused = answers(client).filter(|(_, answer)| **answer == Answer::Refused);
     Resources {
         generation: before.generation + 1,
         refused: refused.map(|(name, _)| name.to_owned()).collect(),
@@ -75,6 +76,42 @@ pub fn resources(client: &Client, before: &Resources) -> Resources {
         connected: before.connected,
         refusal: before.refusal.clone(),
     }
+}
+
+/// The names to ask for where `name` was called: an `ip:port` may be that of a service, or of a workload at that IP address.
+///
+/// ```
+/// use selvedge_decide::assemble;
+///
+/// assert_eq!(assemble::asked("web.shop").collect::<Vec<_>>(), ["web.shop"]);
+/// assert_eq!(assemble::asked("10.0.0.7:6379").collect::<Vec<_>>(), ["10.0.0.7:6379", "10.0.0.7"]);
+/// ```
+pub fn asked(name: &str) -> impl Iterator<Item = String> {
+    std::iter::once(name.to_owned()).chain(address_of(name))
+}
+
+/// The IP address of an `ip:port`, as the address of workloads is named.
+fn address_of(name: &str) -> Option<String> {
+    name.parse::<SocketAddr>().ok().map(|socket| socket.ip().to_string())
+}
+
+/// What is known of every destination that was asked for. An `ip:port` that is no service's stands for what is at its
+/// address, also while nobody answers: what is known to have a sidecar is not passed by.
+fn answers(client: &Client) -> impl Iterator<Item = (&str, &Answer)> {
+    let all: HashMap<&str, &Answer> = client.answers(DESTINATION).collect();
+    client.answers(DESTINATION).map(move |(name, answer)| match answer {
+        Answer::Held(_) | Answer::Refused => (name, answer),
+        Answer::Absent | Answer::Waiting => {
+            let address = address_of(name).and_then(|address| all.get(&*address).copied());
+            (
+                name,
+                match (address, answer) {
+                    (Some(Answer::Absent) | None, answer) => answer,
+                    (Some(address), _) => address,
+                },
+            )
+        }
+    })
 }
 
 /// Names of the endpoints that the destinations need which `client` holds or which are still published.
@@ -206,5 +243,32 @@ mod tests {
         assert_eq!(four.destinations["shop/web"].value.ports.len(), 2);
         assert!(Arc::ptr_eq(&four.endpoints["shop/web:80"], &two.endpoints["shop/web:80"]), "nothing is decoded twice");
         assert_eq!(four.generation, 4);
+    }
+
+    #[test]
+    fn an_address_that_is_no_services_is_what_is_known_of_the_workload_there_also_while_nobody_answers() {
+        let mut client = client();
+        for name in asked("10.1.0.5:6379") {
+            client.want(DESTINATION, &name, Duration::ZERO);
+        }
+        let address = Encoded::new(DESTINATION, "10.1.0.5", vec![], &Destination::default());
+        let gone = |client: &mut Client, name: &str| {
+            let response = DeltaDiscoveryResponse {
+                type_url: DESTINATION.to_string(),
+                removed_resources: vec![name.into()],
+                ..DeltaDiscoveryResponse::default()
+            };
+            client.response(response).unwrap();
+        };
+        gone(&mut client, "10.1.0.5:6379");
+        let known = |client: &Client| resources(client, &Resources::default()).aliases;
+        assert!(known(&client).is_empty(), "it may be a workload's");
+        receive(&mut client, DESTINATION, &[address]);
+        assert_eq!(known(&client)["10.1.0.5:6379"].as_deref(), Some("10.1.0.5"));
+        client.want(DESTINATION, "10.1.0.5:16379", Duration::ZERO);
+        assert_eq!(known(&client)["10.1.0.5:16379"].as_deref(), Some("10.1.0.5"));
+        gone(&mut client, "10.1.0.5");
+        assert_eq!(known(&client)["10.1.0.5:6379"], None);
+        assert!(!known(&client).contains_key("10.1.0.5:16379"), "nobody has said of what service it is");
     }
 }

@@ -12,7 +12,11 @@
 //!
 //! It knows no TLS: the certificates of authorities stay bytes here.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use prost::Message;
 use selvedge_policies::{
@@ -26,14 +30,16 @@ use selvedge_xds::{
 };
 
 use crate::{
-    config::{AccessLogMode, Destination, Own, RuntimeConfig, Transport},
+    config::{AccessLogMode, Destination, Locality, Own, RuntimeConfig, Transport},
     resources::Resources,
 };
 
+mod address;
 mod attached;
 mod cluster;
 mod destination;
 mod inbound;
+mod nearby;
 mod routes;
 mod traffic;
 
@@ -41,6 +47,7 @@ pub use inbound::by_number;
 pub(crate) use {
     attached::{read, sorted},
     inbound::in_order,
+    nearby::used,
     routes::{is_for, read_routes},
 };
 
@@ -63,6 +70,8 @@ pub struct Compiler {
     /// Of calls made, by destination.
     outbound: HashMap<ServiceName, Arc<PolicySet>>,
     generation: u64,
+    /// Where the workload is, as far as its own file says.
+    locality: Locality,
 }
 
 /// Whether one resource can be put in force; the answer names the user's object and the problem. Whether certificates of
@@ -82,6 +91,10 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
         DESTINATION => {
             let message = mesh::Destination::decode(resource.body.clone()).map_err(text)?;
             destination::compile(&message, &NONE)?;
+            for port in &message.address_ports {
+                let called = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), u16::try_from(port.port).unwrap_or(0));
+                address::compile(&message, called, &Transport::Plain)?;
+            }
         }
         INBOUND => {
             let message = mesh::Inbound::decode(resource.body.clone()).map_err(text)?;
@@ -92,7 +105,8 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
         ENDPOINTS => {
             let message = mesh::Endpoints::decode(resource.body.clone()).map_err(text)?;
             let name = resource.name.parse::<PortName>().map_err(|error| error.to_string())?;
-            cluster::compile(&name, &message, &Arc::default(), false, &Transport::Plain)?;
+            let every = message.endpoints.iter().chain(&message.leaving).collect();
+            cluster::compile(&name, every, &Arc::default(), false, &Transport::Plain)?;
         }
         TRUST_BUNDLE => {
             mesh::TrustBundle::decode(resource.body.clone()).map_err(text)?;
@@ -103,29 +117,47 @@ pub fn check(resource: &Encoded) -> Result<(), String> {
 }
 
 impl Compiler {
+    /// One for a workload that is there. What is not known of its place is taken from what the control plane says.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use selvedge_decide::{compile::Compiler, config::Locality, resources::Resources};
+    /// use selvedge_xds::proto::mesh::Inbound;
+    ///
+    /// let told = Inbound { zone: "a".into(), node: "other".into(), ..Inbound::default() };
+    /// let resources = Arc::new(Resources { inbound: Some(Arc::new(told)), ..Resources::default() });
+    /// let here = Locality { node: "one".into(), ..Locality::default() };
+    /// let known = Compiler::at(here).compile(&resources).own.locality;
+    /// assert_eq!((&*known.zone, &*known.node), ("a", "one"));
+    /// ```
+    pub fn at(locality: Locality) -> Self {
+        Self { locality, ..Self::default() }
+    }
+
     /// The configuration for `resources`. What does not compile is left out, and a port whose policies do not refuses
     /// everything; [`check`] has refused it before.
     pub fn compile(&mut self, resources: &Arc<Resources>) -> RuntimeConfig {
         self.generation += 1;
-        let mut config =
-            RuntimeConfig { generation: self.generation, resources: Arc::clone(resources), ..RuntimeConfig::default() };
+        let mut config = RuntimeConfig {
+            generation: self.generation,
+            own: Own { locality: self.locality.clone(), ..Own::default() },
+            resources: Arc::clone(resources),
+            ..RuntimeConfig::default()
+        };
         if let Some(inbound) = &resources.inbound {
             self.inbound(&mut config, inbound);
         }
         let mut destinations = self.outbound(resources);
         config.refused.clone_from(&resources.refused);
-        for (name, canonical) in &resources.aliases {
-            let known = canonical.as_ref().map(|canonical| canonical.parse());
-            // A name that is none stands for nothing that could be called, nor for leave to pass it by.
-            if let Some(Err(_)) = known {
-                config.refused.insert(name.clone());
-            }
-            config.aliases.insert(name.clone(), known.and_then(Result::ok));
-        }
-        config.clusters = cluster::all(resources, &destinations);
+        config.clusters = cluster::all(resources, &destinations, &config.own.locality);
+        let mut addresses = names(&mut config, resources);
+        config.clusters.sort_by(|a, b| a.name.cmp(&b.name));
         for destination in destinations.values_mut() {
             destination::link(destination, &config);
         }
+        addresses.values_mut().for_each(|address| destination::link(address, &config));
+        config.addresses = addresses.into_iter().map(|(name, found)| (name, Arc::new(found))).collect();
         config.destinations = destinations.into_iter().map(|(name, found)| (name, Arc::new(found))).collect();
         config
     }
@@ -149,6 +181,7 @@ impl Compiler {
             workload: inbound.workload.parse().ok(),
             identity: inbound.identity.clone(),
             caller: inbound.identity.parse().ok().map(Arc::new),
+            locality: self.locality.or(inbound),
         };
         config.permissive = inbound.mode() == InboundMode::Permissive;
         config.passthrough = inbound.outbound_mode() == OutboundMode::Prefer;
@@ -169,6 +202,40 @@ impl Compiler {
         }
         config.other_ports = compiled(&mesh::InboundPort::default());
     }
+}
+
+/// Puts every name that was asked for in force, and the endpoints of those that are addresses of workloads. Returns what
+/// answers at these, not yet linked.
+fn names(config: &mut RuntimeConfig, resources: &Resources) -> HashMap<String, Destination> {
+    let plain = cluster::without_sidecar(resources);
+    let mut addresses = HashMap::new();
+    for (name, canonical) in &resources.aliases {
+        let Some(canonical) = canonical else {
+            config.aliases.insert(name.clone(), None);
+            continue;
+        };
+        if canonical.parse::<IpAddr>().is_ok() {
+            let Ok(called) = name.parse::<SocketAddr>() else { continue };
+            let message = resources.destinations.get(canonical).map(|found| &found.value);
+            match message.map_or(Ok(None), |message| address::compile(message, called, &plain)) {
+                Ok(Some((destination, cluster))) => {
+                    config.clusters.push(Arc::new(cluster));
+                    addresses.insert(name.clone(), destination);
+                }
+                Ok(None) => {}
+                Err(_) => drop(config.refused.insert(name.clone())),
+            }
+            config.aliases.insert(name.clone(), None);
+            continue;
+        }
+        let known = canonical.parse();
+        // A name that is none stands for nothing that could be called, nor for leave to pass it by.
+        if known.is_err() {
+            config.refused.insert(name.clone());
+        }
+        config.aliases.insert(name.clone(), known.ok());
+    }
+    addresses
 }
 
 /// What was in force where nothing was.

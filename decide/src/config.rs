@@ -40,7 +40,7 @@ use crate::resources::Resources;
 /// let web = Destination { namespace: "shop".into(), name: "web".into(), ports: vec![port], ..Destination::default() };
 /// let endpoint = Endpoint { address: "10.0.0.1:8080".into(), ..Endpoint::default() };
 /// let web = Versioned { name: "shop/web".into(), version: "1".into(), value: web };
-/// let endpoints = Endpoints { endpoints: vec![endpoint] };
+/// let endpoints = Endpoints { endpoints: vec![endpoint], ..Endpoints::default() };
 /// let endpoints = Versioned { name: "shop/web:80".into(), version: "1".into(), value: endpoints };
 /// let config = Compiler::default().compile(&Arc::new(Resources {
 ///     destinations: HashMap::from([(web.name.clone(), Arc::new(web))]),
@@ -77,6 +77,9 @@ pub struct RuntimeConfig {
     pub destinations: HashMap<ServiceName, Arc<Destination>>,
     /// Every name that was asked for; `None` when the control plane knows no such destination.
     pub aliases: HashMap<String, Option<ServiceName>>,
+    /// What answers at the own address of a workload, by the `ip:port` that was asked for. These are among the names of no
+    /// destination.
+    pub addresses: HashMap<String, Arc<Destination>>,
     /// Names of destinations of the mesh that cannot be put in force; plaintext is not the way to them.
     pub refused: HashSet<String>,
     /// The endpoints of each port, in order of their names. A [`Link`] leads to one of them.
@@ -107,6 +110,17 @@ pub struct Own {
     pub identity: String,
     /// Who calls when the workload does, as its sidecar proves it and policies see it; `None` without an identity.
     pub caller: Option<Arc<Identity>>,
+    /// Where it is.
+    pub locality: Locality,
+}
+
+/// Where a workload is; empty where that is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Locality {
+    /// The zone of its node, as the label `topology.kubernetes.io/zone` names it.
+    pub zone: String,
+    /// The name of its node.
+    pub node: String,
 }
 
 /// How bytes on a port are read.
@@ -155,10 +169,12 @@ pub struct InboundPort {
     pub policies: Arc<PolicySet>,
 }
 
-/// A service that can be called.
+/// A service that can be called, or the own address of a workload, which has no routes and one endpoint.
 pub struct Destination {
-    /// `namespace/name` of the service.
+    /// `namespace/name` of the service; of an address the workload with it, written `namespace/workload@ip`.
     pub name: ServiceName,
+    /// `namespace/name` of the service for metrics and logs; empty at an address that is behind none.
+    pub service: Arc<str>,
     /// Its routes by port, 0 for every port that is not declared; ports with the same routes share them.
     pub routes: HashMap<u16, Arc<RouteTable>>,
     /// Policies of calls made to it.
@@ -212,10 +228,12 @@ pub struct Traffic {
 pub struct ClusterConfig {
     /// Which port of which service.
     pub name: PortName,
-    /// Endpoints in the order of the control plane.
+    /// Endpoints in the order of the control plane, without those that this workload does not use.
     pub endpoints: Vec<Arc<EndpointConfig>>,
     /// How they are tried.
     pub traffic: Arc<Traffic>,
+    /// Why it uses none of those there are, in words; `None` where it uses some, or there are none.
+    pub nowhere: Option<String>,
 }
 
 /// One address that answers for a service (an upstream host), and how it is reached.
@@ -305,14 +323,15 @@ impl RuntimeConfig {
         self.clusters.binary_search_by(|cluster| cluster.name.cmp(name)).ok().map(Link)
     }
 
-    /// The destination known by `name`, canonical or alias. `Some(None)` when the control plane said there is none.
+    /// The destination known by `name`, canonical or alias, or the address. `Some(None)` when the control plane said there
+    /// is none.
     pub fn destination(&self, name: &str) -> Option<Option<&Arc<Destination>>> {
         if let Some(found) = self.destinations.get(name) {
             return Some(Some(found));
         }
         match self.aliases.get(name)? {
             Some(canonical) => self.destinations.get(canonical).map(Some),
-            None => Some(None),
+            None => Some(self.addresses.get(name)),
         }
     }
 }

@@ -45,6 +45,7 @@ pub fn describe(config: &RuntimeConfig) -> Value {
         "generation": config.generation,
         "workload": config.own.workload.as_ref().map(WorkloadName::to_string).unwrap_or_default(),
         "identity": config.own.identity,
+        "locality": { "zone": config.own.locality.zone, "node": config.own.locality.node },
         "accessLog": match config.access_log {
             AccessLogMode::Off => "off",
             AccessLogMode::Errors => "errors",
@@ -129,6 +130,7 @@ fn cluster(cluster: &ClusterConfig) -> Value {
     json!({
         "balancer": cluster.traffic.balancer,
         "retryBudget": cluster.traffic.budget,
+        "nowhere": cluster.nowhere,
         "endpoints": cluster.endpoints.iter().map(|found| endpoint(found)).collect::<Value>(),
     })
 }

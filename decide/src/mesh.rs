@@ -32,7 +32,7 @@
 //! let mut mesh = Mesh::default();
 //! for resource in [
 //!     Encoded::new(DESTINATION, "shop/web", vec!["web.shop".into()], &web),
-//!     Encoded::new(ENDPOINTS, "shop/web:80", vec![], &Endpoints { endpoints: vec![endpoint] }),
+//!     Encoded::new(ENDPOINTS, "shop/web:80", vec![], &Endpoints { endpoints: vec![endpoint], ..Endpoints::default() }),
 //!     Encoded::new(INBOUND, "shop/web-1", vec![], &view("shop/web-1", "deny")),
 //!     Encoded::new(INBOUND, "shop/ui-1", vec![], &view("shop/ui-1", "allow")),
 //! ] {
@@ -68,7 +68,7 @@ use selvedge_xds::{
 
 use crate::{
     compile,
-    config::RuntimeConfig,
+    config::{Locality, RuntimeConfig},
     resources::Versioned,
     route::{self, Scope},
     trace::{Arrival, DefaultPosture, Ending, InboundMode, Judged, Place, Placed, Said, Trace, Way, Written},
@@ -292,7 +292,12 @@ impl Mesh {
             let request = RequestFacts { headers: &headers, ..request };
             let known =
                 self.endpoints.get(&cluster).filter(|_| backend.is_none_or(|backend| backend.unusable.is_none()));
-            let found = known.map_or(&[][..], |found| &found.endpoints);
+            // Where nobody has said where the caller is, its own file may still do: all of them are possible.
+            let here = &own.own.locality;
+            let found: Vec<&Endpoint> = match known {
+                Some(known) if *here != Locality::default() => compile::used(known, here).0,
+                known => known.into_iter().flat_map(|known| &known.endpoints).collect(),
+            };
             if found.is_empty() {
                 let is_route = backend.is_some() && known.is_none();
                 let ending = Ending::of(if is_route { Reason::InvalidRoute } else { Reason::NoEndpoints });
@@ -465,7 +470,7 @@ mod tests {
             let message =
                 Destination { namespace: "shop".into(), name: name.into(), external, ports, ..Destination::default() };
             mesh.put(&Encoded::new(DESTINATION, format!("shop/{name}"), vec![], &message)).unwrap();
-            let endpoints = Endpoints { endpoints: vec![bare.clone()] };
+            let endpoints = Endpoints { endpoints: vec![bare.clone()], ..Endpoints::default() };
             mesh.put(&Encoded::new(ENDPOINTS, format!("shop/{name}:80"), vec![], &endpoints)).unwrap();
         }
         for (name, mode) in [("strict", OutboundMode::Require), ("open", OutboundMode::Prefer)] {

@@ -33,7 +33,7 @@ static NONE: LazyLock<Arc<PolicySet>> = LazyLock::new(Arc::default);
 /// let web = Destination { namespace: "shop".into(), name: "web".into(), ports: vec![port], ..Destination::default() };
 /// let endpoint = Endpoint { address: "10.0.0.1:8080".into(), ..Endpoint::default() };
 /// let web = Versioned { name: "shop/web".into(), version: "1".into(), value: web };
-/// let endpoints = Endpoints { endpoints: vec![endpoint] };
+/// let endpoints = Endpoints { endpoints: vec![endpoint], ..Endpoints::default() };
 /// let endpoints = Versioned { name: "shop/web:80".into(), version: "1".into(), value: endpoints };
 /// let config = Compiler::default().compile(&Arc::new(Resources {
 ///     destinations: HashMap::from([(web.name.clone(), Arc::new(web))]),
@@ -100,7 +100,7 @@ impl Scope {
     pub fn service(&self) -> Arc<str> {
         match self {
             Self::Inbound(port) => port.service.as_ref().map(|service| service.text().clone()).unwrap_or_default(),
-            Self::Outbound(destination) => destination.name.text().clone(),
+            Self::Outbound(destination) => destination.service.clone(),
             Self::Passthrough => Arc::default(),
         }
     }

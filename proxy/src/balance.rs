@@ -38,15 +38,16 @@ pub(crate) struct Picked {
 /// connection a moment ago is picked only when there is no other.
 pub(crate) fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
     let now = worker.now();
-    let refuse = |reason| Err(Error::new(reason, format!("{}: {}", cluster.config.name, Reason::summary(reason))));
+    let refuse = |reason: Reason, why: &str| Err(Error::new(reason, format!("{}: {why}", cluster.config.name)));
     if cluster.endpoints.is_empty() {
-        return refuse(Reason::NoEndpoints);
+        let why = cluster.config.nowhere.as_deref();
+        return refuse(Reason::NoEndpoints, why.unwrap_or(Reason::NoEndpoints.summary()));
     }
     let picked = worker
         .chance(|chance| cluster.pick(now, avoid, true, chance).or_else(|| cluster.pick(now, None, false, chance)));
     match picked {
         Some(endpoint) => Ok(Picked::new(endpoint, now)),
-        None => refuse(Reason::BreakerOpen),
+        None => refuse(Reason::BreakerOpen, Reason::BreakerOpen.summary()),
     }
 }
 

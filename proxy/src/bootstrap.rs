@@ -76,6 +76,25 @@ pub struct Bootstrap {
     /// How slow callers may be.
     #[serde(default)]
     pub caller_timeouts: CallerTimeouts,
+    /// Where the workload is; what is not said here the control plane may know.
+    #[serde(default)]
+    pub locality: Locality,
+}
+
+/// Where the workload is. An empty text, as a pod has it that is told of a label its node lacks, says nothing.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Locality {
+    /// The zone of its node, as the label `topology.kubernetes.io/zone` names it.
+    pub zone: String,
+    /// The name of its node.
+    pub node: String,
+}
+
+impl From<Locality> for selvedge_decide::config::Locality {
+    fn from(Locality { zone, node }: Locality) -> Self {
+        Self { zone, node }
+    }
 }
 
 /// How connections reach the sidecar.

@@ -77,7 +77,7 @@ mod tests {
         #[test]
         fn the_server_names_that_compile_are_those_that_tls_takes(name in "[a0x1F:._-]{1,9}|([a-z0-9-]{1,64}[.]){1,5}") {
             let endpoint = Endpoint { address: "198.51.100.1:443".into(), tls_server_name: name.clone(), ..Default::default() };
-            let endpoints = Endpoints { endpoints: vec![endpoint] };
+            let endpoints = Endpoints { endpoints: vec![endpoint], ..Default::default() };
             let checked = check(&Encoded::new(ENDPOINTS, "shop/api:443", Vec::new(), &endpoints));
             prop_assert_eq!(checked.is_ok(), ServerName::try_from(name.as_str()).is_ok(), "{}", name);
         }

@@ -196,7 +196,7 @@ fn service_of(connection: &Connection, config: &RuntimeConfig) -> Arc<str> {
             config.inbound(*port).service.as_ref().map(|service| service.text().clone()).unwrap_or_default()
         }
         Heading::Outbound { destination, original, .. } => match config.destination(destination).flatten() {
-            Some(known) => known.name.text().clone(),
+            Some(known) => known.service.clone(),
             None if original.is_none() => destination.clone(),
             None => Arc::default(),
         },

@@ -11,7 +11,7 @@ use crate::{
 pub const TRUST_BUNDLE: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.TrustBundle");
 /// Endpoints of one port of a destination. Named `namespace/name:port`.
 pub const ENDPOINTS: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.Endpoints");
-/// A service that can be called. Named `namespace/name`.
+/// A service that can be called, named `namespace/name`, or the own address of workloads, named as that IP address.
 pub const DESTINATION: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.Destination");
 /// A workload's view of itself. Named `namespace/name`.
 pub const INBOUND: TypeUrl = TypeUrl::new("type.googleapis.com/selvedge.v1alpha1.Inbound");
@@ -37,9 +37,11 @@ pub fn parts(resource: &Encoded) -> Parts {
     let body = resource.body.clone();
     match resource.kind {
         DESTINATION => {
-            let Destination { origin, routes, policies, unenforceable, .. } =
+            let Destination { origin, routes, policies, address_ports, unenforceable, .. } =
                 Destination::decode(body).unwrap_or_default();
-            Parts { origin, attached: [routes, policies].concat(), settings: Vec::new(), unenforceable }
+            let of_ports = address_ports.into_iter().map(|port| port.policies);
+            let attached = [routes, policies].into_iter().chain(of_ports).flatten().collect();
+            Parts { origin, attached, settings: Vec::new(), unenforceable }
         }
         INBOUND => {
             let Inbound { origin, ports, policies, settings_from, unenforceable, .. } =

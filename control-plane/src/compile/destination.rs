@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use selvedge_policies::names::ServiceName;
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS},
-    proto::mesh::{Destination, Endpoint, Endpoints, Port},
+    proto::mesh::{self, Attachment, Destination, Endpoint, Endpoints, Port},
     resource::Encoded,
 };
 
@@ -13,9 +13,9 @@ use super::{Mesh, attachment, identity, origin, route};
 use crate::{
     model::{
         Attached, Model, Object, Target,
-        endpoint_slice::{EndpointSliceSpec, SliceEndpoint},
+        endpoint_slice::{EndpointSliceSpec, Hint, SliceEndpoint},
         external_service::{ExternalPort, ExternalServiceSpec},
-        service::{ServicePort, ServiceSpec},
+        service::{InternalTrafficPolicy, ServicePort, ServiceSpec},
         workload::WorkloadSpec,
     },
     snapshot::Draft,
@@ -62,7 +62,7 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
     let port = |p: &&ServicePort| Port {
         port: p.port.into(),
         name: p.name.clone().unwrap_or_default(),
-        app_protocol: p.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned()),
+        app_protocol: protocol(p),
     };
     let target = Target::Service(namespace.clone(), name.clone());
     let message = Destination {
@@ -71,8 +71,9 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
         ..destination(model, object, &target, &carried)
     };
     let slices = model.slices(namespace, name);
+    let local = spec.internal_traffic_policy == Some(InternalTrafficPolicy::Local);
     if !slices.is_empty() {
-        let endpoints = |port: &ServicePort| (port.port, sliced(model, mesh, &slices, port));
+        let endpoints = |port: &ServicePort| (port.port, sliced(model, mesh, &slices, port, local));
         let endpoints = carried.into_iter().map(endpoints).collect();
         return Compiled { message, aliases, endpoints };
     }
@@ -83,15 +84,21 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
             Some(at(mesh, object, workload, workload.ip(), port))
         };
         let taking = workloads.iter().filter(|(_, workload)| workload.weight > 0);
-        (port.port, Endpoints { endpoints: taking.filter_map(endpoint).collect() })
+        (port.port, of_policy(local, taking.filter_map(endpoint).collect(), Vec::new()))
     };
     let endpoints = carried.iter().map(endpoints).collect();
     Compiled { message, aliases, endpoints }
 }
 
 /// The endpoints of a service's port where a cluster says which there are. Those that end are called when there are no
-/// others, as everywhere in Kubernetes (KEP-1669).
-fn sliced(model: &Model, mesh: &Mesh, slices: &[(&Object, &EndpointSliceSpec)], port: &ServicePort) -> Endpoints {
+/// others, as everywhere in Kubernetes (KEP-1669): none in the cluster or, where calls stay on their node, none on it.
+fn sliced(
+    model: &Model,
+    mesh: &Mesh,
+    slices: &[(&Object, &EndpointSliceSpec)],
+    port: &ServicePort,
+    local: bool,
+) -> Endpoints {
     let such = |is_such: fn(&SliceEndpoint) -> bool| -> Vec<Endpoint> {
         let of_slice = |(object, slice): &(&Object, &EndpointSliceSpec)| {
             let number = slice.port_named(port.name.as_deref());
@@ -102,8 +109,19 @@ fn sliced(model: &Model, mesh: &Mesh, slices: &[(&Object, &EndpointSliceSpec)], 
         };
         slices.iter().flat_map(of_slice).collect()
     };
-    let ready = such(SliceEndpoint::is_ready);
-    Endpoints { endpoints: if ready.is_empty() { such(SliceEndpoint::is_leaving) } else { ready } }
+    // What ends is called as a last resort, from anywhere.
+    let leaving = such(SliceEndpoint::is_leaving).into_iter();
+    let leaving: Vec<Endpoint> =
+        leaving.map(|endpoint| Endpoint { for_zones: vec![], for_nodes: vec![], ..endpoint }).collect();
+    match such(SliceEndpoint::is_ready) {
+        ready if local => of_policy(local, ready, leaving),
+        ready => of_policy(local, if ready.is_empty() { leaving } else { ready }, Vec::new()),
+    }
+}
+
+fn of_policy(local: bool, endpoints: Vec<Endpoint>, leaving: Vec<Endpoint>) -> Endpoints {
+    let policy = if local { mesh::InternalTrafficPolicy::Local } else { mesh::InternalTrafficPolicy::Cluster };
+    Endpoints { endpoints, internal_traffic_policy: policy.into(), leaving }
 }
 
 /// What is called at one endpoint of a slice; `None` while it is not known whether the pod there has a sidecar, or which of
@@ -114,18 +132,32 @@ fn in_slice(model: &Model, mesh: &Mesh, namespace: &str, endpoint: &SliceEndpoin
         Some(pod) => vec![model.workload(namespace, pod)?],
         None => model.claims().standing(ip).filter_map(|id| model.workload(&id.namespace, &id.name)).collect(),
     };
-    match there.as_slice() {
-        [(object, workload)] => Some(at(mesh, object, workload, ip, port)),
-        several if several.iter().any(|(_, workload)| workload.sidecar) => None,
-        _ => Some(Endpoint { address: socket(ip, port), weight: 1, port: port.into(), ..Default::default() }),
-    }
+    let found = match there.as_slice() {
+        [(object, workload)] => at(mesh, object, workload, ip, port),
+        several if several.iter().any(|(_, workload)| workload.sidecar) => return None,
+        _ => Endpoint { address: socket(ip, port), weight: 1, port: port.into(), ..Default::default() },
+    };
+    let names = |hints: &[Hint]| hints.iter().map(|hint| hint.name.clone()).collect();
+    Some(Endpoint {
+        zone: endpoint.zone.clone().unwrap_or(found.zone),
+        node: endpoint.node_name.clone().unwrap_or(found.node),
+        for_zones: names(&endpoint.hints.for_zones),
+        for_nodes: names(&endpoint.hints.for_nodes),
+        ..found
+    })
 }
 
 /// The endpoint that a workload is with a port of its application.
-fn at(mesh: &Mesh, object: &Object, workload: &WorkloadSpec, ip: IpAddr, port: u16) -> Endpoint {
-    let address = socket(ip, workload.dial(port));
-    let plain = Endpoint { address, weight: workload.weight, port: port.into(), ..Default::default() };
-    if !workload.sidecar {
+pub(super) fn at(mesh: &Mesh, object: &Object, workload: &WorkloadSpec, ip: IpAddr, port: u16) -> Endpoint {
+    let plain = Endpoint {
+        address: socket(ip, workload.dial(port)),
+        weight: workload.weight,
+        port: port.into(),
+        zone: workload.zone.clone().unwrap_or_default(),
+        node: workload.node.clone().unwrap_or_default(),
+        ..Default::default()
+    };
+    if !workload.sidecar || workload.direct_ports.contains(&port) {
         return plain;
     }
     let identity = identity(mesh, &object.id.namespace, &workload.service_account);
@@ -155,30 +187,43 @@ fn external(model: &Model, object: &Object, spec: &ExternalServiceSpec) -> Compi
         let tls_server_name = spec.tls_server_name(port);
         let endpoint =
             |address| Endpoint { address, weight: 1, tls_server_name: tls_server_name.clone(), ..Default::default() };
-        endpoints.push((port.port, Endpoints { endpoints: addresses.into_iter().map(endpoint).collect() }));
+        endpoints.push((port.port, of_policy(false, addresses.into_iter().map(endpoint).collect(), Vec::new())));
     }
     Compiled { message, aliases, endpoints }
 }
 
 /// What both kinds of destination have in common. An external one has no ports that routes are for.
 fn destination(model: &Model, object: &Object, target: &Target, ports: &[&ServicePort]) -> Destination {
-    let every = Target::Namespace(object.id.namespace.clone());
-    let documents = |such: fn(&Attached) -> bool| {
-        let own = model.attached(target, such).into_iter().map(|said| (0, said));
-        own.chain(model.attached(&every, such).into_iter().map(|said| (1, said))).collect::<Vec<_>>()
-    };
-    // Of settings the first wins; a sidecar that merges no fields obeys it alone.
-    let mut policies = documents(Attached::acts_at_callers);
-    policies.sort_by_cached_key(|(scope, (object, document))| document.is_setting.then(|| object.precedence(*scope)));
     let routes = model.attached(target, |document| document.is_route);
     Destination {
         namespace: object.id.namespace.to_string(),
         name: object.id.name.to_string(),
         routes: routes.into_iter().filter_map(|(of, document)| route(model, of, document, target, ports)).collect(),
-        policies: policies.into_iter().map(|(_, (of, document))| attachment(of, document)).collect(),
+        policies: policies(model, object, target, Attached::acts_at_callers),
         origin: Some(origin(object)),
         ..Default::default()
     }
+}
+
+/// What is attached to a destination or its namespace and is `such`. Of settings the first wins; a sidecar that merges no
+/// fields obeys it alone.
+fn policies(model: &Model, object: &Object, target: &Target, such: fn(&Attached) -> bool) -> Vec<Attachment> {
+    let every = Target::Namespace(object.id.namespace.clone());
+    let own = model.attached(target, such).into_iter().map(|said| (0, said));
+    let mut policies: Vec<_> = own.chain(model.attached(&every, such).into_iter().map(|said| (1, said))).collect();
+    policies.sort_by_cached_key(|(scope, (object, document))| document.is_setting.then(|| object.precedence(*scope)));
+    policies.into_iter().map(|(_, (of, document))| attachment(of, document)).collect()
+}
+
+/// The settings with which a service is called.
+pub(super) fn settings(model: &Model, service: &Object) -> Vec<Attachment> {
+    let target = Target::Service(service.id.namespace.clone(), service.id.name.clone());
+    policies(model, service, &target, |document| document.is_setting)
+}
+
+/// What is spoken on a port, as it is declared.
+pub(super) fn protocol(port: &ServicePort) -> String {
+    port.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned())
 }
 
 /// Every host, alone and with every port.

@@ -59,6 +59,8 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
         origin: Some(origin(object)),
         trust_domain: mesh.trust_domain.clone(),
         unenforceable: Vec::new(),
+        zone: spec.zone.clone().unwrap_or_default(),
+        node: spec.node.clone().unwrap_or_default(),
     })
 }
 

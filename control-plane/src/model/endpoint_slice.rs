@@ -59,6 +59,34 @@ pub struct SliceEndpoint {
     /// The pod that is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<TargetRef>,
+    /// The zone it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The name of the node it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    /// Whose calls it is for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hints: Hints,
+}
+
+/// Whose calls an endpoint is for; nothing where it is for everybody's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hints {
+    /// Those from these zones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub for_zones: Vec<Hint>,
+    /// Those from these nodes, which go first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub for_nodes: Vec<Hint>,
+}
+
+/// A zone or node of a hint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Hint {
+    /// Its name, as endpoints have it.
+    pub name: String,
 }
 
 /// Whether an endpoint may be called; what is not known counts as the API says.

@@ -24,12 +24,11 @@ pub const KIND: Kind = Kind {
 
 /// Fields of Kubernetes that say nothing inside a mesh: how a service is reached from outside, and how its addresses are
 /// chosen. They are read over, so that what a cluster tells of a service can be used as it is.
-const READ_OVER: [&str; 13] = [
+const READ_OVER: [&str; 12] = [
     "allocateLoadBalancerNodePorts",
     "externalIPs",
     "externalTrafficPolicy",
     "healthCheckNodePort",
-    "internalTrafficPolicy",
     "ipFamilies",
     "ipFamilyPolicy",
     "loadBalancerClass",
@@ -67,8 +66,20 @@ pub struct ServiceSpec {
     /// `None`; the mesh has its own balancing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_affinity: Option<SessionAffinity>,
+    /// Which endpoints a caller may use; `Cluster` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub internal_traffic_policy: Option<InternalTrafficPolicy>,
     /// The ports callers use.
     pub ports: Vec<ServicePort>,
+}
+
+/// Which endpoints callers inside the cluster may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InternalTrafficPolicy {
+    /// All of them.
+    Cluster,
+    /// Those on the caller's own node.
+    Local,
 }
 
 /// Whether calls of one client go to one workload.

@@ -37,6 +37,15 @@ pub struct WorkloadSpec {
     /// True for a pod of a cluster: where no `MeshPolicy` says, plaintext passes there in both directions.
     #[serde(default, skip_serializing_if = "is_no")]
     pub pod: bool,
+    /// The application's ports that are reached directly, past the sidecar, as its capture rules exclude them.
+    #[serde(default = "metrics_port", skip_serializing_if = "is_metrics_port")]
+    pub direct_ports: Vec<u16>,
+    /// The zone of its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The name of its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// One port of a `Workload`.
@@ -59,6 +68,15 @@ fn one() -> u32 {
 
 fn yes() -> bool {
     true
+}
+
+/// Where a sidecar serves its own metrics, which rules exclude that say nothing else.
+fn metrics_port() -> Vec<u16> {
+    vec![15020]
+}
+
+fn is_metrics_port(ports: &[u16]) -> bool {
+    ports == [15020]
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]

@@ -52,6 +52,9 @@ impl<'a> Translation<'a> {
     pub(super) fn destination(&mut self, resource: &Encoded) -> Option<Encoded> {
         let mut message = Destination::decode(resource.body.clone()).ok()?;
         message.policies = self.attached(message.policies);
+        for port in &mut message.address_ports {
+            port.policies = self.attached(std::mem::take(&mut port.policies));
+        }
         if let Some(object) = self.refused.take() {
             message.routes = vec![closed::service(&object, &message.name)];
         } else {

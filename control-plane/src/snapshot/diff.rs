@@ -58,7 +58,7 @@ mod tests {
 
     fn endpoints(name: &str, address: &str) -> Encoded {
         let endpoint = selvedge_xds::proto::mesh::Endpoint { address: address.into(), ..Default::default() };
-        Encoded::new(ENDPOINTS, name, vec![], &Endpoints { endpoints: vec![endpoint] })
+        Encoded::new(ENDPOINTS, name, vec![], &Endpoints { endpoints: vec![endpoint], ..Default::default() })
     }
 
     #[test]

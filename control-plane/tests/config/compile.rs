@@ -121,6 +121,58 @@ fn a_service_answers_to_all_its_names_and_addresses() {
     assert!(web.routes[0].document.contains(r#""namespace":"shop""#), "namespaces are filled in");
 }
 
+/// What answers at each port of an address: `port service protocol address settings`.
+fn address_ports(snapshot: &Snapshot, ip: &str) -> Vec<String> {
+    let message: Destination = decode(snapshot, DESTINATION, ip);
+    let shown = message.address_ports.iter().map(|port| {
+        let settings = port.policies.iter().filter_map(|policy| Some(&*policy.origin.as_ref()?.name));
+        let address = port.endpoint.as_ref().map_or("direct", |endpoint| &endpoint.address);
+        let settings = settings.collect::<Vec<_>>().join(",");
+        format!("{} {} {} {address} {settings}", port.port, port.service, port.app_protocol).trim_end().to_owned()
+    });
+    shown.collect()
+}
+
+#[test]
+fn a_workload_answers_to_its_own_address_with_the_settings_of_the_service_before_each_port() {
+    let snapshot = snapshot(SHOP);
+    let listed = ["81 shop/web  10.0.0.1:81 tries", "8080 shop/web http 10.0.0.1:15006 tries"];
+    assert_eq!(address_ports(&snapshot, "10.0.0.1"), listed, "what it listens on beside is not known");
+    let captured = [
+        "0   [fd00::2]:0",
+        "81 shop/web  [fd00::2]:81 tries",
+        "8080 shop/web http [fd00::2]:8080 tries",
+        "15020   direct",
+    ];
+    assert_eq!(address_ports(&snapshot, "fd00::2"), captured);
+    assert!(snapshot.get(DESTINATION, "198.51.100.1").is_none(), "that is no workload's");
+}
+
+#[test]
+fn of_several_services_before_one_port_the_first_by_name_counts_and_of_two_workloads_on_one_none() {
+    let service = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{selector: {{app: \
+             web}}, ports: [{{port: 80, targetPort: 8080}}]}}\n"
+        )
+    };
+    let workload = |name: &str, more: &str| {
+        format!(
+            "---\napiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: shop, labels: \
+             {{app: web}}}}\nspec: {{serviceAccount: web, address: 10.0.0.1{more}}}\n"
+        )
+    };
+    let services = service("web") + &service("all");
+    let alone = snapshot(&(services.clone() + &workload("one", ", directPorts: [9000, 8080]")));
+    let direct = ["0   10.0.0.1:0", "8080   direct", "9000   direct"];
+    assert_eq!(address_ports(&alone, "10.0.0.1"), direct);
+    let alone = snapshot(&(services.clone() + &workload("one", "")));
+    assert_eq!(address_ports(&alone, "10.0.0.1")[1], "8080 shop/all  10.0.0.1:8080");
+    let neighbours = workload("one", ", ports: [{port: 9001, dial: 15006}]") + &workload("two", ", sidecar: false");
+    let shared = snapshot(&(services + &neighbours));
+    assert_eq!(address_ports(&shared, "10.0.0.1"), ["9001   10.0.0.1:15006"]);
+}
+
 #[test]
 fn protocols_may_be_named_as_kubernetes_names_them() {
     for (written, meant) in [

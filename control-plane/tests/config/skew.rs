@@ -579,7 +579,8 @@ fn what_has_no_sidecar_is_kept_from_sidecars_that_would_call_it_in_plaintext_und
         ..Endpoint::default()
     };
     let (meshed, bare) = (endpoint("spiffe://mesh.local/ns/shop/sa/web", 8080), endpoint("", 8080));
-    let of = |endpoints| Encoded::new(ENDPOINTS, "shop/web:80", Vec::new(), &Endpoints { endpoints });
+    let of =
+        |endpoints| Encoded::new(ENDPOINTS, "shop/web:80", Vec::new(), &Endpoints { endpoints, ..Default::default() });
     let mixed = of(vec![meshed.clone(), bare]);
     let told = skew::tell(&mixed, &skew::silent(), &Forms::default());
     assert_eq!(told.resource.map(|resource| resource.body), Some(of(vec![meshed.clone()]).body));

@@ -5,16 +5,21 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use selvedge_policies::names::{PortName, ServiceName};
 use selvedge_xds::proto::mesh;
 
+use super::nearby::used;
 use crate::{
-    config::{AppProtocol, ClusterConfig, Destination, EndpointConfig, Traffic, Transport},
+    config::{AppProtocol, ClusterConfig, Destination, EndpointConfig, Locality, Traffic, Transport},
     resources::Resources,
 };
 
-/// The endpoints of every port, in order of their names, each tried as the service does that it belongs to.
-pub(super) fn all(resources: &Resources, destinations: &HashMap<ServiceName, Destination>) -> Vec<Arc<ClusterConfig>> {
+/// The endpoints of every port of a service, those that a workload uses which is `here`, each tried as the service is that
+/// it belongs to.
+pub(super) fn all(
+    resources: &Resources,
+    destinations: &HashMap<ServiceName, Destination>,
+    here: &Locality,
+) -> Vec<Arc<ClusterConfig>> {
     let parents = parents(destinations);
-    // As long as nobody has said so, nothing goes in plaintext.
-    let strict = resources.inbound.as_ref().is_none_or(|own| own.outbound_mode() != mesh::OutboundMode::Prefer);
+    let unmeshed = without_sidecar(resources);
     let compiled = resources.endpoints.iter().filter_map(|(name, found)| {
         let name: PortName = name.parse().ok()?;
         let owner = destinations.get(&name.service).or_else(|| destinations.get(parents.get(&name.service)?));
@@ -22,12 +27,20 @@ pub(super) fn all(resources: &Resources, destinations: &HashMap<ServiceName, Des
         let http2 = port.is_some_and(|port| port.protocol == AppProtocol::Http2);
         let traffic = owner.map(|owner| owner.traffic.clone()).unwrap_or_default();
         let is_external = resources.destinations.get(&**name.service.text()).is_some_and(|found| found.value.external);
-        let plain = if strict && !is_external { Transport::Unmeshed } else { Transport::Plain };
-        compile(&name, &found.value, &traffic, http2, &plain).ok().map(Arc::new)
+        let plain = if is_external { &Transport::Plain } else { &unmeshed };
+        let (used, nowhere) = used(&found.value, here);
+        let compiled = compile(&name, used, &traffic, http2, plain).ok()?;
+        Some(Arc::new(ClusterConfig { nowhere, ..compiled }))
     });
-    let mut clusters: Vec<_> = compiled.collect();
-    clusters.sort_by(|a, b| a.name.cmp(&b.name));
-    clusters
+    compiled.collect()
+}
+
+/// What goes on the wire to a workload without a sidecar: nothing, as long as nobody has said that it may be plaintext.
+pub(super) fn without_sidecar(resources: &Resources) -> Transport {
+    match resources.inbound.as_ref().map(|own| own.outbound_mode()) {
+        Some(mesh::OutboundMode::Prefer) => Transport::Plain,
+        _ => Transport::Unmeshed,
+    }
 }
 
 /// Which service's policy governs a backend that has none of its own: the first that routes to it.
@@ -43,41 +56,57 @@ fn parents(destinations: &HashMap<ServiceName, Destination>) -> HashMap<ServiceN
     parents
 }
 
-/// The endpoints of one port; those without sidecar and TLS are reached by `plain`.
+/// A port with these endpoints; those without sidecar and TLS are reached by `plain`.
 ///
 /// # Errors
 /// An endpoint that is no address, or that has no name that could be verified.
 pub(super) fn compile(
     name: &PortName,
-    message: &mesh::Endpoints,
+    endpoints: Vec<&mesh::Endpoint>,
     traffic: &Arc<Traffic>,
     http2: bool,
     plain: &Transport,
 ) -> Result<ClusterConfig, String> {
-    let endpoint = |endpoint: &mesh::Endpoint| {
-        Ok(Arc::new(EndpointConfig {
-            cluster: Some(name.clone()),
-            address: endpoint.address.parse().map_err(|e| format!("endpoint {}: {e}", endpoint.address))?,
-            transport: transport(&name.service, endpoint, plain)?,
-            workload: endpoint.workload.parse().ok(),
-            identity: endpoint.identity.clone(),
-            weight: endpoint.weight.max(1),
-            http2,
-            traffic: traffic.clone(),
-        }))
-    };
-    let endpoints = message.endpoints.iter().map(endpoint).collect::<Result<_, String>>()?;
-    Ok(ClusterConfig { name: name.clone(), endpoints, traffic: traffic.clone() })
+    let server_name = server_name(&name.service);
+    let endpoint = |message| endpoint(name, &server_name, message, traffic, http2, plain).map(Arc::new);
+    let endpoints = endpoints.into_iter().map(endpoint).collect::<Result<_, String>>()?;
+    Ok(ClusterConfig { name: name.clone(), endpoints, traffic: traffic.clone(), nowhere: None })
 }
 
-fn transport(service: &ServiceName, endpoint: &mesh::Endpoint, plain: &Transport) -> Result<Transport, String> {
+/// What the sidecar of a service's workload is asked for, so that it knows which of its services is called.
+pub(super) fn server_name(service: &ServiceName) -> String {
+    format!("{}.{}", service.name(), service.namespace())
+}
+
+/// One endpoint of the port `name`; its sidecar is asked for `server_name`.
+pub(super) fn endpoint(
+    name: &PortName,
+    server_name: &str,
+    message: &mesh::Endpoint,
+    traffic: &Arc<Traffic>,
+    http2: bool,
+    plain: &Transport,
+) -> Result<EndpointConfig, String> {
+    Ok(EndpointConfig {
+        cluster: Some(name.clone()),
+        address: message.address.parse().map_err(|e| format!("endpoint {}: {e}", message.address))?,
+        transport: transport(server_name, message, plain)?,
+        workload: message.workload.parse().ok(),
+        identity: message.identity.clone(),
+        weight: message.weight.max(1),
+        http2,
+        traffic: traffic.clone(),
+    })
+}
+
+fn transport(server_name: &str, endpoint: &mesh::Endpoint, plain: &Transport) -> Result<Transport, String> {
     let name = |name: String| match is_server_name(&name) {
         true => Ok(name.into()),
         false => Err(format!("endpoint {}: '{name}' is no name that TLS can verify", endpoint.address)),
     };
     if !endpoint.identity.is_empty() {
         let identity = endpoint.identity.parse().map_err(|e| format!("endpoint {}: {e}", endpoint.address))?;
-        let server_name = name(format!("{}.{}", service.name(), service.namespace()))?;
+        let server_name = name(server_name.to_owned())?;
         return Ok(Transport::Mesh { identity: Arc::new(identity), server_name });
     }
     if endpoint.tls_server_name.is_empty() {
@@ -88,7 +117,7 @@ fn transport(service: &ServiceName, endpoint: &mesh::Endpoint, plain: &Transport
 
 /// What TLS can send and verify as the name of a server: an IP address, or the name of a host (RFC 1123, and the
 /// underscores that are in use) whose last label is not a number, which would be read as an address.
-fn is_server_name(text: &str) -> bool {
+pub(super) fn is_server_name(text: &str) -> bool {
     let labels = || text.strip_suffix('.').unwrap_or(text).split('.');
     let label_is_sound = |label: &str| {
         (1..=63).contains(&label.len())
@@ -126,13 +155,14 @@ mod tests {
     #[test]
     fn nothing_goes_in_plaintext_as_long_as_nobody_has_said_that_it_may() {
         let endpoint = mesh::Endpoint { address: "10.0.0.9:8080".into(), ..Default::default() };
-        let value = mesh::Endpoints { endpoints: vec![endpoint] };
+        let value = mesh::Endpoints { endpoints: vec![endpoint], ..Default::default() };
         let known = Versioned { name: "shop/web:80".into(), version: "1".into(), value };
         let reached = |inbound: Option<mesh::OutboundMode>| {
             let inbound =
                 inbound.map(|mode| Arc::new(mesh::Inbound { outbound_mode: mode.into(), ..Default::default() }));
             let endpoints = HashMap::from([("shop/web:80".into(), Arc::new(known.clone()))]);
-            let clusters = all(&Resources { inbound, endpoints, ..Resources::default() }, &HashMap::new());
+            let resources = Resources { inbound, endpoints, ..Resources::default() };
+            let clusters = all(&resources, &HashMap::new(), &Locality::default());
             clusters[0].endpoints[0].transport.clone()
         };
         assert_eq!(reached(None), Transport::Unmeshed);
@@ -142,14 +172,13 @@ mod tests {
 
     #[test]
     fn endpoints_are_reached_as_what_is_known_of_them_says() {
-        let service = ServiceName::new("shop", "web");
         let reached = |identity: &str, tls_server_name: &str| {
             let endpoint = mesh::Endpoint {
                 identity: identity.into(),
                 tls_server_name: tls_server_name.into(),
                 ..Default::default()
             };
-            transport(&service, &endpoint, &Transport::Plain)
+            transport("web.shop", &endpoint, &Transport::Plain)
         };
         let mesh = reached("spiffe://mesh.local/ns/shop/sa/web", "");
         assert!(matches!(mesh, Ok(Transport::Mesh { server_name, .. }) if &*server_name == "web.shop"));

@@ -40,8 +40,10 @@ pub(super) fn compile(message: &mesh::Destination, before: &PolicySet) -> Result
     let number = |port: &mesh::Port| u16::try_from(port.port).unwrap_or_default();
     let unlinked = |port: &mesh::Port| DestinationPort { protocol: AppProtocol::of(&port.app_protocol), cluster: None };
     let ports: Vec<u16> = message.ports.iter().map(number).collect();
+    let name = ServiceName::new(&message.namespace, &message.name);
     Ok(Destination {
-        name: ServiceName::new(&message.namespace, &message.name),
+        service: name.text().clone(),
+        name,
         routes: routes::by_port(message, &ports)?,
         policies: Arc::new(policies.refusing(refused)),
         ports: message.ports.iter().map(|port| (number(port), unlinked(port))).collect(),

@@ -69,6 +69,7 @@ mod tests {
             name: "shop/web:80".parse().unwrap(),
             endpoints: vec![Arc::new(endpoint)],
             traffic: Arc::default(),
+            nowhere: None,
         };
         let clusters = vec![Arc::new(cluster)];
         let config = Arc::new(RuntimeConfig { clusters, ..RuntimeConfig::default() });

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use selvedge_decide::{compile::Compiler, resources::Resources};
+use selvedge_decide::{compile::Compiler, config::Locality, resources::Resources};
 use selvedge_xds::proto::mesh::TrustBundle;
 use tokio::sync::watch;
 
@@ -24,6 +24,8 @@ pub(crate) struct Publisher {
     pub configs: watch::Sender<InForce>,
     /// TLS towards services outside the mesh.
     pub external_tls: Option<Arc<ExternalTls>>,
+    /// Where the workload is, as its own file says.
+    pub locality: Locality,
     /// Gauges for generation, last error and certificate expiry.
     pub telemetry: Telemetry,
 }
@@ -31,7 +33,7 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// Publishes until both sources are gone.
     pub(crate) async fn run(mut self) {
-        let mut compiler = Compiler::default();
+        let mut compiler = Compiler::at(std::mem::take(&mut self.locality));
         let mut keeper = Keeper::new(self.external_tls.take());
         let mut told = None;
         loop {
@@ -132,7 +134,9 @@ mod tests {
         let (news, resources) = watch::channel(Arc::default());
         let (_credentials, credentials) = watch::channel(None);
         let (configs, mut published) = watch::channel(InForce::default());
-        let publisher = Publisher { resources, credentials, configs, external_tls: None, telemetry: telemetry.clone() };
+        let (locality, telemetry_of) = (Locality::default(), telemetry.clone());
+        let publisher =
+            Publisher { resources, credentials, configs, external_tls: None, locality, telemetry: telemetry_of };
         tokio::spawn(publisher.run());
         let mut refused = async |generation, refusal: Option<&str>| {
             let refusal = refusal.map(str::to_owned);

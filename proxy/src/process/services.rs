@@ -166,8 +166,9 @@ pub(super) fn configuration(
     telemetry: &Telemetry,
 ) -> watch::Receiver<InForce> {
     let (configs, receiver) = watch::channel(InForce::default());
-    let (external_tls, telemetry) = (external_tls(bootstrap), telemetry.clone());
-    start("configuration", Publisher { resources, credentials, configs, external_tls, telemetry }.run());
+    let (external_tls, telemetry, locality) =
+        (external_tls(bootstrap), telemetry.clone(), bootstrap.locality.clone().into());
+    start("configuration", Publisher { resources, credentials, configs, external_tls, locality, telemetry }.run());
     receiver
 }
 

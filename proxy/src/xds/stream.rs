@@ -199,9 +199,20 @@ impl Task {
     fn demand(&mut self, demand: Demand) {
         let now = self.started.elapsed();
         match demand {
-            Demand::Want(name) => self.client.want(DESTINATION, &name, now),
+            Demand::Want(name) => {
+                let address = assemble::asked(&name).nth(1);
+                assemble::asked(&name).for_each(|name| self.client.want(DESTINATION, &name, now));
+                // While nobody answers, enough may be known of an address already.
+                let is_known = self.client.held(DESTINATION).any(|held| Some(&held.name) == address.as_ref());
+                if is_known && !matches!(self.link, Link::Open(_)) {
+                    self.publish();
+                }
+            }
             Demand::Pin(name) => self.client.pin(DESTINATION, &name),
-            Demand::Used(names) => names.iter().for_each(|name| self.client.touch(DESTINATION, name, now)),
+            Demand::Used(names) => {
+                let names = names.iter().flat_map(|name| assemble::asked(name));
+                names.for_each(|name| self.client.touch(DESTINATION, &name, now));
+            }
             Demand::Plaintext(callers) => self.callers.saw(callers, now),
         }
     }

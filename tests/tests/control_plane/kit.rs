@@ -173,8 +173,10 @@ pub(crate) fn origin(kind: &str, name: &str, generation: u64) -> Option<Origin> 
 
 /// Service `shop/<name>` with one port and one endpoint.
 pub(crate) fn service(draft: &mut Draft, name: &str, generation: u64, alias: &str) {
-    let endpoints =
-        Endpoints { endpoints: vec![Endpoint { address: "127.0.0.1:9".into(), weight: 1, ..Endpoint::default() }] };
+    let endpoints = Endpoints {
+        endpoints: vec![Endpoint { address: "127.0.0.1:9".into(), weight: 1, ..Endpoint::default() }],
+        ..Default::default()
+    };
     draft.put(Encoded::new(ENDPOINTS, format!("shop/{name}:80"), Vec::new(), &endpoints), false);
     let destination = Destination {
         namespace: "shop".into(),

@@ -92,6 +92,10 @@ pub struct Destination {
     /// Of the objects attached to it, those the sidecar cannot enforce.
     #[prost(message, repeated, tag = "9")]
     pub unenforceable: ::prost::alloc::vec::Vec<Unenforceable>,
+    /// Where it is the own address of workloads and no service: what answers there, by port. Its name is that IP address then,
+    /// and it has no ports, routes and policies but these. Older sidecars do not ask for one.
+    #[prost(message, repeated, tag = "10")]
+    pub address_ports: ::prost::alloc::vec::Vec<AddressPort>,
 }
 impl ::prost::Name for Destination {
     const NAME: &'static str = "Destination";
@@ -101,6 +105,37 @@ impl ::prost::Name for Destination {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/selvedge.v1alpha1.Destination".into()
+    }
+}
+/// What answers at one port of an address: the workload that is there, whoever else stands behind its service.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AddressPort {
+    /// The port that is dialled; 0 for every port that has none of its own here.
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    /// The workload; absent where the port is reached directly, past its sidecar. Of port 0 it has the address with port 0:
+    /// what is dialled is the port that was called.
+    #[prost(message, optional, tag = "2")]
+    pub endpoint: ::core::option::Option<Endpoint>,
+    /// `namespace/name` of the service whose settings hold: of those with this port at the workload the first by name. Empty
+    /// where there is none.
+    #[prost(string, tag = "3")]
+    pub service: ::prost::alloc::string::String,
+    /// As that service declares it.
+    #[prost(string, tag = "4")]
+    pub app_protocol: ::prost::alloc::string::String,
+    /// Settings of callers (TrafficPolicy) that are attached to that service.
+    #[prost(message, repeated, tag = "5")]
+    pub policies: ::prost::alloc::vec::Vec<Attachment>,
+}
+impl ::prost::Name for AddressPort {
+    const NAME: &'static str = "AddressPort";
+    const PACKAGE: &'static str = "selvedge.v1alpha1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "selvedge.v1alpha1.AddressPort".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/selvedge.v1alpha1.AddressPort".into()
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -128,6 +163,12 @@ impl ::prost::Name for Port {
 pub struct Endpoints {
     #[prost(message, repeated, tag = "1")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    /// Which of them a caller may use. An older sidecar uses all of them.
+    #[prost(enumeration = "InternalTrafficPolicy", tag = "2")]
+    pub internal_traffic_policy: i32,
+    /// Of LOCAL: endpoints that are about to end and still take calls, for callers on whose node none of the others is.
+    #[prost(message, repeated, tag = "3")]
+    pub leaving: ::prost::alloc::vec::Vec<Endpoint>,
 }
 impl ::prost::Name for Endpoints {
     const NAME: &'static str = "Endpoints";
@@ -158,6 +199,17 @@ pub struct Endpoint {
     /// The application's port there, as policies name it; 0 outside the mesh.
     #[prost(uint32, tag = "6")]
     pub port: u32,
+    /// The zone and the node it is in; empty where that is not known.
+    #[prost(string, tag = "7")]
+    pub zone: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub node: ::prost::alloc::string::String,
+    /// Zones and nodes whose callers it is for (the hints of an EndpointSlice). They hold where every endpoint has some, and
+    /// one of them is for the caller's own. An older sidecar uses every endpoint.
+    #[prost(string, repeated, tag = "9")]
+    pub for_zones: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "10")]
+    pub for_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for Endpoint {
     const NAME: &'static str = "Endpoint";
@@ -205,6 +257,11 @@ pub struct Inbound {
     /// Which mesh policy each of them is from, by field.
     #[prost(message, repeated, tag = "13")]
     pub settings_from: ::prost::alloc::vec::Vec<SettingOrigin>,
+    /// The zone and the node the workload is in, where its sidecar's own file does not say.
+    #[prost(string, tag = "14")]
+    pub zone: ::prost::alloc::string::String,
+    #[prost(string, tag = "15")]
+    pub node: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Inbound {
     const NAME: &'static str = "Inbound";
@@ -296,6 +353,33 @@ impl ::prost::Name for Refusal {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/selvedge.v1alpha1.Refusal".into()
+    }
+}
+/// `internalTrafficPolicy` of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum InternalTrafficPolicy {
+    Cluster = 0,
+    Local = 1,
+}
+impl InternalTrafficPolicy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Cluster => "CLUSTER",
+            Self::Local => "LOCAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CLUSTER" => Some(Self::Cluster),
+            "LOCAL" => Some(Self::Local),
+            _ => None,
+        }
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

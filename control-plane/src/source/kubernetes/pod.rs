@@ -12,6 +12,10 @@ use crate::source::{ClusterObject, Reading};
 /// The name of the sidecar's container.
 pub const SIDECAR: &str = "selvedge-proxy";
 
+/// The name of the port where the sidecar serves its metrics, and its number where no port has that name.
+const METRICS: &str = "selvedge-metrics";
+const METRICS_PORT: u16 = 15020;
+
 /// What the mesh needs to know of a pod.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Pod {
@@ -31,12 +35,22 @@ struct Metadata {
     creation_timestamp: Option<String>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: Annotations,
+}
+
+/// Those that the mesh looks at.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Annotations {
+    #[serde(default, rename = "config.selvedge.dev/exclude-inbound-ports")]
+    exclude_inbound_ports: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
     service_account_name: Option<String>,
+    node_name: Option<String>,
     #[serde(default)]
     host_network: bool,
     #[serde(default)]
@@ -85,16 +99,29 @@ impl Pod {
         let address = self.status.pod_ip.as_ref().filter(|_| self.is_alive())?;
         let Metadata { namespace, name, labels, creation_timestamp, .. } = &self.metadata;
         let account = self.spec.service_account_name.as_deref().unwrap_or("default");
-        let spec = json!({
+        let mut spec = json!({
             "serviceAccount": account,
             "address": address,
             "ports": self.ports(),
             "sidecar": self.has_sidecar(),
             "pod": true,
+            "directPorts": self.direct_ports(),
         });
+        if let Some(node) = &self.spec.node_name {
+            spec["node"] = node.as_str().into();
+        }
         let metadata =
             json!({ "namespace": namespace, "name": name, "labels": labels, "creationTimestamp": creation_timestamp });
         Some(json!({ "apiVersion": SELVEDGE, "kind": "Workload", "metadata": metadata, "spec": spec }))
+    }
+
+    /// The ports that are reached past the sidecar: those of the annotation, and where the sidecar serves its metrics.
+    fn direct_ports(&self) -> Vec<u16> {
+        let sidecars = self.spec.containers.iter().chain(&self.spec.init_containers).filter(|one| one.name == SIDECAR);
+        let metrics = sidecars.flat_map(|sidecar| &sidecar.ports).find(|port| port.name.as_deref() == Some(METRICS));
+        let excluded = self.metadata.annotations.exclude_inbound_ports.split(',');
+        let excluded = excluded.filter_map(|port| port.trim().parse().ok()).filter(|port| *port != 0);
+        excluded.chain([metrics.map_or(METRICS_PORT, |port| port.container_port)]).collect()
     }
 
     /// The TCP ports that have a name, each number and each name once: of several containers that give a name the first

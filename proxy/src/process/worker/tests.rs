@@ -282,10 +282,16 @@ impl Sidecar {
     fn of(plan: Plan) -> Self {
         let Plan { calls, protocol, policies, endpoints, forward, trust } = plan;
         let policies = Arc::new(policies);
-        let cluster = ClusterConfig { name: "shop/oracle:80".parse().unwrap(), endpoints, traffic: Arc::default() };
+        let cluster = ClusterConfig {
+            name: "shop/oracle:80".parse().unwrap(),
+            endpoints,
+            traffic: Arc::default(),
+            nowhere: None,
+        };
         let mut config = RuntimeConfig { clusters: vec![Arc::new(cluster)], ..RuntimeConfig::default() };
         let cluster = config.link(&"shop/oracle:80".parse().unwrap());
         let destination = Destination {
+            service: "shop/oracle".into(),
             name: "shop/api".parse().unwrap(),
             policies: policies.clone(),
             traffic: Arc::new(Traffic { request_timeout: calls, ..Traffic::default() }),
@@ -430,7 +436,7 @@ async fn a_service_that_stays_silent_is_asked_no_more_where_another_answers() {
     let sidecar = Sidecar::start(AppProtocol::Http, silent, Duration::from_millis(100)).await;
     let name = "shop/oracle:80";
     let endpoints = vec![endpoint(name, silent), endpoint(name, serve(oracle).await)];
-    let cluster = ClusterConfig { name: name.parse().unwrap(), endpoints, traffic: Arc::default() };
+    let cluster = ClusterConfig { name: name.parse().unwrap(), endpoints, traffic: Arc::default(), nowhere: None };
     sidecar.knows(vec![Arc::new(cluster)]);
     let mut failed = 0;
     for _ in 0..40 {
@@ -451,7 +457,7 @@ async fn a_service_that_cannot_be_asked_is_told_to_the_policy_and_one_that_is_un
     let endpoints = vec![endpoint(&name, serve(oracle).await)];
     let told = async {
         tokio::time::sleep(Duration::from_millis(50)).await; // it may be asked before or after; both must do
-        let cluster = ClusterConfig { name: name.parse().unwrap(), endpoints, traffic: Arc::default() };
+        let cluster = ClusterConfig { name: name.parse().unwrap(), endpoints, traffic: Arc::default(), nowhere: None };
         sidecar.knows(vec![Arc::new(cluster)]);
     };
     assert_eq!(tokio::join!(sidecar.get("/ask"), told).0.0, 200);

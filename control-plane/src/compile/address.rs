@@ -1,0 +1,61 @@
+//! A workload's own address, as callers see it who dial it and no service: what answers on each port is the workload
+//! itself, with the settings of the service that it stands behind there.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use selvedge_xds::proto::mesh::{AddressPort, Destination};
+
+use super::{Mesh, destination, origin};
+use crate::model::{Model, Object, service::ServicePort, workload::WorkloadSpec};
+
+/// What answers at an address; `None` where no workload with a sidecar is.
+pub(super) fn compile(model: &Model, mesh: &Mesh, ip: IpAddr) -> Option<Destination> {
+    let there = model.claims().standing(ip).filter_map(|id| model.workload(&id.namespace, &id.name));
+    let there: Vec<(&Object, &WorkloadSpec)> = there.collect();
+    let (first, _) = there.iter().find(|(_, workload)| workload.sidecar)?;
+    let mut ports: BTreeMap<u16, Option<AddressPort>> = BTreeMap::new();
+    for (object, workload) in &there {
+        for port in ports_of(model, mesh, object, workload, ip) {
+            let number = u16::try_from(port.port).unwrap_or_default();
+            // Of two at one address that have the same port nobody can tell which is called.
+            ports.entry(number).and_modify(|known| *known = None).or_insert(Some(port));
+        }
+    }
+    // Where several share an address, or the ports with a sidecar are listed, what else is called there is not known.
+    if let [(object, workload)] = there.as_slice()
+        && workload.ports.iter().all(|port| port.dial.is_none())
+    {
+        let endpoint = Some(destination::at(mesh, object, workload, ip, 0));
+        ports.insert(0, Some(AddressPort { endpoint, ..Default::default() }));
+        for direct in &workload.direct_ports {
+            ports.insert(*direct, Some(AddressPort { port: (*direct).into(), ..Default::default() }));
+        }
+    }
+    let address_ports = ports.into_values().flatten().collect();
+    Some(Destination { address_ports, origin: Some(origin(first)), ..Default::default() })
+}
+
+/// The ports that a workload or a service before it names, each once. Of several services the first by name counts.
+fn ports_of(model: &Model, mesh: &Mesh, object: &Object, workload: &WorkloadSpec, ip: IpAddr) -> Vec<AddressPort> {
+    let services = model.selecting(&object.id.namespace, &object.labels);
+    let mut numbers: BTreeMap<u16, Option<(&Object, &ServicePort)>> =
+        workload.ports.iter().map(|port| (port.port, None)).collect();
+    for (service, spec) in services {
+        for port in spec.carried() {
+            let Some(number) = port.target(workload) else { continue };
+            numbers.entry(number).or_default().get_or_insert((service, port));
+        }
+    }
+    let port = |(number, service): (u16, Option<(&Object, &ServicePort)>)| {
+        let endpoint = Some(destination::at(mesh, object, workload, ip, number));
+        let bare = AddressPort { port: number.into(), endpoint, ..Default::default() };
+        let Some((service, port)) = service else { return bare };
+        AddressPort {
+            service: service.id.path(),
+            app_protocol: destination::protocol(port),
+            policies: destination::settings(model, service),
+            ..bare
+        }
+    };
+    numbers.into_iter().map(port).collect()
+}
