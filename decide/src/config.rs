@@ -56,6 +56,7 @@ use crate::resources::Resources;
 /// let endpoint = &config.clusters[link.place()].endpoints[0];
 /// assert_eq!((endpoint.service(), endpoint.connect_timeout().as_secs()), ("shop/web", 1));
 /// assert!(!config.is_own_known() && config.inbound(80).policies.is_empty());
+/// assert!(config.inbound(80).called(Some("web.shop")).is_empty(), "no service is known before it");
 /// ```
 #[derive(Default)]
 pub struct RuntimeConfig {
@@ -110,7 +111,7 @@ pub struct Own {
     pub identity: String,
     /// Who calls when the workload does, as its sidecar proves it and policies see it; `None` without an identity.
     pub caller: Option<Arc<Identity>>,
-    /// Where it is.
+    /// The zone and node in which it is.
     pub locality: Locality,
 }
 
@@ -159,14 +160,29 @@ impl AppProtocol {
 /// The rules for calls to one port of the application.
 #[derive(Default)]
 pub struct InboundPort {
-    /// The service behind the port, if there is one.
+    /// The service before the port, if there is one; of several the first by name.
     pub service: Option<ServiceName>,
+    /// The services before the port after the first, by name.
+    pub other_services: Vec<ServiceName>,
     /// What callers of the port speak, as its service declares it.
     pub protocol: AppProtocol,
     /// Routes of the service, to name a request's route.
     pub routes: RouteTable,
     /// Policies of calls received.
     pub policies: Arc<PolicySet>,
+}
+
+impl InboundPort {
+    /// `namespace/name` of the service that a caller means whose sidecar asks for `server_name`; of what nobody can tell the
+    /// first one before the port, and empty where there is none.
+    pub fn called(&self, server_name: Option<&str>) -> Arc<str> {
+        let is_meant = |service: &&ServiceName| {
+            let name = server_name.and_then(|asked| asked.strip_suffix(service.namespace())?.strip_suffix('.'));
+            name == Some(service.name())
+        };
+        let meant = self.other_services.iter().find(is_meant).or(self.service.as_ref());
+        meant.map(|service| service.text().clone()).unwrap_or_default()
+    }
 }
 
 /// A service that can be called, or the own address of a workload, which has no routes and one endpoint.

@@ -14,6 +14,9 @@ use selvedge_policies::{
 
 use crate::config::{Destination, InboundPort, Link, RuntimeConfig, Traffic};
 
+/// The name that metrics have for what passes through to an address outside the mesh.
+pub static PASSTHROUGH: LazyLock<Arc<str>> = LazyLock::new(|| "passthrough".into());
+
 /// The policies of what is outside the mesh.
 static NONE: LazyLock<Arc<PolicySet>> = LazyLock::new(Arc::default);
 
@@ -52,6 +55,8 @@ static NONE: LazyLock<Arc<PolicySet>> = LazyLock::new(Arc::default);
 /// let Scope::Outbound(web) = &scope else { panic!("it is a service") };
 /// assert!(route::cluster(web, backend, 80).is_ok());
 /// assert_eq!(route::cluster_name(web, backend, 80).to_string(), "shop/web:80");
+/// assert_eq!([(Some(81), 8080), (None, 8080)].map(|(named, dialled)| route::port_meant(web, named, dialled)), [81, 80]);
+/// assert_eq!(&**route::PASSTHROUGH, "passthrough");
 /// assert!(route::unknown(&config, "absent.shop", true).is_err(), "nothing passes the mesh by here");
 /// ```
 pub enum Scope {
@@ -96,14 +101,22 @@ impl Scope {
         }
     }
 
-    /// `namespace/name` of the service.
+    /// `namespace/name` of the service, or [`PASSTHROUGH`].
     pub fn service(&self) -> Arc<str> {
         match self {
             Self::Inbound(port) => port.service.as_ref().map(|service| service.text().clone()).unwrap_or_default(),
             Self::Outbound(destination) => destination.service.clone(),
-            Self::Passthrough => Arc::default(),
+            Self::Passthrough => PASSTHROUGH.clone(),
         }
     }
+}
+
+/// The port of a service that is meant by who calls it by its host, `named` with or without a port, at an address with the
+/// port `dialled`: the named one, else one that the service has, of the dialled one, 80, and its lowest.
+pub fn port_meant(destination: &Destination, named: Option<u16>, dialled: u16) -> u16 {
+    let has = |port: &u16| destination.ports.contains_key(port);
+    let of_service = || [dialled, 80].into_iter().find(has).or_else(|| destination.ports.keys().min().copied());
+    named.or_else(of_service).unwrap_or(dialled)
 }
 
 /// The rules for a call of `name`, canonical or alias; `None` when the control plane has not said yet whether there is such

@@ -85,6 +85,8 @@ pub(crate) struct Secured {
     pub proven: Option<Arc<TlsContext>>,
     /// Server name of application TLS.
     pub server_name: Option<String>,
+    /// What was asked for in the mesh's TLS.
+    pub asked_for: Option<Box<str>>,
     /// The service's side, where it was dialled to see who speaks first.
     pub dialling: Option<Dialling>,
 }

@@ -79,6 +79,17 @@ pub struct Bootstrap {
     /// Where the workload is; what is not said here the control plane may know.
     #[serde(default)]
     pub locality: Locality,
+    /// Said of a gateway, which calls addresses that it has found itself: how the services are told that it means.
+    #[serde(default)]
+    pub ingress: Option<Ingress>,
+}
+
+/// How the service is told that a gateway means, under transparent capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ingress {
+    /// By the host of each request, whatever address it is sent to. One that is no service's goes to that address.
+    Host,
 }
 
 /// Where the workload is. An empty text, as a pod has it that is told of a label its node lacks, says nothing.

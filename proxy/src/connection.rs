@@ -119,6 +119,8 @@ pub(crate) struct Connection {
     pub protocol: Protocol,
     /// Server name of application TLS that passes through.
     pub server_name: Option<String>,
+    /// What the caller's sidecar asks for in the mesh's TLS (SNI): the service that it means, as `service.namespace`.
+    pub asked_for: Option<Box<str>>,
     /// Where it stands with its policies.
     pub standing: Rc<Standing>,
     /// Reads the authorities of its requests.
@@ -149,6 +151,7 @@ impl Connection {
             peer_address: peer,
             protocol,
             server_name: None,
+            asked_for: None,
             standing,
             authorities: authority::Reader::default(),
             permit,

@@ -44,6 +44,8 @@ pub(crate) struct Exchange {
     pub target: Option<Target>,
     /// `namespace/name` of the service called.
     pub service: Arc<str>,
+    /// Its port: that of the connection, unless the service is found by the host of the request.
+    pub port: u16,
     /// Name of the route rule.
     pub route: Arc<str>,
     /// The endpoint of the last try.
@@ -97,6 +99,7 @@ impl Exchange {
             version: request.version(),
             target: None,
             service: Arc::default(),
+            port: connection.port(),
             route: Arc::default(),
             endpoint: None,
             retries: 0,
@@ -129,7 +132,7 @@ impl Exchange {
     pub(crate) fn facts<'a>(&'a self, headers: &'a HeaderMap, route: &'a str) -> Result<RequestFacts<'a>, Error> {
         let content = self.content.as_ref().map(|(start, is_whole)| Content { start, is_whole: *is_whole });
         let facts = facts(&self.connection, &self.method, self.target()?, headers, route);
-        Ok(RequestFacts { body: content.unwrap_or_default(), ..facts })
+        Ok(RequestFacts { port: self.port, body: content.unwrap_or_default(), ..facts })
     }
 
     /// The request that a tunnel is made of.

@@ -4,6 +4,7 @@
 use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
+use selvedge_decide::route::unknown;
 use selvedge_policies::{context::Audited, names::WorkloadName, reason::Reason};
 use tokio::time::Instant;
 
@@ -99,7 +100,7 @@ impl Open {
             retries: exchange.retries,
             method: exchange.method.as_str(),
             host,
-            port: connection.port(),
+            port: exchange.port,
             path,
             peer: connection.peer_address,
             upstream: exchange.endpoint.as_ref().map(|endpoint| endpoint.config.address),
@@ -189,16 +190,15 @@ fn over_tls(connection: &Connection, endpoint: Option<&Endpoint>) -> bool {
     }
 }
 
-/// The service that a connection is for, `namespace/name`; empty where nothing but an address is known.
+/// The service that a connection is for, `namespace/name`; empty for an address that nobody knows and that may not be
+/// called.
 fn service_of(connection: &Connection, config: &RuntimeConfig) -> Arc<str> {
     match &connection.heading {
-        Heading::Inbound { port, .. } => {
-            config.inbound(*port).service.as_ref().map(|service| service.text().clone()).unwrap_or_default()
-        }
+        Heading::Inbound { port, .. } => config.inbound(*port).called(connection.asked_for.as_deref()),
         Heading::Outbound { destination, original, .. } => match config.destination(destination).flatten() {
             Some(known) => known.service.clone(),
             None if original.is_none() => destination.clone(),
-            None => Arc::default(),
+            None => unknown(config, destination, true).map(|passed| passed.service()).unwrap_or_default(),
         },
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     exchange::Exchange,
     heading::Heading,
     routed::{Target, Upstream},
+    worker::Worker,
 };
 
 /// How long a first request waits for the control plane to name its destination.
@@ -26,9 +27,57 @@ const DISCOVERY: Duration = Duration::from_secs(2);
 
 /// The rules for a request.
 pub(crate) async fn scope(exchange: &mut Exchange) -> Result<Scope, Error> {
-    let scope = resolve(&exchange.connection, &mut exchange.snapshot).await?;
-    exchange.service = scope.service();
+    let by_host = exchange.connection.worker.by_host && is_captured(&exchange.connection);
+    let found = if by_host { Box::pin(by_host_of(exchange)).await? } else { None };
+    let scope = match found {
+        Some(scope) => scope,
+        None => resolve(&exchange.connection, &mut exchange.snapshot).await?,
+    };
+    exchange.service = match &scope {
+        Scope::Inbound(port) => port.called(exchange.connection.asked_for.as_deref()),
+        Scope::Outbound(_) | Scope::Passthrough => scope.service(),
+    };
     Ok(scope)
+}
+
+/// The service that the host of a gateway's request names; `None` where it names none that is known. While the control plane
+/// is away nobody could say of a new one, and nothing is waited for: hosts may be what callers from outside like.
+async fn by_host_of(exchange: &mut Exchange) -> Result<Option<Scope>, Error> {
+    let authority = exchange.target()?.authority.clone();
+    let (host, named): (Arc<str>, _) = (authority.host().into(), authority.full().port_u16());
+    let worker = exchange.connection.worker.clone();
+    let known = |snapshot: &Snapshot| snapshot.config.destination(&host).map(|found| found.cloned());
+    let found = match known(&exchange.snapshot) {
+        None if exchange.snapshot.config.resources.connected => {
+            answered(&worker, &mut exchange.snapshot, &host, known).await
+        }
+        found => found,
+    };
+    let Some(destination) = found.flatten() else { return Ok(None) };
+    worker.used(&host);
+    exchange.port = decide::port_meant(&destination, named, exchange.connection.port());
+    Ok(Some(Scope::Outbound(destination)))
+}
+
+/// Asks the control plane for `name`, and waits for some time until it is `known`.
+async fn answered<T>(
+    worker: &Worker,
+    snapshot: &mut Rc<Snapshot>,
+    name: &str,
+    known: impl Fn(&Snapshot) -> Option<T>,
+) -> Option<T> {
+    worker.want(name);
+    let mut configs = worker.configs();
+    let wait = async {
+        while configs.changed().await.is_ok() {
+            *snapshot = worker.refresh(&mut configs);
+            if let Some(found) = known(snapshot) {
+                return Some(found);
+            }
+        }
+        None
+    };
+    timeout(DISCOVERY, wait).await.ok().flatten()
 }
 
 /// The rules for what comes over a connection. A destination that was never used before is asked of the control
@@ -38,22 +87,12 @@ pub(crate) async fn resolve(connection: &Connection, snapshot: &mut Rc<Snapshot>
         Heading::Inbound { port, .. } => return Ok(Scope::Inbound(snapshot.config.inbound(*port).clone())),
         Heading::Outbound { destination, .. } => destination,
     };
-    let worker = &connection.worker;
     if let Some(scope) = known(connection, snapshot, name) {
         return scope;
     }
-    worker.want(name);
-    let mut configs = worker.configs();
-    let wait = async {
-        while configs.changed().await.is_ok() {
-            *snapshot = worker.refresh(&mut configs);
-            if let Some(scope) = known(connection, snapshot, name) {
-                return scope;
-            }
-        }
-        unknown(connection, snapshot, name)
-    };
-    if let Ok(scope) = timeout(DISCOVERY, wait).await { scope } else { unknown(connection, snapshot, name) }
+    let known = |snapshot: &Snapshot| known(connection, snapshot, name);
+    let found = answered(&connection.worker, snapshot, name, known).await;
+    found.unwrap_or_else(|| unknown(connection, snapshot, name))
 }
 
 fn known(connection: &Connection, snapshot: &Snapshot, name: &Arc<str>) -> Option<Result<Scope, Error>> {
@@ -111,10 +150,10 @@ pub(crate) fn upstream<'a>(
             backend: None,
             policies,
         }),
-        (Heading::Outbound { port, .. }, Scope::Outbound(destination)) => {
+        (Heading::Outbound { .. }, Scope::Outbound(destination)) => {
             let backend = worker.chance(|chance| decide::backend(rule, chance));
             let backend = backend.map_err(nowhere)?;
-            let cluster = cluster(&exchange.snapshot, destination, backend, *port)?;
+            let cluster = cluster(&exchange.snapshot, destination, backend, exchange.port)?;
             let traffic = Some(&*destination.traffic);
             Ok(Upstream { target: Target::Cluster(cluster), traffic, rule, backend, policies })
         }

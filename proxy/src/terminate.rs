@@ -46,7 +46,8 @@ pub(crate) async fn tls(detected: Detected) -> Option<Secured> {
     };
     let io = Either::Left(io);
     let (identity, fingerprint, until, proven) = (None, None, None, None);
-    Some(Secured { origin, io, protocol, identity, fingerprint, until, proven, server_name, dialling })
+    let asked_for = None;
+    Some(Secured { origin, io, protocol, identity, fingerprint, until, proven, server_name, asked_for, dialling })
 }
 
 /// Only calls to the application can be mesh TLS; what the application itself encrypts is its own.
@@ -63,6 +64,7 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
             let session = stream.get_ref().1;
             let (identity, until) = (peer_identity(session), peer_until(session));
             let fingerprint = identity.as_ref().and_then(|_| peer_fingerprint(session));
+            let asked_for = session.server_name().map(Box::from);
             let offered = session.alpn_protocol().and_then(of_mesh).unwrap_or(Protocol::Tcp);
             let declared = origin.declared();
             let mut stream = Box::new(stream);
@@ -76,7 +78,18 @@ async fn accept(origin: Origin, io: Prefixed<TcpStream>) -> Option<Secured> {
             let Found { protocol, first, server_name, dialled } = found;
             let (io, dialling) = (Either::Right(Prefixed::new(stream, first)), dialled.map(Dialled::arrived));
             let proven = Some(tls);
-            Some(Secured { origin, io, protocol, identity, fingerprint, until, proven, server_name, dialling })
+            Some(Secured {
+                origin,
+                io,
+                protocol,
+                identity,
+                fingerprint,
+                until,
+                proven,
+                server_name,
+                asked_for,
+                dialling,
+            })
         }
         Ok(Err(error)) => failed(origin, error.to_string()),
         Err(_) => failed(origin, "the handshake took too long"),

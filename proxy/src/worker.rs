@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub max_connections: usize,
     /// How slow callers may be.
     pub caller_timeouts: CallerTimeouts,
+    /// Whether services are found by the host of requests that the workload makes.
+    pub by_host: bool,
 }
 
 /// The state of one worker. It never leaves its thread.
@@ -61,6 +63,8 @@ pub(crate) struct Worker {
     pub spellings: case::Memory,
     /// How slow callers may be.
     pub caller_timeouts: CallerTimeouts,
+    /// Whether services are found by the host of requests that the workload makes.
+    pub by_host: bool,
     snapshot: RefCell<Rc<Snapshot>>,
     /// Endpoints that belong to no cluster: the application, and addresses outside the mesh.
     locals: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
@@ -84,12 +88,13 @@ pub(crate) struct Worker {
 impl Worker {
     /// The state of a worker that has seen nothing yet. Call it on the worker's thread.
     pub(crate) fn new(place: Place, shared: Shared) -> Self {
-        let Shared { configs, demand, telemetry, phases, open, max_connections, caller_timeouts } = shared;
+        let Shared { configs, demand, telemetry, phases, open, max_connections, caller_timeouts, by_host } = shared;
         let InForce { config, trust } = configs.borrow().clone();
         Self {
             telemetry: telemetry.worker(),
             spellings: case::Memory::default(),
             caller_timeouts,
+            by_host,
             snapshot: RefCell::new(Rc::new(Snapshot { config, trust, ..Snapshot::default() })),
             locals: RefCell::default(),
             chance: RefCell::new(fastrand::Rng::new()),

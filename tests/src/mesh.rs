@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -38,12 +38,18 @@ impl Mesh {
 
     /// Starts a control plane with further command line arguments, for instance `--certificate-lifetime 5s`.
     pub async fn start_with(settings: &[&str]) -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST, settings).await
+    }
+
+    /// Starts a control plane that sidecars reach at this address of the machine.
+    pub async fn start_on(address: Ipv4Addr, settings: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("selvedge-test-").tempdir().expect("a temporary folder");
         for name in ["config", "state"] {
             fs::create_dir(folder.path().join(name)).expect("a folder");
         }
         let settings = settings.iter().map(|&text| text.to_owned()).collect();
-        let mut mesh = Self { folder, listen: Reserved::new(), admin: Reserved::new(), settings, control_plane: None };
+        let (listen, admin) = (Reserved::on(address), Reserved::new());
+        let mut mesh = Self { folder, listen, admin, settings, control_plane: None };
         mesh.start_control_plane().await;
         mesh
     }

@@ -8,7 +8,7 @@ use std::{
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
 use tokio::time::timeout;
 
-/// A loopback port held by a socket that is bound and never listens. Sharing is allowed on it, so a process can
+/// A port held by a socket that is bound and never listens. Sharing is allowed on it, so a process can
 /// listen on the port, die and listen again, while nobody else is given it.
 pub struct Reserved {
     _socket: rustix::fd::OwnedFd,
@@ -18,10 +18,15 @@ pub struct Reserved {
 impl Reserved {
     /// Reserves an ephemeral port of 127.0.0.1.
     pub fn new() -> Self {
+        Self::on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Reserves an ephemeral port of this address of the machine.
+    pub fn on(address: Ipv4Addr) -> Self {
         let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         sockopt::set_socket_reuseaddr(&socket, true).expect("SO_REUSEADDR");
         sockopt::set_socket_reuseport(&socket, true).expect("SO_REUSEPORT");
-        bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("an ephemeral port");
+        bind(&socket, &SocketAddr::from((address, 0))).expect("an ephemeral port");
         let address = getsockname(&socket).expect("the bound address").try_into().expect("an IPv4 address");
         Self { _socket: socket, address }
     }

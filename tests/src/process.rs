@@ -28,6 +28,11 @@ impl Process {
         Self { name: name.to_owned(), child, log }
     }
 
+    /// The name it was given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The process id, as the kernel counts.
     pub fn id(&self) -> u32 {
         self.child.id()

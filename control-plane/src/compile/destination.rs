@@ -81,7 +81,7 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
     let endpoints = |port: &&ServicePort| {
         let endpoint = |(object, workload): &(&Object, &WorkloadSpec)| {
             let port = port.target(workload)?;
-            Some(at(mesh, object, workload, workload.ip(), port))
+            Some(hinted(spec, at(mesh, object, workload, workload.ip(), port)))
         };
         let taking = workloads.iter().filter(|(_, workload)| workload.weight > 0);
         (port.port, of_policy(local, taking.filter_map(endpoint).collect(), Vec::new()))
@@ -117,6 +117,15 @@ fn sliced(
         ready if local => of_policy(local, ready, leaving),
         ready => of_policy(local, if ready.is_empty() { leaving } else { ready }, Vec::new()),
     }
+}
+
+/// With the hints that a cluster would write for it.
+fn hinted(spec: &ServiceSpec, endpoint: Endpoint) -> Endpoint {
+    let (node, zone) = spec.prefers();
+    let hint = |wanted: bool, name: &str| Some(name.to_owned()).filter(|name| wanted && !name.is_empty());
+    let for_nodes = hint(node, &endpoint.node).into_iter().collect();
+    let for_zones = hint(zone, &endpoint.zone).into_iter().collect();
+    Endpoint { for_nodes, for_zones, ..endpoint }
 }
 
 fn of_policy(local: bool, endpoints: Vec<Endpoint>, leaving: Vec<Endpoint>) -> Endpoints {

@@ -24,7 +24,7 @@ pub const KIND: Kind = Kind {
 
 /// Fields of Kubernetes that say nothing inside a mesh: how a service is reached from outside, and how its addresses are
 /// chosen. They are read over, so that what a cluster tells of a service can be used as it is.
-const READ_OVER: [&str; 12] = [
+const READ_OVER: [&str; 11] = [
     "allocateLoadBalancerNodePorts",
     "externalIPs",
     "externalTrafficPolicy",
@@ -36,7 +36,6 @@ const READ_OVER: [&str; 12] = [
     "loadBalancerSourceRanges",
     "publishNotReadyAddresses",
     "sessionAffinityConfig",
-    "trafficDistribution",
 ];
 
 /// Takes what is read over out of a `spec` and its ports.
@@ -69,6 +68,9 @@ pub struct ServiceSpec {
     /// Which endpoints a caller may use; `Cluster` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub internal_traffic_policy: Option<InternalTrafficPolicy>,
+    /// `PreferSameZone` (also `PreferClose`) or `PreferSameNode`; any other word says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_distribution: Option<String>,
     /// The ports callers use.
     pub ports: Vec<ServicePort>,
 }
@@ -212,6 +214,15 @@ impl ServicePort {
 }
 
 impl ServiceSpec {
+    /// Whether callers prefer endpoints of their own node, and those of their own zone.
+    pub fn prefers(&self) -> (bool, bool) {
+        match self.traffic_distribution.as_deref() {
+            Some("PreferSameNode") => (true, true),
+            Some("PreferSameZone" | "PreferClose") => (false, true),
+            _ => (false, false),
+        }
+    }
+
     /// The ports that the mesh carries.
     pub fn carried(&self) -> impl Iterator<Item = &ServicePort> + Clone {
         self.ports.iter().filter(|port| port.transport() == Transport::Tcp)

@@ -149,6 +149,25 @@ fn a_workload_answers_to_its_own_address_with_the_settings_of_the_service_before
 }
 
 #[test]
+fn workloads_of_a_service_without_slices_are_meant_for_callers_near_them() {
+    let meant = |distribution: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {{selector: {{app: web}}, ports: \
+             [{{port: 80}}]{distribution}}}\n---\napiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {{name: \
+             one, namespace: shop, labels: {{app: web}}}}\nspec: {{serviceAccount: web, address: 10.0.0.1, zone: a, node: \
+             one}}\n"
+        );
+        let told: Endpoints = decode(&snapshot(&text), ENDPOINTS, "shop/web:80");
+        (told.endpoints[0].for_nodes.join(","), told.endpoints[0].for_zones.join(","))
+    };
+    let hints = |nodes: &str, zones: &str| (nodes.to_owned(), zones.to_owned());
+    assert_eq!(meant(""), hints("", ""));
+    assert_eq!(meant(", trafficDistribution: PreferClose"), hints("", "a"));
+    assert_eq!(meant(", trafficDistribution: PreferSameNode"), hints("one", "a"));
+    assert_eq!(meant(", trafficDistribution: Newer"), hints("", ""));
+}
+
+#[test]
 fn of_several_services_before_one_port_the_first_by_name_counts_and_of_two_workloads_on_one_none() {
     let service = |name: &str| {
         format!(

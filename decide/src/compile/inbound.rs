@@ -61,8 +61,12 @@ pub(super) fn compile(
     let documents = attachments.iter().map(|attachment| read(attachment)).collect::<Result<Vec<_>, _>>()?;
     let policies = registry::compile(Place::Called, &documents, posture(inbound)?, before);
     let policies = policies.map_err(|found| unsound(&attachments, &found))?;
+    let others = inbound.ports.iter().filter(|other| other.port == port.port && other.service != port.service);
+    let mut other_services: Vec<_> = others.filter_map(|other| other.service.parse().ok()).collect();
+    other_services.dedup();
     Ok(InboundPort {
         service: port.service.parse().ok(),
+        other_services,
         protocol: AppProtocol::of(&port.app_protocol),
         routes: routes::table(&port.routes)?,
         policies: Arc::new(with_content_in_bounds(policies.and(decisions(inbound)?))?.refusing(refused)),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     admin::{AdminState, Scope},
-    bootstrap::{Bootstrap, Capture, Sigterm},
+    bootstrap::{Bootstrap, Capture, Ingress, Sigterm},
     drain::{self, Open, Phase},
     socket,
     worker::Shared,
@@ -82,6 +82,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
         open: open.clone(),
         max_connections: bootstrap.max_connections,
         caller_timeouts: bootstrap.caller_timeouts,
+        by_host: bootstrap.ingress == Some(Ingress::Host),
     };
     let Workers { inbound, outbound, mut ended } = services::workers(&bootstrap, &shared)?;
     services::look_around(&found, &inbound, &telemetry);

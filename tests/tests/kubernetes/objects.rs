@@ -128,53 +128,61 @@ async fn of_two_containers_that_give_a_port_the_same_name_the_first_counts() {
 
 #[tokio::test]
 async fn callers_are_told_where_endpoints_are_and_whom_the_cluster_means_each_for() {
-    let server = ApiServer::start().await;
-    server.put(service("shop", "web"));
-    server.put(pod("shop", "near", "10.1.0.5", true));
-    server.put(pod("shop", "far", "10.1.0.6", false));
-    let mut of = slice("shop", "web", &[("10.1.0.5", Some("near"), "ready"), ("10.1.0.6", Some("far"), "terminating")]);
-    let hints = json!({ "forZones": [{ "name": "a" }], "forNodes": [{ "name": "one" }] });
-    for endpoint in of["endpoints"].as_array_mut().unwrap() {
-        endpoint["zone"] = json!("a");
-        endpoint["hints"] = hints.clone();
-    }
-    server.put(of);
-    let mut fed = Fed::new(&server).await;
-    fed.until("it is complete", |fed| fed.report.complete).await;
-    let told = |fed: &Fed| decoded::<Endpoints>(fed, ENDPOINTS, "shop/web:80");
-    let of_ready = told(&fed).endpoints;
-    let Endpoint { zone, node, for_zones, for_nodes, .. } = &of_ready[0];
-    assert_eq!((&**zone, &**node, &*for_zones[0], &*for_nodes[0]), ("a", "one", "a", "one"));
-    assert!(of_ready.len() == 1 && told(&fed).leaving.is_empty());
-    let own: Inbound = decoded(&fed, INBOUND, "shop/near");
-    assert_eq!(own.node, "one", "so does the sidecar of a pod learn where it is");
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(service("shop", "web")).await;
+        server.put(pod("shop", "near", "10.1.0.5", true)).await;
+        server.put(pod("shop", "far", "10.1.0.6", false)).await;
+        let mut of =
+            slice("shop", "web", &[("10.1.0.5", Some("near"), "ready"), ("10.1.0.6", Some("far"), "terminating")]);
+        let hints = json!({ "forZones": [{ "name": "a" }], "forNodes": [{ "name": "one" }] });
+        for endpoint in of["endpoints"].as_array_mut().unwrap() {
+            endpoint["zone"] = json!("a");
+            endpoint["hints"] = hints.clone();
+        }
+        server.put(of).await;
+        let mut fed = Fed::new(&server).await;
+        fed.until("it is complete", |fed| fed.report.complete).await;
+        let told = |fed: &Fed| decoded::<Endpoints>(fed, ENDPOINTS, "shop/web:80");
+        let of_ready = told(&fed).endpoints;
+        let Endpoint { zone, node, for_zones, for_nodes, .. } = &of_ready[0];
+        assert_eq!((&**zone, &**node, &*for_zones[0], &*for_nodes[0]), ("a", "one", "a", "one"));
+        assert!(of_ready.len() == 1 && told(&fed).leaving.is_empty());
+        let own: Inbound = decoded(&fed, INBOUND, "shop/near");
+        assert_eq!(own.node, "one", "so does the sidecar of a pod learn where it is");
 
-    let mut local = service("shop", "web");
-    local["spec"]["internalTrafficPolicy"] = json!("Local");
-    server.put(local);
-    fed.until("calls stay on their node", |fed| told(fed).internal_traffic_policy() == InternalTrafficPolicy::Local)
+        let mut local = service("shop", "web");
+        local["spec"]["internalTrafficPolicy"] = json!("Local");
+        server.put(local).await;
+        fed.until("calls stay on their node", |fed| {
+            told(fed).internal_traffic_policy() == InternalTrafficPolicy::Local
+        })
         .await;
-    let leaving = told(&fed).leaving;
-    assert!(leaving.len() == 1 && leaving[0].address == "10.1.0.6:8080" && leaving[0].for_zones.is_empty());
+        let leaving = told(&fed).leaving;
+        assert!(leaving.len() == 1 && leaving[0].address == "10.1.0.6:8080" && leaving[0].for_zones.is_empty());
+    }
 }
 
 #[tokio::test]
 async fn a_pod_is_called_at_its_own_address_but_for_the_ports_that_are_reached_past_its_sidecar() {
-    let server = ApiServer::start().await;
-    server.put(service("shop", "web"));
-    let mut web = pod("shop", "web-1", "10.1.0.5", true);
-    web["metadata"]["annotations"] = json!({ "config.selvedge.dev/exclude-inbound-ports": "9000, 9001" });
-    web["spec"]["initContainers"][0]["ports"] = json!([{ "name": "selvedge-metrics", "containerPort": 15021 }]);
-    server.put(web);
-    let mut fed = Fed::new(&server).await;
-    fed.until("it is complete", |fed| fed.report.complete).await;
-    let told = |fed: &Fed| decoded::<Destination>(fed, DESTINATION, "10.1.0.5").address_ports;
-    let ports: Vec<_> = told(&fed).into_iter().map(|port| (port.port, port.service, port.endpoint.is_some())).collect();
-    let direct = |port| (port, String::new(), false);
-    let expected =
-        [(0, String::new(), true), (8080, "shop/web".to_owned(), true), direct(9000), direct(9001), direct(15021)];
-    assert_eq!(ports, expected);
-    server.delete("Pod", "shop", "web-1");
-    fed.until("it goes with the pod", |fed| told(fed).is_empty()).await;
-    assert_eq!(problems(&fed), [""; 0]);
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(service("shop", "web")).await;
+        let mut web = pod("shop", "web-1", "10.1.0.5", true);
+        web["metadata"]["annotations"] = json!({ "config.selvedge.dev/exclude-inbound-ports": "9000, 9001" });
+        web["spec"]["initContainers"][0]["ports"] = json!([{ "name": "selvedge-metrics", "containerPort": 15021 }]);
+        server.put(web).await;
+        let mut fed = Fed::new(&server).await;
+        fed.until("it is complete", |fed| fed.report.complete).await;
+        let told = |fed: &Fed| decoded::<Destination>(fed, DESTINATION, "10.1.0.5").address_ports;
+        let ports: Vec<_> =
+            told(&fed).into_iter().map(|port| (port.port, port.service, port.endpoint.is_some())).collect();
+        let direct = |port| (port, String::new(), false);
+        let expected =
+            [(0, String::new(), true), (8080, "shop/web".to_owned(), true), direct(9000), direct(9001), direct(15021)];
+        assert_eq!(ports, expected);
+        server.delete("Pod", "shop", "web-1").await;
+        fed.until("it goes with the pod", |fed| told(fed).is_empty()).await;
+        assert_eq!(problems(&fed), [""; 0]);
+    }
 }
