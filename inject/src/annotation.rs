@@ -50,8 +50,10 @@ pub enum Fallback {
 
 const PORT: &str =
     "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9][0-9]|6[0-4][0-9][0-9][0-9]|[1-5][0-9][0-9][0-9][0-9]|[1-9][0-9]{0,3})";
-const ADDRESS: &str = "([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]*)";
-const NETWORK: &str = "([0-9]{1,3}([.][0-9]{1,3}){3}/[0-9]{1,2}|[0-9a-fA-F:]*:[0-9a-fA-F:]*/[0-9]{1,3})";
+const ADDRESS: &str = "(OCTET([.]OCTET){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]*)";
+const NETWORK: &str =
+    "(OCTET([.]OCTET){3}/(3[0-2]|[12]?[0-9])|[0-9a-fA-F:]*:[0-9a-fA-F:]*/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))";
+const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 const NAME: &str = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
 
 const PORTS: Form =
@@ -247,7 +249,7 @@ impl Annotation {
 impl Form {
     /// The regular expression that a value must match; the same in Rust, RE2 and JSON Schema.
     pub fn pattern(&self) -> String {
-        let words = [("PORT", PORT), ("NETWORK", NETWORK), ("ADDRESS", ADDRESS), ("NAME", NAME)];
+        let words = [("PORT", PORT), ("NETWORK", NETWORK), ("ADDRESS", ADDRESS), ("OCTET", OCTET), ("NAME", NAME)];
         words.iter().fold(self.pattern.to_owned(), |pattern, (word, meaning)| pattern.replace(word, meaning))
     }
 
@@ -300,9 +302,9 @@ mod tests {
             (
                 &EXCLUDE_CIDRS,
                 &["10.0.0.0/8", "10.0.0.0/8,fd00::/8", "::/0"],
-                &["10.0.0.1", "10/8", "a/8", "10.0.0.0/8 -j"],
+                &["10.0.0.1", "10/8", "a/8", "10.0.0.0/33", "10.0.0.0/8 -j"],
             ),
-            (&PROBERS, &["10.0.0.1", "fe80::1,10.0.0.0/24"], &["node", "10.0.0.1\"", "$(X)"]),
+            (&PROBERS, &["10.0.0.1", "fe80::1,10.0.0.0/24"], &["node", "10.0.0.256", "10.0.0.1\"", "$(X)"]),
             (&UID, &["1", "1337", "1000680000"], &["0", "root", "01", "2000000000", "-1"]),
             (&CPU_REQUEST, &["10m", "2", "0.5"], &["10 m", "1e3", "0", "-1m"]),
             (&MEMORY_LIMIT, &["64Mi", "134217728", "1Gi"], &["64MB", "1.5Gi", "0"]),

@@ -40,6 +40,13 @@ pub const CAPTURE_OF_FILE: Expression = Expression {
     cel: "variables.capture == 'none' ? 'explicit' : 'transparent'",
 };
 
+/// Whether the sidecar waits until it is captured.
+pub const CAPTURE_REQUIRED: Expression = Expression {
+    name: "captureRequired",
+    text: |request| (if CAPTURE.of(request) == "none" { "" } else { "true" }).to_owned(),
+    cel: "variables.capture == 'none' ? '' : 'true'",
+};
+
 /// Holds where an init container sets the capture rules.
 pub const CAPTURED_BY_INIT: Expression = Expression {
     name: "capturedByInit",
@@ -166,8 +173,9 @@ pub const NEEDS_CAPTURE_CONTAINER: Expression = Expression {
 };
 
 /// Every expression, each after those that it uses.
-pub const EXPRESSIONS: [&Expression; 19] = [
+pub const EXPRESSIONS: [&Expression; 20] = [
     &CAPTURE_OF_FILE,
+    &CAPTURE_REQUIRED,
     &CAPTURED_BY_INIT,
     &CAPTURED_BY_CNI,
     &EXCLUDED_INBOUND,

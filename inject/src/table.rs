@@ -166,7 +166,7 @@ const ENVIRONMENT: Field = List(&[
 ]);
 
 /// The sidecar's file, in YAML.
-pub const FILE: [Line; 15] = [
+pub const FILE: [Line; 17] = [
     Line::plain("workload: ", Constant("\"$(POD_NAMESPACE)/$(POD_NAME)\"")),
     Line { before: "controlPlane: ", value: Setting(&setting::CONTROL_PLANE), style: Quoted, after: "" },
     Line::plain("serviceAccountTokenFile: ", Constant("/var/run/secrets/selvedge/token")),
@@ -174,6 +174,8 @@ pub const FILE: [Line; 15] = [
     Line::plain("stateDir: ", Constant("/var/lib/selvedge/state")),
     Line::plain("sigterm: ", Constant("applicationGone")),
     Line::plain("capture: ", Found(&expression::CAPTURE_OF_FILE)),
+    Line::plain("captureRequired: ", Found(&expression::CAPTURE_REQUIRED)),
+    Line::plain("ingress: ", Annotation(&annotation::INGRESS)),
     Line::plain("locality: ", Constant("{zone: \"$(ZONE)\", node: \"$(NODE_NAME)\"}")),
     Line { before: "probers: \"", value: Found(&expression::PROBER_ADDRESSES), style: Plain, after: "\"" },
     Line { before: "probes: [", value: Found(&probes::PROBES), style: Plain, after: "]" },

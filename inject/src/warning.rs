@@ -81,8 +81,10 @@ fn without_effect(known: &Annotation, request: &Request<'_>) -> Option<&'static 
     if is(&[&EXCLUDE_INBOUND_PORTS, &EXCLUDE_OUTBOUND_PORTS, &EXCLUDE_CIDRS]) && is_none {
         return Some("nothing is captured (config.selvedge.dev/capture: none)");
     }
-    if is(&[&METRICS]) && !metrics::is_port(pod::annotation(request.pod, metrics::SCRAPE_PORT)) {
-        return Some("the annotation prometheus.io/port does not say where the application's metrics are");
+    if is(&[&METRICS]) && !metrics::are_found(request.pod) {
+        return Some(
+            "the annotations prometheus.io/port and prometheus.io/path do not say where the application's metrics are",
+        );
     }
     None
 }

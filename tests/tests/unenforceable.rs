@@ -62,12 +62,12 @@ impl Newer {
             listen: pair.mesh.control_plane_address(),
             admin: ([127, 0, 0, 1], 0).into(),
             ports_file: Some(folder.path().join("ports.json")),
-            ..Settings::new(pair.mesh.config_dir(), pair.mesh.state_dir())
+            ..Settings::new(pair.mesh.state_dir())
         };
         let authority = run::open(&settings).unwrap();
         let mut store = Store::new(&settings.trust_domain);
         store.set_roots(authority.roots().iter().map(|root| root.to_vec().into()).collect());
-        for (origin, text) in files::read(&settings.config_dir).unwrap() {
+        for (origin, text) in files::read(&pair.mesh.config_dir()).unwrap() {
             let text = text.map_err(|why| Unread::from(&*why));
             store.take(files::NAME, Document { origin, text }.put());
         }
