@@ -1,4 +1,5 @@
-//! The admin port: `/live`, `/ready`, `/metrics` and `/status` to read, and `POST /confirm`. For loopback.
+//! The admin port: `/live`, `/ready`, `/metrics` and `/status` to read, and `POST /confirm`. For loopback. And the health
+//! port, with the first two alone, for whoever supervises the process from elsewhere.
 //!
 //! Guarantees: a page a browser was lured to cannot read it (the Host must be an address or `localhost`, RFC 9110
 //! section 7.2) and cannot confirm anything (a browser sends `Origin` with every POST, RFC 6454 section 7); only this
@@ -38,12 +39,23 @@ const CONNECTIONS: usize = 64;
 /// Longest list of paths to confirm, in bytes.
 const MAX_CONFIRM: usize = 64 * 1024;
 
+/// Which pages a port has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All of them.
+    Admin,
+    /// `/live` and `/ready`.
+    Health,
+}
+
 /// What the pages show.
 pub(crate) struct Pages {
     /// The metrics that `/metrics` shows.
     pub(crate) telemetry: Telemetry,
     /// Why the control plane is not ready; `None` when it is.
     pub(crate) unready: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Why nobody who has no certificate gets one; `None` while they do.
+    pub(crate) closed: Box<dyn Fn() -> Option<Arc<str>> + Send + Sync>,
     /// The content of `/status`.
     pub(crate) status: Box<dyn Fn() -> Value + Send + Sync>,
     /// Takes what is said to be meant.
@@ -51,7 +63,7 @@ pub(crate) struct Pages {
 }
 
 /// Serves `listener` until `stop` turns true or its sender is gone.
-pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: Stop) {
+pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, scope: Scope, mut stop: Stop) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -59,7 +71,7 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: St
                 let (socket, peer) = match accepted {
                     Ok(accepted) => accepted,
                     Err(e) => {
-                        tracing::warn!(error = &e as &dyn std::error::Error, "the admin port could not accept a connection");
+                        tracing::warn!(error = &e as &dyn std::error::Error, "a connection could not be accepted");
                         sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
@@ -68,7 +80,12 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: St
                 connections.spawn(async move {
                     let service = service_fn(move |request| {
                         let pages = Arc::clone(&pages);
-                        async move { Ok::<_, Infallible>(answer(&pages, peer, request).await) }
+                        async move {
+                            Ok::<_, Infallible>(match scope {
+                                Scope::Admin => answer(&pages, peer, request).await,
+                                Scope::Health => health(&pages, &request),
+                            })
+                        }
                     });
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
@@ -97,14 +114,23 @@ async fn answer(pages: &Pages, peer: SocketAddr, request: Request<Incoming>) -> 
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
     }
     match request.uri().path() {
-        "/live" => text(StatusCode::OK, "live\n".to_owned()),
-        "/ready" => match (pages.unready)() {
-            None => text(StatusCode::OK, "ready\n".to_owned()),
-            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
-        },
+        "/live" | "/ready" => health(pages, &request),
         "/metrics" => page(StatusCode::OK, "text/plain; version=0.0.4", pages.telemetry.render()),
         "/status" => page(StatusCode::OK, "application/json", format!("{:#}\n", (pages.status)())),
         _ => text(StatusCode::NOT_FOUND, "there are /live, /ready, /metrics, /status and POST /confirm\n".to_owned()),
+    }
+}
+
+fn health<B>(pages: &Pages, request: &Request<B>) -> Response<Full<Bytes>> {
+    match request.uri().path() {
+        "/live" => text(StatusCode::OK, "live\n".to_owned()),
+        "/ready" => match ((pages.unready)(), (pages.closed)()) {
+            (Some(why), _) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+            // Sidecars that are there need it: what is not ready is taken out of its Service.
+            (None, Some(why)) => text(StatusCode::OK, format!("ready, but not for new joins: {why}\n")),
+            (None, None) => text(StatusCode::OK, "ready\n".to_owned()),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there are /live and /ready\n".to_owned()),
     }
 }
 

@@ -36,7 +36,7 @@ pub enum Error {
     /// A port cannot be had.
     #[error("the {role} listener cannot be opened on {address}; is something else using the port?")]
     Bind {
-        /// What the port is for, `sidecar` or `admin`.
+        /// What the port is for, such as `sidecar` or `admin`.
         role: &'static str,
         /// The address that cannot be listened on.
         address: SocketAddr,

@@ -1,12 +1,16 @@
-//! Who is who: the built-in certificate authority, join tokens, and the certificates issued.
+//! Who is who: the built-in certificate authority, what proves a workload that has no certificate yet, and the
+//! certificates issued.
 //!
-//! Guarantees: the CA's key never leaves a file only its owner can read; a certificate names the identity its caller
+//! Guarantees: the CA's key never leaves a file only its owner can read, or the Secret of a [`cluster`] that keeps it; a certificate names the identity its caller
 //! was authenticated as, whatever the request asked for; a join token is worth a certificate
 //! for one key.
 
+mod admission;
 mod ca;
+pub mod cluster;
 mod fields;
 mod issue;
+mod review;
 mod rotation;
 mod token;
 
@@ -18,14 +22,16 @@ use std::{
 };
 
 use rcgen::PublicKeyData;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use selvedge_identity::file;
 use selvedge_policies::facts::{Identity, IdentityError as BadIdentity, Moment};
 use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::{
+    admission::{Admission, Closed},
     issue::{Issued, KeyedCertificate},
+    review::{ReviewError, Reviewer},
     rotation::{Role, Sightings},
     token::Grant,
 };
@@ -162,6 +168,11 @@ impl Authority {
         self.current().roots()
     }
 
+    /// The certificates of [`Authority::roots`] as one PEM text.
+    pub fn roots_pem(&self) -> String {
+        self.roots().iter().map(ca::pem).collect()
+    }
+
     /// Ticks when the authority that signs, or the trust bundle, changes.
     pub fn changes(&self) -> watch::Receiver<impl Sized + use<>> {
         self.authorities.subscribe()
@@ -203,6 +214,22 @@ impl Authority {
         Ok(())
     }
 
+    /// Takes what is in the state directory now, where that is not what it was.
+    pub fn reload(&self, now: u64) -> Result<(), IdentityError> {
+        let authorities = Authorities::open(&self.state_dir, &self.trust_domain, now)?;
+        if !self.current().is_same(&authorities) {
+            self.authorities.send_replace(Arc::new(authorities));
+        }
+        Ok(())
+    }
+
+    /// Puts a new authority in the place of all in `state_dir`; nobody who trusts only those believes it. Those, and those
+    /// in `trusted` (PEM), are trusted by whoever joins from now on as long as their certificates may be valid.
+    pub fn replace(state_dir: &Path, trust_domain: &str, trusted: &str, now: u64) -> Result<(), IdentityError> {
+        let trusted: Vec<_> = CertificateDer::pem_slice_iter(trusted.as_bytes()).filter_map(Result::ok).collect();
+        rotation::replace(state_dir, trust_domain, &trusted, LEAF_LIFETIME, now)
+    }
+
     fn current(&self) -> Arc<Authorities> {
         Arc::clone(&self.authorities.borrow())
     }
@@ -225,17 +252,27 @@ impl Authority {
         issue::leaf(&self.current().signing, request, identity, self.lifetime, now)
     }
 
+    /// Signs the key of a pod that proved the service account `identity` and has no certificate yet.
+    pub fn join_pod(&self, identity: Identity, csr: &[u8], now: u64) -> Result<Issued, IdentityError> {
+        if (&*identity.namespace, &*identity.service_account) == OWN_NAME {
+            return Err(IdentityError::Reserved);
+        }
+        self.renew(identity, csr, now)
+    }
+
     /// Signs a new key for a workload that proved `identity` with its current certificate.
     pub fn renew(&self, identity: Identity, csr: &[u8], now: u64) -> Result<Issued, IdentityError> {
         issue::leaf(&self.current().signing, issue::verified_key(csr)?, identity, self.lifetime, now)
     }
 
     /// A certificate for the control plane itself. Its chain ends with the CA's certificate, because a joining
-    /// workload knows nothing but that certificate's hash.
+    /// workload may know nothing but that certificate's hash; and what else a pod may know, an authority of before a
+    /// rotation, leads to it.
     pub fn own(&self, now: u64) -> Result<KeyedCertificate, IdentityError> {
         let (namespace, name) = OWN_NAME;
         let identity = Identity::new(&self.trust_domain, namespace, name).map_err(IdentityError::Name)?;
-        issue::keyed(&self.current().signing, identity, self.lifetime, now)
+        let current = self.current();
+        issue::keyed(&current.signing, &current.crosses, identity, self.lifetime, now)
     }
 
     /// Removes tokens that have expired and what a crash left of unfinished files. Returns what was in the way.

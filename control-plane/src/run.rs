@@ -15,9 +15,13 @@ use tokio::{
 
 use crate::{
     Error,
-    admin::{self, Pages},
+    admin::{self, Pages, Scope},
     clock,
-    identity::{Authority, Sightings},
+    diagnostic::{Diagnostic, Place, Severity},
+    identity::{
+        Admission, Authority, Reviewer, Sightings,
+        cluster::{Keeper, SECRET},
+    },
     serve::{self, Mesh},
     settings::{Kubernetes, Settings},
     snapshot::{self, Snapshot},
@@ -29,6 +33,10 @@ use crate::{
 
 /// File descriptors that a control plane with all the connections it allows needs.
 pub const DESCRIPTORS: u64 = serve::MAX_CONNECTIONS as u64 + 256;
+mod waiting;
+
+/// How often it is looked whether there is an authority by now.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often expired join tokens are removed.
 const SWEEP: Duration = Duration::from_secs(600);
 /// How often the state directory is looked at for a step of a CA rotation.
@@ -52,6 +60,18 @@ pub struct Configuration {
 /// What keeps it from starting or from following the configuration; what users write never does.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     keep_apart(&settings)?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let client = match &settings.kubernetes {
+        Some(Kubernetes { kubeconfig }) => Some(kubernetes::client(kubeconfig.as_deref()).await?),
+        None => None,
+    };
+    let mut keeper = client.as_ref().map(|client| keeper(client, &settings));
+    if let Some(keeper) = &mut keeper {
+        tokio::select! {
+            found = waiting::authority(&settings, keeper) => found?,
+            () = shutdown.as_mut() => return Ok(()),
+        }
+    }
     let authority = open(&settings)?;
     let (snapshot_sender, snapshots) = snapshot::channel();
     let (report_sender, reports) = watch::channel(Arc::default());
@@ -66,20 +86,28 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
         sources.push(Files::new(config_dir, store.known(), of_files).source());
         asked.push(to_files);
     }
-    if let Some(Kubernetes { kubeconfig }) = &settings.kubernetes {
-        let known = store.origins(kubernetes::NAME);
+    let mut admission = Admission::default();
+    if let Some(client) = &client {
         let (to_cluster, of_cluster) = mpsc::channel(1);
-        let cluster = kubernetes::Cluster::connect(kubeconfig.as_deref(), known).await?;
+        let cluster = kubernetes::Cluster::new(client.clone(), store.origins(kubernetes::NAME));
+        admission.reviewer = Some(Reviewer::new(client, cluster.pods(), &settings.trust_domain));
         sources.push(cluster.confirmed_by(of_cluster).source());
         asked.push(to_cluster);
     }
     chores.spawn(source::share(confirmed, asked));
     let (save_sender, saves) = watch::channel(Arc::default());
     chores.spawn(follow(Arc::clone(&authority), root_sender));
+    match keeper {
+        Some(keeper) => {
+            admission.closed = keeper.closed();
+            chores.spawn(keeper.keep(Arc::clone(&authority)));
+        }
+        None => _ = chores.spawn(rotate(Arc::clone(&authority))),
+    }
     let keeping = tokio::spawn(store::keep(memory, saves));
     let mut feeding = tokio::spawn(store::run(store, sources, roots, snapshot_sender, report_sender, save_sender));
     let ended = tokio::select! {
-        served = serve(&settings, authority, Configuration { snapshots, reports, confirms }, shutdown) => served,
+        served = admit(&settings, authority, Configuration { snapshots, reports, confirms }, admission, shutdown) => served,
         // Ready over a configuration that nothing changes any more would be a lie.
         ended = &mut feeding => {
             ended.unwrap_or_else(|panic| Err(Error::Frozen { why: "the store", source: Some(panic) }))
@@ -119,7 +147,11 @@ pub fn open(settings: &Settings) -> Result<Arc<Authority>, Error> {
     Ok(Arc::new(authority))
 }
 
-/// Serves `configuration` until `shutdown` completes.
+fn keeper(client: &kube::Client, settings: &Settings) -> Keeper {
+    Keeper::new(client, &settings.state_dir, &settings.trust_domain, settings.certificate_lifetime)
+}
+
+/// Serves `configuration` until `shutdown` completes, to workloads that join with join tokens.
 ///
 /// # Errors
 /// A port that cannot be had, or TLS settings that cannot be made.
@@ -129,19 +161,41 @@ pub async fn serve(
     configuration: Configuration,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    let mut chores = JoinSet::new();
+    chores.spawn(rotate(Arc::clone(&authority)));
+    admit(settings, authority, configuration, Admission::default(), shutdown).await
+}
+
+/// Serves `configuration` until `shutdown` completes, to whom `admission` lets in.
+async fn admit(
+    settings: &Settings,
+    authority: Arc<Authority>,
+    configuration: Configuration,
+    admission: Admission,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let telemetry = Telemetry::new()?;
     let (sidecars, sidecars_at) = bind("sidecar", settings.listen).await?;
     let (admin, admin_at) = bind("admin", settings.admin).await?;
-    let mesh = Arc::new(Mesh::new(authority, telemetry.clone()).remembering(&settings.state_dir));
+    let health = match settings.health {
+        Some(address) => Some(bind("health", address).await?),
+        None => None,
+    };
+    let mesh = Mesh::new(authority, telemetry.clone()).remembering(&settings.state_dir).admitting(admission);
+    let mesh = Arc::new(mesh);
     let snapshots = configuration.snapshots.clone();
     let (stop_sender, stop) = watch::channel(false);
     let mut chores = JoinSet::new();
     chores.spawn(sweep(Arc::clone(&mesh.authority)));
-    chores.spawn(rotate(Arc::clone(&mesh.authority)));
     chores.spawn(measure(telemetry.clone(), configuration.snapshots.clone(), configuration.reports.clone()));
-    chores.spawn(admin::serve(admin, Arc::new(pages(&mesh, telemetry, configuration)), stop.clone()));
+    let pages = Arc::new(pages(&mesh, telemetry, configuration));
+    chores.spawn(admin::serve(admin, Arc::clone(&pages), Scope::Admin, stop.clone()));
+    let health_at = health.map(|(listener, address)| {
+        chores.spawn(admin::serve(listener, pages, Scope::Health, stop.clone()));
+        address
+    });
     if let Some(path) = &settings.ports_file {
-        write_ports(path, sidecars_at, admin_at)?;
+        write_ports(path, sidecars_at, admin_at, health_at)?;
     }
     tracing::info!(sidecars = %sidecars_at, admin = %admin_at, trust_domain = settings.trust_domain, "serving");
     let mut serving = std::pin::pin!(serve::serve(sidecars, mesh, snapshots, stop));
@@ -160,8 +214,12 @@ async fn bind(role: &'static str, address: SocketAddr) -> Result<(TcpListener, S
     Ok((listener, bound))
 }
 
-fn write_ports(path: &Path, sidecars: SocketAddr, admin: SocketAddr) -> Result<(), Error> {
-    let content = json!({ "listen": sidecars, "admin": admin }).to_string();
+fn write_ports(path: &Path, sidecars: SocketAddr, admin: SocketAddr, health: Option<SocketAddr>) -> Result<(), Error> {
+    let mut ports = json!({ "listen": sidecars, "admin": admin });
+    if let Some(health) = health {
+        ports["health"] = json!(health);
+    }
+    let content = ports.to_string();
     file::publish(path, content.as_bytes()).map_err(|source| Error::PortsFile { path: path.to_owned(), source })
 }
 
@@ -172,11 +230,15 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -
         let complete = complete.borrow().is_complete();
         (!complete).then(|| "the configuration has not been read completely yet".to_owned())
     };
+    let admitting = Arc::clone(mesh);
+    let closed = move || admitting.admission.why_closed();
     let mesh = Arc::clone(mesh);
     let status = move || {
         let (snapshot, reports) = (Arc::clone(&snapshots.borrow()), Arc::clone(&reports.borrow()));
         let report = reports.report();
         let sidecars = mesh.sidecars.report(&snapshot, clock::unix());
+        let mut findings = report.findings.clone();
+        findings.extend(mesh.admission.why_closed().map(|why| finding(&why)));
         json!({
             "trustDomain": mesh.authority.trust_domain(),
             "authorities": mesh.authority.describe(),
@@ -184,11 +246,16 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -
             "complete": snapshot.is_complete(),
             "objects": status::objects(&report, &sidecars),
             "namespaces": status::namespaces(&reports.pods, &sidecars),
-            "findings": report.findings,
+            "findings": findings,
             "sidecars": sidecars,
         })
     };
-    Pages { telemetry, unready: Box::new(unready), status: Box::new(status), confirms }
+    Pages { telemetry, unready: Box::new(unready), closed: Box::new(closed), status: Box::new(status), confirms }
+}
+
+/// What is wrong with the authority that a cluster keeps, as a finding.
+fn finding(why: &str) -> Diagnostic {
+    Diagnostic::new(Severity::Error, Place::file(&format!("Secret {SECRET}")), why)
 }
 
 /// Keeps the gauges of the configuration current.

@@ -49,7 +49,7 @@ use crate::{
         discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
         mesh::certificates_server::CertificatesServer,
     },
-    identity::Authority,
+    identity::{Admission, Authority},
     snapshot::Snapshot,
     status::Sidecars,
     stop::{self, Stop},
@@ -82,6 +82,8 @@ pub(crate) struct Mesh {
     pub(crate) telemetry: Telemetry,
     /// What each identity may take of the connections.
     pub(crate) shares: Shares,
+    /// What lets those in who have no certificate.
+    pub(crate) admission: Admission,
     pub(super) dialects: Dialects,
     /// Refusals of those that have proven nothing.
     pub(crate) strangers: Quiet,
@@ -95,6 +97,11 @@ impl Mesh {
         Self { dialects: Dialects::remembering(state_dir), ..self }
     }
 
+    /// This mesh, where these are let in that have no certificate.
+    pub(crate) fn admitting(self, admission: Admission) -> Self {
+        Self { admission, ..self }
+    }
+
     /// A mesh that nobody has connected to yet, and that remembers nothing of an earlier control plane.
     pub(crate) fn new(authority: Arc<Authority>, telemetry: Telemetry) -> Self {
         Self {
@@ -102,6 +109,7 @@ impl Mesh {
             sidecars: Arc::default(),
             telemetry,
             shares: Shares::default(),
+            admission: Admission::default(),
             dialects: Dialects::default(),
             strangers: Quiet::default(),
             refusals: Quiet::default(),

@@ -17,6 +17,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Admin listener: metrics, health and status. Keep it on loopback.
     pub admin: SocketAddr,
+    /// Where whoever supervises the process asks for `/ready` and `/live`, and for nothing else; nowhere when absent.
+    pub health: Option<SocketAddr>,
     /// Trust domain of the mesh.
     pub trust_domain: String,
     /// Where to write the addresses really bound, as JSON.
@@ -41,6 +43,7 @@ impl Settings {
             state_dir: state_dir.into(),
             listen: ([0, 0, 0, 0], 15010).into(),
             admin: ([127, 0, 0, 1], 15014).into(),
+            health: None,
             trust_domain: "mesh.local".to_owned(),
             ports_file: None,
             certificate_lifetime: LEAF_LIFETIME,

@@ -15,8 +15,10 @@ use serde::Deserialize;
 use crate::http::pace::CallerTimeouts;
 
 mod source;
+mod trust;
 
 pub use source::Source;
+pub(crate) use trust::TrustBundle;
 
 /// The bootstrap file of a sidecar.
 #[derive(Clone, Debug, Deserialize)]
@@ -29,6 +31,13 @@ pub struct Bootstrap {
     /// File with a join token; needed until `stateDir` holds a certificate.
     #[serde(default)]
     pub join_token_file: Option<PathBuf>,
+    /// In a pod: file with the token of its service account, projected for the audience `selvedge`; in place of a join
+    /// token.
+    #[serde(default)]
+    pub service_account_token_file: Option<PathBuf>,
+    /// The authorities under which the control plane must prove itself before it gets the token of the service account.
+    #[serde(default)]
+    pub trust_bundle: Option<TrustBundle>,
     /// Key, certificate and last good configuration live here (created with mode 0700).
     pub state_dir: PathBuf,
     /// Worker threads, each with its own listeners and connection pools; 1 when absent.
@@ -265,6 +274,7 @@ impl Bootstrap {
         if !host_and_port(&self.control_plane) {
             return Err(("controlPlane".into(), format!("is '{}'; expected HOST:PORT", self.control_plane)));
         }
+        self.check_token()?;
         if !(1..=256).contains(&self.workers) {
             return Err(("workers".into(), format!("is {}; expected 1 to 256", self.workers)));
         }
@@ -282,6 +292,23 @@ impl Bootstrap {
                 let field = format!("outbound[{index}].to");
                 return Err((field, format!("is '{}'; expected NAMESPACE/SERVICE:PORT", outbound.to)));
             }
+        }
+        Ok(())
+    }
+}
+
+impl Bootstrap {
+    fn check_token(&self) -> Result<(), (String, String)> {
+        let field = || "serviceAccountTokenFile".to_owned();
+        if self.service_account_token_file.is_none() {
+            return Ok(());
+        }
+        if self.join_token_file.is_some() {
+            return Err((field(), "is given beside joinTokenFile; expected one of them".to_owned()));
+        }
+        if self.trust_bundle.is_none() {
+            let problem = "needs trustBundle: the token is sent to nobody who does not prove to be the control plane";
+            return Err((field(), problem.to_owned()));
         }
         Ok(())
     }

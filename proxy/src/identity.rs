@@ -1,8 +1,9 @@
 //! Who this workload is: its certificate and key, and the authorities it trusts.
 //!
 //! Guarantees: the key is made here and never leaves the state directory (mode 0600); the first certificate is fetched
-//! only from a control plane whose authority the join token pins; a certificate is renewed at about two thirds of its
-//! life, with the certificate before it as proof; while the control plane is away the old one serves on.
+//! only from a control plane whose authority the join token pins or, with the token of a pod's service account, one that
+//! proves itself under the authorities the pod was given: no token leaves before that. A certificate is renewed at about
+//! two thirds of its life, with the certificate before it as proof; while the control plane is away the old one serves on.
 
 mod join;
 mod rotate;
@@ -10,8 +11,10 @@ mod store;
 
 use std::path::PathBuf;
 
+use rustls::pki_types::CertificateDer;
+
 pub use self::{
-    join::{join, new_key, renew},
+    join::{join, join_pod, new_key, renew},
     rotate::keep,
 };
 
@@ -24,15 +27,29 @@ pub struct Settings {
     pub workload: String,
     /// File with a join token; needed while the state directory holds no valid certificate.
     pub join_token_file: Option<PathBuf>,
+    /// In a pod, what it joins with in place of a join token.
+    pub service_account: Option<ServiceAccount>,
     /// Directory of the key and certificate.
     pub state_dir: PathBuf,
+}
+
+/// How a pod proves its service account.
+#[derive(Clone, Debug)]
+pub struct ServiceAccount {
+    /// File with the token, which whoever runs the pod replaces before it expires.
+    pub token_file: PathBuf,
+    /// The authorities that the control plane must prove itself under to get the token; those of a stored certificate
+    /// count besides.
+    pub trust_bundle: Vec<CertificateDer<'static>>,
 }
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// Nothing to join with.
-    #[error("the state directory holds no valid certificate and no join token file is set (joinTokenFile)")]
+    #[error(
+        "the state directory holds no valid certificate, and neither joinTokenFile nor serviceAccountTokenFile is set"
+    )]
     NoToken,
     /// A file cannot be read or written.
     #[error("{action} {path} failed")]
@@ -56,7 +73,7 @@ pub enum IdentityError {
     /// The token is not of the known form.
     #[error("the join token is not of the form sv1.ID.SECRET.PIN")]
     MalformedToken,
-    /// No connection to the control plane, which includes one that does not match the token's pin.
+    /// No connection to the control plane, which includes one that does not match the token's pin or the trust bundle.
     #[error("no connection to the control plane at {address}")]
     Connect {
         /// The control plane, `host:port`.
@@ -71,6 +88,9 @@ pub enum IdentityError {
     /// The control plane said no.
     #[error("the control plane refused a certificate: {0}")]
     Refused(String),
+    /// The control plane cannot say yes or no for now.
+    #[error("the control plane cannot issue a certificate now: {0}")]
+    NotNow(String),
     /// The control plane did not answer in time.
     #[error("the control plane did not sign in time")]
     TimedOut,

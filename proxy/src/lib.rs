@@ -9,7 +9,7 @@
 //!
 //! Named outside are the start of a sidecar ([`run`], [`Bootstrap`]), what redirected connections need ([`Side`]),
 //! and the sidecar's end of the control channel, which tests and benches hold against control planes: how it joins
-//! ([`join`], [`renew`], [`keep`]), connects ([`connect`]) and follows what the mesh is ([`follow`]).
+//! ([`join`], [`join_pod`], [`renew`], [`keep`]), connects ([`connect`]) and follows what the mesh is ([`follow`]).
 
 mod process;
 mod admin;
@@ -64,7 +64,7 @@ pub use grpc::{
     discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     mesh::certificates_client::CertificatesClient,
 };
-pub use identity::{IdentityError, Settings as IdentitySettings, join, keep, new_key, renew};
+pub use identity::{IdentityError, ServiceAccount, Settings as IdentitySettings, join, join_pod, keep, new_key, renew};
 pub use process::{control::run, descriptors, leave};
 pub use socket::{Side, dial, expect_capture, original_dst};
 pub use tls::{TlsContext, to_control_plane};

@@ -25,7 +25,9 @@ use selvedge_xds::alpn;
 use tokio::time::Instant;
 
 pub use self::client::to_control_plane;
-pub(crate) use self::client::{ExternalTls, SYSTEM_ROOTS, originate, to_pinned_control_plane};
+pub(crate) use self::client::{
+    ExternalTls, SYSTEM_ROOTS, originate, to_injected_control_plane, to_pinned_control_plane,
+};
 use crate::credentials::Svid;
 
 /// How much the clocks of two machines may differ; less for certificates that live for less than ten times as long.
@@ -438,21 +440,23 @@ pub(crate) mod tests {
         let member = to_control_plane(&credentials).unwrap();
         let pin = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &ca.certificate);
         let joining = to_pinned_control_plane(pin.as_ref().try_into().unwrap()).unwrap();
+        let injected = to_injected_control_plane(std::slice::from_ref(&ca.certificate)).unwrap();
         let refused = Err("client");
         for (shown, to_member, to_joining) in [
             (CONTROL_PLANE, Ok(()), Ok(())),
             (GOOD, refused, refused),
             ("spiffe://mesh.local/ns/shop/sa/control-plane", refused, refused),
             ("spiffe://mesh.local/ns/selvedge-system/sa/web", refused, refused),
-            // Who joins learns the trust domain from whoever has the authority that the token pins.
+            // Who joins learns the trust domain from whoever has the authority that the token pins, or the pod was given.
             ("spiffe://other.local/ns/selvedge-system/sa/control-plane", refused, Ok(())),
         ] {
             let svid = signed(&ca, &leaf(shown));
             assert_eq!(as_control_plane(&member, &ca, &svid), to_member, "{shown}");
             assert_eq!(as_control_plane(&joining, &ca, &svid), to_joining, "{shown}, when it joins");
+            assert_eq!(as_control_plane(&injected, &ca, &svid), to_joining, "{shown}, when a pod joins");
         }
         let svid = signed(&other, &leaf(CONTROL_PLANE));
-        for sidecar in [&member, &joining] {
+        for sidecar in [&member, &joining, &injected] {
             assert_eq!(as_control_plane(sidecar, &other, &svid), refused, "of another authority");
             assert_eq!(as_control_plane(sidecar, &ca, &svid), refused, "of another authority, which it hides");
         }

@@ -56,13 +56,18 @@ impl Mesh {
 
     /// Starts the control plane, for the first time or again, on the same ports, files and state.
     pub async fn start_control_plane(&mut self) {
+        self.launch_control_plane();
+        let listen = self.listen.address();
+        wait::until_true("the control plane listens", || client::accepts(listen)).await;
+    }
+
+    /// Starts the control plane without waiting for anything.
+    pub fn launch_control_plane(&mut self) {
         let mut command = Command::new(binary("selvedge"));
         command.arg("control-plane").args(["--listen", &self.listen.address().to_string()]);
         command.args(["--admin", &self.admin.address().to_string()]).args(&self.settings);
         command.arg("--config-dir").arg(self.config_dir()).arg("--state-dir").arg(self.state_dir());
         self.control_plane = Some(Process::start("control-plane", &mut command, self.folder()));
-        let listen = self.listen.address();
-        wait::until_true("the control plane listens", || client::accepts(listen)).await;
     }
 
     /// Kills the control plane without warning.
@@ -132,7 +137,8 @@ impl Mesh {
         self.write(&format!("workload-{namespace}-{name}.yaml"), &workload.document());
         let home = self.folder().join(format!("sidecar-{namespace}-{name}"));
         fs::create_dir_all(home.join("state")).expect("a folder for the sidecar");
-        fs::write(home.join("token"), self.token(&workload)).expect("the join token");
+        let token = workload.pod_token().map_or_else(|| self.token(&workload), str::to_owned);
+        fs::write(home.join("token"), token).expect("the token");
         Sidecar::start(workload, self.listen.address(), home)
     }
 

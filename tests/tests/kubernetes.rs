@@ -19,6 +19,8 @@ use tokio::time::timeout;
 
 #[path = "kubernetes/faults.rs"]
 mod faults;
+#[path = "kubernetes/identity.rs"]
+mod identity;
 #[path = "kubernetes/lost.rs"]
 mod lost;
 #[path = "kubernetes/objects.rs"]

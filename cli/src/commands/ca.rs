@@ -1,14 +1,17 @@
-//! `selvedge ca`: the certificate authorities of a mesh, on the state directory of its control plane.
+//! `selvedge ca`: the certificate authorities of a mesh, on the state directory of its control plane or in the Secret of a
+//! cluster.
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use selvedge_control_plane::{
     clock::{self, rfc3339},
-    identity::{Authority, Described, LEAF_LIFETIME, Role},
+    identity::{Authority, Described, LEAF_LIFETIME, Role, cluster::Edit},
+    source::kubernetes,
 };
+use tokio::runtime::Runtime;
 
-/// Show and rotate the certificate authority.
+/// Show, rotate and found the certificate authority.
 #[derive(Debug, clap::Args)]
 pub struct CaArgs {
     #[command(subcommand)]
@@ -21,13 +24,21 @@ enum CaCommand {
     Show(ShowArgs),
     /// Replace the authority without stopping anything: the running control plane takes the steps.
     Rotate(StateArgs),
+    /// Make an authority where there is none, or where its key is lost or has leaked.
+    New(NewArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct StateArgs {
     /// The control plane's state directory.
-    #[arg(long, value_name = "DIR")]
-    state_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes")]
+    state_dir: Option<PathBuf>,
+    /// The authority that a cluster keeps, in the Secret selvedge-ca of the control plane's namespace.
+    #[arg(long, conflicts_with = "state_dir")]
+    kubernetes: bool,
+    /// The file that names the cluster, and the namespace by its context; the pod around this process when absent.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
     /// Trust domain of the mesh.
     #[arg(long, value_name = "TD", default_value = "mesh.local")]
     trust_domain: String,
@@ -42,6 +53,16 @@ struct ShowArgs {
     output: Output,
 }
 
+#[derive(Debug, clap::Args)]
+struct NewArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    /// Also in the place of an authority that is there, or whose trust bundle is: nobody who knows only that one believes
+    /// the new one, so every workload has to join anew.
+    #[arg(long)]
+    replace: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
     Text,
@@ -51,39 +72,96 @@ enum Output {
 /// Runs the command.
 ///
 /// # Errors
-/// A state directory that cannot be used, or a rotation that is under way already.
+/// A state directory or Secret that cannot be used, or a rotation that is under way already.
 pub fn run(args: CaArgs) -> anyhow::Result<()> {
     match args.command {
-        CaCommand::Show(args) => show(&args),
+        CaCommand::Show(args) => State::open(&args.state)?.show(&args),
         CaCommand::Rotate(args) => {
-            open(&args)?.rotate(clock::unix())?;
+            let state = State::open(&args)?;
+            state.authority(&args)?.rotate(clock::unix())?;
+            state.put()?;
             println!("A new CA is made. The control plane announces it, signs with it after one certificate lifetime,");
             println!("and drops the old one after another. `selvedge ca show` tells how far it is.");
             Ok(())
         }
+        CaCommand::New(args) => new(&args),
     }
 }
 
-fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let authorities = open(&args.state)?.describe();
-    if args.output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&authorities)?);
-        return Ok(());
-    }
-    println!("{:<18}{:<24}ROLE", "FINGERPRINT", "VALID UNTIL");
-    for Described { fingerprint, role, not_after } in &authorities {
-        println!("{:<18}{:<24}{}", &fingerprint[..16], rfc3339(*not_after), explain(*role));
+fn new(args: &NewArgs) -> anyhow::Result<()> {
+    let state = State::open(&args.state)?;
+    let trusted = state.edit.as_ref().and_then(|(_, edit)| edit.trusted()).unwrap_or_default().to_owned();
+    let was_there = Authority::is_founded(&state.directory) || !trusted.is_empty();
+    ensure!(
+        args.replace || !was_there,
+        "there is a CA, or a trust bundle that tells of one; restore its key, or rotate it with `selvedge ca rotate`. With \
+         --replace a new one is made all the same, which no workload of now believes"
+    );
+    Authority::replace(&state.directory, &args.state.trust_domain, &trusted, clock::unix())?;
+    state.put()?;
+    println!("A new CA is made. It signs what is issued from now on.");
+    if was_there {
+        println!(
+            "Sidecars that know only the one before go on with what they have, and do not believe the control plane."
+        );
+        println!("Create their pods anew (kubectl rollout restart), or give them new join tokens.");
     }
     Ok(())
 }
 
-fn open(args: &StateArgs) -> anyhow::Result<Authority> {
-    let directory = args.state_dir.display();
-    ensure!(
-        Authority::is_founded(&args.state_dir),
-        "there is no CA in {directory}; give the control plane's --state-dir"
-    );
-    Ok(Authority::open(&args.state_dir, &args.trust_domain, LEAF_LIFETIME, clock::unix())?)
+/// Where the files of the authority are, or a copy of them.
+struct State {
+    directory: PathBuf,
+    /// What is to be put back into a cluster.
+    edit: Option<(Runtime, Edit)>,
+}
+
+impl State {
+    fn open(args: &StateArgs) -> anyhow::Result<Self> {
+        if let Some(directory) = &args.state_dir {
+            return Ok(Self { directory: directory.clone(), edit: None });
+        }
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+        let edit = runtime.block_on(async {
+            let client = kubernetes::client(args.kubeconfig.as_deref()).await?;
+            anyhow::Ok(Edit::begin(&client).await?)
+        })?;
+        Ok(Self { directory: edit.directory().to_owned(), edit: Some((runtime, edit)) })
+    }
+
+    fn authority(&self, args: &StateArgs) -> anyhow::Result<Authority> {
+        let place = match &self.edit {
+            Some(_) => "the Secret selvedge-ca of this namespace".to_owned(),
+            None => self.directory.display().to_string(),
+        };
+        ensure!(
+            Authority::is_founded(&self.directory),
+            "there is no CA in {place}; give the control plane's --state-dir, or --kubernetes and its namespace"
+        );
+        Ok(Authority::open(&self.directory, &args.trust_domain, LEAF_LIFETIME, clock::unix())?)
+    }
+
+    fn show(&self, args: &ShowArgs) -> anyhow::Result<()> {
+        let authorities = self.authority(&args.state)?.describe();
+        if args.output == Output::Json {
+            println!("{}", serde_json::to_string_pretty(&authorities)?);
+            return Ok(());
+        }
+        println!("{:<18}{:<24}ROLE", "FINGERPRINT", "VALID UNTIL");
+        for Described { fingerprint, role, not_after } in &authorities {
+            println!("{:<18}{:<24}{}", &fingerprint[..16], rfc3339(*not_after), explain(*role));
+        }
+        Ok(())
+    }
+
+    /// Puts what was changed where the control plane finds it.
+    fn put(self) -> anyhow::Result<()> {
+        if let Some((runtime, edit)) = self.edit {
+            runtime.block_on(edit.put())?;
+        }
+        Ok(())
+    }
 }
 
 fn explain(role: Role) -> String {

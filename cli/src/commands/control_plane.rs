@@ -32,6 +32,9 @@ pub struct ControlPlaneArgs {
     /// Where /metrics, /ready, /live and /status are; keep it on loopback.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15014")]
     admin: SocketAddr,
+    /// Where /ready and /live alone are, for whoever supervises the process from elsewhere, such as a kubelet.
+    #[arg(long, value_name = "ADDR")]
+    health: Option<SocketAddr>,
     /// Trust domain of the mesh; fixed once the state directory is made.
     #[arg(long, value_name = "TD", default_value = "mesh.local")]
     trust_domain: String,
@@ -58,6 +61,7 @@ pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
         kubernetes: args.kubernetes.then_some(Kubernetes { kubeconfig: args.kubeconfig }),
         listen: args.listen,
         admin: args.admin,
+        health: args.health,
         trust_domain: args.trust_domain,
         ports_file: args.ports_file,
         certificate_lifetime: args.certificate_lifetime.0,

@@ -12,8 +12,8 @@ pub mod certificates_server {
     /// Generated trait containing gRPC methods that should be implemented for use with CertificatesServer.
     #[async_trait]
     pub trait Certificates: std::marker::Send + std::marker::Sync + 'static {
-        /// Signs the key in the CSR. The identity comes from the join token or, without one, from the client
-        /// certificate of the connection; whatever the CSR asks for beyond its key is ignored.
+        /// Signs the key in the CSR. The identity comes from the join token, from the token of a pod's service account or,
+        /// without either, from the client certificate of the connection; whatever the CSR asks for beyond its key is ignored.
         async fn sign(
             &self,
             request: tonic::Request<::selvedge_xds::proto::mesh::SignRequest>,

@@ -3,6 +3,7 @@
 
 use std::{fmt, fs, io, os::unix::fs::PermissionsExt, path::Path};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
@@ -64,6 +65,18 @@ impl Ca {
         Ok(Self { issuer, certificate })
     }
 
+    /// This authority as `old` knows it: a certificate over its key that whoever trusts `old` alone believes, as long as
+    /// that one lasts. PEM.
+    pub(super) fn certified_by(&self, old: &Self, trust_domain: &str, now: u64) -> Result<String, IdentityError> {
+        let mut params = params(trust_domain, now)?;
+        // It may stand between an older authority and a newer one.
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let end = not_after(&self.certificate).min(not_after(&old.certificate));
+        params.not_after = fields::moment(u64::try_from(end).unwrap_or_default())?;
+        let signed = params.signed_by(self.issuer.key(), &old.issuer).map_err(IdentityError::Signing)?;
+        Ok(signed.pem())
+    }
+
     pub(super) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
@@ -91,6 +104,13 @@ pub(super) fn certificate_pem(path: &Path) -> Result<String, IdentityError> {
     let (pem, _) = content(path)?;
     let at = pem.find(CERTIFICATE).ok_or_else(|| damaged(path, "it has no certificate".to_owned()))?;
     Ok(pem[at..].to_owned())
+}
+
+/// A certificate as PEM.
+pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
+    let text = BASE64_STANDARD.encode(certificate);
+    let lines: String = text.as_bytes().chunks(64).map(|line| format!("{}\n", String::from_utf8_lossy(line))).collect();
+    format!("{CERTIFICATE}-----\n{lines}-----END CERTIFICATE-----\n")
 }
 
 /// End of validity, seconds since the Unix epoch; 0 for what is no certificate.
@@ -129,8 +149,13 @@ fn content(path: &Path) -> Result<(String, u32), IdentityError> {
 
 /// A new key and its certificate as PEM.
 fn founded(trust_domain: &str, now: u64) -> Result<String, IdentityError> {
-    let signing = IdentityError::Signing;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(signing)?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IdentityError::Signing)?;
+    let certificate = params(trust_domain, now)?.self_signed(&key).map_err(IdentityError::Signing)?;
+    Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
+}
+
+/// What stands in the certificate of any authority of the trust domain.
+fn params(trust_domain: &str, now: u64) -> Result<CertificateParams, IdentityError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "Selvedge");
@@ -141,8 +166,7 @@ fn founded(trust_domain: &str, now: u64) -> Result<String, IdentityError> {
     params.serial_number = Some(fields::random_serial()?);
     params.not_before = fields::backdated(now)?;
     params.not_after = params.not_before + LIFETIME;
-    let certificate = params.self_signed(&key).map_err(signing)?;
-    Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
+    Ok(params)
 }
 
 /// Trust domain and end of validity of a CA certificate.

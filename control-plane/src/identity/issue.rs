@@ -34,7 +34,7 @@ pub struct Issued {
 /// A certificate with its key.
 #[derive(Debug)]
 pub struct KeyedCertificate {
-    /// Leaf first, the CA's certificate last.
+    /// Leaf first, what leads to it from authorities before, the CA's certificate last.
     pub chain: Vec<CertificateDer<'static>>,
     /// Private key of the leaf.
     pub key: PrivateKeyDer<'static>,
@@ -74,6 +74,7 @@ pub(super) fn leaf(
 /// A new key and a leaf over it.
 pub(super) fn keyed(
     ca: &Ca,
+    crosses: &[CertificateDer<'static>],
     identity: Identity,
     lifetime: Duration,
     now: u64,
@@ -81,8 +82,9 @@ pub(super) fn keyed(
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IdentityError::Signing)?;
     let params = params(&identity, lifetime, now)?;
     let certificate = params.signed_by(&key, ca.issuer()).map_err(IdentityError::Signing)?;
+    let leaf = [certificate.der().clone()];
     Ok(KeyedCertificate {
-        chain: vec![certificate.der().clone(), ca.certificate().clone()],
+        chain: [&leaf, crosses, &[ca.certificate().clone()]].concat(),
         key: PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
         not_after: validity(&params).1,
     })

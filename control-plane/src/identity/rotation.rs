@@ -8,15 +8,19 @@
 //! | `ca-next.pem` | was asked for and is announced by the control plane as soon as it sees it |
 //! | `ca-next-T.pem` | is in the trust bundle, and signs from T on |
 //! | `ca-old-T.pem` | signs no more, and is in the trust bundle until T; without its key |
+//! | `ca-cross-T.pem` | signs since T or did, in a certificate of the authority before it |
 //!
 //! T is in seconds since the Unix epoch. Guarantees: both waits last as long as a certificate, so whoever holds a valid
 //! one when the new authority begins to sign got it, with the bundle, after the announcement; and when the old
 //! authority leaves the bundle no certificate of it is valid any more. As long as a certificate is as long as the longest
 //! lifetime that the signing authority was run with (`longest-lifetime`), and a step that cannot be undone waits by the
 //! clock as well as by the time that really passes, so a clock that jumps ahead for a while costs nothing.
+//!
+//! The last kind outlives a rotation: it leads whoever knows nothing but an authority of long ago to the one that signs,
+//! one step for each rotation.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -34,8 +38,13 @@ use super::{
     failed,
 };
 
-const SIGNING: &str = "ca.pem";
+/// The file of the authority that signs.
+pub(super) const SIGNING: &str = "ca.pem";
 const REQUESTED: &str = "ca-next.pem";
+/// How the files of crosses begin.
+const CROSS: &str = "ca-cross-";
+/// How many rotations back an authority still leads to the one that signs; verifiers take no longer chains than a few.
+const CROSSES: usize = 4;
 /// The longest lifetime, in seconds, that the authority that signs was run with.
 const LONGEST: &str = "longest-lifetime";
 /// How long a step has to be due that was found due: who has just started cannot tell a clock that jumped. With
@@ -64,6 +73,8 @@ pub(super) struct Authorities {
     pub(super) signing: Ca,
     /// All but the one that signs.
     pub(super) others: Vec<(CertificateDer<'static>, Role)>,
+    /// What leads from authorities before to the one that signs, the newest first.
+    pub(super) crosses: Vec<CertificateDer<'static>>,
 }
 
 impl Authorities {
@@ -79,7 +90,21 @@ impl Authorities {
         for (path, role) in files(state_dir)? {
             others.push((ca::read_certificate(&path, trust_domain, now)?, role));
         }
-        Ok(Self { signing, others })
+        let mut crosses = Vec::new();
+        for (_, path) in cross_files(state_dir)?.iter().rev().take(CROSSES) {
+            match ca::read_certificate(path, trust_domain, now) {
+                Ok(cross) => crosses.push(cross),
+                // Without it, as when it has expired, only pods of long ago have to be created anew.
+                Err(error) => tracing::warn!(%error, "an authority of the past leads to the present one no more"),
+            }
+        }
+        Ok(Self { signing, others, crosses })
+    }
+
+    /// Whether `other` is the same in every part.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let of = |authorities: &Self| authorities.signing.certificate().clone();
+        of(self) == of(other) && self.others == other.others && self.crosses == other.crosses
     }
 
     /// Whether the directory still holds what was read.
@@ -98,6 +123,79 @@ impl Authorities {
         }
         roots
     }
+}
+
+/// The files of the authorities, by name.
+pub(super) type Files = BTreeMap<String, Vec<u8>>;
+
+/// Whether a file of that name belongs to the authorities.
+pub(super) fn is_ours(name: &str) -> bool {
+    [SIGNING, LONGEST].contains(&name) || role(name).is_some() || time(name, CROSS).is_some()
+}
+
+/// All files of the authorities.
+pub(super) fn pack(state_dir: &Path) -> Result<Files, IdentityError> {
+    if !state_dir.is_dir() {
+        return Ok(Files::new());
+    }
+    let read = |name: String| {
+        let path = state_dir.join(&name);
+        let content = fs::read(&path).map_err(|source| failed("reading", &path, source))?;
+        Ok((name, content))
+    };
+    names(state_dir)?.into_iter().filter(|name| is_ours(name)).map(read).collect()
+}
+
+/// Puts `files` in the place of all files of the authorities.
+pub(super) fn unpack(state_dir: &Path, files: &Files) -> Result<(), IdentityError> {
+    file::create_dir(state_dir).map_err(|source| failed("creating", state_dir, source))?;
+    for (name, content) in files.iter().filter(|(name, _)| is_ours(name)) {
+        let path = state_dir.join(name);
+        file::replace(&path, content).map_err(|source| failed("writing", &path, source))?;
+    }
+    for name in names(state_dir)?.iter().filter(|name| is_ours(name) && !files.contains_key(*name)) {
+        remove(&state_dir.join(name))?;
+    }
+    Ok(())
+}
+
+/// Founds an authority where there is none, and notes the lifetime of its certificates.
+pub(super) fn found(state_dir: &Path, trust_domain: &str, lifetime: Duration, now: u64) -> Result<(), IdentityError> {
+    Authorities::open(state_dir, trust_domain, now)?;
+    promise(state_dir, lifetime)
+}
+
+/// Puts a new authority in the place of all that there are. Those in `trusted`, and the one that signs, stay in the trust
+/// bundle as long as certificates of theirs may be valid, `lifetime` unless a longer one was promised.
+pub(super) fn replace(
+    state_dir: &Path,
+    trust_domain: &str,
+    trusted: &[CertificateDer<'_>],
+    lifetime: Duration,
+    now: u64,
+) -> Result<(), IdentityError> {
+    file::create_dir(state_dir).map_err(|source| failed("creating", state_dir, source))?;
+    let signing = state_dir.join(SIGNING);
+    let signed = ca::read_certificate(&signing, trust_domain, now).ok();
+    let until = now + longest(state_dir).ok().flatten().unwrap_or(lifetime).max(lifetime).as_secs() + UNDER_WAY;
+    for name in names(state_dir)?.iter().filter(|name| role(name).is_some() || time(name, CROSS).is_some()) {
+        remove(&state_dir.join(name))?;
+    }
+    for (until, old) in (until..).zip(signed.iter().chain(trusted.iter().filter(|old| Some(*old) != signed.as_ref()))) {
+        let path = state_dir.join(format!("ca-old-{until}.pem"));
+        file::create(&path, ca::pem(old).as_bytes()).map_err(|source| failed("writing", &path, source))?;
+        // What is of another mesh, or has expired, is no help to anybody.
+        if ca::read_certificate(&path, trust_domain, now).is_err() {
+            remove(&path)?;
+        }
+    }
+    let next = state_dir.join(REQUESTED);
+    Ca::found(&next, trust_domain, now)?;
+    rename(&next, &signing)
+}
+
+fn remove(path: &Path) -> Result<(), IdentityError> {
+    fs::remove_file(path).map_err(|source| failed("removing", path, source))
 }
 
 /// Whether there is an authority that signs, or may be: one that cannot be looked at is not founded again.
@@ -175,8 +273,8 @@ pub(super) fn advance(
                 rename(&path, &state_dir.join(format!("ca-next-{then}.pem")))?;
             }
             Role::SignsFrom(due) if sightings.is_due(&path, due, &waits, now) => {
-                Ca::read(&path, trust_domain, now.unix)?;
                 let signing = state_dir.join(SIGNING);
+                cross(state_dir, trust_domain, &path, due, now.unix)?;
                 let old = ca::certificate_pem(&signing)?;
                 let trusted = state_dir.join(format!("ca-old-{then}.pem"));
                 file::create(&trusted, old.as_bytes()).map_err(|source| failed("writing", &trusted, source))?;
@@ -194,27 +292,52 @@ pub(super) fn advance(
     Ok(())
 }
 
+/// Lets the authority that signs vouch for the next one, at `path`, before its key is gone; forgets what is too long ago.
+fn cross(state_dir: &Path, trust_domain: &str, path: &Path, due: u64, now: u64) -> Result<(), IdentityError> {
+    let next = Ca::read(path, trust_domain, now)?;
+    let signing = Ca::read(&state_dir.join(SIGNING), trust_domain, now)?;
+    let crossed = state_dir.join(format!("{CROSS}{due}.pem"));
+    let pem = next.certified_by(&signing, trust_domain, now)?;
+    file::create(&crossed, pem.as_bytes()).map_err(|source| failed("writing", &crossed, source))?;
+    for (_, old) in cross_files(state_dir)?.iter().rev().skip(CROSSES) {
+        remove(old)?;
+    }
+    Ok(())
+}
+
+/// The files of the authorities in certificates of others, each with its time, in order of time.
+fn cross_files(state_dir: &Path) -> Result<Vec<(u64, PathBuf)>, IdentityError> {
+    let crosses = names(state_dir)?.into_iter();
+    let mut crosses: Vec<_> = crosses.filter_map(|name| Some((time(&name, CROSS)?, state_dir.join(name)))).collect();
+    crosses.sort_unstable();
+    Ok(crosses)
+}
+
 /// The files of the authorities that do not sign, in order of their names.
 fn files(state_dir: &Path) -> Result<Vec<(PathBuf, Role)>, IdentityError> {
-    let unlisted = |source| failed("listing", state_dir, source);
-    let mut files = Vec::new();
-    for entry in fs::read_dir(state_dir).map_err(unlisted)? {
-        let entry = entry.map_err(unlisted)?;
-        if let Some(role) = entry.file_name().to_str().and_then(role) {
-            files.push((entry.path(), role));
-        }
-    }
+    let found = names(state_dir)?.into_iter();
+    let mut files: Vec<_> = found.filter_map(|name| Some((state_dir.join(&name), role(&name)?))).collect();
     files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(files)
+}
+
+/// The names of everything in the directory.
+fn names(state_dir: &Path) -> Result<Vec<String>, IdentityError> {
+    let list = || fs::read_dir(state_dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+    let names = list().map_err(|source| failed("listing", state_dir, source))?;
+    Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
 }
 
 fn role(name: &str) -> Option<Role> {
     if name == REQUESTED {
         return Some(Role::Requested);
     }
-    let name = name.strip_suffix(".pem")?;
-    let time = |prefix| name.strip_prefix(prefix).and_then(|time| time.parse().ok());
-    time("ca-next-").map(Role::SignsFrom).or_else(|| time("ca-old-").map(Role::TrustedUntil))
+    time(name, "ca-next-").map(Role::SignsFrom).or_else(|| time(name, "ca-old-").map(Role::TrustedUntil))
+}
+
+/// The time in the name of a file, behind `prefix`.
+fn time(name: &str, prefix: &str) -> Option<u64> {
+    name.strip_suffix(".pem")?.strip_prefix(prefix)?.parse().ok()
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
@@ -293,6 +416,37 @@ mod tests {
         authority.advance(dropped).unwrap();
         assert_eq!((roles(&authority), authority.roots()), (vec![Role::Signs], vec![both[1].clone()]));
         assert_eq!(open(&directory, dropped).roots(), authority.roots(), "a restart finds the same");
+    }
+
+    #[test]
+    fn whoever_knows_only_an_authority_of_long_ago_is_led_to_the_one_that_signs() {
+        let directory = TempDir::new().unwrap();
+        let mut authority = Running::open(&directory, NOW);
+        let mut now = NOW;
+        let mut past = vec![authority.roots()[0].clone()];
+        for _ in 0..CROSSES + 1 {
+            authority.rotate(now).unwrap();
+            for _ in 0..3 {
+                authority.advance(now).unwrap();
+                now += LIFE + UNDER_WAY;
+            }
+            past.push(authority.roots()[0].clone());
+        }
+        let chain = authority.own(now).unwrap().chain;
+        assert_eq!(chain.last(), past.last(), "what a join token pins comes last");
+        assert_eq!(chain.len(), 1 + CROSSES + 1);
+        let believes = |root: &CertificateDer<'static>| {
+            let anchor = webpki::anchor_from_trusted_cert(root).unwrap();
+            let leaf = webpki::EndEntityCert::try_from(&chain[0]).unwrap();
+            let at = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(now));
+            let usage = webpki::KeyUsage::server_auth();
+            let algorithms = webpki::ALL_VERIFICATION_ALGS;
+            leaf.verify_for_usage(algorithms, &[anchor], &chain[1..], at, usage, None, None).is_ok()
+        };
+        let believed: Vec<bool> = past.iter().map(believes).collect();
+        assert_eq!(believed, [[false].as_slice(), &[true; CROSSES + 1]].concat(), "one rotation too many is too many");
+        let restarted = open(&directory, now).own(now).unwrap().chain;
+        assert_eq!(restarted[1..], chain[1..], "a restart leads them the same way");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! `Certificates.Sign`: join with a token, renew with the current certificate.
+//! `Certificates.Sign`: join with a token, of ours or of a pod's service account, renew with the current certificate.
 
 use std::sync::Arc;
 
 use selvedge_identity::svid::Leaf;
+use selvedge_policies::facts::Identity;
 use selvedge_xds::proto::mesh::{SignRequest, SignResponse};
 use tonic::{Request, Response, Status};
 
@@ -10,7 +11,7 @@ use super::{Mesh, Peer};
 use crate::{
     clock,
     grpc::mesh::certificates_server,
-    identity::{Authority, IdentityError, Issued},
+    identity::{Authority, IdentityError, Issued, ReviewError},
 };
 
 /// Longest name of a workload that is logged: anybody may say one.
@@ -28,13 +29,10 @@ impl certificates_server::Certificates for Certificates {
         let leaf = request.extensions().get::<Peer>().and_then(|peer| peer.leaf.clone());
         let quiet = if leaf.is_some() { &self.mesh.refusals } else { &self.mesh.strangers };
         let request = request.into_inner();
-        let way = if request.join_token.is_empty() { "renew" } else { "join" };
+        let is_join = !request.join_token.is_empty() || !request.service_account_token.is_empty();
+        let way = if is_join { "join" } else { "renew" };
         let workload: String = request.workload.chars().take(NAME_MAX).collect();
-        let authority = Arc::clone(&self.mesh.authority);
-        // Token files and signatures would hold up the streams of the same thread.
-        let issued = tokio::task::spawn_blocking(move || sign(&authority, leaf, &request))
-            .await
-            .map_err(|_| Status::internal("signing was interrupted"))?;
+        let issued = self.issue(leaf, request, is_join).await;
         let result = if issued.is_ok() { "issued" } else { "refused" };
         self.mesh.telemetry.certificates.with_label_values(&[way, result]).inc();
         let issued = issued.inspect_err(|refusal| {
@@ -54,13 +52,43 @@ impl certificates_server::Certificates for Certificates {
     }
 }
 
-fn sign(authority: &Authority, leaf: Option<Leaf>, request: &SignRequest) -> Result<Issued, Status> {
+impl Certificates {
+    async fn issue(&self, leaf: Option<Leaf>, request: SignRequest, is_join: bool) -> Result<Issued, Status> {
+        let admission = &self.mesh.admission;
+        if let Some(why) = admission.why_closed().filter(|_| is_join) {
+            return Err(Status::unavailable(&*why));
+        }
+        let pod = match (&*request.service_account_token, &admission.reviewer) {
+            ("", _) => None,
+            (token, Some(reviewer)) => Some(reviewer.identify(token, &request.workload).await.map_err(not_reviewed)?),
+            (_, None) => {
+                let why = "this control plane watches no cluster (--kubernetes), so it knows no service accounts";
+                return Err(Status::failed_precondition(why));
+            }
+        };
+        let authority = Arc::clone(&self.mesh.authority);
+        // Token files and signatures would hold up the streams of the same thread.
+        let signed = tokio::task::spawn_blocking(move || sign(&authority, leaf, pod, &request)).await;
+        signed.map_err(|_| Status::internal("signing was interrupted"))?
+    }
+}
+
+/// `pod` is the identity that the token of a service account proves, when there is one.
+fn sign(
+    authority: &Authority,
+    leaf: Option<Leaf>,
+    pod: Option<Identity>,
+    request: &SignRequest,
+) -> Result<Issued, Status> {
     let now = clock::unix();
+    if let Some(identity) = pod {
+        return authority.join_pod(identity, &request.csr, now).map_err(refusal);
+    }
     if !request.join_token.is_empty() {
         return authority.join(&request.join_token, &request.workload, &request.csr, now).map_err(refusal);
     }
     let Some(leaf) = leaf else {
-        return Err(Status::unauthenticated("neither a join token nor a client certificate was given"));
+        return Err(Status::unauthenticated("neither a token nor a client certificate was given"));
     };
     // The connection may be older than the end of the certificate it was made with.
     if leaf.not_after < i64::try_from(now).unwrap_or(i64::MAX) {
@@ -69,9 +97,16 @@ fn sign(authority: &Authority, leaf: Option<Leaf>, request: &SignRequest) -> Res
     authority.renew(leaf.identity, &request.csr, now).map_err(refusal)
 }
 
+fn not_reviewed(error: ReviewError) -> Status {
+    match error {
+        ReviewError::NotNow(why) => Status::unavailable(why),
+        ReviewError::Refused(_) => Status::permission_denied(error.to_string()),
+    }
+}
+
 fn refusal(error: IdentityError) -> Status {
     match error {
-        IdentityError::Token(_) => Status::permission_denied(error.to_string()),
+        IdentityError::Token(_) | IdentityError::Reserved => Status::permission_denied(error.to_string()),
         IdentityError::Request(_) => Status::invalid_argument(error.to_string()),
         other => {
             tracing::error!(error = &other as &dyn std::error::Error, "signing failed");

@@ -14,9 +14,10 @@ use std::{
     fmt,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use super::{Change, Confirms, Source};
 
@@ -26,16 +27,24 @@ mod item;
 mod kind;
 mod list;
 mod pod;
+mod pods;
 mod pruned;
 mod told;
 mod watch;
 
-pub use connect::ConnectError;
+pub use connect::{ConnectError, client};
+use item::Item;
 pub use kind::{Watched, plural, watched};
+use pod::Pod;
 pub use pod::SIDECAR;
-pub use pruned::Api;
+pub use pods::Pods;
 use pruned::Key;
+pub use pruned::{Api, Known};
 pub use watch::Pace;
+pub(crate) use watch::told as explain;
+
+/// How long the API server may take to answer one question.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The name of this source.
 pub const NAME: &str = "kubernetes";
@@ -50,6 +59,7 @@ pub struct Cluster {
     known: HashMap<String, HashSet<Key>>,
     pace: Pace,
     confirms: Confirms,
+    pods: Pods,
 }
 
 impl fmt::Debug for Cluster {
@@ -68,14 +78,23 @@ impl Cluster {
         kubeconfig: Option<&Path>,
         known: impl Iterator<Item = &Arc<str>>,
     ) -> Result<Self, ConnectError> {
-        let client = connect::client(kubeconfig).await?;
+        Ok(Self::new(connect::client(kubeconfig).await?, known))
+    }
+
+    /// The cluster behind this client, with `known` as for [`Cluster::connect`].
+    pub fn new<'a>(client: kube::Client, known: impl Iterator<Item = &'a Arc<str>>) -> Self {
         let mut by_kind: HashMap<String, HashSet<Key>> = HashMap::new();
         for (kind, key) in known.map(|origin| Key::told(origin)) {
             by_kind.entry(kind.to_owned()).or_default().insert(key);
         }
         // Nobody confirms anything.
         let (_, confirms) = mpsc::channel(1);
-        Ok(Self { client, known: by_kind, pace: Pace::default(), confirms })
+        Self { client, known: by_kind, pace: Pace::default(), confirms, pods: Pods::default() }
+    }
+
+    /// The pods that there are, as the watch tells of them.
+    pub fn pods(&self) -> Pods {
+        self.pods.clone()
     }
 
     /// Hears from here that a kind which the cluster does not know any more is meant to be gone.
@@ -98,8 +117,20 @@ impl Cluster {
     }
 }
 
+/// The answer of the API server to one question, or that there was none in time.
+pub(crate) async fn answered<T>(question: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    timeout(ANSWER, question).await.map_err(|_| list::unanswered(ANSWER))?
+}
+
+/// The name of a pod with a sidecar, `namespace/name`, if there is one.
+pub(crate) async fn any_injected(client: &kube::Client) -> kube::Result<Option<String>> {
+    let has_sidecar = |item: &Item<Pod>| matches!(item, Item::Read(pod) if pod.has_sidecar());
+    let found = list::any(client, &kind::pods(), ANSWER, has_sidecar).await?;
+    Ok(found.map(|key| key.to_string()))
+}
+
 async fn follow(cluster: Cluster, changes: mpsc::Sender<Change>) {
-    let Cluster { client, mut known, pace, confirms } = cluster;
+    let Cluster { client, mut known, pace, confirms, pods } = cluster;
     let (steps, mut told) = mpsc::channel(WAITING);
     let mut confirmed = HashMap::new();
     // Ends with this.
@@ -111,7 +142,7 @@ async fn follow(cluster: Cluster, changes: mpsc::Sender<Change>) {
         watches.spawn(follow(watch));
     }
     drop(steps);
-    let state = told::Cluster::new(confirmed);
+    let state = told::Cluster::new(confirmed, pods);
     tokio::select! {
         () = state.tell(&mut told, confirms, &changes) => {}
         () = changes.closed() => {}

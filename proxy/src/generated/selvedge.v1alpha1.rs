@@ -90,8 +90,8 @@ pub mod certificates_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Signs the key in the CSR. The identity comes from the join token or, without one, from the client
-        /// certificate of the connection; whatever the CSR asks for beyond its key is ignored.
+        /// Signs the key in the CSR. The identity comes from the join token, from the token of a pod's service account or,
+        /// without either, from the client certificate of the connection; whatever the CSR asks for beyond its key is ignored.
         pub async fn sign(
             &mut self,
             request: impl tonic::IntoRequest<::selvedge_xds::proto::mesh::SignRequest>,

@@ -1,6 +1,6 @@
 //! The task that keeps credentials valid.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use rcgen::KeyPair;
 use tokio::{sync::watch, time::sleep};
@@ -15,11 +15,13 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 
 /// Publishes valid credentials for as long as somebody listens: those of the disk at once, new ones as they come.
 pub async fn keep(settings: Settings, credentials: watch::Sender<Option<Arc<Credentials>>>) {
+    // Of what has expired the authorities still count.
     let mut current = stored(&settings).map(Arc::new);
-    credentials.send_replace(current.clone());
+    let valid = current.clone().filter(|stored| left(stored) > Duration::ZERO);
+    let mut due = valid.as_deref().map_or(Duration::ZERO, renewal);
+    credentials.send_replace(valid);
     let mut joining = None;
     let mut pause = FIRST_PAUSE;
-    let mut due = current.as_deref().map_or(Duration::ZERO, renewal);
     let mut wait = Duration::ZERO;
     loop {
         let turn = async {
@@ -66,23 +68,31 @@ async fn obtain(
     if let Some(current) = current.filter(|current| left(current) > Duration::ZERO) {
         return join::renew(control_plane, workload, current).await;
     }
-    let path = settings.join_token_file.as_ref().ok_or(IdentityError::NoToken)?;
-    // Read anew each time: an operator may put a fresh token there while we wait.
-    let token = fs::read_to_string(path).map_err(|source| IdentityError::File {
-        action: "reading",
-        path: path.clone(),
-        source,
-    })?;
     let key = match joining.take() {
         Some(key) => key,
         None => join::new_key()?,
     };
-    join::join(control_plane, workload, token.trim(), joining.insert(key)).await
+    let key = joining.insert(key);
+    if let Some(account) = &settings.service_account {
+        let token = read(&account.token_file)?;
+        let stored = current.map_or(&[][..], |stored| &stored.roots);
+        let roots = [&*account.trust_bundle, stored].concat();
+        return join::join_pod(control_plane, workload, token.trim(), &roots, key).await;
+    }
+    let token = read(settings.join_token_file.as_ref().ok_or(IdentityError::NoToken)?)?;
+    join::join(control_plane, workload, token.trim(), key).await
+}
+
+/// The token in a file, read anew for each attempt: an operator may put a fresh one there while we wait, and the kubelet
+/// does so all the time.
+fn read(path: &Path) -> Result<String, IdentityError> {
+    let failed = |source| IdentityError::File { action: "reading", path: path.to_owned(), source };
+    fs::read_to_string(path).map_err(failed)
 }
 
 fn stored(settings: &Settings) -> Option<Credentials> {
     match store::load(&settings.state_dir) {
-        Ok(stored) => stored.filter(|credentials| left(credentials) > Duration::ZERO),
+        Ok(stored) => stored,
         Err(e) => {
             tracing::warn!(problem = explain(&e), "joining anew");
             None

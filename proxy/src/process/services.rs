@@ -133,6 +133,10 @@ pub(super) fn identity(bootstrap: &Bootstrap) -> CredentialsReceiver {
         control_plane: bootstrap.control_plane.clone(),
         workload: bootstrap.workload.clone(),
         join_token_file: bootstrap.join_token_file.clone(),
+        service_account: bootstrap.service_account_token_file.clone().map(|token_file| identity::ServiceAccount {
+            token_file,
+            trust_bundle: bootstrap.trust_bundle.as_ref().map(|bundle| bundle.roots().to_vec()).unwrap_or_default(),
+        }),
         state_dir: bootstrap.state_dir.clone(),
     };
     start("identity", identity::keep(settings, sender));

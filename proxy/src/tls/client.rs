@@ -54,6 +54,15 @@ pub(crate) fn to_pinned_control_plane(pin: [u8; 32]) -> Result<Arc<ClientConfig>
     Ok(grpc(calling(Trust::Pin(pin), Some(CONTROL_PLANE))?.with_no_client_auth()))
 }
 
+/// Settings for the first connection of a pod to the control plane, under the authorities `roots` that it knows.
+///
+/// # Errors
+/// Authorities that TLS cannot use, or none.
+pub(crate) fn to_injected_control_plane(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
+    let trust = Trust::Injected(root_store(roots)?);
+    Ok(grpc(calling(trust, Some(CONTROL_PLANE))?.with_no_client_auth()))
+}
+
 /// Settings for calls of what `trust` vouches for, and `only` of whom it names.
 fn calling(
     trust: Trust,

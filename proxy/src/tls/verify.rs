@@ -79,6 +79,22 @@ pub(super) enum Trust {
     Roots { roots: Arc<RootCertStore>, trust_domain: Box<str> },
     /// The authority the server sends last, if this is the SHA-256 of its certificate.
     Pin([u8; 32]),
+    /// Authorities that a pod was given when it was created, of whatever trust domain they are, and those it has learnt of.
+    Injected(RootCertStore),
+}
+
+impl Trust {
+    /// `error` in words of what has to be done, where that is known.
+    fn explain(&self, error: Error) -> Error {
+        match (self, &error) {
+            // All authorities of a mesh have one name, so one that is replaced shows as a signature that is not its own.
+            (
+                Self::Injected(_),
+                Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature),
+            ) => refused(NotControlPlane::TooOld),
+            _ => error,
+        }
+    }
 }
 
 /// What a client asks of a server of the mesh. The host name plays no part: it proves an identity, not a name.
@@ -97,6 +113,12 @@ enum NotControlPlane {
         "the control plane's authority is not the one the join token pins; create a token in this control plane's --state-dir"
     )]
     OtherAuthority,
+    #[error(
+        "the control plane proves itself under none of the authorities this pod was created with (trustBundle): the mesh \
+         has another one by now, or this is another mesh; no token was sent. Delete the pod, so that its controller creates \
+         it anew with the present trust bundle"
+    )]
+    TooOld,
     #[error("the server's identity is '{0}', which is not a control plane's")]
     OtherIdentity(selvedge_policies::facts::Identity),
 }
@@ -118,8 +140,10 @@ impl ServerCertVerifier for MeshServers {
                 pinned = pinned_root(pin, intermediates)?;
                 (&pinned, None)
             }
+            Trust::Injected(roots) => (roots, None),
         };
-        verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, self.algorithms.all)?;
+        verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, self.algorithms.all)
+            .map_err(|error| self.trust.explain(error))?;
         let identity = match trust_domain {
             Some(trust_domain) => Leaf::of_trust_domain(leaf, trust_domain),
             None => Leaf::from_der(leaf),

@@ -26,6 +26,13 @@ pub struct Workload {
     extra: String,
     label: String,
     capture: &'static str,
+    pod: Option<Pod>,
+}
+
+/// What a pod is given by its cluster.
+struct Pod {
+    token: String,
+    trust_bundle: String,
 }
 
 impl Workload {
@@ -41,7 +48,20 @@ impl Workload {
             extra: String::new(),
             label,
             capture: "explicit",
+            pod: None,
         }
+    }
+
+    /// Is a pod: the sidecar has its bootstrap in its environment, and joins with the token of its service account.
+    #[must_use]
+    pub fn in_pod(mut self, token: &str, trust_bundle: &str) -> Self {
+        self.pod = Some(Pod { token: token.to_owned(), trust_bundle: trust_bundle.to_owned() });
+        self
+    }
+
+    /// The token of the service account, of a pod.
+    pub(super) fn pod_token(&self) -> Option<&str> {
+        self.pod.as_ref().map(|pod| &*pod.token)
     }
 
     /// Backs the service `app` of its namespace instead of the one of its own name.
@@ -114,8 +134,14 @@ impl Workload {
     }
 
     fn bootstrap(&self, control_plane: SocketAddr, home: &Path, admin: SocketAddr, metrics: SocketAddr) -> String {
+        let token = match &self.pod {
+            None => "joinTokenFile".to_owned(),
+            Some(pod) => {
+                format!("trustBundle: |\n  {}\nserviceAccountTokenFile", pod.trust_bundle.replace('\n', "\n  "))
+            }
+        };
         let mut yaml = format!(
-            "workload: {}\ncontrolPlane: {control_plane}\njoinTokenFile: {home}/token\nstateDir: {home}/state\nadmin: \
+            "workload: {}\ncontrolPlane: {control_plane}\n{token}: {home}/token\nstateDir: {home}/state\nadmin: \
              {admin}\nmetrics: {metrics}\nportsFile: {home}/ports.json\naccessLogFile: {home}/access.log\ncapture: \
              {}\n",
             self.name,
@@ -156,7 +182,13 @@ impl Sidecar {
 
     fn spawn(workload: &Workload, home: &Path) -> Process {
         let mut command = Command::new(binary("selvedge-proxy"));
-        command.arg("run").arg("--config").arg(home.join("sidecar.yaml"));
+        let file = home.join("sidecar.yaml");
+        if workload.pod.is_some() {
+            let text = fs::read_to_string(&file).expect("the bootstrap");
+            command.args(["run", "--config-env", "SELVEDGE_CONFIG"]).env("SELVEDGE_CONFIG", text);
+        } else {
+            command.arg("run").arg("--config").arg(file);
+        }
         Process::start(&workload.name, &mut command, home)
     }
 
@@ -223,6 +255,14 @@ impl Sidecar {
     /// Kills the process without warning and starts it again on the same ports and state.
     pub fn restart(&mut self) {
         self.process.kill();
+        self.process = Self::spawn(&self.workload, &self.home);
+    }
+
+    /// Kills the process and starts it again on the same ports, without anything it has learnt: as on a node that was
+    /// restarted, where a pod keeps what it was created with, and nothing else.
+    pub fn restart_without_state(&mut self) {
+        self.process.kill();
+        fs::remove_dir_all(self.home.join("state")).expect("its state is removed");
         self.process = Self::spawn(&self.workload, &self.home);
     }
 }

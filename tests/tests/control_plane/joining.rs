@@ -76,6 +76,7 @@ async fn credentials_survive_a_restart_and_are_renewed_in_time() {
         control_plane: control_plane.address(),
         workload: WORKLOAD.into(),
         join_token_file: Some(token_file),
+        service_account: None,
         state_dir: state.path().join("state"),
     };
     let next = async |receiver: &mut watch::Receiver<Option<Arc<Credentials>>>| {

@@ -474,6 +474,9 @@ pub struct SignRequest {
     /// `namespace/name` of the workload that asks; must match a token that is bound to a workload.
     #[prost(string, tag = "3")]
     pub workload: ::prost::alloc::string::String,
+    /// Token of the service account of the pod that asks, projected by Kubernetes for the audience `selvedge`.
+    #[prost(string, tag = "4")]
+    pub service_account_token: ::prost::alloc::string::String,
 }
 impl ::prost::Name for SignRequest {
     const NAME: &'static str = "SignRequest";

@@ -7,6 +7,9 @@ use kube::{
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
+/// The namespace of the control plane, where a kubeconfig file names none.
+const NAMESPACE: &str = "selvedge-system";
+
 /// Why no API server can be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -30,12 +33,19 @@ pub enum ConnectError {
 }
 
 /// The API server of that kubeconfig file, in its current context; that of the cluster around when there is none.
-pub(super) async fn client(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
+///
+/// # Errors
+/// A file that cannot be used, or a process that runs in no pod.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => {
             let failed = |error| ConnectError::Kubeconfig { path: path.to_owned(), error: Box::new(error) };
             let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?
+            let namespace = namespace(&kubeconfig).unwrap_or(NAMESPACE).to_owned();
+            let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+            let mut config = config.map_err(failed)?;
+            config.default_namespace = namespace;
+            config
         }
         None => Config::incluster().map_err(|error| match error {
             InClusterError::ReadEnvironmentVariable(_) => ConnectError::NoCluster,
@@ -45,6 +55,13 @@ pub(super) async fn client(kubeconfig: Option<&Path>) -> Result<Client, ConnectE
     // A watch knows better when to try again, and tells meanwhile why it does.
     config.default_retry = false;
     Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
+}
+
+/// The namespace of the current context, when it has one.
+fn namespace(kubeconfig: &Kubeconfig) -> Option<&str> {
+    let current = kubeconfig.current_context.as_deref()?;
+    let named = kubeconfig.contexts.iter().find(|named| named.name == current)?;
+    named.context.as_ref()?.namespace.as_deref()
 }
 
 /// What is wrong with a kubeconfig file, in words of what stands in it.

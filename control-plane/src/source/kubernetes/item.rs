@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 
-use super::pruned::{Api, Key, Pruned, Version};
+use super::pruned::{Api, Key, Known, Pruned, Version};
 use crate::source::{Held, Reading, Unread};
 
 /// An object as it was read, or what is known of one that could not be.
@@ -50,6 +50,13 @@ impl<T: Pruned> Pruned for Item<T> {
         match self {
             Self::Read(object) => object.version(),
             Self::Odd { version, .. } => version.clone(),
+        }
+    }
+
+    fn pod(&self) -> Option<Known> {
+        match self {
+            Self::Read(object) => object.pod(),
+            Self::Odd { .. } => None,
         }
     }
 

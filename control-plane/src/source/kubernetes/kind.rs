@@ -2,7 +2,13 @@
 
 use std::pin::Pin;
 
-use super::{document::Document, item::Item, pod::Pod, pruned::Api, watch::Watch};
+use super::{
+    document::Document,
+    item::Item,
+    pod::Pod,
+    pruned::{Api, POD},
+    watch::Watch,
+};
 use crate::model;
 
 /// A kind of the cluster that is watched.
@@ -17,9 +23,14 @@ pub struct Watched {
 /// A watch that goes on until nobody listens any more.
 pub(super) type Following = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Where pods are listed.
+pub(super) fn pods() -> Api {
+    api("v1", POD)
+}
+
 /// Every kind that is watched: those that tell where workloads are, and all that users write for the mesh.
 pub fn watched() -> Vec<Watched> {
-    let pods = Watched { api: api("v1", "Pod"), follow: |watch| Box::pin(watch.follow::<Item<Pod>>()) };
+    let pods = Watched { api: pods(), follow: |watch| Box::pin(watch.follow::<Item<Pod>>()) };
     let written = model::kinds().map(|kind| Watched {
         api: api(kind.api_version, kind.name),
         follow: |watch| Box::pin(watch.follow::<Item<Document>>()),

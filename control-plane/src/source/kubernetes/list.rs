@@ -6,7 +6,7 @@ use kube::core::{params::ListParams, request::Request};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::pruned::{Api, Pruned, Version};
+use super::pruned::{Api, Key, Pruned, Version};
 
 /// How many objects a page has: one is in memory as text at a time.
 const PAGE: u32 = 500;
@@ -31,13 +31,32 @@ struct Metadata {
     next: String,
 }
 
+/// Whether any object passes, looked for page by page until one does.
+pub(super) async fn any<T: Pruned>(
+    client: &kube::Client,
+    api: &Api,
+    answer: Duration,
+    passes: fn(&T) -> bool,
+) -> kube::Result<Option<Key>> {
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page: Page<T> = page(client, api, &params, answer).await?;
+        if let Some(found) = page.items.iter().find(|item| passes(item)) {
+            return Ok(Some(found.key()));
+        }
+        if page.metadata.next.is_empty() {
+            return Ok(None);
+        }
+        params = params.continue_token(&page.metadata.next);
+    }
+}
+
 /// Lists everything, consistently: pages after the first are of the first one's version. Each comes within `answer`.
 pub(super) async fn all<T: Pruned>(client: &kube::Client, api: &Api, answer: Duration) -> kube::Result<List<T>> {
     let mut params = ListParams::default().limit(PAGE);
     let mut items = Vec::new();
     loop {
-        let request = Request::new(api.path.clone()).list(&params).map_err(kube::Error::BuildRequest)?;
-        let page: Page<T> = timeout(answer, client.request(request)).await.map_err(|_| unanswered(answer))??;
+        let page: Page<T> = page(client, api, &params, answer).await?;
         items.extend(page.items);
         if page.metadata.next.is_empty() {
             return Ok(List { items, version: page.metadata.resource_version });
@@ -46,7 +65,17 @@ pub(super) async fn all<T: Pruned>(client: &kube::Client, api: &Api, answer: Dur
     }
 }
 
+async fn page<T: Pruned>(
+    client: &kube::Client,
+    api: &Api,
+    params: &ListParams,
+    answer: Duration,
+) -> kube::Result<Page<T>> {
+    let request = Request::new(api.path.clone()).list(params).map_err(kube::Error::BuildRequest)?;
+    timeout(answer, client.request(request)).await.map_err(|_| unanswered(answer))?
+}
+
 /// The error of a server that lets a connection live, and does not answer.
-pub(super) fn unanswered(answer: Duration) -> kube::Error {
+pub(crate) fn unanswered(answer: Duration) -> kube::Error {
     kube::Error::Service(format!("no answer within {answer:?}").into())
 }

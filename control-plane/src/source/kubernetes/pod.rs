@@ -6,7 +6,7 @@ use selvedge_policies::kind::SELVEDGE;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::pruned::{Api, Key, Pruned, Version};
+use super::pruned::{Api, Key, Known, Pruned, Version};
 use crate::source::{ClusterObject, Reading};
 
 /// The name of the sidecar's container.
@@ -88,8 +88,13 @@ impl Pod {
         !matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
+    /// The name of its service account.
+    fn account(&self) -> &str {
+        self.spec.service_account_name.as_deref().unwrap_or("default")
+    }
+
     /// True when a sidecar of its own stands before it. One that shares its node's network has none.
-    fn has_sidecar(&self) -> bool {
+    pub(super) fn has_sidecar(&self) -> bool {
         let mut containers = self.spec.containers.iter().chain(&self.spec.init_containers);
         !self.spec.host_network && containers.any(|container| container.name == SIDECAR)
     }
@@ -98,9 +103,8 @@ impl Pod {
     fn workload(&self) -> Option<Value> {
         let address = self.status.pod_ip.as_ref().filter(|_| self.is_alive())?;
         let Metadata { namespace, name, labels, creation_timestamp, .. } = &self.metadata;
-        let account = self.spec.service_account_name.as_deref().unwrap_or("default");
         let mut spec = json!({
-            "serviceAccount": account,
+            "serviceAccount": self.account(),
             "address": address,
             "ports": self.ports(),
             "sidecar": self.has_sidecar(),
@@ -144,6 +148,11 @@ impl Pruned for Pod {
 
     fn version(&self) -> Version {
         self.metadata.resource_version.clone()
+    }
+
+    fn pod(&self) -> Option<Known> {
+        let account = self.account().into();
+        Some(Known { uid: self.metadata.uid.as_str().into(), account, is_alive: self.is_alive() })
     }
 
     fn reading(self, api: &Api) -> Reading {

@@ -6,6 +6,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::source::Reading;
 
+/// The kind of pods.
+pub(super) const POD: &str = "Pod";
+
 /// A kind, and where the API server lists all of it.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -26,12 +29,27 @@ pub(super) struct Key(Arc<str>);
 #[serde(transparent)]
 pub(super) struct Version(String);
 
+/// What is known of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Told apart from pods of the same name before and after it by this.
+    pub uid: Arc<str>,
+    /// The name of its service account.
+    pub account: Arc<str>,
+    /// True until all its containers have ended for good.
+    pub is_alive: bool,
+}
+
 /// What one object of a kind is to this source, pruned while it is read.
 pub(super) trait Pruned: DeserializeOwned + Clone + Send + 'static {
     /// Its namespace and name.
     fn key(&self) -> Key;
     /// Its version.
     fn version(&self) -> Version;
+    /// What it is as a pod; nothing when it is none.
+    fn pod(&self) -> Option<Known> {
+        None
+    }
     /// What the mesh takes of it.
     fn reading(self, api: &Api) -> Reading;
 }

@@ -7,7 +7,10 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::pruned::Key;
+use super::{
+    pods::Pods,
+    pruned::{Key, Known, POD},
+};
 use crate::source::{Change, Confirm, Confirms, Reading};
 
 /// How many steps make one state at most, so that the store gets its turn while very much happens.
@@ -17,6 +20,8 @@ const MOST_STEPS: usize = 1024;
 pub(super) enum Told {
     /// There is such an object, or it is not what it was.
     Put(&'static str, Key, Reading),
+    /// There is such a pod; told before what it is to the mesh.
+    Pod(Key, Known),
     /// The object is gone.
     Gone(&'static str, Key),
     /// That was everything of the kind.
@@ -35,6 +40,7 @@ pub(super) struct Cluster {
     unavailable: BTreeMap<&'static str, Unavailable>,
     /// Where a watch is told that its kind is meant to be gone.
     watches: HashMap<&'static str, watch::Sender<bool>>,
+    pods: Pods,
 }
 
 /// A kind that cannot be read.
@@ -46,8 +52,8 @@ struct Unavailable {
 
 impl Cluster {
     /// A cluster in which these kinds are watched, each with the place where its watch hears that it is meant to be gone.
-    pub(super) fn new(watches: HashMap<&'static str, watch::Sender<bool>>) -> Self {
-        Self { awaited: watches.keys().copied().collect(), unavailable: BTreeMap::new(), watches }
+    pub(super) fn new(watches: HashMap<&'static str, watch::Sender<bool>>, pods: Pods) -> Self {
+        Self { awaited: watches.keys().copied().collect(), unavailable: BTreeMap::new(), watches, pods }
     }
 
     /// Hands on what is told until one side listens or tells no more. A state is complete when every kind has said
@@ -100,8 +106,17 @@ impl Cluster {
 
     fn take(&mut self, step: Told) -> Option<Change> {
         match step {
+            Told::Pod(key, known) => {
+                self.pods.put(&key, known);
+                None
+            }
             Told::Put(kind, key, reading) => Some(Change::Put(key.of(kind), reading)),
-            Told::Gone(kind, key) => Some(Change::Remove(key.of(kind))),
+            Told::Gone(kind, key) => {
+                if kind == POD {
+                    self.pods.remove(&key);
+                }
+                Some(Change::Remove(key.of(kind)))
+            }
             Told::Complete(kind) => {
                 self.awaited.remove(kind);
                 self.unavailable.remove(kind);

@@ -229,6 +229,9 @@ impl Watch {
     async fn put<T: Pruned>(&mut self, object: T) -> Result<(), Closed> {
         let key = object.key();
         self.keys.insert(key.clone());
+        if let Some(known) = object.pod() {
+            self.say(Told::Pod(key.clone(), known)).await?;
+        }
         self.say(Told::Put(self.api.kind, key, object.reading(&self.api))).await
     }
 
@@ -305,7 +308,7 @@ fn reason(api: &Api, error: &kube::Error) -> String {
 }
 
 /// What the API server says itself, or what kept it from saying anything.
-fn told(error: &kube::Error) -> String {
+pub(crate) fn told(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("it answers {}, {}", status.code, status.message),
         kube::Error::Service(error) => chain(&**error),

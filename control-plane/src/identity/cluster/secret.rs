@@ -1,0 +1,84 @@
+//! The Secret with the files of an authority, each under its name.
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+
+use super::ClusterError;
+use crate::{
+    identity::rotation::{self, Files, SIGNING},
+    source::kubernetes,
+};
+
+/// The name of the Secret.
+pub const SECRET: &str = "selvedge-ca";
+
+/// What a Secret has, at one version of it.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    version: String,
+    pub(super) files: Files,
+}
+
+impl Kept {
+    /// Whether the key is among the files.
+    pub(super) fn has_key(&self) -> bool {
+        self.files.contains_key(SIGNING)
+    }
+
+    fn of(secret: Secret) -> Self {
+        let data = secret.data.unwrap_or_default().into_iter();
+        let files = data.filter(|(name, _)| rotation::is_ours(name)).map(|(name, content)| (name, content.0)).collect();
+        Self { version: secret.metadata.resource_version.unwrap_or_default(), files }
+    }
+}
+
+/// The Secret, there or not.
+#[derive(Debug)]
+pub(super) struct Secrets {
+    api: Api<Secret>,
+}
+
+impl Secrets {
+    pub(super) fn new(client: &Client) -> Self {
+        Self { api: Api::default_namespaced(client.clone()) }
+    }
+
+    pub(super) async fn read(&self) -> Result<Option<Kept>, ClusterError> {
+        let read = kubernetes::answered(self.api.get_opt(SECRET)).await;
+        Ok(read.map_err(failed)?.map(Kept::of))
+    }
+
+    /// Makes it; `None` when it was there already.
+    pub(super) async fn create(&self, files: &Files) -> Result<Option<Kept>, ClusterError> {
+        let secret = Secret { type_: Some("Opaque".to_owned()), ..secret(files, None) };
+        unless_others(kubernetes::answered(self.api.create(&PostParams::default(), &secret)).await)
+    }
+
+    /// Puts `files` in the place of what was read; `None` when it is not there any more, or not as it was.
+    pub(super) async fn replace(&self, read: &Kept, files: &Files) -> Result<Option<Kept>, ClusterError> {
+        let secret = secret(files, Some(read.version.clone()));
+        unless_others(kubernetes::answered(self.api.replace(SECRET, &PostParams::default(), &secret)).await)
+    }
+}
+
+fn secret(files: &Files, resource_version: Option<String>) -> Secret {
+    let metadata = ObjectMeta { name: Some(SECRET.to_owned()), resource_version, ..ObjectMeta::default() };
+    let data = files.iter().map(|(name, content)| (name.clone(), ByteString(content.clone()))).collect();
+    Secret { metadata, data: Some(data), ..Secret::default() }
+}
+
+/// What was written, unless others were faster: they made it, changed it or deleted it.
+fn unless_others(written: kube::Result<Secret>) -> Result<Option<Kept>, ClusterError> {
+    match written {
+        Ok(secret) => Ok(Some(Kept::of(secret))),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn failed(error: kube::Error) -> ClusterError {
+    ClusterError::Api { what: "the Secret selvedge-ca", error }
+}

@@ -1,0 +1,25 @@
+//! Which pods there are, for who has to know whether a pod is what it says.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::pruned::{Key, Known};
+use crate::guarded::Guarded;
+
+/// The pods of a cluster as its watch tells of them.
+#[derive(Clone, Debug, Default)]
+pub struct Pods(Arc<Guarded<HashMap<Key, Known>>>);
+
+impl Pods {
+    /// The pod of that name, if it is known.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Known> {
+        self.0.with(|pods| pods.get(&Key::new(namespace, name)).cloned())
+    }
+
+    pub(super) fn put(&self, key: &Key, known: Known) {
+        self.0.with(|pods| pods.insert(key.clone(), known));
+    }
+
+    pub(super) fn remove(&self, key: &Key) {
+        self.0.with(|pods| pods.remove(key));
+    }
+}
