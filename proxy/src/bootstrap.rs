@@ -192,7 +192,7 @@ fn admin_default() -> SocketAddr {
 }
 
 fn metrics_default() -> SocketAddr {
-    ([0, 0, 0, 0], 15020).into()
+    (std::net::Ipv6Addr::UNSPECIFIED, 15020).into()
 }
 
 const fn drain_default() -> Span {
@@ -261,8 +261,8 @@ impl Bootstrap {
             _ => configured,
         };
         if address.ip().is_unspecified() {
-            let loopback = if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
-            address.set_ip(loopback);
+            // `[::]` takes IPv4 too, and is IPv4 alone on a machine without IPv6.
+            address.set_ip([127, 0, 0, 1].into());
         }
         Some(address)
     }

@@ -77,7 +77,7 @@ impl Test {
         let control_plane = SocketAddr::new(pod.families.gateway(), node::CONTROL_PLANE_PORT);
         let bootstrap = format!(
             "workload: shop/{}\ncontrolPlane: '{control_plane}'\njoinTokenFile: /config/token\nstateDir: \
-             /state/selvedge\nmetrics: '[::]:15020'\n{more}",
+             /state/selvedge\n{more}",
             pod.name
         );
         fs::write(home.join("sidecar.yaml"), bootstrap).unwrap();
