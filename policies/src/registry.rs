@@ -8,11 +8,10 @@ use serde_json::Value;
 
 use crate::{
     attempt,
-    kind::{Attached, Kind, vocabulary},
+    kind::{Attached, Kind},
     policy::{Place, PolicyKind, Posture},
     request::{PolicySet, Unsound, authorize, fault_injection, rate_limit},
     route,
-    settings::{self, Settings},
 };
 
 /// Every kind that is attached to something.
@@ -43,16 +42,24 @@ pub fn find(name: &str) -> Option<&'static PolicyKind> {
     KINDS.iter().copied().find(|policy| policy.kind.name == name)
 }
 
-/// What documents of each kind, and settings, can say in this version, as [`mod@vocabulary`] has it.
+/// The words of each kind, and of settings, a line each: the kind and the word.
+///
+/// Kept as text, because every sidecar lists them when it starts, and making them from the schemas runs code that a
+/// sidecar needs for nothing else: it costs memory for as long as the process lives.
+const WORDS: &str = include_str!("registry/words.txt");
+
+/// What documents of each kind, and settings, can say in this version, as [`kind::vocabulary`](mod@crate::kind::vocabulary) has it.
 ///
 /// ```
 /// let words = selvedge_policies::registry::vocabulary();
 /// assert!(words["AuthorizationPolicy"].contains("action=AUDIT"));
 /// ```
 pub fn vocabulary() -> BTreeMap<String, BTreeSet<String>> {
-    let kinds = kinds().map(|kind| (kind.name, (kind.schema)()));
-    let all = kinds.chain([(settings::KIND, schemars::schema_for!(Settings))]);
-    all.map(|(name, schema)| (name.to_owned(), vocabulary::of(schema.as_value()))).collect()
+    let mut all = BTreeMap::<String, BTreeSet<String>>::new();
+    for (kind, word) in WORDS.lines().filter_map(|line| line.split_once(' ')) {
+        all.entry(kind.to_owned()).or_default().insert(word.to_owned());
+    }
+    all
 }
 
 /// Compiles what decides at one end of a call, [`Place::Caller`] or [`Place::Called`], given as kind name and document.

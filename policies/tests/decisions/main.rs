@@ -23,6 +23,7 @@ mod fault;
 mod rate_limit;
 mod routes;
 mod shadows;
+mod words;
 
 /// An attachment as the control plane sends it.
 fn attach(kind: &str, name: &str, spec: Value) -> (String, Attached<Value>) {
