@@ -72,21 +72,21 @@ pub struct UnexpectedType(String);
 /// Everything a sidecar wants to know and knows.
 #[derive(Debug)]
 pub struct Client {
-    node: Node,
+    /// Who asks, until the stream has heard it.
+    node: Option<Node>,
     idle: Duration,
     judge: Judge,
     kinds: &'static KindSet,
     /// One of each kind, in the order of the set.
     interests: Vec<Interest>,
-    node_sent: bool,
 }
 
 impl Client {
     /// A client that wants nothing of `kinds` yet; of a kind that is not among them it never has anything. On-demand
     /// names expire after `idle`.
-    pub fn new(kinds: &'static KindSet, node: Node, idle: Duration, judge: Judge) -> Self {
+    pub fn new(kinds: &'static KindSet, idle: Duration, judge: Judge) -> Self {
         let interests = kinds.order().iter().map(|kind| Interest::new(*kind)).collect();
-        Self { node, idle, judge, kinds, interests, node_sent: false }
+        Self { node: None, idle, judge, kinds, interests }
     }
 
     /// Wants `name` for as long as the client lives.
@@ -148,9 +148,10 @@ impl Client {
         Ok(())
     }
 
-    /// A new stream stands: everything is to be said again.
-    pub fn connected(&mut self) {
-        self.node_sent = false;
+    /// A new stream stands: everything is to be said again, by `node`. What a node says is long and needed once a stream,
+    /// so it is not kept.
+    pub fn connected(&mut self, node: Node) {
+        self.node = Some(node);
         for interest in &mut self.interests {
             interest.resuming = true;
             interest.replies.clear();
@@ -162,9 +163,8 @@ impl Client {
     /// Everything that is to be sent now, in order.
     pub fn requests(&mut self) -> Vec<DeltaDiscoveryRequest> {
         let mut requests: Vec<_> = self.interests.iter_mut().flat_map(Interest::requests).collect();
-        if let (false, Some(first)) = (self.node_sent, requests.first_mut()) {
-            first.node = Some(self.node.clone());
-            self.node_sent = true;
+        if let Some(first) = requests.first_mut() {
+            first.node = self.node.take();
         }
         requests
     }
@@ -276,8 +276,11 @@ mod tests {
     }
 
     fn client() -> Client {
-        let node = Node { id: "a/w".into(), ..Node::default() };
-        Client::new(&SELVEDGE, node, Duration::from_secs(60), Judge { check, describe })
+        Client::new(&SELVEDGE, Duration::from_secs(60), Judge { check, describe })
+    }
+
+    fn node() -> Node {
+        Node { id: "a/w".into(), ..Node::default() }
     }
 
     fn destination(name: &str, aliases: &[&str], generation: u64) -> Encoded {
@@ -320,7 +323,7 @@ mod tests {
         let mut client = client();
         client.want(DESTINATION, "web.a", Duration::from_secs(0));
         client.pin(TRUST_BUNDLE, "mesh.local");
-        client.connected();
+        client.connected(node());
         let requests = client.requests();
         assert_eq!(requests.len(), 2);
         assert_eq!(requests[0].type_url, TRUST_BUNDLE.to_string());
@@ -333,7 +336,7 @@ mod tests {
         client.response(response("1", std::slice::from_ref(&web), &[])).unwrap();
         client.want(DESTINATION, "gone.a", Duration::from_secs(0));
         client.response(response("2", &[], &["gone.a"])).unwrap();
-        client.connected();
+        client.connected(node());
         let resumed = &client.requests()[1];
         let versions = [("web.a".to_owned(), web.version), ("gone.a".to_owned(), String::new())];
         assert_eq!(resumed.initial_resource_versions, HashMap::from(versions));
@@ -344,7 +347,7 @@ mod tests {
         let mut client = client();
         let names: Vec<String> = (0..2500).map(|n| format!("a/d{n:04}")).collect();
         names.iter().for_each(|name| client.restore(destination(&name[2..], &[], 1), Duration::from_secs(0)).unwrap());
-        client.connected();
+        client.connected(node());
         let requests = client.requests();
         assert_eq!(requests.iter().map(|r| r.resource_names_subscribe.len()).collect::<Vec<_>>(), [1000, 1000, 500]);
         for request in &requests {
@@ -361,7 +364,7 @@ mod tests {
         for name in ["a/web", "a/api"] {
             client.want(DESTINATION, name, Duration::from_secs(0));
         }
-        client.connected();
+        client.connected(node());
         client.requests();
         client.response(response("1", &[destination("web", &[], 1), destination("api", &[], 1)], &[])).unwrap();
         client.requests();
@@ -426,7 +429,7 @@ mod tests {
         let all: Vec<Encoded> =
             (0..300).map(|n| destination(&format!("web-{n}"), &[], if is_bad(n) { 666 } else { 1 })).collect();
         all.iter().for_each(|resource| client.want(DESTINATION, &resource.name, Duration::from_secs(0)));
-        client.connected();
+        client.connected(node());
         client.requests().into_iter().for_each(|request| drop(server.request(request).unwrap()));
         let find = |_: TypeUrl, name: &str| all.iter().find(|r| r.name == name).map(|found| Arc::new(found.clone()));
         let mut responses = server.responses(&find, "1");
@@ -468,7 +471,7 @@ mod tests {
         client.want(DESTINATION, "web.a", Duration::from_secs(0));
         client.want(DESTINATION, "api.a", Duration::from_secs(0));
         client.pin(DESTINATION, "a/pinned");
-        client.connected();
+        client.connected(node());
         client.requests();
         client.response(response("1", &[destination("web", &["web.a"], 1)], &[])).unwrap();
         client.requests();
@@ -491,7 +494,7 @@ mod tests {
         client.restore(web.clone(), Duration::from_secs(0)).unwrap();
         assert!(client.restore(destination("bad", &[], 666), Duration::from_secs(0)).is_err());
         assert_eq!(generation(&client, "a/web"), Some(1));
-        client.connected();
+        client.connected(node());
         let request = client.requests().remove(0);
         assert_eq!(request.initial_resource_versions["web.a"], web.version);
         assert_eq!(request.resource_names_subscribe, ["a/web", "web.a"]);
@@ -569,7 +572,7 @@ mod tests {
                     self.server = Stream::new(&SELVEDGE);
                     self.to_server.clear();
                     self.to_client.clear();
-                    self.client.connected();
+                    self.client.connected(node());
                 }
             }
         }
@@ -611,7 +614,7 @@ mod tests {
                 to_client: Vec::new(),
                 delivered: 0,
             };
-            pipe.client.connected();
+            pipe.client.connected(node());
             steps.into_iter().for_each(|step| pipe.take(step));
             pipe.settle();
             for (name, answer) in pipe.client.answers(DESTINATION) {

@@ -35,8 +35,8 @@ impl Pair {
             check: |resource| if &*resource.body == b"\x0a\x03bad" { Err("it is bad".into()) } else { Ok(()) },
             describe: |resource| Some(format!("object {}", resource.name)),
         };
-        let mut client = Client::new(kinds, Node::default(), Duration::from_secs(60), judge);
-        client.connected();
+        let mut client = Client::new(kinds, Duration::from_secs(60), judge);
+        client.connected(Node::default());
         Self { server: Stream::new(kinds), client, world: World::new() }
     }
 

@@ -16,7 +16,9 @@ fn fresh() -> String {
     let kinds = registry::kinds().map(|kind| (kind.name, (kind.schema)()));
     let all = kinds.chain([(settings::KIND, schemars::schema_for!(Settings))]);
     let mut words: Vec<String> = all
-        .flat_map(|(name, schema)| vocabulary::of(schema.as_value()).into_iter().map(move |word| format!("{name} {word}\n")))
+        .flat_map(|(name, schema)| {
+            vocabulary::of(schema.as_value()).into_iter().map(move |word| format!("{name} {word}\n"))
+        })
         .collect();
     words.sort();
     words.concat()

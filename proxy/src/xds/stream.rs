@@ -84,14 +84,7 @@ impl Task {
         demands: mpsc::UnboundedReceiver<Demand>,
         check: Check,
     ) -> (Self, watch::Receiver<Arc<Resources>>) {
-        let node = Node {
-            id: settings.workload.clone(),
-            user_agent_name: "selvedge-proxy".to_owned(),
-            user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            metadata: Some(Capabilities(registry::vocabulary()).to_metadata()),
-            ..Node::default()
-        };
-        let mut client = Client::new(&SELVEDGE, node, settings.idle, Judge { check, describe });
+        let mut client = Client::new(&SELVEDGE, settings.idle, Judge { check, describe });
         let cache = Cache::new(&settings.state_dir);
         restore(&mut client, &cache, &settings.workload);
         client.pin(INBOUND, &settings.workload);
@@ -142,7 +135,7 @@ impl Task {
             Event::Opened(Ok(open)) => {
                 tracing::info!(control_plane = self.settings.control_plane, "configuration stream open");
                 self.link = Link::Open(Box::new(open));
-                self.client.connected();
+                self.client.connected(node(&self.settings.workload));
                 self.callers.forget();
                 self.note(true);
             }
@@ -293,6 +286,17 @@ impl Link {
                 Err(status) => Event::Lost(status.message().to_owned()),
             },
         }
+    }
+}
+
+/// What a stream hears first: who asks, and what this sidecar understands.
+fn node(workload: &str) -> Node {
+    Node {
+        id: workload.to_owned(),
+        user_agent_name: "selvedge-proxy".to_owned(),
+        user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        metadata: Some(Capabilities(registry::vocabulary()).to_metadata()),
+        ..Node::default()
     }
 }
 

@@ -74,13 +74,13 @@ impl LogicMesh {
     /// A sidecar beside `workload` that calls `services`, in sync.
     pub(crate) fn sidecar(&self, workload: &str, services: &[&str]) -> LogicSidecar {
         let node = Node { id: workload.to_owned(), ..Node::default() };
-        let mut client = Client::new(&SELVEDGE, node, Duration::from_secs(60), Judge { check, describe });
+        let mut client = Client::new(&SELVEDGE, Duration::from_secs(60), Judge { check, describe });
         client.pin(INBOUND, workload);
         client.pin(TRUST_BUNDLE, "mesh.local");
         for service in services {
             client.pin(DESTINATION, service);
         }
-        client.connected();
+        client.connected(node);
         let mut sidecar = LogicSidecar {
             client,
             stream: Stream::new(&SELVEDGE),
