@@ -2,8 +2,10 @@
 //! `golden/answers.json`. `tests/tests/injection.rs` asks one for them anew.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where its own set-up fails")]
 
+use kube_cel::cel::Value as Cel;
 use selvedge_inject::{
     injection::inject,
+    policy::advising,
     setting::{CONFIG_MAP, Settings},
     switch::Namespace,
     warning::warnings,
@@ -65,6 +67,31 @@ fn the_injector_says_what_a_real_api_server_said() {
     assert_eq!(golden["answers"].as_object().unwrap().len(), shapes.len(), "answers to shapes that are no more");
 }
 
+/// The warnings of the policy that warns.
+fn advice(object: &Value) -> Vec<String> {
+    let mut context = evaluator::context();
+    context.add_variable_from_value("object", evaluator::to_cel(object));
+    let mut known = Vec::new();
+    for (name, expression) in advising::variables() {
+        context.add_variable_from_value("variables", evaluator::map(known.iter().cloned()));
+        let value = evaluator::evaluate(&context, &expression).unwrap_or_else(|error| panic!("{expression}\n{error}"));
+        known.push((name.to_owned(), value));
+    }
+    context.add_variable_from_value("variables", evaluator::map(known.into_iter()));
+    let text = |of: &Value| of.as_str().unwrap().to_owned();
+    let broken = advising::validations().into_iter().filter(|validation| {
+        let expression = text(&validation["expression"]);
+        evaluator::evaluate(&context, &expression).unwrap_or_else(|error| panic!("{expression}\n{error}"))
+            != Cel::Bool(true)
+    });
+    broken
+        .map(|validation| match evaluator::evaluate(&context, &text(&validation["messageExpression"])).unwrap() {
+            Cel::String(message) => message.to_string(),
+            other => panic!("a message is {other:?}"),
+        })
+        .collect()
+}
+
 /// The policy that warns knows keys and values; the function knows more.
 #[test]
 fn whatever_the_policy_warns_of_the_injector_warns_of_too() {
@@ -73,7 +100,7 @@ fn whatever_the_policy_warns_of_the_injector_warns_of_too() {
         let ours = warnings(&shape.pod, &Settings::of(&shape.settings));
         let mut object = shape.pod.clone();
         object["kind"] = "Pod".into();
-        for advice in evaluator::advice(&object) {
+        for advice in advice(&object) {
             warned += 1;
             let key = advice.split(|c: char| c.is_whitespace()).find(|word| word.contains("selvedge.dev/")).unwrap();
             assert!(
@@ -95,7 +122,7 @@ fn the_policy_warns_of_templates_too() {
         json!({ "kind": "Deployment", "metadata": {}, "spec": { "template": template } }),
         json!({ "kind": "CronJob", "metadata": {}, "spec": { "jobTemplate": { "spec": { "template": template } } } }),
     ] {
-        let advice = evaluator::advice(&object);
+        let advice = advice(&object);
         assert_eq!(advice.len(), 2, "{object}: {advice:?}");
         assert!(advice[0].starts_with("there is no annotation config.selvedge.dev/none (known after"), "{advice:?}");
         assert_eq!(
@@ -103,7 +130,7 @@ fn the_policy_warns_of_templates_too() {
             "config.selvedge.dev/uid is 'root', which is ignored: expected a user id from 1 to 1999999999"
         );
     }
-    assert!(evaluator::advice(&json!({ "kind": "Deployment", "metadata": {}, "spec": { "template": {} } })).is_empty());
+    assert!(advice(&json!({ "kind": "Deployment", "metadata": {}, "spec": { "template": {} } })).is_empty());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What holds of every pod: the patch applies, a second one is empty, nothing of the user's is changed or removed, and the
-//! sidecar may run where the Pod Security Standard `restricted` is enforced.
-#![expect(clippy::unwrap_used, reason = "a test stops where its own set-up fails")]
+//! sidecar may run where the Pod Security Standard `restricted` is enforced. And the policy says the same.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where its own set-up fails")]
 
 use json_patch::Patch;
 use proptest::prelude::*;
@@ -10,6 +10,8 @@ use selvedge_inject::{
 };
 use serde_json::{Map, Value, json};
 
+#[path = "golden/evaluator.rs"]
+mod evaluator;
 #[path = "golden/shapes.rs"]
 mod shapes;
 
@@ -159,7 +161,7 @@ fn handler() -> impl Strategy<Value = Value> {
     (port, text(), 0..4).prop_map(|(port, path, kind)| match kind {
         0 => json!({ "httpGet": { "port": port, "path": path } }),
         1 => json!({ "tcpSocket": { "port": port } }),
-        2 => json!({ "grpc": { "port": port } }),
+        2 => json!({ "grpc": { "port": 9000 } }),
         _ => json!({ "exec": { "command": [path] } }),
     })
 }
@@ -169,7 +171,7 @@ fn container() -> impl Strategy<Value = Value> {
         "[a-z]{1,6}",
         prop::option::of(handler()),
         prop::option::of(handler()),
-        prop::collection::vec(("[a-z]{1,3}", 1_u16..), 0..3),
+        prop::collection::btree_map("[a-z]{1,3}", 1_u16.., 0..3),
         prop::option::of(Just("Always")),
     );
     parts.prop_map(|(name, probe, hook, ports, restart)| {
@@ -216,5 +218,19 @@ proptest! {
     #[test]
     fn it_holds_of_any_pod(pod in pod(), capture in prop::sample::select(vec!["none", "init", "cni"])) {
         holds(&pod, &settings(capture))?;
+    }
+}
+
+proptest! {
+    // The evaluator takes its time.
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn the_policy_says_the_same_of_any_pod(pod in pod(), capture in prop::sample::select(vec!["none", "init", "cni"])) {
+        let settings = settings(capture);
+        let namespace = json!({ "metadata": { "labels": { "selvedge.dev/inject": "enabled" } } });
+        let policy = evaluator::answer(&pod, &namespace, &json!({ "data": settings.data() }));
+        let patch = inject(&pod, &enabled(), &settings).unwrap();
+        prop_assert_eq!(&policy["patch"], &json!(patch));
     }
 }

@@ -51,7 +51,7 @@ fn handlers(pod: &Value) -> impl Iterator<Item = (&Value, &Value)> {
 
 /// One entry of the list, if the sidecar can tell it from other calls.
 fn probe(container: &Value, handler: &Value) -> Option<String> {
-    if let Some(port) = handler.pointer("/grpc/port") {
+    if let Some(port) = handler.pointer("/grpc/port").and_then(Value::as_u64) {
         return Some(format!("{{port: {port}, grpc: true}}"));
     }
     let http = handler.get("httpGet").filter(|http| pod::text(http, "/scheme") != "HTTPS");

@@ -11,10 +11,11 @@ use kube_cel::{
         parser::Parser,
     },
 };
-use selvedge_inject::policy::{advising, mutating};
+use selvedge_inject::policy::mutating;
 use serde_json::{Value, json};
 
-fn context() -> Context<'static> {
+/// Everything that an expression may call.
+pub(crate) fn context() -> Context<'static> {
     let mut context = Context::default().with_all();
     context.add_function("dyn", |value: Cel| Ok::<Cel, ExecutionError>(value));
     context
@@ -33,12 +34,13 @@ fn parsed(expression: &str) -> Rc<IdedExpr> {
     PARSED.with(|known| known.borrow_mut().entry(expression.to_owned()).or_insert_with(parse).clone())
 }
 
-fn evaluate(context: &Context<'_>, expression: &str) -> Result<Cel, String> {
+/// The value of an expression, or what an API server would say against it.
+pub(crate) fn evaluate(context: &Context<'_>, expression: &str) -> Result<Cel, String> {
     context.resolve(&parsed(expression)).map_err(|error| error.to_string())
 }
 
-/// Whole numbers are signed in an API server.
-fn to_cel(value: &Value) -> Cel {
+/// A value of JSON in CEL. Whole numbers are signed in an API server.
+pub(crate) fn to_cel(value: &Value) -> Cel {
     match value {
         Value::Null => Cel::Null,
         Value::Bool(flag) => Cel::Bool(*flag),
@@ -49,7 +51,8 @@ fn to_cel(value: &Value) -> Cel {
     }
 }
 
-fn map(entries: impl Iterator<Item = (String, Cel)>) -> Cel {
+/// A map of CEL with keys of text.
+pub(crate) fn map(entries: impl Iterator<Item = (String, Cel)>) -> Cel {
     let map: HashMap<Key, Cel> = entries.map(|(key, value)| (Key::String(Arc::new(key)), value)).collect();
     Cel::Map(Map { map: Arc::new(map) })
 }
@@ -141,28 +144,4 @@ fn with_operation(patch: Value) -> Value {
         entry
     };
     patch.as_array().unwrap().iter().cloned().map(add).collect()
-}
-
-/// The warnings of the policy that warns.
-pub(crate) fn advice(object: &Value) -> Vec<String> {
-    let mut context = context();
-    context.add_variable_from_value("object", to_cel(object));
-    let mut known = Vec::new();
-    for (name, expression) in advising::variables() {
-        context.add_variable_from_value("variables", map(known.iter().cloned()));
-        let value = evaluate(&context, &expression).unwrap_or_else(|error| panic!("{expression}\n{error}"));
-        known.push((name.to_owned(), value));
-    }
-    context.add_variable_from_value("variables", map(known.into_iter()));
-    let text = |of: &Value| of.as_str().unwrap().to_owned();
-    let broken = advising::validations().into_iter().filter(|validation| {
-        let expression = text(&validation["expression"]);
-        evaluate(&context, &expression).unwrap_or_else(|error| panic!("{expression}\n{error}")) != Cel::Bool(true)
-    });
-    broken
-        .map(|validation| match evaluate(&context, &text(&validation["messageExpression"])).unwrap() {
-            Cel::String(message) => message.to_string(),
-            other => panic!("a message is {other:?}"),
-        })
-        .collect()
 }
