@@ -45,6 +45,7 @@ mod traffic;
 
 pub use inbound::by_number;
 pub(crate) use {
+    address::{answering, compile as at_address},
     attached::{read, sorted},
     inbound::in_order,
     nearby::used,

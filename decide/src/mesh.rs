@@ -67,7 +67,7 @@ use selvedge_xds::{
 };
 
 use crate::{
-    compile,
+    assemble, compile,
     config::{Locality, RuntimeConfig},
     resources::Versioned,
     route::{self, Scope},
@@ -191,7 +191,7 @@ impl Mesh {
         let scope = route::outbound(&config, to, captured).unwrap_or_else(|| route::unknown(&config, to, captured));
         match (scope, called) {
             (Ok(scope @ Scope::Outbound(_)), Some(called)) => {
-                trace.destination = Some(scope.service());
+                trace.destination = Some(scope.service()).filter(|service| !service.is_empty());
                 if let Err(reason) = self.route(&config, called, &scope, request, context, &mut trace) {
                     trace.stopped = Some(Ending::of(reason));
                 }
@@ -240,10 +240,12 @@ impl Mesh {
         Some((arrival, ending))
     }
 
-    /// The service that answers to a name.
+    /// The service that answers to a name, or what is at the own address of a workload.
     fn called(&self, to: &str) -> Option<&Called> {
-        let (_, name) = self.claims.get(to)?.first()?;
-        self.destinations.get(name)
+        match self.claims.get(to).and_then(BTreeSet::first) {
+            Some((_, name)) => self.destinations.get(name),
+            None => self.destinations.get(&assemble::asked(to).nth(1)?),
+        }
     }
 
     /// The configuration of the sidecar beside `from` when it has asked for `to` and nothing else.
@@ -252,7 +254,9 @@ impl Mesh {
         let alias = compiled.map(|compiled| compiled.name.clone());
         let aliases = HashMap::from([(to.to_owned(), alias)]);
         let destinations = compiled.map(|compiled| (compiled.name.clone(), compiled.clone())).into_iter().collect();
-        let config = RuntimeConfig { aliases, destinations, ..RuntimeConfig::default() };
+        let at_address = called.and_then(|called| called.compiled_at(to.parse().ok()?));
+        let addresses = at_address.map(|found| (to.to_owned(), Arc::new(found))).into_iter().collect();
+        let config = RuntimeConfig { aliases, destinations, addresses, ..RuntimeConfig::default() };
         match self.workloads.get(from).map(Workload::config) {
             Some(own) => RuntimeConfig { own: own.own.clone(), passthrough: own.passthrough, ..config },
             None => config,
@@ -293,8 +297,9 @@ impl Mesh {
             let known =
                 self.endpoints.get(&cluster).filter(|_| backend.is_none_or(|backend| backend.unusable.is_none()));
             // Where nobody has said where the caller is, its own file may still do: all of them are possible.
-            let here = &own.own.locality;
+            let (here, at_address) = (&own.own.locality, called.endpoint_at(request.port));
             let found: Vec<&Endpoint> = match known {
+                _ if at_address.is_some() => at_address.into_iter().collect(),
                 Some(known) if *here != Locality::default() => compile::used(known, here).0,
                 known => known.into_iter().flat_map(|known| &known.endpoints).collect(),
             };
@@ -318,7 +323,7 @@ impl Mesh {
     fn arrive(&self, endpoint: &Endpoint, request: &RequestFacts<'_>, context: &Context) -> (Option<Arrival>, Ending) {
         let identity = request.peer.identity.clone().filter(|_| !endpoint.identity.is_empty());
         let peer = Peer { identity, fingerprint: None, address: request.peer.address };
-        let port = u16::try_from(endpoint.port).unwrap_or_default();
+        let port = u16::try_from(endpoint.port).ok().filter(|port| *port != 0).unwrap_or(request.port);
         let arrived = RequestFacts { peer: &peer, port, ..*request };
         match self.why_received(&endpoint.workload, &arrived, context).filter(|_| !endpoint.identity.is_empty()) {
             Some((arrival, ending)) => (Some(arrival), ending),
@@ -529,5 +534,30 @@ mod tests {
             mesh.why_received("shop/web-1", &request.facts(), &Clock::default().context()).unwrap().1.reason
         };
         assert_eq!([reason("deny"), reason("allow")], [Some(Reason::PolicyDefaultDeny), None]);
+    }
+
+    #[test]
+    fn the_own_address_of_a_workload_leads_to_it_and_its_policies() {
+        let mut mesh = Mesh::default();
+        let identity = "spiffe://mesh.local/ns/shop/sa/web".to_owned();
+        let endpoint = Endpoint {
+            address: "10.1.0.5:0".into(),
+            identity: identity.clone(),
+            workload: "shop/web-1".into(),
+            ..Endpoint::default()
+        };
+        let any = mesh::AddressPort { endpoint: Some(endpoint), ..Default::default() };
+        let address = Destination { address_ports: vec![any], ..Destination::default() };
+        mesh.put(&Encoded::new(DESTINATION, "10.1.0.5", vec![], &address)).unwrap();
+        let view = Inbound { workload: "shop/web-1".into(), identity, posture: "deny".into(), ..Inbound::default() };
+        mesh.put(&Encoded::new(INBOUND, "shop/web-1", vec![], &view)).unwrap();
+        let ui = "spiffe://mesh.local/ns/shop/sa/ui".to_owned();
+        let ui = Inbound { workload: "shop/ui".into(), identity: ui, ..Inbound::default() };
+        mesh.put(&Encoded::new(INBOUND, "shop/ui", vec![], &ui)).unwrap();
+        let request = Request::new("GET", "/").host("other.shop").port(9000);
+        let trace = mesh.why("shop/ui", "10.1.0.5:9000", &request.facts(), &Clock::default().context());
+        let [way] = &trace.ways[..] else { panic!("{trace:?}") };
+        assert_eq!((way.ending.reason, way.arrival.as_ref().unwrap().port), (Some(Reason::PolicyDefaultDeny), 9000));
+        assert_eq!(way.cluster, "shop/web-1@10.1.0.5:9000");
     }
 }

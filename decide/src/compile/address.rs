@@ -14,13 +14,12 @@ use crate::config::{AppProtocol, ClusterConfig, Destination, Transport};
 ///
 /// # Errors
 /// The port cannot be put in force.
-pub(super) fn compile(
+pub(crate) fn compile(
     message: &mesh::Destination,
     called: SocketAddr,
     plain: &Transport,
 ) -> Result<Option<(Destination, ClusterConfig)>, String> {
-    let of_port = |port: u16| message.address_ports.iter().find(|known| known.port == u32::from(port));
-    let Some(port) = of_port(called.port()).or_else(|| of_port(0)) else { return Ok(None) };
+    let Some(port) = answering(message, called.port()) else { return Ok(None) };
     let Some(endpoint) = &port.endpoint else { return Ok(None) };
     let compiled = settings(port, called)?;
     let service = port.service.parse::<ServiceName>().ok();
@@ -38,6 +37,12 @@ pub(super) fn compile(
     let cluster = ClusterConfig { name: name.port(called.port()), endpoints, traffic, nowhere: None };
     let service = service.map(|service| service.text().clone()).unwrap_or_default();
     Ok(Some((Destination { name, service, ..compiled }, cluster)))
+}
+
+/// What is said of a port of an own address, or of those of which nothing is.
+pub(crate) fn answering(message: &mesh::Destination, port: u16) -> Option<&AddressPort> {
+    let of_port = |port: u16| message.address_ports.iter().find(|known| known.port == u32::from(port));
+    of_port(port).or_else(|| of_port(0))
 }
 
 /// The destination that a service would be with this one port, and without its routes.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, OnceLock},
 };
 
@@ -13,12 +14,12 @@ use selvedge_policies::{
     registry,
     route::{Conditions, Considered, HttpRouteSpec},
 };
-use selvedge_xds::proto::mesh::{Attachment, Destination, Inbound, InboundPort, Origin};
+use selvedge_xds::proto::mesh::{Attachment, Destination, Endpoint, Inbound, InboundPort, Origin};
 use serde_json::Value;
 
 use crate::{
     compile::{self, Compiler},
-    config::{self, RuntimeConfig},
+    config::{self, RuntimeConfig, Transport},
     resources::{Resources, Versioned},
 };
 
@@ -103,6 +104,17 @@ impl Called {
             config.destinations.into_values().next()
         });
         compiled.as_ref()
+    }
+
+    /// What callers of an own address go by; `None` where it is none of the mesh's.
+    pub(super) fn compiled_at(&self, called: SocketAddr) -> Option<config::Destination> {
+        let compiled = compile::at_address(&self.message.value, called, &Transport::Plain);
+        compiled.ok().flatten().map(|(destination, _)| destination)
+    }
+
+    /// What answers at a port of an own address.
+    pub(super) fn endpoint_at(&self, port: u16) -> Option<&Endpoint> {
+        compile::answering(&self.message.value, port)?.endpoint.as_ref()
     }
 
     /// Every match of its routes, each with the route, looked at for a request that takes the rule `taken`.

@@ -322,6 +322,7 @@ impl Sidecar {
             phases: phase,
             open: open.clone(),
             max_connections: 100,
+            by_host: false,
             caller_timeouts: CallerTimeouts::default(),
         };
         let place = spread::places(1).remove(0);
