@@ -62,6 +62,12 @@ impl From<IpNet> for Cidr {
     }
 }
 
+impl From<IpAddr> for Cidr {
+    fn from(address: IpAddr) -> Self {
+        IpNet::from(address).into()
+    }
+}
+
 impl FromStr for Cidr {
     type Err = CidrError;
 

@@ -22,7 +22,8 @@ const START: Duration = Duration::from_secs(2);
 
 /// Finds out where a connection leads. `None` (and the socket is closed) when the worker is at its limit, when a
 /// captured connection has no original destination, as one that came straight to the capture port: relaying it would lead
-/// back here for ever. One that only asks whether it comes here is told so. A sidecar that has just started keeps callers waiting until it knows who may call.
+/// back here for ever. One that only asks whether it comes here is told so. A sidecar that has just started keeps callers
+/// waiting until it knows who may call; who only looks how the application is has no time, and needs no leave.
 pub(crate) async fn admit(accepted: Accepted) -> Option<Admitted> {
     let Accepted { worker, socket, peer, purpose } = accepted;
     let heading = match purpose {
@@ -52,7 +53,9 @@ pub(crate) async fn admit(accepted: Accepted) -> Option<Admitted> {
         record::connection_refused(&connection, &error);
         return None;
     }
-    if matches!(origin.heading, Heading::Inbound { .. }) {
+    if let Heading::Inbound { port, .. } = origin.heading
+        && !origin.worker.probes.is_prober(port, origin.peer.ip())
+    {
         origin.worker.note_call();
         configured(&origin.worker).await;
     }

@@ -17,6 +17,10 @@ use tokio::{
 use crate::{config::InForce, drain::Phase, surroundings::Surroundings, telemetry::Telemetry};
 
 mod answer;
+mod application;
+mod exposition;
+
+pub(crate) use application::Application;
 
 /// Connections each port serves at once; more wait in the listener's queue.
 const CONNECTIONS: usize = 32;
@@ -30,6 +34,8 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct AdminState {
     /// What `/metrics` shows, gathered when it is asked for.
     pub telemetry: Telemetry,
+    /// Whose metrics `/metrics` shows behind the sidecar's.
+    pub application: Option<Application>,
     /// Whether the sidecar takes traffic.
     pub ready: watch::Receiver<bool>,
     /// What was found out about where it stands.
@@ -71,11 +77,11 @@ pub(crate) async fn serve(listener: TcpListener, state: AdminState, scope: Scope
                 continue;
             }
         };
-        let state = state.clone();
+        let (state, own) = (state.clone(), socket.local_addr().ok().map(|address| address.ip()));
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 let (state, (head, _)) = (state.clone(), request.into_parts());
-                async move { Ok::<_, Infallible>(answer::answer(&head, &state, scope).await) }
+                async move { Ok::<_, Infallible>(answer::answer(&head, &state, scope, own).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -14,9 +14,11 @@ use serde::Deserialize;
 
 use crate::http::pace::CallerTimeouts;
 
+mod probes;
 mod source;
 mod trust;
 
+pub(crate) use probes::{Ask, Networks, Probe};
 pub use source::Source;
 pub(crate) use trust::TrustBundle;
 
@@ -49,6 +51,9 @@ pub struct Bootstrap {
     /// Metrics and health listener.
     #[serde(default = "metrics_default")]
     pub metrics: SocketAddr,
+    /// Metrics of the application, to be shown behind the sidecar's own.
+    #[serde(default)]
+    pub application_metrics: Option<ApplicationMetrics>,
     /// Where to write the addresses really bound, as JSON; for ports given as 0.
     #[serde(default)]
     pub ports_file: Option<PathBuf>,
@@ -73,6 +78,12 @@ pub struct Bootstrap {
     /// What SIGTERM says of the application.
     #[serde(default)]
     pub sigterm: Sigterm,
+    /// What may be asked of the application without mTLS, to see how it is.
+    #[serde(default)]
+    pub probes: Vec<Probe>,
+    /// Where probes come from, beside the default gateways.
+    #[serde(default)]
+    pub probers: Networks,
     /// Access log file; standard output when absent.
     #[serde(default)]
     pub access_log_file: Option<PathBuf>,
@@ -137,6 +148,33 @@ pub enum Sigterm {
     Drain,
     /// It is gone, as for a native sidecar of Kubernetes, which is told only after all containers have ended.
     ApplicationGone,
+}
+
+/// Where the application tells its metrics, in the Prometheus text format over HTTP.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplicationMetrics {
+    /// Its port, on loopback or at the pod's address.
+    pub port: u16,
+    /// The path, and the query where there is one.
+    #[serde(default = "metrics_path")]
+    pub path: String,
+}
+
+impl ApplicationMetrics {
+    fn check(&self, own: u16) -> Result<(), (&'static str, String)> {
+        if self.port == 0 || self.port == own {
+            return Err(("port", format!("is {}; expected the application's own port", self.port)));
+        }
+        if !self.path.starts_with('/') || self.path.parse::<http::uri::PathAndQuery>().is_err() {
+            return Err(("path", format!("is '{}'; expected a path such as /metrics", self.path)));
+        }
+        Ok(())
+    }
+}
+
+fn metrics_path() -> String {
+    "/metrics".into()
 }
 
 /// One declared inbound listener.
@@ -284,6 +322,11 @@ impl Bootstrap {
         if self.capture_required && self.capture == Capture::Explicit {
             return Err(("captureRequired".into(), "is true; only 'capture: transparent' captures anything".into()));
         }
+        if let Some(application) = &self.application_metrics {
+            application
+                .check(self.metrics.port())
+                .map_err(|(field, problem)| (format!("applicationMetrics.{field}"), problem))?;
+        }
         if let Some(field) = self.caller_timeouts.zero() {
             return Err((format!("callerTimeouts.{field}"), "is 0s; expected some time, such as 30s".into()));
         }
@@ -354,6 +397,10 @@ mod tests {
             ("captureRequired: true\n", "captureRequired is true; only 'capture: transparent'"),
             ("callerTimeouts: {head: 0s}\n", "callerTimeouts.head is 0s"),
             ("callerTimeouts: {haed: 1s}\n", "haed"),
+            ("probes: [{port: 80}]\n", "one of path"),
+            ("probers: $(HOST_IPS)\n", "'$(HOST_IPS)' is neither an address nor a network"),
+            ("applicationMetrics: {port: 15020}\n", "applicationMetrics.port is 15020"),
+            ("applicationMetrics: {port: 80, path: metrics}\n", "applicationMetrics.path is 'metrics'"),
             ("outbound: [{listen: '127.0.0.1:0', to: shop/web}]\n", "outbound[0].to is 'shop/web'"),
         ] {
             let message = parse(&format!("{GOOD}{extra}")).unwrap_err();

@@ -30,6 +30,8 @@ use crate::{
     telemetry::Protocol,
 };
 
+mod probe;
+
 /// How long a caller may be silent before the service is given the chance to speak first.
 const SILENCE: Duration = Duration::from_millis(10);
 /// How long both may be silent when our own application calls: clients open connections long before they use them.
@@ -45,9 +47,13 @@ pub(crate) async fn protocol(admitted: Admitted) -> Option<Detected> {
             Heading::Inbound { .. } => drain.gone().await,
         }
     };
+    let detected = async {
+        let admitted = probe::answered(admitted).await?;
+        whoever_speaks(admitted).await
+    };
     tokio::select! {
         biased; // what has come is read before the drain is looked at
-        detected = whoever_speaks(admitted) => detected,
+        detected = detected => detected,
         () = left_silent => None,
     }
 }
@@ -55,7 +61,15 @@ pub(crate) async fn protocol(admitted: Admitted) -> Option<Detected> {
 async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
     let Admitted { origin, mut socket } = admitted;
     let started = Instant::now();
-    let declared = origin.declared();
+    let declared = match (origin.declared(), &origin.heading) {
+        // What the kubelet asks in HTTP is looked at on a port of opaque bytes, too.
+        (AppProtocol::Opaque, Heading::Inbound { port, .. })
+            if origin.worker.probes.may_request(*port, origin.peer.ip()) =>
+        {
+            AppProtocol::Detect
+        }
+        (declared, _) => declared,
+    };
     let calls_service = matches!(origin.heading, Heading::Outbound { .. });
     if declared == AppProtocol::Opaque && calls_service {
         let io = Prefixed::new(socket, bytes::Bytes::new());

@@ -36,6 +36,8 @@ pub(crate) struct Exchange {
     pub snapshot: Rc<Snapshot>,
     /// When the head was read.
     pub started: Instant,
+    /// Whether it only asks how the application is, which no policy is about.
+    pub probe: bool,
     /// The method as it was sent, case-sensitive.
     pub method: Method,
     /// Version the caller spoke, on the connection or, between sidecars, before it.
@@ -95,6 +97,7 @@ impl Exchange {
             snapshot: connection.worker.snapshot(),
             connection: connection.clone(),
             started: Instant::now(),
+            probe: false,
             method: request.method().clone(),
             version: request.version(),
             target: None,

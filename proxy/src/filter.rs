@@ -51,6 +51,12 @@ pub(crate) async fn on_request(
     if asked.is_empty() {
         return Ok(());
     }
+    if exchange.probe {
+        if scope.policies().needs().sanitizes {
+            sanitize(exchange, scope.policies(), received.request.headers_mut());
+        }
+        return Ok(());
+    }
     let until = scope.traffic().and_then(|traffic| routed::deadline(rule, Some(traffic), exchange.started));
     let needed = scope.policies().needs().body;
     if needed > 0 && received.wanted.is_none() {
@@ -105,7 +111,7 @@ pub(crate) async fn on_attempt(
     picked: &Picked,
     head: &mut request::Parts,
 ) -> Result<(), Halt> {
-    if !upstream.policies.needs().attempts {
+    if !upstream.policies.needs().attempts || exchange.probe {
         return Ok(());
     }
     let connection = &*exchange.connection;
@@ -147,7 +153,11 @@ pub(crate) async fn on_response(
     if let Some(changes) = exchange.changes.take() {
         changes.response.apply(headers);
     }
-    if upstream.policies.needs().responses { decide_response(exchange, upstream, answered).await } else { Ok(()) }
+    if upstream.policies.needs().responses && !exchange.probe {
+        decide_response(exchange, upstream, answered).await
+    } else {
+        Ok(())
+    }
 }
 
 async fn decide_response(

@@ -11,11 +11,22 @@
 
 use std::{future::pending, time::Duration};
 
+use http::Request;
+use hyper::body::Body;
 use selvedge_decide::admission::may_call;
-use selvedge_policies::{reason::Reason, request::PolicySet};
+use selvedge_policies::{reason::Reason, request::PolicySet, verdict::Answer};
 use tokio::time::sleep;
 
-use crate::{config::RuntimeConfig, connection::Connection, error::Error, filter, heading::Heading, worker::Worker};
+use crate::{
+    config::RuntimeConfig,
+    connection::Connection,
+    error::Error,
+    filter,
+    heading::Heading,
+    probes::{self, Asked},
+    telemetry::ProbeOutcome,
+    worker::Worker,
+};
 
 /// Longer than a timer is set to at once.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -23,9 +34,9 @@ const LONG: Duration = Duration::from_secs(86_400);
 /// Whether the peer may call at all. Asked for every request, so that a change of mode holds for live connections.
 pub(crate) fn admitted(connection: &Connection, config: &RuntimeConfig) -> Result<(), Error> {
     match connection.heading {
-        Heading::Inbound { .. } => {
+        Heading::Inbound { port, .. } => {
             let identity = connection.peer.identity.as_deref();
-            may_call(identity, config).map_err(|reason| Error::new(reason, reason.summary()))?;
+            may_call(identity, config).map_err(|reason| refused(connection, port, reason))?;
             if identity.is_none() {
                 connection.worker.called_in_plaintext(connection.peer_address.ip());
             }
@@ -33,6 +44,42 @@ pub(crate) fn admitted(connection: &Connection, config: &RuntimeConfig) -> Resul
         }
         Heading::Outbound { .. } => Ok(()),
     }
+}
+
+/// Why nothing without mTLS gets through. Where there are probes it may be meant as one.
+fn refused(connection: &Connection, port: u16, reason: Reason) -> Error {
+    let probed = || connection.worker.probes.why_not(port, connection.peer.address);
+    match (reason == Reason::PlaintextRefused).then(probed).flatten() {
+        Some(detail) => Error::new(reason, detail),
+        None => Error::new(reason, reason.summary()),
+    }
+}
+
+/// Whether a request is a probe from where probes come from: it passes without a policy, and alone.
+///
+/// # Errors
+/// It is none, and its caller may not call.
+pub(crate) fn is_probe<B: Body>(
+    connection: &Connection,
+    config: &RuntimeConfig,
+    request: &Request<B>,
+) -> Result<bool, Error> {
+    let (port, peer) = (connection.port(), connection.peer.address);
+    let is_unknown = connection.peer.identity.is_none() && matches!(connection.heading, Heading::Inbound { .. });
+    let asked = is_unknown.then(|| connection.worker.probes.asked(port, peer, request)).flatten();
+    let count = |outcome| connection.worker.telemetry.probe(connection.protocol, outcome);
+    if asked == Some(Asked::ByProber) {
+        count(ProbeOutcome::Passed);
+        return Ok(true);
+    }
+    let Err(error) = admitted(connection, config) else { return Ok(false) };
+    if asked.is_none() || error.reason != Reason::PlaintextRefused {
+        return Err(error);
+    }
+    count(ProbeOutcome::Refused);
+    let mut answer = Answer::refuse(error.reason, error.policy.clone());
+    answer.body = probes::refusal(port, peer).into();
+    Err(Error { answer: Some(Box::new(answer)), ..error })
 }
 
 /// Waits until the sidecar has to end the connection: a drain is over, or `judge` says of the policies of its port that

@@ -47,6 +47,7 @@ mod channel;
 mod tls;
 mod credentials;
 mod surroundings;
+mod probes;
 mod bootstrap;
 mod http;
 mod sniff;

@@ -14,7 +14,7 @@ use crate::{
         hop,
         upgrade::{self, Wanted},
     },
-    judge::admitted,
+    judge,
     message::Received,
 };
 
@@ -23,7 +23,7 @@ use crate::{
 /// # Errors
 /// Why its caller may not call, or its head cannot be relied on.
 pub(crate) fn request(exchange: &mut Exchange, mut request: Request<Incoming>) -> Result<Received, Error> {
-    admitted(&exchange.connection, &exchange.snapshot.config)?;
+    exchange.probe = judge::is_probe(&exchange.connection, &exchange.snapshot.config, &request)?;
     let wanted = upgrade::wanted(&request);
     if wanted == Some(Wanted::Connect) && !hyper::body::Body::is_end_stream(request.body()) {
         // What a service took for the content, and what for the tunnel, nobody could know (RFC 9110 section 9.3.6).

@@ -22,6 +22,8 @@ use crate::{
     worker::Worker,
 };
 
+/// What logs and metrics have in the place of a route's name, which has slashes.
+const PROBE: &str = "probe";
 /// How long a first request waits for the control plane to name its destination.
 const DISCOVERY: Duration = Duration::from_secs(2);
 
@@ -124,6 +126,10 @@ pub(crate) fn rule<'a, B>(
     scope: &'a Scope,
     request: &Request<B>,
 ) -> Result<Option<&'a RouteRule>, Error> {
+    if exchange.probe {
+        exchange.route = PROBE.into();
+        return Ok(None);
+    }
     let facts = exchange.facts(request.headers(), "")?;
     let rule = decide::rule(scope, &facts).map_err(|reason| {
         let detail = format!("{} has routes and none matches {} {}", scope.service(), facts.method, facts.path);

@@ -24,7 +24,9 @@ mod store;
 mod worker;
 
 pub(crate) use flow::Flow;
-pub(crate) use record::{BreakerSeen, ConnectionRecord, Direction, Ends, Party, Protocol, RequestRecord, RetryOutcome};
+pub(crate) use record::{
+    BreakerSeen, ConnectionRecord, Direction, Ends, Party, ProbeOutcome, Protocol, RequestRecord, RetryOutcome,
+};
 pub(crate) use worker::WorkerTelemetry;
 
 use access_log::Sink;
@@ -123,6 +125,11 @@ impl Telemetry {
     /// Says of which declared inbound ports it is known whether all calls to them meet policies, and whether they do.
     pub(crate) fn set_enforced(&self, ports: impl Iterator<Item = (u16, bool)>) {
         self.shared.process.set_enforced(ports);
+    }
+
+    /// Counts a scrape without the application's metrics, by what kept them away.
+    pub(crate) fn application_metrics_missing(&self, error: &str) {
+        self.shared.process.application_metrics_missing(error);
     }
 
     /// Says whether the stream to the control plane is up.

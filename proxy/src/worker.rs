@@ -23,6 +23,7 @@ use crate::{
     drain::{Drain, Open, Phase},
     heading::Heading,
     http::{case, pace::CallerTimeouts},
+    probes::Probes,
     telemetry::{Telemetry, WorkerTelemetry},
     xds::Demand,
 };
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub caller_timeouts: CallerTimeouts,
     /// Whether services are found by the host of requests that the workload makes.
     pub by_host: bool,
+    /// What may be asked of the application without mTLS.
+    pub probes: Arc<Probes>,
 }
 
 /// The state of one worker. It never leaves its thread.
@@ -65,6 +68,8 @@ pub(crate) struct Worker {
     pub caller_timeouts: CallerTimeouts,
     /// Whether services are found by the host of requests that the workload makes.
     pub by_host: bool,
+    /// What may be asked of the application without mTLS.
+    pub probes: Arc<Probes>,
     snapshot: RefCell<Rc<Snapshot>>,
     /// Endpoints that belong to no cluster: the application, and addresses outside the mesh.
     locals: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
@@ -88,13 +93,15 @@ pub(crate) struct Worker {
 impl Worker {
     /// The state of a worker that has seen nothing yet. Call it on the worker's thread.
     pub(crate) fn new(place: Place, shared: Shared) -> Self {
-        let Shared { configs, demand, telemetry, phases, open, max_connections, caller_timeouts, by_host } = shared;
+        let Shared { configs, demand, telemetry, phases, open, max_connections, caller_timeouts, by_host, probes } =
+            shared;
         let InForce { config, trust } = configs.borrow().clone();
         Self {
             telemetry: telemetry.worker(),
             spellings: case::Memory::default(),
             caller_timeouts,
             by_host,
+            probes,
             snapshot: RefCell::new(Rc::new(Snapshot { config, trust, ..Snapshot::default() })),
             locals: RefCell::default(),
             chance: RefCell::new(fastrand::Rng::new()),

@@ -6,6 +6,7 @@ use http::Method;
 use selvedge_tests::{
     around::talk,
     client::{self, Connection, expect_bytes, request},
+    load::{self, Load, Plan},
     mesh::{Mesh, Sidecar, Workload},
     pair::{DESTINATION, HOST, Pair},
     process::binary,
@@ -116,6 +117,202 @@ async fn who_was_never_called_leaves_at_once() {
     assert!(!output.status.success() && message.contains("$SELVEDGE_NO_SUCH_VARIABLE"), "{message}");
 }
 
+/// The endpoints of `shop/api`, as a cluster tells them.
+struct Endpoints<'a> {
+    mesh: &'a Mesh,
+    /// By the name of the pod, and whether it is about to end.
+    pods: Vec<(String, bool)>,
+}
+
+impl Endpoints<'_> {
+    fn write(&self) {
+        let endpoint = |(pod, terminating): &(String, bool)| {
+            format!(
+                "- {{addresses: [127.0.0.1], conditions: {{ready: {}, serving: true, terminating: {terminating}}}, \
+                 targetRef: {{kind: Pod, name: {pod}}}}}\n",
+                !terminating
+            )
+        };
+        let endpoints: String = self.pods.iter().map(endpoint).collect();
+        self.mesh.write(
+            "slice.yaml",
+            &format!(
+                "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: api-1, namespace: shop, labels: \
+                 {{kubernetes.io/service-name: api}}}}\naddressType: IPv4\nendpoints:\n{endpoints}ports:\n- {{name: main, \
+                 port: 8080}}\n"
+            ),
+        );
+    }
+
+    fn add(&mut self, pod: &str) {
+        self.pods.push((pod.to_owned(), false));
+        self.write();
+    }
+
+    fn terminate(&mut self, pod: &str) {
+        self.pods.iter_mut().filter(|(name, _)| name == pod).for_each(|(_, terminating)| *terminating = true);
+        self.write();
+    }
+
+    fn remove(&mut self, pod: &str) {
+        self.pods.retain(|(name, _)| name != pod);
+        self.write();
+    }
+}
+
+/// A pod of `shop/api`: the application, and its sidecar.
+struct Pod {
+    name: String,
+    application: Upstream,
+    sidecar: Sidecar,
+}
+
+impl Pod {
+    async fn start(mesh: &Mesh, name: &str) -> Self {
+        let application = Upstream::start(name).await;
+        let workload = Workload::new(&format!("shop/{name}")).runs_as("api").backs("api");
+        let sidecar = mesh.sidecar(workload.serves(8080, application.address()).with(GONE)).await;
+        Self { name: name.to_owned(), application, sidecar }
+    }
+
+    /// As a kubelet and the controller of endpoints end a pod. `patience` is the application's: it stops taking connections
+    /// after that, which may be before anybody has heard of its end.
+    async fn end(self, endpoints: &mut Endpoints<'_>, patience: Duration) {
+        let Self { name, application, mut sidecar } = self;
+        let hook = async { leave(&sidecar, &["--for", "1s"]).await };
+        let cluster = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            endpoints.terminate(&name);
+        };
+        let application = async {
+            tokio::time::sleep(patience).await;
+            drop(application);
+        };
+        tokio::join!(hook, cluster, application);
+        sidecar.process().terminate();
+        assert!(sidecar.process().ended().await.success());
+        endpoints.remove(&name);
+    }
+}
+
+#[tokio::test]
+async fn a_rolling_restart_of_a_service_fails_no_request() {
+    let mesh = Mesh::start().await;
+    mesh.service("shop/api", 80, 8080, "http");
+    let mut endpoints = Endpoints { mesh: &mesh, pods: Vec::new() };
+    let mut pods = Vec::new();
+    for name in ["api-1", "api-2"] {
+        pods.push(Pod::start(&mesh, name).await);
+        endpoints.add(name);
+    }
+    let web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION)).await;
+    let entry = web.outbound(DESTINATION);
+    wait::until_true("the service can be reached", || client::answers(entry)).await;
+    let plan = Plan::new(entry, HOST, "/");
+    let loads = [Load::start(&plan, 4, load::ok), Load::start(&plan.clone().over_http2(), 2, load::ok)];
+    // An application may end in order, or be gone at once.
+    for (number, patience) in [(3, 2_000), (4, 0), (5, 2_000), (6, 0)] {
+        let pod = Pod::start(&mesh, &format!("api-{number}")).await;
+        endpoints.add(&pod.name);
+        wait::until_true("the new pod is called", || async { pod.application.served() > 20 }).await;
+        pods.push(pod);
+        pods.remove(0).end(&mut endpoints, Duration::from_millis(patience)).await;
+        for load in &loads {
+            load.progress(50).await;
+        }
+    }
+    for load in loads {
+        load.stop().await.assert_flawless(200);
+    }
+}
+
+#[tokio::test]
+async fn a_rolling_restart_of_callers_fails_no_request() {
+    let (mesh, upstream) = (Mesh::start().await, Upstream::start("api").await);
+    mesh.service("shop/api", 80, 8080, "http");
+    let _api = mesh.sidecar(Workload::new("shop/api").serves(8080, upstream.address())).await;
+    let mut before: Option<(Sidecar, [Load; 2])> = None;
+    for number in 1..=3 {
+        let workload = Workload::new(&format!("shop/web-{number}")).runs_as("web").calls(DESTINATION).with(GONE);
+        let web = mesh.sidecar(workload).await;
+        let entry = web.outbound(DESTINATION);
+        // Only a sidecar that has just joined may not have been asked for the destination yet; what it answers is right.
+        let plan = Plan::new(entry, HOST, "/");
+        let loads = [Load::start(&plan, 3, load::ok), Load::start(&plan.clone().over_http2(), 2, load::ok)];
+        for load in &loads {
+            load.progress(30).await;
+        }
+        let Some((mut web, loads)) = before.replace((web, loads)) else { continue };
+        leave(&web, &["--for", "1s"]).await;
+        for load in &loads {
+            load.progress(30).await;
+        }
+        for load in loads {
+            load.stop().await.assert_flawless(60);
+        }
+        let start = Instant::now();
+        web.process().terminate();
+        assert!(web.process().ended().await.success());
+        assert_within("the end of a caller's sidecar", start.elapsed(), END);
+    }
+    let (_web, loads) = before.expect("the last one");
+    for load in loads {
+        load.stop().await.assert_flawless(30);
+    }
+}
+
+/// How soon a sidecar is ready that starts again beside its state.
+const READY: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn a_sidecar_that_is_killed_and_started_again_costs_no_request() {
+    let mesh = Mesh::start().await;
+    mesh.service("shop/api", 80, 8080, "http");
+    // What had reached the application may have been done: only a policy repeats it.
+    mesh.write(
+        "retry.yaml",
+        "apiVersion: selvedge.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: api, namespace: shop}\nspec: {targetRef: \
+         {kind: Service, name: api}, retry: {attempts: 2, on: [connectFailure, reset]}}\n",
+    );
+    let mut pods = [Pod::start(&mesh, "api-1").await, Pod::start(&mesh, "api-2").await];
+    let web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION)).await;
+    let entry = web.outbound(DESTINATION);
+    wait::until_true("the service can be reached", || client::answers(entry)).await;
+    let plan = Plan::new(entry, HOST, "/");
+    let loads = [Load::start(&plan, 4, load::ok), Load::start(&plan.clone().over_http2(), 2, load::ok)];
+    let mut quickest = wait::DEADLINE; // the others waited for a machine that others use, too
+    for round in 0..4 {
+        // Both are called again: callers leave alone for a while who failed them before.
+        let before = pods.each_ref().map(|pod| pod.application.served());
+        wait::until_true("both are called", || async {
+            pods.iter().zip(before).all(|(pod, before)| pod.application.served() > before + 20)
+        })
+        .await;
+        let pod = &mut pods[round % 2];
+        pod.sidecar.process().kill();
+        for load in &loads {
+            load.progress(50).await; // while nobody listens
+        }
+        let inbound = pod.sidecar.inbound(8080);
+        assert!(!client::accepts(inbound).await);
+        pod.sidecar.restart();
+        let start = Instant::now();
+        while !pod.sidecar.is_ready().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(start.elapsed() < wait::DEADLINE, "it does not get ready");
+        }
+        println!("ready again from its state: {:?}", start.elapsed());
+        quickest = quickest.min(start.elapsed());
+        for load in &loads {
+            load.progress(50).await;
+        }
+    }
+    for load in loads {
+        load.stop().await.assert_flawless(200);
+    }
+    assert_within("ready again from its state, at best", quickest, READY);
+}
+
 #[tokio::test]
 async fn an_open_connection_to_an_application_that_is_gone_does_not_hold_up_the_end() {
     let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -126,9 +323,13 @@ async fn an_open_connection_to_an_application_that_is_gone_does_not_hold_up_the_
     let web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION)).await;
     let entry = web.outbound(DESTINATION);
     // A client of a database keeps its connection, and does not look at it before it has something to ask.
-    let mut client = client::connect(entry).await.unwrap();
-    client.write_all(b"hello").await.unwrap();
-    let (mut served, _) = wait::within("the application is called", application.accept()).await.unwrap();
+    let (mut client, mut served) = wait::until("the application is called", async || {
+        let mut client = client::connect(entry).await.ok()?;
+        client.write_all(b"hello").await.ok()?;
+        let accepted = tokio::time::timeout(Duration::from_secs(2), application.accept()).await;
+        Some((client, accepted.ok()?.ok()?.0))
+    })
+    .await;
     expect_bytes(&mut served, b"hello").await;
     served.write_all(b"bye").await.unwrap();
     drop((served, application));

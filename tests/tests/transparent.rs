@@ -11,9 +11,10 @@ use selvedge_tests::{
     client::{self, Answer, request},
     mesh::{Mesh, Workload},
     process::binary,
-    skip, wait,
+    program, skip, wait,
 };
 
+/// Holds the process id of the neighbour.
 const INSIDE: &str = "SELVEDGE_TEST_NAMESPACE";
 const OUTSIDE: &str = "SELVEDGE_TEST_OUTSIDE";
 
@@ -44,7 +45,7 @@ fn in_namespace<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
         ip link set sv1 netns $neighbour
         nsenter -t $neighbour -n sh -ec 'ip link set lo up; ip link set sv1 up; ip addr add 10.99.0.2/24 dev sv1'
         ip addr add 10.99.0.1/24 dev sv0; ip link set sv0 up
-        {INSIDE}=1 \"$0\" --exact {name} --nocapture"
+        {INSIDE}=$neighbour \"$0\" --exact {name} --nocapture"
     );
     let test = std::env::current_exe().unwrap();
     let status = Command::new("unshare").args(["-n", "sh", "-c", &script]).arg(test).status().unwrap();
@@ -57,14 +58,28 @@ fn answers_outside() {
     if std::env::var_os(OUTSIDE).is_none() {
         return;
     }
-    let listener = TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, outside().port())).unwrap();
+    answer(TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, outside().port())).unwrap(), "outside");
+}
+
+/// Answers every request with this text, for ever.
+fn answer(listener: TcpListener, text: &'static str) {
     for stream in listener.incoming() {
         let mut stream = stream.unwrap();
         std::thread::spawn(move || {
             let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\noutside");
+            let length = text.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}");
+            let _ = stream.write_all(answer.as_bytes());
         });
     }
+}
+
+/// What the neighbour gets for `GET path` from this port here: the status and the text. 000 when nobody listens.
+fn asked_from_outside(port: u16, path: &str) -> String {
+    let mut curl = Command::new("nsenter");
+    curl.args(["-t", &std::env::var(INSIDE).unwrap(), "-n", "curl", "-s", "-m", "5", "-w", " %{http_code}"]);
+    let output = curl.arg(format!("http://10.99.0.1:{port}{path}")).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 async fn call_outside() -> Option<Answer> {
@@ -94,5 +109,41 @@ fn what_the_mesh_does_not_know_is_called_in_plaintext_where_the_mode_prefers_mtl
 
         mesh.remove("prefer.yaml");
         until("and no more when the policy is gone", 503).await;
+    });
+}
+
+/// As on a node with a bridge: the kubelet asks from the gateway of the pod, which is no address of its node.
+#[test]
+fn a_kubelet_behind_the_gateway_probes_and_nobody_passes_while_the_sidecar_is_away() {
+    let name = "a_kubelet_behind_the_gateway_probes_and_nobody_passes_while_the_sidecar_is_away";
+    if program("curl").is_none() {
+        return;
+    }
+    in_namespace(name, async || {
+        let added = Command::new("ip").args(["route", "add", "default", "via", "10.99.0.2"]).status().unwrap();
+        assert!(added.success());
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || answer(listener, "application"));
+        let mesh = Mesh::start().await;
+        let probes = format!("probes: [{{port: {port}, path: /health}}]\n");
+        let mut web = mesh.sidecar(Workload::new("shop/web").captured().with(&probes)).await;
+        let applied = Command::new(binary("selvedge-proxy")).args(["capture", "apply"]).output().unwrap();
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+
+        assert_eq!(asked_from_outside(port, "/health"), "application 200");
+        let refused = asked_from_outside(port, "/admin");
+        assert!(refused.ends_with(" 403") && !refused.contains("application"), "{refused}");
+        web.metrics().until("selvedge_probes_total", &["outcome=\"passed\""], 1.0).await;
+
+        web.process().kill();
+        for path in ["/health", "/admin"] {
+            assert_eq!(asked_from_outside(port, path), " 000", "nobody listens where it is redirected to");
+        }
+        assert!(call_outside().await.is_none(), "and nothing gets out");
+        web.restart();
+        web.ready().await;
+        assert_eq!(asked_from_outside(port, "/health"), "application 200");
+        assert!(asked_from_outside(port, "/admin").ends_with(" 403"));
     });
 }

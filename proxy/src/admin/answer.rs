@@ -1,5 +1,7 @@
 //! The pages, one function each.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 use http_body_util::Full;
@@ -31,15 +33,15 @@ const ENDING: &str = "the process is ending already\n";
 
 type Page = Response<Full<Bytes>>;
 
-/// Answers one request; its body is never read.
-pub(super) async fn answer(request: &Parts, state: &AdminState, scope: Scope) -> Page {
+/// Answers one request, which came to the address `own`; its body is never read.
+pub(super) async fn answer(request: &Parts, state: &AdminState, scope: Scope, own: Option<IpAddr>) -> Page {
     if scope == Scope::Admin && !names_loopback(request) {
         return text(StatusCode::FORBIDDEN, "this port answers only to localhost, 127.0.0.1 and [::1]\n");
     }
     let admin = scope == Scope::Admin;
     match request.uri.path() {
         "/metrics" => match get_only(request) {
-            None => page(StatusCode::OK, EXPOSITION, state.telemetry.render().await),
+            None => page(StatusCode::OK, EXPOSITION, metrics(state, own).await),
             Some(refusal) => refusal,
         },
         "/ready" => get_only(request).unwrap_or_else(|| ready(state)),
@@ -50,6 +52,15 @@ pub(super) async fn answer(request: &Parts, state: &AdminState, scope: Scope) ->
         "/" if admin => get_only(request).unwrap_or_else(|| text(StatusCode::OK, INDEX)),
         _ => text(StatusCode::NOT_FOUND, "no such page\n"),
     }
+}
+
+/// The application's last, so that what is missing of them is counted in the same scrape.
+async fn metrics(state: &AdminState, own: Option<IpAddr>) -> String {
+    let application = match &state.application {
+        Some(application) => application.metrics(own, &state.telemetry).await,
+        None => String::new(),
+    };
+    state.telemetry.render().await + &application
 }
 
 fn ready(state: &AdminState) -> Page {

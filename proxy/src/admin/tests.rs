@@ -34,8 +34,16 @@ async fn desk(scope: Scope) -> Desk {
     let (leave, left) = mpsc::channel(1);
     let (phases, phase) = watch::channel(Phase::Serving);
     let (surroundings, found) = watch::channel(Surroundings::default());
-    let state =
-        AdminState { telemetry: telemetry.clone(), ready: is_ready, surroundings: found, config, drain, leave, phase };
+    let state = AdminState {
+        telemetry: telemetry.clone(),
+        application: None,
+        ready: is_ready,
+        surroundings: found,
+        config,
+        drain,
+        leave,
+        phase,
+    };
     tokio::spawn(serve(listener, state, scope));
     Desk { address, ready, surroundings, _config: config_sent, drained, left, phase: phases, telemetry }
 }

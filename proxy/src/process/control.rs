@@ -15,7 +15,7 @@ use super::{
     surroundings,
 };
 use crate::{
-    admin::{AdminState, Scope},
+    admin::{AdminState, Application, Scope},
     bootstrap::{Bootstrap, Capture, Ingress, Sigterm},
     drain::{self, Open, Phase},
     socket,
@@ -65,6 +65,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
     let ready = services::readiness(&configs, &phase, &found.subscribe());
     let state = AdminState {
         telemetry: telemetry.clone(),
+        application: bootstrap.application_metrics.clone().map(Application::new),
         ready,
         surroundings: found.subscribe(),
         config: configs.clone(),
@@ -83,6 +84,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
         max_connections: bootstrap.max_connections,
         caller_timeouts: bootstrap.caller_timeouts,
         by_host: bootstrap.ingress == Some(Ingress::Host),
+        probes: services::probes(&bootstrap),
     };
     let Workers { inbound, outbound, mut ended } = services::workers(&bootstrap, &shared)?;
     services::look_around(&found, &inbound, &telemetry);

@@ -26,7 +26,9 @@ use crate::{
     credentials::Credentials,
     drain::{self, Open, Phase},
     heading::{Heading, Purpose},
-    identity, socket,
+    identity,
+    probes::{Probes, gateway},
+    socket,
     surroundings::{Surroundings, captured::Captured},
     telemetry::{Telemetry, TelemetrySettings},
     tls::{self, ExternalTls},
@@ -186,6 +188,12 @@ fn external_tls(bootstrap: &Bootstrap) -> Option<Arc<ExternalTls>> {
             None
         }
     }
+}
+
+/// What may be asked of the application, by whom: the gateways count from the start, which they do not outlive in a pod.
+pub(super) fn probes(bootstrap: &Bootstrap) -> Arc<Probes> {
+    let gateways = if bootstrap.probes.is_empty() { Vec::new() } else { gateway::addresses() };
+    Arc::new(Probes::new(bootstrap.probes.clone(), bootstrap.probers.clone(), gateways))
 }
 
 /// Leaves the mesh when that is asked for.

@@ -148,6 +148,8 @@ metrics! {
     TCP_SENT Counter, "selvedge_tcp_sent_bytes_total" &FLOW,
         "Bytes of opaque connections and tunnels sent to callers, counted as they pass.",
         Flows(|_, sent| sent);
+    PROBES Counter, "selvedge_probes_total" &["protocol", "outcome"],
+        "Probes of the application: let through (passed), connected to nobody (failed), from where none are taken (refused).";
     DETECTION Observed(&DETECTION_BOUNDS), "selvedge_detection_duration_seconds" &["protocol"],
         "Time from accept to knowing what a connection speaks.";
     CERTIFICATE_EXPIRATION Gauge, "selvedge_certificate_expiration_timestamp_seconds" &[],
@@ -164,6 +166,8 @@ metrics! {
         "1 once connections of the workload are known to come to the sidecar, 0 while they do not; with captureRequired only.";
     INBOUND_ENFORCED Gauge, "selvedge_inbound_port_enforced" &["port"],
         "1 while the application listens on loopback only, so that all calls to a declared port meet policies, else 0.";
+    APPLICATION_ERRORS Counter, "selvedge_application_metrics_errors_total" &["error"],
+        "Scrapes without the application's metrics, by what kept them away.";
     BUILD_INFO Gauge, "selvedge_build_info" &["version", "workload", "namespace"],
         "Always 1; says what runs here.";
     MEMORY Gauge, "selvedge_process_resident_memory_bytes" &[],

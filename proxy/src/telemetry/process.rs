@@ -1,7 +1,7 @@
 //! What is told of the process as a whole, set by the control thread.
 
 use prometheus::{
-    Counter, IntCounter, IntGauge, IntGaugeVec, Opts, Registry,
+    Counter, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, GenericCounter, GenericGauge},
     proto::MetricFamily,
 };
@@ -26,6 +26,7 @@ pub(super) struct ProcessMetrics {
     xds_connected: IntGauge,
     captured: IntGaugeVec,
     enforced: IntGaugeVec,
+    application_errors: IntCounterVec,
     memory: IntGauge,
     cpu: Counter,
 }
@@ -46,6 +47,10 @@ impl ProcessMetrics {
             xds_connected: gauge(&metrics::XDS_CONNECTED)?,
             captured: series(&metrics::CAPTURED)?,
             enforced: series(&metrics::INBOUND_ENFORCED)?,
+            application_errors: register(
+                &registry,
+                IntCounterVec::new(opts(&metrics::APPLICATION_ERRORS), metrics::APPLICATION_ERRORS.labels)?,
+            )?,
             memory: gauge(&metrics::MEMORY)?,
             cpu: register(&registry, GenericCounter::with_opts(opts(&metrics::CPU))?)?,
             registry,
@@ -85,6 +90,10 @@ impl ProcessMetrics {
         for (port, enforced) in ports {
             self.enforced.with_label_values(&[port.to_string()]).set(i64::from(enforced));
         }
+    }
+
+    pub(super) fn application_metrics_missing(&self, error: &str) {
+        self.application_errors.with_label_values(&[error]).inc();
     }
 
     pub(super) fn set_xds_connected(&self, connected: bool) {

@@ -189,6 +189,28 @@ impl RetryOutcome {
     }
 }
 
+/// What became of one probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ProbeOutcome {
+    /// It got through to the application, which answers as it likes.
+    Passed,
+    /// The application took no connection; of a probe that only connects.
+    Failed,
+    /// It came from where probes are not taken from.
+    Refused,
+}
+
+impl ProbeOutcome {
+    /// The label value: `passed`, `failed` or `refused`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// One endpoint's circuit breaker, as one worker sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BreakerSeen {

@@ -5,7 +5,8 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use tokio::{sync::mpsc, time::interval};
 
 use super::{
-    AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Ends, Flow, Party, Protocol, RequestRecord, RetryOutcome,
+    AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Ends, Flow, Party, ProbeOutcome, Protocol, RequestRecord,
+    RetryOutcome,
     access_log::{AccessLog, Sink},
     cardinality::Table,
     cells::{DETECTION_BOUNDS, Histogram, RequestCell},
@@ -119,6 +120,11 @@ impl WorkerTelemetry {
     /// Counts one retry, or one that was refused, towards `destination` (`namespace/name`).
     pub(crate) fn retry(&self, destination: &str, outcome: RetryOutcome) {
         *self.inner.counts.borrow_mut().counted.series(&metrics::RETRIES, &[destination, outcome.as_str()]) += 1;
+    }
+
+    /// Counts one probe of the application.
+    pub(crate) fn probe(&self, protocol: Protocol, outcome: ProbeOutcome) {
+        *self.inner.counts.borrow_mut().counted.series(&metrics::PROBES, &[protocol.as_str(), outcome.as_str()]) += 1;
     }
 
     /// Counts how long it took to tell what a connection speaks.

@@ -324,6 +324,7 @@ impl Sidecar {
             max_connections: 100,
             by_host: false,
             caller_timeouts: CallerTimeouts::default(),
+            probes: Arc::default(),
         };
         let place = spread::places(1).remove(0);
         let heading = match calls {

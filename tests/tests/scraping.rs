@@ -1,0 +1,148 @@
+//! Scraping: the application's metrics behind the sidecar's, by identity, and by address, under STRICT; by a real Prometheus
+//! where there is one.
+
+use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use selvedge_tests::{
+    client,
+    mesh::{Mesh, Sidecar, Workload},
+    ports::Reserved,
+    process::Process,
+    program, wait,
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::watch,
+};
+
+const METRICS: &str = "# HELP jobs_total Jobs.\n# TYPE jobs_total counter\njobs_total{queue=\"a\"} 42\n\
+                       # TYPE selvedge_xds_connected gauge\nselvedge_xds_connected 99\n";
+
+/// An application that tells these metrics at `/stats`, and 404 elsewhere.
+async fn application(metrics: &watch::Sender<String>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let metrics = metrics.subscribe();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let text = metrics.borrow().clone();
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                let read = stream.read(&mut asked).await.unwrap_or(0);
+                let answer = match asked[..read].starts_with(b"GET /stats ") {
+                    true => format!(
+                        "200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\r\n{text}",
+                        text.len()
+                    ),
+                    false => "404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                };
+                let answer = answer.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+                let _ = stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await;
+            });
+        }
+    });
+    address
+}
+
+async fn scrape(sidecar: &Sidecar) -> String {
+    sidecar.metrics().text().await
+}
+
+#[tokio::test]
+async fn the_applications_metrics_stand_behind_the_sidecars_and_never_harm_them() {
+    let (mesh, metrics) = (Mesh::start().await, watch::Sender::new(METRICS.to_owned()));
+    let address = application(&metrics).await;
+    let merged = format!("applicationMetrics: {{port: {}, path: /stats}}\n", address.port());
+    let api = mesh.sidecar(Workload::new("shop/api").serves(8080, address).with(&merged)).await;
+    let text = scrape(&api).await;
+    assert!(text.contains("jobs_total{queue=\"a\"} 42") && text.contains("selvedge_build_info{"), "{text}");
+    assert_eq!(text.matches("\nselvedge_xds_connected ").count(), 1, "{text}");
+    assert!(text.contains("\nselvedge_xds_connected 1\n"), "{text}");
+
+    metrics.send_replace("jobs_total{queue=\"a\"} 43\n<html>\n".to_owned());
+    let text = scrape(&api).await;
+    assert!(!text.contains("jobs_total") && text.contains("selvedge_build_info{"), "{text}");
+    api.metrics().value("selvedge_application_metrics_errors_total", &["error=\"malformed\""]).await;
+}
+
+/// Prometheus that scrapes these targets, by the name of the job.
+struct Prometheus {
+    address: SocketAddr,
+    _process: Process,
+}
+
+impl Prometheus {
+    fn start(program: &Path, folder: &Path, jobs: &[(&str, SocketAddr, &str)]) -> Self {
+        let job = |(name, target, path): &(&str, SocketAddr, &str)| {
+            format!("- {{job_name: {name}, metrics_path: {path}, static_configs: [{{targets: ['{target}']}}]}}\n")
+        };
+        let jobs: String = jobs.iter().map(job).collect();
+        let config = folder.join("prometheus.yaml");
+        fs::write(&config, format!("global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n{jobs}"))
+            .unwrap();
+        let address = Reserved::new().address();
+        let mut command = Command::new(program);
+        command.arg(format!("--config.file={}", config.display()));
+        command.arg(format!("--storage.tsdb.path={}", folder.join("prometheus").display()));
+        command.arg(format!("--web.listen-address={address}"));
+        Self { address, _process: Process::start("prometheus", &mut command, folder) }
+    }
+
+    /// The first value of this query; `None` while there is none.
+    async fn value(&self, query: &str) -> Option<String> {
+        let query: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = client::get(self.address, &format!("/api/v1/query?query={query}")).await.ok()?;
+        let result: Value = answer.json()["data"]["result"][0]["value"][1].clone();
+        Some(result.as_str()?.to_owned())
+    }
+
+    async fn until(&self, query: &str, wanted: &str) {
+        let what = format!("{query} is {wanted}");
+        wait::until_true(&what, || async { self.value(query).await.as_deref() == Some(wanted) }).await;
+    }
+}
+
+#[tokio::test]
+async fn prometheus_scrapes_a_strict_workload_from_outside_and_inside() {
+    let Some(program) = program("prometheus") else { return };
+    let (mesh, metrics) = (Mesh::start().await, watch::Sender::new(METRICS.to_owned()));
+    mesh.service("shop/api", 80, 8080, "http");
+    let address = application(&metrics).await;
+    let bootstrap = format!(
+        "applicationMetrics: {{port: {}, path: /stats}}\nprobes: [{{port: 7070, path: /stats, from: 127.0.0.0/8}}]\n",
+        address.port()
+    );
+    let workload = Workload::new("shop/api").serves(8080, address).serves(7070, address).with(&bootstrap);
+    let api = mesh.sidecar(workload).await;
+    let inside = mesh.sidecar(Workload::new("monitoring/prometheus").calls("shop/api:80")).await;
+    let entry = inside.outbound("shop/api:80");
+    wait::until_true("the service can be reached", || async move {
+        client::get(entry, "/stats").await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await;
+    let jobs = [
+        ("merged", api.metrics().address(), "/metrics"),
+        ("refused", api.inbound(8080), "/stats"),
+        ("address", api.inbound(7070), "/stats"),
+        ("elsewhere", api.inbound(7070), "/metrics"),
+        ("identity", entry, "/stats"),
+    ];
+    let prometheus = Prometheus::start(&program, mesh.folder(), &jobs);
+    for job in ["merged", "address", "identity"] {
+        prometheus.until(&format!("jobs_total{{job=\"{job}\"}}"), "42").await;
+        prometheus.until(&format!("up{{job=\"{job}\"}}"), "1").await;
+    }
+    prometheus.until("selvedge_build_info{job=\"merged\"}", "1").await;
+    prometheus.until("up{job=\"refused\"}", "0").await;
+    prometheus.until("up{job=\"elsewhere\"}", "0").await;
+
+    // A text that Prometheus does not understand costs nothing but itself.
+    metrics.send_replace("no metrics at all\n".to_owned());
+    let errors = "selvedge_application_metrics_errors_total{job=\"merged\",error=\"malformed\"} > bool 0";
+    prometheus.until(errors, "1").await;
+    prometheus.until("up{job=\"merged\"}", "1").await;
+    prometheus.until("up{job=\"identity\"}", "0").await;
+    tokio::time::timeout(Duration::from_secs(5), scrape(&api)).await.expect("in time");
+}
