@@ -1,5 +1,5 @@
-//! Pods without Kubernetes: network namespaces on a bridge, containers by runc with the security context of the contract,
-//! the cluster's own network plugins before ours. Needs root; without it, or without the tools, the tests say so.
+//! Pods without Kubernetes: network namespaces on a bridge, containers by runc as injection writes them, the
+//! cluster's own network plugins before ours. Needs root; without it, or without the tools, the tests say so.
 
 use std::{
     fs,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use http::Method;
+use selvedge_inject::{injection::inject, setting::Settings, switch::Namespace};
 use selvedge_tests::{
     client::{self, request},
     mesh::{Mesh, Workload},
@@ -31,19 +32,22 @@ use node::{Families, Node, Pod, in_namespace};
 const OUTSIDE_PORT: u16 = 9000;
 const APPLICATION_PORT: u16 = 8080;
 
-/// The security context of injection: of the sidecar, and of the init container that captures.
-fn restricted() -> Value {
-    json!({
-        "runAsUser": 1337, "runAsNonRoot": true, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-        "capabilities": { "drop": ["ALL"] }
-    })
+/// What injection adds to a pod whose annotations say this capture mode.
+fn injected(mode: &str) -> Vec<Value> {
+    let pod = json!({
+        "metadata": { "annotations": { "config.selvedge.dev/capture": mode } },
+        "spec": { "containers": [{ "name": "web" }] }
+    });
+    let labels = json!({ "selvedge.dev/inject": "enabled" }).as_object().unwrap().clone();
+    let settings =
+        json!({ "data": { "image": "proxy@sha256:0", "captureImage": "capture@sha256:0", "trustBundle": "none" } });
+    inject(&pod, &Namespace { name: "shop".into(), labels }, &Settings::of(&settings)).unwrap()
 }
 
-fn capturing() -> Value {
-    json!({
-        "runAsUser": 0, "runAsNonRoot": false, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-        "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN"] }
-    })
+/// The container of this name as injection writes it in this mode.
+fn container(mode: &str, name: &str) -> Value {
+    let mut added = injected(mode).into_iter().map(|operation| operation["value"].clone());
+    added.find(|value| value["name"] == name).unwrap_or_else(|| panic!("{mode} has no container {name}"))
 }
 
 /// A mesh around the pods of one node.
@@ -59,8 +63,9 @@ impl Test {
         Self { mesh, node }
     }
 
-    /// The sidecar of `pod`, a container as injection writes it, with more lines in its bootstrap file.
-    fn sidecar(&self, pod: &Pod, more: &str) -> Container {
+    /// The sidecar of `pod` as injection writes it in this capture mode, with more lines in its file. It joins by a token of
+    /// the control plane, as there is no API server to issue one.
+    fn sidecar(&self, pod: &Pod, mode: &str, more: &str) -> Container {
         let workload = Workload::new(&format!("shop/{}", pod.name));
         let address = pod.address().ip();
         self.mesh.write(
@@ -81,8 +86,9 @@ impl Test {
             pod.name
         );
         fs::write(home.join("sidecar.yaml"), bootstrap).unwrap();
-        let arguments = ["/selvedge-proxy", "run", "--config", "/config/sidecar.yaml"];
-        Container::of(pod, "selvedge-proxy", &restricted(), &arguments).with(&home, "/config")
+        let mut container = container(mode, "selvedge-proxy");
+        container["args"] = json!(["run", "--config", "/config/sidecar.yaml"]);
+        Container::of(pod, &container).with(&home, "/config")
     }
 }
 
@@ -137,8 +143,7 @@ const REQUIRED: &str = "capture: transparent\ncaptureRequired: true\n";
 
 /// Runs the init container of `pod` to its end.
 fn apply(test: &Test, pod: &Pod) {
-    let apply = ["/selvedge-capture", "apply", "--exempt-uid=1337", "--exclude-inbound-ports=15020"];
-    let (done, said) = Container::of(pod, "selvedge-capture", &capturing(), &apply).run(test.mesh.folder());
+    let (done, said) = Container::of(pod, &container("init", "selvedge-capture")).run(test.mesh.folder());
     assert!(done, "{said}");
 }
 
@@ -150,7 +155,7 @@ fn an_init_container_captures_a_pod_of_either_family_or_both() {
             let pod = test.node.pod(&format!("init-{number}"), number, families);
             application(&pod, SocketAddr::new(pod.families.any(), APPLICATION_PORT));
             apply(&test, &pod);
-            let _sidecar = test.sidecar(&pod, REQUIRED).start(test.mesh.folder());
+            let _sidecar = test.sidecar(&pod, "init", REQUIRED).start(test.mesh.folder());
             until_ready(&pod).await;
             is_captured(&pod).await;
         }
@@ -162,7 +167,7 @@ fn a_pod_is_not_ready_before_it_is_captured_and_says_why() {
     in_namespace("a_pod_is_not_ready_before_it_is_captured_and_says_why", &["runc"], async || {
         let test = Test::start().await;
         let pod = test.node.pod("late", 2, Families::Both);
-        let sidecar = test.sidecar(&pod, REQUIRED).start(test.mesh.folder());
+        let sidecar = test.sidecar(&pod, "init", REQUIRED).start(test.mesh.folder());
         let waits = async || ready(&pod).await.filter(|(_, said)| said.contains(":15099 did not come to the sidecar"));
         let (status, said) = wait::until("the sidecar says why it is not ready", waits).await;
         assert!(status == 503 && said.starts_with("not ready: a connection to ") && said.contains("refused"), "{said}");
@@ -180,9 +185,12 @@ fn capture_without_its_right_is_refused_with_the_reason() {
     in_namespace("capture_without_its_right_is_refused_with_the_reason", &["runc"], async || {
         let test = Test::start().await;
         let pod = test.node.pod("denied", 2, Families::Both);
-        let apply = ["/selvedge-capture", "apply", "--exempt-uid", "1337"];
-        for context in [restricted(), json!({ "runAsUser": 0, "capabilities": { "drop": ["ALL"] } })] {
-            let (done, said) = Container::of(&pod, "selvedge-capture", &context, &apply).run(test.mesh.folder());
+        let asked = container("init", "selvedge-capture");
+        let restricted = container("init", "selvedge-proxy")["securityContext"].clone();
+        for context in [restricted, json!({ "runAsUser": 0, "runAsGroup": 0, "capabilities": { "drop": ["ALL"] } })] {
+            let mut denied = asked.clone();
+            denied["securityContext"] = context;
+            let (done, said) = Container::of(&pod, &denied).run(test.mesh.folder());
             assert!(
                 !done && said.contains("Operation not permitted") && said.contains("needs CAP_NET_ADMIN"),
                 "{said}"
@@ -201,7 +209,7 @@ fn without_capture_the_sidecar_says_whether_policies_are_enforced() {
             let address = pod.at(APPLICATION_PORT).ip();
             let declared =
                 format!("inbound:\n- {{listen: '{address}:18080', forward: '127.0.0.1:{APPLICATION_PORT}'}}\n");
-            let _sidecar = test.sidecar(&pod, &declared).start(test.mesh.folder());
+            let _sidecar = test.sidecar(&pod, "none", &declared).start(test.mesh.folder());
             until_ready(&pod).await;
             application(&pod, format!("{application_at}:{APPLICATION_PORT}").parse().unwrap());
             let metrics = selvedge_tests::metrics::Metrics::at(pod.at(15020));
@@ -239,8 +247,14 @@ fn install(folder: &Path, command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn asks(uid: &str) -> Value {
-    json!({ "selvedge.dev/capture": format!("--exempt-uid={uid} --exclude-inbound-ports=15020"), "selvedge.dev/status": "injected" })
+/// The annotations that injection adds in the mode `cni`.
+fn asks() -> Value {
+    let added = injected("cni").into_iter();
+    let annotations = added.filter_map(|operation| {
+        let key = operation["path"].as_str()?.strip_prefix("/metadata/annotations/")?.replace("~1", "/");
+        Some((key, operation["value"].clone()))
+    });
+    annotations.collect::<serde_json::Map<_, _>>().into()
 }
 
 /// The plugin behind the cluster's own captures the pods that ask, and a pod that asks is captured or does not start.
@@ -252,19 +266,20 @@ fn the_plugin_captures_pods_that_ask_and_touches_no_other() {
         let chain = test.node.chain(&folder);
         install(&folder, "install");
 
-        for (number, asked) in [(2, Some("1337")), (3, None)] {
+        for (number, asked) in [(2, true), (3, false)] {
             let mut pod = test.node.bare(&format!("cni-{number}"));
-            let annotations = asked.map_or_else(|| json!({ "app": "web" }), asks);
+            let annotations = if asked { asks() } else { json!({ "app": "web" }) };
             let result = chain.call("ADD", &pod, &annotations).unwrap_or_else(|error| panic!("{error}"));
             pod.take(&result);
             application(&pod, SocketAddr::new(pod.families.any(), APPLICATION_PORT));
-            let _sidecar = test.sidecar(&pod, REQUIRED).start(test.mesh.folder());
-            if asked.is_some() {
+            let _sidecar = test.sidecar(&pod, "init", REQUIRED).start(test.mesh.folder());
+            if asked {
                 until_ready(&pod).await;
                 is_captured(&pod).await;
                 chain.call("CHECK", &pod, &annotations).unwrap();
-                let remove = ["/selvedge-capture", "remove"];
-                assert!(Container::of(&pod, "selvedge-capture", &capturing(), &remove).run(test.mesh.folder()).0);
+                let mut remove = container("init", "selvedge-capture");
+                remove["args"] = json!(["remove"]);
+                assert!(Container::of(&pod, &remove).run(test.mesh.folder()).0);
                 let gone = chain.call("CHECK", &pod, &annotations).unwrap_err();
                 assert!(gone["details"].as_str().unwrap().contains("not in force any more"), "{gone}");
             } else {
@@ -290,7 +305,9 @@ fn a_pod_that_asks_is_refused_where_it_cannot_be_captured_and_others_start() {
         let folder = test.mesh.folder().join("cni");
         let chain = test.node.chain(&folder);
         install(&folder, "install");
-        let refused = chain.call("ADD", &test.node.bare("wrong"), &asks("root")).unwrap_err();
+        let refused = chain
+            .call("ADD", &test.node.bare("wrong"), &json!({ "selvedge.dev/capture": "--exempt-uid=root" }))
+            .unwrap_err();
         assert_eq!(refused["code"], 7, "{refused}");
         assert!(refused["msg"].as_str().unwrap().contains("shop/wrong"), "{refused}");
 
@@ -320,7 +337,7 @@ fn a_pod_that_asks_is_refused_where_it_cannot_be_captured_and_others_start() {
         for other in [json!({}), Value::Null, json!({ "config.selvedge.dev/capture": "cni" })] {
             assert_eq!(plugin(other), (true, r#"{"ips":[]}"#.to_owned()));
         }
-        let (started, said) = plugin(asks("1337"));
+        let (started, said) = plugin(asks());
         assert!(!started && said.contains("/nowhere cannot be entered"), "{said}");
     });
 }

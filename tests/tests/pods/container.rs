@@ -19,9 +19,11 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// The program of this name in `pod`, with the rights of `context`.
-    pub(crate) fn of(pod: &Pod, program: &str, context: &Value, arguments: &[&str]) -> Self {
-        let uid = &context["runAsUser"];
+    /// A container of `pod` as Kubernetes has it; it runs the program of its own name.
+    pub(crate) fn of(pod: &Pod, container: &Value) -> Self {
+        let (program, context) = (container["name"].as_str().unwrap(), &container["securityContext"]);
+        let mut arguments = vec![json!(format!("/{program}"))];
+        arguments.extend(container["args"].as_array().cloned().unwrap_or_default());
         let added = context["capabilities"]["add"].as_array().cloned().unwrap_or_default();
         let rights: Vec<String> = added.iter().map(|added| format!("CAP_{}", added.as_str().unwrap())).collect();
         let bind = |source: &Path, at: &str| json!({ "type": "bind", "source": source, "destination": at, "options": ["rbind", "ro"] });
@@ -39,7 +41,8 @@ impl Container {
         let config = json!({
             "ociVersion": "1.0.2",
             "process": {
-                "user": { "uid": uid, "gid": uid }, "args": arguments, "env": ["RUST_BACKTRACE=0"], "cwd": "/",
+                "user": { "uid": context["runAsUser"], "gid": context["runAsGroup"] },
+                "args": arguments, "env": ["RUST_BACKTRACE=0"], "cwd": "/",
                 "capabilities": { "bounding": rights, "effective": rights, "permitted": rights },
                 "noNewPrivileges": context["allowPrivilegeEscalation"] == false
             },
