@@ -9,3 +9,4 @@ pub mod lint;
 pub mod proxy;
 pub mod run;
 pub mod token;
+pub mod uninstall;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use selvedge::{
     child,
-    commands::{ca, confirm, control_plane, inject, install, lint, proxy, run, token},
+    commands::{ca, confirm, control_plane, inject, install, lint, proxy, run, token, uninstall},
     demo,
 };
 use tracing_subscriber::EnvFilter;
@@ -26,6 +26,7 @@ struct Arguments {
 enum Command {
     Lint(lint::LintArgs),
     Install(install::InstallArgs),
+    Uninstall(uninstall::UninstallArgs),
     ControlPlane(control_plane::ControlPlaneArgs),
     Confirm(confirm::ConfirmArgs),
     Token(token::TokenArgs),
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Lint(args) => lint::run(&args),
         Command::Install(args) => install::run(&args).map(done),
+        Command::Uninstall(args) => uninstall::run(&args).map(done),
         Command::ControlPlane(args) => control_plane::run(args).map(done),
         Command::Confirm(args) => confirm::run(&args).map(done),
         Command::Token(args) => token::run(args).map(done),

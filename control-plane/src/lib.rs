@@ -14,6 +14,7 @@ pub mod diagnostic;
 pub mod model;
 pub mod validate;
 pub mod source;
+pub mod removal;
 
 pub mod snapshot;
 pub mod compile;

@@ -40,7 +40,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("proxy", &["selvedge-policies", "selvedge-identity", "selvedge-capture", "selvedge-xds", "selvedge-decide"]),
     ("inject", &[]),
     ("examples/saas", &["selvedge-policies", "selvedge-control-plane"]),
-    ("install", &["selvedge-policies", "selvedge-control-plane"]),
+    ("install", &["selvedge-policies", "selvedge-control-plane", "selvedge-inject"]),
     (
         "cli",
         &[

@@ -8,6 +8,10 @@ use selvedge_policies::kind::{SELVEDGE, structure};
 use selvedge_tests::pages;
 use serde_json::{Value, json};
 
+#[path = "install/cluster.rs"]
+mod cluster;
+#[path = "install/package.rs"]
+mod package;
 #[path = "install/structural.rs"]
 mod structural;
 

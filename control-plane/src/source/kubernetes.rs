@@ -32,6 +32,7 @@ mod pruned;
 mod told;
 mod watch;
 
+pub(crate) use connect::administrator;
 pub use connect::{ConnectError, client};
 use item::Item;
 pub use kind::{Watched, plural, watched};

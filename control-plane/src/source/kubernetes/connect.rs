@@ -37,7 +37,7 @@ pub enum ConnectError {
 /// # Errors
 /// A file that cannot be used, or a process that runs in no pod.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
-    let mut config = match kubeconfig {
+    let config = match kubeconfig {
         Some(path) => {
             let failed = |error| ConnectError::Kubeconfig { path: path.to_owned(), error: Box::new(error) };
             let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
@@ -52,7 +52,21 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
             error => ConnectError::Pod(Box::new(error)),
         })?,
     };
-    // A watch knows better when to try again, and tells meanwhile why it does.
+    made(config)
+}
+
+/// The API server that `kubectl` asks: of that kubeconfig file, or of the one that it finds by itself.
+pub(crate) async fn administrator(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
+    if kubeconfig.is_some() {
+        return client(kubeconfig).await;
+    }
+    let failed = |error| ConnectError::Kubeconfig { path: "of kubectl".into(), error: Box::new(error) };
+    let kubeconfig = Kubeconfig::read().map_err(failed)?;
+    made(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?)
+}
+
+fn made(mut config: Config) -> Result<Client, ConnectError> {
+    // Whoever asks knows better when to try again, and tells meanwhile why.
     config.default_retry = false;
     Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
 }

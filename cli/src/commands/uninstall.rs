@@ -1,0 +1,71 @@
+//! `selvedge uninstall`: takes a mesh out of a cluster, in an order in which pods can start whenever it is interrupted.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use selvedge_control_plane::removal::{Cluster, Injected};
+use selvedge_install::removal;
+
+/// Take the mesh out of a cluster: injection first, then the control plane.
+#[derive(Debug, clap::Args)]
+pub struct UninstallArgs {
+    /// The file that names the cluster; that of kubectl when absent.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Go on although pods run with sidecars, which then have no control plane.
+    #[arg(long)]
+    force: bool,
+    /// Delete what users have written for the mesh, too, and the key of its authority. They are listed first.
+    #[arg(long)]
+    purge: bool,
+    /// Only say what would be deleted.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Deletes step by step.
+///
+/// # Errors
+/// Pods that run with sidecars, or a cluster that does not do as it is told.
+pub fn run(args: &UninstallArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(uninstall(args))
+}
+
+async fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
+    let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
+    let injected = cluster.injected().await?;
+    if !injected.is_empty() && !args.force {
+        bail!("{}", refusal(&injected, &cluster.asking().await?));
+    }
+    let written = cluster.written(&removal::written()).await?;
+    if !written.is_empty() {
+        let fate = if args.purge { "goes" } else { "stays; --purge deletes it, and the key of the authority" };
+        println!("What users have written {fate}:");
+        written.iter().for_each(|object| println!("  {object}"));
+    }
+    for step in removal::steps(args.purge) {
+        if args.dry_run {
+            println!("{}:", step.what);
+            step.targets.iter().for_each(|target| println!("  {target}"));
+            continue;
+        }
+        cluster.remove(&step, |target| println!("deleted {target}")).await?;
+    }
+    if !injected.is_empty() {
+        println!("These pods run on with a sidecar. Start them again:");
+        injected.iter().for_each(|injected| println!("  {}", injected.restart()));
+    }
+    Ok(())
+}
+
+/// Why nothing was deleted, and what to do first.
+fn refusal(injected: &[Injected], asking: &[String]) -> String {
+    let labels = asking.iter().map(|namespace| format!("kubectl label namespace {namespace} selvedge.dev/inject-"));
+    let commands: Vec<String> = labels.chain(injected.iter().map(Injected::restart)).collect();
+    format!(
+        "pods run with sidecars, and would get no certificates any more. Take the label selvedge.dev/inject off \
+         namespaces and templates, start them again, and then do this again (or do it now, with --force):\n  {}",
+        commands.join("\n  ")
+    )
+}

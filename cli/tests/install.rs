@@ -1,0 +1,105 @@
+//! `selvedge install` as people run it, and the commands in the pages about Kubernetes.
+#![expect(clippy::expect_used, reason = "a test may panic")]
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Output},
+};
+
+use selvedge_install::control_plane;
+
+fn selvedge(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_selvedge")).args(arguments).output().expect("selvedge runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn it_prints_the_same_objects_each_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("images.json");
+    let digest = format!("sha256:{}", "1".repeat(64));
+    let images = ["selvedge", "selvedge-proxy", "selvedge-capture"].map(|name| format!("\"{name}\": \"{digest}\""));
+    fs::write(&list, format!("{{{}}}", images.join(","))).expect("a file");
+    let list = list.display().to_string();
+    let arguments = ["install", "--images", &list, "--registry", "registry.example/mesh"];
+    let (first, second) = (selvedge(&arguments), selvedge(&arguments));
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    assert_eq!(first.stdout, second.stdout);
+    let printed = text(&first.stdout);
+    assert!(printed.starts_with("---\napiVersion: v1\nkind: Namespace\n"), "{}", &printed[..200]);
+    assert!(printed.contains(&format!("registry.example/mesh/selvedge-proxy@{digest}")));
+}
+
+#[test]
+fn it_refuses_what_is_not_certain_and_says_what_to_do() {
+    for (arguments, what) in [
+        (vec!["install"], "make image"),
+        (vec!["install", "--registry", "registry.example"], "make image"),
+        (vec!["install", "--images", "/nowhere/images.json", "--registry", "registry.example"], "/nowhere/images.json"),
+        (vec!["install", "--kubernetes-version", "1.30"], "1.36 is the oldest"),
+        (vec!["install", "--crds", "--images", "a"], "--crds"),
+    ] {
+        let refused = selvedge(&arguments);
+        let told = text(&refused.stderr);
+        assert!(!refused.status.success() && told.contains(what), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn the_control_plane_knows_the_arguments_that_it_is_started_with() {
+    let arguments = control_plane::arguments();
+    let help = text(&selvedge(&[&arguments[0], "--help"]).stdout);
+    for flag in arguments.iter().filter(|argument| argument.starts_with("--")) {
+        assert!(help.contains(flag.as_str()), "selvedge {} has no {flag}", arguments[0]);
+    }
+}
+
+/// The commands of a program in the blocks of shell of the pages about Kubernetes, each with its page.
+fn commands(of: &str) -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes");
+    let mut found = Vec::new();
+    for name in ["README.md", "install.md"] {
+        let page = fs::read_to_string(folder.join(name)).expect("a page");
+        let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let parts = blocks.flat_map(str::lines).flat_map(|line| line.split(" | "));
+        let ours = parts.filter(|part| part.starts_with(of)).map(|part| (name.to_owned(), part.to_owned()));
+        found.extend(ours);
+    }
+    found
+}
+
+/// What its program says against a command, if anything. Asked for help, it reads the command and does nothing.
+fn problem(program: &Path, command: &str) -> Option<String> {
+    let words = command.split(" <<").next().unwrap_or_default().split_whitespace().skip(1);
+    let told = Command::new(program).args(words).arg("--help").output().expect("the program runs");
+    (!told.status.success()).then(|| text(&told.stderr))
+}
+
+#[test]
+fn commands_in_the_pages_are_the_programs() {
+    let commands = commands("selvedge ");
+    assert!(commands.len() >= 3, "{commands:?}");
+    let program = Path::new(env!("CARGO_BIN_EXE_selvedge"));
+    for (page, command) in commands {
+        assert_eq!(problem(program, &command), None, "{page}: {command}");
+    }
+    assert!(problem(program, "selvedge install --imagse images.json").is_some(), "a mistake is noticed");
+}
+
+#[test]
+fn commands_of_kubectl_in_the_pages_are_kubectls() {
+    let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(|folder| Path::new(&folder).join("kubectl"));
+    let kubectl = assets.filter(|path| path.is_file()).unwrap_or_else(|| "kubectl".into());
+    if Command::new(&kubectl).args(["version", "--client"]).output().is_err() {
+        let _told = writeln!(std::io::stderr(), "skipped: commands of kubectl in the pages: there is no kubectl");
+        return;
+    }
+    for (page, command) in commands("kubectl ") {
+        assert_eq!(problem(&kubectl, &command), None, "{page}: {command}");
+    }
+}

@@ -1,0 +1,57 @@
+//! What puts sidecars into pods, and its settings.
+
+use selvedge_inject::{
+    policy::{advising, mutating},
+    setting::{self, Setting, Settings},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    images::{self, ImageError, Images},
+    object::{marked, namespaced},
+};
+
+/// How connections reach sidecars that say nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capture {
+    /// Applications are told where the sidecar listens.
+    None,
+    /// A container that runs before the others loads rules.
+    Init,
+}
+
+impl Capture {
+    /// The word for it in settings and annotations.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Init => "init",
+        }
+    }
+}
+
+/// The settings of all sidecars. The trust bundle is not among them: the control plane writes it.
+pub(crate) fn settings(images: &Images, capture: Capture) -> Result<Value, ImageError> {
+    let mut settings: Vec<(&Setting, String)> =
+        vec![(&setting::IMAGE, images.reference(images::SIDECAR)?), (&setting::CAPTURE, capture.word().to_owned())];
+    // A pod may ask for it whatever the others do.
+    match images.reference(images::CAPTURE) {
+        Ok(image) => settings.push((&setting::CAPTURE_IMAGE, image)),
+        Err(missing) if capture == Capture::Init => return Err(missing),
+        Err(_) => {}
+    }
+    let data: Settings = settings.into_iter().collect();
+    let mut config_map = config_map();
+    config_map["data"] = data.data().clone().into();
+    Ok(config_map)
+}
+
+/// What injects and warns, in the order in which it may be applied.
+pub(crate) fn objects() -> Vec<Value> {
+    mutating::objects().into_iter().chain(advising::objects()).map(marked).collect()
+}
+
+/// The ConfigMap without its settings, to be named.
+pub(crate) fn config_map() -> Value {
+    namespaced("v1", "ConfigMap", setting::CONFIG_MAP, json!({}))
+}

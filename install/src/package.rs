@@ -1,0 +1,35 @@
+//! Everything that makes a mesh of a cluster, in an order in which it may be applied.
+
+use serde_json::Value;
+
+use crate::{
+    control_plane, crd,
+    images::{ImageError, Images},
+    injection::{self, Capture},
+    rights,
+};
+
+/// What an administrator chooses for a cluster.
+#[derive(Clone, Debug)]
+pub struct Package {
+    /// The programs, by digest.
+    pub images: Images,
+    /// How connections reach sidecars that say nothing else.
+    pub capture: Capture,
+}
+
+impl Package {
+    /// The objects: what others need comes before them, and injection last.
+    ///
+    /// # Errors
+    /// An image that is not listed.
+    pub fn objects(&self) -> Result<Vec<Value>, ImageError> {
+        let mut objects = vec![control_plane::namespace()];
+        objects.extend(crd::all());
+        objects.extend(rights::objects());
+        objects.push(injection::settings(&self.images, self.capture)?);
+        objects.extend(control_plane::objects(&self.images)?);
+        objects.extend(injection::objects());
+        Ok(objects)
+    }
+}

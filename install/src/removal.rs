@@ -1,0 +1,56 @@
+//! What goes when a mesh is taken out of a cluster, in an order in which pods can start whenever it is interrupted:
+//! whatever keeps a pod from starting goes before what it needs to let one start.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use selvedge_control_plane::{
+    removal::{Step, Target},
+    source::kubernetes,
+};
+use selvedge_policies::kind::SELVEDGE;
+use serde_json::{Value, json};
+
+use crate::{control_plane, crd, injection, object::namespaced, rights};
+
+/// The steps, each to be done before the next one begins. What users have written and the key of the authority go only where
+/// `purge` says so.
+pub fn steps(purge: bool) -> Vec<Step> {
+    let mut steps = vec![
+        Step { pause: NOTICED, ..step("injection", injection::objects().iter().rev()) },
+        step("control plane", control_plane::named().iter()),
+        step("settings of sidecars", [injection::config_map()].iter()),
+        step("rights", rights::objects().iter().rev()),
+    ];
+    if purge {
+        steps.push(step("definitions, and with them what users have written", crd::all().iter()));
+        steps.push(step("key of the authority", [namespaced("v1", "Secret", AUTHORITY, json!({}))].iter()));
+        steps.push(step("namespace", [control_plane::namespace()].iter()));
+    }
+    steps
+}
+
+/// How long every API server has to notice that it injects no more, before what injection needs goes.
+const NOTICED: Duration = Duration::from_secs(3);
+
+/// The Secret with the key of the authority, which the control plane makes.
+const AUTHORITY: &str = "selvedge-ca";
+
+/// Where what users have written is listed, by its kind.
+pub fn written() -> BTreeMap<String, String> {
+    let ours = kubernetes::watched().into_iter().filter(|watched| watched.api.api_version == SELVEDGE);
+    ours.map(|watched| (watched.api.kind.to_owned(), watched.api.path)).collect()
+}
+
+fn step<'a>(what: &'static str, objects: impl Iterator<Item = &'a Value>) -> Step {
+    Step { what, targets: objects.map(target).collect(), pause: Duration::ZERO }
+}
+
+fn target(object: &Value) -> Target {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Target {
+        api_version: text(&object["apiVersion"]),
+        kind: text(&object["kind"]),
+        namespace: object["metadata"]["namespace"].as_str().map(str::to_owned),
+        name: text(&object["metadata"]["name"]),
+    }
+}

@@ -1,0 +1,138 @@
+//! What the control plane may do in a cluster: one list, of which roles are made and which the docs show.
+
+use std::collections::BTreeMap;
+
+use selvedge_control_plane::{model, source::kubernetes};
+use selvedge_policies::kind::Kind;
+use serde_json::{Value, json};
+
+use crate::object::{NAME, NAMESPACE, RBAC, namespaced, object};
+
+/// One right: these verbs on these resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Right {
+    /// The API group; empty for that of Kubernetes' core.
+    pub group: String,
+    /// What of it may be touched, by the names in paths.
+    pub resources: Vec<String>,
+    /// What may be done.
+    pub verbs: Vec<&'static str>,
+    /// The one object that is meant; every object when absent.
+    pub name: Option<&'static str>,
+    /// True where it holds in every namespace; else in that of the control plane alone.
+    pub is_everywhere: bool,
+    /// What it is for.
+    pub reason: &'static str,
+}
+
+/// Every right of the control plane.
+pub fn all() -> Vec<Right> {
+    let mut watched: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for kubernetes::Watched { api, .. } in kubernetes::watched() {
+        // What no user writes for the mesh is of the core: pods.
+        let group = model::kinds().find(|kind| kind.name == api.kind).map_or("", Kind::group);
+        watched.entry(group.to_owned()).or_default().push(kubernetes::plural(api.kind));
+    }
+    let watching = watched.into_iter().map(|(group, mut resources)| {
+        resources.sort_unstable();
+        let reason = "the configuration of the mesh, and where its workloads are";
+        Right { group, resources, verbs: vec!["list", "watch"], name: None, is_everywhere: true, reason }
+    });
+    watching.chain(OWN.iter().map(Own::right)).collect()
+}
+
+/// A right on one resource.
+struct Own {
+    group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+    name: Option<&'static str>,
+    is_everywhere: bool,
+    reason: &'static str,
+}
+
+/// Rights to do something.
+const OWN: [Own; 5] = [
+    Own {
+        group: "authentication.k8s.io",
+        resource: "tokenreviews",
+        verbs: &["create"],
+        name: None,
+        is_everywhere: true,
+        reason: "which pod a sidecar is in, by the token it shows",
+    },
+    Own {
+        group: "",
+        resource: "secrets",
+        verbs: &["create"],
+        name: None,
+        is_everywhere: false,
+        reason: "the key of the authority, made once",
+    },
+    Own {
+        group: "",
+        resource: "secrets",
+        verbs: &["get", "update"],
+        name: Some("selvedge-ca"),
+        is_everywhere: false,
+        reason: "the key of the authority, and its next one in a rotation",
+    },
+    Own {
+        group: "",
+        resource: "configmaps",
+        verbs: &["get", "patch"],
+        name: Some("selvedge-inject"),
+        is_everywhere: false,
+        reason: "the trust bundle that pods get",
+    },
+    Own {
+        group: "",
+        resource: "events",
+        verbs: &["create"],
+        name: None,
+        is_everywhere: false,
+        reason: "what befalls the authority, for `kubectl get events`",
+    },
+];
+
+impl Own {
+    fn right(&self) -> Right {
+        Right {
+            group: self.group.to_owned(),
+            resources: vec![self.resource.to_owned()],
+            verbs: self.verbs.to_vec(),
+            name: self.name,
+            is_everywhere: self.is_everywhere,
+            reason: self.reason,
+        }
+    }
+}
+
+impl Right {
+    fn rule(&self) -> Value {
+        let mut rule = json!({ "apiGroups": [self.group], "resources": self.resources, "verbs": self.verbs });
+        if let Some(name) = self.name {
+            rule["resourceNames"] = json!([name]);
+        }
+        rule
+    }
+}
+
+/// The roles, and who has them.
+pub(crate) fn objects() -> Vec<Value> {
+    let rules = |is_everywhere: bool| -> Vec<Value> {
+        all().iter().filter(|right| right.is_everywhere == is_everywhere).map(Right::rule).collect()
+    };
+    let subjects = json!([{ "kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE }]);
+    let bound = |kind: &str| {
+        let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME });
+        json!({ "roleRef": role, "subjects": subjects })
+    };
+    vec![
+        namespaced("v1", "ServiceAccount", NAME, json!({})),
+        object(RBAC, "ClusterRole", NAME, json!({ "rules": rules(true) })),
+        object(RBAC, "ClusterRoleBinding", NAME, bound("ClusterRole")),
+        namespaced(RBAC, "Role", NAME, json!({ "rules": rules(false) })),
+        namespaced(RBAC, "RoleBinding", NAME, bound("Role")),
+    ]
+}

@@ -1,0 +1,245 @@
+//! What is installed, on an API server: it is taken, it takes what users write, and it goes in an order in which pods can
+//! start whenever it is interrupted.
+
+use std::process::Command;
+
+use selvedge_control_plane::removal::{Cluster, Step};
+use selvedge_install::{NAMESPACE, injection::Capture, removal};
+use selvedge_tests::{
+    api_server::ApiServer,
+    process::{Process, binary},
+};
+use serde_json::{Value, json};
+
+use super::{examples, package};
+
+/// Installs everything, as far as an API server does it alone: no controller runs.
+async fn install(server: &ApiServer) {
+    for object in package::objects(Capture::Init) {
+        server.put(object).await;
+    }
+    let bundle = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "namespace": NAMESPACE, "name": "selvedge-inject" },
+        "data": { "trustBundle": "-----BEGIN CERTIFICATE-----" },
+    });
+    server.calls().apply(&bundle, "selvedge-control-plane").await.unwrap();
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": { "name": "shop", "labels": { "selvedge.dev/inject": "enabled" } },
+    });
+    server.put(namespace).await;
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "shop", "name": "default" },
+    });
+    server.put(account).await;
+}
+
+fn pod(name: &str, sidecar: bool) -> Value {
+    let containers = |name: &str| json!([{ "name": name, "image": "registry.example/a" }]);
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": "shop", "name": name },
+        "spec": { "containers": containers("web") },
+    });
+    if sidecar {
+        pod["metadata"]["labels"] = json!({ "pod-template-hash": "5d8f7" });
+        pod["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d8f7", "uid": "1", "controller": true,
+        }]);
+        pod["spec"]["initContainers"] = containers("selvedge-proxy");
+        pod["spec"]["initContainers"][0]["restartPolicy"] = "Always".into();
+    }
+    pod
+}
+
+/// The first `count` deletions of the steps.
+fn interrupted(steps: Vec<Step>, count: usize) -> Vec<Step> {
+    let mut left = count;
+    let cut = steps.into_iter().map(|step| {
+        let targets: Vec<_> = step.targets.into_iter().take(left).collect();
+        left -= targets.len();
+        Step { targets, ..step }
+    });
+    cut.collect()
+}
+
+#[tokio::test]
+async fn a_server_takes_all_that_is_installed_also_twice() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        install(&server).await;
+        install(&server).await;
+        let settings = server.calls().get("ConfigMap", NAMESPACE, "selvedge-inject").await.unwrap();
+        assert!(settings["data"]["trustBundle"].is_string(), "it is the control plane's, and stays");
+    }
+}
+
+/// A real server alone checks by schemas.
+#[tokio::test]
+async fn a_real_server_takes_every_example_and_refuses_what_contradicts_itself() {
+    let Some(server) = ApiServer::real().await else { return };
+    install(&server).await;
+    for (page, mut document) in examples() {
+        let namespace = document["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
+        document["metadata"]["namespace"] = namespace.as_str().into();
+        server.put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } })).await;
+        let taken = server.calls().try_out(&document).await.unwrap_or_else(|refusal| panic!("{page}: {refusal}"));
+        let kept =
+            document["spec"].as_object().unwrap().iter().all(|(field, value)| contains(&taken["spec"][field], value));
+        assert!(kept, "{page}: {document:#} became {taken:#}");
+    }
+    let object = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "selvedge.dev/v1alpha1", "kind": kind, "metadata": { "namespace": "shop", "name": "a" }, "spec": spec,
+        })
+    };
+    for (kind, spec, why) in [
+        ("MeshPolicy", json!({ "targetRef": { "kind": "Workload" } }), "a Workload has a name"),
+        ("MeshPolicy", json!({ "targetRef": { "kind": "Mesh", "name": "a" } }), "the mesh has none"),
+        ("TrafficPolicy", json!({ "targetRef": { "name": "a", "port": 80 } }), "leave the port out"),
+        (
+            "TrafficPolicy",
+            json!({ "targetRef": { "name": "a" }, "timeouts": { "request": "1s", "backendRequest": "1m" } }),
+            "backendRequest is longer",
+        ),
+        (
+            "TrafficPolicy",
+            json!({ "targetRef": { "name": "a" }, "breaker": { "openFor": "2m", "maxOpen": "60s" } }),
+            "openFor is longer",
+        ),
+        (
+            "AuthorizationPolicy",
+            json!({ "targetRef": { "kind": "ExternalService", "name": "a" }, "action": "DENY" }),
+            "expected Service or Workload",
+        ),
+        (
+            "Workload",
+            json!({ "serviceAccount": "a", "address": "10.0.0.1", "ports": [{ "port": 80 }, { "port": 80 }] }),
+            "uplicate",
+        ),
+    ] {
+        let refused =
+            server.calls().try_out(&object(kind, spec.clone())).await.expect_err("a contradiction").to_string();
+        assert!(refused.contains(why), "{kind} {spec}: {refused}");
+    }
+    let lost = object("AuthorizationPolicy", json!({ "action": "DENY", "rules": null, "expires": null }));
+    let taken = server.calls().try_out(&lost).await.unwrap();
+    let spec = taken["spec"].as_object().unwrap();
+    assert!(
+        spec.contains_key("rules") && spec.contains_key("expires"),
+        "the control plane is to tell of it: {taken:#}"
+    );
+}
+
+/// Whether everything that `value` says is said by `whole`, which may say more.
+fn contains(whole: &Value, value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().all(|(name, value)| contains(&whole[name], value)),
+        Value::Array(items) => {
+            let pairs = |wholes: &Vec<Value>| items.iter().zip(wholes).all(|(item, whole)| contains(whole, item));
+            whole.as_array().is_some_and(|wholes| wholes.len() == items.len() && pairs(wholes))
+        }
+        other => whole == other,
+    }
+}
+
+#[tokio::test]
+async fn pods_can_start_wherever_a_removal_is_interrupted_and_doing_it_again_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let all: usize = removal::steps(false).iter().map(|step| step.targets.len()).sum();
+    let mut servers = ApiServer::each();
+    let mut stride = 1;
+    while let Some(server) = servers.next().await {
+        let cluster = Cluster::connect(Some(&server.kubeconfig(folder.path()))).await.unwrap();
+        for count in (0..=all).step_by(stride) {
+            install(&server).await;
+            let mut gone = 0;
+            for step in interrupted(removal::steps(false), count) {
+                cluster.remove(&Step { pause: step.pause / 10, ..step }, |_| gone += 1).await.unwrap();
+            }
+            let started = server.calls().try_out(&pod("web", false)).await;
+            assert!(started.is_ok(), "after {gone} deletions no pod can start: {}", started.unwrap_err());
+            for step in removal::steps(false) {
+                cluster.remove(&Step { pause: step.pause / 10, ..step }, |_| {}).await.unwrap();
+            }
+            for kind in ["MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy", "ClusterRole", "Deployment"] {
+                let left = server.calls().list(kind).await;
+                let ours =
+                    |object: &&Value| object["metadata"]["name"].as_str().unwrap_or_default().starts_with("selvedge");
+                assert_eq!(left.iter().filter(ours).count(), 0, "a {kind} is left");
+            }
+        }
+        // A real server takes seconds for each.
+        stride = 9;
+    }
+}
+
+/// Runs `selvedge uninstall` against the server, and says whether it succeeded and what it printed.
+async fn uninstall(server: &ApiServer, arguments: &[&str]) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary("selvedge"));
+    command.args(["uninstall", "--kubeconfig"]).arg(server.kubeconfig(folder.path())).args(arguments);
+    let mut process = Process::start("uninstall", &mut command, folder.path());
+    let status = process.ended().await;
+    (status.success(), process.log())
+}
+
+#[tokio::test]
+async fn it_refuses_while_pods_run_with_sidecars_and_says_how_to_end_that() {
+    let server = ApiServer::double().await;
+    install(&server).await;
+    server.put(pod("web-5d8f7-1", true)).await;
+    let (done, told) = uninstall(&server, &[]).await;
+    assert!(!done, "{told}");
+    for command in [
+        "kubectl label namespace shop selvedge.dev/inject-",
+        "kubectl -n shop rollout restart deployment/web",
+        "--force",
+    ] {
+        assert!(told.contains(command), "{command} is missing in: {told}");
+    }
+    assert!(server.calls().get("Deployment", NAMESPACE, "selvedge").await.is_some(), "nothing is gone");
+
+    let (done, told) = uninstall(&server, &["--force"]).await;
+    assert!(done && told.contains("kubectl -n shop rollout restart deployment/web"), "{told}");
+    let order = ["MutatingAdmissionPolicyBinding", "Deployment selvedge-system/selvedge", "ConfigMap", "ClusterRole "];
+    let places: Vec<Option<usize>> = order.iter().map(|kind| told.find(&format!("deleted {kind}"))).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{told}");
+    assert!(server.calls().get("Namespace", "", NAMESPACE).await.is_some(), "the key of the authority is in it");
+}
+
+#[tokio::test]
+async fn what_users_have_written_goes_only_when_asked_and_is_listed_before() {
+    let server = ApiServer::double().await;
+    install(&server).await;
+    let written = json!({
+        "apiVersion": "selvedge.dev/v1alpha1", "kind": "MeshPolicy", "metadata": { "namespace": "shop", "name": "strict" },
+        "spec": { "mtls": { "inbound": "STRICT" } },
+    });
+    server.put(written).await;
+    let (done, told) = uninstall(&server, &["--dry-run", "--purge"]).await;
+    assert!(
+        done && told.contains("MeshPolicy shop/strict") && told.contains("Secret selvedge-system/selvedge-ca"),
+        "{told}"
+    );
+    assert!(server.calls().get("Deployment", NAMESPACE, "selvedge").await.is_some(), "nothing is gone");
+
+    let (done, told) = uninstall(&server, &[]).await;
+    assert!(done && told.contains("stays") && told.contains("MeshPolicy shop/strict"), "{told}");
+    let definition = "meshpolicies.selvedge.dev";
+    assert!(server.calls().get("CustomResourceDefinition", "", definition).await.is_some());
+
+    let (done, told) = uninstall(&server, &["--purge"]).await;
+    let listed = told.find("MeshPolicy shop/strict").expect("a list");
+    assert!(done && listed < told.find("deleted CustomResourceDefinition").expect("a deletion"), "{told}");
+    assert!(server.calls().get("CustomResourceDefinition", "", definition).await.is_none());
+    assert!(server.calls().get("Namespace", "", NAMESPACE).await.is_none());
+}
+
+#[tokio::test]
+async fn what_keeps_it_from_going_on_is_said_with_what_to_do() {
+    let server = ApiServer::double().await;
+    install(&server).await;
+    server.relay().fail(Some(500));
+    let (done, told) = uninstall(&server, &[]).await;
+    assert!(!done && told.contains("cannot be listed") && told.contains("do it again"), "{told}");
+}
