@@ -6,7 +6,7 @@ CARGO ?= cargo
 export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 8 ? n : 8)))
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo image test check bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,11 @@ help: ## what there is
 demo: ## seven services behind sidecars, with mTLS, policies and planted faults; Ctrl-C ends it
 	@.ci/setup build
 	@$(CARGO) run --locked --profile fast --package selvedge -- demo $(DEMO)
+
+image: ## OCI archives of the programs, and their digests, in target/image; needs no container engine
+	@.ci/setup build
+	$(CARGO) build --locked --release --package selvedge --package selvedge-proxy --package selvedge-capture --bins
+	$(CARGO) run --locked --release --package selvedge-images -- --programs target/release --out target/image $(if $(REGISTRY),--registry $(REGISTRY))
 
 test: ## every test; says what it skips and why
 	@.ci/setup test

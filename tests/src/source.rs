@@ -118,6 +118,7 @@ pub fn production() -> Vec<Source> {
         "proxy",
         "inject",
         "install",
+        "images",
         "cli",
         "examples/saas",
         "benches",

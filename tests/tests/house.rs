@@ -40,6 +40,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("proxy", &["selvedge-policies", "selvedge-identity", "selvedge-capture", "selvedge-xds", "selvedge-decide"]),
     ("inject", &[]),
     ("examples/saas", &["selvedge-policies", "selvedge-control-plane"]),
+    ("images", &[]),
     ("install", &["selvedge-policies", "selvedge-control-plane", "selvedge-inject"]),
     (
         "cli",
@@ -223,6 +224,7 @@ fn a_skip_is_told_also_by_a_run_that_passes() {
         "proxy",
         "inject",
         "install",
+        "images",
         "cli",
         "examples",
         "tests",

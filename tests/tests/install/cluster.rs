@@ -8,6 +8,7 @@ use selvedge_install::{NAMESPACE, injection::Capture, removal};
 use selvedge_tests::{
     api_server::ApiServer,
     process::{Process, binary},
+    wait,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +18,10 @@ use super::{examples, package};
 async fn install(server: &ApiServer) {
     for object in package::objects(Capture::Init) {
         server.put(object).await;
+    }
+    // A definition that changed is in force after a moment, in which the kind cannot be listed.
+    for path in removal::written().values() {
+        wait::until_true(&format!("{path} is listed"), || async { server.calls().read(path).await.is_ok() }).await;
     }
     let bundle = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "namespace": NAMESPACE, "name": "selvedge-inject" },

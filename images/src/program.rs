@@ -1,0 +1,97 @@
+//! The programs that have an image, and what they need to run.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, bail, ensure};
+
+/// A program with an image of its own name.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Name of the file, and of the image.
+    pub name: &'static str,
+    /// User and group id that it runs as.
+    pub user: u32,
+    /// The longest that its archive may be, in bytes.
+    pub limit: usize,
+}
+
+/// Bytes of a megabyte.
+const MB: usize = 1_000_000;
+
+/// Every program with an image.
+pub const PROGRAMS: [Program; 3] = [
+    Program { name: "selvedge-proxy", user: 1337, limit: 25 * MB },
+    Program { name: "selvedge", user: 65532, limit: 50 * MB },
+    // Only root may load rules; it has that one right and no other.
+    Program { name: "selvedge-capture", user: 0, limit: 25 * MB },
+];
+
+/// Host names are read from the pod's own list before a server is asked, which is not what the C library does by itself.
+const NAME_SERVICES: (&str, &str) = ("etc/nsswitch.conf", "hosts: files dns\n");
+
+/// The files of an image, by their paths below its root.
+pub type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+/// What the program in `folder` needs to run: itself, the libraries it is linked to, where it is linked to any, and how
+/// they find names.
+///
+/// # Errors
+/// A program or a library that is not there, or a machine that cannot tell which libraries it needs.
+pub fn files(folder: &Path, program: &Program) -> anyhow::Result<Files> {
+    let path = folder.join(program.name);
+    let read = |path: &Path| fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
+    let mut files = Files::from([(PathBuf::from(program.name), read(&path)?)]);
+    for library in libraries(&path)? {
+        let inside = library.strip_prefix("/").unwrap_or(&library).to_owned();
+        files.insert(inside, read(&library)?);
+    }
+    let (name, content) = NAME_SERVICES;
+    files.insert(name.into(), content.into());
+    Ok(files)
+}
+
+/// The libraries that a program is linked to, the loader among them, where the loader of this machine finds them.
+fn libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output().context("ldd does not run")?;
+    let (told, refused) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        // Then it is linked to nothing.
+        ensure!(refused.contains("not a dynamic executable"), "ldd {}: {refused}", program.display());
+        return Ok(Vec::new());
+    }
+    told.lines().filter_map(|line| library(line).transpose()).collect()
+}
+
+/// The file that a line of `ldd` names; none for what the kernel brings along.
+fn library(line: &str) -> anyhow::Result<Option<PathBuf>> {
+    let line = line.trim();
+    if line.ends_with("not found") {
+        bail!("a library is missing: {line}");
+    }
+    let found = line.split_once(" => ").map_or(line, |(_, found)| found);
+    let path = found.split(" (").next().unwrap_or_default();
+    Ok(path.starts_with('/').then(|| PathBuf::from(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_read_as_ldd_tells_them() {
+        for (line, file) in [
+            ("\tlinux-vdso.so.1 (0x00007ffc)", None),
+            ("\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)", Some("/lib/x86_64-linux-gnu/libc.so.6")),
+            ("\t/lib64/ld-linux-x86-64.so.2 (0x00007f)", Some("/lib64/ld-linux-x86-64.so.2")),
+            ("\tstatically linked", None),
+        ] {
+            assert_eq!(library(line).unwrap(), file.map(PathBuf::from), "{line}");
+        }
+        assert!(library("\tlibodd.so.1 => not found").unwrap_err().to_string().contains("libodd"));
+    }
+}
