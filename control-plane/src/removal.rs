@@ -6,16 +6,20 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use http::{Method, Request};
+use http::{Method, Request, header::CONTENT_TYPE};
 use kube::Client;
-use serde::Deserialize;
-use serde_json::Value;
-use tokio::time::sleep;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use crate::source::kubernetes::{self, ConnectError, SIDECAR};
 
 /// The label of a namespace that asks for sidecars.
 const LABEL: &str = "selvedge.dev/inject";
+/// How often it is looked whether nodes are done.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long all nodes of a cluster may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// How many objects of a list are read at a time.
 const PAGE: u32 = 500;
 
@@ -41,6 +45,8 @@ pub struct Step {
     pub targets: Vec<Target>,
     /// How long every API server has to notice that they are gone, before anything else goes.
     pub pause: Duration,
+    /// For DaemonSets: the argument with which their program takes back what it changed on its node, when it ends.
+    pub farewell: Option<&'static str>,
 }
 
 /// Pods of one owner that have a sidecar.
@@ -95,6 +101,15 @@ pub enum RemovalError {
         done: &'static str,
         /// What the API server says.
         source: Box<kube::Error>,
+    },
+    /// Some nodes do not take back what was changed there.
+    #[error(
+        "{set} does not end on every node within ten minutes: see `kubectl -n selvedge-system get pods -o wide`, and do it \
+         again when they are ready"
+    )]
+    Nodes {
+        /// The DaemonSet.
+        set: String,
     },
 }
 
@@ -169,7 +184,11 @@ impl Cluster {
     pub async fn remove(&self, step: &Step, mut told: impl FnMut(&Target)) -> Result<(), RemovalError> {
         let mut was_there = false;
         for target in &step.targets {
-            if self.delete(target).await? {
+            let deleted = match step.farewell {
+                Some(argument) => self.take_back(target, argument).await?,
+                None => self.delete(target).await?,
+            };
+            if deleted {
                 was_there = true;
                 told(target);
             }
@@ -180,14 +199,47 @@ impl Cluster {
         Ok(())
     }
 
+    /// Has the program of a DaemonSet take back what it changed on each node: it is started anew with `argument`, by which it
+    /// does so when it ends, and then it ends. True when there was such a DaemonSet.
+    async fn take_back(&self, set: &Target, argument: &str) -> Result<bool, RemovalError> {
+        let Some(object) = self.read(set).await? else { return Ok(false) };
+        let mut containers = object["spec"]["template"]["spec"]["containers"].clone();
+        let arguments = containers.get_mut(0).and_then(|container| container["args"].as_array_mut());
+        if let Some(arguments) = arguments.filter(|arguments| !arguments.iter().any(|known| known == argument)) {
+            arguments.push(argument.into());
+            let patch = json!({ "spec": { "template": { "spec": { "containers": containers } } } });
+            let patched = self.send(Method::PATCH, &set.path(), patch.to_string().into_bytes()).await;
+            let _changed: Value = patched.map_err(|error| refused(set, "changed", error))?;
+        }
+        let taken_back = timeout(PATIENCE, async {
+            while self.read(set).await?.is_some_and(|set| !is_rolled_out(&set)) {
+                sleep(LOOK).await;
+            }
+            self.delete(set).await?;
+            let pods = format!("/api/v1/namespaces/{}/pods", set.namespace.as_deref().unwrap_or_default());
+            let is_of_it = |pod: &Value| pod["metadata"]["labels"]["app.kubernetes.io/name"] == *set.name;
+            while self.list(&pods).await?.iter().any(is_of_it) {
+                sleep(LOOK).await;
+            }
+            Ok(true)
+        });
+        taken_back.await.unwrap_or_else(|_| Err(RemovalError::Nodes { set: set.to_string() }))
+    }
+
+    async fn read(&self, target: &Target) -> Result<Option<Value>, RemovalError> {
+        match self.send(Method::GET, &target.path(), Vec::new()).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(refused(target, "read", error)),
+        }
+    }
+
     /// True when it was there.
     async fn delete(&self, target: &Target) -> Result<bool, RemovalError> {
-        match self.ask::<Value>(Method::DELETE, &target.path()).await {
+        match self.send::<Value>(Method::DELETE, &target.path(), Vec::new()).await {
             Ok(_) => Ok(true),
             Err(error) if is_absent(&error) => Ok(false),
-            Err(error) => {
-                Err(RemovalError::Asked { what: target.to_string(), done: "deleted", source: Box::new(error) })
-            }
+            Err(error) => Err(refused(target, "deleted", error)),
         }
     }
 
@@ -197,7 +249,7 @@ impl Cluster {
         let mut next = String::new();
         loop {
             let token = if next.is_empty() { String::new() } else { format!("&continue={next}") };
-            match self.ask::<List>(Method::GET, &format!("{path}?limit={PAGE}{token}")).await {
+            match self.send::<List>(Method::GET, &format!("{path}?limit={PAGE}{token}"), Vec::new()).await {
                 Ok(list) => {
                     items.extend(list.items);
                     next = list.metadata.next;
@@ -213,11 +265,22 @@ impl Cluster {
         }
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(&self, method: Method, path: &str) -> kube::Result<T> {
-        let request = Request::builder().method(method).uri(path).body(Vec::new());
-        let request = request.map_err(kube::Error::HttpError)?;
-        self.client.request(request).await
+    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> kube::Result<T> {
+        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/merge-patch+json");
+        self.client.request(request.body(body).map_err(kube::Error::HttpError)?).await
     }
+}
+
+fn refused(what: &Target, done: &'static str, error: kube::Error) -> RemovalError {
+    RemovalError::Asked { what: what.to_string(), done, source: Box::new(error) }
+}
+
+/// True when every pod of a DaemonSet is of its newest form.
+fn is_rolled_out(set: &Value) -> bool {
+    let count = |field: &str| set["status"][field].as_u64().unwrap_or_default();
+    let is_seen = count("observedGeneration") >= set["metadata"]["generation"].as_u64().unwrap_or_default();
+    let wanted = count("desiredNumberScheduled");
+    is_seen && count("updatedNumberScheduled") >= wanted && count("numberReady") >= wanted
 }
 
 fn is_absent(error: &kube::Error) -> bool {

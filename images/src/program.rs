@@ -24,11 +24,13 @@ pub struct Program {
 const MB: usize = 1_000_000;
 
 /// Every program with an image.
-pub const PROGRAMS: [Program; 3] = [
+pub const PROGRAMS: [Program; 4] = [
     Program { name: "selvedge-proxy", user: 1337, limit: 25 * MB },
     Program { name: "selvedge", user: 65532, limit: 50 * MB },
     // Only root may load rules; it has that one right and no other.
     Program { name: "selvedge-capture", user: 0, limit: 25 * MB },
+    // The folders of a node are root's.
+    Program { name: "selvedge-cni", user: 0, limit: 25 * MB },
 ];
 
 /// Host names are read from the pod's own list before a server is asked, which is not what the C library does by itself.

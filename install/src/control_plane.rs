@@ -14,10 +14,10 @@ const HEALTH: u16 = 15011;
 /// User and group of the process, of nobody else.
 const USER: u32 = 65532;
 
-/// The namespace. Pods of the mesh's own have no sidecar.
-pub(crate) fn namespace() -> Value {
+/// The namespace, with the level of the Pod Security Standards that its pods are held to. They have no sidecar.
+pub(crate) fn namespace(security: &str) -> Value {
     let mut namespace = object("v1", "Namespace", NAMESPACE, json!({}));
-    namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "restricted".into();
+    namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = security.into();
     namespace["metadata"]["labels"]["selvedge.dev/inject"] = "disabled".into();
     namespace
 }

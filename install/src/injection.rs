@@ -18,6 +18,8 @@ pub enum Capture {
     None,
     /// A container that runs before the others loads rules.
     Init,
+    /// A plugin of the node's network loads rules, so pods need no right.
+    Cni,
 }
 
 impl Capture {
@@ -26,6 +28,7 @@ impl Capture {
         match self {
             Self::None => "none",
             Self::Init => "init",
+            Self::Cni => "cni",
         }
     }
 }

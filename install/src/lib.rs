@@ -14,6 +14,7 @@ pub mod crd;
 pub mod rights;
 pub mod control_plane;
 pub mod injection;
+pub mod cni;
 
 pub mod package;
 pub mod removal;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    control_plane, crd,
+    cni, control_plane, crd,
     images::{ImageError, Images},
     injection::{self, Capture},
     rights,
@@ -24,11 +24,16 @@ impl Package {
     /// # Errors
     /// An image that is not listed.
     pub fn objects(&self) -> Result<Vec<Value>, ImageError> {
-        let mut objects = vec![control_plane::namespace()];
+        // What changes nodes needs more than pods may have otherwise.
+        let security = if self.capture == Capture::Cni { "privileged" } else { "restricted" };
+        let mut objects = vec![control_plane::namespace(security)];
         objects.extend(crd::all());
         objects.extend(rights::objects());
         objects.push(injection::settings(&self.images, self.capture)?);
         objects.extend(control_plane::objects(&self.images)?);
+        if self.capture == Capture::Cni {
+            objects.push(cni::object(&self.images)?);
+        }
         objects.extend(injection::objects());
         Ok(objects)
     }

@@ -10,13 +10,14 @@ use selvedge_control_plane::{
 use selvedge_policies::kind::SELVEDGE;
 use serde_json::{Value, json};
 
-use crate::{control_plane, crd, injection, object::namespaced, rights};
+use crate::{cni, control_plane, crd, injection, object::namespaced, rights};
 
 /// The steps, each to be done before the next one begins. What users have written and the key of the authority go only where
 /// `purge` says so.
 pub fn steps(purge: bool) -> Vec<Step> {
     let mut steps = vec![
         Step { pause: NOTICED, ..step("injection", injection::objects().iter().rev()) },
+        Step { farewell: Some("--remove-on-exit"), ..step("plugin of the nodes", [cni::named()].iter()) },
         step("control plane", control_plane::named().iter()),
         step("settings of sidecars", [injection::config_map()].iter()),
         step("rights", rights::objects().iter().rev()),
@@ -24,7 +25,7 @@ pub fn steps(purge: bool) -> Vec<Step> {
     if purge {
         steps.push(step("definitions, and with them what users have written", crd::all().iter()));
         steps.push(step("key of the authority", [namespaced("v1", "Secret", AUTHORITY, json!({}))].iter()));
-        steps.push(step("namespace", [control_plane::namespace()].iter()));
+        steps.push(step("namespace", [control_plane::namespace("restricted")].iter()));
     }
     steps
 }
@@ -42,7 +43,7 @@ pub fn written() -> BTreeMap<String, String> {
 }
 
 fn step<'a>(what: &'static str, objects: impl Iterator<Item = &'a Value>) -> Step {
-    Step { what, targets: objects.map(target).collect(), pause: Duration::ZERO }
+    Step { what, targets: objects.map(target).collect(), pause: Duration::ZERO, farewell: None }
 }
 
 fn target(object: &Value) -> Target {

@@ -32,6 +32,8 @@ enum Mode {
     None,
     /// A container that runs before the others loads rules.
     Init,
+    /// A plugin of the node's network loads rules, so pods need no right.
+    Cni,
 }
 
 /// Prints the objects.
@@ -58,6 +60,7 @@ fn package(args: &InstallArgs) -> anyhow::Result<Vec<Value>> {
     let capture = match args.capture {
         Mode::None => Capture::None,
         Mode::Init => Capture::Init,
+        Mode::Cni => Capture::Cni,
     };
     Ok(Package { images: Images::read(&list, registry)?, capture }.objects()?)
 }

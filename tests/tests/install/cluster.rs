@@ -189,6 +189,30 @@ async fn uninstall(server: &ApiServer, arguments: &[&str]) -> (bool, String) {
 }
 
 #[tokio::test]
+async fn the_plugin_is_taken_back_by_every_node_before_its_daemon_set_goes() {
+    let server = ApiServer::double().await;
+    for object in package::objects(Capture::Cni) {
+        server.put(object).await;
+    }
+    let nodes = async {
+        let set = || async { server.calls().get("DaemonSet", NAMESPACE, "selvedge-cni").await.expect("it is there") };
+        let says = |set: &Value| set.to_string().contains("--remove-on-exit");
+        wait::until_true("the plugin is told to go", || async { says(&set().await) }).await;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let mut set = set().await;
+        set["status"] = json!({
+            "observedGeneration": set["metadata"]["generation"], "desiredNumberScheduled": 2, "updatedNumberScheduled": 2,
+            "numberReady": 2, "currentNumberScheduled": 2, "numberMisscheduled": 0,
+        });
+        server.calls().apply_status(&set, "nodes").await.unwrap();
+    };
+    let (uninstalled, ()) = tokio::join!(uninstall(&server, &[]), nodes);
+    let (done, told) = uninstalled;
+    assert!(done && told.contains("deleted DaemonSet selvedge-system/selvedge-cni"), "{told}");
+    assert!(server.calls().get("DaemonSet", NAMESPACE, "selvedge-cni").await.is_none());
+}
+
+#[tokio::test]
 async fn it_refuses_while_pods_run_with_sidecars_and_says_how_to_end_that() {
     let server = ApiServer::double().await;
     install(&server).await;

@@ -1,21 +1,21 @@
 //! Everything that is installed: what it is, what it may do, and what is not among it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Command};
 
 use selvedge_install::{
-    NAMESPACE,
+    NAMESPACE, cni,
     images::{self, Images},
     injection::Capture,
     package::Package,
     removal,
     rights::{self, Right},
 };
-use selvedge_tests::pages::Page;
+use selvedge_tests::{pages::Page, process::binary};
 use serde_json::{Value, json};
 
 /// A list of images as `make image` writes it.
 pub(crate) fn list() -> String {
-    let names = [images::SIDECAR, images::CONTROL_PLANE, images::CAPTURE];
+    let names = [images::SIDECAR, images::CONTROL_PLANE, images::CAPTURE, images::CNI];
     let digests = names.iter().enumerate().map(|(n, name)| (name.to_string(), format!("sha256:{n:064x}").into()));
     Value::Object(digests.collect()).to_string()
 }
@@ -53,7 +53,7 @@ fn the_same_is_rendered_each_time_and_what_others_need_comes_first() {
 
 #[test]
 fn nothing_that_is_made_in_a_cluster_or_says_how_strict_it_is_is_rendered() {
-    for capture in [Capture::None, Capture::Init] {
+    for capture in [Capture::None, Capture::Init, Capture::Cni] {
         let objects = objects(capture);
         for kind in ["Secret", "MeshPolicy"] {
             assert!(!objects.iter().any(|object| object["kind"] == kind), "a {kind}");
@@ -97,6 +97,20 @@ fn the_control_plane_is_restricted() {
         assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }));
     }
     assert!(pod["volumes"].as_array().unwrap().iter().all(|volume| volume.get("hostPath").is_none()));
+}
+
+#[test]
+fn the_plugin_has_two_folders_of_the_node_and_nothing_else() {
+    let objects = objects(Capture::Cni);
+    let pod = one(&objects, "DaemonSet")["spec"]["template"]["spec"].clone();
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["volumes"].as_array().unwrap().len(), 2);
+    let context = &pod["containers"][0]["securityContext"];
+    assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }));
+    assert_eq!(context["allowPrivilegeEscalation"], false);
+    let mut command = Command::new(binary("selvedge-cni"));
+    let told = command.args(cni::arguments()).args(["--remove-on-exit", "--help"]).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
 }
 
 /// The row of a right in the page.
@@ -146,7 +160,7 @@ fn whatever_is_installed_is_removed() {
         let metadata = &object["metadata"];
         (text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
     };
-    let installed: BTreeSet<_> = objects(Capture::Init).iter().map(named).collect();
+    let installed: BTreeSet<_> = objects(Capture::Cni).iter().map(named).collect();
     let removed = |purge| -> BTreeSet<_> {
         let targets = removal::steps(purge).into_iter().flat_map(|step| step.targets);
         targets.map(|target| (target.kind, target.namespace.unwrap_or_default(), target.name)).collect()
