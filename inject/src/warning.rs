@@ -6,12 +6,13 @@ use serde_json::Value;
 use crate::{
     annotation::{
         ANNOTATIONS, Annotation, CAPTURE, EXCLUDE_CIDRS, EXCLUDE_INBOUND_PORTS, EXCLUDE_OUTBOUND_PORTS, INBOUND,
-        METRICS, OUTBOUND, PREFIX,
+        METRICS, OUTBOUND, PREFIX, UID,
     },
     expression::{metrics, probes},
     pod::{self, Request},
     setting::Settings,
-    switch::{DISABLED, ENABLED, LABEL},
+    switch::{DISABLED, ENABLED, LABEL, SIDECAR},
+    table,
 };
 
 /// A warning and what it is about.
@@ -40,16 +41,34 @@ pub fn warnings(pod: &Value, settings: &Settings) -> Vec<Warning> {
     for (key, value) in pod::annotations(pod).into_iter().flatten() {
         warnings.extend(key.strip_prefix(PREFIX).and_then(|name| annotation(name, value, &request)));
     }
-    let tls = probes::by_tls(&request);
-    if !tls.is_empty() {
-        let text = format!(
-            "{} is probed by HTTPS, which the sidecar cannot tell from other calls: where only the mesh may call \
-             (STRICT), such a probe is refused; probe by HTTP, or another port",
-            tls.join(", ")
-        );
-        warnings.push(Warning { key: String::new(), text });
-    }
+    let of_pod = [by_tls(&request), same_user(&request)].into_iter().flatten();
+    warnings.extend(of_pod.map(|text| Warning { key: String::new(), text }));
     warnings
+}
+
+fn by_tls(request: &Request<'_>) -> Option<String> {
+    let tls = probes::by_tls(request);
+    let text = format!(
+        "{} is probed by HTTPS, which the sidecar cannot tell from other calls: where only the mesh may call (STRICT), such \
+         a probe is refused; probe by HTTP, or another port",
+        tls.join(", ")
+    );
+    (!tls.is_empty()).then_some(text)
+}
+
+/// By its user the sidecar is told apart where connections are captured.
+fn same_user(request: &Request<'_>) -> Option<String> {
+    let sidecar = UID.of(request).parse::<i64>().ok().filter(|_| CAPTURE.of(request) != "none")?;
+    let user = |of: &Value| of.pointer("/securityContext/runAsUser").and_then(Value::as_i64);
+    let of_all = request.pod.get("spec").and_then(user);
+    let is_same = |container: &&Value| user(container).or(of_all) == Some(sidecar);
+    let is_ours = |container: &&Value| [SIDECAR, table::CAPTURE].contains(&pod::text(container, "/name"));
+    let same = pod::containers(request.pod).find(|container| !is_ours(container) && is_same(container))?;
+    Some(format!(
+        "container {} runs as user {sidecar}, as the sidecar does: its connections go past the sidecar; give it another \
+         user, or the sidecar by config.selvedge.dev/uid",
+        pod::text(same, "/name")
+    ))
 }
 
 fn label(pod: &Value) -> Option<Warning> {
@@ -96,5 +115,61 @@ fn suggestion(given: &str) -> String {
     match nearest {
         Some((distance, name)) if distance <= 1 + name.len() / 4 => format!(": did you mean '{name}'?"),
         _ => format!(": expected one of {}", names.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(annotations: &Value, spec: &Value) -> Vec<String> {
+        let pod = json!({ "metadata": { "annotations": annotations }, "spec": spec });
+        warnings(&pod, &Settings::default()).into_iter().map(|warning| warning.text).collect()
+    }
+
+    #[test]
+    fn mistakes_are_named_with_what_to_do() {
+        for (annotations, spec, expected) in [
+            (json!({ "config.selvedge.dev/cpu-requst": "1" }), json!({}), "did you mean 'cpu-request'?"),
+            (json!({ "config.selvedge.dev/sidecar-size": "1" }), json!({}), "expected one of capture, inbound"),
+            (
+                json!({ "config.selvedge.dev/uid": "root" }),
+                json!({}),
+                "is 'root', which is ignored: expected a user id",
+            ),
+            (json!({ "config.selvedge.dev/inbound": "1=2" }), json!({}), "has no effect: connections are captured"),
+            (json!({ "config.selvedge.dev/metrics": "merge" }), json!({}), "do not say where"),
+            (
+                json!({ "config.selvedge.dev/capture": "none", "config.selvedge.dev/exclude-cidrs": "10.0.0.0/8" }),
+                json!({}),
+                "has no effect: nothing is captured",
+            ),
+            (
+                json!({}),
+                json!({ "containers": [{ "name": "web", "livenessProbe": { "httpGet": { "port": 1, "scheme": "HTTPS" } } }] }),
+                "port 1 of container web is probed by HTTPS",
+            ),
+            (
+                json!({}),
+                json!({ "securityContext": { "runAsUser": 1337 }, "containers": [{ "name": "web" }] }),
+                "container web runs as user 1337, as the sidecar does",
+            ),
+        ] {
+            let said = said(&annotations, &spec);
+            assert!(said.len() == 1 && said[0].contains(expected), "{expected}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_meant_as_written_is_not_warned_of() {
+        let none = json!({ "config.selvedge.dev/capture": "none", "config.selvedge.dev/inbound": "8443=8080" });
+        let own = json!({ "securityContext": { "runAsUser": 1337 }, "containers": [
+            { "name": "web", "securityContext": { "runAsUser": 1000 } },
+            { "name": "selvedge-proxy", "securityContext": { "runAsUser": 1337 } },
+        ] });
+        assert_eq!(said(&none, &json!({ "containers": [{ "securityContext": { "runAsUser": 1337 } }] })), [""; 0]);
+        assert_eq!(said(&json!({ "team": "shop" }), &own), [""; 0]);
     }
 }
