@@ -132,3 +132,19 @@ fn without_what_a_sidecar_needs_nothing_is_printed() {
         assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
     }
 }
+
+/// The command of the page, word by word, in a folder with the files that it names.
+#[test]
+fn the_command_of_the_page_puts_sidecars_into_manifests() {
+    let page = include_str!("../../docs/kubernetes/injection.md");
+    let shown = page.lines().find_map(|line| line.strip_prefix("selvedge inject ")).unwrap();
+    let words = shown.split(" | ").next().unwrap().split(' ');
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("shop.yaml"), SHOP).unwrap();
+    fs::write(folder.path().join("settings.yaml"), SETTINGS).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
+    let output = command.arg("inject").args(words).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).matches("name: selvedge-proxy").count(), 2);
+    assert!(text(&output.stderr).starts_with("shop.yaml:16: warning: "), "{}", text(&output.stderr));
+}

@@ -21,7 +21,7 @@ const MOST_NAMED: usize = 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NamespaceReport {
-    /// Its name (`metadata.name`).
+    /// The namespace, as its `metadata.name` calls it.
     pub(crate) namespace: String,
     /// True when every pod has a sidecar, all of these are connected, and none of them is called in plaintext.
     pub(crate) can_be_strict: bool,
