@@ -382,7 +382,8 @@ async fn first_day() {
 
 /// One Deployment has a sidecar: what goes past the mesh is counted, and it is known who keeps the namespace from being strict.
 async fn half_way(cluster: &Cluster, meshed: &Pod) {
-    let passed = ["direction=\"outbound\"", "destination_service=\"\"", "response_code=\"200\"", "tls=\"none\""];
+    let passed =
+        ["direction=\"outbound\"", "destination_service=\"passthrough\"", "response_code=\"200\"", "tls=\"none\""];
     meshed.counts(&passed).await;
     let api_server = ["direction=\"outbound\"", "destination_service=\"default/kubernetes\"", "tls=\"none\""];
     meshed.counts(&api_server).await;
