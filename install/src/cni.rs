@@ -28,6 +28,8 @@ pub(crate) fn object(images: &Images) -> Result<Value, ImageError> {
             "metadata": { "labels": selector },
             "spec": {
                 "automountServiceAccountToken": false,
+                // It is there before the node has a network for pods, so that none is given that network without it.
+                "hostNetwork": true,
                 "priorityClassName": "system-node-critical",
                 "nodeSelector": { "kubernetes.io/os": "linux" },
                 "tolerations": [{ "operator": "Exists" }],

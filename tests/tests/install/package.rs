@@ -105,6 +105,7 @@ fn the_plugin_has_two_folders_of_the_node_and_nothing_else() {
     let pod = one(&objects, "DaemonSet")["spec"]["template"]["spec"].clone();
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["volumes"].as_array().unwrap().len(), 2);
+    assert_eq!(pod["hostNetwork"], true, "it waits for the network of pods, and is in none");
     let context = &pod["containers"][0]["securityContext"];
     assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }));
     assert_eq!(context["allowPrivilegeEscalation"], false);
