@@ -43,7 +43,8 @@ fn pod(name: &str, sidecar: bool) -> Value {
     let containers = |name: &str| json!([{ "name": name, "image": "registry.example/a" }]);
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": "shop", "name": name },
-        "spec": { "containers": containers("web") },
+        // A cluster's own plug-in says so, and stands before all others.
+        "spec": { "serviceAccountName": "default", "containers": containers("web") },
     });
     if sidecar {
         pod["metadata"]["labels"] = json!({ "pod-template-hash": "5d8f7" });
