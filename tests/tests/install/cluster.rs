@@ -3,7 +3,10 @@
 
 use std::process::Command;
 
-use selvedge_control_plane::removal::{Cluster, Step};
+use selvedge_control_plane::{
+    removal::{Cluster, Step},
+    source::kubernetes,
+};
 use selvedge_install::{NAMESPACE, injection::Capture, removal};
 use selvedge_tests::{
     api_server::ApiServer,
@@ -134,6 +137,38 @@ async fn a_real_server_takes_every_example_and_refuses_what_contradicts_itself()
         spec.contains_key("rules") && spec.contains_key("expires"),
         "the control plane is to tell of it: {taken:#}"
     );
+}
+
+/// A real server alone asks for rights.
+#[tokio::test]
+async fn the_control_plane_may_do_what_it_does_and_see_no_secret_but_its_own() {
+    let Some(server) = ApiServer::real().await else { return };
+    install(&server).await;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/selvedge/token");
+    let wanted = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": { "audiences": ["https://kubernetes.default.svc"] },
+    });
+    let issued = server.calls().post(&path, &wanted).await.unwrap();
+    let control_plane = server.calls().of(issued["status"]["token"].as_str().unwrap());
+    for kubernetes::Watched { api, .. } in kubernetes::watched() {
+        control_plane.read(&api.path).await.unwrap_or_else(|refusal| panic!("{}: {refusal}", api.path));
+    }
+    let review = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": { "token": "a", "audiences": ["selvedge"] },
+    });
+    control_plane.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.unwrap();
+    for (path, answer) in [
+        ("/api/v1/namespaces/selvedge-system/configmaps/selvedge-inject", None),
+        ("/api/v1/namespaces/selvedge-system/secrets/selvedge-ca", Some(404)),
+        ("/api/v1/namespaces/selvedge-system/secrets/another", Some(403)),
+        ("/api/v1/namespaces/selvedge-system/secrets", Some(403)),
+        ("/api/v1/namespaces/shop/secrets/selvedge-ca", Some(403)),
+        ("/api/v1/secrets", Some(403)),
+        ("/apis/apps/v1/deployments", Some(403)),
+    ] {
+        assert_eq!(control_plane.read(path).await.err().map(|refusal| refusal.code), answer, "{path}");
+    }
 }
 
 /// Whether everything that `value` says is said by `whole`, which may say more.
