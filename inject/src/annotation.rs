@@ -138,12 +138,12 @@ pub const METRICS: Annotation = Annotation {
               of the annotations `prometheus.io/port` and `prometheus.io/path`",
 };
 
-/// Whether calls to pods are routed by `Host`.
+/// Whether the services that a gateway means are found by `Host`.
 pub const INGRESS: Annotation = Annotation {
     key: "ingress",
     form: Form { expects: "host", pattern: "^host$" },
     fallback: Fallback::Nothing,
-    summary: "`host`: calls of this pod to addresses of pods are looked up by their `Host` as a Service",
+    summary: "`host`: of a gateway, which services it means is said by the `Host` of each request, whatever address that goes to",
 };
 
 /// Worker threads of the sidecar.
