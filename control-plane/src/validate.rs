@@ -277,7 +277,10 @@ fn spec(
 ) -> Option<Spec> {
     let mut document = document.get("spec")?.clone();
     if kind.name == service::KIND.name {
-        service::read_over(&mut document);
+        match author {
+            Author::Server => service::read_of_server(&mut document),
+            Author::Person | Author::Before => service::read_over(&mut document),
+        }
     }
     author.complete(&mut document);
     let mut written = document.clone();

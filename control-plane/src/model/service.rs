@@ -1,6 +1,6 @@
 //! `Service`: a name that callers use, and the workloads behind it (Kubernetes core v1).
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::LazyLock};
 
 use schemars::JsonSchema;
 use selvedge_policies::{
@@ -44,6 +44,31 @@ pub fn read_over(spec: &mut Value) {
     let ports = fields.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
     ports.filter_map(Value::as_object_mut).for_each(|port| drop(port.remove("nodePort")));
     fields.retain(|name, _| !READ_OVER.contains(&name.as_str()));
+}
+
+/// The fields of a `spec` and of its ports that mean something here.
+static KNOWN: LazyLock<[BTreeSet<String>; 2]> = LazyLock::new(|| [fields::<ServiceSpec>(), fields::<ServicePort>()]);
+
+fn fields<T: JsonSchema>() -> BTreeSet<String> {
+    let schema = schemars::schema_for!(T);
+    schema.get("properties").and_then(Value::as_object).into_iter().flat_map(|fields| fields.keys().cloned()).collect()
+}
+
+/// Takes out of a `spec` that a server tells what nobody here knows: a field of a later release of Kubernetes, a protocol of
+/// somebody else. A person who writes such a thing has misspelt something.
+pub fn read_of_server(spec: &mut Value) {
+    let [of_spec, of_ports] = &*KNOWN;
+    let Some(fields) = spec.as_object_mut() else { return };
+    fields.retain(|name, _| of_spec.contains(name));
+    let ports = fields.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
+    for port in ports.filter_map(Value::as_object_mut) {
+        port.retain(|name, _| of_ports.contains(name));
+        let Some(written) = port.remove("appProtocol") else { continue };
+        let word: Value = written.as_str().unwrap_or_default().to_lowercase().into();
+        if serde_json::from_value::<AppProtocol>(word.clone()).is_ok() {
+            port.insert("appProtocol".to_owned(), word);
+        }
+    }
 }
 
 /// `spec` of a `Service`: the fields of Kubernetes that mean something in the mesh.

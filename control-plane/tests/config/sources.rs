@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use prost::Message;
 use selvedge_control_plane::{
     diagnostic::Severity,
     snapshot::Snapshot,
     source::{Change, ClusterObject, Document, Reading, Source},
     store::{self, Memory, Report, Reports, Store},
 };
-use selvedge_xds::kinds::DESTINATION;
+use selvedge_xds::{kinds::DESTINATION, proto::mesh::Destination};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -127,6 +128,32 @@ fn what_a_source_has_not_told_yet_after_a_restart_is_never_taken_for_gone() {
     let mut mesh = Mesh(Store::new("mesh.local").remember(&memory()));
     let (_, report) = mesh.tell("files", [file("a", 80)]);
     assert_eq!(objects(&report), [("a", 1, "mesh/a.yaml", true)], "of a source that is there no more nothing stays");
+}
+
+#[test]
+fn what_a_later_cluster_says_of_a_service_is_read_over_and_what_a_person_misspells_is_told() {
+    let later = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "a" },
+        "spec": {
+            "inventedLater": { "a": 1 }, "sessionAffinity": "None",
+            "ports": [
+                { "name": "db", "port": 27017, "appProtocol": "example.com/mongo", "inventedLater": true },
+                { "name": "web", "port": 80, "appProtocol": "HTTP", "nodePort": 30080 },
+            ],
+        },
+    });
+    let mut mesh = Mesh::new();
+    let put =
+        Change::Put("east: Service a".into(), Reading::of_cluster(&later, provenance("east: Service a".into(), 1)));
+    let (snapshot, report) = mesh.tell("east", [put]);
+    assert_eq!(report.findings.iter().filter(|found| found.severity == Severity::Error).count(), 0, "{report:#?}");
+    let destination = snapshot.get(DESTINATION, "default/a").unwrap();
+    let ports = Destination::decode(destination.body.clone()).unwrap().ports;
+    let spoken: Vec<_> = ports.iter().map(|port| (port.port, &*port.app_protocol)).collect();
+    assert_eq!(spoken, [(27017, ""), (80, "http")]);
+    let file = Document { origin: "mesh/a.yaml".into(), text: Ok(later.to_string().into()) }.put();
+    let (_, report) = Mesh::new().tell("files", [file]);
+    assert!(report.findings.iter().any(|found| found.message.contains("unknown field 'inventedLater'")), "{report:#?}");
 }
 
 #[tokio::test]
