@@ -77,7 +77,8 @@ pub fn affected(model: &Model, id: &ObjectId, subjects: &mut BTreeSet<Subject>) 
         Spec::Workload(spec) => {
             subjects.extend(of_workload((object, spec)));
             let target = Target::Workload(namespace.clone(), id.name.clone());
-            let slices = model.claims().referring(&target).chain(model.claims().pointing(spec.ip()));
+            let claims = model.claims();
+            let slices = claims.referring(&target).chain(spec.ips().flat_map(|ip| claims.pointing(ip)));
             let slices = slices.filter_map(|id| model.get(id));
             subjects.extend(slices.filter_map(|slice| service_of(slice)));
             subjects.extend(model.selecting(namespace, &object.labels).iter().map(|(o, _)| Subject::destination(o)));
@@ -141,16 +142,16 @@ fn affected_by_document(model: &Model, attached: &Attached, subjects: &mut BTree
     }
 }
 
-/// A workload, and the address that it is called at.
-fn of_workload((object, spec): (&Object, &WorkloadSpec)) -> [Subject; 2] {
-    [Subject::workload(object), Subject::Address(spec.ip())]
+/// A workload, and the addresses that it is called at.
+fn of_workload((object, spec): (&Object, &WorkloadSpec)) -> Vec<Subject> {
+    std::iter::once(Subject::workload(object)).chain(spec.ips().map(Subject::Address)).collect()
 }
 
 /// The addresses of the workloads of a namespace.
 fn addresses_of(model: &Model, namespace: &str) -> Vec<Subject> {
     let workloads = model.in_namespace(workload::KIND.name, namespace);
     let spec = workloads.filter_map(|object| model.workload(namespace, &object.id.name));
-    spec.map(|(_, spec)| Subject::Address(spec.ip())).collect()
+    spec.flat_map(|(_, spec)| spec.ips().map(Subject::Address).collect::<Vec<_>>()).collect()
 }
 
 fn workloads_of(model: &Model, namespace: &str) -> Vec<Subject> {

@@ -1,6 +1,9 @@
 //! A service as callers see it, and where its ports lead.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use selvedge_policies::names::ServiceName;
 use selvedge_xds::{
@@ -13,7 +16,7 @@ use super::{Mesh, attachment, identity, origin, route};
 use crate::{
     model::{
         Attached, Model, Object, Target,
-        endpoint_slice::{EndpointSliceSpec, Hint, SliceEndpoint},
+        endpoint_slice::{AddressType, EndpointSliceSpec, Hint, SliceEndpoint},
         external_service::{ExternalPort, ExternalServiceSpec},
         service::{InternalTrafficPolicy, ServicePort, ServiceSpec},
         workload::WorkloadSpec,
@@ -70,7 +73,10 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
         hosts: hosts.into(),
         ..destination(model, object, &target, &carried)
     };
-    let slices = model.slices(namespace, name);
+    let mut slices = model.slices(namespace, name);
+    // A pod with addresses of both IP versions is one place to call, by the version of the service's own address.
+    let is_first = |slice: &EndpointSliceSpec| (slice.address_type == AddressType::IPv6) == spec.is_first_ipv6();
+    slices.sort_by_key(|(_, slice)| !is_first(slice));
     let local = spec.internal_traffic_policy == Some(InternalTrafficPolicy::Local);
     if !slices.is_empty() {
         let endpoints = |port: &ServicePort| (port.port, sliced(model, mesh, &slices, port, local));
@@ -100,14 +106,19 @@ fn sliced(
     local: bool,
 ) -> Endpoints {
     let such = |is_such: fn(&SliceEndpoint) -> bool| -> Vec<Endpoint> {
-        let of_slice = |(object, slice): &(&Object, &EndpointSliceSpec)| {
-            let number = slice.port_named(port.name.as_deref());
-            let called = slice.endpoints.iter().filter(|endpoint| is_such(endpoint));
-            let endpoints =
-                called.filter_map(|endpoint| in_slice(model, mesh, &object.id.namespace, endpoint, number?));
-            endpoints.collect::<Vec<_>>()
-        };
-        slices.iter().flat_map(of_slice).collect()
+        let (mut pods, mut found) = (BTreeSet::new(), Vec::new());
+        for (object, slice) in slices {
+            let Some(number) = slice.port_named(port.name.as_deref()) else { continue };
+            for endpoint in slice.endpoints.iter().filter(|endpoint| is_such(endpoint)) {
+                let is_known = endpoint.pod().is_some_and(|pod| pods.contains(pod));
+                let at = (!is_known).then(|| in_slice(model, mesh, &object.id.namespace, endpoint, number)).flatten();
+                if let Some(at) = at {
+                    found.push(at);
+                    pods.extend(endpoint.pod());
+                }
+            }
+        }
+        found
     };
     // What ends is called as a last resort, from anywhere.
     let leaving = such(SliceEndpoint::is_leaving).into_iter();
@@ -232,7 +243,7 @@ pub(super) fn settings(model: &Model, service: &Object) -> Vec<Attachment> {
 
 /// What is spoken on a port, as it is declared.
 pub(super) fn protocol(port: &ServicePort) -> String {
-    port.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned())
+    port.spoken().map_or(String::new(), |protocol| protocol.name().to_owned())
 }
 
 /// Every host, alone and with every port.

@@ -74,7 +74,7 @@ fn ports(model: &Model, object: &Object, service: &ServiceSpec, workload: &Workl
         let of_port = routes.iter().filter(|(_, document)| document.is_for(&target, p));
         Some(InboundPort {
             port: p.target(workload)?.into(),
-            app_protocol: p.app_protocol.map_or(String::new(), |protocol| protocol.name().to_owned()),
+            app_protocol: p.spoken().map_or(String::new(), |protocol| protocol.name().to_owned()),
             service: object.id.path(),
             routes: of_port.filter_map(|(of, document)| route(model, of, document, &target, &carried)).collect(),
             policies: in_order(policies.iter().filter(|(_, document)| document.port.is_none_or(|port| port == p.port))),

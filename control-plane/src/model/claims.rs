@@ -72,7 +72,9 @@ impl Claims {
                 for socket in sockets(spec) {
                     set(&mut self.workloads, socket, id.clone(), add);
                 }
-                set(&mut self.standing, spec.ip(), id.clone(), add);
+                for address in spec.ips() {
+                    set(&mut self.standing, address, id.clone(), add);
+                }
             }
             Spec::ExternalService(spec) => {
                 for address in spec.endpoints.iter().filter_map(|endpoint| endpoint.address.parse().ok()) {
@@ -96,7 +98,7 @@ impl Claims {
 /// On a machine that several workloads share only address and port together tell them apart.
 fn sockets(spec: &WorkloadSpec) -> BTreeSet<SocketAddr> {
     let ports = spec.ports.iter().flat_map(|port| [port.port, spec.dial(port.port)]);
-    ports.map(|port| SocketAddr::new(spec.ip(), port)).collect()
+    ports.flat_map(|port| spec.ips().map(move |address| SocketAddr::new(address, port))).collect()
 }
 
 /// Everything that `object` names, or would answer to beside.

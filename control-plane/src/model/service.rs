@@ -217,6 +217,13 @@ impl ServicePort {
         self.protocol.unwrap_or(Transport::Tcp)
     }
 
+    /// What is spoken on it, as far as that is declared. A name `tcp` or `tcp-...` declares opaque bytes, as elsewhere; what
+    /// `http-...`, `grpc-...` and `tls-...` say is found out anyway, and nobody checks such names.
+    pub fn spoken(&self) -> Option<AppProtocol> {
+        let prefix = self.name.as_deref().and_then(|name| name.split('-').next());
+        self.app_protocol.or_else(|| (prefix == Some("tcp")).then_some(AppProtocol::Tcp))
+    }
+
     /// Whether both are reached in the same way: a number is taken once for each transport.
     fn is_same(&self, other: &Self) -> bool {
         self.port == other.port && self.transport() == other.transport()
@@ -251,6 +258,12 @@ impl ServiceSpec {
     /// The ports that the mesh carries.
     pub fn carried(&self) -> impl Iterator<Item = &ServicePort> + Clone {
         self.ports.iter().filter(|port| port.transport() == Transport::Tcp)
+    }
+
+    /// True for a service whose own address, the first of them, is of IPv6.
+    pub fn is_first_ipv6(&self) -> bool {
+        let first = self.cluster_ip.iter().chain(&self.cluster_ips).find_map(|address| address.parse::<IpAddr>().ok());
+        first.is_some_and(|address| address.is_ipv6())
     }
 
     /// The cluster addresses, each once; none of a headless service.

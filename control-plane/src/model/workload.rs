@@ -24,6 +24,9 @@ pub struct WorkloadSpec {
     pub service_account: String,
     /// The IP address peers dial.
     pub address: String,
+    /// Further IP addresses that it has, such as that of the other IP version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// The ports that have a name, or that peers dial elsewhere than on the application's own number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
@@ -95,6 +98,11 @@ impl WorkloadSpec {
         self.address.parse().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
     }
 
+    /// All its addresses, first the one peers dial.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(self.ip()).chain(self.addresses.iter().filter_map(|address| address.parse().ok()))
+    }
+
     /// The application's port of that name.
     pub fn port_named(&self, name: &str) -> Option<u16> {
         self.ports.iter().find(|port| port.name.as_deref() == Some(name)).map(|port| port.port)
@@ -114,18 +122,9 @@ fn check(spec: &WorkloadSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     let account = kind::name_problem(&spec.service_account);
     problems.extend(account.map(|why| Problem::new("serviceAccount", why)));
-    match spec.address.parse::<IpAddr>() {
-        Ok(address) if address.is_unspecified() || address.is_multicast() => {
-            problems.push(Problem::new(
-                "address",
-                format!("{address} cannot be dialled: expected the address of one host"),
-            ));
-        }
-        Ok(_) => {}
-        Err(_) => {
-            let why = format!("'{}' is not an IP address: expected one such as 10.0.0.7 or fd00::7", spec.address);
-            problems.push(Problem::new("address", why));
-        }
+    problems.extend(address_problem(&spec.address).map(|why| Problem::new("address", why)));
+    for (n, address) in spec.addresses.iter().enumerate() {
+        problems.extend(address_problem(address).map(|why| Problem::new(format!("addresses[{n}]"), why)));
     }
     for (n, port) in spec.ports.iter().enumerate() {
         check_port(port.port, format!("ports[{n}].port"), &mut problems);
@@ -145,6 +144,17 @@ fn check(spec: &WorkloadSpec) -> Vec<Problem> {
         problems.push(Problem::new("weight", format!("{} is out of range: expected 0 to {MAX_WEIGHT}", spec.weight)));
     }
     problems
+}
+
+/// Why this is not the address of one host, if so.
+fn address_problem(written: &str) -> Option<String> {
+    match written.parse::<IpAddr>() {
+        Ok(address) if address.is_unspecified() || address.is_multicast() => {
+            Some(format!("{address} cannot be dialled: expected the address of one host"))
+        }
+        Ok(_) => None,
+        Err(_) => Some(format!("'{written}' is not an IP address: expected one such as 10.0.0.7 or fd00::7")),
+    }
 }
 
 /// Complains of port 0.

@@ -103,7 +103,7 @@ pub(super) fn concerned(model: &Model, id: &ObjectId, concerned: &mut BTreeSet<O
             add(&mut claims.referring(&Target::Service(namespace.clone(), name.clone())));
         }
         Spec::Workload(spec) => {
-            add(&mut claims.externals(spec.ip()));
+            add(&mut spec.ips().flat_map(|ip| claims.externals(ip)));
             add(&mut claims.referring(&Target::Workload(namespace.clone(), name.clone())));
             add(&mut model.selecting(namespace, &object.labels).iter().map(|(service, _)| &service.id));
         }

@@ -121,6 +121,45 @@ fn a_service_answers_to_all_its_names_and_addresses() {
     assert!(web.routes[0].document.contains(r#""namespace":"shop""#), "namespaces are filled in");
 }
 
+#[test]
+fn a_pod_of_both_ip_versions_is_one_endpoint_and_answers_to_both_addresses() {
+    let slice = |version: &str, address: &str| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: web-{version}, namespace: shop, \
+             labels: {{kubernetes.io/service-name: web}}}}\naddressType: {version}\nendpoints: [{{addresses: ['{address}'], \
+             targetRef: {{kind: Pod, name: web-1}}}}]\nports: [{{name: '', port: 8080}}]\n"
+        )
+        .replace(&format!("name: web-{version}"), &format!("name: web-{}", version.to_lowercase()))
+    };
+    for (first, expected) in [("10.96.0.1", "10.0.0.1:8080"), ("'fd00:96::1'", "[fd00::1]:8080")] {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {{clusterIP: {first}, selector: \
+             {{app: web}}, ports: [{{port: 80}}]}}\n---\napiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {{name: \
+             web-1, namespace: shop, labels: {{app: web}}}}\nspec: {{serviceAccount: web, address: 10.0.0.1, addresses: \
+             ['fd00::1']}}\n{}{}",
+            slice("IPv4", "10.0.0.1"),
+            slice("IPv6", "fd00::1")
+        );
+        let snapshot = snapshot(&text);
+        let endpoints: Endpoints = decode(&snapshot, ENDPOINTS, "shop/web:80");
+        let called: Vec<&str> = endpoints.endpoints.iter().map(|endpoint| &*endpoint.address).collect();
+        assert_eq!(called, [expected]);
+        for ip in ["10.0.0.1", "fd00::1"] {
+            assert!(!decode::<Destination>(&snapshot, DESTINATION, ip).address_ports.is_empty(), "{ip}");
+        }
+    }
+}
+
+#[test]
+fn a_port_whose_name_begins_with_tcp_is_opaque_unless_it_says_otherwise() {
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {ports: [{name: tcp-db, port: 1}, \
+                {name: tcp, port: 2}, {name: tcpdump, port: 3}, {name: http, port: 4}, {name: tcp-x, port: 5, appProtocol: \
+                http}]}\n";
+    let web: Destination = decode(&snapshot(text), DESTINATION, "shop/web");
+    let spoken: Vec<_> = web.ports.iter().map(|port| (port.port, &*port.app_protocol)).collect();
+    assert_eq!(spoken, [(1, "tcp"), (2, "tcp"), (3, ""), (4, ""), (5, "http")]);
+}
+
 /// What answers at each port of an address: `port service protocol address settings`.
 fn address_ports(snapshot: &Snapshot, ip: &str) -> Vec<String> {
     let message: Destination = decode(snapshot, DESTINATION, ip);

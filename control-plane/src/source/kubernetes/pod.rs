@@ -80,6 +80,14 @@ struct Status {
     phase: Option<String>,
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
+    /// Of both IP versions, where it has both.
+    #[serde(default, rename = "podIPs")]
+    pod_ips: Vec<PodIp>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PodIp {
+    ip: String,
 }
 
 impl Pod {
@@ -106,6 +114,7 @@ impl Pod {
         let mut spec = json!({
             "serviceAccount": self.account(),
             "address": address,
+            "addresses": self.further_addresses(),
             "ports": self.ports(),
             "sidecar": self.has_sidecar(),
             "pod": true,
@@ -126,6 +135,12 @@ impl Pod {
         let excluded = self.metadata.annotations.exclude_inbound_ports.split(',');
         let excluded = excluded.filter_map(|port| port.trim().parse().ok()).filter(|port| *port != 0);
         excluded.chain([metrics.map_or(METRICS_PORT, |port| port.container_port)]).collect()
+    }
+
+    /// The addresses that it has beside the one that counts.
+    fn further_addresses(&self) -> Vec<&str> {
+        let all = self.status.pod_ips.iter().map(|address| &*address.ip);
+        all.filter(|address| Some(*address) != self.status.pod_ip.as_deref()).collect()
     }
 
     /// The TCP ports that have a name, each number and each name once: of several containers that give a name the first
