@@ -47,6 +47,7 @@ pub use inbound::by_number;
 pub(crate) use {
     address::{answering, compile as at_address},
     attached::{read, sorted},
+    cluster::{reached_by_tls, without_plaintext},
     inbound::in_order,
     nearby::used,
     routes::{is_for, read_routes},

@@ -303,13 +303,14 @@ impl Mesh {
                 Some(known) if *here != Locality::default() => compile::used(known, here).0,
                 known => known.into_iter().flat_map(|known| &known.endpoints).collect(),
             };
+            let found = if goes_in_plaintext { found } else { compile::without_plaintext(found) };
             if found.is_empty() {
                 let is_route = backend.is_some() && known.is_none();
                 let ending = Ending::of(if is_route { Reason::InvalidRoute } else { Reason::NoEndpoints });
                 trace.ways.push(Way { cluster: cluster.clone(), share, address: None, arrival: None, ending });
             }
             trace.ways.extend(found.iter().map(|endpoint| {
-                let (arrival, ending) = match goes_in_plaintext || reached_by_tls(endpoint) {
+                let (arrival, ending) = match goes_in_plaintext || compile::reached_by_tls(endpoint) {
                     true => self.arrive(endpoint, &request, context),
                     false => (None, Ending::of(Reason::UnknownDestination)),
                 };
@@ -374,11 +375,6 @@ impl Mesh {
     fn place(&self, object: &Origin, field: &str) -> Option<Place> {
         self.locate.as_ref().and_then(|locate| locate(object, field))
     }
-}
-
-/// False for an endpoint without a sidecar that is of the mesh.
-fn reached_by_tls(endpoint: &Endpoint) -> bool {
-    !endpoint.identity.is_empty() || !endpoint.tls_server_name.is_empty()
 }
 
 /// The setting that says what happens to a request that no policy speaks of.

@@ -29,10 +29,23 @@ pub(super) fn all(
         let is_external = resources.destinations.get(&**name.service.text()).is_some_and(|found| found.value.external);
         let plain = if is_external { &Transport::Plain } else { &unmeshed };
         let (used, nowhere) = used(&found.value, here);
+        let used = if *plain == Transport::Unmeshed { without_plaintext(used) } else { used };
         let compiled = compile(&name, used, &traffic, http2, plain).ok()?;
         Some(Arc::new(ClusterConfig { nowhere, ..compiled }))
     });
     compiled.collect()
+}
+
+/// Of these endpoints those that are called where nothing may go in plaintext: one without a sidecar could only fail in the
+/// turn of another. All, where no other is there: then each says why it is not called.
+pub(crate) fn without_plaintext(endpoints: Vec<&mesh::Endpoint>) -> Vec<&mesh::Endpoint> {
+    let by_tls: Vec<&mesh::Endpoint> = endpoints.iter().copied().filter(|endpoint| reached_by_tls(endpoint)).collect();
+    if by_tls.is_empty() { endpoints } else { by_tls }
+}
+
+/// False for an endpoint without a sidecar that is of the mesh.
+pub(crate) fn reached_by_tls(endpoint: &mesh::Endpoint) -> bool {
+    !endpoint.identity.is_empty() || !endpoint.tls_server_name.is_empty()
 }
 
 /// What goes on the wire to a workload without a sidecar: nothing, as long as nobody has said that it may be plaintext.
@@ -168,6 +181,30 @@ mod tests {
         assert_eq!(reached(None), Transport::Unmeshed);
         assert_eq!(reached(Some(mesh::OutboundMode::Require)), Transport::Unmeshed);
         assert_eq!(reached(Some(mesh::OutboundMode::Prefer)), Transport::Plain);
+    }
+
+    #[test]
+    fn where_nothing_goes_in_plaintext_an_endpoint_without_a_sidecar_takes_no_turn_of_one_that_has_one() {
+        let endpoint = |address: &str, identity: &str| mesh::Endpoint {
+            address: address.into(),
+            identity: identity.into(),
+            ..Default::default()
+        };
+        let (meshed, bare) =
+            (endpoint("10.0.0.1:80", "spiffe://mesh.local/ns/shop/sa/web"), endpoint("10.0.0.2:80", ""));
+        let addresses = |mode: mesh::OutboundMode, endpoints: &[&mesh::Endpoint]| {
+            let endpoints = endpoints.iter().map(|endpoint| (*endpoint).clone()).collect();
+            let value = mesh::Endpoints { endpoints, ..Default::default() };
+            let known = Versioned { name: "shop/web:80".into(), version: "1".into(), value };
+            let inbound = Some(Arc::new(mesh::Inbound { outbound_mode: mode.into(), ..Default::default() }));
+            let endpoints = HashMap::from([("shop/web:80".into(), Arc::new(known))]);
+            let resources = Resources { inbound, endpoints, ..Resources::default() };
+            let clusters = all(&resources, &HashMap::new(), &Locality::default());
+            clusters[0].endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(addresses(mesh::OutboundMode::Prefer, &[&bare, &meshed]), ["10.0.0.2:80", "10.0.0.1:80"]);
+        assert_eq!(addresses(mesh::OutboundMode::Require, &[&bare, &meshed]), ["10.0.0.1:80"]);
+        assert_eq!(addresses(mesh::OutboundMode::Require, &[&bare]), ["10.0.0.2:80"], "it says why it is not called");
     }
 
     #[test]
