@@ -33,10 +33,9 @@ use crate::resources::{Resources, Versioned};
 /// use selvedge_xds::{
 ///     client::{Client, Judge},
 ///     kinds::{DESTINATION, SELVEDGE, describe},
-///     proto::discovery::Node,
 /// };
 ///
-/// let mut client = Client::new(&SELVEDGE, Node::default(), Duration::from_secs(60), Judge { check, describe });
+/// let mut client = Client::new(&SELVEDGE, Duration::from_secs(60), Judge { check, describe });
 /// client.want(DESTINATION, "web.shop", Duration::ZERO);
 /// let resources = assemble::resources(&client, &Resources::default());
 /// assert!(resources.destinations.is_empty() && resources.aliases.is_empty(), "nobody has answered yet");
@@ -169,7 +168,7 @@ mod tests {
         client::Judge,
         kinds::{SELVEDGE, describe},
         proto::{
-            discovery::{DeltaDiscoveryResponse, Node},
+            discovery::DeltaDiscoveryResponse,
             mesh::{Origin, Port},
         },
     };
@@ -206,7 +205,7 @@ mod tests {
     }
 
     fn client() -> Client {
-        Client::new(&SELVEDGE, Node::default(), Duration::from_secs(60), Judge { check: |_| Ok(()), describe })
+        Client::new(&SELVEDGE, Duration::from_secs(60), Judge { check: |_| Ok(()), describe })
     }
 
     fn receive(client: &mut Client, kind: TypeUrl, resources: &[Encoded]) {
