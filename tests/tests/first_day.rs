@@ -28,6 +28,8 @@ const BEGIN: &str = "SELVEDGE_TEST_BEGIN";
 
 /// The node that all pods are on: control plane, API server, and what is outside.
 const NODE: &str = "10.99.0.1";
+/// The namespace of the control plane.
+const SYSTEM: &str = "selvedge-system";
 /// An address that the mesh knows nothing of.
 const OUTSIDE: &str = "192.0.2.10";
 /// The Deployments; each has a Service with the cluster address `10.96.0.1N`, a first pod without sidecar at `10.99.0.1N` and
@@ -155,12 +157,14 @@ impl Pod {
     async fn inject(self, cluster: &Cluster) -> Self {
         let home = cluster.folder.path().join(&self.name);
         std::fs::create_dir_all(home.join("state")).unwrap();
-        std::fs::write(home.join("token"), cluster.token(&self.name)).unwrap();
+        std::fs::write(home.join("token"), cluster.server.token("shop", &self.name, "selvedge").await).unwrap();
         let file = format!(
-            "workload: shop/{}\ncontrolPlane: {NODE}:15010\njoinTokenFile: {home}/token\nstateDir: {home}/state\n\
-             accessLogFile: {home}/access.log\ncapture: transparent\n",
+            "workload: shop/{}\ncontrolPlane: {NODE}:15010\nserviceAccountTokenFile: {home}/token\nstateDir: {home}/state\n\
+             accessLogFile: {home}/access.log\ncapture: transparent\n\
+             trustBundle: |\n  {bundle}\n",
             self.name,
-            home = home.display()
+            home = home.display(),
+            bundle = cluster.bundle().await.trim().replace('\n', "\n  ")
         );
         std::fs::write(home.join("sidecar.yaml"), file).unwrap();
         let proxy = binary("selvedge-proxy");
@@ -241,6 +245,7 @@ impl Cluster {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         let server = ApiServer::double().await;
+        server.put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SYSTEM } })).await;
         let mut command = Command::new(binary("selvedge"));
         command.args(["control-plane", "--kubernetes", "--listen", &format!("{NODE}:15010"), "--kubeconfig"]);
         command.arg(server.kubeconfig(folder.path()));
@@ -256,14 +261,13 @@ impl Cluster {
         Self { folder, server, _control_plane: control_plane }
     }
 
-    fn token(&self, pod: &str) -> String {
-        let account = format!("shop/{}", &pod[..1]);
-        let state = self.folder.path().join("state");
-        let mut command = Command::new(binary("selvedge"));
-        command.args(["token", "create", "--identity", &account, "--workload", &format!("shop/{pod}"), "--state-dir"]);
-        let output = command.arg(state).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+    /// The trust bundle, as the injector finds it.
+    async fn bundle(&self) -> String {
+        let read = || async {
+            let found = self.server.calls().get("ConfigMap", SYSTEM, "selvedge-inject").await?;
+            Some(found["data"]["trustBundle"].as_str()?.to_owned())
+        };
+        wait::until("the trust bundle is written", read).await
     }
 
     /// Sends the calls of each Service where the cluster says: in the mesh by its slice, and past it as kube-proxy does.
