@@ -64,7 +64,7 @@ impl ControlPlane {
             ports_file: Some(ports.clone()),
             certificate_lifetime,
             trust_domain: trust_domain.to_owned(),
-            ..Settings::new(state.path(), state.path())
+            ..Settings::new(state.path())
         };
         let (snapshots, receiver) = snapshot::channel();
         let (stop, stopped) = oneshot::channel::<()>();

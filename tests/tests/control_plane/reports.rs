@@ -244,7 +244,8 @@ async fn what_is_saved_in_the_directory_reaches_the_sidecar_and_the_status_says_
         listen: loopback,
         admin: loopback,
         ports_file: Some(ports.clone()),
-        ..Settings::new(&config, &state)
+        config_dir: Some(config.clone()),
+        ..Settings::new(&state)
     };
     let (_stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(run::run(settings, async { drop(stopped.await) }));
