@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use selvedge_decide::resources::Resources;
 use selvedge_proxy::renew;
 use selvedge_xds::kinds::{DESTINATION, ENDPOINTS};
 use tempfile::TempDir;
@@ -23,7 +24,8 @@ async fn a_sidecar_learns_of_destinations_by_alias_and_of_their_changes() {
         service(draft, "cart", 1, "10.0.0.1:80");
         workload(draft, WORKLOAD, "web");
     });
-    let resources = sidecar.until("both answers", |r| r.aliases.len() == 2 && r.inbound.is_some()).await;
+    let is_answered = |r: &Resources| ["10.0.0.1:80", "nothing.shop"].iter().all(|name| r.aliases.contains_key(*name));
+    let resources = sidecar.until("both answers", |r| is_answered(r) && r.inbound.is_some()).await;
     assert_eq!(resources.aliases["10.0.0.1:80"].as_deref(), Some("shop/cart"));
     assert_eq!(resources.aliases["nothing.shop"], None);
     assert_eq!(resources.endpoints["shop/cart:80"].value.endpoints.len(), 1, "endpoints come with their destination");

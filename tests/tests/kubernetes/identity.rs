@@ -463,3 +463,69 @@ async fn the_health_port_tells_health_and_nothing_else() {
         wait::until_true(&format!("{path} answers {expected}"), answers).await;
     }
 }
+
+/// A role with the rights that an installation gives the control plane, everywhere or in its own namespace, and who has it.
+fn roles(is_everywhere: bool) -> [Value; 2] {
+    let rights = selvedge_install::rights::all();
+    let rule = |right: &selvedge_install::rights::Right| {
+        let mut rule = json!({ "apiGroups": [right.group], "resources": right.resources, "verbs": right.verbs });
+        if let Some(name) = right.name {
+            rule["resourceNames"] = json!([name]);
+        }
+        rule
+    };
+    let rules: Vec<Value> = rights.iter().filter(|right| right.is_everywhere == is_everywhere).map(rule).collect();
+    let (api, kind) = ("rbac.authorization.k8s.io", if is_everywhere { "ClusterRole" } else { "Role" });
+    let metadata = if is_everywhere {
+        json!({ "name": "selvedge" })
+    } else {
+        json!({ "namespace": NAMESPACE, "name": "selvedge" })
+    };
+    let whole = |kind: String| json!({ "apiVersion": format!("{api}/v1"), "kind": kind, "metadata": metadata });
+    let (mut role, mut binding) = (whole(kind.to_owned()), whole(format!("{kind}Binding")));
+    role["rules"] = json!(rules);
+    binding["roleRef"] = json!({ "apiGroup": api, "kind": kind, "name": "selvedge" });
+    binding["subjects"] = json!([{ "kind": "ServiceAccount", "name": "selvedge", "namespace": NAMESPACE }]);
+    [role, binding]
+}
+
+/// A real server forbids what is not among them; the double forbids nothing.
+#[tokio::test]
+async fn the_rights_of_an_installation_are_enough() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let (_, folder) = Cluster::prepare(&server).await;
+        let own = |kind: &str, name: &str, more: Value| {
+            let mut object =
+                json!({ "apiVersion": "v1", "kind": kind, "metadata": { "namespace": NAMESPACE, "name": name } });
+            object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            object
+        };
+        let containers = json!([{ "name": "control-plane", "image": "selvedge" }]);
+        let spec = json!({ "spec": { "serviceAccountName": "selvedge", "containers": containers } });
+        server.put(own("ServiceAccount", "selvedge", json!({}))).await;
+        server.put(own("ConfigMap", "selvedge-inject", json!({ "data": { "capture": "none" } }))).await;
+        server.put(own("Pod", "selvedge-0", spec)).await;
+        for object in roles(true).into_iter().chain(roles(false)) {
+            server.put(object).await;
+        }
+        let token = server.token(NAMESPACE, "selvedge-0", "https://kubernetes.default.svc").await;
+        let kubeconfig = server.kubeconfig_of(&token, folder.path()).display().to_string();
+        let mesh = Cluster::mesh(&kubeconfig, &[]).await;
+        let cluster = Cluster { server, mesh, kubeconfig, _folder: folder };
+        cluster.pod("web-1", "web").await;
+        let token = cluster.token("web-1", AUDIENCE).await;
+        cluster.joined("web-1", &token).await;
+        let settings = cluster.server.get("ConfigMap", NAMESPACE, "selvedge-inject").await.unwrap();
+        assert_eq!(settings["data"]["capture"], "none", "what others wrote stays");
+        cluster.ca(&["rotate"]).await.unwrap();
+        let both = async || roots(&cluster.bundle().await).len() == 2;
+        wait::until_true("the next authority is announced", both).await;
+        let backup = cluster.delete_secret().await;
+        cluster.finding("is missing").await;
+        cluster.server.put(backup).await;
+        cluster.joined("web-1", &token).await;
+        let told = async || cluster.reasons().await == ["AuthorityMissing", "AuthorityRestored"];
+        wait::until_true("both are told", told).await;
+    }
+}
