@@ -88,10 +88,8 @@ async fn a_probe_passes_from_where_probes_come_from_without_a_policy() {
     // Whoever reads the log is told from where they are taken, too.
     let log = || async {
         let lines = probed.api.access_log();
-        let detail = lines.iter().filter_map(|line| line["selvedge.detail"].as_str().map(str::to_owned));
-        detail
-            .last()
-            .filter(|detail| detail.contains("127.0.0.3 came to port 8080") && detail.contains("from 127.0.0.2"))
+        let detail = lines.iter().rev().find_map(|line| line["selvedge.detail"].as_str().map(str::to_owned));
+        detail.filter(|detail| detail.contains("127.0.0.3 came to port 8080") && detail.contains("from 127.0.0.2"))
     };
     wait::until("the log says why", log).await;
     drop(probed.mesh);
