@@ -20,7 +20,7 @@ image: ## OCI archives of the programs, and their digests, in target/image; need
 	$(CARGO) build --locked --release --package selvedge --package selvedge-proxy --package selvedge-capture --bins
 	# It runs on the node itself, whatever C library that has.
 	$(CARGO) rustc --locked --release --package selvedge-cni --bin selvedge-cni -- -C target-feature=+crt-static
-	$(CARGO) run --locked --release --package selvedge-images -- --programs target/release --out target/image $(if $(REGISTRY),--registry $(REGISTRY))
+	$(CARGO) run --locked --release --package selvedge-images -- --programs $(or $(CARGO_TARGET_DIR),target)/release --out target/image $(if $(REGISTRY),--registry $(REGISTRY))
 
 test: ## every test; says what it skips and why
 	@.ci/setup test
