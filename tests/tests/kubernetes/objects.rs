@@ -170,7 +170,7 @@ async fn a_pod_is_called_at_its_own_address_but_for_the_ports_that_are_reached_p
         server.put(service("shop", "web")).await;
         let mut web = pod("shop", "web-1", "10.1.0.5", true);
         web["metadata"]["annotations"] = json!({ "config.selvedge.dev/exclude-inbound-ports": "9000, 9001" });
-        web["spec"]["initContainers"][0]["ports"] = json!([{ "name": "selvedge-metrics", "containerPort": 15021 }]);
+        web["spec"]["initContainers"][0]["ports"] = json!([{ "name": "mesh-metrics", "containerPort": 15021 }]);
         server.put(web).await;
         let mut fed = Fed::new(&server).await;
         fed.until("it is complete", |fed| fed.report.complete).await;

@@ -13,7 +13,7 @@ use crate::source::{ClusterObject, Reading};
 pub const SIDECAR: &str = "selvedge-proxy";
 
 /// The name of the port where the sidecar serves its metrics, and its number where no port has that name.
-const METRICS: &str = "selvedge-metrics";
+const METRICS: &str = "mesh-metrics";
 const METRICS_PORT: u16 = 15020;
 
 /// What the mesh needs to know of a pod.
