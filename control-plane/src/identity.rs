@@ -275,6 +275,12 @@ impl Authority {
         issue::keyed(&current.signing, &current.crosses, identity, self.lifetime, now)
     }
 
+    /// A certificate for a server of the control plane that is known by a DNS name, such as a webhook. It stands for no
+    /// workload.
+    pub fn serving(&self, name: &str, now: u64) -> Result<KeyedCertificate, IdentityError> {
+        issue::serving(&self.current().signing, name, self.lifetime, now)
+    }
+
     /// Removes tokens that have expired and what a crash left of unfinished files. Returns what was in the way.
     pub fn sweep(&self, now: u64) -> Vec<IdentityError> {
         let mut problems = self.tokens.sweep(now);

@@ -30,6 +30,7 @@ pub mod settings;
 pub mod status;
 mod serve;
 mod admin;
+mod webhook;
 pub mod run;
 
 pub use error::Error;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::D
 use bytes::Bytes;
 use selvedge_identity::file;
 use selvedge_policies::facts::Moment;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -29,6 +29,7 @@ use crate::{
     status,
     store::{self, Memory, Reports, Store},
     telemetry::Telemetry,
+    webhook::Webhook,
 };
 
 /// File descriptors that a control plane with all the connections it allows needs.
@@ -186,6 +187,15 @@ async fn admit(
     let snapshots = configuration.snapshots.clone();
     let (stop_sender, stop) = watch::channel(false);
     let mut chores = JoinSet::new();
+    let webhook_at = match (settings.webhook, &settings.kubernetes) {
+        (Some(address), Some(Kubernetes { kubeconfig })) => {
+            let (listener, at) = bind("webhook", address).await?;
+            let client = kubernetes::client(kubeconfig.as_deref()).await?;
+            chores.spawn(Webhook::new(&client, &mesh.authority, &telemetry).serve(listener, stop.clone())?);
+            Some(at)
+        }
+        _ => None,
+    };
     chores.spawn(sweep(Arc::clone(&mesh.authority)));
     chores.spawn(measure(telemetry.clone(), configuration.snapshots.clone(), configuration.reports.clone()));
     let pages = Arc::new(pages(&mesh, telemetry, configuration));
@@ -195,7 +205,9 @@ async fn admit(
         address
     });
     if let Some(path) = &settings.ports_file {
-        write_ports(path, sidecars_at, admin_at, health_at)?;
+        let ports =
+            [("listen", Some(sidecars_at)), ("admin", Some(admin_at)), ("health", health_at), ("webhook", webhook_at)];
+        write_ports(path, &ports)?;
     }
     tracing::info!(sidecars = %sidecars_at, admin = %admin_at, trust_domain = settings.trust_domain, "serving");
     let mut serving = std::pin::pin!(serve::serve(sidecars, mesh, snapshots, stop));
@@ -214,11 +226,9 @@ async fn bind(role: &'static str, address: SocketAddr) -> Result<(TcpListener, S
     Ok((listener, bound))
 }
 
-fn write_ports(path: &Path, sidecars: SocketAddr, admin: SocketAddr, health: Option<SocketAddr>) -> Result<(), Error> {
-    let mut ports = json!({ "listen": sidecars, "admin": admin });
-    if let Some(health) = health {
-        ports["health"] = json!(health);
-    }
+fn write_ports(path: &Path, ports: &[(&str, Option<SocketAddr>)]) -> Result<(), Error> {
+    let ports: Value =
+        ports.iter().filter_map(|(name, address)| Some(((*name).to_owned(), json!((*address)?)))).collect();
     let content = ports.to_string();
     file::publish(path, content.as_bytes()).map_err(|source| Error::PortsFile { path: path.to_owned(), source })
 }

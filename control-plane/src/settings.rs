@@ -19,6 +19,8 @@ pub struct Settings {
     pub admin: SocketAddr,
     /// Where whoever supervises the process asks for `/ready` and `/live`, and for nothing else; nowhere when absent.
     pub health: Option<SocketAddr>,
+    /// Where the API server asks for sidecars, in TLS; nowhere when absent. It needs `kubernetes`.
+    pub webhook: Option<SocketAddr>,
     /// Trust domain of the mesh.
     pub trust_domain: String,
     /// Where to write the addresses really bound, as JSON.
@@ -44,6 +46,7 @@ impl Settings {
             listen: ([0, 0, 0, 0], 15010).into(),
             admin: ([127, 0, 0, 1], 15014).into(),
             health: None,
+            webhook: None,
             trust_domain: "mesh.local".to_owned(),
             ports_file: None,
             certificate_lifetime: LEAF_LIFETIME,

@@ -29,6 +29,9 @@ pub struct Telemetry {
     pub certificates: IntCounterVec,
     /// `selvedge_control_plane_certificate_expiry_seconds`: end of the own certificate, Unix time.
     pub certificate_expiry: IntGauge,
+    /// `selvedge_control_plane_injections_total{result}`: what the webhook answered about pods: `injected`, `unchanged` for
+    /// one that has a sidecar, `left_alone`, `refused`, and `failed` when the cluster could not be looked at.
+    pub injections: IntCounterVec,
     /// `selvedge_control_plane_handshakes_refused_total`: TLS handshakes that failed or took too long, and connections over the limits.
     pub handshakes_refused: IntCounter,
 }
@@ -72,6 +75,7 @@ impl Telemetry {
             push_seconds,
             certificates: counters("certificates_total", "Certificate signing requests.", &["way", "result"])?,
             certificate_expiry: gauge("certificate_expiry_seconds", "End of the own certificate, Unix time.")?,
+            injections: counters("injections_total", "What the webhook answered about pods.", &["result"])?,
             handshakes_refused: counter(
                 "handshakes_refused_total",
                 "TLS handshakes that failed or took too long, and connections over the limits.",
@@ -112,8 +116,9 @@ mod tests {
         telemetry.responses.with_label_values(&["inbound"]).inc();
         telemetry.replies.with_label_values(&["inbound", "ack"]).inc();
         telemetry.certificates.with_label_values(&["join", "issued"]).inc();
+        telemetry.injections.with_label_values(&["injected"]).inc();
         let families = telemetry.registry.gather();
-        assert_eq!(families.len(), 10);
+        assert_eq!(families.len(), 11);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not documented", family.name());
         }

@@ -1,11 +1,13 @@
 //! The objects with which an API server injects and warns by itself, in CEL.
 //!
-//! [`mutating`] needs Kubernetes 1.36, [`advising`] works in every version that is supported.
+//! [`mutating`] needs Kubernetes 1.36, [`advising`] works in every version that is supported. Below 1.36 a [`webhook`] of the
+//! control plane takes the place of [`mutating`].
 
 use serde_json::{Value, json};
 
 pub mod advising;
 pub mod mutating;
+pub mod webhook;
 
 /// Group and version of admission policies.
 const API_VERSION: &str = "admissionregistration.k8s.io/v1";

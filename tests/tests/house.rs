@@ -36,7 +36,10 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("cni", &["selvedge-capture"]),
     ("xds", &[]),
     ("decide", &["selvedge-policies", "selvedge-xds"]),
-    ("control-plane", &["selvedge-policies", "selvedge-identity", "selvedge-xds", "selvedge-decide"]),
+    (
+        "control-plane",
+        &["selvedge-policies", "selvedge-identity", "selvedge-xds", "selvedge-decide", "selvedge-inject"],
+    ),
     ("proxy", &["selvedge-policies", "selvedge-identity", "selvedge-capture", "selvedge-xds", "selvedge-decide"]),
     ("inject", &[]),
     ("examples/saas", &["selvedge-policies", "selvedge-control-plane"]),

@@ -27,6 +27,8 @@ mod lost;
 mod objects;
 #[path = "kubernetes/server.rs"]
 mod server;
+#[path = "kubernetes/webhook.rs"]
+mod webhook;
 
 /// Nothing here takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);

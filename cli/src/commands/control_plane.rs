@@ -35,6 +35,9 @@ pub struct ControlPlaneArgs {
     /// Where /ready and /live alone are, for whoever supervises the process from elsewhere, such as a kubelet.
     #[arg(long, value_name = "ADDR")]
     health: Option<SocketAddr>,
+    /// Where the API server asks for sidecars, in TLS, in a cluster that cannot put them into pods by itself.
+    #[arg(long, value_name = "ADDR", requires = "kubernetes")]
+    webhook: Option<SocketAddr>,
     /// Trust domain of the mesh; fixed once the state directory is made.
     #[arg(long, value_name = "TD", default_value = "mesh.local")]
     trust_domain: String,
@@ -62,6 +65,7 @@ pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
         listen: args.listen,
         admin: args.admin,
         health: args.health,
+        webhook: args.webhook,
         trust_domain: args.trust_domain,
         ports_file: args.ports_file,
         certificate_lifetime: args.certificate_lifetime.0,

@@ -71,6 +71,14 @@ pub(super) fn leaf(
     Ok(Issued { chain: vec![certificate.der().clone()], identity, not_before, not_after })
 }
 
+/// A new key and a leaf over it, by which a server proves to have this DNS name, and nothing else.
+pub(super) fn serving(ca: &Ca, name: &str, lifetime: Duration, now: u64) -> Result<KeyedCertificate, IdentityError> {
+    let name = SanType::DnsName(name.try_into().map_err(IdentityError::Signing)?);
+    let mut params = of_names(name, lifetime, now)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    over_new_key(ca, &[], &params)
+}
+
 /// A new key and a leaf over it.
 pub(super) fn keyed(
     ca: &Ca,
@@ -79,21 +87,32 @@ pub(super) fn keyed(
     lifetime: Duration,
     now: u64,
 ) -> Result<KeyedCertificate, IdentityError> {
+    over_new_key(ca, crosses, &params(&identity, lifetime, now)?)
+}
+
+fn over_new_key(
+    ca: &Ca,
+    crosses: &[CertificateDer<'static>],
+    params: &CertificateParams,
+) -> Result<KeyedCertificate, IdentityError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IdentityError::Signing)?;
-    let params = params(&identity, lifetime, now)?;
     let certificate = params.signed_by(&key, ca.issuer()).map_err(IdentityError::Signing)?;
     let leaf = [certificate.der().clone()];
     Ok(KeyedCertificate {
         chain: [&leaf, crosses, &[ca.certificate().clone()]].concat(),
         key: PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        not_after: validity(&params).1,
+        not_after: validity(params).1,
     })
 }
 
 fn params(identity: &Identity, lifetime: Duration, now: u64) -> Result<CertificateParams, IdentityError> {
+    of_names(SanType::URI(uri(&identity.to_string())?), lifetime, now)
+}
+
+fn of_names(name: SanType, lifetime: Duration, now: u64) -> Result<CertificateParams, IdentityError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names = vec![SanType::URI(uri(&identity.to_string())?)];
+    params.subject_alt_names = vec![name];
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -30,6 +30,7 @@ mod pod;
 mod pods;
 mod pruned;
 mod told;
+mod version;
 mod watch;
 
 pub(crate) use connect::administrator;
@@ -41,6 +42,7 @@ pub use pod::SIDECAR;
 pub use pods::Pods;
 use pruned::Key;
 pub use pruned::{Api, Known};
+pub use version::TooOld;
 pub use watch::Pace;
 pub(crate) use watch::told as explain;
 

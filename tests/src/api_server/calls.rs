@@ -7,7 +7,10 @@ use http::{Method, Request, header};
 use http_body_util::Full;
 use hyper::{body::Body, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -38,9 +41,34 @@ impl Upstream {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return speak(stream).await };
-        let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
-        speak(connector.connect(ServerName::try_from("localhost")?, stream).await?).await
+        over_tls(tls, "localhost", stream).await
     }
+}
+
+/// Speaks HTTP/1 to who proves to be `host`.
+pub(super) async fn over_tls<B>(
+    tls: &Arc<ClientConfig>,
+    host: &str,
+    stream: TcpStream,
+) -> Result<http1::SendRequest<B>, Failure>
+where
+    B: Body<Data: Send, Error: Into<Failure>> + Send + 'static,
+{
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
+    speak(connector.connect(ServerName::try_from(host.to_owned())?, stream).await?).await
+}
+
+/// TLS settings that trust these certificates and no others.
+pub(super) fn trusting(
+    certificates: impl IntoIterator<Item = CertificateDer<'static>>,
+) -> Result<Arc<ClientConfig>, Failure> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate)?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
 async fn speak<S, B>(stream: S) -> Result<http1::SendRequest<B>, Failure>

@@ -2,7 +2,7 @@
 //!
 //! It lists page by page, watches from a version on, sends bookmarks, counts one revision over everything, and forgets
 //! old events when it is told to (410 Gone). It knows who owns which field, keeps `status` apart, and refuses what the real
-//! one refuses, as far as a test depends on it. It evaluates no CEL, has no schemas, and forbids nobody anything.
+//! one refuses, as far as a test depends on it. It calls webhooks about pods. It evaluates no CEL, has no schemas, and forbids nobody anything.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -14,6 +14,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+mod admission;
 mod answer;
 mod asked;
 mod fields;

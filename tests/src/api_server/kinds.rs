@@ -31,7 +31,7 @@ const BUILT_IN: [(&str, &str, bool, bool); 22] = [
     ("ConfigMap", "v1", true, false),
     ("Secret", "v1", true, false),
     ("ServiceAccount", "v1", true, false),
-    ("Event", "events.k8s.io/v1", true, false),
+    ("Event", "v1", true, false),
     ("EndpointSlice", "discovery.k8s.io/v1", true, false),
     ("Lease", "coordination.k8s.io/v1", true, false),
     ("Deployment", "apps/v1", true, true),

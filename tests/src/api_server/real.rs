@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::{
     sync::{Mutex, MutexGuard, OnceCell},
     time::{Instant, sleep},
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     ADMIN,
-    calls::{Calls, Upstream},
+    calls::{self, Calls, Upstream},
 };
 use crate::{ports::Reserved, skip};
 
@@ -134,11 +134,7 @@ fn credentials(folder: &Path) -> Arc<ClientConfig> {
     write("server.pem", own.cert.pem());
     write("key.pem", own.signing_key.serialize_pem());
     write("users.csv", format!("{ADMIN},{ADMIN},1,system:masters\n"));
-    let mut roots = RootCertStore::empty();
-    roots.add(own.cert.der().clone()).expect("a certificate that can be trusted");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Arc::new(config.expect("TLS settings").with_root_certificates(roots).with_no_client_auth())
+    calls::trusting([own.cert.der().clone()]).expect("TLS settings")
 }
 
 /// Waits until the server answers and knows the kinds of the mesh.

@@ -56,6 +56,8 @@ struct Faults {
     /// Whether every event comes twice.
     twice: bool,
     watching: Watching,
+    /// What the server seems to be.
+    version: Option<String>,
     /// How many lists of each path were asked for, pages after the first not counted.
     lists: Vec<String>,
     /// How many watches of each path were asked for.
@@ -125,6 +127,11 @@ impl FaultyRelay {
     /// Tells every event twice from now on.
     pub fn repeat_events(&self) {
         self.set(|faults| faults.twice = true);
+    }
+
+    /// Says from now on that the server is of this version, such as `1.30`.
+    pub fn say_version(&self, version: &str) {
+        self.set(|faults| faults.version = Some(version.to_owned()));
     }
 
     /// Ends watches so from now on.
@@ -216,6 +223,15 @@ async fn answer(shared: Arc<Shared>, server: Server, request: Request<Incoming>)
     }
     if let Some(code) = refused(&faults, &asked) {
         return Ok(failure(code));
+    }
+    if let Some((major, minor)) =
+        faults.version.as_deref().and_then(|version| version.split_once('.')).filter(|_| asked.path == "/version")
+    {
+        let version = json!({
+            "major": major, "minor": minor, "gitVersion": format!("v{major}.{minor}.0"), "gitCommit": "",
+            "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": "",
+        });
+        return Ok(json_answer(StatusCode::OK, version.to_string()));
     }
     match faults.watching {
         Watching::AtOnce if asked.is_watch => return Ok(events("")),

@@ -10,6 +10,8 @@ use kube::{
 /// The namespace of the control plane, where a kubeconfig file names none.
 const NAMESPACE: &str = "selvedge-system";
 
+use super::version::{self, TooOld};
+
 /// Why no API server can be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -27,6 +29,9 @@ pub enum ConnectError {
     /// It runs in a pod, and what the pod says of the cluster cannot be used.
     #[error("the cluster around cannot be used: {0}")]
     Pod(Box<InClusterError>),
+    /// The cluster cannot do what the mesh needs.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
     /// The client of the API server cannot be made.
     #[error("the client of the Kubernetes API server cannot be made")]
     Client(#[source] Box<kube::Error>),
@@ -35,7 +40,7 @@ pub enum ConnectError {
 /// The API server of that kubeconfig file, in its current context; that of the cluster around when there is none.
 ///
 /// # Errors
-/// A file that cannot be used, or a process that runs in no pod.
+/// A file that cannot be used, a process that runs in no pod, or a cluster that is too old.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let config = match kubeconfig {
         Some(path) => {
@@ -52,7 +57,7 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
             error => ConnectError::Pod(Box::new(error)),
         })?,
     };
-    made(config)
+    made(config).await
 }
 
 /// The API server that `kubectl` asks: of that kubeconfig file, or of the one that it finds by itself.
@@ -62,13 +67,15 @@ pub(crate) async fn administrator(kubeconfig: Option<&Path>) -> Result<Client, C
     }
     let failed = |error| ConnectError::Kubeconfig { path: "of kubectl".into(), error: Box::new(error) };
     let kubeconfig = Kubeconfig::read().map_err(failed)?;
-    made(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?)
+    made(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?).await
 }
 
-fn made(mut config: Config) -> Result<Client, ConnectError> {
+async fn made(mut config: Config) -> Result<Client, ConnectError> {
     // Whoever asks knows better when to try again, and tells meanwhile why.
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
+    let client = Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
+    version::check(&client).await?;
+    Ok(client)
 }
 
 /// The namespace of the current context, when it has one.

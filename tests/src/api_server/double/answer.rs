@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::{
-    Shared,
+    Shared, admission,
     asked::Asked,
     objects::{Refused, kind_at},
     tokens::{ACCOUNTS, REVIEWS},
@@ -27,7 +27,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
     let path = request.uri().path().to_owned();
     let content = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     if path == "/version" {
-        return Ok(json_answer(StatusCode::OK, &json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.2" })));
+        return Ok(json_answer(StatusCode::OK, &version()));
     }
     let token = token.strip_prefix("Bearer ").unwrap_or_default();
     let known = token == ADMIN || shared.tokens.borrow().authenticates(&shared.objects.borrow(), token);
@@ -77,6 +77,7 @@ async fn act(
             return done.map(|object| (StatusCode::CREATED, object));
         }
         (&Method::POST, _) if asked.name.is_empty() => {
+            let object = admission::admit(shared, asked, object).await?;
             shared.objects.send_modify(|objects| done = objects.create(asked, object));
             return done.map(|object| (StatusCode::CREATED, object));
         }
@@ -91,6 +92,13 @@ async fn act(
         _ => {}
     }
     done.map(|object| (StatusCode::OK, object))
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36", "gitVersion": "v1.36.2", "gitCommit": "", "gitTreeState": "", "buildDate": "",
+        "goVersion": "", "compiler": "", "platform": "",
+    })
 }
 
 fn objects_of(shared: &Shared, asked: &Asked) -> Value {

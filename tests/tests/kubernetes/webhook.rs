@@ -1,0 +1,190 @@
+//! The control plane as the webhook that puts sidecars into pods.
+
+use std::{net::SocketAddr, path::Path};
+
+use selvedge_control_plane::{
+    run,
+    settings::{Kubernetes, Settings},
+};
+use selvedge_inject::policy::webhook;
+use selvedge_tests::{
+    api_server::{ApiServer, Refusal},
+    wait,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// A control plane with a webhook, in this process. It ends when it is dropped.
+struct ControlPlane {
+    folder: TempDir,
+    running: JoinHandle<()>,
+}
+
+impl ControlPlane {
+    /// Starts one, and lets the API server find its webhook.
+    async fn start(server: &ApiServer) -> Self {
+        let this = Self::start_unfound(server);
+        server.route("selvedge-system/selvedge", this.webhook().await);
+        this
+    }
+
+    fn start_unfound(server: &ApiServer) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(server, folder.path());
+        let running = tokio::spawn(async {
+            run::run(settings, std::future::pending()).await.unwrap();
+        });
+        Self { folder, running }
+    }
+
+    async fn webhook(&self) -> SocketAddr {
+        let ports = self.folder.path().join("ports.json");
+        wait::until("the webhook listens", async || {
+            let ports: Value = serde_json::from_slice(&std::fs::read(&ports).ok()?).ok()?;
+            ports["webhook"].as_str()?.parse().ok()
+        })
+        .await
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+fn settings(server: &ApiServer, folder: &Path) -> Settings {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    Settings {
+        kubernetes: Some(Kubernetes { kubeconfig: Some(server.kubeconfig(folder)) }),
+        listen: any,
+        admin: any,
+        webhook: Some(any),
+        ports_file: Some(folder.join("ports.json")),
+        ..Settings::new(folder.join("state"))
+    }
+}
+
+/// What an administrator has installed, the trust bundle included.
+async fn install(server: &ApiServer) {
+    for object in webhook::objects() {
+        server.put(object).await;
+    }
+    let labels = json!({ "selvedge.dev/inject": "enabled" });
+    for (name, labels) in [("shop", labels.clone()), ("plain", json!({})), ("selvedge-system", labels)] {
+        server
+            .put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } }))
+            .await;
+    }
+}
+
+fn settings_of_injection() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "namespace": "selvedge-system", "name": "selvedge-inject" },
+        "data": { "image": "proxy@sha256:1", "trustBundle": "PEM", "capture": "none" },
+    })
+}
+
+fn pod(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": namespace, "name": "web-1" },
+        "spec": { "serviceAccountName": "web", "containers": [{ "name": "web", "image": "web" }] },
+    })
+}
+
+fn has_sidecar(pod: &Value) -> bool {
+    pod["spec"]["initContainers"][0]["name"] == "selvedge-proxy"
+}
+
+/// Waits until a new pod of the namespace `shop` would come to what is `wanted`. API servers notice with a delay what
+/// was told about webhooks.
+async fn until_shop(server: &ApiServer, what: &str, wanted: impl Fn(&Result<Value, Refusal>) -> bool) {
+    wait::until_true(what, async || wanted(&server.calls().try_out(&pod("shop")).await)).await;
+}
+
+#[tokio::test]
+async fn a_pod_of_an_enabled_namespace_gets_its_sidecar_and_no_other_pod_waits_for_the_mesh() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        install(&server).await;
+        until_shop(&server, "nobody starts unprotected", |tried| {
+            tried.as_ref().is_err_and(|refusal| refusal.message.contains("failed calling webhook"))
+        })
+        .await;
+        let _control_plane = ControlPlane::start(&server).await;
+        until_shop(&server, "the settings are missed", |tried| {
+            tried.as_ref().is_err_and(|refusal| refusal.message.contains("mesh not ready"))
+        })
+        .await;
+        server.put(settings_of_injection()).await;
+        until_shop(&server, "the pod gets a sidecar", |tried| tried.as_ref().is_ok_and(has_sidecar)).await;
+        assert!(server.get("Pod", "shop", "web-1").await.is_none(), "it was only tried");
+        let created = server.calls().create(&pod("shop")).await.unwrap();
+        assert!(has_sidecar(&created), "{created:#}");
+        for namespace in ["plain", "selvedge-system"] {
+            let other = server.calls().try_out(&pod(namespace)).await.unwrap();
+            assert!(!has_sidecar(&other), "{namespace}: {other:#}");
+        }
+        let mut disabled = pod("shop");
+        disabled["metadata"] =
+            json!({ "namespace": "shop", "name": "no", "labels": { "selvedge.dev/inject": "disabled" } });
+        assert!(!has_sidecar(&server.calls().try_out(&disabled).await.unwrap()));
+        let mut enabled = pod("plain");
+        enabled["metadata"]["labels"] = json!({ "selvedge.dev/inject": "enabled" });
+        assert!(has_sidecar(&server.calls().try_out(&enabled).await.unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn while_the_webhook_is_away_only_pods_that_should_have_a_sidecar_wait() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        install(&server).await;
+        let control_plane = ControlPlane::start(&server).await;
+        server.put(settings_of_injection()).await;
+        until_shop(&server, "the pod gets a sidecar", |tried| tried.as_ref().is_ok_and(has_sidecar)).await;
+        drop(control_plane);
+        until_shop(&server, "the pod waits", |tried| {
+            tried.as_ref().is_err_and(|refusal| refusal.message.contains("failed calling webhook"))
+        })
+        .await;
+        server.calls().try_out(&pod("plain")).await.unwrap();
+        server.calls().try_out(&pod("selvedge-system")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_proves_the_webhook_is_written_by_the_control_plane_alone_and_again_when_somebody_else_does() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        install(&server).await;
+        let _control_plane = ControlPlane::start(&server).await;
+        let configuration = async || server.get("MutatingWebhookConfiguration", "", webhook::NAME).await.unwrap();
+        let bundles = async || {
+            let configuration = configuration().await;
+            let all = configuration["webhooks"].as_array().unwrap();
+            let all: Vec<Value> = all.iter().map(|webhook| webhook["clientConfig"]["caBundle"].clone()).collect();
+            all.iter().all(Value::is_string).then_some(all)
+        };
+        let written = wait::until("it is written", bundles).await;
+        for object in webhook::objects() {
+            server.put(object).await;
+        }
+        assert_eq!(bundles().await.unwrap(), written, "whoever installs again does not take it away");
+        let managers = configuration().await["metadata"]["managedFields"].to_string();
+        assert!(managers.contains("selvedge-control-plane"), "{managers}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_too_old_is_refused_with_the_reason() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.relay().say_version("1.30");
+        let folder = tempfile::tempdir().unwrap();
+        let refused = run::run(settings(&server, folder.path()), std::future::pending()).await.unwrap_err().to_string();
+        assert!(refused.contains("runs Kubernetes v1.30.0") && refused.contains("needs 1.31 or later"), "{refused}");
+    }
+}
