@@ -31,6 +31,7 @@ pub mod status;
 mod serve;
 mod admin;
 mod webhook;
+mod missing;
 pub mod run;
 
 pub use error::Error;

@@ -22,10 +22,15 @@ use crate::{
         Admission, Authority, Reviewer, Sightings,
         cluster::{Keeper, SECRET},
     },
+    missing,
     serve::{self, Mesh},
     settings::{Kubernetes, Settings},
     snapshot::{self, Snapshot},
-    source::{self, Confirm, files::Files, kubernetes},
+    source::{
+        self, Confirm,
+        files::Files,
+        kubernetes::{self, Pods},
+    },
     status,
     store::{self, Memory, Reports, Store},
     telemetry::Telemetry,
@@ -87,11 +92,12 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
         sources.push(Files::new(config_dir, store.known(), of_files).source());
         asked.push(to_files);
     }
-    let mut admission = Admission::default();
+    let (mut admission, mut pods) = (Admission::default(), None);
     if let Some(client) = &client {
         let (to_cluster, of_cluster) = mpsc::channel(1);
         let cluster = kubernetes::Cluster::new(client.clone(), store.origins(kubernetes::NAME));
         admission.reviewer = Some(Reviewer::new(client, cluster.pods(), &settings.trust_domain));
+        pods = Some((client.clone(), cluster.pods()));
         sources.push(cluster.confirmed_by(of_cluster).source());
         asked.push(to_cluster);
     }
@@ -108,7 +114,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let keeping = tokio::spawn(store::keep(memory, saves));
     let mut feeding = tokio::spawn(store::run(store, sources, roots, snapshot_sender, report_sender, save_sender));
     let ended = tokio::select! {
-        served = admit(&settings, authority, Configuration { snapshots, reports, confirms }, admission, shutdown) => served,
+        served = admit(&settings, authority, Configuration { snapshots, reports, confirms }, (admission, pods), shutdown) => served,
         // Ready over a configuration that nothing changes any more would be a lie.
         ended = &mut feeding => {
             ended.unwrap_or_else(|panic| Err(Error::Frozen { why: "the store", source: Some(panic) }))
@@ -164,15 +170,15 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let mut chores = JoinSet::new();
     chores.spawn(rotate(Arc::clone(&authority)));
-    admit(settings, authority, configuration, Admission::default(), shutdown).await
+    admit(settings, authority, configuration, (Admission::default(), None), shutdown).await
 }
 
-/// Serves `configuration` until `shutdown` completes, to whom `admission` lets in.
+/// Serves `configuration` until `shutdown` completes, to whom `admission` lets in, in this cluster with these pods.
 async fn admit(
     settings: &Settings,
     authority: Arc<Authority>,
     configuration: Configuration,
-    admission: Admission,
+    (admission, cluster): (Admission, Option<(kube::Client, Pods)>),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let telemetry = Telemetry::new()?;
@@ -187,15 +193,17 @@ async fn admit(
     let snapshots = configuration.snapshots.clone();
     let (stop_sender, stop) = watch::channel(false);
     let mut chores = JoinSet::new();
-    let webhook_at = match (settings.webhook, &settings.kubernetes) {
-        (Some(address), Some(Kubernetes { kubeconfig })) => {
+    let webhook_at = match (settings.webhook, &cluster) {
+        (Some(address), Some((client, _))) => {
             let (listener, at) = bind("webhook", address).await?;
-            let client = kubernetes::client(kubeconfig.as_deref()).await?;
-            chores.spawn(Webhook::new(&client, &mesh.authority, &telemetry).serve(listener, stop.clone())?);
+            chores.spawn(Webhook::new(client, &mesh.authority, &telemetry).serve(listener, stop.clone())?);
             Some(at)
         }
         _ => None,
     };
+    if let Some((client, pods)) = cluster {
+        chores.spawn(missing::watch(client, pods, telemetry.clone()));
+    }
     chores.spawn(sweep(Arc::clone(&mesh.authority)));
     chores.spawn(measure(telemetry.clone(), configuration.snapshots.clone(), configuration.reports.clone()));
     let pages = Arc::new(pages(&mesh, telemetry, configuration));

@@ -32,6 +32,8 @@ pub struct Telemetry {
     /// `selvedge_control_plane_injections_total{result}`: what the webhook answered about pods: `injected`, `unchanged` for
     /// one that has a sidecar, `left_alone`, `refused`, and `failed` when the cluster could not be looked at.
     pub injections: IntCounterVec,
+    /// `selvedge_control_plane_pods_without_sidecar`: pods that run and should have a sidecar and have none.
+    pub pods_without_sidecar: IntGauge,
     /// `selvedge_control_plane_handshakes_refused_total`: TLS handshakes that failed or took too long, and connections over the limits.
     pub handshakes_refused: IntCounter,
 }
@@ -76,6 +78,7 @@ impl Telemetry {
             certificates: counters("certificates_total", "Certificate signing requests.", &["way", "result"])?,
             certificate_expiry: gauge("certificate_expiry_seconds", "End of the own certificate, Unix time.")?,
             injections: counters("injections_total", "What the webhook answered about pods.", &["result"])?,
+            pods_without_sidecar: gauge("pods_without_sidecar", "Pods that should have a sidecar and have none.")?,
             handshakes_refused: counter(
                 "handshakes_refused_total",
                 "TLS handshakes that failed or took too long, and connections over the limits.",
@@ -118,7 +121,7 @@ mod tests {
         telemetry.certificates.with_label_values(&["join", "issued"]).inc();
         telemetry.injections.with_label_values(&["injected"]).inc();
         let families = telemetry.registry.gather();
-        assert_eq!(families.len(), 11);
+        assert_eq!(families.len(), 12);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not documented", family.name());
         }

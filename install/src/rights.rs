@@ -52,7 +52,7 @@ struct Own {
 }
 
 /// Rights to do something.
-const OWN: [Own; 5] = [
+const OWN: [Own; 6] = [
     Own {
         group: "authentication.k8s.io",
         resource: "tokenreviews",
@@ -87,11 +87,19 @@ const OWN: [Own; 5] = [
     },
     Own {
         group: "",
+        resource: "namespaces",
+        verbs: &["get", "list"],
+        name: None,
+        is_everywhere: true,
+        reason: "which of them are to have sidecars",
+    },
+    Own {
+        group: "",
         resource: "events",
         verbs: &["create"],
         name: None,
-        is_everywhere: false,
-        reason: "what befalls the authority, for `kubectl get events`",
+        is_everywhere: true,
+        reason: "pods without a sidecar and what befalls the authority, for `kubectl get events`",
     },
 ];
 

@@ -23,6 +23,7 @@ use super::{Change, Confirms, Source};
 
 mod connect;
 mod document;
+mod event;
 mod item;
 mod kind;
 mod list;
@@ -41,7 +42,7 @@ use pod::Pod;
 pub use pod::SIDECAR;
 pub use pods::Pods;
 use pruned::Key;
-pub use pruned::{Api, Known};
+pub use pruned::{Api, Known, Lacking};
 pub use version::TooOld;
 pub use watch::Pace;
 pub(crate) use watch::told as explain;
@@ -117,6 +118,14 @@ impl Cluster {
         let (changes, receiver) = mpsc::channel(WAITING);
         tokio::spawn(follow(self, changes));
         Source { name: NAME.into(), changes: receiver }
+    }
+}
+
+/// Makes an Event about the object that `about` refers to; that it cannot be made is logged and no more. `weight` is
+/// `Normal` or `Warning`.
+pub(crate) async fn tell(client: &kube::Client, about: &serde_json::Value, weight: &str, reason: &str, message: &str) {
+    if let Err(error) = answered(event::create(client, about, weight, reason, message)).await {
+        tracing::warn!(reason, "no Event could be made: {}", explain(&error));
     }
 }
 

@@ -9,6 +9,7 @@ use selvedge_control_plane::{
 use selvedge_inject::policy::webhook;
 use selvedge_tests::{
     api_server::{ApiServer, Refusal},
+    metrics::Metrics,
     wait,
 };
 use serde_json::{Value, json};
@@ -39,12 +40,20 @@ impl ControlPlane {
     }
 
     async fn webhook(&self) -> SocketAddr {
+        self.port("webhook").await
+    }
+
+    async fn port(&self, of: &str) -> SocketAddr {
         let ports = self.folder.path().join("ports.json");
-        wait::until("the webhook listens", async || {
+        wait::until("it listens", async || {
             let ports: Value = serde_json::from_slice(&std::fs::read(&ports).ok()?).ok()?;
-            ports["webhook"].as_str()?.parse().ok()
+            ports[of].as_str()?.parse().ok()
         })
         .await
+    }
+
+    async fn metrics(&self) -> Metrics {
+        Metrics::at(self.port("admin").await)
     }
 }
 
@@ -113,7 +122,7 @@ async fn a_pod_of_an_enabled_namespace_gets_its_sidecar_and_no_other_pod_waits_f
             tried.as_ref().is_err_and(|refusal| refusal.message.contains("failed calling webhook"))
         })
         .await;
-        let _control_plane = ControlPlane::start(&server).await;
+        let control_plane = ControlPlane::start(&server).await;
         until_shop(&server, "the settings are missed", |tried| {
             tried.as_ref().is_err_and(|refusal| refusal.message.contains("mesh not ready"))
         })
@@ -134,6 +143,8 @@ async fn a_pod_of_an_enabled_namespace_gets_its_sidecar_and_no_other_pod_waits_f
         let mut enabled = pod("plain");
         enabled["metadata"]["labels"] = json!({ "selvedge.dev/inject": "enabled" });
         assert!(has_sidecar(&server.calls().try_out(&enabled).await.unwrap()));
+        let injections = "selvedge_control_plane_injections_total";
+        control_plane.metrics().await.until(injections, &["result=\"injected\""], 3.0).await;
     }
 }
 
@@ -187,4 +198,49 @@ async fn a_cluster_that_is_too_old_is_refused_with_the_reason() {
         let refused = run::run(settings(&server, folder.path()), std::future::pending()).await.unwrap_err().to_string();
         assert!(refused.contains("runs Kubernetes v1.30.0") && refused.contains("needs 1.31 or later"), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn pods_that_should_have_a_sidecar_and_have_none_are_counted_and_told_of_once() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let pod = |namespace: &str, name: &str, label: &str| {
+            let mut pod = pod(namespace);
+            pod["metadata"] =
+                json!({ "namespace": namespace, "name": name, "labels": { "selvedge.dev/inject": label } });
+            pod
+        };
+        server.put(pod("shop", "before", "")).await;
+        server.put(pod("shop", "never", "disabled")).await;
+        server.put(pod("plain", "asks", "enabled")).await;
+        server.put(pod("plain", "other", "")).await;
+        let mut host = pod("shop", "host", "");
+        host["spec"]["hostNetwork"] = json!(true);
+        server.put(host).await;
+        let labels = json!({ "selvedge.dev/inject": "enabled" });
+        let shop = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop", "labels": labels } });
+        server.put(shop).await;
+        server.put(settings_of_injection_without_bundle()).await;
+        let control_plane = ControlPlane::start_unfound(&server);
+        let lacking = "selvedge_control_plane_pods_without_sidecar";
+        control_plane.metrics().await.until(lacking, &[], 2.0).await;
+        let told = async || {
+            let events = server.all("Event").await;
+            let about = |event: &Value| event["involvedObject"]["name"].as_str().unwrap_or_default().to_owned();
+            let mut of: Vec<String> = events.iter().filter(|event| event["reason"] == "NoSidecar").map(about).collect();
+            of.sort();
+            of
+        };
+        wait::until_true("both are told of", async || told().await == ["asks", "before"]).await;
+        server.delete("Pod", "shop", "before").await;
+        control_plane.metrics().await.until(lacking, &[], 1.0).await;
+        assert_eq!(told().await, ["asks", "before"]);
+    }
+}
+
+/// Makes the namespace of the control plane, and nothing that tells of an authority of before.
+fn settings_of_injection_without_bundle() -> Value {
+    let mut settings = settings_of_injection();
+    settings["data"].as_object_mut().unwrap().remove("trustBundle");
+    settings
 }

@@ -1,12 +1,16 @@
 //! Pods: of each a `Workload`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use selvedge_inject::switch::{self, ENABLED, LABEL, Namespace};
 use selvedge_policies::kind::SELVEDGE;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::pruned::{Api, Key, Known, Pruned, Version};
+use super::pruned::{Api, Key, Known, Lacking, Pruned, Version};
 use crate::source::{ClusterObject, Reading};
 
 /// The name of the sidecar's container.
@@ -44,6 +48,8 @@ struct Metadata {
 struct Annotations {
     #[serde(default, rename = "config.selvedge.dev/exclude-inbound-ports")]
     exclude_inbound_ports: String,
+    #[serde(default, rename = "kubernetes.io/config.mirror")]
+    mirror: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -54,9 +60,20 @@ struct Spec {
     #[serde(default)]
     host_network: bool,
     #[serde(default)]
+    os: System,
+    #[serde(default)]
+    node_selector: System,
+    #[serde(default)]
     containers: Vec<Container>,
     #[serde(default)]
     init_containers: Vec<Container>,
+}
+
+/// The operating system that a pod is for, empty where it does not say.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct System {
+    #[serde(default, alias = "kubernetes.io/os")]
+    name: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -105,6 +122,29 @@ impl Pod {
     pub(super) fn has_sidecar(&self) -> bool {
         let mut containers = self.spec.containers.iter().chain(&self.spec.init_containers);
         !self.spec.host_network && containers.any(|container| container.name == SIDECAR)
+    }
+
+    /// What there is to say when an injector would put a sidecar into it, here or in an enabled namespace.
+    fn lacks_sidecar(&self, uid: &Arc<str>) -> Option<Lacking> {
+        let Spec { host_network, os, node_selector, containers, init_containers, .. } = &self.spec;
+        let names: Vec<Value> =
+            containers.iter().chain(init_containers).map(|container| json!({ "name": container.name })).collect();
+        let pod = json!({
+            "metadata": {
+                "labels": self.metadata.labels,
+                "annotations": { "kubernetes.io/config.mirror": self.metadata.annotations.mirror },
+            },
+            "spec": {
+                "hostNetwork": host_network, "os": { "name": os.name }, "containers": names,
+                "nodeSelector": { "kubernetes.io/os": node_selector.name },
+            },
+        });
+        let Metadata { namespace, name, .. } = &self.metadata;
+        let mut around = Namespace { name: namespace.clone(), labels: serde_json::Map::new() };
+        let asks = switch::decide(&pod, &around) == Ok(true);
+        around.labels.insert(LABEL.to_owned(), ENABLED.into());
+        let may_lack = asks || switch::decide(&pod, &around) == Ok(true);
+        may_lack.then(|| Lacking { namespace: namespace.clone(), name: name.clone(), uid: Arc::clone(uid), asks })
     }
 
     /// The workload it is; `None` while it has no address.
@@ -167,7 +207,9 @@ impl Pruned for Pod {
 
     fn pod(&self) -> Option<Known> {
         let account = self.account().into();
-        Some(Known { uid: self.metadata.uid.as_str().into(), account, is_alive: self.is_alive() })
+        let uid: Arc<str> = self.metadata.uid.as_str().into();
+        let lacks_sidecar = self.lacks_sidecar(&uid).map(Arc::new);
+        Some(Known { uid, account, is_alive: self.is_alive(), lacks_sidecar })
     }
 
     fn reading(self, api: &Api) -> Reading {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::pruned::{Key, Known};
+use super::pruned::{Key, Known, Lacking};
 use crate::guarded::Guarded;
 
 /// The pods of a cluster as its watch tells of them.
@@ -13,6 +13,15 @@ impl Pods {
     /// The pod of that name, if it is known.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Known> {
         self.0.with(|pods| pods.get(&Key::new(namespace, name)).cloned())
+    }
+
+    /// The pods that run without the sidecar that they should have.
+    pub fn without_sidecar(&self, is_enabled: impl Fn(&str) -> bool) -> Vec<Arc<Lacking>> {
+        let should = |lacking: &&Arc<Lacking>| lacking.asks || is_enabled(&lacking.namespace);
+        self.0.with(|pods| {
+            let alive = pods.values().filter(|known| known.is_alive);
+            alive.filter_map(|known| known.lacks_sidecar.as_ref()).filter(should).cloned().collect()
+        })
     }
 
     pub(super) fn put(&self, key: &Key, known: Known) {

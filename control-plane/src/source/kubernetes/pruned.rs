@@ -38,6 +38,21 @@ pub struct Known {
     pub account: Arc<str>,
     /// True until all its containers have ended for good.
     pub is_alive: bool,
+    /// What there is to say when it is without a sidecar that it may be asked to have.
+    pub lacks_sidecar: Option<Arc<Lacking>>,
+}
+
+/// A pod without a sidecar, into which one could be put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    /// The namespace that it is in (`metadata.namespace`).
+    pub namespace: String,
+    /// Its name among the pods there (`metadata.name`).
+    pub name: String,
+    /// Told apart from pods of the same name before and after it by this.
+    pub uid: Arc<str>,
+    /// True when its own label asks for a sidecar, wherever it is.
+    pub asks: bool,
 }
 
 /// What one object of a kind is to this source, pruned while it is read.

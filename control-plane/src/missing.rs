@@ -1,0 +1,68 @@
+//! Pods that should have a sidecar and have none: those that were there before their namespace was enabled, or that came
+//! while nobody injected. They are counted all the time, and told of once each.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client, api::ListParams};
+use selvedge_inject::switch::{ENABLED, LABEL, SYSTEM_NAMESPACES};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{
+    source::kubernetes::{self, Lacking, Pods},
+    telemetry::Telemetry,
+};
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_secs(10);
+/// How many Events one look makes at most; the others follow.
+const EVENTS: usize = 20;
+const REASON: &str = "NoSidecar";
+const MESSAGE: &str = "this pod should have a sidecar of Selvedge and has none, so it is called and calls in plaintext: \
+    create it anew (kubectl rollout restart), or label it selvedge.dev/inject: disabled";
+
+/// Counts and tells of them for ever.
+pub(crate) async fn watch(client: Client, pods: Pods, telemetry: Telemetry) {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let (mut enabled, mut told, mut known) = (BTreeSet::new(), HashSet::new(), None);
+    loop {
+        sleep(LOOK).await;
+        let problem = match enabled_namespaces(&namespaces).await {
+            Ok(found) => {
+                enabled = found;
+                None
+            }
+            Err(error) => Some(kubernetes::explain(&error)),
+        };
+        if let Some(problem) = problem.as_ref().filter(|_| problem != known) {
+            tracing::warn!(
+                problem,
+                "which namespaces are enabled is not known, so pods without a sidecar are not found"
+            );
+        }
+        known = problem;
+        let found = pods.without_sidecar(|namespace| enabled.contains(namespace));
+        telemetry.pods_without_sidecar.set(i64::try_from(found.len()).unwrap_or(i64::MAX));
+        let present: HashSet<Arc<str>> = found.iter().map(|pod| Arc::clone(&pod.uid)).collect();
+        told.retain(|uid| present.contains(uid));
+        for pod in found.iter().filter(|pod| !told.contains(&pod.uid)).take(EVENTS).collect::<Vec<_>>() {
+            let Lacking { namespace, name, uid, .. } = &**pod;
+            let about =
+                json!({ "apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": **uid });
+            kubernetes::tell(&client, &about, "Warning", REASON, MESSAGE).await;
+            told.insert(Arc::clone(uid));
+        }
+    }
+}
+
+async fn enabled_namespaces(namespaces: &Api<Namespace>) -> kube::Result<BTreeSet<String>> {
+    let labelled = ListParams::default().labels(&format!("{LABEL}={ENABLED}"));
+    let found = kubernetes::answered(namespaces.list(&labelled)).await?;
+    let names = found.items.into_iter().filter_map(|namespace| namespace.metadata.name);
+    Ok(names.filter(|name| !SYSTEM_NAMESPACES.contains(&name.as_str())).collect())
+}
