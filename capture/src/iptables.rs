@@ -103,6 +103,9 @@ fn script(family: &Family, capture: &Capture, before: &str) -> String {
     CHAINS.iter().for_each(|chain| line(format!(":{chain} - [0:0]")));
     hooks(before).for_each(|hook| line(format!("-D {hook}")));
     HOOKS.iter().for_each(|hook| line(format!("-A {hook}")));
+    for chain in ["SELVEDGE_INBOUND", "SELVEDGE_OUTBOUND"] {
+        line(format!("-A {chain} -p tcp ! --tcp-flags SYN,ACK SYN -j RETURN"));
+    }
     line("-A SELVEDGE_INBOUND -j SELVEDGE_TO_INBOUND".into());
     for port in &capture.exclude_inbound_ports {
         line(format!("-A SELVEDGE_TO_INBOUND -p tcp --dport {port} -j RETURN"));

@@ -183,6 +183,7 @@ fn rules(family: Family, capture: &Capture) -> Vec<(&'static str, Rule)> {
     let direct = capture.exclude_inbound_ports.iter().map(|port| rule().port(*port).returns());
     let to_inbound = direct.chain([rule().tcp().redirect(capture.inbound_port)]);
     let mut rules: Vec<_> = to_inbound.map(|rule| (TO_INBOUND, rule)).collect();
+    rules.push((INBOUND, rule().under_way().returns()));
     rules.push((INBOUND, rule().local().jump(TO_INBOUND)));
     rules.extend(outbound(family, capture).into_iter().map(|rule| (OUTBOUND, rule)));
     rules
@@ -194,8 +195,9 @@ fn outbound(family: Family, capture: &Capture) -> Vec<Rule> {
     let v6 = family == Family::Inet;
     let fits = |network: &(IpAddr, u8)| network.0.is_ipv4() || v6;
     let check = CHECK.map(|check| (check.ip(), if check.is_ipv4() { 32 } else { 128 })).into_iter().filter(fits);
-    let mut rules: Vec<Rule> =
-        check.map(|address| rule().to(Is::In, address).port(CHECK[0].port()).redirect(capture.outbound_port)).collect();
+    let mut rules = vec![rule().under_way().returns()];
+    let redirected = |address| rule().to(Is::In, address).port(CHECK[0].port()).redirect(capture.outbound_port);
+    rules.extend(check.map(redirected));
     rules.push(rule().mark(INBOUND_MARK).returns());
     rules.push(rule().loopback().from(INBOUND_SOURCE).returns());
     let loopback = [(IpAddr::from([127, 0, 0, 0]), 8), (IpAddr::from(std::net::Ipv6Addr::LOCALHOST), 128)];

@@ -78,6 +78,12 @@ impl Rule {
         rule.payload(Header::Transport, 2, 2).compare(Is::In, &port.to_be_bytes())
     }
 
+    /// For packets of TCP that do not open a connection: with flags other than SYN and not ACK.
+    pub(super) fn under_way(self) -> Self {
+        let rule = self.say("tcp flags != syn / syn,ack").only_tcp();
+        rule.payload(Header::Transport, 13, 1).and(&[0x12]).compare(Is::NotIn, &[0x02])
+    }
+
     /// For packets from this address of IPv4.
     pub(super) fn from(self, address: std::net::Ipv4Addr) -> Self {
         let rule = self.say(format!("ip saddr {address}")).family(2);
@@ -149,8 +155,13 @@ impl Rule {
     /// Leaves the first `prefix` bits of so many bytes.
     fn mask(self, prefix: u8, length: usize) -> Self {
         let bits = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0).to_be_bytes();
-        let (mask, zero) = (attribute(1, &bits[..length]), attribute(1, &[0; 16][..length]));
-        let size = number(3, u32::try_from(length).unwrap_or_default());
+        self.and(&bits[..length])
+    }
+
+    /// Leaves the bits of `mask`.
+    fn and(self, mask: &[u8]) -> Self {
+        let size = number(3, u32::try_from(mask.len()).unwrap_or_default());
+        let (mask, zero) = (attribute(1, mask), attribute(1, &vec![0; mask.len()]));
         let parts = [number(1, REGISTER), number(2, REGISTER), size, nested(4, &[mask]), nested(5, &[zero])];
         self.expression("bitwise", &parts)
     }
