@@ -38,7 +38,8 @@ pub fn among<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
     let script = format!(
         "set -e
         ip link set lo up
-        ip link add hub type bridge
+        # An address of its own: it would change with every node, and what nodes know of it would be wrong for a while.
+        ip link add hub address 02:00:00:00:00:01 type bridge
         ip addr add {HUB}/24 dev hub; ip link set hub up
         {INSIDE}=1 \"$0\" --exact {name} --nocapture"
     );
@@ -103,12 +104,24 @@ impl Node {
     /// Captures every connection and starts the sidecar of `workload`, which runs as `account` (both `namespace/name`), with
     /// more lines in its file. Waits until it is ready.
     pub async fn sidecar(&mut self, mesh: &Mesh, workload: &str, account: &str, more: &str) {
-        let home = self.home.display();
         let token = mesh.selvedge(&["token", "create", "--identity", account, "--workload", workload]);
-        fs::write(self.home.join("token"), token).expect("the join token");
+        let more = format!("joinTokenFile: {}/token\n{more}", self.home.display());
+        self.joins(mesh, workload, &token, &more).await;
+    }
+
+    /// The same for a pod, which joins by the token of its service account and knows the control plane by `bundle`.
+    pub async fn pod(&mut self, mesh: &Mesh, workload: &str, token: &str, bundle: &str) {
+        let bundle = bundle.trim().replace('\n', "\n  ");
+        let file = format!("serviceAccountTokenFile: {}/token\ntrustBundle: |\n  {bundle}\n", self.home.display());
+        self.joins(mesh, workload, token, &file).await;
+    }
+
+    async fn joins(&mut self, mesh: &Mesh, workload: &str, token: &str, more: &str) {
+        let home = self.home.display();
+        fs::write(self.home.join("token"), token).expect("the token");
         let file = format!(
-            "workload: {workload}\ncontrolPlane: {}\njoinTokenFile: {home}/token\nstateDir: {home}/state\n\
-             accessLogFile: {home}/access.log\ncapture: transparent\n{more}",
+            "workload: {workload}\ncontrolPlane: {}\nstateDir: {home}/state\naccessLogFile: {home}/access.log\n\
+             capture: transparent\n{more}",
             mesh.control_plane_address()
         );
         fs::write(self.home.join("sidecar.yaml"), file).expect("the sidecar's file");

@@ -14,6 +14,8 @@ use selvedge_tests::{
 };
 use serde_json::json;
 
+/// The namespace of the control plane.
+const SYSTEM: &str = "selvedge-system";
 const ANSWERS: &str = "SELVEDGE_TEST_ANSWERS";
 
 /// Run by [`answering`] in a node: answers every request on port 8080 with the node's name.
@@ -187,13 +189,13 @@ fn a_gateway_finds_services_by_host_and_each_service_before_a_workload_is_counte
     );
 }
 
-/// Three nodes that run Redis as one cluster, with `workload` of each by number.
-async fn redis_cluster(mesh: &Mesh, names: [&str; 3]) -> Vec<Node> {
+/// Three nodes that run Redis as one cluster, of which `join` starts the sidecar of each as the workload of its name.
+async fn redis_cluster(mesh: &Mesh, names: [&str; 3], join: impl AsyncFn(&mut Node, &str)) -> Vec<Node> {
     let redis = program("redis-server").unwrap().display().to_string();
     let mut nodes = Vec::new();
     for (number, name) in (11..).zip(names) {
         let mut node = Node::start(number, mesh.folder()).await;
-        node.sidecar(mesh, &format!("shop/{name}"), "shop/redis", "").await;
+        join(&mut node, name).await;
         let args = format!(
             "--port 6379 --bind 0.0.0.0 --protected-mode no --save  --cluster-enabled yes --cluster-node-timeout 5000 \
              --cluster-announce-ip {}",
@@ -212,8 +214,10 @@ async fn redis_cluster(mesh: &Mesh, names: [&str; 3]) -> Vec<Node> {
         wait::until_true("a node answers another", || async { pong(first, &other) }).await;
     }
     let members: Vec<String> = nodes.iter().map(|node| format!("{}:6379", node.address)).collect();
-    let args: Vec<&str> = ["--cluster", "create"].into_iter().chain(members.iter().map(String::as_str)).collect();
-    let said = first.prints("redis-cli", &[&args[..], &["--cluster-yes"]].concat());
+    // It waits without end for nodes that do not find each other.
+    let create = ["60", "redis-cli", "--cluster", "create"];
+    let args: Vec<&str> = create.into_iter().chain(members.iter().map(String::as_str)).collect();
+    let said = first.prints("timeout", &[&args[..], &["--cluster-yes"]].concat());
     assert!(said.contains("All 16384 slots covered"), "{said}");
     nodes
 }
@@ -255,7 +259,10 @@ fn a_redis_cluster_of_processes_knows_its_members_by_address() {
             yaml += &workload(&format!("redis-{number}"), "redis", 11 + number);
         }
         mesh.write("redis.yaml", &yaml);
-        let nodes = redis_cluster(&mesh, ["redis-0", "redis-1", "redis-2"]).await;
+        let join = async |node: &mut Node, name: &str| {
+            node.sidecar(&mesh, &format!("shop/{name}"), "shop/redis", "").await;
+        };
+        let nodes = redis_cluster(&mesh, ["redis-0", "redis-1", "redis-2"], join).await;
         works(&nodes).await;
         let deny = "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: closed, namespace: \
                     shop}\nspec: {targetRef: {kind: Workload, name: redis-2}, action: DENY, rules: [{to: [{ports: \
@@ -274,6 +281,11 @@ fn a_redis_cluster_of_pods_knows_its_members_by_address() {
             return;
         }
         let server = ApiServer::double().await;
+        server.put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SYSTEM } })).await;
+        // Before there are pods: with them and without a key it would take the key for lost.
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = server.kubeconfig(folder.path()).display().to_string();
+        let mesh = Mesh::start_on(HUB, &["--kubernetes", "--kubeconfig", &kubeconfig]).await;
         server
             .put(json!({
                 "apiVersion": "v1", "kind": "Service",
@@ -295,9 +307,15 @@ fn a_redis_cluster_of_pods_knows_its_members_by_address() {
                 }))
                 .await;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = server.kubeconfig(folder.path()).display().to_string();
-        let mesh = Mesh::start_on(HUB, &["--kubernetes", "--kubeconfig", &kubeconfig]).await;
-        works(&redis_cluster(&mesh, names).await).await;
+        let bundle = || async {
+            let found = server.calls().get("ConfigMap", SYSTEM, "selvedge-inject").await?;
+            Some(found["data"]["trustBundle"].as_str()?.to_owned())
+        };
+        let bundle = wait::until("the trust bundle is written", bundle).await;
+        let join = async |node: &mut Node, name: &str| {
+            let token = server.token("shop", name, "selvedge").await;
+            node.pod(&mesh, &format!("shop/{name}"), &token, &bundle).await;
+        };
+        works(&redis_cluster(&mesh, names, join).await).await;
     });
 }
