@@ -189,6 +189,15 @@ async fn what_proves_the_webhook_is_written_by_the_control_plane_alone_and_again
     }
 }
 
+#[test]
+fn the_configuration_in_the_page_is_the_one_that_is_tested() {
+    let page = std::fs::read_to_string(selvedge_tests::workspace().join("docs/kubernetes/webhook.md")).unwrap();
+    let yaml =
+        page.split_once("```yaml webhook\n").and_then(|(_, rest)| rest.split_once("```")).expect("a block of YAML").0;
+    let told: Value = serde_saphyr::from_str(yaml).unwrap();
+    assert_eq!(vec![told], webhook::objects());
+}
+
 #[tokio::test]
 async fn a_cluster_that_is_too_old_is_refused_with_the_reason() {
     let mut servers = ApiServer::each();
