@@ -40,6 +40,13 @@ fn an_api_server_that_is_not_there_is_told_in_our_own_words_alone() {
     );
     fs::write(path("kubeconfig"), kubeconfig).expect("a file");
     fs::create_dir(path("mesh")).expect("a folder");
+    // A copy of the cluster's authority, without which nothing would be served.
+    let founded = Command::new(env!("CARGO_BIN_EXE_selvedge"))
+        .args(["ca", "new", "--state-dir"])
+        .arg(path("state"))
+        .output()
+        .expect("selvedge runs");
+    assert!(founded.status.success(), "{founded:?}");
     let mut running = Command::new(env!("CARGO_BIN_EXE_selvedge"))
         .args(["control-plane", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--kubernetes"])
         .arg("--kubeconfig")

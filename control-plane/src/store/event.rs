@@ -36,6 +36,7 @@ impl fmt::Display for Fate {
 impl Event {
     pub(super) fn log(&self) {
         let Self { id, file, generation, fate, opened } = self;
-        tracing::info!(object = %id, generation, %file, "object {fate}{opened}");
+        let opened = Some(opened.trim_start_matches("; ")).filter(|opened| !opened.is_empty());
+        tracing::info!(object = %id, generation, %file, opened, "object {fate}");
     }
 }
