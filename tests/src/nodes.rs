@@ -109,7 +109,7 @@ impl Node {
         self.joins(mesh, workload, &token, &more).await;
     }
 
-    /// The same for a pod, which joins by the token of its service account and knows the control plane by `bundle`.
+    /// Starts the sidecar of a pod, which joins by the token of its service account and knows the control plane by `bundle`.
     pub async fn pod(&mut self, mesh: &Mesh, workload: &str, token: &str, bundle: &str) {
         let bundle = bundle.trim().replace('\n', "\n  ");
         let file = format!("serviceAccountTokenFile: {}/token\ntrustBundle: |\n  {bundle}\n", self.home.display());
