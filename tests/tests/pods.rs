@@ -217,7 +217,7 @@ fn without_capture_the_sidecar_says_whether_policies_are_enforced() {
             metrics.until("selvedge_inbound_port_enforced", &port, f64::from(u8::from(enforced))).await;
             let config = ask_at(&pod, "127.0.0.1:15000".parse().unwrap(), "/config");
             let (said, why) = if enforced { ("enforced", "loopback only") } else { ("not enforced", "0.0.0.0:8080") };
-            let inbound = &config["inbound"][0];
+            let inbound = &config["inbound"]["listeners"][0];
             assert_eq!((inbound["port"].as_u64(), inbound["policies"].as_str()), (Some(8080), Some(said)), "{inbound}");
             assert!(inbound["why"].as_str().unwrap().contains(why), "{inbound}");
             // It is as the sidecar says: a caller that proves nothing is refused, but not where it goes past.

@@ -79,8 +79,8 @@ fn config(state: &AdminState) -> Page {
     let mut shown = describe(&config);
     shown["certificate"] = authorities.is_some().into();
     shown["authorities"] = authorities.map_or(Value::Null, Value::from);
-    let inbound: Vec<Value> = state.surroundings.borrow().inbound.iter().map(InboundPort::shown).collect();
-    shown["inbound"] = inbound.into();
+    let listeners: Vec<Value> = state.surroundings.borrow().inbound.iter().map(InboundPort::shown).collect();
+    shown["inbound"]["listeners"] = listeners.into();
     page(StatusCode::OK, "application/json", format!("{shown:#}\n"))
 }
 
