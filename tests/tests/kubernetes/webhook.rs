@@ -143,8 +143,8 @@ async fn a_pod_of_an_enabled_namespace_gets_its_sidecar_and_no_other_pod_waits_f
         let mut enabled = pod("plain");
         enabled["metadata"]["labels"] = json!({ "selvedge.dev/inject": "enabled" });
         assert!(has_sidecar(&server.calls().try_out(&enabled).await.unwrap()));
-        let injections = "selvedge_control_plane_injections_total";
-        control_plane.metrics().await.until(injections, &["result=\"injected\""], 3.0).await;
+        let metrics = control_plane.metrics().await;
+        metrics.until("selvedge_control_plane_injections_total", &["result=\"injected\""], 3.0).await;
     }
 }
 
@@ -231,8 +231,8 @@ async fn pods_that_should_have_a_sidecar_and_have_none_are_counted_and_told_of_o
         server.put(shop).await;
         server.put(settings_of_injection_without_bundle()).await;
         let control_plane = ControlPlane::start_unfound(&server);
-        let lacking = "selvedge_control_plane_pods_without_sidecar";
-        control_plane.metrics().await.until(lacking, &[], 2.0).await;
+        let metrics = control_plane.metrics().await;
+        metrics.until("selvedge_control_plane_pods_without_sidecar", &[], 2.0).await;
         let told = async || {
             let events = server.all("Event").await;
             let about = |event: &Value| event["involvedObject"]["name"].as_str().unwrap_or_default().to_owned();
@@ -242,7 +242,7 @@ async fn pods_that_should_have_a_sidecar_and_have_none_are_counted_and_told_of_o
         };
         wait::until_true("both are told of", async || told().await == ["asks", "before"]).await;
         server.delete("Pod", "shop", "before").await;
-        control_plane.metrics().await.until(lacking, &[], 1.0).await;
+        metrics.until("selvedge_control_plane_pods_without_sidecar", &[], 1.0).await;
         assert_eq!(told().await, ["asks", "before"]);
     }
 }
