@@ -58,6 +58,10 @@ const NAME: &str = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
 
 const PORTS: Form =
     Form { expects: "ports with commas between them, such as 9090,9091", pattern: "^PORT( *, *PORT)*$" };
+const ADDRESSES: Form = Form {
+    expects: "addresses or networks with commas between them, such as 10.1.0.1",
+    pattern: "^(NETWORK|ADDRESS)( *, *(NETWORK|ADDRESS))*$",
+};
 const AMOUNT: Form =
     Form { expects: "an amount of memory, such as 64Mi", pattern: "^[1-9][0-9]{0,11}(Ki|Mi|Gi|k|M|G)?$" };
 
@@ -121,12 +125,18 @@ pub const EXCLUDE_CIDRS: Annotation = Annotation {
 /// Further addresses that probes come from.
 pub const PROBERS: Annotation = Annotation {
     key: "probers",
-    form: Form {
-        expects: "addresses or networks with commas between them, such as 10.1.0.1",
-        pattern: "^(NETWORK|ADDRESS)( *, *(NETWORK|ADDRESS))*$",
-    },
+    form: ADDRESSES,
     fallback: Fallback::Nothing,
     summary: "addresses that probes come from, beside those of the node",
+};
+
+/// Who reads the application's metrics without an identity.
+pub const SCRAPERS: Annotation = Annotation {
+    key: "scrapers",
+    form: ADDRESSES,
+    fallback: Fallback::Nothing,
+    summary: "addresses outside the mesh that may read the application's metrics, at the port and path of the annotations \
+              `prometheus.io/port` and `prometheus.io/path`, and nothing else",
 };
 
 /// Whether the application's metrics are served with the sidecar's.
@@ -206,7 +216,7 @@ pub const LOG: Annotation = Annotation {
 };
 
 /// Every annotation, in the order of the page.
-pub const ANNOTATIONS: [&Annotation; 16] = [
+pub const ANNOTATIONS: [&Annotation; 17] = [
     &CAPTURE,
     &INBOUND,
     &OUTBOUND,
@@ -214,6 +224,7 @@ pub const ANNOTATIONS: [&Annotation; 16] = [
     &EXCLUDE_OUTBOUND_PORTS,
     &EXCLUDE_CIDRS,
     &PROBERS,
+    &SCRAPERS,
     &METRICS,
     &INGRESS,
     &WORKERS,

@@ -173,7 +173,7 @@ pub const NEEDS_CAPTURE_CONTAINER: Expression = Expression {
 };
 
 /// Every expression, each after those that it uses.
-pub const EXPRESSIONS: [&Expression; 20] = [
+pub const EXPRESSIONS: [&Expression; 23] = [
     &CAPTURE_OF_FILE,
     &CAPTURE_REQUIRED,
     &CAPTURED_BY_INIT,
@@ -192,7 +192,10 @@ pub const EXPRESSIONS: [&Expression; 20] = [
     &NEEDS_CAPTURE_CONTAINER,
     &listeners::INBOUND_LISTENERS,
     &listeners::OUTBOUND_LISTENERS,
+    &metrics::SCRAPE_TARGET,
     &metrics::APPLICATION_METRICS,
+    &metrics::SCRAPE,
+    &probes::OF_CONTAINERS,
     &probes::PROBES,
 ];
 

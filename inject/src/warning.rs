@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     annotation::{
         ANNOTATIONS, Annotation, CAPTURE, EXCLUDE_CIDRS, EXCLUDE_INBOUND_PORTS, EXCLUDE_OUTBOUND_PORTS, INBOUND,
-        METRICS, OUTBOUND, PREFIX, UID,
+        METRICS, OUTBOUND, PREFIX, SCRAPERS, UID,
     },
     expression::{metrics, probes},
     pod::{self, Request},
@@ -100,7 +100,7 @@ fn without_effect(known: &Annotation, request: &Request<'_>) -> Option<&'static 
     if is(&[&EXCLUDE_INBOUND_PORTS, &EXCLUDE_OUTBOUND_PORTS, &EXCLUDE_CIDRS]) && is_none {
         return Some("nothing is captured (config.selvedge.dev/capture: none)");
     }
-    if is(&[&METRICS]) && !metrics::are_found(request.pod) {
+    if is(&[&METRICS, &SCRAPERS]) && (metrics::SCRAPE_TARGET.text)(request).is_empty() {
         return Some(
             "the annotations prometheus.io/port and prometheus.io/path do not say where the application's metrics are",
         );
@@ -141,6 +141,7 @@ mod tests {
             ),
             (json!({ "config.selvedge.dev/inbound": "1=2" }), json!({}), "has no effect: connections are captured"),
             (json!({ "config.selvedge.dev/metrics": "merge" }), json!({}), "do not say where"),
+            (json!({ "config.selvedge.dev/scrapers": "10.3.0.0/16" }), json!({}), "do not say where"),
             (
                 json!({ "config.selvedge.dev/capture": "none", "config.selvedge.dev/exclude-cidrs": "10.0.0.0/8" }),
                 json!({}),

@@ -5,8 +5,16 @@
 use json_patch::Patch;
 use proptest::prelude::*;
 use selvedge_inject::{
-    annotation::ANNOTATIONS, expression::SAFE_TO_EVICT, injection::inject, removal::remove, setting::Settings,
-    switch::Namespace, warning::warnings,
+    annotation::ANNOTATIONS,
+    expression::{
+        SAFE_TO_EVICT,
+        metrics::{SCRAPE_PATH, SCRAPE_PORT},
+    },
+    injection::inject,
+    removal::remove,
+    setting::Settings,
+    switch::Namespace,
+    warning::warnings,
 };
 use serde_json::{Map, Value, json};
 
@@ -145,9 +153,11 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn annotations() -> impl Strategy<Value = Value> {
-    let keys: Vec<String> = ANNOTATIONS.iter().map(|annotation| annotation.name()).collect();
-    let value = prop_oneof![text(), "[0-9]{1,5}(=[0-9]{1,5})?", Just("none".to_owned()), Just("cni".to_owned())];
-    let known = prop::collection::btree_map(prop::sample::select(keys), value, 0..4);
+    let scraped = [SCRAPE_PORT, SCRAPE_PATH].map(str::to_owned);
+    let keys: Vec<String> = ANNOTATIONS.iter().map(|annotation| annotation.name()).chain(scraped).collect();
+    let word = prop::sample::select(vec!["none", "cni", "merge", "10.0.0.7, fd00::/8"]).prop_map(str::to_owned);
+    let value = prop_oneof![text(), "[0-9]{1,5}(=[0-9]{1,5})?", word];
+    let known = prop::collection::btree_map(prop::sample::select(keys), value, 0..6);
     let foreign = prop::collection::btree_map("[a-z]{1,4}(/[a-z~]{1,4})?", text(), 0..3);
     let volumes = prop::option::of("[a-z]{1,5}(,[a-z]{1,5}){0,2}");
     (known, foreign, volumes).prop_map(|(known, foreign, volumes)| {

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use crate::{
-    expression::{Expression, quoted},
+    expression::{Expression, metrics::SCRAPE, quoted},
     pod::{self, Request},
 };
 
@@ -15,11 +15,21 @@ use crate::{
 const HANDLERS: [&str; 5] =
     ["/startupProbe", "/livenessProbe", "/readinessProbe", "/lifecycle/postStart", "/lifecycle/preStop"];
 
-/// `probes` of the sidecar's file: a list of YAML on one line.
-///
-/// Without optional elements of lists (`[?a]`): of some types they end an API server of 1.36 in a panic.
+/// `probes` of the sidecar's file, a list of YAML on one line: what a kubelet calls, and what scrapers read.
 pub const PROBES: Expression = Expression {
     name: "probes",
+    text: |request| {
+        let entries = [(OF_CONTAINERS.text)(request), (SCRAPE.text)(request)];
+        entries.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")
+    },
+    cel: "[variables.probesOfContainers, variables.scrape].filter(text, text != '').join(', ')",
+};
+
+/// What a kubelet calls, as a part of [`PROBES`].
+///
+/// Without optional elements of lists (`[?a]`): of some types they end an API server of 1.36 in a panic.
+pub const OF_CONTAINERS: Expression = Expression {
+    name: "probesOfContainers",
     text: |request| {
         let probes = handlers(request.pod).filter_map(|(container, handler)| probe(container, handler));
         probes.collect::<Vec<_>>().join(", ")
