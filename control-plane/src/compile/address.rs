@@ -11,7 +11,7 @@ use crate::model::{Model, Object, service::ServicePort, workload::WorkloadSpec};
 /// What answers at an address; `None` where no workload with a sidecar is.
 pub(super) fn compile(model: &Model, mesh: &Mesh, ip: IpAddr) -> Option<Destination> {
     let there = model.claims().standing(ip).filter_map(|id| model.workload(&id.namespace, &id.name));
-    let there: Vec<(&Object, &WorkloadSpec)> = there.collect();
+    let there = owners(there.collect());
     let (first, _) = there.iter().find(|(_, workload)| workload.sidecar)?;
     let mut ports: BTreeMap<u16, Option<AddressPort>> = BTreeMap::new();
     for (object, workload) in &there {
@@ -33,6 +33,17 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, ip: IpAddr) -> Option<Destinat
     }
     let address_ports = ports.into_values().flatten().collect();
     Some(Destination { address_ports, origin: Some(origin(first)), ..Default::default() })
+}
+
+/// Those of the workloads at one address that have it. A cluster gives an address to one pod at a time, so where a pod with a
+/// sidecar is, nothing else counts: another claim would let calls go past that sidecar in plaintext. Of two pods one is gone
+/// already, and the newer one has the address.
+fn owners<'a>(there: Vec<(&'a Object, &'a WorkloadSpec)>) -> Vec<(&'a Object, &'a WorkloadSpec)> {
+    let pods = there.iter().filter(|(_, workload)| workload.pod);
+    if !pods.clone().any(|(_, pod)| pod.sidecar) {
+        return there;
+    }
+    pods.max_by_key(|(object, _)| object.created).map(|newest| vec![*newest]).unwrap_or_default()
 }
 
 /// The ports that a workload or a service before it names, each once. Of several services the first by name counts.

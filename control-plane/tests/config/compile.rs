@@ -11,7 +11,7 @@ use selvedge_control_plane::{
 };
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE},
-    proto::mesh::{Destination, Endpoints, Inbound, InboundMode, OutboundMode},
+    proto::mesh::{AddressPort, Destination, Endpoints, Inbound, InboundMode, OutboundMode},
     resource::TypeUrl,
 };
 
@@ -229,6 +229,26 @@ fn of_several_services_before_one_port_the_first_by_name_counts_and_of_two_workl
     let neighbours = workload("one", ", ports: [{port: 9001, dial: 15006}]") + &workload("two", ", sidecar: false");
     let shared = snapshot(&(services + &neighbours));
     assert_eq!(address_ports(&shared, "10.0.0.1"), ["9001   10.0.0.1:15006"]);
+}
+
+#[test]
+fn nobody_beside_a_pod_with_a_sidecar_lets_calls_of_its_address_go_past_it() {
+    let workload = |name: &str, created: u32, more: &str| {
+        format!(
+            "---\napiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: shop, \
+             creationTimestamp: '2026-01-01T00:00:{created:02}Z'}}\nspec: {{serviceAccount: {name}, address: 10.0.0.1{more}}}\n"
+        )
+    };
+    let pod = workload("pod", 1, ", pod: true, ports: [{port: 8080}]");
+    let alone = address_ports(&snapshot(&pod), "10.0.0.1");
+    assert_eq!(alone, ["0   10.0.0.1:0", "8080   10.0.0.1:8080", "15020   direct"]);
+    let claim = workload("claim", 9, ", sidecar: false, ports: [{port: 8080}, {port: 9090}]");
+    assert_eq!(address_ports(&snapshot(&(pod.clone() + &claim)), "10.0.0.1"), alone);
+    let newer = workload("newer", 2, ", pod: true");
+    let owner: Destination = decode(&snapshot(&(pod + &newer)), DESTINATION, "10.0.0.1");
+    let identity = |port: &AddressPort| Some(port.endpoint.as_ref()?.identity.clone());
+    let identities: Vec<String> = owner.address_ports.iter().filter_map(identity).collect();
+    assert_eq!(identities, ["spiffe://mesh.local/ns/shop/sa/newer"], "the older one is gone");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::pruned::{Api, Key, Pruned, Version};
 use crate::{
-    model::service,
+    model::{service, workload},
     source::{ClusterObject, Reading},
 };
 
@@ -41,6 +41,13 @@ impl Document {
         api.kind == service::KIND.name && (is_alias || ports.is_none_or(Vec::is_empty))
     }
 
+    /// Which workloads are pods the cluster says, and nobody who writes a `Workload`.
+    fn disown(&mut self) {
+        if let Some(spec) = self.0.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.remove("pod");
+        }
+    }
+
     fn generation(&self) -> u64 {
         let generation = self.0.get("metadata").and_then(|metadata| metadata.get("generation"));
         generation.and_then(Value::as_u64).unwrap_or_default()
@@ -66,10 +73,29 @@ impl Pruned for Document {
             resource_version: self.metadata("resourceVersion").into(),
             generation: self.generation(),
         };
+        if api.kind == workload::KIND.name {
+            self.disown();
+        }
         // Items of a list do not say what they are.
         for (field, value) in [("apiVersion", api.api_version), ("kind", api.kind)] {
             self.0.entry(field).or_insert_with(|| value.into());
         }
         Reading::of_cluster(&Value::Object(self.0), of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nobody_who_writes_a_workload_makes_it_a_pod() {
+        let spec = json!({ "serviceAccount": "web", "address": "10.0.0.1", "pod": true });
+        let written = json!({ "metadata": { "name": "web", "namespace": "shop" }, "spec": spec });
+        let mut document: Document = serde_json::from_value(written).unwrap();
+        document.disown();
+        assert_eq!(document.0["spec"], json!({ "serviceAccount": "web", "address": "10.0.0.1" }));
     }
 }
