@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use selvedge_install::control_plane;
+use selvedge_install::{control_plane, version::Injector};
 
 fn selvedge(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_selvedge")).args(arguments).output().expect("selvedge runs")
@@ -33,6 +33,15 @@ fn it_prints_the_same_objects_each_time() {
     let printed = text(&first.stdout);
     assert!(printed.starts_with("---\napiVersion: v1\nkind: Namespace\n"), "{}", &printed[..200]);
     assert!(printed.contains(&format!("registry.example/mesh/selvedge-proxy@{digest}")));
+    assert!(printed.contains("kind: MutatingAdmissionPolicy\n") && !printed.contains("--webhook"));
+
+    let version = |version| selvedge(&[&arguments[..], &["--kubernetes-version", version]].concat());
+    let older = text(&version("1.35").stdout);
+    assert!(older.contains("kind: MutatingWebhookConfiguration\n") && older.contains("--webhook"));
+    assert!(!older.contains("kind: MutatingAdmissionPolicy"), "an API server of 1.35 does not know it");
+    let newer = version("1.38");
+    assert_eq!(text(&newer.stdout), printed);
+    assert!(text(&newer.stderr).contains("tried up to Kubernetes 1.37"), "{}", text(&newer.stderr));
 }
 
 #[test]
@@ -41,7 +50,7 @@ fn it_refuses_what_is_not_certain_and_says_what_to_do() {
         (vec!["install"], "make image"),
         (vec!["install", "--registry", "registry.example"], "make image"),
         (vec!["install", "--images", "/nowhere/images.json", "--registry", "registry.example"], "/nowhere/images.json"),
-        (vec!["install", "--kubernetes-version", "1.30"], "1.36 is the oldest"),
+        (vec!["install", "--kubernetes-version", "1.30"], "1.31 is the oldest"),
         (vec!["install", "--crds", "--images", "a"], "--crds"),
     ] {
         let refused = selvedge(&arguments);
@@ -52,7 +61,7 @@ fn it_refuses_what_is_not_certain_and_says_what_to_do() {
 
 #[test]
 fn the_control_plane_knows_the_arguments_that_it_is_started_with() {
-    let arguments = control_plane::arguments();
+    let arguments = control_plane::arguments(Injector::Webhook);
     let help = text(&selvedge(&[&arguments[0], "--help"]).stdout);
     for flag in arguments.iter().filter(|argument| argument.starts_with("--")) {
         assert!(help.contains(flag.as_str()), "selvedge {} has no {flag}", arguments[0]);

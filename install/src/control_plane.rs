@@ -1,10 +1,12 @@
 //! The control plane in a cluster: a Deployment that Pod Security `restricted` admits, and the Service that sidecars call.
 
+use selvedge_inject::policy::webhook;
 use serde_json::{Value, json};
 
 use crate::{
     images::{self, ImageError, Images},
     object::{NAME, NAMESPACE, namespaced, object},
+    version::Injector,
 };
 
 /// Where sidecars connect.
@@ -23,13 +25,10 @@ pub(crate) fn namespace(security: &str) -> Value {
 }
 
 /// The Deployment and its Service.
-pub(crate) fn objects(images: &Images) -> Result<Vec<Value>, ImageError> {
+pub(crate) fn objects(images: &Images, injector: Injector) -> Result<Vec<Value>, ImageError> {
     let selector = json!({ "app.kubernetes.io/name": NAME });
-    let ports = [("sidecars", SIDECARS)];
-    let service = json!({ "spec": {
-        "selector": selector,
-        "ports": ports.map(|(name, port)| json!({ "name": name, "port": port, "targetPort": name })),
-    } });
+    let reached = ports(injector).map(|(name, port)| json!({ "name": name, "port": port, "targetPort": name }));
+    let service = json!({ "spec": { "selector": selector, "ports": reached.collect::<Vec<_>>() } });
     let deployment = json!({ "spec": {
         "replicas": 1,
         "selector": { "matchLabels": selector },
@@ -41,7 +40,7 @@ pub(crate) fn objects(images: &Images) -> Result<Vec<Value>, ImageError> {
                     "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
                     "seccompProfile": { "type": "RuntimeDefault" },
                 },
-                "containers": [container(images.reference(images::CONTROL_PLANE)?)],
+                "containers": [container(images.reference(images::CONTROL_PLANE)?, injector)],
                 "volumes": [{ "name": "state", "emptyDir": {} }],
             },
         },
@@ -54,23 +53,34 @@ pub(crate) fn named() -> Vec<Value> {
     [("apps/v1", "Deployment"), ("v1", "Service")].map(|(api, kind)| namespaced(api, kind, NAME, json!({}))).into()
 }
 
-/// The arguments of the program in its image.
-pub fn arguments() -> Vec<String> {
-    // Of both families, where there are both.
-    let (listen, health) = (format!("[::]:{SIDECARS}"), format!("[::]:{HEALTH}"));
-    let arguments =
-        ["control-plane", "--kubernetes", "--state-dir", "/state", "--listen", &listen, "--health", &health];
-    arguments.map(str::to_owned).into()
+/// What others in the cluster connect to, by name.
+fn ports(injector: Injector) -> impl Iterator<Item = (&'static str, u16)> {
+    let webhook = (injector == Injector::Webhook).then_some(("webhook", webhook::PORT));
+    [("sidecars", SIDECARS)].into_iter().chain(webhook)
 }
 
-fn container(image: String) -> Value {
+/// The arguments of the program in its image.
+pub fn arguments(injector: Injector) -> Vec<String> {
+    // Of both families, where there are both.
+    let any = |port: u16| format!("[::]:{port}");
+    let (listen, health, webhook) = (any(SIDECARS), any(HEALTH), any(webhook::PORT));
+    let mut arguments =
+        vec!["control-plane", "--kubernetes", "--state-dir", "/state", "--listen", &listen, "--health", &health];
+    if injector == Injector::Webhook {
+        arguments.extend(["--webhook", &webhook]);
+    }
+    arguments.into_iter().map(str::to_owned).collect()
+}
+
+fn container(image: String, injector: Injector) -> Value {
     let asks = |path: &str| json!({ "path": path, "port": "health" });
-    let ports = [("sidecars", SIDECARS), ("health", HEALTH)];
+    let ports = ports(injector).chain([("health", HEALTH)]);
+    let ports: Vec<Value> = ports.map(|(name, port)| json!({ "name": name, "containerPort": port })).collect();
     json!({
         "name": NAME,
         "image": image,
-        "args": arguments(),
-        "ports": ports.map(|(name, port)| json!({ "name": name, "containerPort": port })),
+        "args": arguments(injector),
+        "ports": ports,
         "livenessProbe": { "httpGet": asks("/live"), "initialDelaySeconds": 10 },
         "readinessProbe": { "httpGet": asks("/ready"), "periodSeconds": 2 },
         "resources": { "requests": { "cpu": "50m", "memory": "64Mi" } },

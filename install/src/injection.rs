@@ -1,7 +1,7 @@
 //! What puts sidecars into pods, and its settings.
 
 use selvedge_inject::{
-    policy::{advising, mutating},
+    policy::{advising, mutating, webhook},
     setting::{self, Setting, Settings},
 };
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     images::{self, ImageError, Images},
     object::{marked, namespaced},
+    version::Injector,
 };
 
 /// How connections reach sidecars that say nothing else.
@@ -50,8 +51,18 @@ pub(crate) fn settings(images: &Images, capture: Capture) -> Result<Value, Image
 }
 
 /// What injects and warns, in the order in which it may be applied.
-pub(crate) fn objects() -> Vec<Value> {
-    mutating::objects().into_iter().chain(advising::objects()).map(marked).collect()
+pub(crate) fn objects(injector: Injector) -> Vec<Value> {
+    let injecting = match injector {
+        Injector::Policy => mutating::objects(),
+        Injector::Webhook => webhook::objects(),
+    };
+    injecting.into_iter().chain(advising::objects()).map(marked).collect()
+}
+
+/// What injects and warns in any cluster, in the order in which it goes: first what keeps pods from starting when the
+/// control plane is away.
+pub(crate) fn leaving() -> Vec<Value> {
+    webhook::objects().into_iter().chain(objects(Injector::Policy).into_iter().rev()).collect()
 }
 
 /// The ConfigMap without its settings, to be named.

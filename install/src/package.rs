@@ -7,6 +7,7 @@ use crate::{
     images::{ImageError, Images},
     injection::{self, Capture},
     rights,
+    version::Injector,
 };
 
 /// What an administrator chooses for a cluster.
@@ -16,6 +17,8 @@ pub struct Package {
     pub images: Images,
     /// How connections reach sidecars that say nothing else.
     pub capture: Capture,
+    /// What puts sidecars into pods.
+    pub injector: Injector,
 }
 
 impl Package {
@@ -28,13 +31,13 @@ impl Package {
         let security = if self.capture == Capture::Cni { "privileged" } else { "restricted" };
         let mut objects = vec![control_plane::namespace(security)];
         objects.extend(crd::all());
-        objects.extend(rights::objects());
+        objects.extend(rights::objects(self.injector));
         objects.push(injection::settings(&self.images, self.capture)?);
-        objects.extend(control_plane::objects(&self.images)?);
+        objects.extend(control_plane::objects(&self.images, self.injector)?);
         if self.capture == Capture::Cni {
             objects.push(cni::object(&self.images)?);
         }
-        objects.extend(injection::objects());
+        objects.extend(injection::objects(self.injector));
         Ok(objects)
     }
 }

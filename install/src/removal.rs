@@ -10,17 +10,17 @@ use selvedge_control_plane::{
 use selvedge_policies::kind::SELVEDGE;
 use serde_json::{Value, json};
 
-use crate::{cni, control_plane, crd, injection, object::namespaced, rights};
+use crate::{cni, control_plane, crd, injection, object::namespaced, rights, version::Injector};
 
 /// The steps, each to be done before the next one begins. What users have written and the key of the authority go only where
 /// `purge` says so.
 pub fn steps(purge: bool) -> Vec<Step> {
     let mut steps = vec![
-        Step { pause: NOTICED, ..step("injection", injection::objects().iter().rev()) },
+        Step { pause: NOTICED, ..step("injection", injection::leaving().iter()) },
         Step { farewell: Some("--remove-on-exit"), ..step("plugin of the nodes", [cni::named()].iter()) },
         step("control plane", control_plane::named().iter()),
         step("settings of sidecars", [injection::config_map()].iter()),
-        step("rights", rights::objects().iter().rev()),
+        step("rights", rights::objects(Injector::Webhook).iter().rev()),
     ];
     if purge {
         steps.push(step("definitions, and with them what users have written", crd::all().iter()));

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use selvedge_control_plane::{model, source::kubernetes};
+use selvedge_inject::policy::webhook;
 use selvedge_policies::kind::Kind;
 use serde_json::{Value, json};
 
-use crate::object::{NAME, NAMESPACE, RBAC, namespaced, object};
+use crate::{
+    object::{NAME, NAMESPACE, RBAC, namespaced, object},
+    version::Injector,
+};
 
 /// One right: these verbs on these resources.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +29,8 @@ pub struct Right {
     pub reason: &'static str,
 }
 
-/// Every right of the control plane.
-pub fn all() -> Vec<Right> {
+/// Every right of the control plane where this injects.
+pub fn all(injector: Injector) -> Vec<Right> {
     let mut watched: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for kubernetes::Watched { api, .. } in kubernetes::watched() {
         // What no user writes for the mesh is of the core: pods.
@@ -38,7 +42,8 @@ pub fn all() -> Vec<Right> {
         let reason = "the configuration of the mesh, and where its workloads are";
         Right { group, resources, verbs: vec!["list", "watch"], name: None, is_everywhere: true, reason }
     });
-    watching.chain(OWN.iter().map(Own::right)).collect()
+    let injecting = (injector == Injector::Webhook).then_some(&INJECTING);
+    watching.chain(OWN.iter().chain(injecting).map(Own::right)).collect()
 }
 
 /// A right on one resource.
@@ -103,6 +108,16 @@ const OWN: [Own; 6] = [
     },
 ];
 
+/// The right to prove itself to the API server as the one that injects.
+const INJECTING: Own = Own {
+    group: "admissionregistration.k8s.io",
+    resource: "mutatingwebhookconfigurations",
+    verbs: &["get", "patch"],
+    name: Some(webhook::NAME),
+    is_everywhere: true,
+    reason: "how the API server knows the webhook; only below Kubernetes 1.36",
+};
+
 impl Own {
     fn right(&self) -> Right {
         Right {
@@ -127,9 +142,9 @@ impl Right {
 }
 
 /// The roles, and who has them.
-pub(crate) fn objects() -> Vec<Value> {
+pub(crate) fn objects(injector: Injector) -> Vec<Value> {
     let rules = |is_everywhere: bool| -> Vec<Value> {
-        all().iter().filter(|right| right.is_everywhere == is_everywhere).map(Right::rule).collect()
+        all(injector).iter().filter(|right| right.is_everywhere == is_everywhere).map(Right::rule).collect()
     };
     let subjects = json!([{ "kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE }]);
     let bound = |kind: &str| {

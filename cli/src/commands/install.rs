@@ -18,7 +18,7 @@ pub struct InstallArgs {
     /// How connections reach sidecars that say nothing else.
     #[arg(long, value_enum, value_name = "MODE", default_value = "init")]
     capture: Mode,
-    /// The cluster's version, as `kubectl version` tells it.
+    /// The cluster's version, as `kubectl version` tells it: below 1.36 the control plane is asked for sidecars.
     #[arg(long, value_name = "V", default_value = "1.36")]
     kubernetes_version: String,
     /// Only the definitions of the kinds that users write, for a control plane that runs elsewhere.
@@ -47,8 +47,9 @@ pub fn run(args: &InstallArgs) -> anyhow::Result<()> {
 }
 
 fn package(args: &InstallArgs) -> anyhow::Result<Vec<Value>> {
-    if let Some(problem) = version::problem(&args.kubernetes_version) {
-        bail!("{problem}");
+    let injector = version::injector(&args.kubernetes_version).map_err(anyhow::Error::msg)?;
+    if let Some(doubt) = version::doubt(&args.kubernetes_version) {
+        eprintln!("selvedge install: {doubt}");
     }
     let (Some(list), Some(registry)) = (&args.images, &args.registry) else {
         bail!(
@@ -62,5 +63,5 @@ fn package(args: &InstallArgs) -> anyhow::Result<Vec<Value>> {
         Mode::Init => Capture::Init,
         Mode::Cni => Capture::Cni,
     };
-    Ok(Package { images: Images::read(&list, registry)?, capture }.objects()?)
+    Ok(Package { images: Images::read(&list, registry)?, capture, injector }.objects()?)
 }

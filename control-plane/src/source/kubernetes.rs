@@ -43,7 +43,7 @@ pub use pod::SIDECAR;
 pub use pods::Pods;
 use pruned::Key;
 pub use pruned::{Api, Known, Lacking};
-pub use version::TooOld;
+pub use version::{NEWEST, OLDEST, TooOld};
 pub use watch::Pace;
 pub(crate) use watch::told as explain;
 

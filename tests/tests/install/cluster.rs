@@ -7,7 +7,7 @@ use selvedge_control_plane::{
     removal::{Cluster, Step},
     source::kubernetes,
 };
-use selvedge_install::{NAMESPACE, injection::Capture, removal};
+use selvedge_install::{NAMESPACE, injection::Capture, removal, version::Injector};
 use selvedge_tests::{
     api_server::ApiServer,
     process::{Process, binary},
@@ -19,7 +19,11 @@ use super::{examples, package};
 
 /// Installs everything, as far as an API server does it alone: no controller runs.
 async fn install(server: &ApiServer) {
-    for object in package::objects(Capture::Init) {
+    install_for(server, Injector::Policy).await;
+}
+
+async fn install_for(server: &ApiServer, injector: Injector) {
+    for object in package::objects_for(Capture::Init, injector) {
         server.put(object).await;
     }
     // A definition that changed is in force after a moment, in which the kind cannot be listed.
@@ -137,6 +141,27 @@ async fn a_real_server_takes_every_example_and_refuses_what_contradicts_itself()
         spec.contains_key("rules") && spec.contains_key("expires"),
         "the control plane is to tell of it: {taken:#}"
     );
+}
+
+#[tokio::test]
+async fn where_a_webhook_injects_it_goes_first_and_pods_start_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        install_for(&server, Injector::Webhook).await;
+        wait::until_true("a pod waits for the control plane", || async {
+            let tried = server.calls().try_out(&pod("web", false)).await;
+            tried.is_err_and(|refusal| refusal.message.contains("failed calling webhook"))
+        })
+        .await;
+        let cluster = Cluster::connect(Some(&server.kubeconfig(folder.path()))).await.unwrap();
+        for step in interrupted(removal::steps(false), 1) {
+            cluster.remove(&step, |_| {}).await.unwrap();
+        }
+        assert!(server.calls().list("MutatingWebhookConfiguration").await.is_empty());
+        assert!(server.calls().get("Deployment", NAMESPACE, "selvedge").await.is_some(), "it goes later");
+        server.calls().try_out(&pod("web", false)).await.unwrap();
+    }
 }
 
 /// A real server alone asks for rights.

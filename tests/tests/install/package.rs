@@ -9,6 +9,7 @@ use selvedge_install::{
     package::Package,
     removal,
     rights::{self, Right},
+    version::Injector,
 };
 use selvedge_tests::{pages::Page, process::binary};
 use serde_json::{Value, json};
@@ -21,8 +22,13 @@ pub(crate) fn list() -> String {
 }
 
 pub(crate) fn objects(capture: Capture) -> Vec<Value> {
+    objects_for(capture, Injector::Policy)
+}
+
+/// The objects where this puts sidecars into pods.
+pub(crate) fn objects_for(capture: Capture, injector: Injector) -> Vec<Value> {
     let images = Images::read(&list(), "registry.example/mesh").unwrap();
-    Package { images, capture }.objects().unwrap()
+    Package { images, capture, injector }.objects().unwrap()
 }
 
 fn one(objects: &[Value], kind: &str) -> Value {
@@ -52,9 +58,35 @@ fn the_same_is_rendered_each_time_and_what_others_need_comes_first() {
 }
 
 #[test]
+fn a_webhook_takes_the_place_of_the_policy_that_injects_and_is_reached_where_its_configuration_says() {
+    let objects = objects_for(Capture::Init, Injector::Webhook);
+    assert!(!objects.iter().any(|object| object["kind"] == "MutatingAdmissionPolicy"));
+    one(&objects, "ValidatingAdmissionPolicy");
+    let configuration = one(&objects, "MutatingWebhookConfiguration");
+    let service = one(&objects, "Service");
+    let deployment = one(&objects, "Deployment");
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    for webhook in configuration["webhooks"].as_array().unwrap() {
+        let asked = &webhook["clientConfig"]["service"];
+        for field in ["namespace", "name"] {
+            assert_eq!(asked[field], service["metadata"][field]);
+        }
+        let ports = service["spec"]["ports"].as_array().unwrap();
+        let port = ports.iter().find(|port| port["port"] == asked["port"]).expect("the Service has the port");
+        let ports = container["ports"].as_array().unwrap();
+        let bound = ports.iter().find(|bound| bound["name"] == port["targetPort"]).expect("the pod has the port");
+        let listens = format!("[::]:{}", bound["containerPort"]);
+        let arguments = container["args"].as_array().unwrap();
+        assert!(arguments.windows(2).any(|pair| pair == ["--webhook", &listens]), "{arguments:?}");
+    }
+}
+
+#[test]
 fn nothing_that_is_made_in_a_cluster_or_says_how_strict_it_is_is_rendered() {
-    for capture in [Capture::None, Capture::Init, Capture::Cni] {
-        let objects = objects(capture);
+    let injectors = [Injector::Policy, Injector::Webhook];
+    let captures = [Capture::None, Capture::Init, Capture::Cni];
+    for (capture, injector) in captures.into_iter().flat_map(|capture| injectors.map(|injector| (capture, injector))) {
+        let objects = objects_for(capture, injector);
         for kind in ["Secret", "MeshPolicy"] {
             assert!(!objects.iter().any(|object| object["kind"] == kind), "a {kind}");
         }
@@ -74,7 +106,10 @@ fn every_image_is_named_by_its_digest() {
     assert_eq!(named, 3, "the control plane's, the sidecar's and that of the container with the rules");
     assert_eq!(text.matches("@sha256:").count(), named);
     let without = Images::read("{}", "registry.example/mesh").unwrap();
-    let refused = Package { images: without, capture: Capture::Init }.objects().unwrap_err().to_string();
+    let refused = Package { images: without, capture: Capture::Init, injector: Injector::Policy }
+        .objects()
+        .unwrap_err()
+        .to_string();
     assert!(refused.contains("make image"), "{refused}");
 }
 
@@ -133,18 +168,26 @@ fn the_page_lists_every_right_and_no_other() {
     let head = "| group | resources | verbs | where | for |\n|---|---|---|---|---|\n";
     let table = page.text.split_once(head).expect("the table of rights").1;
     let told: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
-    let rights: Vec<String> = rights::all().iter().map(row).collect();
+    let rights: Vec<String> = rights::all(Injector::Webhook).iter().map(row).collect();
     assert_eq!(told, rights, "expected:\n{}", rights.join("\n"));
 }
 
 #[test]
 fn the_roles_give_what_the_list_says_and_read_no_secrets_elsewhere() {
-    let objects = objects(Capture::Init);
-    for (kind, is_everywhere) in [("ClusterRole", true), ("Role", false)] {
-        let rules = one(&objects, kind)["rules"].as_array().unwrap().len();
-        assert_eq!(rules, rights::all().iter().filter(|right| right.is_everywhere == is_everywhere).count());
+    for injector in [Injector::Policy, Injector::Webhook] {
+        let objects = objects_for(Capture::Init, injector);
+        for (kind, is_everywhere) in [("ClusterRole", true), ("Role", false)] {
+            let rules = one(&objects, kind)["rules"].as_array().unwrap().len();
+            let given = rights::all(injector).iter().filter(|right| right.is_everywhere == is_everywhere).count();
+            assert_eq!(rules, given, "{kind} with {injector:?}");
+        }
     }
-    for right in rights::all() {
+    let about_webhooks = |injector| -> usize {
+        let is_about = |right: &&Right| right.resources.concat().contains("webhook");
+        rights::all(injector).iter().filter(is_about).count()
+    };
+    assert_eq!([Injector::Policy, Injector::Webhook].map(about_webhooks), [0, 1]);
+    for right in rights::all(Injector::Webhook) {
         let all = [&right.group, &right.resources.join(" "), &right.verbs.join(" ")].map(|text| text.contains('*'));
         assert_eq!(all, [false; 3], "{right:?}");
         let touches = |resource: &str| right.resources.iter().any(|known| known == resource);
@@ -161,7 +204,8 @@ fn whatever_is_installed_is_removed() {
         let metadata = &object["metadata"];
         (text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
     };
-    let installed: BTreeSet<_> = objects(Capture::Cni).iter().map(named).collect();
+    let installed = [Injector::Policy, Injector::Webhook].map(|injector| objects_for(Capture::Cni, injector));
+    let installed: BTreeSet<_> = installed.concat().iter().map(named).collect();
     let removed = |purge| -> BTreeSet<_> {
         let targets = removal::steps(purge).into_iter().flat_map(|step| step.targets);
         targets.map(|target| (target.kind, target.namespace.unwrap_or_default(), target.name)).collect()

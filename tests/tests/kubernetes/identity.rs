@@ -466,7 +466,7 @@ async fn the_health_port_tells_health_and_nothing_else() {
 
 /// A role with the rights that an installation gives the control plane, everywhere or in its own namespace, and who has it.
 fn roles(is_everywhere: bool) -> [Value; 2] {
-    let rights = selvedge_install::rights::all();
+    let rights = selvedge_install::rights::all(selvedge_install::version::Injector::Policy);
     let rule = |right: &selvedge_install::rights::Right| {
         let mut rule = json!({ "apiGroups": [right.group], "resources": right.resources, "verbs": right.verbs });
         if let Some(name) = right.name {

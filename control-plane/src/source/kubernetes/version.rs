@@ -5,10 +5,10 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::timeout;
 
-/// The first minor version of which every node has sidecars, for a node may be three versions behind its API server.
-const OLDEST: u32 = 31;
-/// The newest that the mesh was tried on.
-const NEWEST: u32 = 37;
+/// The first minor version of Kubernetes 1 of which every node has sidecars, for a node may be three versions behind its API server.
+pub const OLDEST: u32 = 31;
+/// The newest minor version of Kubernetes 1 that the mesh was tried on.
+pub const NEWEST: u32 = 37;
 /// How long the answer is waited for.
 const ANSWER: Duration = Duration::from_secs(5);
 
