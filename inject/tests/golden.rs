@@ -114,6 +114,31 @@ fn whatever_the_policy_warns_of_the_injector_warns_of_too() {
 }
 
 #[test]
+fn the_policy_warns_of_a_label_that_says_nothing() {
+    let labelled = |value: &str| json!({ "labels": { "selvedge.dev/inject": value } });
+    let objects = |metadata: Value| {
+        let template = json!({ "metadata": metadata, "spec": {} });
+        [
+            json!({ "kind": "Namespace", "metadata": metadata }),
+            json!({ "kind": "Pod", "metadata": metadata }),
+            json!({ "kind": "Deployment", "metadata": {}, "spec": { "template": template } }),
+            json!({ "kind": "CronJob", "metadata": {}, "spec": { "jobTemplate": { "spec": { "template": template } } } }),
+        ]
+    };
+    for object in objects(labelled("true")) {
+        let expected = "the label selvedge.dev/inject is 'true', which says nothing: expected enabled or disabled";
+        assert_eq!(advice(&object), [expected], "{object}");
+    }
+    for metadata in [labelled("enabled"), labelled("disabled"), json!({ "labels": { "app": "web" } }), json!({})] {
+        for object in objects(metadata) {
+            assert!(advice(&object).is_empty(), "{object}");
+        }
+    }
+    let annotated = json!({ "kind": "Namespace", "metadata": { "annotations": { "config.selvedge.dev/none": "1" } } });
+    assert!(advice(&annotated).is_empty(), "annotations of a namespace are nobody's business here");
+}
+
+#[test]
 fn the_policy_warns_of_templates_too() {
     let annotations = json!({ "config.selvedge.dev/uid": "root", "config.selvedge.dev/none": "1" });
     let template = json!({ "metadata": { "annotations": annotations }, "spec": {} });

@@ -79,9 +79,13 @@ pub fn run(args: CaArgs) -> anyhow::Result<()> {
         CaCommand::Rotate(args) => {
             let state = State::open(&args)?;
             state.authority(&args)?.rotate(clock::unix())?;
+            let place = state.place();
             state.put()?;
-            println!("A new CA is made. The control plane announces it, signs with it after one certificate lifetime,");
-            println!("and drops the old one after another. `selvedge ca show` tells how far it is.");
+            println!("A new CA is made in {place}.");
+            println!(
+                "The control plane announces it, signs with it after one certificate lifetime, and drops the old one"
+            );
+            println!("after another. `selvedge ca show` tells how far it is.");
             Ok(())
         }
         CaCommand::New(args) => new(&args),
@@ -98,8 +102,9 @@ fn new(args: &NewArgs) -> anyhow::Result<()> {
          --replace a new one is made all the same, which no workload of now believes"
     );
     Authority::replace(&state.directory, &args.state.trust_domain, &trusted, clock::unix())?;
+    let place = state.place();
     state.put()?;
-    println!("A new CA is made. It signs what is issued from now on.");
+    println!("A new CA is made in {place}. It signs what is issued from now on.");
     if was_there {
         println!(
             "Sidecars that know only the one before go on with what they have, and do not believe the control plane."
@@ -130,14 +135,20 @@ impl State {
         Ok(Self { directory: edit.directory().to_owned(), edit: Some((runtime, edit)) })
     }
 
-    fn authority(&self, args: &StateArgs) -> anyhow::Result<Authority> {
-        let place = match &self.edit {
-            Some(_) => "the Secret selvedge-ca of this namespace".to_owned(),
+    /// Where the authority is, for people.
+    fn place(&self) -> String {
+        match &self.edit {
+            Some((_, edit)) => edit.place(),
             None => self.directory.display().to_string(),
-        };
+        }
+    }
+
+    fn authority(&self, args: &StateArgs) -> anyhow::Result<Authority> {
         ensure!(
             Authority::is_founded(&self.directory),
-            "there is no CA in {place}; give the control plane's --state-dir, or --kubernetes and its namespace"
+            "there is no CA in {}; give the control plane's --state-dir, or --kubernetes and a --kubeconfig whose current \
+             context names the control plane's namespace, or none for selvedge-system",
+            self.place()
         );
         Ok(Authority::open(&self.directory, &args.trust_domain, LEAF_LIFETIME, clock::unix())?)
     }

@@ -18,7 +18,7 @@ pub struct UninstallArgs {
     /// Delete what users have written for the mesh, too, and the key of its authority. They are listed first.
     #[arg(long)]
     purge: bool,
-    /// Only say what would be deleted.
+    /// Only say what would be deleted, and whether it would be refused.
     #[arg(long)]
     dry_run: bool,
 }
@@ -35,7 +35,8 @@ pub fn run(args: &UninstallArgs) -> anyhow::Result<()> {
 async fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
     let injected = cluster.injected().await?;
-    if !injected.is_empty() && !args.force {
+    let refused = !injected.is_empty() && !args.force;
+    if refused && !args.dry_run {
         bail!("{}", refusal(&injected, &cluster.asking().await?));
     }
     let written = cluster.written(&removal::written()).await?;
@@ -51,6 +52,9 @@ async fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
             continue;
         }
         cluster.remove(&step, |target| println!("deleted {target}")).await?;
+    }
+    if refused {
+        bail!("{}", refusal(&injected, &cluster.asking().await?));
     }
     if !injected.is_empty() {
         println!("These pods run on with a sidecar. Start them again:");

@@ -1,5 +1,5 @@
 //! A ValidatingAdmissionPolicy that warns of annotations that nobody reads and of values that are ignored, wherever a pod
-//! or its template is written. It refuses nothing.
+//! or its template is written, and of a label of a pod or namespace that says nothing. It refuses nothing.
 
 use serde_json::{Value, json};
 
@@ -7,15 +7,18 @@ use crate::{
     annotation::{ANNOTATIONS, Annotation, PREFIX},
     field::literal,
     policy::{object, variable},
+    switch::{DISABLED, ENABLED, LABEL},
 };
 
 /// Name of the policy and of its binding.
 pub const NAME: &str = "selvedge-annotations";
 
-/// The annotations of a pod, or of the template of one.
-const WRITTEN: &str = "object.kind == 'Pod' ? dyn(object).metadata[?'annotations'].orValue(dyn({})) \
-    : object.kind == 'CronJob' ? dyn(object).spec.jobTemplate.spec.template[?'metadata'][?'annotations'].orValue(dyn({})) \
-    : dyn(object).spec.template[?'metadata'][?'annotations'].orValue(dyn({}))";
+/// The metadata of a pod, of the template of one, or of a namespace.
+const METADATA: &str = "object.kind in ['Pod', 'Namespace'] ? dyn(object).metadata \
+    : object.kind == 'CronJob' ? dyn(object).spec.jobTemplate.spec.template[?'metadata'].orValue(dyn({})) \
+    : dyn(object).spec.template[?'metadata'].orValue(dyn({}))";
+/// The annotations, of which those of a namespace are nobody's business here.
+const WRITTEN: &str = "object.kind == 'Namespace' ? dyn({}) : variables.metadata[?'annotations'].orValue(dyn({}))";
 
 /// The policy and its binding.
 pub fn objects() -> Vec<Value> {
@@ -35,7 +38,7 @@ fn spec() -> Value {
     json!({
         "failurePolicy": "Ignore",
         "matchConstraints": { "resourceRules": [
-            rule("", &["pods"]),
+            rule("", &["pods", "namespaces"]),
             rule("apps", &["deployments", "statefulsets", "daemonsets", "replicasets"]),
             rule("batch", &["jobs", "cronjobs"]),
         ] },
@@ -45,17 +48,19 @@ fn spec() -> Value {
 }
 
 /// The variables of the policy with their expressions, each after those that it uses.
-pub fn variables() -> [(&'static str, String); 2] {
+pub fn variables() -> [(&'static str, String); 4] {
     let known: Vec<String> = ANNOTATIONS.iter().map(|annotation| literal(&annotation.name())).collect();
     let unknown = format!(
         "variables.annotations.map(key, key).filter(key, key.startsWith({}) && !(key in [{}]))",
         literal(PREFIX),
         known.join(", ")
     );
-    [("annotations", WRITTEN.to_owned()), ("unknown", unknown)]
+    // An absent label says nothing wrong, as `disabled` does.
+    let label = format!("variables.metadata[?'labels'][?{}].orValue({})", literal(LABEL), literal(DISABLED));
+    [("metadata", METADATA.to_owned()), ("annotations", WRITTEN.to_owned()), ("unknown", unknown), ("label", label)]
 }
 
-/// The validations: one for keys, and one for the value of each.
+/// The validations: one for the label, one for keys, and one for the value of each.
 pub fn validations() -> Vec<Value> {
     let names: Vec<&str> = ANNOTATIONS.iter().map(|annotation| annotation.key).collect();
     let known = format!(" (known after {PREFIX}: {})", names.join(", "));
@@ -64,7 +69,15 @@ pub fn validations() -> Vec<Value> {
         "messageExpression":
             format!("'there is no annotation ' + variables.unknown.join(', ') + {}", literal(&known)),
     });
-    [unknown].into_iter().chain(ANNOTATIONS.iter().map(|annotation| of_value(annotation))).collect()
+    let label = json!({
+        "expression": format!("variables.label in [{}, {}]", literal(ENABLED), literal(DISABLED)),
+        "messageExpression": format!(
+            "{} + variables.label + {}",
+            literal(&format!("the label {LABEL} is '")),
+            literal(&format!("', which says nothing: expected {ENABLED} or {DISABLED}")),
+        ),
+    });
+    [label, unknown].into_iter().chain(ANNOTATIONS.iter().map(|annotation| of_value(annotation))).collect()
 }
 
 /// A message on one line: an API server has no other.

@@ -278,6 +278,8 @@ async fn it_refuses_while_pods_run_with_sidecars_and_says_how_to_end_that() {
     let server = ApiServer::double().await;
     install(&server).await;
     server.put(pod("web-5d8f7-1", true)).await;
+    let (done, told) = uninstall(&server, &["--dry-run"]).await;
+    assert!(!done && told.contains("MutatingAdmissionPolicy selvedge-inject") && told.contains("--force"), "{told}");
     let (done, told) = uninstall(&server, &[]).await;
     assert!(!done, "{told}");
     for command in [

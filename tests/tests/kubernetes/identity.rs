@@ -400,7 +400,8 @@ async fn a_lost_key_is_replaced_by_whoever_says_so_and_by_nobody_else() {
         cluster.finding("is missing").await;
         let refused = cluster.ca(&["new"]).await.unwrap_err();
         assert!(refused.contains("--replace"), "{refused}");
-        cluster.ca(&["new", "--replace"]).await.unwrap();
+        let made = cluster.ca(&["new", "--replace"]).await.unwrap();
+        assert!(made.contains("in the Secret selvedge-system/selvedge-ca"), "{made}");
         let second = wait::until("the bundle has the new one too", async || {
             Some(cluster.bundle().await).filter(|bundle| *bundle != first)
         })

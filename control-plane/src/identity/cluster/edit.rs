@@ -17,6 +17,7 @@ use crate::identity::{failed, rotation};
 #[derive(Debug)]
 pub struct Edit {
     secrets: Secrets,
+    namespace: String,
     directory: PathBuf,
     read: Option<Kept>,
     trusted: Option<String>,
@@ -27,7 +28,8 @@ impl Edit {
     pub async fn begin(client: &Client) -> Result<Self, ClusterError> {
         let directory = std::env::temp_dir().join(format!("selvedge-ca-{:016x}", fastrand::u64(..)));
         file::create_dir(&directory).map_err(|source| failed("creating", &directory, source))?;
-        let mut edit = Self { secrets: Secrets::new(client), directory, read: None, trusted: None };
+        let namespace = client.default_namespace().to_owned();
+        let mut edit = Self { secrets: Secrets::new(client), namespace, directory, read: None, trusted: None };
         edit.trusted = Bundle::new(client).read().await?;
         edit.read = edit.secrets.read().await?;
         if let Some(read) = &edit.read {
@@ -39,6 +41,11 @@ impl Edit {
     /// The directory with the files of the authority.
     pub fn directory(&self) -> &std::path::Path {
         &self.directory
+    }
+
+    /// The Secret in words, such as `the Secret selvedge-system/selvedge-ca`.
+    pub fn place(&self) -> String {
+        format!("the Secret {}/{SECRET}", self.namespace)
     }
 
     /// The certificates that pods are told to trust, PEM, if any.

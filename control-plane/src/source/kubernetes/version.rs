@@ -25,9 +25,16 @@ pub struct TooOld {
 
 /// Refuses a cluster that is too old. One that does not answer is no reason to end: what is in force stays so meanwhile.
 pub(super) async fn check(client: &Client) -> Result<(), TooOld> {
-    let Ok(Ok(version)) = timeout(ANSWER, client.apiserver_version()).await else {
-        tracing::warn!("the API server does not tell its version");
-        return Ok(());
+    let version = match timeout(ANSWER, client.apiserver_version()).await {
+        Ok(Ok(version)) => version,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the API server does not tell its version");
+            return Ok(());
+        }
+        Err(_) => {
+            tracing::warn!("the API server does not tell its version within {ANSWER:?}");
+            return Ok(());
+        }
     };
     match minor(&version.major, &version.minor) {
         Some(minor) if minor < OLDEST => Err(TooOld { found: version.git_version }),
