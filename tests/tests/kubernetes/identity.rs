@@ -434,6 +434,10 @@ async fn control_planes_that_start_together_agree_on_one_authority() {
 async fn a_rotation_goes_on_where_it_was_after_everything_but_the_secret_is_lost() {
     on_each(&[], async |mut cluster| {
         cluster.bundle().await;
+        let mut labelled = cluster.secret().await.unwrap();
+        labelled["metadata"] =
+            json!({ "namespace": NAMESPACE, "name": "selvedge-ca", "labels": { "copied-by": "backup" } });
+        cluster.server.put(labelled).await;
         cluster.ca(&["rotate"]).await.unwrap();
         let announced = async |cluster: &Cluster| {
             let authorities = cluster.authorities().await;
@@ -445,6 +449,8 @@ async fn a_rotation_goes_on_where_it_was_after_everything_but_the_secret_is_lost
             secret["data"].as_object().unwrap().keys().any(|name| name.starts_with("ca-next-"))
         };
         wait::until_true("the Secret has it", is_kept).await;
+        let label = cluster.secret().await.unwrap()["metadata"]["labels"]["copied-by"].clone();
+        assert_eq!(label, "backup", "what others wrote on the Secret stays");
         cluster.mesh.kill_control_plane();
         fs::remove_dir_all(cluster.mesh.state_dir()).unwrap();
         cluster.mesh.start_control_plane().await;

@@ -18,7 +18,8 @@ pub const SECRET: &str = "selvedge-ca";
 /// What a Secret has, at one version of it.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
-    version: String,
+    /// All that is not ours, such as labels of who keeps copies, at its version.
+    rest: Secret,
     pub(super) files: Files,
 }
 
@@ -28,10 +29,13 @@ impl Kept {
         self.files.contains_key(SIGNING)
     }
 
-    fn of(secret: Secret) -> Self {
-        let data = secret.data.unwrap_or_default().into_iter();
-        let files = data.filter(|(name, _)| rotation::is_ours(name)).map(|(name, content)| (name, content.0)).collect();
-        Self { version: secret.metadata.resource_version.unwrap_or_default(), files }
+    fn of(mut secret: Secret) -> Self {
+        let (ours, foreign) =
+            secret.data.take().unwrap_or_default().into_iter().partition(|(name, _)| rotation::is_ours(name));
+        secret.data = Some(foreign);
+        secret.metadata.managed_fields = None; // the server keeps them itself
+        let files = ours.into_iter().map(|(name, content): (String, ByteString)| (name, content.0)).collect();
+        Self { rest: secret, files }
     }
 }
 
@@ -53,21 +57,23 @@ impl Secrets {
 
     /// Makes it; `None` when it was there already.
     pub(super) async fn create(&self, files: &Files) -> Result<Option<Kept>, ClusterError> {
-        let secret = Secret { type_: Some("Opaque".to_owned()), ..secret(files, None) };
+        let metadata = ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() };
+        let secret = Secret { metadata, type_: Some("Opaque".to_owned()), ..Secret::default() };
+        let secret = with(secret, files);
         unless_others(kubernetes::answered(self.api.create(&PostParams::default(), &secret)).await)
     }
 
     /// Puts `files` in the place of what was read; `None` when it is not there any more, or not as it was.
     pub(super) async fn replace(&self, read: &Kept, files: &Files) -> Result<Option<Kept>, ClusterError> {
-        let secret = secret(files, Some(read.version.clone()));
+        let secret = with(read.rest.clone(), files);
         unless_others(kubernetes::answered(self.api.replace(SECRET, &PostParams::default(), &secret)).await)
     }
 }
 
-fn secret(files: &Files, resource_version: Option<String>) -> Secret {
-    let metadata = ObjectMeta { name: Some(SECRET.to_owned()), resource_version, ..ObjectMeta::default() };
-    let data = files.iter().map(|(name, content)| (name.clone(), ByteString(content.clone()))).collect();
-    Secret { metadata, data: Some(data), ..Secret::default() }
+fn with(mut secret: Secret, files: &Files) -> Secret {
+    let files = files.iter().map(|(name, content)| (name.clone(), ByteString(content.clone())));
+    secret.data.get_or_insert_default().extend(files);
+    secret
 }
 
 /// What was written, unless others were faster: they made it, changed it or deleted it.
