@@ -1,3 +1,5 @@
+//! Modules stand callers first: each uses only those listed below it.
+//!
 //! Transparent capture: packet filter rules that send a workload's TCP connections through its sidecar.
 //!
 //! Rules go into the network namespace of the calling thread, for IPv4 and IPv6. nftables is spoken to the kernel without
@@ -26,8 +28,9 @@ use selvedge_policies::cidr::Cidr;
 
 mod iptables;
 mod nftables;
-mod tool;
 mod verify;
+
+mod tool;
 
 use tool::{Failure, Tool};
 

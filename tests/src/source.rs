@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use toml_edit::DocumentMut;
+
 use crate::workspace;
 
 mod blank;
@@ -106,24 +108,19 @@ fn function_name(line: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
+/// The folders of the workspace's packages, as its `Cargo.toml` lists them, so that none is forgotten.
+pub fn packages() -> Vec<String> {
+    let manifest = fs::read_to_string(workspace().join("Cargo.toml")).expect("the workspace has a Cargo.toml");
+    let manifest: DocumentMut = manifest.parse().expect("Cargo.toml is TOML");
+    let members = manifest["workspace"]["members"].as_array().expect("the workspace has members");
+    members.iter().filter_map(|member| member.as_str().map(str::to_owned)).collect()
+}
+
 /// Every production file of the workspace, in order of path: the `src` folders of all packages but this test
 /// kit, without what is generated and without test modules in files of their own.
 pub fn production() -> Vec<Source> {
-    let packages = [
-        "policies",
-        "identity",
-        "xds",
-        "decide",
-        "control-plane",
-        "proxy",
-        "inject",
-        "install",
-        "images",
-        "cli",
-        "examples/saas",
-        "benches",
-    ];
-    let mut sources: Vec<Source> = packages.iter().flat_map(|package| rust_files(&format!("{package}/src"))).collect();
+    let packages = packages().into_iter().filter(|package| !package.starts_with("tests"));
+    let mut sources: Vec<Source> = packages.flat_map(|package| rust_files(&format!("{package}/src"))).collect();
     let is_test = |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/");
     sources.retain(|source| !source.path.contains("/generated/") && !is_test(&source.path));
     sources.sort_by(|a, b| a.path.cmp(&b.path));

@@ -114,7 +114,7 @@ impl Configuration {
         usable.then(|| Self { path: path.to_owned(), text, fields, plugins })
     }
 
-    /// Where it is.
+    /// The file of the chain, in the folder that runtimes read.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
