@@ -1,5 +1,6 @@
 //! What tests expect of an API server, of the double and of a real one alike.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use selvedge_tests::{api_server::ApiServer, wait};
 use serde_json::{Value, json};
 
@@ -56,14 +57,13 @@ async fn an_entry_of_a_webhook_configuration_is_of_several_managers() {
         whole["webhooks"][0]["sideEffects"] = json!("None");
         whole["webhooks"][0]["admissionReviewVersions"] = json!(["v1"]);
         server.calls().apply(&whole, "installer").await.unwrap();
-        let patched = server.calls().apply(&hook(Some("QUFB")), "owner-of-ca").await;
-        // "QUFB" is no certificate, and nobody checks that before it is used; or it is checked at once.
-        if let Ok(patched) = patched {
-            assert_eq!(patched["webhooks"][0]["clientConfig"]["caBundle"], "QUFB");
-            let again = server.calls().apply(&whole, "installer").await.unwrap();
-            assert_eq!(again["webhooks"][0]["clientConfig"]["caBundle"], "QUFB");
-            assert_eq!(again["webhooks"][0]["clientConfig"]["url"], "https://127.0.0.1:1/inject");
-        }
+        let authority = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).unwrap();
+        let ca = BASE64_STANDARD.encode(authority.cert.pem());
+        let patched = server.calls().apply(&hook(Some(&ca)), "owner-of-ca").await.unwrap();
+        assert_eq!(patched["webhooks"][0]["clientConfig"]["caBundle"], ca);
+        let again = server.calls().apply(&whole, "installer").await.unwrap();
+        assert_eq!(again["webhooks"][0]["clientConfig"]["caBundle"], ca);
+        assert_eq!(again["webhooks"][0]["clientConfig"]["url"], "https://127.0.0.1:1/inject");
     }
 }
 
