@@ -1,6 +1,6 @@
 //! The list of kinds: what the control plane checks documents with and the sidecar compiles them with.
 //!
-//! Whoever adds a kind adds its constant here and nothing anywhere else.
+//! Whoever adds a kind adds its constant here and nothing anywhere else by hand: `registry/words.txt` is made from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
