@@ -44,7 +44,7 @@ impl Image {
     /// An image that is larger than it may be.
     pub fn new(program: &Program, files: &Files, registry: &str, version: &str) -> anyhow::Result<Self> {
         let layer = archive(files)?;
-        let config = Blob::json("application/vnd.oci.image.config.v1+json", &config(program, &sha256(&layer)));
+        let config = Blob::json("application/vnd.oci.image.config.v1+json", &config(program, version, &sha256(&layer)));
         let layer = Blob { media_type: "application/vnd.oci.image.layer.v1.tar+gzip", content: compressed(&layer)? };
         let manifest = json!({
             "schemaVersion": 2,
@@ -76,7 +76,7 @@ impl Image {
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// What a container of the image runs, and as whom.
-fn config(program: &Program, layer: &str) -> Value {
+fn config(program: &Program, version: &str, layer: &str) -> Value {
     json!({
         "created": CREATED,
         "architecture": architecture(),
@@ -85,6 +85,11 @@ fn config(program: &Program, layer: &str) -> Value {
             "User": format!("{0}:{0}", program.user),
             "Entrypoint": [format!("/{}", program.name)],
             "WorkingDir": "/",
+            "Labels": {
+                "org.opencontainers.image.title": program.name,
+                "org.opencontainers.image.version": version,
+                "org.opencontainers.image.licenses": env!("CARGO_PKG_LICENSE"),
+            },
         },
         "rootfs": { "type": "layers", "diff_ids": [layer] },
         "history": [{ "created": CREATED, "created_by": "make image" }],

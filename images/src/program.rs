@@ -18,6 +18,8 @@ pub struct Program {
     pub user: u32,
     /// The longest that its archive may be, in bytes.
     pub limit: usize,
+    /// It verifies servers outside the mesh, and so needs the public authorities.
+    pub calls_outside: bool,
 }
 
 /// Bytes of a megabyte.
@@ -25,25 +27,34 @@ const MB: usize = 1_000_000;
 
 /// Every program with an image.
 pub const PROGRAMS: [Program; 4] = [
-    Program { name: "selvedge-proxy", user: 1337, limit: 25 * MB },
-    Program { name: "selvedge", user: 65532, limit: 50 * MB },
+    Program { name: "selvedge-proxy", user: 1337, limit: 25 * MB, calls_outside: true },
+    Program { name: "selvedge", user: 65532, limit: 50 * MB, calls_outside: false },
     // Only root may load rules; it has that one right and no other.
-    Program { name: "selvedge-capture", user: 0, limit: 25 * MB },
+    Program { name: "selvedge-capture", user: 0, limit: 25 * MB, calls_outside: false },
     // The folders of a node are root's.
-    Program { name: "selvedge-cni", user: 0, limit: 25 * MB },
+    Program { name: "selvedge-cni", user: 0, limit: 25 * MB, calls_outside: false },
 ];
 
 /// Host names are read from the pod's own list before a server is asked, which is not what the C library does by itself.
 const NAME_SERVICES: (&str, &str) = ("etc/nsswitch.conf", "hosts: files dns\n");
 
+/// Who gets a program gets its license.
+const LICENSE: (&str, &str) = ("LICENSE", include_str!("../../LICENSE"));
+
+/// Where a sidecar looks for the public authorities, which is where Debian keeps them.
+pub const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Where machines keep them: Debian and what is like it, Red Hat and what is like it.
+const AUTHORITIES_HERE: [&str; 2] = [AUTHORITIES, "/etc/pki/tls/certs/ca-bundle.crt"];
+
 /// The files of an image, by their paths below its root.
 pub type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-/// What the program in `folder` needs to run: itself, the libraries it is linked to, where it is linked to any, and how
-/// they find names.
+/// What the program in `folder` needs to run: itself, the libraries it is linked to, where it is linked to any, how they
+/// find names, and the public authorities, where it asks for them.
 ///
 /// # Errors
-/// A program or a library that is not there, or a machine that cannot tell which libraries it needs.
+/// A program, a library or a list of authorities that is not there, or a machine that cannot tell which libraries it needs.
 pub fn files(folder: &Path, program: &Program) -> anyhow::Result<Files> {
     let path = folder.join(program.name);
     let read = |path: &Path| fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
@@ -52,8 +63,17 @@ pub fn files(folder: &Path, program: &Program) -> anyhow::Result<Files> {
         let inside = library.strip_prefix("/").unwrap_or(&library).to_owned();
         files.insert(inside, read(&library)?);
     }
-    let (name, content) = NAME_SERVICES;
-    files.insert(name.into(), content.into());
+    files.extend([NAME_SERVICES, LICENSE].map(|(name, content)| (name.into(), content.into())));
+    if program.calls_outside {
+        let here = AUTHORITIES_HERE.iter().map(Path::new).find(|path| path.is_file()).with_context(|| {
+            format!(
+                "{} needs the public certificate authorities, and none are in {}: install ca-certificates",
+                program.name,
+                AUTHORITIES_HERE.join(" or ")
+            )
+        })?;
+        files.insert(AUTHORITIES.trim_start_matches('/').into(), read(here)?);
+    }
     Ok(files)
 }
 

@@ -5,9 +5,12 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Read, Write},
+    net::{TcpListener, TcpStream},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -101,6 +104,7 @@ fn an_archive_is_an_image_layout_in_which_each_digest_is_right() {
     let config = value(blob(&entries, &manifest["config"]));
     assert_eq!(config["config"]["User"], "1337:1337");
     assert_eq!(config["config"]["Entrypoint"], json!(["/selvedge-proxy"]));
+    assert_eq!(config["config"]["Labels"]["org.opencontainers.image.version"], "1.2.3");
     assert_eq!(config["rootfs"]["diff_ids"], json!([sha256(&layer(&entries))]));
     let blobs = entries.keys().filter(|path| path.starts_with("blobs/sha256") && path.components().count() == 3);
     assert_eq!(blobs.count(), 3, "{:?}", entries.keys());
@@ -113,6 +117,20 @@ fn a_layer_has_the_program_its_libraries_and_no_shell() {
     let names: Vec<String> = entries.keys().map(|path| path.display().to_string()).collect();
     assert!(names.iter().any(|name| name.contains("libc.so")), "{names:?}");
     assert!(!names.iter().any(|name| name.contains("bin/")), "{names:?}");
+    assert!(names.iter().any(|name| name == "LICENSE"), "{names:?}");
+}
+
+#[test]
+fn the_sidecar_has_the_public_authorities_where_it_looks_for_them_and_no_other_program_has() {
+    let sidecar = include_str!("../../proxy/src/tls/client.rs");
+    assert!(sidecar.contains(&format!("SYSTEM_ROOTS: &str = \"{}\"", program::AUTHORITIES)), "it looks elsewhere");
+    let folder = programs();
+    let inside = Path::new(program::AUTHORITIES.trim_start_matches('/'));
+    for program in &PROGRAMS {
+        let files = program::files(folder.path(), program).expect("the files");
+        let is_there = files.get(inside).is_some_and(|content| content.starts_with(b"-----BEGIN CERTIFICATE-----"));
+        assert_eq!(is_there, program.name == "selvedge-proxy", "{}", program.name);
+    }
 }
 
 #[test]
@@ -129,6 +147,55 @@ fn nobody_but_those_who_change_a_node_or_its_rules_is_root() {
     for program in &PROGRAMS {
         let is_root = program.user == 0;
         assert_eq!(is_root, matches!(program.name, "selvedge-capture" | "selvedge-cni"), "{}", program.name);
+    }
+}
+
+/// What a registry and a node are told of an archive is what `images.json` says.
+#[test]
+fn a_registry_keeps_the_digest_of_an_archive_that_is_pushed() {
+    let folder = TempDir::new().expect("a folder");
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let settings = format!(
+        "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\nhttp: {{ addr: {address} }}\n",
+        folder.path().join("registry").display()
+    );
+    fs::write(folder.path().join("settings"), settings).expect("a file");
+    let mut registry = Command::new("docker-registry");
+    registry.arg("serve").arg(folder.path().join("settings")).stdout(Stdio::null()).stderr(Stdio::null());
+    let Ok(registry) = registry.spawn() else { return skip("there is no docker-registry") };
+    let _registry = Running(registry);
+    if Command::new("skopeo").arg("--version").output().is_err() {
+        return skip("there is no skopeo");
+    }
+    let image = image();
+    fs::write(folder.path().join("selvedge-proxy.tar"), &image.archive).expect("an archive");
+    let is_up = |_| {
+        thread::sleep(Duration::from_millis(20));
+        TcpStream::connect(address).is_ok()
+    };
+    assert!((0..3000).any(is_up), "the registry does not start");
+    let skopeo = |arguments: &[&str]| {
+        let run = Command::new("skopeo").args(arguments).current_dir(folder.path()).output().expect("skopeo runs");
+        assert!(run.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8_lossy(&run.stdout).into_owned()
+    };
+    let name = format!("docker://{address}/mesh/selvedge-proxy");
+    let (tagged, installed) = (format!("{name}:1.2.3"), format!("{name}@{}", image.digest));
+    let archive = "oci-archive:selvedge-proxy.tar";
+    skopeo(&["--insecure-policy", "copy", "--preserve-digests", "--dest-tls-verify=false", archive, &tagged]);
+    let told = skopeo(&["inspect", "--tls-verify=false", &installed]);
+    assert_eq!(value(told.as_bytes())["Digest"], image.digest, "{told}");
+    skopeo(&["--insecure-policy", "copy", "--src-tls-verify=false", &installed, "oci:back:1.2.3"]);
+    let back = folder.path().join("back/blobs/sha256").join(image.digest.trim_start_matches("sha256:"));
+    assert_eq!(sha256(&fs::read(back).expect("the manifest came back")), image.digest);
+}
+
+/// A process that ends with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
     }
 }
 
@@ -175,5 +242,6 @@ fn with_path(command: &mut Command) -> &mut Command {
 }
 
 fn skip(why: &str) {
-    let _told = writeln!(std::io::stderr(), "skipped: a container of the image: {why}");
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    let _told = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }
