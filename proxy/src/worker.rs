@@ -231,10 +231,10 @@ impl Worker {
         if !callers.is_empty() {
             let _ = self.demand.send(Demand::Plaintext(callers)); // as in `want`
         }
-        let snapshot = self.snapshot();
+        let (snapshot, now) = (self.snapshot(), Instant::now());
         let clustered = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);
         for endpoint in clustered.chain(self.locals.borrow().values()) {
-            endpoint.pool.sweep();
+            endpoint.pool.sweep(now);
         }
     }
 }

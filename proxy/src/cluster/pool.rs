@@ -105,9 +105,9 @@ impl Pool {
     }
 
     /// Closes idle connections that are too old or too many, so that they do not wait for a request to be found out.
-    pub(crate) fn sweep(&self) {
-        self.idle.borrow_mut().retain(|(lease, since)| !lease.sender.is_closed() && since.elapsed() < IDLE_MESH);
-        self.shared.sweep();
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|(lease, since)| !lease.sender.is_closed() && now - *since < IDLE_MESH);
+        self.shared.sweep(now);
     }
 
     /// Closes the idle HTTP/1 connections: one of them turned out to be dead, so the others are likely to be, too.

@@ -5,6 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::{
@@ -13,6 +14,7 @@ use futures_util::{
 };
 use hyper::client::conn::http2;
 use selvedge_policies::reason::Reason;
+use tokio::time::Instant;
 
 use super::{
     super::connect::{self, Hop},
@@ -28,6 +30,9 @@ use crate::{
 const CONNECTIONS: usize = 32;
 /// How often one request has a connection made that is closed, or full, before its turn comes.
 const DIALS: u32 = 3;
+/// A connection that nobody has used for so long is closed: it costs both ends its memory and a PING now and then. Longer
+/// than a minute, so that who calls once a minute, as scrapers do, pays no handshake each time.
+const IDLE: Duration = Duration::from_secs(90);
 
 /// The shared connections to one endpoint.
 #[derive(Default)]
@@ -43,6 +48,8 @@ struct Connection {
     sender: http2::SendRequest<Body>,
     standing: Standing,
     streams: Rc<Cell<u32>>,
+    /// Since when nobody was seen to use it.
+    idle: Cell<Option<Instant>>,
     /// As the endpoint says, which it may do again at any time.
     max_streams: MaxStreams,
 }
@@ -91,11 +98,15 @@ impl Shared {
         connections.len() < before
     }
 
-    /// Gives up connections that nobody uses, but for the first.
-    pub(crate) fn sweep(&self) {
+    /// Gives up connections that nobody uses: the first, which is warm for the next request, after a while. This side
+    /// dialled them, and it alone knows that no request is on its way.
+    pub(crate) fn sweep(&self, now: Instant) {
         let mut connections = self.connections.borrow_mut();
         let mut first = true;
-        connections.retain(|connection| std::mem::take(&mut first) || connection.streams.get() > 0);
+        connections.retain(|connection| match std::mem::take(&mut first) {
+            true => !connection.is_idle(now),
+            false => connection.streams.get() > 0,
+        });
     }
 
     /// A place on the first connection with room; on the emptiest when there is to be no other, or may be none.
@@ -114,7 +125,17 @@ impl Shared {
         let crowded = crowded || connections.len() >= CONNECTIONS;
         let found = found.or_else(|| live().min_by_key(|connection| connection.streams.get()).filter(|_| crowded))?;
         found.streams.update(|streams| streams + 1);
+        found.idle.take();
         Some((found.sender.clone(), Place(found.streams.clone())))
+    }
+}
+
+impl Connection {
+    /// Whether nobody has used it for long, as far as was looked.
+    fn is_idle(&self, now: Instant) -> bool {
+        let since = self.idle.take().filter(|_| self.streams.get() == 0);
+        self.idle.set((self.streams.get() == 0).then(|| since.unwrap_or(now)));
+        since.is_some_and(|since| now - since >= IDLE)
     }
 }
 
@@ -143,5 +164,59 @@ async fn dial(endpoint: &EndpointConfig, trust: &Trust) -> Result<Connection, Er
     let mesh = matches!(endpoint.transport, Transport::Mesh { .. });
     let assumed = if mesh { MaxStreams::many() } else { MaxStreams::default() };
     let sender = connect::http2(stream, assumed.clone()).await?;
-    Ok(Connection { sender, standing, streams: Rc::default(), max_streams: assumed })
+    Ok(Connection { sender, standing, streams: Rc::default(), idle: Cell::default(), max_streams: assumed })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt, net::TcpListener, task::spawn_local};
+
+    use super::*;
+
+    /// An application that speaks HTTP/2 and does no more than listen: the end of its first connection.
+    async fn listens() -> (Arc<EndpointConfig>, impl Future<Output = ()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let ended = async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
+        };
+        let config = EndpointConfig {
+            cluster: None,
+            address,
+            transport: Transport::Plain,
+            workload: None,
+            identity: String::new(),
+            weight: 1,
+            http2: true,
+            traffic: Arc::default(),
+        };
+        (Arc::new(config), ended)
+    }
+
+    #[test]
+    fn a_connection_is_closed_by_its_dialler_once_nobody_has_used_it_for_long() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+        runtime.unwrap().block_on(async {
+            let (endpoint, ended) = listens().await;
+            let (pool, trust, ended) = (Rc::<Pool>::default(), Arc::default(), spawn_local(ended));
+            let asks = async || Shared::place(&pool, &endpoint, &trust).await.unwrap();
+            let mut now = Instant::now();
+            let mut kept_after = |time| {
+                now += time;
+                pool.shared.sweep(now);
+                !pool.shared.connections.borrow().is_empty()
+            };
+            let asked = asks().await;
+            assert!(kept_after(IDLE));
+            assert!(kept_after(IDLE), "its request goes on");
+            drop(asked);
+            assert!(kept_after(IDLE), "it was just seen to be idle");
+            drop(asks().await);
+            assert!(kept_after(IDLE), "it has been used since");
+            assert!(kept_after(IDLE - Duration::from_secs(1)));
+            assert!(!kept_after(Duration::from_secs(1)));
+            ended.await.unwrap();
+        });
+    }
 }
