@@ -1,9 +1,8 @@
 //! From a cluster to one endpoint for one try: asks the balancing policy and keeps the endpoint's books.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use selvedge_policies::{facts::Moment, reason::Reason};
-use tokio::time::Instant;
 
 use crate::{
     cluster::{Cluster, Snapshot, endpoint::Endpoint},
@@ -28,7 +27,7 @@ pub(crate) enum Ended {
 pub(crate) struct Picked {
     /// The endpoint that gets the try.
     pub endpoint: Rc<Endpoint>,
-    began: Instant,
+    began: Moment,
     /// Whether it is the probe that decides the endpoint's breaker.
     probe: bool,
     recorded: bool,
@@ -66,7 +65,7 @@ impl Picked {
     /// Begins a try on `endpoint`.
     pub(crate) fn new(endpoint: Rc<Endpoint>, now: Moment) -> Self {
         let probe = endpoint.begin(now);
-        Self { endpoint, began: Instant::now(), probe, recorded: false }
+        Self { endpoint, began: now, probe, recorded: false }
     }
 
     /// The try is over: how feeds the breaker, the time to the response head feeds the latency average.
@@ -78,7 +77,8 @@ impl Picked {
             Ended::Connected => (true, true),
             Ended::Failed => (false, false),
         };
-        self.endpoint.observe(self.began.elapsed(), well, now);
+        let took = Duration::from_nanos(now.nanos.saturating_sub(self.began.nanos));
+        self.endpoint.observe(took, well, now);
         worker.chance(|chance| self.endpoint.record(ok, self.probe, now, chance));
     }
 }

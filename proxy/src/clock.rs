@@ -33,10 +33,10 @@ impl TimeOfDay {
         self.0.set((Instant::now(), since_epoch));
     }
 
-    /// Seconds since the Unix epoch.
-    pub(crate) fn unix(&self) -> u64 {
+    /// Seconds since the Unix epoch at `now`, which is no earlier than it was last looked at.
+    pub(crate) fn unix(&self, now: Instant) -> u64 {
         let (at, since_epoch) = self.0.get();
-        (since_epoch + at.elapsed()).as_secs()
+        (since_epoch + (now - at)).as_secs()
     }
 }
 
@@ -66,11 +66,11 @@ mod tests {
     async fn the_time_of_day_follows_a_clock_that_is_set() {
         let time = TimeOfDay::new(Duration::from_millis(100_900));
         tokio::time::advance(Duration::from_secs(9)).await;
-        assert_eq!(time.unix(), 109);
+        assert_eq!(time.unix(Instant::now()), 109);
         for set in [1_700_000_000, 50] {
             time.look(Duration::from_secs(set));
             tokio::time::advance(Duration::from_secs(3)).await;
-            assert_eq!(time.unix(), set + 3);
+            assert_eq!(time.unix(Instant::now()), set + 3);
         }
     }
 

@@ -144,8 +144,9 @@ impl Worker {
 
     /// The moment that decisions of this worker are handed: monotonic nanoseconds, and seconds of the Unix epoch.
     pub(crate) fn now(&self) -> Moment {
-        let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Moment { nanos, unix: self.time_of_day.unix() }
+        let now = Instant::now();
+        let nanos = u64::try_from((now - self.started).as_nanos()).unwrap_or(u64::MAX);
+        Moment { nanos, unix: self.time_of_day.unix(now) }
     }
 
     /// Hands the source of chance of this worker to `decide`, which must not ask for it again meanwhile.

@@ -1,8 +1,8 @@
 //! When a change is pushed, and to whom: once for all that comes in a burst, and only to streams it may concern.
 //!
 //! A rollout or a copied folder is many changes in a row. Pushed one by one each would wake every stream, so they are
-//! debounced: a push waits until nothing came for a moment, and never longer than [`PATIENCE`], so that changes without
-//! end do not hold back the first of them.
+//! debounced: what comes after a rest is pushed at once, and what follows right after it waits until nothing came for a
+//! moment, and never longer than [`PATIENCE`], so that changes without end do not hold back the first of them.
 //!
 //! What sets a snapshot apart from the one published before is worked out here, once, and not by each of thousands of
 //! streams; a stream that has seen that one looks only at the names that were touched. Published snapshots are no
@@ -71,12 +71,16 @@ pub(super) fn debounced(
     prepare(&last);
     let (sender, receiver) = watch::channel(Arc::new(Published::new(Arc::clone(&last), &Snapshot::default())));
     let task = async move {
+        let mut rested = Instant::now();
         while snapshots.changed().await.is_ok() {
-            settle(&mut snapshots).await;
+            if Instant::now() < rested {
+                settle(&mut snapshots).await;
+            }
             let newest = Arc::clone(&snapshots.borrow_and_update());
             prepare(&newest);
             sender.send_replace(Arc::new(Published::new(Arc::clone(&newest), &last)));
             last = newest;
+            rested = Instant::now() + QUIET;
         }
     };
     (task, receiver)
@@ -123,12 +127,33 @@ mod tests {
             pushes += u32::from(pushed.has_changed().unwrap());
             pushed.mark_unchanged();
         }
-        assert!((4..=6).contains(&pushes), "{pushes} pushes in 500 ms");
-        let started = Instant::now();
-        let newest = next(&sender.borrow(), "a/web", &[], "last");
-        sender.send_replace(newest);
-        pushed.wait_for(|published| published.snapshot.number() == 101).await.unwrap();
-        assert!(started.elapsed() <= 2 * QUIET);
+        assert!((5..=7).contains(&pushes), "{pushes} pushes in 500 ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_after_a_rest_is_pushed_at_once_and_gathers_what_follows() {
+        let (sender, snapshots) = channel();
+        let (task, mut pushed) = debounced(snapshots, |_| {});
+        tokio::spawn(task);
+        tokio::time::sleep(QUIET).await;
+        let change = |content: &str| {
+            let newest = next(&sender.borrow(), "a/web", &[], content);
+            sender.send_replace(newest);
+        };
+        for number in [1, 4] {
+            let began = Instant::now();
+            change("first");
+            pushed.changed().await.unwrap();
+            assert!(began.elapsed().is_zero(), "it waited {:?}", began.elapsed());
+            assert_eq!(pushed.borrow_and_update().snapshot.number(), number);
+            change("second");
+            tokio::time::sleep(QUIET / 2).await;
+            change("third");
+            pushed.changed().await.unwrap();
+            assert_eq!(pushed.borrow_and_update().snapshot.number(), number + 2, "both in one");
+            assert!(began.elapsed() <= 2 * QUIET, "they waited {:?}", began.elapsed());
+            tokio::time::sleep(QUIET).await;
+        }
     }
 
     #[test]
