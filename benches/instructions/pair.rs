@@ -7,7 +7,7 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Context, ensure};
 use selvedge_benches::{
     application,
-    client::{self, Connection},
+    client::{self, Ask, Connection},
     pair::Plan,
     process::Process,
 };
@@ -34,14 +34,14 @@ async fn counted(binaries: &Path, over_http2: bool, requests: u64) -> anyhow::Re
     let out = format!("--callgrind-out-file={}", counts.display());
     // The control thread has its own timers, so what it does depends on how long a run takes.
     let under = &["valgrind", "--tool=callgrind", "--separate-threads=yes", &out];
-    let plan = Plan { folder: folder.path().to_owned(), binaries, everything: true, application, under };
+    let plan = Plan { folder: folder.path().to_owned(), binaries, everything: true, application, endpoints: 1, under };
     let mut pair = plan.start().await?;
-    let address = if over_http2 { pair.http2 } else { pair.http1 };
-    while let Err(error) = client::probe(address, over_http2).await {
+    let (address, ask) = if over_http2 { (pair.http2, Ask::Http2) } else { (pair.http1, Ask::Http1) };
+    while let Err(error) = client::probe(address, ask).await {
         pair.sidecars.iter_mut().try_for_each(|sidecar| sidecar.check()).with_context(|| format!("{error:#}"))?;
         sleep(Duration::from_millis(500)).await;
     }
-    let (mut connection, driver) = Connection::open(address, over_http2).await?;
+    let (mut connection, driver) = Connection::open(address, ask).await?;
     for _ in 0..requests {
         connection.get().await?;
         rest(&pair.sidecars).await;

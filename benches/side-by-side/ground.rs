@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::Context;
 pub(crate) use selvedge_benches::application::SMALL;
-use selvedge_benches::port::Port;
+use selvedge_benches::{application::message, port::Port};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -34,7 +34,8 @@ pub(crate) struct Ground {
     pub(crate) http2: Port,
     /// Where the binaries of this workspace are.
     pub(crate) binaries: PathBuf,
-    application: Process,
+    /// The program of the application.
+    pub(crate) application: Process,
 }
 
 impl Ground {
@@ -44,6 +45,7 @@ impl Ground {
         let certificates = Certificates::make(folder.path())?;
         let (http1, http2) = (Port::free()?, Port::free()?);
         fs::write(folder.path().join("1m"), vec![b'x'; LARGE])?;
+        fs::write(folder.path().join("call"), message(SMALL))?;
         let config = folder.path().join("application.conf");
         fs::write(&config, nginx::application(folder.path(), http1.address, http2.address))?;
         let mut command = Command::new(application()?);

@@ -21,32 +21,38 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     ground::Ground,
+    idle::Idle,
     machine::Machine,
     measure::{Plan, Results},
     peer::{Name, Peer},
+    placement::{Placement, Processors},
 };
 
 mod certificates;
 mod ground;
+mod idle;
 mod load;
 mod machine;
 mod measure;
+mod memory;
 mod peer;
+mod placement;
 mod report;
+mod syscalls;
 mod versus;
 
 /// Compare the cost of proxies side by side.
 #[derive(Parser)]
 #[command(name = "side-by-side")]
 struct Arguments {
-    /// One short round: a minute instead of six; good enough to see that it works.
+    /// One short round: a minute instead of ten; good enough to see that it works.
     #[arg(long)]
     quick: bool,
     /// How often every peer is put under every load.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Milliseconds of each load.
-    #[arg(long, default_value_t = 2500)]
+    #[arg(long, default_value_t = 1200)]
     each: u64,
     /// Requests per second where the rate is fixed.
     #[arg(long, default_value_t = 2000)]
@@ -57,6 +63,9 @@ struct Arguments {
     /// Only these.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<Name>,
+    /// Which processors proxies, load and application may use; all of these in each round.
+    #[arg(long, value_delimiter = ',', default_values = ["free", "pinned"])]
+    placement: Vec<Placement>,
     /// Folder of `selvedge` and `selvedge-proxy`; that of this program when absent.
     #[arg(long, value_name = "DIR")]
     binaries: Option<PathBuf>,
@@ -90,10 +99,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let beside = || std::env::current_exe().ok()?.parent().map(Path::to_path_buf);
     let binaries =
         arguments.binaries.clone().or_else(beside).context("where are the binaries? name them: --binaries")?;
-    let (rounds, each) = if arguments.quick { (1, 1000) } else { (arguments.rounds, arguments.each) };
-    let plan = Plan { rounds, each: Duration::from_millis(each), rate: arguments.rate, seed: arguments.seed };
+    let plan = plan(arguments);
     if let Some(old) = &arguments.old {
-        let plan = Plan { rounds: rounds.max(versus::LEAST_ROUNDS), ..plan };
+        let plan = Plan { rounds: plan.rounds.max(versus::LEAST_ROUNDS), ..plan };
         return versus::run(old, &binaries, plan).await;
     }
     if let Err(missing) = ground::application().and(load::program()) {
@@ -101,17 +109,33 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     allow_many_files();
+    let processors = Processors::find()?;
     let machine = Machine::describe(&binaries);
     let mut ground = Ground::prepare(binaries)?;
     let mut skipped = Vec::new();
     let mut peers = start(arguments, &ground, &mut skipped).await?;
-    let mut results = measure::all(plan, &mut ground, &mut peers).await?;
+    let idle = if peers.iter().any(|peer| peer.name.is_ours()) { Some(Idle::start(&ground).await?) } else { None };
+    let mut results = measure::all(&plan, &processors, &mut ground, &mut peers, idle).await?;
     results.skipped.extend(skipped);
-    let tables = report::tables(&machine, plan, &results);
+    let tables = report::tables(&machine, &plan, &results);
     println!("{tables}");
     match &arguments.out {
-        Some(folder) => publish(folder, &machine, plan, &results, &tables),
+        Some(folder) => publish(folder, &machine, &plan, &results, &tables),
         None => Ok(()),
+    }
+}
+
+fn plan(arguments: &Arguments) -> Plan {
+    let Arguments { quick, rate, seed, placement, .. } = arguments;
+    let (rounds, each, busy) = if *quick { (1, 250, 1000) } else { (arguments.rounds, arguments.each, 3000) };
+    Plan {
+        rounds,
+        each: Duration::from_millis(each),
+        rate: *rate,
+        seed: *seed,
+        placements: placement.clone(),
+        busy: Duration::from_millis(busy),
+        rest: (!quick).then_some(Duration::from_secs(10)),
     }
 }
 
@@ -132,7 +156,7 @@ async fn start(arguments: &Arguments, ground: &Ground, skipped: &mut Vec<String>
 }
 
 /// Writes the figures into `folder`, unless those there are of peers that this run has not measured.
-fn publish(folder: &Path, machine: &Machine, plan: Plan, results: &Results, tables: &str) -> anyhow::Result<()> {
+fn publish(folder: &Path, machine: &Machine, plan: &Plan, results: &Results, tables: &str) -> anyhow::Result<()> {
     let lost = lost(&fs::read(folder.join("results.json")).unwrap_or_default(), results);
     if !lost.is_empty() {
         let (folder, lost) = (folder.display(), lost.join(", "));
@@ -142,18 +166,21 @@ fn publish(folder: &Path, machine: &Machine, plan: Plan, results: &Results, tabl
     fs::create_dir_all(folder)?;
     let json = json!({ "machine": machine, "plan": plan, "results": results });
     fs::write(folder.join("results.json"), format!("{}\n", serde_json::to_string_pretty(&json)?))?;
-    fs::write(folder.join("side-by-side.svg"), report::chart(results))?;
+    fs::write(folder.join("side-by-side.svg"), report::chart(results, &plan.placements))?;
     page::replace(&folder.join("README.md"), "side-by-side", tables)
 }
 
-/// The peers of the `published` results.json that `results` does not have.
+/// The peers of the `published` results.json, and their placements, that `results` does not have.
 fn lost(published: &[u8], results: &Results) -> Vec<String> {
     let published: Value = serde_json::from_slice(published).unwrap_or_default();
     let samples = published["results"]["samples"].as_array().into_iter().flatten();
-    let named: BTreeSet<Name> =
-        samples.filter_map(|sample| serde_json::from_value(sample["peer"].clone()).ok()).collect();
-    let measured = |name: &Name| results.samples.iter().any(|sample| sample.peer == *name);
-    named.iter().filter(|name| !measured(name)).map(|name| name.title().to_owned()).collect()
+    let named = |sample: &Value| {
+        let peer: Name = serde_json::from_value(sample["peer"].clone()).ok()?;
+        Some((peer, serde_json::from_value::<Placement>(sample["placement"].clone()).ok()?))
+    };
+    let before: BTreeSet<_> = samples.filter_map(named).collect();
+    let now: BTreeSet<_> = results.samples.iter().map(|sample| (sample.peer, sample.placement)).collect();
+    before.difference(&now).map(|(peer, placement)| format!("{} ({})", peer.title(), placement.title())).collect()
 }
 
 #[cfg(test)]
@@ -161,9 +188,10 @@ mod tests {
     use super::*;
     use crate::{load::Load, measure::Sample};
 
-    fn results(peers: &[Name]) -> Results {
-        let sample = |peer: &Name| Sample {
+    fn results(peers: &[(Name, Placement)]) -> Results {
+        let sample = |(peer, placement): &(Name, Placement)| Sample {
             round: 1,
+            placement: *placement,
             peer: *peer,
             load: Load::Http1Paced,
             done: 1,
@@ -179,10 +207,14 @@ mod tests {
 
     #[test]
     fn a_run_without_envoy_does_not_replace_figures_of_envoy() {
-        let published = json!({ "results": results(&[Name::Selvedge, Name::Envoy]) }).to_string();
-        let lost = |peers: &[Name]| lost(published.as_bytes(), &results(peers));
-        assert_eq!(lost(&[Name::Selvedge, Name::Haproxy]), ["Envoy pair"]);
-        assert!(lost(&[Name::Selvedge, Name::Haproxy, Name::Envoy]).is_empty());
-        assert!(super::lost(b"", &results(&[Name::Direct])).is_empty(), "nothing is published yet");
+        let everywhere = |name| [(name, Placement::Free), (name, Placement::Pinned)];
+        let all = [everywhere(Name::Selvedge), everywhere(Name::Envoy)].concat();
+        let published = json!({ "results": results(&all) }).to_string();
+        let lost = |peers: &[_]| lost(published.as_bytes(), &results(peers));
+        let others = [everywhere(Name::Selvedge), everywhere(Name::Haproxy)].concat();
+        assert_eq!(lost(&others), ["Envoy pair (free)", "Envoy pair (pinned)"]);
+        assert_eq!(lost(&all[..3]), ["Envoy pair (pinned)"]);
+        assert!(lost(&[all, others].concat()).is_empty());
+        assert!(super::lost(b"", &results(&[])).is_empty(), "nothing is published yet");
     }
 }

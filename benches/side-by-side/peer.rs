@@ -4,18 +4,19 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, bail};
-use selvedge_benches::client;
+use selvedge_benches::client::{self, Ask};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use crate::{ground::Ground, process::Process};
 
 mod envoy;
+mod floor;
 mod haproxy;
 pub(crate) mod nginx;
 mod ours;
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// One way to the application, running.
 pub(crate) struct Peer {
@@ -43,6 +44,8 @@ pub(crate) enum Name {
     Envoy,
     /// A pair of HAProxies.
     Haproxy,
+    /// A pair of forwarders that do nothing else.
+    Floor,
     /// One nginx, without TLS.
     Nginx,
     /// No proxy.
@@ -51,8 +54,8 @@ pub(crate) enum Name {
 
 impl Name {
     /// All, in the order of the tables.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Selvedge, Self::SelvedgePlain, Self::Envoy, Self::Haproxy, Self::Nginx, Self::Direct];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Selvedge, Self::SelvedgePlain, Self::Envoy, Self::Haproxy, Self::Floor, Self::Nginx, Self::Direct];
 
     /// Heading in tables and charts.
     pub(crate) fn title(self) -> &'static str {
@@ -61,6 +64,7 @@ impl Name {
             Self::SelvedgePlain => "Selvedge pair, mTLS only",
             Self::Envoy => "Envoy pair",
             Self::Haproxy => "HAProxy pair",
+            Self::Floor => "floor: bare forwarders",
             Self::Nginx => "nginx, one hop, no TLS",
             Self::Direct => "no proxy",
         }
@@ -77,6 +81,7 @@ impl Name {
             Self::Selvedge | Self::SelvedgePlain => ours::start(self, ground).await?,
             Self::Envoy => envoy::start(ground)?,
             Self::Haproxy => haproxy::start(ground)?,
+            Self::Floor => floor::start(ground)?,
             Self::Nginx => nginx::start(ground)?,
             Self::Direct => Peer::without_processes(ground),
         };
@@ -111,16 +116,17 @@ impl Peer {
         self.proxies.iter().map(Process::anonymous_bytes).collect()
     }
 
+    async fn answer(&self) -> anyhow::Result<()> {
+        client::probe(self.http1, Ask::Http1).await.context("over HTTP/1")?;
+        client::probe(self.http2, Ask::Http2).await.context("over HTTP/2")
+    }
+
     /// Waits until it answers on both ports.
     pub(crate) async fn answers(&mut self) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
             self.check()?;
-            let one = client::probe(self.http1, false).await;
-            let problem = match one {
-                Ok(()) => client::probe(self.http2, true).await.map_err(|e| e.context("over HTTP/2")),
-                Err(error) => Err(error.context("over HTTP/1")),
-            };
+            let problem = self.answer().await;
             let Err(error) = problem else { return Ok(()) };
             if start.elapsed() > START {
                 let logs: Vec<String> = self.proxies.iter().chain(&self.support).map(Process::last_words).collect();

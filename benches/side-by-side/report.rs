@@ -4,6 +4,7 @@ use crate::{
     load::Load,
     measure::{Results, Sample},
     peer::Name,
+    placement::Placement,
 };
 
 mod chart;
@@ -20,23 +21,71 @@ pub(crate) struct Spread {
     pub(crate) greatest: f64,
 }
 
+/// The samples of one load in one placement.
+#[derive(Clone, Copy)]
+struct Cut<'a> {
+    results: &'a Results,
+    placement: Placement,
+    load: Load,
+}
+
 impl Spread {
     /// Of these values; `None` when there is none.
     pub(crate) fn new(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         Some(Self { least: *values.first()?, median: *values.get(values.len() / 2)?, greatest: *values.last()? })
     }
+}
 
-    /// Of `value` over the samples of `peer` under `load`; `None` when there is none.
-    fn of(results: &Results, peer: Name, load: Load, value: impl Fn(&Sample) -> Option<f64>) -> Option<Self> {
-        let mine = results.samples.iter().filter(|sample| sample.peer == peer && sample.load == load);
-        Self::new(mine.filter_map(value).collect())
+impl<'a> Cut<'a> {
+    fn samples(self, peer: Name) -> impl Iterator<Item = &'a Sample> {
+        let of = move |sample: &&Sample| {
+            sample.peer == peer && sample.placement == self.placement && sample.load == self.load
+        };
+        self.results.samples.iter().filter(of)
+    }
+
+    /// Of `value` over the samples of `peer`; `None` when there is none.
+    fn spread(self, peer: Name, value: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
+        Spread::new(self.samples(peer).filter_map(value).collect())
     }
 
     /// CPU time per request; `None` where no proxy is.
-    fn cpu(results: &Results, peer: Name, load: Load) -> Option<Self> {
-        Self::of(results, peer, load, |sample| Some(sample.cpu_us_per_request).filter(|cpu| *cpu > 0.0))
+    fn cpu(self, peer: Name) -> Option<Spread> {
+        self.spread(peer, cpu)
     }
+
+    /// What `of` makes of the `value` of `peer` and that of `base` in the same round; `None` when either is missing.
+    fn beside(
+        self,
+        peer: Name,
+        base: Name,
+        value: impl Fn(&Sample) -> Option<f64>,
+        of: impl Fn(f64, f64) -> f64,
+    ) -> Option<Spread> {
+        let in_round = |sample: &Sample| {
+            let base = self.samples(base).find(|base| base.round == sample.round)?;
+            Some(of(value(sample)?, value(base)?))
+        };
+        self.spread(peer, in_round)
+    }
+
+    /// CPU time per request, of that of `base`.
+    fn ratio(self, peer: Name, base: Name) -> Option<Spread> {
+        self.beside(peer, base, cpu, |cpu, base| cpu / base)
+    }
+}
+
+fn cpu(sample: &Sample) -> Option<f64> {
+    Some(sample.cpu_us_per_request).filter(|cpu| *cpu > 0.0)
+}
+
+fn p50(sample: &Sample) -> Option<f64> {
+    sample.p50_us.map(|us| us as f64 / 1e3)
+}
+
+fn p99(sample: &Sample) -> Option<f64> {
+    sample.p99_us.map(|us| us as f64 / 1e3)
 }
 
 /// The peers that were measured, in the order of the tables.

@@ -7,13 +7,13 @@
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use selvedge_benches::{application, pair};
 
 use crate::{
     load::Load,
-    measure::{self, Plan},
+    measure::{self, Plan, Turn},
     peer::{Name, Peer},
+    placement::{Placement, Processors},
     report::{Spread, mebibytes},
 };
 
@@ -31,29 +31,30 @@ struct Turns {
 
 /// Compares the builds in the folders `old` and `new` and prints what it finds.
 pub(crate) async fn run(old: &Path, new: &Path, plan: Plan) -> anyhow::Result<()> {
-    let [proxies, others] = processors()?;
-    // What is started from here on inherits it; the sidecars are moved.
-    sched_setaffinity(None, &only(others)).context("binding this process to one processor")?;
+    let processors = Processors::find()?;
     let folder = tempfile::Builder::new().prefix("selvedge-bench-").tempdir().context("a temporary folder")?;
     let application = [application::start(false).await?, application::start(true).await?];
     let start = async |name: &str, binaries: &Path| {
-        let (folder, processor) = (folder.path().join(name), proxies.to_string());
-        let under: &[&str] = &["taskset", "-c", &processor];
-        let pair = pair::Plan { folder, binaries, everything: true, application, under }.start().await?;
+        let folder = folder.path().join(name);
+        let pair =
+            pair::Plan { folder, binaries, everything: true, application, endpoints: 1, under: &[] }.start().await?;
         let mut peer = Peer::of_pair(Name::Selvedge, pair);
         peer.answers().await.with_context(|| format!("the pair of {} does not get ready", binaries.display()))?;
         anyhow::Ok(peer)
     };
     let mut pairs = [start("old", old).await?, start("new", new).await?];
-    let half = Plan { each: plan.each / 2, ..plan };
+    let placement = Placement::Pinned;
+    let (sidecars, others) = (pairs.iter().flat_map(|pair| &pair.proxies), pairs.iter().flat_map(|pair| &pair.support));
+    placement.apply(&processors, sidecars, others)?;
+    let half = Plan { each: plan.each / 2, placements: vec![placement], ..plan };
     let mut figures: [Turns; LOADS.len() + 2] = Default::default();
-    for round in 0..=plan.rounds {
+    for round in 0..=half.rounds {
         for (load, turns) in LOADS.into_iter().zip(&mut figures) {
             let mut cost = [0.0; 2];
             // One, the other, the other, the one: a machine that gets slower does so for both. Who begins changes.
             let (first, second) = (round % 2, 1 - round % 2);
             for index in [first, second, second, first] {
-                let sample = measure::one(half, round, load, &pairs[index]).await?;
+                let sample = measure::one(&half, Turn { round, placement, load }, &pairs[index]).await?;
                 pairs[index].check()?;
                 ensure!(sample.failed == 0, "{} requests failed under {}", sample.failed, load.title());
                 cost[index] += sample.cpu_us_per_request / 2.0;
@@ -63,7 +64,7 @@ pub(crate) async fn run(old: &Path, new: &Path, plan: Plan) -> anyhow::Result<()
         let [.., resident, anonymous] = &mut figures;
         resident.note(round, pairs.each_ref().map(|pair| mebibytes(pair.resident_bytes().iter().sum())));
         anonymous.note(round, pairs.each_ref().map(|pair| mebibytes(pair.anonymous_bytes().iter().sum())));
-        eprintln!("round {round}/{}", plan.rounds);
+        eprintln!("round {round}/{}", half.rounds);
     }
     print(old, new, &figures);
     Ok(())
@@ -107,18 +108,4 @@ fn print(old: &Path, new: &Path, figures: &[Turns]) {
             turns.old.len()
         );
     }
-}
-
-/// A processor for the sidecars, and one for everything else.
-fn processors() -> anyhow::Result<[usize; 2]> {
-    let allowed = sched_getaffinity(None)?;
-    let mut usable = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor));
-    let two = usable.next().zip(usable.next()).context("this needs two processors")?;
-    Ok(two.into())
-}
-
-fn only(processor: usize) -> CpuSet {
-    let mut set = CpuSet::new();
-    set.set(processor);
-    set
 }

@@ -16,6 +16,13 @@ use tokio::net::{TcpListener, TcpStream};
 /// Bytes of the small answer.
 pub const SMALL: usize = 1024;
 
+/// A message of gRPC with `bytes` bytes: in front come one that says it is not compressed, and four of the length
+/// (gRPC over HTTP2, Length-Prefixed-Message).
+pub fn message(bytes: usize) -> Vec<u8> {
+    let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+    [&[0], &length.to_be_bytes()[..], &vec![b'x'; bytes]].concat()
+}
+
 /// Serves HTTP/1, or HTTP/2 without TLS, at a port of its own until the runtime ends. Returns where.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -41,7 +41,7 @@ spec:
   action: ALLOW
   rules:
     - from: [{ serviceAccounts: [web] }]
-      to: [{ methods: [GET], paths: [/1k, /1m] }]
+      to: [{ methods: [GET], paths: [/1k, /1m] }, { methods: [POST], paths: [/bench.Echo/Call] }]
 ---
 apiVersion: selvedge.dev/v1alpha1
 kind: RateLimit
@@ -77,6 +77,8 @@ pub struct Plan<'a> {
     pub everything: bool,
     /// The application over HTTP/1, and over HTTP/2 without TLS.
     pub application: [SocketAddr; 2],
+    /// How many endpoints the called service has; all are the one called sidecar, at a port each.
+    pub endpoints: usize,
     /// The command that runs each sidecar, as `taskset -c 0`; none when empty.
     pub under: &'a [&'a str],
 }
@@ -87,6 +89,8 @@ pub struct Pair {
     pub http1: SocketAddr,
     /// Where HTTP/2 clients connect.
     pub http2: SocketAddr,
+    /// Ports of the called sidecar for the calling one.
+    pub hops: Vec<u16>,
     /// The sidecars, the caller's first.
     pub sidecars: [Process; 2],
     /// What must run beside them and is not in the path of a request.
@@ -100,15 +104,19 @@ impl Plan<'_> {
     /// A program that is missing or cannot be started, or a control plane that does not listen.
     pub async fn start(self) -> anyhow::Result<Pair> {
         let entry = [Port::free()?, Port::free()?];
-        let hop = [Port::free()?, Port::free()?];
+        let hops: Vec<[Port; 2]> =
+            (0..self.endpoints).map(|_| Ok([Port::free()?, Port::free()?])).collect::<io::Result<_>>()?;
         let [one, two] = self.application;
         let mesh = Mesh { plan: self, control: Port::free()? };
-        mesh.write_config(&hop)?;
+        mesh.write_config(&hops)?;
         let control_plane = mesh.control_plane().await?;
-        let inbound = format!(
-            "inbound:\n- {{listen: {}, forward: {one}, port: 8080}}\n- {{listen: {}, forward: {two}, port: 8081}}\n",
-            hop[0].address, hop[1].address
-        );
+        let listeners = hops.iter().map(|hop| {
+            let [hop_one, hop_two] = hop.each_ref().map(|port| port.address);
+            format!(
+                "- {{listen: {hop_one}, forward: {one}, port: 8080}}\n- {{listen: {hop_two}, forward: {two}, port: 8081}}\n"
+            )
+        });
+        let inbound = format!("inbound:\n{}", listeners.collect::<String>());
         let outbound = format!(
             "outbound:\n- {{listen: {}, to: 'bench/api:80'}}\n- {{listen: {}, to: 'bench/api:81'}}\n",
             entry[0].address, entry[1].address
@@ -116,7 +124,8 @@ impl Plan<'_> {
         let called = mesh.sidecar("api", &inbound).await?;
         let calling = mesh.sidecar("web", &outbound).await?;
         let [http1, http2] = entry.map(|port| port.address);
-        Ok(Pair { http1, http2, sidecars: [calling, called], control_plane })
+        let hops = hops.iter().flatten().map(Port::number).collect();
+        Ok(Pair { http1, http2, hops, sidecars: [calling, called], control_plane })
     }
 }
 
@@ -126,24 +135,24 @@ struct Mesh<'a> {
 }
 
 impl Mesh<'_> {
-    fn write_config(&self, hop: &[Port; 2]) -> anyhow::Result<()> {
+    fn write_config(&self, hops: &[[Port; 2]]) -> anyhow::Result<()> {
         let config = self.plan.folder.join("config");
         fs::create_dir_all(&config)?;
         fs::write(config.join("service.yaml"), SERVICE)?;
         fs::write(config.join("policies.yaml"), if self.plan.everything { POLICIES } else { PLAIN })?;
-        let ports = format!(
-            "  ports:\n  - {{port: 8080, dial: {}}}\n  - {{port: 8081, dial: {}}}\n",
-            hop[0].number(),
-            hop[1].number()
-        );
-        let workload = |name: &str, ports: &str| {
+        let workload = |name: &str, app: &str, ports: &str| {
             format!(
                 "apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata:\n  name: {name}\n  namespace: bench\n  \
-                 labels: {{app: {name}}}\nspec:\n  serviceAccount: {name}\n  address: 127.0.0.1\n{ports}"
+                 labels: {{app: {app}}}\nspec:\n  serviceAccount: {app}\n  address: 127.0.0.1\n{ports}"
             )
         };
-        fs::write(config.join("api.yaml"), workload("api", &ports))?;
-        fs::write(config.join("web.yaml"), workload("web", ""))?;
+        for (number, [one, two]) in hops.iter().enumerate() {
+            let name = if number == 0 { "api".to_owned() } else { format!("api-{number}") };
+            let (one, two) = (one.number(), two.number());
+            let ports = format!("  ports:\n  - {{port: 8080, dial: {one}}}\n  - {{port: 8081, dial: {two}}}\n");
+            fs::write(config.join(format!("{name}.yaml")), workload(&name, "api", &ports))?;
+        }
+        fs::write(config.join("web.yaml"), workload("web", "web", ""))?;
         Ok(())
     }
 

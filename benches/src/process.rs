@@ -3,7 +3,11 @@
 use std::{fs, fs::File, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process},
+    thread::{CpuSet, sched_setaffinity},
+};
 use tokio::{
     process::{Child, Command},
     time::timeout,
@@ -75,6 +79,16 @@ impl Process {
         tasks.filter_map(|task| nanos(task.path())).sum()
     }
 
+    /// How often its threads have gone to sleep so far, which is how often they were woken.
+    pub fn wake_ups(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
+        let count = |folder: std::path::PathBuf| -> Option<u64> {
+            let status = fs::read_to_string(folder.join("status")).ok()?;
+            status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+        };
+        tasks.filter_map(|task| count(task.path())).sum()
+    }
+
     /// Whether none of its threads runs, or waits for a processor or a disk.
     pub fn is_asleep(&self) -> bool {
         let mut tasks = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
@@ -101,6 +115,26 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
     }
+}
+
+/// Lets all threads of process `id`, and those they start from then on, use these processors only.
+///
+/// # Errors
+/// It is not ours to move, or none of the processors is.
+pub fn bind(id: u32, processors: &CpuSet) -> anyhow::Result<()> {
+    // Twice, for threads that were started by one that had not been moved yet.
+    for _ in 0..2 {
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).with_context(|| format!("threads of process {id}"))?;
+        for task in tasks {
+            let thread = Pid::from_raw(task?.file_name().to_string_lossy().parse()?);
+            match sched_setaffinity(thread, processors) {
+                // It has ended since.
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(error).with_context(|| format!("moving process {id} to another processor")),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where `name` is: the value of `variable`, else in PATH or where Debian keeps what only root uses.

@@ -1,19 +1,55 @@
 //! Closed loops, by h2load.
 
-use std::{net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
-use selvedge_benches::client::{FIELDS, HOST};
+use selvedge_benches::{
+    application::message,
+    client::{FIELDS, GRPC, HOST, METHOD, SENT},
+};
+use tempfile::NamedTempFile;
 use tokio::process::Command;
 
 use super::Outcome;
-use crate::process::find;
+use crate::{
+    ground::{LARGE, SMALL},
+    process::find,
+};
 
-/// Runs h2load for `duration` against `target`, asking for a document: its path, and how many bytes answer it.
+/// What h2load asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Document {
+    /// The small answer.
+    Small,
+    /// The large one.
+    Large,
+    /// That of a gRPC method, which is as small.
+    Call,
+}
+
+impl Document {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Small => "/1k",
+            Self::Large => "/1m",
+            Self::Call => METHOD,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Small => SMALL,
+            Self::Large => LARGE,
+            Self::Call => message(SMALL).len(),
+        }
+    }
+}
+
+/// Runs h2load for `duration` against `target`, asking for `document` over connections of this `shape`.
 pub(crate) async fn h2load(
     target: SocketAddr,
     shape: &[&str],
-    (path, size): (&str, usize),
+    document: Document,
     duration: Duration,
 ) -> anyhow::Result<Outcome> {
     let mut command = Command::new(program()?);
@@ -22,11 +58,19 @@ pub(crate) async fn h2load(
     for (name, value) in FIELDS {
         command.args(["-H", &format!("{name}: {value}")]);
     }
-    command.arg(format!("http://{target}{path}")).stdin(Stdio::null()).kill_on_drop(true);
+    let mut sent = NamedTempFile::new().context("a temporary file")?;
+    if document == Document::Call {
+        sent.write_all(&message(SENT))?;
+        command.arg("-d").arg(sent.path());
+        for (name, value) in GRPC {
+            command.args(["-H", &format!("{name}: {value}")]);
+        }
+    }
+    command.arg(format!("http://{target}{}", document.path())).stdin(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.context("running h2load")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "h2load failed: {}", String::from_utf8_lossy(&output.stderr));
-    read(&text, size as u64).with_context(|| format!("h2load printed: {text}"))
+    read(&text, document.bytes() as u64).with_context(|| format!("h2load printed: {text}"))
 }
 
 /// Where h2load is.

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::Outcome;
-use selvedge_benches::client::Connection;
+use selvedge_benches::client::{Ask, Connection};
 
 /// Requests that can be in flight.
 const CALLERS: usize = 32;
@@ -22,10 +22,10 @@ const HTTP2_CONNECTIONS: usize = 4;
 
 type Arrivals = Arc<Mutex<UnboundedReceiver<Instant>>>;
 
-pub(super) async fn run(target: SocketAddr, http2: bool, rate: u32, duration: Duration) -> anyhow::Result<Outcome> {
+pub(super) async fn run(target: SocketAddr, ask: Ask, rate: u32, duration: Duration) -> anyhow::Result<Outcome> {
     let (mut connections, mut drivers) = (Vec::new(), JoinSet::new());
-    for _ in 0..if http2 { HTTP2_CONNECTIONS } else { CALLERS } {
-        let (connection, driver) = Connection::open(target, http2).await?;
+    for _ in 0..if ask == Ask::Http1 { CALLERS } else { HTTP2_CONNECTIONS } {
+        let (connection, driver) = Connection::open(target, ask).await?;
         drivers.spawn(driver);
         connections.push(connection);
     }

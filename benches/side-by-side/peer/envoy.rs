@@ -166,14 +166,14 @@ fn downstream_tls(ground: &Ground) -> Value {
 }
 
 fn rbac() -> Value {
-    let permission = json!({ "header": { "name": ":method", "string_match": { "exact": "GET" } } });
+    let method = |name: &str| json!({ "header": { "name": ":method", "string_match": { "exact": name } } });
     let principal = json!({ "authenticated": { "principal_name": { "exact": CALLER } } });
     json!({
         "name": "envoy.filters.http.rbac",
         "typed_config": {
             "@type": kind("envoy.extensions.filters.http.rbac.v3.RBAC"),
             "rules": { "action": "ALLOW", "policies": {
-                "web-to-api": { "permissions": [permission], "principals": [principal] }
+                "web-to-api": { "permissions": [method("GET"), method("POST")], "principals": [principal] }
             } }
         }
     })

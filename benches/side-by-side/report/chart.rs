@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{Spread, mebibytes, present};
-use crate::{load::Load, measure::Results, peer::Name};
+use super::{Cut, Spread, mebibytes, p99, present};
+use crate::{load::Load, measure::Results, memory::BUSY, peer::Name, placement::Placement};
 
 const PANEL_WIDTH: usize = 470;
-const PANEL_HEIGHT: usize = 190;
+const PANEL_HEIGHT: usize = 214;
 const LABEL_WIDTH: usize = 190;
 const BAR_WIDTH: f64 = 200.0;
 const ROW: usize = 24;
@@ -25,28 +25,31 @@ struct Bar {
     spread: Spread,
 }
 
-/// The whole chart as SVG.
-pub(crate) fn chart(results: &Results) -> String {
-    let cpu = |load: Load| {
-        (format!("CPU us per request: {}", load.title()), bars(results, |peer| Spread::cpu(results, peer, load)))
-    };
-    let p99 =
-        |peer: Name| Spread::of(results, peer, Load::Http1Paced, |sample| sample.p99_us.map(|us| us as f64 / 1e3));
-    let panels = [
-        cpu(Load::Http1Closed),
-        cpu(Load::Http1Paced),
-        cpu(Load::Http2Closed),
-        cpu(Load::Large),
-        (format!("p99 in ms: {}", Load::Http1Paced.title()), bars(results, p99)),
-        ("Resident MiB, 1 000 busy connections".to_owned(), bars(results, |peer| memory(results, peer))),
-    ];
-    let (width, height) = (2 * PANEL_WIDTH, panels.len().div_ceil(2) * PANEL_HEIGHT + FOOT);
+/// The whole chart as SVG: a column for each placement.
+pub(crate) fn chart(results: &Results, placements: &[Placement]) -> String {
+    let columns = placements.len().max(1);
+    let loads = [Load::Http1Closed, Load::Http1Paced, Load::Http2Closed, Load::GrpcClosed, Load::Large];
+    let mut panels = Vec::new();
+    for load in loads {
+        for placement in placements.iter().copied() {
+            let cut = Cut { results, placement, load };
+            let title = format!("CPU us per request: {}, {}", load.title(), placement.title());
+            panels.push((title, bars(results, |peer| cut.cpu(peer))));
+        }
+    }
+    for placement in placements.iter().copied() {
+        let cut = Cut { results, placement, load: Load::Http1Paced };
+        let title = format!("p99 in ms: {}, {}", cut.load.title(), placement.title());
+        panels.push((title, bars(results, |peer| cut.spread(peer, p99))));
+    }
+    panels.push(("Resident MiB, 1 000 busy connections".to_owned(), bars(results, |peer| memory(results, peer))));
+    let (width, height) = (columns * PANEL_WIDTH, panels.len().div_ceil(columns) * PANEL_HEIGHT + FOOT);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"Cost of \
          proxies side by side; shorter is better\">\n<style>{STYLE}</style>\n"
     );
     for (index, (title, bars)) in panels.iter().enumerate() {
-        let (x, y) = (index % 2 * PANEL_WIDTH, index / 2 * PANEL_HEIGHT);
+        let (x, y) = (index % columns * PANEL_WIDTH, index / columns * PANEL_HEIGHT);
         let _ = writeln!(svg, "<g transform=\"translate({x} {y})\">\n{}</g>", panel(title, bars));
     }
     let _ = writeln!(svg, "<text class=\"note\" x=\"8\" y=\"{}\">{LEGEND}</text>\n</svg>", height - 10);
@@ -59,7 +62,7 @@ fn bars(results: &Results, value: impl Fn(Name) -> Option<Spread>) -> Vec<Bar> {
 
 /// The sum over the path.
 fn memory(results: &Results, peer: Name) -> Option<Spread> {
-    let bytes: u64 = results.memory.get(&peer)?.busy.iter().sum();
+    let bytes: u64 = results.memory.get(&peer)?.busy.get(&BUSY)?.iter().sum();
     let median = Some(mebibytes(bytes)).filter(|mebibytes| *mebibytes > 0.0)?;
     Some(Spread { least: median, median, greatest: median })
 }
