@@ -3,7 +3,8 @@
 //!
 //! Guarantees: a page a browser was lured to cannot read it (the Host must be an address or `localhost`, RFC 9110
 //! section 7.2) and cannot confirm anything (a browser sends `Origin` with every POST, RFC 6454 section 7); only this
-//! machine can confirm, wherever the port is bound; a client that sends or reads nothing is closed.
+//! machine can confirm, wherever the port is bound; a client that sends or reads nothing is closed, and gives way at once
+//! when its place is needed ([`crowd`](crate::crowd)), so that probes are always answered.
 
 use std::{
     convert::Infallible,
@@ -27,6 +28,7 @@ use tokio::{
 };
 
 use crate::{
+    crowd::Crowd,
     serve::ACCEPT_PAUSE,
     source::Confirm,
     stop::{self, Stop},
@@ -35,7 +37,10 @@ use crate::{
 
 /// One scrape or query; there is no use in a longer connection.
 const CONNECTION: Duration = Duration::from_secs(30);
-const CONNECTIONS: usize = 64;
+/// Connections of a port at once.
+pub(crate) const CONNECTIONS: usize = 64;
+/// Room for the head of a request, in bytes.
+const HEAD: usize = 16 * 1024;
 /// Longest list of paths to confirm, in bytes.
 const MAX_CONFIRM: usize = 64 * 1024;
 
@@ -65,9 +70,10 @@ pub(crate) struct Pages {
 /// Serves `listener` until `stop` turns true or its sender is gone.
 pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, scope: Scope, mut stop: Stop) {
     let mut connections = JoinSet::new();
+    let callers = Crowd::new(CONNECTIONS);
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => {
+            accepted = listener.accept() => {
                 let (socket, peer) = match accepted {
                     Ok(accepted) => accepted,
                     Err(e) => {
@@ -77,7 +83,9 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, scope: Scope
                     }
                 };
                 let pages = Arc::clone(&pages);
+                let (caller, sent_away) = callers.enter(peer.ip());
                 connections.spawn(async move {
+                    let _caller = caller;
                     let service = service_fn(move |request| {
                         let pages = Arc::clone(&pages);
                         async move {
@@ -90,8 +98,12 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, scope: Scope
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
                         .header_read_timeout(CONNECTION)
+                        .max_buf_size(HEAD)
                         .serve_connection(TokioIo::new(socket), service);
-                    let _ended = timeout(CONNECTION, connection).await;
+                    tokio::select! {
+                        _ended = timeout(CONNECTION, connection) => {}
+                        _ = sent_away => {}
+                    }
                 });
             }
             Some(_) = connections.join_next() => {}

@@ -9,6 +9,8 @@ pub mod clock;
 mod stop;
 mod guarded;
 mod shared;
+mod crowd;
+mod fair_queue;
 
 pub mod diagnostic;
 pub mod model;

@@ -34,11 +34,11 @@ use crate::{
     status,
     store::{self, Memory, Reports, Store},
     telemetry::Telemetry,
-    webhook::Webhook,
+    webhook::{self, Webhook},
 };
 
 /// File descriptors that a control plane with all the connections it allows needs.
-pub const DESCRIPTORS: u64 = serve::MAX_CONNECTIONS as u64 + 256;
+pub const DESCRIPTORS: u64 = (serve::MAX_CONNECTIONS + 2 * admin::CONNECTIONS + webhook::CONNECTIONS) as u64 + 256;
 mod waiting;
 
 /// How often it is looked whether there is an authority by now.

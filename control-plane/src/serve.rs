@@ -37,7 +37,7 @@ use self::{
     ads::Ads,
     certificates::Certificates,
     dialects::Dialects,
-    doors::{Doors, Entry, Limits},
+    doors::{Doors, Entry, Limits, Unproven},
     push::Published,
     quiet::Quiet,
     ration::{Ration, Rationed},
@@ -45,6 +45,7 @@ use self::{
 };
 use crate::{
     Error,
+    crowd::SentAway,
     grpc::{
         discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
         mesh::certificates_server::CertificatesServer,
@@ -158,14 +159,14 @@ pub(crate) async fn serve(
             Some(_) = connections.join_next() => continue,
             () = stop::requested(&mut stop) => break,
         };
-        let Some(entry) = doors.enter(address.ip()) else {
+        let Some(entered) = doors.enter(address.ip()) else {
             mesh.telemetry.handshakes_refused.inc();
             tracing::debug!(%address, "a connection was refused: its address has as many as it may");
             continue;
         };
         let services = Services::new(&mesh, &published, &stop);
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
-        connections.spawn(connection(socket, (address, entry), acceptor, services, stop.clone()));
+        connections.spawn(connection(socket, address, entered, acceptor, services, stop.clone()));
     }
     drop(listener);
     let farewell = async { while connections.join_next().await.is_some() {} };
@@ -180,24 +181,28 @@ pub(crate) async fn serve(
 
 async fn connection(
     socket: TcpStream,
-    (address, entry): (SocketAddr, Entry),
+    address: SocketAddr,
+    (entry, mut sent_away): (Entry, SentAway),
     acceptor: TlsAcceptor,
     services: Services,
     mut stop: Stop,
 ) {
-    let refused = services.mesh.telemetry.handshakes_refused.clone();
-    let Some(unproven) = entry.turn().await else {
-        refused.inc();
-        return tracing::debug!(%address, "a connection was refused: too many others were in their handshakes");
+    let established = tokio::select! {
+        established = establish(socket, address, entry, &acceptor, &services.mesh) => established,
+        _ = &mut sent_away => Err("others needed its place".to_owned()),
     };
-    let (stream, peer) = match handshake(socket, address, &acceptor, &services.mesh).await {
+    let (stream, peer, entry) = match established {
         Ok(established) => established,
         Err(problem) => {
-            refused.inc();
+            services.mesh.telemetry.handshakes_refused.inc();
             return tracing::debug!(%address, problem, "a connection was refused");
         }
     };
-    let unproven = Some(unproven).filter(|_| peer.place.is_none());
+    // Inside until the end.
+    let (unproven, _proven) = match &peer.place {
+        Some(_) => (None, Some(entry.proven())),
+        None => (Some(entry), None),
+    };
     let deadline = unproven.as_ref().map(|_| STRANGER);
     let ration = if unproven.is_some() { Ration::STRANGER } else { Ration::SIDECAR };
     let stream = Rationed::new(stream, ration);
@@ -221,9 +226,23 @@ async fn connection(
         }
         () = stop::requested(&mut stop) => {}
         () = tokio::time::sleep(deadline.unwrap_or(Duration::MAX)), if deadline.is_some() => {}
+        _ = &mut sent_away, if unproven.is_some() => return,
     }
     connection.as_mut().graceful_shutdown();
     let _ended_or_cut = timeout(FAREWELL, connection).await;
+}
+
+/// Waits for the turn of a connection, and learns who it is.
+async fn establish(
+    socket: TcpStream,
+    address: SocketAddr,
+    entry: Entry,
+    acceptor: &TlsAcceptor,
+    mesh: &Mesh,
+) -> Result<(TlsStream<TcpStream>, Peer, Unproven), String> {
+    let unproven = entry.turn().await.ok_or("too many others of its address were in their handshakes")?;
+    let (stream, peer) = handshake(socket, address, acceptor, mesh).await?;
+    Ok((stream, peer, unproven))
 }
 
 async fn handshake(

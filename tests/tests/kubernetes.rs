@@ -17,6 +17,8 @@ use selvedge_xds::{kinds::ENDPOINTS, proto::mesh::Endpoints};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+#[path = "kubernetes/callers.rs"]
+mod callers;
 #[path = "kubernetes/faults.rs"]
 mod faults;
 #[path = "kubernetes/identity.rs"]

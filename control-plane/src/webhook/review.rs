@@ -8,7 +8,7 @@ use selvedge_inject::{
     warning::warnings,
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 
@@ -18,7 +18,8 @@ pub(super) struct Review {
     uid: String,
     /// The namespace that the pod is created in.
     pub(super) namespace: String,
-    pod: Value,
+    /// As it was sent: read into values, what anybody may send takes many times its size.
+    pod: Box<RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -32,7 +33,13 @@ struct Asked {
 struct Request {
     uid: String,
     namespace: String,
-    object: Value,
+    object: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Pod<'a> {
+    #[serde(borrow)]
+    spec: &'a RawValue,
 }
 
 impl Review {
@@ -45,7 +52,8 @@ impl Review {
         if api_version != API_VERSION {
             return Err(format!("its apiVersion is '{api_version}', and this webhook speaks {API_VERSION}"));
         }
-        if request.object.get("spec").is_none_or(|spec| !spec.is_object()) {
+        let pod = serde_json::from_str::<Pod<'_>>(request.object.get());
+        if pod.map_or(true, |pod| !pod.spec.get().starts_with('{')) {
             return Err("its object is no pod".to_owned());
         }
         Ok(Self { uid: request.uid, namespace: request.namespace, pod: request.object })
@@ -54,8 +62,12 @@ impl Review {
     /// What is counted of the answer, and the answer: a patch, or that the pod stays as it is, or a refusal; and what is to
     /// be said to whoever created the pod.
     pub(super) fn answer(&self, namespace: &Namespace, settings: &Settings) -> (&'static str, Value) {
-        let mut said: Vec<String> = warnings(&self.pod, settings).into_iter().map(|warning| warning.text).collect();
-        match inject(&self.pod, namespace, settings) {
+        let pod: Value = match serde_json::from_str(self.pod.get()) {
+            Ok(pod) => pod,
+            Err(error) => return ("failed", self.refuse(&format!("the pod cannot be read: {error}"))),
+        };
+        let mut said: Vec<String> = warnings(&pod, settings).into_iter().map(|warning| warning.text).collect();
+        match inject(&pod, namespace, settings) {
             Ok(patch) if patch.is_empty() => ("unchanged", self.allow(&said, None)),
             Ok(patch) => ("injected", self.allow(&said, Some(&Value::Array(patch)))),
             Err(why) if why.is_refusal() => ("refused", self.refuse(&why.to_string())),
@@ -160,10 +172,30 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_is_nested_without_end_is_refused_and_harms_nobody() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let asked = format!(
+            r#"{{"apiVersion":"{API_VERSION}","request":{{"uid":"u","namespace":"shop","object":{{"spec":{{"a":{deep}}}}}}}}}"#
+        );
+        let (result, answer) = Review::read(asked.as_bytes()).unwrap().answer(&enabled(), &settings());
+        assert_eq!((result, &answer["response"]["allowed"]), ("failed", &json!(false)));
+    }
+
+    #[test]
     fn what_is_no_question_is_refused_with_the_reason() {
         let v1beta1 = json!({ "apiVersion": "admission.k8s.io/v1beta1",
             "request": { "uid": "", "namespace": "", "object": pod() } });
-        for (content, why) in [("", "EOF"), ("{}", "apiVersion"), (&v1beta1.to_string(), "v1beta1")] {
+        let mut no_pod =
+            json!({ "apiVersion": API_VERSION, "request": { "uid": "", "namespace": "", "object": { "spec": [] } } });
+        let wrong_spec = no_pod.to_string();
+        no_pod["request"]["object"] = json!({ "spce": {} });
+        for (content, why) in [
+            ("", "EOF"),
+            ("{}", "apiVersion"),
+            (&v1beta1.to_string(), "v1beta1"),
+            (&wrong_spec, "no pod"),
+            (&no_pod.to_string(), "no pod"),
+        ] {
             let refused = Review::read(content.as_bytes()).unwrap_err();
             assert!(refused.contains(why), "{refused}");
         }

@@ -56,9 +56,10 @@ impl ServerCertVerifier for Anyone {
 pub(crate) fn flood(address: SocketAddr) -> usize {
     let session = ClientConnection::new(client(), "control-plane".try_into().unwrap()).unwrap();
     let socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     let mut stream = StreamOwned::new(session, socket);
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    // Not before the handshake, which takes as long as it takes.
+    stream.sock.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     let ping = b"\0\0\x08\x06\0\0\0\0\08 octets".repeat(100);
     let mut sent = 0;
     while sent < 4 << 20 {

@@ -17,33 +17,39 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 /// A control plane with a webhook, in this process. It ends when it is dropped.
-struct ControlPlane {
+pub(super) struct ControlPlane {
     folder: TempDir,
     running: JoinHandle<()>,
 }
 
 impl ControlPlane {
     /// Starts one, and lets the API server find its webhook.
-    async fn start(server: &ApiServer) -> Self {
-        let this = Self::start_unfound(server);
+    pub(super) async fn start(server: &ApiServer) -> Self {
+        Self::start_with(server, |_| {}).await
+    }
+
+    /// Starts one with other settings, and lets the API server find its webhook.
+    pub(super) async fn start_with(server: &ApiServer, change: impl FnOnce(&mut Settings)) -> Self {
+        let this = Self::start_unfound(server, change);
         server.route("selvedge-system/selvedge", this.webhook().await);
         this
     }
 
-    fn start_unfound(server: &ApiServer) -> Self {
+    fn start_unfound(server: &ApiServer, change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings = settings(server, folder.path());
+        let mut settings = settings(server, folder.path());
+        change(&mut settings);
         let running = tokio::spawn(async {
             run::run(settings, std::future::pending()).await.unwrap();
         });
         Self { folder, running }
     }
 
-    async fn webhook(&self) -> SocketAddr {
+    pub(super) async fn webhook(&self) -> SocketAddr {
         self.port("webhook").await
     }
 
-    async fn port(&self, of: &str) -> SocketAddr {
+    pub(super) async fn port(&self, of: &str) -> SocketAddr {
         let ports = self.folder.path().join("ports.json");
         wait::until("it listens", async || {
             let ports: Value = serde_json::from_slice(&std::fs::read(&ports).ok()?).ok()?;
@@ -76,7 +82,7 @@ fn settings(server: &ApiServer, folder: &Path) -> Settings {
 }
 
 /// What an administrator has installed, the trust bundle included.
-async fn install(server: &ApiServer) {
+pub(super) async fn install(server: &ApiServer) {
     for object in webhook::objects() {
         server.put(object).await;
     }
@@ -88,7 +94,7 @@ async fn install(server: &ApiServer) {
     }
 }
 
-fn settings_of_injection() -> Value {
+pub(super) fn settings_of_injection() -> Value {
     json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": { "namespace": "selvedge-system", "name": "selvedge-inject" },
@@ -96,20 +102,20 @@ fn settings_of_injection() -> Value {
     })
 }
 
-fn pod(namespace: &str) -> Value {
+pub(super) fn pod(namespace: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": namespace, "name": "web-1" },
         "spec": { "serviceAccountName": "web", "containers": [{ "name": "web", "image": "web" }] },
     })
 }
 
-fn has_sidecar(pod: &Value) -> bool {
+pub(super) fn has_sidecar(pod: &Value) -> bool {
     pod["spec"]["initContainers"][0]["name"] == "selvedge-proxy"
 }
 
 /// Waits until a new pod of the namespace `shop` would come to what is `wanted`. API servers notice with a delay what
 /// was told about webhooks.
-async fn until_shop(server: &ApiServer, what: &str, wanted: impl Fn(&Result<Value, Refusal>) -> bool) {
+pub(super) async fn until_shop(server: &ApiServer, what: &str, wanted: impl Fn(&Result<Value, Refusal>) -> bool) {
     wait::until_true(what, async || wanted(&server.calls().try_out(&pod("shop")).await)).await;
 }
 
@@ -230,7 +236,7 @@ async fn pods_that_should_have_a_sidecar_and_have_none_are_counted_and_told_of_o
         let shop = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop", "labels": labels } });
         server.put(shop).await;
         server.put(settings_of_injection_without_bundle()).await;
-        let control_plane = ControlPlane::start_unfound(&server);
+        let control_plane = ControlPlane::start_unfound(&server, |_| {});
         let metrics = control_plane.metrics().await;
         metrics.until("selvedge_control_plane_pods_without_sidecar", &[], 2.0).await;
         let told = async || {
