@@ -7,6 +7,7 @@
 
 mod admission;
 mod ca;
+mod claimed;
 pub mod cluster;
 mod fields;
 mod issue;

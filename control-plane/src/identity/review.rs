@@ -2,10 +2,13 @@
 //!
 //! Guarantees: an identity is that of a pod which the watch of the cluster tells of, alive and with this service account,
 //! and the API server says of the token that it was made for that pod and for us; no token is kept, logged or told; the API
-//! server is asked at most [`TURNS`] times per [`HOLD`], whoever asks how often. What cannot be found out now is no refusal.
+//! server is asked at most [`TURNS`] times per [`HOLD`], whoever asks how often, and never about a token that does not even
+//! say to be of that pod; whoever asks often waits for others, and others do not wait for it. What cannot be found out now
+//! is no refusal.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -14,18 +17,16 @@ use aws_lc_rs::digest;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, api::PostParams};
 use selvedge_policies::{facts::Identity, names::WorkloadName};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::claimed::{self, AUDIENCE, Bearer};
 use crate::{
+    clock,
+    fair_queue::FairQueue,
     guarded::Guarded,
     source::kubernetes::{self, Known, Pods},
 };
 
-/// Whom tokens are for that are sent to us (`audience` of the projected volume).
-const AUDIENCE: &str = "selvedge";
 /// What a token says of the pod it was made for.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
@@ -36,6 +37,8 @@ const TURNS: usize = 16;
 const HOLD: Duration = Duration::from_millis(160);
 /// How long a pod waits for its turn.
 const TURN: Duration = Duration::from_secs(4);
+/// How many questions about one pod from one address wait or are asked: several pods may come from one address.
+const OF_ONE_POD: usize = 2;
 /// How long an answer counts: as long as a sidecar takes to ask again a few times.
 const FRESH: Duration = Duration::from_secs(10);
 /// How many answers are kept.
@@ -58,7 +61,9 @@ pub struct Reviewer {
     reviews: Api<TokenReview>,
     pods: Pods,
     trust_domain: String,
-    turns: Arc<Semaphore>,
+    turns: FairQueue,
+    /// How many questions there are now about the pods of these uids, from these addresses.
+    asking: Arc<Guarded<HashMap<(IpAddr, Arc<str>), usize>>>,
     answers: Guarded<HashMap<Hash, (Instant, Answer)>>,
 }
 
@@ -68,23 +73,21 @@ type Hash = [u8; 32];
 /// Whose the token is, or what is wrong with it.
 type Answer = Result<Bearer, String>;
 
-/// What a token that is good says of its bearer.
-#[derive(Clone, Debug)]
-struct Bearer {
-    user: String,
-    pod: Option<String>,
-    uid: Option<String>,
-}
-
 impl Reviewer {
     /// A reviewer of tokens of the pods that are in `pods`.
     pub fn new(client: &kube::Client, pods: Pods, trust_domain: &str) -> Self {
-        let (turns, answers) = (Arc::new(Semaphore::new(TURNS)), Guarded::default());
-        Self { reviews: Api::all(client.clone()), pods, trust_domain: trust_domain.to_owned(), turns, answers }
+        Self {
+            reviews: Api::all(client.clone()),
+            pods,
+            trust_domain: trust_domain.to_owned(),
+            turns: FairQueue::new(TURNS),
+            asking: Arc::default(),
+            answers: Guarded::default(),
+        }
     }
 
-    /// The identity of the pod `workload` (`namespace/name`), which `token` has to prove.
-    pub async fn identify(&self, token: &str, workload: &str) -> Result<Identity, ReviewError> {
+    /// The identity of the pod `workload` (`namespace/name`), which `token`, sent from `address`, has to prove.
+    pub async fn identify(&self, token: &str, workload: &str, address: IpAddr) -> Result<Identity, ReviewError> {
         let refused = |why: &str| ReviewError::Refused(why.to_owned());
         let name: WorkloadName = workload.parse().map_err(|_| refused("the workload is not named NAMESPACE/POD"))?;
         if token.is_empty() || token.len() > LONGEST || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -95,21 +98,23 @@ impl Reviewer {
         if !pod.is_alive {
             return Err(ReviewError::Refused(format!("the pod {workload} has ended")));
         }
-        let bearer = self.bearer(token).await?.map_err(ReviewError::Refused)?;
+        check(&claimed::read(token, clock::unix()).map_err(ReviewError::Refused)?, &name, &pod)?;
+        let bearer = self.bearer(token, address, &pod.uid).await?.map_err(ReviewError::Refused)?;
         check(&bearer, &name, &pod)?;
         Identity::new(&self.trust_domain, name.namespace(), &pod.account)
             .map_err(|_| refused("the name of the pod's service account makes no identity"))
     }
 
     /// Whose the token is, as the API server said a moment ago or says now.
-    async fn bearer(&self, token: &str) -> Result<Answer, ReviewError> {
+    async fn bearer(&self, token: &str, address: IpAddr, pod: &Arc<str>) -> Result<Answer, ReviewError> {
         let hash = hash(token);
         let is_fresh = |at: &Instant| at.elapsed() < FRESH;
         let known = self.answers.with(|answers| answers.get(&hash).filter(|(at, _)| is_fresh(at)).cloned());
         if let Some((_, answer)) = known {
             return Ok(answer);
         }
-        let answer = self.ask(token).await?;
+        let _asking = self.asking(address, pod)?;
+        let answer = self.ask(token, address).await?;
         self.answers.with(|answers| {
             if answers.len() >= KEPT {
                 answers.retain(|_, (at, _)| is_fresh(at));
@@ -121,10 +126,25 @@ impl Reviewer {
         Ok(answer)
     }
 
-    async fn ask(&self, token: &str) -> Result<Answer, ReviewError> {
+    /// One more question about a pod, until the value is dropped.
+    fn asking(&self, address: IpAddr, pod: &Arc<str>) -> Result<Asking, ReviewError> {
+        let key = (address, Arc::clone(pod));
+        let count = self.asking.with(|asking| {
+            let count = asking.entry(key.clone()).or_default();
+            *count += 1;
+            *count
+        });
+        let asking = Asking { key, all: Arc::clone(&self.asking) };
+        if count > OF_ONE_POD {
+            return Err(ReviewError::NotNow("this pod asks for several certificates at once".to_owned()));
+        }
+        Ok(asking)
+    }
+
+    async fn ask(&self, token: &str, address: IpAddr) -> Result<Answer, ReviewError> {
         let not_now = |why: &str| ReviewError::NotNow(why.to_owned());
-        let turn = timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(not_now("too many pods ask for certificates at once")) };
+        let turn = timeout(TURN, self.turns.take(address)).await;
+        let Ok(turn) = turn else { return Err(not_now("too many pods ask for certificates at once")) };
         let end = Instant::now() + HOLD;
         tokio::spawn(async move {
             sleep_until(end).await;
@@ -144,6 +164,25 @@ impl Reviewer {
                 )))
             }
         }
+    }
+}
+
+/// A question about a pod that is being asked.
+#[derive(Debug)]
+struct Asking {
+    key: (IpAddr, Arc<str>),
+    all: Arc<Guarded<HashMap<(IpAddr, Arc<str>), usize>>>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.all.with(|all| {
+            let Some(count) = all.get_mut(&self.key) else { return };
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.key);
+            }
+        });
     }
 }
 
@@ -182,7 +221,7 @@ fn check(bearer: &Bearer, name: &WorkloadName, pod: &Known) -> Result<(), Review
         return refused(format!("it was made for the pod '{made_for}', and {name} asks"));
     }
     if **uid != *pod.uid {
-        // The API server knows the pod of the token, so the one that is known here is gone, or its successor is not known yet.
+        // The one that is known here is gone, or its successor is not known yet.
         return Err(ReviewError::NotNow(format!("the token is of another pod {name} than the one that is known here")));
     }
     Ok(())
@@ -192,4 +231,121 @@ fn hash(token: &str) -> Hash {
     let mut hash = Hash::default();
     hash.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use serde_json::{Value, json};
+    use tokio::{task::JoinSet, time::sleep};
+
+    use super::*;
+
+    const SIGNED: &str = "signed";
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn token(pod: &str, signature: &str) -> String {
+        let claims = json!({
+            "aud": [AUDIENCE], "sub": "system:serviceaccount:shop:web",
+            "kubernetes.io": { "pod": { "name": pod, "uid": pod } },
+        });
+        ["{}", &claims.to_string(), signature].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".")
+    }
+
+    /// An API server that takes a moment, knows tokens by their signature, and counts what it is asked.
+    fn api_server(asked: &Arc<AtomicUsize>) -> kube::Client {
+        let asked = Arc::clone(asked);
+        let answer = move |request: http::Request<kube::client::Body>| {
+            let asked = Arc::clone(&asked);
+            async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                sleep(Duration::from_millis(5)).await;
+                let content = request.into_body().collect().await.unwrap().to_bytes();
+                let mut review: Value = serde_json::from_slice(&content).unwrap();
+                let token = review["spec"]["token"].as_str().unwrap();
+                let bearer = claimed::read(token, 0).unwrap();
+                let is_good = token.ends_with(&BASE64_URL_SAFE_NO_PAD.encode(SIGNED));
+                let extra = json!({ POD_NAME: [bearer.pod], POD_UID: [bearer.uid] });
+                let user = json!({ "username": bearer.user, "extra": extra });
+                review["status"] = json!({ "authenticated": is_good, "audiences": [AUDIENCE], "user": user });
+                Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(review.to_string()))))
+            }
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    fn reviewer(asked: &Arc<AtomicUsize>) -> Arc<Reviewer> {
+        let pods = ["web-1", "web-2", "flood-1"]
+            .into_iter()
+            .fold(Pods::default(), |pods, name| pods.with("shop", name, "web"));
+        Arc::new(Reviewer::new(&api_server(asked), pods, "mesh.local"))
+    }
+
+    /// A hundred callers from `address` that show tokens of the pod, made up anew each time, as often as they can.
+    fn flood(reviewer: &Arc<Reviewer>, pod: &'static str, address: IpAddr) -> JoinSet<()> {
+        let mut callers = JoinSet::new();
+        for caller in 0..100 {
+            let reviewer = Arc::clone(reviewer);
+            callers.spawn(async move {
+                for n in 0.. {
+                    let made_up = token(pod, &format!("{caller}-{n}"));
+                    reviewer.identify(&made_up, &format!("shop/{pod}"), address).await.unwrap_err();
+                    sleep(Duration::from_millis(50)).await;
+                }
+            });
+        }
+        callers
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_makes_tokens_up_keeps_no_other_pod_from_joining() {
+        for (floods, joins) in [("10.0.0.1", "10.0.0.2"), ("10.0.0.1", "10.0.0.1")] {
+            let asked = Arc::default();
+            let reviewer = reviewer(&asked);
+            let _flood = flood(&reviewer, "flood-1", ip(floods));
+            sleep(Duration::from_secs(1)).await;
+            for pod in ["web-1", "web-2"] {
+                let began = Instant::now();
+                let identity = reviewer.identify(&token(pod, SIGNED), &format!("shop/{pod}"), ip(joins)).await.unwrap();
+                assert_eq!(identity.to_string(), "spiffe://mesh.local/ns/shop/sa/web");
+                assert!(began.elapsed() <= 3 * HOLD, "from {joins}: {:?}", began.elapsed());
+            }
+            assert!(asked.load(Ordering::Relaxed) <= 20 * TURNS, "{asked:?} within two seconds");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_knows_another_pod_keeps_it_from_nothing_either() {
+        let asked = Arc::default();
+        let reviewer = reviewer(&asked);
+        let _flood = flood(&reviewer, "web-1", ip("10.0.0.1"));
+        sleep(Duration::from_secs(1)).await;
+        let began = Instant::now();
+        reviewer.identify(&token("web-1", SIGNED), "shop/web-1", ip("10.0.0.2")).await.unwrap();
+        assert!(began.elapsed() <= 3 * HOLD, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_cannot_be_good_is_not_asked_about() {
+        let asked = Arc::default();
+        let reviewer = reviewer(&asked);
+        for (token, workload) in [
+            ("made.up.token".to_owned(), "shop/web-1"),
+            (token("web-2", SIGNED), "shop/web-1"),
+            (token("web-9", SIGNED), "shop/web-9"),
+        ] {
+            reviewer.identify(&token, workload, ip("10.0.0.1")).await.unwrap_err();
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+    }
 }

@@ -1,6 +1,6 @@
 //! `Certificates.Sign`: join with a token, of ours or of a pod's service account, renew with the current certificate.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use selvedge_identity::svid::Leaf;
 use selvedge_policies::facts::Identity;
@@ -26,13 +26,15 @@ pub(super) struct Certificates {
 #[tonic::async_trait]
 impl certificates_server::Certificates for Certificates {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
-        let leaf = request.extensions().get::<Peer>().and_then(|peer| peer.leaf.clone());
+        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| Status::internal("the peer of the connection is unknown"))?;
+        let (leaf, address) = (peer.leaf, peer.address.ip());
         let quiet = if leaf.is_some() { &self.mesh.refusals } else { &self.mesh.strangers };
         let request = request.into_inner();
         let is_join = !request.join_token.is_empty() || !request.service_account_token.is_empty();
         let way = if is_join { "join" } else { "renew" };
         let workload: String = request.workload.chars().take(NAME_MAX).collect();
-        let issued = self.issue(leaf, request, is_join).await;
+        let issued = self.issue(leaf, address, request, is_join).await;
         let result = if issued.is_ok() { "issued" } else { "refused" };
         self.mesh.telemetry.certificates.with_label_values(&[way, result]).inc();
         let issued = issued.inspect_err(|refusal| {
@@ -53,14 +55,22 @@ impl certificates_server::Certificates for Certificates {
 }
 
 impl Certificates {
-    async fn issue(&self, leaf: Option<Leaf>, request: SignRequest, is_join: bool) -> Result<Issued, Status> {
+    async fn issue(
+        &self,
+        leaf: Option<Leaf>,
+        address: IpAddr,
+        request: SignRequest,
+        is_join: bool,
+    ) -> Result<Issued, Status> {
         let admission = &self.mesh.admission;
         if let Some(why) = admission.why_closed().filter(|_| is_join) {
             return Err(Status::unavailable(&*why));
         }
         let pod = match (&*request.service_account_token, &admission.reviewer) {
             ("", _) => None,
-            (token, Some(reviewer)) => Some(reviewer.identify(token, &request.workload).await.map_err(not_reviewed)?),
+            (token, Some(reviewer)) => {
+                Some(reviewer.identify(token, &request.workload, address).await.map_err(not_reviewed)?)
+            }
             (_, None) => {
                 let why = "this control plane watches no cluster (--kubernetes), so it knows no service accounts";
                 return Err(Status::failed_precondition(why));

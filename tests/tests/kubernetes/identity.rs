@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use selvedge_install::version::Injector;
 use selvedge_proxy::{Credentials, IdentityError, explain, join_pod};
 use selvedge_tests::{
     api_server::ApiServer,
@@ -173,6 +175,15 @@ async fn join(
     join_pod(&mesh.control_plane_address().to_string(), &format!("shop/{name}"), token, roots, &key).await
 }
 
+/// Where tokens are asked about.
+const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+/// A token that says the same as `token`, and is not signed by anybody.
+fn made_up(token: &str, signature: &str) -> String {
+    let (said, _) = token.rsplit_once('.').unwrap();
+    format!("{said}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+}
+
 /// `web-1`, which calls `api-1`, both pods.
 async fn pair(cluster: &Cluster, upstream: &Upstream) -> (Sidecar, Sidecar) {
     cluster.mesh.service("shop/api", 80, 8080, "http");
@@ -223,10 +234,10 @@ async fn who_is_not_the_pod_gets_no_certificate_and_is_told_why() {
         for (pod, token, expected) in [
             ("web-1", cluster.token("web-1", "https://kubernetes.default.svc").await, "audience"),
             ("web-2", of_web.clone(), "made for the pod 'web-1'"),
-            ("api-1", of_web, "runs as service account 'api'"),
-            ("web-1", "header.forged.signature".to_owned(), "the API server says"),
+            ("api-1", of_web.clone(), "runs as service account 'api'"),
+            ("web-1", "header.forged.signature".to_owned(), "no token of a service account"),
             ("web-1", "no\ntoken".to_owned(), "no token of a service account"),
-            ("web-2", gone, "the API server says"),
+            ("web-1", made_up(&of_web, "web"), "the API server says"),
         ] {
             // The pod may not be known yet.
             let refuse = async || match cluster.join(pod, &token).await {
@@ -240,6 +251,8 @@ async fn who_is_not_the_pod_gets_no_certificate_and_is_told_why() {
         }
         let log = cluster.mesh.control_plane_log();
         assert!(log.contains("the API server says"), "the log says why: {log}");
+        let of_before = cluster.join("web-2", &gone).await.unwrap_err().to_string();
+        assert!(of_before.contains("of another pod shop/web-2"), "the watch may be behind: {of_before}");
     })
     .await;
 }
@@ -274,7 +287,26 @@ async fn the_api_server_is_asked_once_however_often_a_sidecar_asks() {
         for _ in 0..20 {
             cluster.join("web-1", &token).await.unwrap();
         }
-        assert_eq!(cluster.server.relay().posts("/apis/authentication.k8s.io/v1/tokenreviews"), 1);
+        assert_eq!(cluster.server.relay().posts(REVIEWS), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_good_costs_the_api_server_nothing() {
+    on_each(&[], async |cluster| {
+        cluster.pod("web-1", "web").await;
+        cluster.pod("web-2", "web").await;
+        let (of_web, of_other) = (cluster.token("web-1", AUDIENCE).await, cluster.token("web-2", AUDIENCE).await);
+        cluster.joined("web-1", &of_web).await;
+        let asked = cluster.server.relay().posts(REVIEWS);
+        for n in 0..20 {
+            let unsigned = of_web.rsplit_once('.').unwrap().0.to_owned();
+            for token in [format!("no.{n}.token"), unsigned, made_up(&of_other, &n.to_string())] {
+                cluster.join("web-1", &token).await.unwrap_err();
+            }
+        }
+        assert_eq!(cluster.server.relay().posts(REVIEWS), asked);
     })
     .await;
 }
@@ -472,8 +504,8 @@ async fn the_health_port_tells_health_and_nothing_else() {
 }
 
 /// A role with the rights that an installation gives the control plane, everywhere or in its own namespace, and who has it.
-fn roles(is_everywhere: bool) -> [Value; 2] {
-    let rights = selvedge_install::rights::all(selvedge_install::version::Injector::Policy);
+pub(super) fn roles(injector: Injector, is_everywhere: bool) -> [Value; 2] {
+    let rights = selvedge_install::rights::all(injector);
     let rule = |right: &selvedge_install::rights::Right| {
         let mut rule = json!({ "apiGroups": [right.group], "resources": right.resources, "verbs": right.verbs });
         if let Some(name) = right.name {
@@ -513,7 +545,7 @@ async fn the_rights_of_an_installation_are_enough() {
         server.put(own("ServiceAccount", "selvedge", json!({}))).await;
         server.put(own("ConfigMap", "selvedge-inject", json!({ "data": { "capture": "none" } }))).await;
         server.put(own("Pod", "selvedge-0", spec)).await;
-        for object in roles(true).into_iter().chain(roles(false)) {
+        for object in roles(Injector::Policy, true).into_iter().chain(roles(Injector::Policy, false)) {
             server.put(object).await;
         }
         let token = server.token(NAMESPACE, "selvedge-0", "https://kubernetes.default.svc").await;

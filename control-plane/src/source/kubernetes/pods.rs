@@ -24,6 +24,14 @@ impl Pods {
         })
     }
 
+    /// A pod that is there in a test, with a uid of its own name.
+    #[cfg(test)]
+    pub(crate) fn with(self, namespace: &str, name: &str, account: &str) -> Self {
+        let known = Known { uid: name.into(), account: account.into(), is_alive: true, lacks_sidecar: None };
+        self.put(&Key::new(namespace, name), known);
+        self
+    }
+
     pub(super) fn put(&self, key: &Key, known: Known) {
         self.0.with(|pods| pods.insert(key.clone(), known));
     }
