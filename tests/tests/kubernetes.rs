@@ -27,10 +27,14 @@ mod identity;
 mod lost;
 #[path = "kubernetes/objects.rs"]
 mod objects;
+#[path = "kubernetes/another_webhook.rs"]
+mod another_webhook;
 #[path = "kubernetes/server.rs"]
 mod server;
 #[path = "kubernetes/webhook.rs"]
 mod webhook;
+#[path = "kubernetes/webhook_life.rs"]
+mod webhook_life;
 
 /// Nothing here takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);

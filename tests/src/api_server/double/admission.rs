@@ -25,34 +25,45 @@ pub(super) async fn admit(shared: &Shared, asked: &Asked, mut object: Value) -> 
     if asked.collection != PODS {
         return Ok(object);
     }
-    for webhook in wanted(shared, asked, &object) {
-        let name = webhook["name"].as_str().unwrap_or_default();
-        let patience = Duration::from_secs(webhook["timeoutSeconds"].as_u64().unwrap_or(10));
-        let called = timeout(patience, call(shared, asked, &webhook, &object)).await;
-        let response = match called.map_err(Failure::from).and_then(|response| response) {
-            Ok(response) => response,
-            Err(_) if webhook["failurePolicy"] == "Ignore" => continue,
-            Err(failure) => {
-                return Err(Refused::new(
-                    500,
-                    &format!("Internal error: failed calling webhook \"{name}\": {failure}"),
-                ));
-            }
-        };
-        if response["allowed"] != true {
-            let status = &response["status"];
-            let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(403);
-            let why = status["message"].as_str().unwrap_or_default();
-            return Err(Refused::new(code, &format!("admission webhook \"{name}\" denied the request: {why}")));
+    let webhooks = wanted(shared, asked, &object);
+    let mut left = Vec::new();
+    for webhook in &webhooks {
+        object = changed(shared, asked, webhook, object).await?;
+        left.push(object.clone());
+    }
+    // Once more those that want it, when others have changed what they left.
+    for (webhook, left) in webhooks.iter().zip(left) {
+        if webhook["reinvocationPolicy"] == "IfNeeded" && left != object {
+            object = changed(shared, asked, webhook, object).await?;
         }
-        let malformed =
-            |what: &str| Refused::new(500, &format!("webhook \"{name}\" answered a malformed patch: {what}"));
-        if let Some(patch) = response["patch"].as_str() {
-            let patch = BASE64_STANDARD.decode(patch).map_err(|error| malformed(&error.to_string()))?;
-            let patch =
-                serde_json::from_slice::<json_patch::Patch>(&patch).map_err(|error| malformed(&error.to_string()))?;
-            json_patch::patch(&mut object, &patch).map_err(|error| malformed(&error.to_string()))?;
+    }
+    Ok(object)
+}
+
+/// An object as one webhook wants it.
+async fn changed(shared: &Shared, asked: &Asked, webhook: &Value, mut object: Value) -> Result<Value, Refused> {
+    let name = webhook["name"].as_str().unwrap_or_default();
+    let patience = Duration::from_secs(webhook["timeoutSeconds"].as_u64().unwrap_or(10));
+    let called = timeout(patience, call(shared, asked, webhook, &object)).await;
+    let response = match called.map_err(Failure::from).and_then(|response| response) {
+        Ok(response) => response,
+        Err(_) if webhook["failurePolicy"] == "Ignore" => return Ok(object),
+        Err(failure) => {
+            return Err(Refused::new(500, &format!("Internal error: failed calling webhook \"{name}\": {failure}")));
         }
+    };
+    if response["allowed"] != true {
+        let status = &response["status"];
+        let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(403);
+        let why = status["message"].as_str().unwrap_or_default();
+        return Err(Refused::new(code, &format!("admission webhook \"{name}\" denied the request: {why}")));
+    }
+    let malformed = |what: &str| Refused::new(500, &format!("webhook \"{name}\" answered a malformed patch: {what}"));
+    if let Some(patch) = response["patch"].as_str() {
+        let patch = BASE64_STANDARD.decode(patch).map_err(|error| malformed(&error.to_string()))?;
+        let patch =
+            serde_json::from_slice::<json_patch::Patch>(&patch).map_err(|error| malformed(&error.to_string()))?;
+        json_patch::patch(&mut object, &patch).map_err(|error| malformed(&error.to_string()))?;
     }
     Ok(object)
 }
