@@ -213,11 +213,15 @@ async fn pods_can_start_wherever_a_removal_is_interrupted_and_doing_it_again_end
     let folder = tempfile::tempdir().unwrap();
     let all: usize = removal::steps(false).iter().map(|step| step.targets.len()).sum();
     let mut servers = ApiServer::each();
-    let mut stride = 1;
-    while let Some(server) = servers.next().await {
+    // Of the double and of a real server, which takes seconds for each, and injects by itself.
+    let mut ways = [(1, false), (9, true)].into_iter();
+    while let Some((server, (stride, injects))) = servers.next().await.zip(ways.next()) {
         let cluster = Cluster::connect(Some(&server.kubeconfig(folder.path()))).await.unwrap();
         for count in (0..=all).step_by(stride) {
             install(&server).await;
+            if injects {
+                until_injected(&server).await;
+            }
             let mut gone = 0;
             for step in interrupted(removal::steps(false), count) {
                 cluster.remove(&Step { pause: step.pause / 10, ..step }, |_| gone += 1).await.unwrap();
@@ -234,9 +238,18 @@ async fn pods_can_start_wherever_a_removal_is_interrupted_and_doing_it_again_end
                 assert_eq!(left.iter().filter(ours).count(), 0, "a {kind} is left");
             }
         }
-        // A real server takes seconds for each.
-        stride = 9;
     }
+}
+
+/// Waits until a server puts sidecars into pods: it notices with a delay that its policy is there again, and one that it
+/// notices in the middle of a removal would refuse pods for what is gone already.
+async fn until_injected(server: &ApiServer) {
+    let injected = async || {
+        let tried = server.calls().try_out(&pod("web", false)).await.ok()?;
+        let containers = tried["spec"]["initContainers"].as_array()?.clone();
+        containers.iter().any(|container| container["name"] == "selvedge-proxy").then_some(())
+    };
+    wait::until("a pod gets a sidecar", injected).await;
 }
 
 /// Runs `selvedge uninstall` against the server, and says whether it succeeded and what it printed.
