@@ -1,10 +1,8 @@
-//! `selvedge install` as people run it, and the commands in the pages about Kubernetes.
+//! `selvedge install` as people run it.
 #![expect(clippy::expect_used, reason = "a test may panic")]
 
 use std::{
     fs,
-    io::Write,
-    path::Path,
     process::{Command, Output},
 };
 
@@ -65,53 +63,5 @@ fn the_control_plane_knows_the_arguments_that_it_is_started_with() {
     let help = text(&selvedge(&[&arguments[0], "--help"]).stdout);
     for flag in arguments.iter().filter(|argument| argument.starts_with("--")) {
         assert!(help.contains(flag.as_str()), "selvedge {} has no {flag}", arguments[0]);
-    }
-}
-
-/// The commands of a program in the blocks of shell of the pages about Kubernetes, each with its page.
-fn commands(of: &str) -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes");
-    let mut found = Vec::new();
-    for name in ["README.md", "install.md"] {
-        let page = fs::read_to_string(folder.join(name)).expect("a page");
-        let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-        let parts = blocks.flat_map(str::lines).flat_map(|line| line.split(" | "));
-        let ours = parts.filter(|part| part.starts_with(of)).map(|part| (name.to_owned(), part.to_owned()));
-        found.extend(ours);
-    }
-    found
-}
-
-/// What its program says against a command, if anything. Asked for help, it reads the command and does nothing.
-fn problem(program: &Path, command: &str) -> Option<String> {
-    let words = command.split(" <<").next().unwrap_or_default().split_whitespace().skip(1);
-    let told = Command::new(program).args(words).arg("--help").output().expect("the program runs");
-    (!told.status.success()).then(|| text(&told.stderr))
-}
-
-#[test]
-fn commands_in_the_pages_are_the_programs() {
-    let commands = commands("selvedge ");
-    assert!(commands.len() >= 3, "{commands:?}");
-    let program = Path::new(env!("CARGO_BIN_EXE_selvedge"));
-    for (page, command) in commands {
-        assert_eq!(problem(program, &command), None, "{page}: {command}");
-    }
-    assert!(problem(program, "selvedge install --imagse images.json").is_some(), "a mistake is noticed");
-}
-
-#[test]
-fn commands_of_kubectl_in_the_pages_are_kubectls() {
-    let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(|folder| Path::new(&folder).join("kubectl"));
-    // `.ci/setup test` puts it beside what cargo builds.
-    let built = Path::new(env!("CARGO_BIN_EXE_selvedge")).ancestors().nth(2).expect("target").join("kubectl/kubectl");
-    let there = assets.into_iter().chain([built]).find(|path| path.is_file());
-    let kubectl = there.unwrap_or_else(|| "kubectl".into());
-    if Command::new(&kubectl).args(["version", "--client"]).output().is_err() {
-        let _told = writeln!(std::io::stderr(), "skipped: commands of kubectl in the pages: there is no kubectl");
-        return;
-    }
-    for (page, command) in commands("kubectl ") {
-        assert_eq!(problem(&kubectl, &command), None, "{page}: {command}");
     }
 }

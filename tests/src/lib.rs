@@ -9,11 +9,13 @@
 //! - [`frames`]: HTTP/2 as raw bytes
 //! - [`pattern`]: bodies to be compared byte for byte; [`metrics`]: numbers to be compared with ==
 //! - [`wait`]: polling with a deadline, so that no test sleeps and hopes
-//! - [`source`], [`imports`], [`pages`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of the house
+//! - [`source`], [`imports`], [`pages`], [`commands`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of
+//!   the house
 
 pub mod api_server;
 pub mod around;
 pub mod client;
+pub mod commands;
 pub mod complaints;
 pub mod frames;
 pub mod imports;

@@ -44,6 +44,11 @@ impl Page {
         self.text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next())
     }
 
+    /// The blocks of shell.
+    pub fn shell(&self) -> impl Iterator<Item = &str> {
+        self.text.split("```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next())
+    }
+
     /// What a link to a heading of this page may name, as GitHub makes it of the heading.
     pub fn anchors(&self) -> impl Iterator<Item = String> {
         self.text.lines().filter(|line| line.starts_with('#')).map(|line| anchor(line.trim_start_matches('#')))

@@ -136,6 +136,7 @@ fn kubectl_shows_what_an_object_is_about_and_its_modes() {
         assert!(columns(kind).iter().any(|known| known == column), "{kind} shows no {column}");
     }
     assert_eq!(definition("MeshPolicy")["spec"]["names"]["shortNames"], json!(["mp"]));
+    assert!(definitions.iter().all(|definition| definition["spec"]["names"]["categories"] == json!(["selvedge"])));
 }
 
 /// What `kubectl get` knows of its own by these names.
