@@ -86,7 +86,7 @@ fn added(plan: &Plan, results: &Results, placement: Placement) -> String {
         let at = |cut: Cut<'_>| {
             let added = |value: fn(&Sample) -> Option<f64>| {
                 let added = cut.beside(peer, Name::Direct, value, |value, direct| value - direct);
-                or_dash(added, |added| shown(added, 2))
+                or_dash(added, |added| format!("{:.2}", added.median))
             };
             let cpu = or_dash(cut.cpu(peer), |cpu| format!("{:.1}", cpu.median));
             format!(" {cpu} | {} | {} |", added(p50), added(p99))
