@@ -51,7 +51,8 @@ pub(crate) async fn before(plan: &Plan, peers: &[Peer]) -> anyhow::Result<HashMa
         all.entry(peer.name).or_default().closed = peer.resident_bytes();
     }
     for peer in peers() {
-        busy(peer, CROWD, plan.busy, all.entry(peer.name).or_default()).await?;
+        // So many take a while to connect.
+        busy(peer, CROWD, plan.busy * 2, all.entry(peer.name).or_default()).await?;
     }
     Ok(all)
 }
