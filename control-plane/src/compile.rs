@@ -74,6 +74,7 @@ pub fn affected(model: &Model, id: &ObjectId, subjects: &mut BTreeSet<Subject>) 
             subjects.insert(Subject::destination(object));
         }
         Spec::EndpointSlice(_) => subjects.extend(service_of(object)),
+        Spec::Node(_) => model.nodes().there(&id.name).for_each(|id| affected(model, id, subjects)),
         Spec::Workload(spec) => {
             subjects.extend(of_workload((object, spec)));
             let target = Target::Workload(namespace.clone(), id.name.clone());
@@ -211,7 +212,11 @@ pub fn everything(model: &Model) -> BTreeSet<Subject> {
         match &object.spec {
             Spec::Service(_) | Spec::ExternalService(_) => drop(subjects.insert(Subject::destination(object))),
             Spec::Workload(spec) => subjects.extend(of_workload((object, spec))),
-            Spec::EndpointSlice(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => {}
+            Spec::EndpointSlice(_)
+            | Spec::Node(_)
+            | Spec::MeshPolicy(_)
+            | Spec::ReferenceGrant(_)
+            | Spec::Attached(_) => {}
         }
     }
     subjects

@@ -1,15 +1,9 @@
 //! Pods that should have a sidecar and have none: those that were there before their namespace was enabled, or that came
 //! while nobody injected. They are counted all the time, and told of once each.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client, api::ListParams};
-use selvedge_inject::switch::{ENABLED, LABEL, SYSTEM_NAMESPACES};
+use kube::Client;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -28,25 +22,10 @@ const MESSAGE: &str = "this pod should have a sidecar of Selvedge and has none, 
 
 /// Counts and tells of them for ever.
 pub(crate) async fn watch(client: Client, pods: Pods, telemetry: Telemetry) {
-    let namespaces = Api::<Namespace>::all(client.clone());
-    let (mut enabled, mut told, mut known) = (BTreeSet::new(), HashSet::new(), None);
+    let mut told = HashSet::new();
     loop {
         sleep(LOOK).await;
-        let problem = match enabled_namespaces(&namespaces).await {
-            Ok(found) => {
-                enabled = found;
-                None
-            }
-            Err(error) => Some(kubernetes::explain(&error)),
-        };
-        if let Some(problem) = problem.as_ref().filter(|_| problem != known) {
-            tracing::warn!(
-                problem,
-                "which namespaces are enabled is not known, so pods without a sidecar are not found"
-            );
-        }
-        known = problem;
-        let found = pods.without_sidecar(|namespace| enabled.contains(namespace));
+        let found = pods.without_sidecar();
         telemetry.pods_without_sidecar.set(i64::try_from(found.len()).unwrap_or(i64::MAX));
         let present: HashSet<Arc<str>> = found.iter().map(|pod| Arc::clone(&pod.uid)).collect();
         told.retain(|uid| present.contains(uid));
@@ -58,11 +37,4 @@ pub(crate) async fn watch(client: Client, pods: Pods, telemetry: Telemetry) {
             told.insert(Arc::clone(uid));
         }
     }
-}
-
-async fn enabled_namespaces(namespaces: &Api<Namespace>) -> kube::Result<BTreeSet<String>> {
-    let labelled = ListParams::default().labels(&format!("{LABEL}={ENABLED}"));
-    let found = kubernetes::answered(namespaces.list(&labelled)).await?;
-    let names = found.items.into_iter().filter_map(|namespace| namespace.metadata.name);
-    Ok(names.filter(|name| !SYSTEM_NAMESPACES.contains(&name.as_str())).collect())
 }

@@ -20,6 +20,8 @@ pub mod external_service;
 pub mod granted;
 mod index;
 pub mod mesh_policy;
+pub mod node;
+pub mod nodes;
 pub mod pods;
 pub mod reference_grant;
 pub mod service;
@@ -30,6 +32,7 @@ use endpoint_slice::EndpointSliceSpec;
 use external_service::ExternalServiceSpec;
 pub use index::Model;
 use mesh_policy::MeshPolicySpec;
+use node::NodeSpec;
 use reference_grant::ReferenceGrantSpec;
 pub use selvedge_policies::policy::{Place, Target};
 use service::ServiceSpec;
@@ -43,10 +46,11 @@ pub struct Noun {
 }
 
 /// The nouns; the other kinds are policies and routes, listed in [`registry`].
-pub const NOUNS: [Noun; 6] = [
+pub const NOUNS: [Noun; 7] = [
     Noun { kind: &service::KIND, read: |document, _| kind::parse(document).map(Spec::Service) },
     Noun { kind: &workload::KIND, read: |document, _| kind::parse(document).map(Spec::Workload) },
     Noun { kind: &endpoint_slice::KIND, read: |document, _| kind::parse(document).map(Spec::EndpointSlice) },
+    Noun { kind: &node::KIND, read: |document, _| kind::parse(document).map(Spec::Node) },
     Noun { kind: &external_service::KIND, read: |document, _| kind::parse(document).map(Spec::ExternalService) },
     Noun { kind: &reference_grant::KIND, read: |document, _| kind::parse(document).map(Spec::ReferenceGrant) },
     Noun { kind: &mesh_policy::KIND, read: |document, home| mesh_policy::read(document, home).map(Spec::MeshPolicy) },
@@ -76,7 +80,7 @@ pub fn read(kind: &Kind, namespace: &str, document: &Value) -> Result<Spec, Vec<
 pub struct ObjectId {
     /// `kind`, as in the list of kinds.
     pub kind: &'static str,
-    /// The namespace it is in (`metadata.namespace`).
+    /// The namespace it is in (`metadata.namespace`); empty where its kind is in none.
     pub namespace: Arc<str>,
     /// Its name among those of its kind there (`metadata.name`).
     pub name: Arc<str>,
@@ -96,7 +100,8 @@ impl ObjectId {
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        let Self { kind, namespace, name } = self;
+        if namespace.is_empty() { write!(f, "{kind} {name}") } else { write!(f, "{kind} {namespace}/{name}") }
     }
 }
 
@@ -139,6 +144,8 @@ pub enum Spec {
     Workload(WorkloadSpec),
     /// An `EndpointSlice`: where the calls of a service go.
     EndpointSlice(EndpointSliceSpec),
+    /// A `Node`: a machine that pods are on.
+    Node(NodeSpec),
     /// An `ExternalService`: what is called outside the mesh.
     ExternalService(ExternalServiceSpec),
     /// A `MeshPolicy`: settings of the mesh, a namespace or a workload.
@@ -147,6 +154,11 @@ pub enum Spec {
     ReferenceGrant(ReferenceGrantSpec),
     /// A policy or route, attached to what it is about.
     Attached(Attached),
+}
+
+/// The namespace of an object of this kind that says none: kinds of the whole cluster are in none.
+pub fn home(kind: Option<&Kind>) -> &'static str {
+    if kind.is_some_and(|kind| kind.name == node::KIND.name) { "" } else { "default" }
 }
 
 /// Why an object of `kind`, where that is known, cannot have this name, if so. The name of a `Service` is the beginning of its

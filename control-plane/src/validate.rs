@@ -130,6 +130,7 @@ fn check_enveloped(document: &Value, author: Author) -> Checked {
     problems.extend(misspelt.iter().map(misspelling));
     let kind = kind_of(document, &mut problems);
     problems.extend(misnamed(document, kind));
+    problems.extend(misplaced(document, kind));
     let name = name_of(document, kind).filter(|_| is_named(document, &misspelt));
     let id = kind.zip(name.clone()).map(|(kind, (namespace, name))| ObjectId { kind: kind.name, namespace, name });
     let mut blanks = Vec::new();
@@ -209,6 +210,12 @@ fn misnamed(document: &Value, kind: Option<&Kind>) -> Option<Problem> {
     Some(Problem::new("metadata.name", why))
 }
 
+/// What is wrong with the namespace that a document has although objects of its kind are in none.
+fn misplaced(document: &Value, kind: Option<&Kind>) -> Option<Problem> {
+    let kind = kind.filter(|kind| model::home(Some(kind)).is_empty() && has_namespace(document))?;
+    Some(Problem::new("metadata.namespace", format!("a {} is in no namespace: leave it out", kind.name)))
+}
+
 /// The fields of `metadata` that are misspelt, each with the one that was probably meant.
 fn misspelt_metadata(document: &Value) -> Vec<(&str, &'static str)> {
     let fields = document.get("metadata").and_then(Value::as_object).into_iter().flatten();
@@ -231,7 +238,7 @@ fn name_of(document: &Value, kind: Option<&Kind>) -> Option<(Arc<str>, Arc<str>)
     let metadata = document.get("metadata")?;
     let name = text(metadata, "name").filter(|name| model::name_problem(kind, name).is_none())?;
     let namespace = match metadata.get("namespace") {
-        None | Some(Value::Null) => "default",
+        None | Some(Value::Null) => model::home(kind),
         Some(_) => text(metadata, "namespace").filter(|namespace| label_problem(namespace).is_none())?,
     };
     Some((namespace.into(), name.into()))
@@ -289,7 +296,7 @@ fn spec(
         kind::take_nulls(&mut written); // they are told of already
     }
     let found = (kind.check)(&written);
-    let namespace = id.map_or("default", |id| &id.namespace);
+    let namespace = id.map_or(model::home(Some(kind)), |id| &id.namespace);
     let result = if found.is_empty() { model::read(kind, namespace, &document) } else { Err(found) };
     match result {
         Ok(spec) => Some(spec),
@@ -308,7 +315,7 @@ fn within_spec(Problem { path, message }: Problem) -> Problem {
 fn meant<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     let given: String = given.to_lowercase().chars().take(100).collect();
     let best = known.iter().map(|name| (strsim::damerau_levenshtein(&given, &name.to_lowercase()), *name)).min();
-    best.filter(|(distance, name)| *distance <= 1 + name.len() / 4).map(|(_, name)| name)
+    best.filter(|(distance, name)| *distance <= name.len().div_ceil(4)).map(|(_, name)| name)
 }
 
 fn kind_names() -> Vec<&'static str> {

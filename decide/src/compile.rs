@@ -184,6 +184,7 @@ impl Compiler {
             identity: inbound.identity.clone(),
             caller: inbound.identity.parse().ok().map(Arc::new),
             locality: self.locality.or(inbound),
+            probers: inbound.probers.iter().filter_map(|address| address.parse().ok()).collect(),
         };
         config.permissive = inbound.mode() == InboundMode::Permissive;
         config.passthrough = inbound.outbound_mode() == OutboundMode::Prefer;

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -113,6 +113,8 @@ pub struct Own {
     pub caller: Option<Arc<Identity>>,
     /// The zone and node in which it is.
     pub locality: Locality,
+    /// Addresses that the kubelet of its node may ask probes from, as the control plane knows the node.
+    pub probers: Vec<IpAddr>,
 }
 
 /// Where a workload is; empty where that is not known.

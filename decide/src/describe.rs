@@ -46,6 +46,7 @@ pub fn describe(config: &RuntimeConfig) -> Value {
         "workload": config.own.workload.as_ref().map(WorkloadName::to_string).unwrap_or_default(),
         "identity": config.own.identity,
         "locality": { "zone": config.own.locality.zone, "node": config.own.locality.node },
+        "probers": config.own.probers,
         "accessLog": match config.access_log {
             AccessLogMode::Off => "off",
             AccessLogMode::Errors => "errors",

@@ -33,7 +33,7 @@ pub struct Right {
 pub fn all(injector: Injector) -> Vec<Right> {
     let mut watched: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for kubernetes::Watched { api, .. } in kubernetes::watched() {
-        // What no user writes for the mesh is of the core: pods.
+        // What no user writes for the mesh is of the core: pods and namespaces.
         let group = model::kinds().find(|kind| kind.name == api.kind).map_or("", Kind::group);
         watched.entry(group.to_owned()).or_default().push(kubernetes::plural(api.kind));
     }
@@ -42,7 +42,7 @@ pub fn all(injector: Injector) -> Vec<Right> {
         let reason = "the configuration of the mesh, and where its workloads are";
         Right { group, resources, verbs: vec!["list", "watch"], name: None, is_everywhere: true, reason }
     });
-    let injecting = (injector == Injector::Webhook).then_some(&INJECTING);
+    let injecting = if injector == Injector::Webhook { &INJECTING[..] } else { &[] };
     watching.chain(OWN.iter().chain(injecting).map(Own::right)).collect()
 }
 
@@ -57,7 +57,7 @@ struct Own {
 }
 
 /// Rights to do something.
-const OWN: [Own; 6] = [
+const OWN: [Own; 5] = [
     Own {
         group: "authentication.k8s.io",
         resource: "tokenreviews",
@@ -92,14 +92,6 @@ const OWN: [Own; 6] = [
     },
     Own {
         group: "",
-        resource: "namespaces",
-        verbs: &["get", "list"],
-        name: None,
-        is_everywhere: true,
-        reason: "which of them are to have sidecars",
-    },
-    Own {
-        group: "",
         resource: "events",
         verbs: &["create"],
         name: None,
@@ -108,15 +100,25 @@ const OWN: [Own; 6] = [
     },
 ];
 
-/// The right to prove itself to the API server as the one that injects.
-const INJECTING: Own = Own {
-    group: "admissionregistration.k8s.io",
-    resource: "mutatingwebhookconfigurations",
-    verbs: &["get", "patch"],
-    name: Some(webhook::NAME),
-    is_everywhere: true,
-    reason: "how the API server knows the webhook; only below Kubernetes 1.36",
-};
+/// Rights of the one that injects.
+const INJECTING: [Own; 2] = [
+    Own {
+        group: "",
+        resource: "namespaces",
+        verbs: &["get"],
+        name: None,
+        is_everywhere: true,
+        reason: "whether the namespace of a new pod is to have sidecars; only below Kubernetes 1.36",
+    },
+    Own {
+        group: "admissionregistration.k8s.io",
+        resource: "mutatingwebhookconfigurations",
+        verbs: &["get", "patch"],
+        name: Some(webhook::NAME),
+        is_everywhere: true,
+        reason: "how the API server knows the webhook; only below Kubernetes 1.36",
+    },
+];
 
 impl Own {
     fn right(&self) -> Right {

@@ -10,6 +10,7 @@ use crate::{
     connection::{Connection, Origin},
     error::Error,
     heading::{Heading, Purpose},
+    probes::Probes,
     record,
     socket::original_dst,
     surroundings::captured,
@@ -54,7 +55,7 @@ pub(crate) async fn admit(accepted: Accepted) -> Option<Admitted> {
         return None;
     }
     if let Heading::Inbound { port, .. } = origin.heading
-        && !origin.worker.probes.is_prober(port, origin.peer.ip())
+        && !origin.worker.may_probe(Probes::is_prober, port, origin.peer.ip())
     {
         origin.worker.note_call();
         configured(&origin.worker).await;

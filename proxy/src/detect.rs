@@ -22,6 +22,7 @@ use crate::{
     error::Error,
     heading::Heading,
     http::pace::Pace,
+    probes::Probes,
     record,
     sniff::{
         Detection, FIRST_BYTES, PATIENCE, Prefixed, classify,
@@ -64,7 +65,7 @@ async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
     let declared = match (origin.declared(), &origin.heading) {
         // What the kubelet asks in HTTP is looked at on a port of opaque bytes, too.
         (AppProtocol::Opaque, Heading::Inbound { port, .. })
-            if origin.worker.probes.may_request(*port, origin.peer.ip()) =>
+            if origin.worker.may_probe(Probes::may_request, *port, origin.peer.ip()) =>
         {
             AppProtocol::Detect
         }

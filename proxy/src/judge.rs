@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     filter,
     heading::Heading,
-    probes::{self, Asked},
+    probes::{self, Asked, Peer},
     telemetry::ProbeOutcome,
     worker::Worker,
 };
@@ -36,7 +36,7 @@ pub(crate) fn admitted(connection: &Connection, config: &RuntimeConfig) -> Resul
     match connection.heading {
         Heading::Inbound { port, .. } => {
             let identity = connection.peer.identity.as_deref();
-            may_call(identity, config).map_err(|reason| refused(connection, port, reason))?;
+            may_call(identity, config).map_err(|reason| refused(connection, config, port, reason))?;
             if identity.is_none() {
                 connection.worker.called_in_plaintext(connection.peer_address.ip());
             }
@@ -47,8 +47,9 @@ pub(crate) fn admitted(connection: &Connection, config: &RuntimeConfig) -> Resul
 }
 
 /// Why nothing without mTLS gets through. Where there are probes it may be meant as one.
-fn refused(connection: &Connection, port: u16, reason: Reason) -> Error {
-    let probed = || connection.worker.probes.why_not(port, connection.peer.address);
+fn refused(connection: &Connection, config: &RuntimeConfig, port: u16, reason: Reason) -> Error {
+    let peer = Peer::new(connection.peer.address, &config.own.probers);
+    let probed = || connection.worker.probes.why_not(port, peer);
     match (reason == Reason::PlaintextRefused).then(probed).flatten() {
         Some(detail) => Error::new(reason, detail),
         None => Error::new(reason, reason.summary()),
@@ -64,7 +65,7 @@ pub(crate) fn is_probe<B: Body>(
     config: &RuntimeConfig,
     request: &Request<B>,
 ) -> Result<bool, Error> {
-    let (port, peer) = (connection.port(), connection.peer.address);
+    let (port, peer) = (connection.port(), Peer::new(connection.peer.address, &config.own.probers));
     let is_unknown = connection.peer.identity.is_none() && matches!(connection.heading, Heading::Inbound { .. });
     let asked = is_unknown.then(|| connection.worker.probes.asked(port, peer, request)).flatten();
     let count = |outcome| connection.worker.telemetry.probe(connection.protocol, outcome);
@@ -78,7 +79,7 @@ pub(crate) fn is_probe<B: Body>(
     }
     count(ProbeOutcome::Refused);
     let mut answer = Answer::refuse(error.reason, error.policy.clone());
-    answer.body = probes::refusal(port, peer).into();
+    answer.body = probes::refusal(port, connection.peer.address).into();
     Err(Error { answer: Some(Box::new(answer)), ..error })
 }
 

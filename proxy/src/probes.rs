@@ -28,6 +28,20 @@ pub(crate) struct Probes {
     probers: Networks,
 }
 
+/// Who asks, and where the control plane says that the kubelet of the node may ask from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer<'a> {
+    address: IpAddr,
+    of_node: &'a [IpAddr],
+}
+
+impl<'a> Peer<'a> {
+    /// Whoever has this address, where `of_node` are addresses that the node may have before its pods.
+    pub(crate) fn new(address: IpAddr, of_node: &'a [IpAddr]) -> Self {
+        Self { address, of_node }
+    }
+}
+
 /// A request that is exactly what a probe asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
@@ -48,50 +62,55 @@ impl Probes {
         self.declared.iter().filter(move |probe| probe.port == port)
     }
 
-    fn from(&self, probe: &Probe, peer: IpAddr) -> bool {
-        probe.from.as_ref().unwrap_or(&self.probers).contain(peer)
+    fn from(&self, probe: &Probe, peer: Peer<'_>) -> bool {
+        match &probe.from {
+            Some(named) => named.contain(peer.address),
+            None => self.probers.contain(peer.address) || peer.of_node.contains(&peer.address),
+        }
     }
 
     /// Whether `peer` may probe `port` in any way.
-    pub(crate) fn is_prober(&self, port: u16, peer: IpAddr) -> bool {
+    pub(crate) fn is_prober(&self, port: u16, peer: Peer<'_>) -> bool {
         self.on(port).any(|probe| self.from(probe, peer))
     }
 
     /// Whether `peer` may see whether `port` takes connections.
-    pub(crate) fn may_connect(&self, port: u16, peer: IpAddr) -> bool {
+    pub(crate) fn may_connect(&self, port: u16, peer: Peer<'_>) -> bool {
         self.on(port).any(|probe| probe.ask == Ask::Connect && self.from(probe, peer))
     }
 
     /// Whether `peer` may ask something in HTTP at `port`.
-    pub(crate) fn may_request(&self, port: u16, peer: IpAddr) -> bool {
+    pub(crate) fn may_request(&self, port: u16, peer: Peer<'_>) -> bool {
         self.on(port).any(|probe| probe.ask != Ask::Connect && self.from(probe, peer))
     }
 
     /// Whether a request from `peer` to `port` is exactly what a probe asks. `None` when it is anything else.
-    pub(crate) fn asked<B: Body>(&self, port: u16, peer: IpAddr, request: &Request<B>) -> Option<Asked> {
+    pub(crate) fn asked<B: Body>(&self, port: u16, peer: Peer<'_>, request: &Request<B>) -> Option<Asked> {
         let mut same = self.on(port).filter(|probe| is(&probe.ask, request)).peekable();
         same.peek()?;
         Some(if same.any(|probe| self.from(probe, peer)) { Asked::ByProber } else { Asked::ByStranger })
     }
 
     /// Why what `peer` does at `port` passes as no probe; `None` where there is nothing to probe.
-    pub(crate) fn why_not(&self, port: u16, peer: IpAddr) -> Option<String> {
+    pub(crate) fn why_not(&self, port: u16, peer: Peer<'_>) -> Option<String> {
         self.on(port).next()?;
         let mut asks: Vec<String> = self.on(port).map(|probe| said(&probe.ask)).collect();
         asks.dedup();
+        let address = peer.address;
         if self.is_prober(port, peer) {
             let asks = asks.join(", ");
             return Some(format!(
-                "{peer} may ask port {port} without mTLS for its probes only ({asks}) and asked another thing"
+                "{address} may ask port {port} without mTLS for its probes only ({asks}) and asked another thing"
             ));
         }
-        let mut from: Vec<&Networks> =
-            self.on(port).map(|probe| probe.from.as_ref().unwrap_or(&self.probers)).collect();
+        let mut probers = self.probers.clone();
+        probers.extend(peer.of_node.iter().copied());
+        let mut from: Vec<&Networks> = self.on(port).map(|probe| probe.from.as_ref().unwrap_or(&probers)).collect();
         from.dedup();
         let from: Vec<String> = from.into_iter().map(Networks::to_string).collect();
         let from = from.join(", ");
         Some(format!(
-            "{peer} came to port {port} without mTLS; its probes are taken from {from}, and the annotation {ANNOTATION} of \
+            "{address} came to port {port} without mTLS; its probes are taken from {from}, and the annotation {ANNOTATION} of \
              the pod names others"
         ))
     }
@@ -155,6 +174,12 @@ mod tests {
         Probes::new(declared.unwrap(), probers, [IpAddr::from([10, 1, 0, 1])])
     }
 
+    /// Whoever has this address, by a control plane that knows the node.
+    fn peer(address: [u8; 4]) -> Peer<'static> {
+        const OF_NODE: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 3, 1))];
+        Peer::new(address.into(), &OF_NODE)
+    }
+
     fn get(uri: &str) -> Request<Empty<&'static [u8]>> {
         Request::get(uri).header("host", "10.9.0.2:80").body(Empty::new()).unwrap()
     }
@@ -162,12 +187,14 @@ mod tests {
     #[test]
     fn exactly_what_is_declared_passes_and_from_probers_only() {
         let probes = probes();
-        let asked = |port, peer: [u8; 4], uri: &str| probes.asked(port, peer.into(), &get(uri));
-        for prober in [[10, 0, 0, 1], [10, 1, 0, 1]] {
+        let asked = |port, address, uri: &str| probes.asked(port, peer(address), &get(uri));
+        for prober in [[10, 0, 0, 1], [10, 1, 0, 1], [10, 244, 3, 1]] {
             assert_eq!(asked(80, prober, "/health?full=1"), Some(Asked::ByProber));
         }
         assert_eq!(asked(80, [10, 0, 0, 2], "/health?full=1"), Some(Asked::ByStranger));
-        assert_eq!(asked(70, [10, 0, 0, 1], "/metrics"), Some(Asked::ByStranger), "it has addresses of its own");
+        for prober in [[10, 0, 0, 1], [10, 244, 3, 1]] {
+            assert_eq!(asked(70, prober, "/metrics"), Some(Asked::ByStranger), "it has addresses of its own");
+        }
         assert_eq!(asked(70, [10, 3, 0, 9], "/metrics"), Some(Asked::ByProber));
         for uri in [
             "/health",
@@ -188,7 +215,7 @@ mod tests {
 
     #[test]
     fn no_other_method_content_protocol_or_version_passes() {
-        let (probes, prober) = (probes(), IpAddr::from([10, 0, 0, 1]));
+        let (probes, prober) = (probes(), peer([10, 0, 0, 1]));
         let mut head = get("/health?full=1");
         *head.method_mut() = Method::HEAD;
         assert_eq!(probes.asked(80, prober, &head), None);
@@ -204,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_grpc_probe_calls_the_health_check_only() {
-        let (probes, prober) = (probes(), IpAddr::from([10, 0, 0, 1]));
+        let (probes, prober) = (probes(), peer([10, 0, 0, 1]));
         let call = |path: &str, kind: &str| {
             let call = Request::post(format!("http://10.9.0.2:90{path}")).version(Version::HTTP_2);
             let call = call.header("content-type", kind).body(Full::new(&b"\0\0\0\0\0"[..])).unwrap();
@@ -216,19 +243,19 @@ mod tests {
         }
         assert_eq!(call(HEALTH, "text/plain"), None);
         assert!(probes.may_connect(90, prober) && !probes.may_connect(80, prober));
-        assert!(probes.may_request(90, prober) && !probes.may_request(90, [10, 0, 0, 2].into()));
+        assert!(probes.may_request(90, prober) && !probes.may_request(90, peer([10, 0, 0, 2])));
     }
 
     #[test]
     fn a_refusal_says_the_address_why_and_what_to_do() {
         let probes = probes();
-        let stranger = probes.why_not(80, [10, 9, 9, 9].into()).unwrap();
-        for said in ["10.9.9.9", "port 80", "10.0.0.1", "10.1.0.1", ANNOTATION] {
+        let stranger = probes.why_not(80, peer([10, 9, 9, 9])).unwrap();
+        for said in ["10.9.9.9", "port 80", "10.0.0.1", "10.1.0.1", "10.244.3.1", ANNOTATION] {
             assert!(stranger.contains(said), "{said}: {stranger}");
         }
-        let prober = probes.why_not(90, [10, 1, 0, 1].into()).unwrap();
+        let prober = probes.why_not(90, peer([10, 1, 0, 1])).unwrap();
         assert!(prober.contains("10.1.0.1 may ask") && prober.contains(HEALTH), "{prober}");
-        assert_eq!(probes.why_not(81, [10, 1, 0, 1].into()), None, "nothing is probed there");
+        assert_eq!(probes.why_not(81, peer([10, 1, 0, 1])), None, "nothing is probed there");
         let told = refusal(80, [10, 9, 9, 9].into());
         assert!(told.contains("10.9.9.9") && told.contains(ANNOTATION) && !told.contains("10.0.0.1"), "{told}");
     }

@@ -23,7 +23,7 @@ use crate::{
     drain::{Drain, Open, Phase},
     heading::Heading,
     http::{case, pace::CallerTimeouts},
-    probes::Probes,
+    probes::{Peer, Probes},
     telemetry::{Telemetry, WorkerTelemetry},
     xds::Demand,
 };
@@ -201,6 +201,11 @@ impl Worker {
     /// The drain, as a connection sees it.
     pub(crate) fn drain(&self) -> Drain {
         Drain::new(self.phases.clone())
+    }
+
+    /// Whether whoever has this address may probe the port in the way that `may` asks for.
+    pub(crate) fn may_probe(&self, may: fn(&Probes, u16, Peer<'_>) -> bool, port: u16, address: IpAddr) -> bool {
+        may(&self.probes, port, Peer::new(address, &self.snapshot.borrow().config.own.probers))
     }
 
     /// Notes that somebody calls the application.

@@ -50,15 +50,20 @@ impl Probed {
 
     /// What comes back for these bytes, sent in one piece.
     async fn raw(&self, from: [u8; 4], port: u16, bytes: &str) -> String {
-        let mut stream = connect(from, self.api.inbound(port)).await;
-        let _ = stream.write_all(bytes.as_bytes()).await;
-        let mut answer = Vec::new();
-        let mut chunk = [0; 4096];
-        while let Ok(Ok(read @ 1..)) = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut chunk)).await {
-            answer.extend_from_slice(&chunk[..read]);
-        }
-        String::from_utf8_lossy(&answer).into_owned()
+        raw(&self.api, from, port, bytes).await
     }
+}
+
+/// What comes back for these bytes, sent in one piece.
+async fn raw(api: &Sidecar, from: [u8; 4], port: u16, bytes: &str) -> String {
+    let mut stream = connect(from, api.inbound(port)).await;
+    let _ = stream.write_all(bytes.as_bytes()).await;
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(Ok(read @ 1..)) = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut chunk)).await {
+        answer.extend_from_slice(&chunk[..read]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 async fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
@@ -188,4 +193,31 @@ async fn a_probe_does_not_wait_for_the_control_plane() {
     let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await;
     assert!(read.is_ok() && answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(!api.is_ready().await, "there is no configuration yet");
+}
+
+#[tokio::test]
+async fn the_first_addresses_of_its_nodes_pod_networks_may_probe_a_pod() {
+    let mesh = Mesh::start().await;
+    let node = |network: &str| {
+        let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: one}}\nspec: {{podCIDRs: [{network}]}}\n");
+        mesh.write("node.yaml", &node);
+    };
+    node("127.0.5.0/24");
+    mesh.write(
+        "strict.yaml",
+        "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: strict, namespace: shop}\nspec: {mtls: \
+         {inbound: STRICT}}\n",
+    );
+    let application = Upstream::start("http").await;
+    let workload = Workload::new("shop/api").serves(8080, application.address()).on_node("one");
+    let api = mesh.sidecar(workload.with("probes: [{port: 8080, path: /health}]\n")).await;
+    let probe =
+        async |from| raw(&api, from, 8080, "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let (first, of_another) = ([127, 0, 5, 1], [127, 0, 6, 1]);
+    assert!(probe(first).await.starts_with("HTTP/1.1 200"));
+    let refused = probe(of_another).await;
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("127.0.6.1 is not among"), "{refused}");
+    node("127.0.6.0/24");
+    wait::until_true("the other address may probe", async || probe(of_another).await.starts_with("HTTP/1.1 200")).await;
+    assert!(probe(first).await.starts_with("HTTP/1.1 403"));
 }

@@ -25,7 +25,7 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, ip: IpAddr) -> Option<Destinat
     if let [(object, workload)] = there.as_slice()
         && workload.ports.iter().all(|port| port.dial.is_none())
     {
-        let endpoint = Some(destination::at(mesh, object, workload, ip, 0));
+        let endpoint = Some(destination::at(model, mesh, object, workload, ip, 0));
         ports.insert(0, Some(AddressPort { endpoint, ..Default::default() }));
         for direct in &workload.direct_ports {
             ports.insert(*direct, Some(AddressPort { port: (*direct).into(), ..Default::default() }));
@@ -58,7 +58,7 @@ fn ports_of(model: &Model, mesh: &Mesh, object: &Object, workload: &WorkloadSpec
         }
     }
     let port = |(number, service): (u16, Option<(&Object, &ServicePort)>)| {
-        let endpoint = Some(destination::at(mesh, object, workload, ip, number));
+        let endpoint = Some(destination::at(model, mesh, object, workload, ip, number));
         let bare = AddressPort { port: number.into(), endpoint, ..Default::default() };
         let Some((service, port)) = service else { return bare };
         AddressPort {

@@ -87,7 +87,7 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
     let endpoints = |port: &&ServicePort| {
         let endpoint = |(object, workload): &(&Object, &WorkloadSpec)| {
             let port = port.target(workload)?;
-            Some(hinted(spec, at(mesh, object, workload, workload.ip(), port)))
+            Some(hinted(spec, at(model, mesh, object, workload, workload.ip(), port)))
         };
         let taking = workloads.iter().filter(|(_, workload)| workload.weight > 0);
         (port.port, of_policy(local, taking.filter_map(endpoint).collect(), Vec::new()))
@@ -153,13 +153,17 @@ fn in_slice(model: &Model, mesh: &Mesh, namespace: &str, endpoint: &SliceEndpoin
         None => model.claims().standing(ip).filter_map(|id| model.workload(&id.namespace, &id.name)).collect(),
     };
     let found = match there.as_slice() {
-        [(object, workload)] => at(mesh, object, workload, ip, port),
+        [(object, workload)] => at(model, mesh, object, workload, ip, port),
         several if several.iter().any(|(_, workload)| workload.sidecar) => return None,
         _ => Endpoint { address: socket(ip, port), weight: 1, port: port.into(), ..Default::default() },
     };
+    let of_node = |known: String| match &endpoint.node_name {
+        Some(node) if known.is_empty() => model.nodes().zone(Some(node)).to_owned(),
+        _ => known,
+    };
     let names = |hints: &[Hint]| hints.iter().map(|hint| hint.name.clone()).collect();
     Some(Endpoint {
-        zone: endpoint.zone.clone().unwrap_or(found.zone),
+        zone: endpoint.zone.clone().unwrap_or_else(|| of_node(found.zone)),
         node: endpoint.node_name.clone().unwrap_or(found.node),
         for_zones: names(&endpoint.hints.for_zones),
         for_nodes: names(&endpoint.hints.for_nodes),
@@ -168,12 +172,19 @@ fn in_slice(model: &Model, mesh: &Mesh, namespace: &str, endpoint: &SliceEndpoin
 }
 
 /// The endpoint that a workload is with a port of its application.
-pub(super) fn at(mesh: &Mesh, object: &Object, workload: &WorkloadSpec, ip: IpAddr, port: u16) -> Endpoint {
+pub(super) fn at(
+    model: &Model,
+    mesh: &Mesh,
+    object: &Object,
+    workload: &WorkloadSpec,
+    ip: IpAddr,
+    port: u16,
+) -> Endpoint {
     let plain = Endpoint {
         address: socket(ip, workload.dial(port)),
         weight: workload.weight,
         port: port.into(),
-        zone: workload.zone.clone().unwrap_or_default(),
+        zone: zone(model, workload),
         node: workload.node.clone().unwrap_or_default(),
         ..Default::default()
     };
@@ -182,6 +193,12 @@ pub(super) fn at(mesh: &Mesh, object: &Object, workload: &WorkloadSpec, ip: IpAd
     }
     let identity = identity(mesh, &object.id.namespace, &workload.service_account);
     Endpoint { identity, workload: object.id.path(), ..plain }
+}
+
+/// The zone of a workload: its own word, or that of its node.
+pub(super) fn zone(model: &Model, workload: &WorkloadSpec) -> String {
+    let of_node = || model.nodes().zone(workload.node.as_deref()).to_owned();
+    workload.zone.clone().unwrap_or_else(of_node)
 }
 
 fn external(model: &Model, object: &Object, spec: &ExternalServiceSpec) -> Compiled {

@@ -1,10 +1,12 @@
 //! A workload's view of itself: who it is, which services it stands behind, and what covers the calls it receives.
 
+use std::net::IpAddr;
+
 use selvedge_decide::compile::by_number;
 use selvedge_policies::{kind, names::WorkloadName, policy::Posture, settings::Log};
 use selvedge_xds::proto::mesh::{self, Attachment, Inbound, InboundPort, SettingOrigin};
 
-use super::{Mesh, attachment, identity, origin, route};
+use super::{Mesh, attachment, destination, identity, origin, route};
 use crate::model::{
     Attached, Model, Object, ObjectId, Target,
     service::{ServicePort, ServiceSpec},
@@ -59,9 +61,17 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
         origin: Some(origin(object)),
         trust_domain: mesh.trust_domain.clone(),
         unenforceable: Vec::new(),
-        zone: spec.zone.clone().unwrap_or_default(),
+        zone: destination::zone(model, spec),
         node: spec.node.clone().unwrap_or_default(),
+        probers: probers(model, spec),
     })
+}
+
+/// Where the kubelet of a pod's node may ask from, beside the addresses that the pod knows: where a bridge leads to the pods,
+/// it has the first address of their network.
+fn probers(model: &Model, spec: &WorkloadSpec) -> Vec<String> {
+    let of_node = if spec.pod { model.nodes().first_addresses(spec.node.as_deref()) } else { &[] };
+    of_node.iter().map(IpAddr::to_string).collect()
 }
 
 /// The ports of the workload's application behind one service.

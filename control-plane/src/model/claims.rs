@@ -87,7 +87,7 @@ impl Claims {
                     set(&mut self.pointing, address, id.clone(), add);
                 }
             }
-            Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => {}
+            Spec::Node(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => {}
         }
         for target in named(object) {
             set(&mut self.referring, target, id.clone(), add);
@@ -121,7 +121,7 @@ fn named(object: &Object) -> BTreeSet<Target> {
             let service = EndpointSliceSpec::service(&object.labels);
             pods.chain(service.map(|name| Target::Service(namespace.clone(), name.into()))).collect()
         }
-        Spec::Service(_) | Spec::Workload(_) | Spec::ReferenceGrant(_) => BTreeSet::new(),
+        Spec::Service(_) | Spec::Workload(_) | Spec::Node(_) | Spec::ReferenceGrant(_) => BTreeSet::new(),
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     endpoint_slice::EndpointSliceSpec,
     external_service::{self, ExternalServiceSpec},
     mesh_policy::{self, MeshPolicySpec, ScopeKind},
+    nodes::Nodes,
     pods::Pods,
     service::{self, ServiceSpec},
     workload::{self, WorkloadSpec},
@@ -33,6 +34,7 @@ pub struct Model {
     services_by_label: HashMap<LabelKey, BTreeSet<Arc<str>>>,
     attached: HashMap<Target, BTreeSet<ObjectId>>,
     claims: Claims,
+    nodes: Nodes,
     pods: Pods,
 }
 
@@ -59,6 +61,11 @@ impl Model {
     /// Who refers to whom, and who claims which address.
     pub fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// The nodes, and what is on them.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// How far the pods of namespaces have sidecars.
@@ -188,6 +195,7 @@ impl Model {
 
     fn index(&mut self, object: &Object, add: bool) {
         self.claims.index(object, add);
+        self.nodes.index(object, add);
         self.pods.index(object, add);
         let namespace = &object.id.namespace;
         match &object.spec {
@@ -208,7 +216,11 @@ impl Model {
                     set(&mut self.attached, target.clone(), object.id.clone(), add);
                 }
             }
-            Spec::EndpointSlice(_) | Spec::ExternalService(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) => {}
+            Spec::EndpointSlice(_)
+            | Spec::Node(_)
+            | Spec::ExternalService(_)
+            | Spec::MeshPolicy(_)
+            | Spec::ReferenceGrant(_) => {}
         }
     }
 }

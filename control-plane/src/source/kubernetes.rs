@@ -7,7 +7,8 @@
 //!
 //! Nothing is kept that the mesh does not need: an object is pruned while it is read, before the next one is. Objects that
 //! users write for the mesh are handed on as they are, and checked like documents of files; of a pod a `Workload` is made,
-//! which says whether a sidecar stands before it.
+//! which says whether a sidecar stands before it; of a node its zone and pod networks are left, and of a namespace whether
+//! its pods are to have sidecars.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,6 +28,8 @@ mod event;
 mod item;
 mod kind;
 mod list;
+mod namespace;
+mod node;
 mod pod;
 mod pods;
 mod pruned;

@@ -29,6 +29,7 @@ pub(super) fn rivals(model: &Model, object: &Object) -> BTreeSet<ObjectId> {
         | Spec::Service(_)
         | Spec::Workload(_)
         | Spec::EndpointSlice(_)
+        | Spec::Node(_)
         | Spec::ExternalService(_)
         | Spec::ReferenceGrant(_) => BTreeSet::new(),
     }

@@ -56,6 +56,7 @@ pub(super) fn opened(model: &Model, object: &Object) -> String {
         | Spec::Service(_)
         | Spec::Workload(_)
         | Spec::EndpointSlice(_)
+        | Spec::Node(_)
         | Spec::ExternalService(_)
         | Spec::ReferenceGrant(_) => String::new(),
     }

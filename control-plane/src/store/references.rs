@@ -81,7 +81,7 @@ pub(super) fn findings(
             check.document(object, attached, written);
             check.findings.extend(conflicts::of_attached(model, in_force, object, attached, written));
         }
-        Spec::EndpointSlice(_) | Spec::Workload(_) | Spec::ReferenceGrant(_) => {}
+        Spec::EndpointSlice(_) | Spec::Workload(_) | Spec::Node(_) | Spec::ReferenceGrant(_) => {}
     }
     check.findings.iter_mut().for_each(|finding| finding.object = object.id.to_string());
     (check.findings, check.vain)
@@ -113,7 +113,7 @@ pub(super) fn concerned(model: &Model, id: &ObjectId, concerned: &mut BTreeSet<O
         Spec::ReferenceGrant(spec) => {
             add(&mut granted::concerned(model, namespace, spec).map(|(object, _)| &object.id))
         }
-        Spec::EndpointSlice(_) => {}
+        Spec::EndpointSlice(_) | Spec::Node(_) => {}
         Spec::MeshPolicy(_) | Spec::Attached(_) => concerned.extend(conflicts::rivals(model, object)),
     }
 }

@@ -207,6 +207,60 @@ fn workloads_of_a_service_without_slices_are_meant_for_callers_near_them() {
 }
 
 #[test]
+fn a_node_says_in_which_zone_what_is_on_it_is_and_where_the_probes_of_its_pods_come_from() {
+    let node = "apiVersion: v1\nkind: Node\nmetadata: {name: one, labels: {topology.kubernetes.io/zone: a}}\nspec: \
+                {podCIDRs: [10.1.0.0/24, 'fd00:1::/64']}\n";
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {selector: {app: \
+                   web}, trafficDistribution: PreferClose, ports: [{port: 80}]}\n";
+    let workload = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: shop, labels: \
+             {{app: web}}}}\nspec: {{serviceAccount: web, {spec}}}\n"
+        )
+    };
+    let text = [node, service]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([
+            workload("pod", "address: 10.1.0.5, node: one, pod: true"),
+            workload("process", "address: 10.1.0.6, node: one, zone: own"),
+            workload("elsewhere", "address: 10.1.0.7, node: other, pod: true"),
+        ])
+        .collect::<String>();
+    let told = snapshot(&text);
+    let endpoints = decode::<Endpoints>(&told, ENDPOINTS, "shop/web:80").endpoints;
+    let zones: Vec<_> = endpoints.iter().map(|of| (&*of.address, &*of.zone, of.for_zones.join(","))).collect();
+    let hint = |address, zone: &'static str| (address, zone, zone.to_owned());
+    assert_eq!(zones, [hint("10.1.0.7:80", ""), hint("10.1.0.5:80", "a"), hint("10.1.0.6:80", "own")]);
+    let own = |name: &str| {
+        let Inbound { zone, node, probers, .. } = decode(&told, INBOUND, &format!("shop/{name}"));
+        (zone, node, probers.join(" "))
+    };
+    let place = |zone: &str, node: &str, probers: &str| (zone.to_owned(), node.to_owned(), probers.to_owned());
+    assert_eq!(own("pod"), place("a", "one", "10.1.0.1 fd00:1::1"));
+    assert_eq!(own("process"), place("own", "one", ""), "no kubelet asks a process");
+    assert_eq!(own("elsewhere"), place("", "other", ""));
+}
+
+#[test]
+fn an_endpoint_of_a_slice_is_in_the_zone_of_its_node_unless_the_slice_says() {
+    let text = "apiVersion: v1\nkind: Node\nmetadata: {name: one, labels: {topology.kubernetes.io/zone: a}}\nspec: {}\n---\n\
+                apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {ports: [{port: 80}]}\n---\n\
+                apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {name: pod, namespace: shop}\nspec: \
+                {serviceAccount: web, address: 10.1.0.5, node: one}\n---\n\
+                apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-1, namespace: shop, labels: \
+                {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints:\n\
+                - {addresses: [10.1.0.5], targetRef: {kind: Pod, name: pod}}\n\
+                - {addresses: [10.1.0.6], nodeName: one}\n\
+                - {addresses: [10.1.0.7], nodeName: one, zone: b}\n\
+                - {addresses: [10.1.0.8], nodeName: other}\n\
+                ports: [{port: 8080}]\n";
+    let endpoints = decode::<Endpoints>(&snapshot(text), ENDPOINTS, "shop/web:80").endpoints;
+    let places: Vec<_> = endpoints.iter().map(|of| (&*of.node, &*of.zone)).collect();
+    assert_eq!(places, [("one", "a"), ("one", "a"), ("one", "b"), ("other", "")]);
+}
+
+#[test]
 fn of_several_services_before_one_port_the_first_by_name_counts_and_of_two_workloads_on_one_none() {
     let service = |name: &str| {
         format!(

@@ -44,8 +44,9 @@ fn document((kind, name, variant): Doc) -> String {
             80 + variant
         ),
         1 => format!(
-            "{own}\nkind: Workload\nmetadata: {{name: {name}, labels: {{app: {other}}}}}\nspec: {{serviceAccount: s, address: 10.0.0.{variant}, ports: [{{name: {}, port: 8080}}]}}\n",
-            ["web", "api"][variant % 2]
+            "{own}\nkind: Workload\nmetadata: {{name: {name}, labels: {{app: {other}}}}}\nspec: {{serviceAccount: s, address: 10.0.0.{variant}, ports: [{{name: {}, port: 8080}}]{}}}\n",
+            ["web", "api"][variant % 2],
+            ["", ", node: a, pod: true", ", node: b, pod: true", ", node: b, zone: own"][variant % 4]
         ),
         2 => format!(
             "{own}\nkind: ExternalService\nmetadata: {{name: {name}}}\nspec: {{hosts: [{other}.default.svc], ports: [{{port: 8080}}], endpoints: [{{address: 10.{}.0.{variant}}}]}}\n",
@@ -69,6 +70,13 @@ fn document((kind, name, variant): Doc) -> String {
         ),
         7 => format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 0}}]}}\n"),
         8 => format!("apiVersion: v1\nkind: Sevrice\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 80}}]}}\n"),
+        9 => format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{topology.kubernetes.io/zone: {other}}}}}\nspec: {{podCIDRs: [10.{variant}.0.0/24]}}\n"
+        ),
+        10 => format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: {{kubernetes.io/service-name: {other}}}}}\naddressType: IPv4\nendpoints: [{{addresses: [10.0.0.{variant}]{}}}]\nports: [{{port: 8080}}]\n",
+            ["", ", nodeName: a", ", targetRef: {kind: Pod, name: a}", ", nodeName: b"][variant % 4]
+        ),
         _ => ["kind: [\n", "kind: Service\n", "# nothing\n", "a: 1\na: 2\n"][variant % 4].to_owned(),
     }
 }
@@ -81,7 +89,7 @@ fn edits() -> impl Strategy<Value = Vec<Vec<Edit>>> {
         1 => Just(What::IsConfirmed),
         1 => Just(What::IsUnavailable),
     ];
-    let documents = prop::collection::vec((0usize..10, 0usize..3, 0usize..4), 0..5);
+    let documents = prop::collection::vec((0usize..12, 0usize..3, 0usize..4), 0..5);
     let edit = (0usize..2, 0usize..4, what, documents, 0usize..3);
     prop::collection::vec(prop::collection::vec(edit, 1..4), 1..12)
 }
@@ -142,7 +150,8 @@ impl Told {
 
 /// An object of a cluster is one document, whatever else it is.
 fn of_cluster(name: &Arc<str>, doc: Doc, version: usize) -> Reading {
-    let text = document((doc.0.min(8), doc.1, doc.2));
+    let kind = if doc.0 > 10 { 8 } else { doc.0 };
+    let text = document((kind, doc.1, doc.2));
     let document: Value = serde_saphyr::from_str(&text).unwrap();
     let (uid, resource_version) = (text.into(), version.to_string().into());
     Reading::of_cluster(&document, ClusterObject { name: name.clone(), uid, resource_version, generation: 1 })

@@ -2,12 +2,16 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
+use prost::Message;
 use selvedge_control_plane::{
     snapshot::Snapshot,
     source::{Change, Document, Source, files},
     store::{self, InForce, Memory, Report, Store},
 };
-use selvedge_xds::kinds::DESTINATION;
+use selvedge_xds::{
+    kinds::{DESTINATION, INBOUND},
+    proto::mesh::Inbound,
+};
 use serde_json::json;
 
 const A: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
@@ -61,6 +65,24 @@ fn what_was_kept_before_a_restart_is_kept_after_it_whatever_is_wrong_with_the_fi
         let (_, report) = life(state.path(), config, &[&[("a.yaml", &good)]]);
         assert_eq!(generations(&report), [("a", 3, true), ("b", 1, true)], "generations go on");
     }
+}
+
+#[test]
+fn a_node_that_cannot_be_asked_for_after_a_restart_still_says_where_its_pods_are() {
+    let node = "apiVersion: v1\nkind: Node\nmetadata: {name: one, labels: {topology.kubernetes.io/zone: a}}\nspec: \
+                {podCIDRs: [10.1.0.0/24]}\n";
+    let pod = "apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {name: pod}\nspec: {serviceAccount: web, \
+               address: 10.1.0.5, node: one, pod: true}\n";
+    let (state, config) = (tempfile::tempdir().unwrap(), Path::new("mesh"));
+    let own = |node: &str| {
+        let (snapshot, report) = life(state.path(), config, &[&[("node.yaml", node), ("pod.yaml", pod)]]);
+        let told = snapshot.get(INBOUND, "default/pod").unwrap();
+        let Inbound { zone, probers, .. } = Inbound::decode(told.body.clone()).unwrap();
+        (zone, probers.join(","), report.objects.iter().filter(|object| object.kind == "Node").count())
+    };
+    let known = ("a".to_owned(), "10.1.0.1".to_owned(), 1);
+    assert_eq!(own(node), known);
+    assert_eq!(own("kind: [\n"), known);
 }
 
 #[test]

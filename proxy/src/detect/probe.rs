@@ -12,6 +12,7 @@ use crate::{
     connection::Connection,
     error::Error,
     heading::Heading,
+    probes::Probes,
     record,
     socket::{Side, dial},
     telemetry::{ProbeOutcome, Protocol},
@@ -23,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Answers a probe that only connects. A connection that has something to say is given back, to be judged as any other.
 pub(super) async fn answered(admitted: Admitted) -> Option<Admitted> {
     let Heading::Inbound { forward, port } = admitted.origin.heading else { return Some(admitted) };
-    if !admitted.origin.worker.probes.may_connect(port, admitted.origin.peer.ip()) {
+    if !admitted.origin.worker.may_probe(Probes::may_connect, port, admitted.origin.peer.ip()) {
         return Some(admitted);
     }
     Box::pin(answer(admitted, forward)).await

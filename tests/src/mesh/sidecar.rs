@@ -27,6 +27,7 @@ pub struct Workload {
     label: String,
     capture: &'static str,
     pod: Option<Pod>,
+    node: Option<String>,
 }
 
 /// What a pod is given by its cluster.
@@ -49,6 +50,7 @@ impl Workload {
             label,
             capture: "explicit",
             pod: None,
+            node: None,
         }
     }
 
@@ -99,6 +101,13 @@ impl Workload {
         self
     }
 
+    /// Is a pod on the node of that name.
+    #[must_use]
+    pub fn on_node(mut self, node: &str) -> Self {
+        self.node = Some(node.to_owned());
+        self
+    }
+
     /// Adds lines to the sidecar's bootstrap file.
     #[must_use]
     pub fn with(mut self, yaml: &str) -> Self {
@@ -124,6 +133,9 @@ impl Workload {
              labels: {{app: {}}}\nspec:\n  serviceAccount: {}\n  address: 127.0.0.1\n",
             self.label, self.account
         );
+        if let Some(node) = &self.node {
+            writeln!(yaml, "  pod: true\n  node: {node}").expect("a string grows");
+        }
         if !self.serves.is_empty() {
             yaml.push_str("  ports:\n");
         }

@@ -163,6 +163,52 @@ async fn callers_are_told_where_endpoints_are_and_whom_the_cluster_means_each_fo
     }
 }
 
+/// A node with far more to say than the mesh needs.
+fn node(name: &str, zone: &str, networks: &[&str]) -> Value {
+    let images: Vec<Value> = (0..20).map(|n| json!({ "names": [format!("image-{n}")], "sizeBytes": 1 })).collect();
+    let mut node = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": { "topology.kubernetes.io/zone": zone, "kubernetes.io/os": "linux" },
+        },
+        "spec": { "podCIDRs": networks, "taints": [{ "key": "node.kubernetes.io/x", "effect": "NoSchedule" }] },
+        "status": { "addresses": [{ "type": "InternalIP", "address": "10.0.0.1" }], "images": images },
+    });
+    if let Some(first) = networks.first() {
+        node["spec"]["podCIDR"] = json!(first);
+    }
+    node
+}
+
+#[tokio::test]
+async fn nodes_say_in_which_zone_their_pods_are_and_where_probes_come_from() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(service("shop", "web")).await;
+        server.put(pod("shop", "web-1", "10.1.0.5", true)).await;
+        server.put(slice("shop", "web", &[("10.1.0.5", Some("web-1"), "ready")])).await;
+        let mut fed = Fed::new(&server).await;
+        let zone = |fed: &Fed| {
+            let told: Endpoints = decoded(fed, ENDPOINTS, "shop/web:80");
+            told.endpoints.first().map(|endpoint| endpoint.zone.clone())
+        };
+        fed.until("it is complete", |fed| fed.report.complete).await;
+        assert_eq!(zone(&fed), Some(String::new()), "the node is not known");
+        server.put(node("one", "a", &["10.1.0.0/24", "fd00:1::/64"])).await;
+        fed.until("the endpoint is in the zone of its node", |fed| zone(fed).as_deref() == Some("a")).await;
+        let own = |fed: &Fed| decoded::<Inbound>(fed, INBOUND, "shop/web-1");
+        assert_eq!((own(&fed).zone.as_str(), own(&fed).probers), ("a", vec!["10.1.0.1".into(), "fd00:1::1".into()]));
+        let kept = fed.store.unsaved().map(|in_force| format!("{in_force:?}")).unwrap_or_default();
+        assert!(kept.contains("10.1.0.0/24") && !kept.contains("image-1") && !kept.contains("taints"), "{kept}");
+        server.put(node("one", "b", &["10.1.0.0/24", "fd00:1::/64"])).await;
+        fed.until("the zone is another", |fed| zone(fed).as_deref() == Some("b") && own(fed).zone == "b").await;
+        server.delete("Node", "", "one").await;
+        fed.until("the node is gone", |fed| own(fed).zone.is_empty() && own(fed).probers.is_empty()).await;
+        assert_eq!(problems(&fed), [""; 0]);
+    }
+}
+
 #[tokio::test]
 async fn a_pod_is_called_at_its_own_address_but_for_the_ports_that_are_reached_past_its_sidecar() {
     let mut servers = ApiServer::each();

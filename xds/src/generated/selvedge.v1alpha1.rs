@@ -262,6 +262,9 @@ pub struct Inbound {
     pub zone: ::prost::alloc::string::String,
     #[prost(string, tag = "15")]
     pub node: ::prost::alloc::string::String,
+    /// Addresses that the kubelet of its node may ask probes from, beside those that its sidecar's own file names.
+    #[prost(string, repeated, tag = "16")]
+    pub probers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for Inbound {
     const NAME: &'static str = "Inbound";

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 
-use super::pruned::{Api, Key, Known, Pruned, Version};
+use super::pruned::{Api, Aside, Key, Pruned, Version};
 use crate::source::{Held, Reading, Unread};
 
 /// An object as it was read, or what is known of one that could not be.
@@ -53,9 +53,9 @@ impl<T: Pruned> Pruned for Item<T> {
         }
     }
 
-    fn pod(&self) -> Option<Known> {
+    fn aside(&self) -> Option<Aside> {
         match self {
-            Self::Read(object) => object.pod(),
+            Self::Read(object) => object.aside(),
             Self::Odd { .. } => None,
         }
     }

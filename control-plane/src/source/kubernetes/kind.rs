@@ -5,11 +5,13 @@ use std::pin::Pin;
 use super::{
     document::Document,
     item::Item,
+    namespace::Namespace,
+    node::Node,
     pod::Pod,
-    pruned::{Api, POD},
+    pruned::{Api, NAMESPACE, POD},
     watch::Watch,
 };
-use crate::model;
+use crate::model::{self, node};
 
 /// A kind of the cluster that is watched.
 #[derive(Clone, Debug)]
@@ -28,14 +30,18 @@ pub(super) fn pods() -> Api {
     api("v1", POD)
 }
 
-/// Every kind that is watched: those that tell where workloads are, and all that users write for the mesh.
+/// Every kind that is watched: those that tell what the cluster is, and all that users write for the mesh.
 pub fn watched() -> Vec<Watched> {
-    let pods = Watched { api: pods(), follow: |watch| Box::pin(watch.follow::<Item<Pod>>()) };
-    let written = model::kinds().map(|kind| Watched {
+    let of_cluster = [
+        Watched { api: pods(), follow: |watch| Box::pin(watch.follow::<Item<Pod>>()) },
+        Watched { api: api("v1", NAMESPACE), follow: |watch| Box::pin(watch.follow::<Item<Namespace>>()) },
+        Watched { api: api("v1", node::KIND.name), follow: |watch| Box::pin(watch.follow::<Item<Node>>()) },
+    ];
+    let written = model::kinds().filter(|kind| kind.name != node::KIND.name).map(|kind| Watched {
         api: api(kind.api_version, kind.name),
         follow: |watch| Box::pin(watch.follow::<Item<Document>>()),
     });
-    std::iter::once(pods).chain(written).collect()
+    of_cluster.into_iter().chain(written).collect()
 }
 
 fn api(api_version: &'static str, kind: &'static str) -> Api {
@@ -62,6 +68,8 @@ mod tests {
         for expected in [
             "/api/v1/services",
             "/api/v1/pods",
+            "/api/v1/nodes",
+            "/api/v1/namespaces",
             "/apis/gateway.networking.k8s.io/v1/httproutes",
             "/apis/selvedge.dev/v1alpha1/authorizationpolicies",
             "/apis/selvedge.dev/v1alpha1/meshpolicies",
@@ -69,6 +77,6 @@ mod tests {
         ] {
             assert!(paths.iter().any(|path| path == expected), "{expected} is not among {paths:?}");
         }
-        assert_eq!(paths.len(), 1 + model::kinds().count());
+        assert_eq!(paths.len(), 2 + model::kinds().count());
     }
 }

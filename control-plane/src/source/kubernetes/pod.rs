@@ -10,7 +10,7 @@ use selvedge_policies::kind::SELVEDGE;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::pruned::{Api, Key, Known, Lacking, Pruned, Version};
+use super::pruned::{Api, Aside, Key, Known, Lacking, Pruned, Version};
 use crate::source::{ClusterObject, Reading};
 
 /// The name of the sidecar's container.
@@ -205,11 +205,11 @@ impl Pruned for Pod {
         self.metadata.resource_version.clone()
     }
 
-    fn pod(&self) -> Option<Known> {
+    fn aside(&self) -> Option<Aside> {
         let account = self.account().into();
         let uid: Arc<str> = self.metadata.uid.as_str().into();
         let lacks_sidecar = self.lacks_sidecar(&uid).map(Arc::new);
-        Some(Known { uid, account, is_alive: self.is_alive(), lacks_sidecar })
+        Some(Aside::Pod(Known { uid, account, is_alive: self.is_alive(), lacks_sidecar }))
     }
 
     fn reading(self, api: &Api) -> Reading {

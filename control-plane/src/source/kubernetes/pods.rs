@@ -1,26 +1,37 @@
-//! Which pods there are, for who has to know whether a pod is what it says.
+//! Which pods there are, for who has to know whether a pod is what it says or has the sidecar that it should have.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use super::pruned::{Key, Known, Lacking};
+use super::pruned::{Aside, Key, Known, Lacking, NAMESPACE, POD};
 use crate::guarded::Guarded;
 
 /// The pods of a cluster as its watch tells of them.
 #[derive(Clone, Debug, Default)]
-pub struct Pods(Arc<Guarded<HashMap<Key, Known>>>);
+pub struct Pods(Arc<Guarded<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    pods: HashMap<Key, Known>,
+    /// The namespaces whose pods are to have sidecars.
+    enabled: HashSet<Key>,
+}
 
 impl Pods {
     /// The pod of that name, if it is known.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Known> {
-        self.0.with(|pods| pods.get(&Key::new(namespace, name)).cloned())
+        self.0.with(|told| told.pods.get(&Key::new(namespace, name)).cloned())
     }
 
     /// The pods that run without the sidecar that they should have.
-    pub fn without_sidecar(&self, is_enabled: impl Fn(&str) -> bool) -> Vec<Arc<Lacking>> {
-        let should = |lacking: &&Arc<Lacking>| lacking.asks || is_enabled(&lacking.namespace);
-        self.0.with(|pods| {
+    pub fn without_sidecar(&self) -> Vec<Arc<Lacking>> {
+        self.0.with(|Told { pods, enabled }| {
             let alive = pods.values().filter(|known| known.is_alive);
-            alive.filter_map(|known| known.lacks_sidecar.as_ref()).filter(should).cloned().collect()
+            let lacking = alive.filter_map(|known| known.lacks_sidecar.as_ref());
+            let should = |lacking: &&Arc<Lacking>| lacking.asks || enabled.contains(&Key::new("", &lacking.namespace));
+            lacking.filter(should).cloned().collect()
         })
     }
 
@@ -28,15 +39,24 @@ impl Pods {
     #[cfg(test)]
     pub(crate) fn with(self, namespace: &str, name: &str, account: &str) -> Self {
         let known = Known { uid: name.into(), account: account.into(), is_alive: true, lacks_sidecar: None };
-        self.put(&Key::new(namespace, name), known);
+        self.put(Key::new(namespace, name), Aside::Pod(known));
         self
     }
 
-    pub(super) fn put(&self, key: &Key, known: Known) {
-        self.0.with(|pods| pods.insert(key.clone(), known));
+    pub(super) fn put(&self, key: Key, aside: Aside) {
+        self.0.with(|told| match aside {
+            Aside::Pod(known) => drop(told.pods.insert(key, known)),
+            Aside::Enabled(true) => drop(told.enabled.insert(key)),
+            Aside::Enabled(false) => drop(told.enabled.remove(&key)),
+        });
     }
 
-    pub(super) fn remove(&self, key: &Key) {
-        self.0.with(|pods| pods.remove(key));
+    /// Forgets the object of that kind.
+    pub(super) fn remove(&self, kind: &str, key: &Key) {
+        self.0.with(|told| match kind {
+            POD => drop(told.pods.remove(key)),
+            NAMESPACE => drop(told.enabled.remove(key)),
+            _ => {}
+        });
     }
 }

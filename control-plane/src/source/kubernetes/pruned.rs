@@ -8,6 +8,8 @@ use crate::source::Reading;
 
 /// The kind of pods.
 pub(super) const POD: &str = "Pod";
+/// The kind of namespaces.
+pub(super) const NAMESPACE: &str = "Namespace";
 
 /// A kind, and where the API server lists all of it.
 #[derive(Clone, Debug)]
@@ -42,6 +44,15 @@ pub struct Known {
     pub lacks_sidecar: Option<Arc<Lacking>>,
 }
 
+/// What an object says beside what the mesh takes of it, for who asks about the cluster itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Aside {
+    /// What is known of a pod.
+    Pod(Known),
+    /// Whether the pods of a namespace are to have sidecars.
+    Enabled(bool),
+}
+
 /// A pod without a sidecar, into which one could be put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lacking {
@@ -61,8 +72,8 @@ pub(super) trait Pruned: DeserializeOwned + Clone + Send + 'static {
     fn key(&self) -> Key;
     /// Its version.
     fn version(&self) -> Version;
-    /// What it is as a pod; nothing when it is none.
-    fn pod(&self) -> Option<Known> {
+    /// What it says of the cluster itself; told before what the mesh takes of it.
+    fn aside(&self) -> Option<Aside> {
         None
     }
     /// What the mesh takes of it.

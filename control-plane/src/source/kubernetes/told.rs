@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     pods::Pods,
-    pruned::{Key, Known, POD},
+    pruned::{Aside, Key},
 };
 use crate::source::{Change, Confirm, Confirms, Reading};
 
@@ -20,8 +20,8 @@ const MOST_STEPS: usize = 1024;
 pub(super) enum Told {
     /// There is such an object, or it is not what it was.
     Put(&'static str, Key, Reading),
-    /// There is such a pod; told before what it is to the mesh.
-    Pod(Key, Known),
+    /// What an object says of the cluster itself.
+    Aside(Key, Aside),
     /// The object is gone.
     Gone(&'static str, Key),
     /// That was everything of the kind.
@@ -106,15 +106,13 @@ impl Cluster {
 
     fn take(&mut self, step: Told) -> Option<Change> {
         match step {
-            Told::Pod(key, known) => {
-                self.pods.put(&key, known);
+            Told::Aside(key, aside) => {
+                self.pods.put(key, aside);
                 None
             }
             Told::Put(kind, key, reading) => Some(Change::Put(key.of(kind), reading)),
             Told::Gone(kind, key) => {
-                if kind == POD {
-                    self.pods.remove(&key);
-                }
+                self.pods.remove(kind, &key);
                 Some(Change::Remove(key.of(kind)))
             }
             Told::Complete(kind) => {

@@ -229,8 +229,8 @@ impl Watch {
     async fn put<T: Pruned>(&mut self, object: T) -> Result<(), Closed> {
         let key = object.key();
         self.keys.insert(key.clone());
-        if let Some(known) = object.pod() {
-            self.say(Told::Pod(key.clone(), known)).await?;
+        if let Some(aside) = object.aside() {
+            self.say(Told::Aside(key.clone(), aside)).await?;
         }
         self.say(Told::Put(self.api.kind, key, object.reading(&self.api))).await
     }
