@@ -16,7 +16,7 @@ mod relay;
 mod status;
 
 pub use calls::{Calls, Refusal};
-pub use double::Double;
+pub use double::{Backup, Double};
 pub use kinds::{Kind, kind};
 pub use relay::{FaultyRelay, Watching};
 

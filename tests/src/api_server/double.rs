@@ -34,6 +34,9 @@ pub struct Double {
     accepting: JoinHandle<()>,
 }
 
+/// What a server had at a time.
+pub struct Backup(Objects);
+
 struct Shared {
     /// What there is; whoever watches waits for the next change of it.
     objects: watch::Sender<Objects>,
@@ -68,6 +71,17 @@ impl Double {
     /// Loses all objects without telling anybody, as a server over an empty database does.
     pub fn lose_everything(&self) {
         self.shared.objects.send_modify(Objects::lose_everything);
+    }
+
+    /// What it has now, to go back to.
+    pub fn back_up(&self) -> Backup {
+        Backup(self.shared.objects.borrow().clone())
+    }
+
+    /// Has again what it had, at the version of that time, and remembers nothing of what happened. Whoever watches is cut
+    /// off, and who watches from a later version on is told nothing, as by a server over an etcd that was restored.
+    pub fn restore(&self, backup: Backup) {
+        self.shared.objects.send_modify(|objects| *objects = backup.0.restored());
     }
 
     /// Forgets all events up to now: whoever watches from before is told 410.

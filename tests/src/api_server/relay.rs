@@ -47,8 +47,8 @@ struct Faults {
     failing: Option<u16>,
     /// Paths of kinds that the server seems not to know.
     unknown: Vec<String>,
-    /// Paths of kinds that the client seems not to be allowed to read.
-    forbidden: Vec<String>,
+    /// Paths of kinds that are refused, and with which status.
+    refused: Vec<(String, u16)>,
     /// Paths whose lists are never answered.
     hanging: Vec<String>,
     /// How late every list comes.
@@ -58,7 +58,7 @@ struct Faults {
     watching: Watching,
     /// What the server seems to be.
     version: Option<String>,
-    /// How many lists of each path were asked for, pages after the first not counted.
+    /// How many lists of each path were asked for; pages after the first, and looks at one object, not counted.
     lists: Vec<String>,
     /// How many watches of each path were asked for.
     watches: Vec<String>,
@@ -78,6 +78,10 @@ pub enum Watching {
     Expired,
     /// Before they begin: the client may list and not watch.
     Forbidden,
+    /// In the middle of the first event.
+    Within,
+    /// After a page for people in the place of the first event.
+    Garbled,
 }
 
 impl FaultyRelay {
@@ -111,7 +115,15 @@ impl FaultyRelay {
 
     /// Forbids reading `path` from now on.
     pub fn forbid(&self, path: &str) {
-        self.set(|faults| faults.forbidden.push(path.to_owned()));
+        self.refuse(path, Some(403));
+    }
+
+    /// Answers whoever reads `path` with this status from now on; as the server does when it is `None`.
+    pub fn refuse(&self, path: &str, status: Option<u16>) {
+        self.set(|faults| {
+            faults.refused.retain(|(refused, _)| refused != path);
+            faults.refused.extend(status.map(|status| (path.to_owned(), status)));
+        });
     }
 
     /// Takes lists of `path`, or no list any more, without answering.
@@ -191,6 +203,8 @@ struct Asked {
     is_watch: bool,
     is_list: bool,
     is_first_page: bool,
+    /// Whether only the version is of interest.
+    is_look: bool,
 }
 
 impl Asked {
@@ -203,6 +217,7 @@ impl Asked {
             path: request.uri().path().to_owned(),
             is_watch,
             is_list: is_collection && !is_watch && request.method() == Method::GET,
+            is_look: says("limit", "1"),
             is_first_page: !query.split('&').any(|pair| pair.starts_with("continue=") && pair != "continue="),
         }
     }
@@ -242,22 +257,29 @@ async fn answer(shared: Arc<Shared>, server: Server, request: Request<Incoming>)
         _ => {}
     }
     if asked.is_list {
-        if asked.is_first_page {
+        if asked.is_first_page && !asked.is_look {
             shared.faults.send_modify(|faults| faults.lists.push(asked.path.clone()));
         }
         sleep(faults.late).await;
     }
     let response = forward(&shared.upstream, &server, request).await?;
-    Ok(if asked.is_watch && faults.twice { response.map(repeat) } else { response.map(boxed) })
+    Ok(match faults.watching {
+        _ if !asked.is_watch || !response.status().is_success() => response.map(boxed),
+        Watching::Within => response.map(|body| instead(body, |line| vec![line.slice(..line.len() / 2)])),
+        Watching::Garbled => {
+            response.map(|body| instead(body, |_| vec![Bytes::from_static(b"<html>try again</html>\n")]))
+        }
+        _ if faults.twice => response.map(|body| lines(body, |line| Told::GoesOn(vec![line.clone(), line]))),
+        _ => response.map(boxed),
+    })
 }
 
 fn refused(faults: &Faults, asked: &Asked) -> Option<u16> {
     match faults.failing {
         Some(status) => Some(status),
         None if faults.unknown.contains(&asked.path) => Some(404),
-        None if faults.forbidden.contains(&asked.path) => Some(403),
         None if asked.is_watch && faults.watching == Watching::Forbidden => Some(403),
-        None => None,
+        None => faults.refused.iter().find(|(path, _)| *path == asked.path).map(|(_, status)| *status),
     }
 }
 
@@ -279,19 +301,39 @@ fn boxed(body: Incoming) -> Body {
     body.map_err(Failure::from).boxed_unsync()
 }
 
-/// Every line of `body` twice, each as soon as it is whole.
-fn repeat(mut body: Incoming) -> Body {
+/// What becomes of one line.
+enum Told {
+    /// This, and then those after it.
+    GoesOn(Vec<Bytes>),
+    /// This, and nothing after it.
+    Ends(Vec<Bytes>),
+}
+
+/// The lines of `body` up to the first event about an object, and what `told` makes of that; nothing after it.
+fn instead(body: Incoming, told: fn(Bytes) -> Vec<Bytes>) -> Body {
+    let is_mark = |line: &Bytes| line.windows(10).any(|part| part == b"\"BOOKMARK\"");
+    lines(body, move |line| if is_mark(&line) { Told::GoesOn(vec![line]) } else { Told::Ends(told(line)) })
+}
+
+/// What `told` makes of every line of `body`, as soon as it is whole.
+fn lines(mut body: Incoming, told: impl Fn(Bytes) -> Told + Send + 'static) -> Body {
     let (lines, receiver) = mpsc::channel::<Result<Frame<Bytes>, Failure>>(1);
     tokio::spawn(async move {
         let mut rest = BytesMut::new();
         while let Some(Ok(frame)) = body.frame().await {
             rest.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
             while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let line = rest.split_to(end + 1).freeze();
-                for _ in 0..2 {
-                    if lines.send(Ok(Frame::data(line.clone()))).await.is_err() {
+                let (parts, ends) = match told(rest.split_to(end + 1).freeze()) {
+                    Told::GoesOn(parts) => (parts, false),
+                    Told::Ends(parts) => (parts, true),
+                };
+                for part in parts {
+                    if lines.send(Ok(Frame::data(part))).await.is_err() {
                         return;
                     }
+                }
+                if ends {
+                    return;
                 }
             }
         }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use kube::core::{params::ListParams, request::Request};
-use serde::Deserialize;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use tokio::time::timeout;
 
 use super::pruned::{Api, Key, Pruned, Version};
@@ -51,6 +54,12 @@ pub(super) async fn any<T: Pruned>(
     }
 }
 
+/// The version that the API server is at. It is that of its data, and no cache's.
+pub(super) async fn version(client: &kube::Client, api: &Api, answer: Duration) -> kube::Result<Version> {
+    let page: Page<IgnoredAny> = page(client, api, &ListParams::default().limit(1), answer).await?;
+    Ok(page.metadata.resource_version)
+}
+
 /// Lists everything, consistently: pages after the first are of the first one's version. Each comes within `answer`.
 pub(super) async fn all<T: Pruned>(client: &kube::Client, api: &Api, answer: Duration) -> kube::Result<List<T>> {
     let mut params = ListParams::default().limit(PAGE);
@@ -65,7 +74,7 @@ pub(super) async fn all<T: Pruned>(client: &kube::Client, api: &Api, answer: Dur
     }
 }
 
-async fn page<T: Pruned>(
+async fn page<T: DeserializeOwned>(
     client: &kube::Client,
     api: &Api,
     params: &ListParams,

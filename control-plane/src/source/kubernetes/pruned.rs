@@ -113,8 +113,16 @@ impl Version {
 
     /// True when both are numbers, as API servers write them (KEP-5504), and this is the greater.
     pub(super) fn is_newer_than(&self, other: &Self) -> bool {
-        let number = |version: &Self| version.0.parse::<u128>().ok();
-        number(self).zip(number(other)).map_or(self != other, |(this, other)| this > other)
+        self.number().zip(other.number()).map_or(self != other, |(this, other)| this > other)
+    }
+
+    /// True when both are numbers, and this is the lesser: of others nobody can tell.
+    pub(super) fn is_older_than(&self, other: &Self) -> bool {
+        self.number().zip(other.number()).is_some_and(|(this, other)| this < other)
+    }
+
+    fn number(&self) -> Option<u128> {
+        self.0.parse().ok()
     }
 }
 
@@ -129,5 +137,7 @@ mod tests {
         assert!(!version("9").is_newer_than(&version("9")));
         assert!(version("b").is_newer_than(&version("a")) && version("a").is_newer_than(&version("b")));
         assert!(!version("a").is_newer_than(&version("a")));
+        assert!(version("9").is_older_than(&version("10")) && !version("9").is_older_than(&version("9")));
+        assert!(!version("a").is_older_than(&version("b")) && !version("1").is_older_than(&version("b")));
     }
 }

@@ -165,8 +165,26 @@ impl Watch {
                     }
                 }
             }
+            if self.went_back(&version).await {
+                self.failed = true;
+                return Ok(());
+            }
         }
         Ok(())
+    }
+
+    /// True when the API server is at an earlier version than the one that was told last: its data were restored from a
+    /// backup. A watch from there on would tell nothing until as much has happened anew.
+    async fn went_back(&self, told: &Version) -> bool {
+        let now = list::version(&self.client, &self.api, self.pace.answer).await;
+        let Some(now) = now.ok().filter(|now| now.is_older_than(told)) else { return false };
+        tracing::warn!(
+            kind = self.api.kind,
+            told = told.as_str(),
+            now = now.as_str(),
+            "the API server has gone back to earlier data, as after a backup was restored; everything is listed again"
+        );
+        true
     }
 
     /// One watch from beginning to end; `version` is that of the last event.
@@ -285,9 +303,9 @@ fn is_absent(error: &kube::Error) -> bool {
     status_of(error) == Some(404)
 }
 
-/// True when the same watch may go on after a pause.
+/// True when the same watch may go on after a pause; after what cannot be read only a list can tell.
 fn is_transient(error: &kube::Error) -> bool {
-    status_of(error).is_none_or(|status| status == 429 || status >= 500)
+    !matches!(error, kube::Error::SerdeError(_)) && status_of(error).is_none_or(|status| status == 429 || status >= 500)
 }
 
 /// What to tell people of an error.

@@ -11,6 +11,7 @@ use crate::api_server::kinds;
 type Id = (String, String, String);
 
 /// All objects, and the events that are remembered.
+#[derive(Clone)]
 pub(super) struct Objects {
     revision: u64,
     objects: BTreeMap<Id, Stored>,
@@ -236,6 +237,12 @@ impl Objects {
         self.objects.clear();
         self.found();
         self.compact();
+    }
+
+    /// The same after a restart over these data. What happened before it nobody remembers.
+    pub(super) fn restored(mut self) -> Self {
+        self.compact();
+        self
     }
 
     pub(super) fn compact(&mut self) {
