@@ -187,17 +187,32 @@ impl ApiServer {
     /// # Panics
     /// When it cannot be written.
     pub fn kubeconfig_of(&self, token: &str, folder: &Path) -> PathBuf {
-        let path = folder.join("kubeconfig.json");
-        let named = |what: &str, value: Value| json!([{ "name": "test", what: value }]);
-        let config = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "contexts": named("context", json!({ "cluster": "test", "user": "test" })),
-            "clusters": named("cluster", json!({ "server": format!("http://{}", self.relay.address()) })),
-            "users": named("user", json!({ "token": token })),
-        });
-        std::fs::write(&path, config.to_string()).expect("a file for the client");
-        path
+        write_kubeconfig(json!({ "server": format!("http://{}", self.relay.address()) }), token, folder)
     }
+
+    /// Writes the file by which `kubectl`, as a user who may do everything, finds a real server into `folder`: past the
+    /// relay, for kubectl shows no token where there is no TLS.
+    ///
+    /// # Panics
+    /// When the server is the double, of which kubectl asks more than it knows, or the file cannot be written.
+    pub fn kubeconfig_of_kubectl(&self, folder: &Path) -> PathBuf {
+        let Server::Real(turn) = &self.server else { panic!("kubectl cannot talk to the double") };
+        let server = format!("https://{}", turn.upstream().address);
+        write_kubeconfig(json!({ "server": server, "insecure-skip-tls-verify": true }), ADMIN, folder)
+    }
+}
+
+fn write_kubeconfig(cluster: Value, token: &str, folder: &Path) -> PathBuf {
+    let path = folder.join("kubeconfig.json");
+    let named = |what: &str, value: Value| json!([{ "name": "test", what: value }]);
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": named("context", json!({ "cluster": "test", "user": "test" })),
+        "clusters": named("cluster", cluster),
+        "users": named("user", json!({ "token": token })),
+    });
+    std::fs::write(&path, config.to_string()).expect("a file for the client");
+    path
 }
