@@ -190,6 +190,43 @@ fn a_registry_keeps_the_digest_of_an_archive_that_is_pushed() {
     assert_eq!(sha256(&fs::read(back).expect("the manifest came back")), image.digest);
 }
 
+/// The name that `selvedge install` gives a pod is one that a loaded node knows.
+#[test]
+fn a_node_that_loads_an_archive_knows_the_image_by_registry_and_digest() {
+    let folder = TempDir::new().expect("a folder");
+    if fs::metadata(folder.path()).expect("its owner").uid() != 0 {
+        return skip("needs root");
+    }
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let settings = format!(
+        "version = 2\nroot = '{}'\nstate = '{}'\ndisabled_plugins = ['io.containerd.grpc.v1.cri']\n\
+         [grpc]\naddress = '{}'\n[ttrpc]\naddress = '{}'\n",
+        place("root"),
+        place("state"),
+        place("socket"),
+        place("ttrpc")
+    );
+    fs::write(place("settings"), settings).expect("a file");
+    let mut node = Command::new("containerd");
+    node.args(["--config", &place("settings")]).stdout(Stdio::null()).stderr(Stdio::null());
+    let Ok(node) = node.spawn() else { return skip("there is no containerd") };
+    let _node = Running(node);
+    let ctr = |arguments: &[&str]| {
+        let run = Command::new("ctr").args(["--address", &place("socket"), "-n", "k8s.io"]).args(arguments).output();
+        run.ok().filter(|run| run.status.success()).map(|run| String::from_utf8_lossy(&run.stdout).into_owned())
+    };
+    let is_up = |_| {
+        thread::sleep(Duration::from_millis(20));
+        ctr(&["version"]).is_some()
+    };
+    assert!((0..1000).any(is_up), "containerd does not start");
+    let image = image();
+    fs::write(place("selvedge-proxy.tar"), &image.archive).expect("an archive");
+    ctr(&["images", "import", "--no-unpack", &place("selvedge-proxy.tar")]).expect("it is imported");
+    let known = ctr(&["images", "ls", "-q"]).expect("a list");
+    assert_eq!(known.trim(), format!("registry.example/mesh/selvedge-proxy@{}", image.digest));
+}
+
 /// A process that ends with its test.
 struct Running(Child);
 
