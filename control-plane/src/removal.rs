@@ -133,12 +133,12 @@ struct ListMetadata {
 }
 
 impl Cluster {
-    /// The cluster of that kubeconfig file; without one, of the file that `kubectl` takes.
+    /// The cluster that [`kubernetes::client`] finds.
     ///
     /// # Errors
     /// A file that cannot be used.
     pub async fn connect(kubeconfig: Option<&Path>) -> Result<Self, ConnectError> {
-        Ok(Self { client: kubernetes::administrator(kubeconfig).await? })
+        Ok(Self { client: kubernetes::client(kubeconfig).await? })
     }
 
     /// Whose pods run with a sidecar.

@@ -32,7 +32,7 @@ pub struct Settings {
 /// Which cluster is watched.
 #[derive(Clone, Debug)]
 pub struct Kubernetes {
-    /// The file that names it; the cluster around this process when absent.
+    /// The file that names it; when absent those that `kubectl` reads, else the cluster around this process.
     pub kubeconfig: Option<PathBuf>,
 }
 

@@ -9,6 +9,7 @@ use selvedge_control_plane::{
     identity::{Authority, Described, LEAF_LIFETIME, Role, cluster::Edit},
     source::kubernetes,
 };
+use selvedge_inject::setting::{CONFIG_MAP, NAMESPACE};
 use tokio::runtime::Runtime;
 
 /// Show, rotate and found the certificate authority.
@@ -36,12 +37,22 @@ struct StateArgs {
     /// The authority that a cluster keeps, in the Secret selvedge-ca of the control plane's namespace.
     #[arg(long, conflicts_with = "state_dir")]
     kubernetes: bool,
-    /// The file that names the cluster, and the namespace by its context; the pod around this process when absent.
+    /// The file that names the cluster; when absent those that kubectl reads, else the cluster around this process.
     #[arg(long, value_name = "FILE", requires = "kubernetes")]
     kubeconfig: Option<PathBuf>,
+    /// The namespace of the control plane; selvedge-system when absent.
+    #[arg(long, value_name = "NS", requires = "kubernetes")]
+    namespace: Option<String>,
     /// Trust domain of the mesh.
     #[arg(long, value_name = "TD", default_value = "mesh.local")]
     trust_domain: String,
+}
+
+impl StateArgs {
+    /// The namespace that the Secret is in, of a cluster.
+    fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or(NAMESPACE)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,6 +105,7 @@ pub fn run(args: CaArgs) -> anyhow::Result<()> {
 
 fn new(args: &NewArgs) -> anyhow::Result<()> {
     let state = State::open(&args.state)?;
+    state.ensure_is_read(&args.state)?;
     let trusted = state.edit.as_ref().and_then(|(_, edit)| edit.trusted()).unwrap_or_default().to_owned();
     let was_there = Authority::is_founded(&state.directory) || !trusted.is_empty();
     ensure!(
@@ -130,9 +142,22 @@ impl State {
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
         let edit = runtime.block_on(async {
             let client = kubernetes::client(args.kubeconfig.as_deref()).await?;
-            anyhow::Ok(Edit::begin(&client).await?)
+            anyhow::Ok(Edit::begin(&client, args.namespace()).await?)
         })?;
         Ok(Self { directory: edit.directory().to_owned(), edit: Some((runtime, edit)) })
+    }
+
+    /// Makes sure that a control plane reads what is put here: in a cluster, by the ConfigMap beside it or by whoever names
+    /// the namespace.
+    fn ensure_is_read(&self, args: &StateArgs) -> anyhow::Result<()> {
+        let is_read = self.edit.as_ref().is_none_or(|(_, edit)| edit.is_installed());
+        ensure!(
+            is_read || args.namespace.is_some(),
+            "nothing says that the control plane is in namespace {NAMESPACE} of this cluster: there is no ConfigMap \
+             {CONFIG_MAP}, and a control plane elsewhere would never find the key. Is it this cluster? Then `selvedge \
+             install` there first, or name the control plane's namespace with --namespace"
+        );
+        Ok(())
     }
 
     /// Where the authority is, for people.
@@ -146,8 +171,8 @@ impl State {
     fn authority(&self, args: &StateArgs) -> anyhow::Result<Authority> {
         ensure!(
             Authority::is_founded(&self.directory),
-            "there is no CA in {}; give the control plane's --state-dir, or --kubernetes and a --kubeconfig whose current \
-             context names the control plane's namespace, or none for selvedge-system",
+            "there is no CA in {}; give the control plane's --state-dir, or --kubernetes and, where it is not {NAMESPACE}, its \
+             --namespace",
             self.place()
         );
         Ok(Authority::open(&self.directory, &args.trust_domain, LEAF_LIFETIME, clock::unix())?)

@@ -20,7 +20,7 @@ pub struct ControlPlaneArgs {
     /// Watch the objects of a Kubernetes cluster too: its services and pods, and policies and routes from kubectl.
     #[arg(long)]
     kubernetes: bool,
-    /// The file that names the cluster; the cluster around this process when absent.
+    /// The file that names the cluster; when absent those that kubectl reads, else the cluster around this process.
     #[arg(long, value_name = "FILE", requires = "kubernetes")]
     kubeconfig: Option<PathBuf>,
     /// Directory of the certificate authority, the join tokens and the last good configuration; made on first use.

@@ -9,7 +9,7 @@ use selvedge_install::removal;
 /// Take the mesh out of a cluster: injection first, then the control plane.
 #[derive(Debug, clap::Args)]
 pub struct UninstallArgs {
-    /// The file that names the cluster; that of kubectl when absent.
+    /// The file that names the cluster; when absent those that kubectl reads, else the cluster around this process.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Go on although pods run with sidecars, which then have no control plane.

@@ -15,6 +15,7 @@ use std::{
 };
 
 use kube::Client;
+use selvedge_inject::setting::CONFIG_MAP;
 use selvedge_policies::facts::Moment;
 use tokio::{
     sync::watch,
@@ -101,10 +102,11 @@ impl Keeper {
     /// For the authority of `trust_domain`, whose certificates live for `lifetime`; its Secret is in the namespace of
     /// `client`.
     pub fn new(client: &Client, state_dir: &Path, trust_domain: &str, lifetime: Duration) -> Self {
+        let namespace = client.default_namespace();
         Self {
             client: client.clone(),
-            secrets: Secrets::new(client),
-            bundle: Bundle::new(client),
+            secrets: Secrets::new(client, namespace),
+            bundle: Bundle::new(client, namespace),
             events: Events::new(client),
             state_dir: state_dir.to_owned(),
             trust_domain: trust_domain.to_owned(),
@@ -164,8 +166,8 @@ impl Keeper {
 
     /// Why no authority may be founded although the Secret has none; `None` where there never was one.
     async fn missing(&self) -> Result<Option<String>, ClusterError> {
-        let sign = if self.bundle.is_there().await? {
-            format!("the trust bundle in the ConfigMap {}", bundle::CONFIG_MAP)
+        let sign = if self.bundle.read().await?.pem.is_some() {
+            format!("the trust bundle in the ConfigMap {CONFIG_MAP}")
         } else {
             let asked = kubernetes::any_injected(&self.client).await;
             match asked.map_err(|error| ClusterError::Api { what: "the list of pods", error })? {

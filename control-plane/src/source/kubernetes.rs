@@ -37,7 +37,6 @@ mod told;
 mod version;
 mod watch;
 
-pub(crate) use connect::administrator;
 pub use connect::{ConnectError, client};
 use item::Item;
 pub use kind::{Watched, plural, watched};
@@ -76,8 +75,7 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// The cluster of that kubeconfig file, in its current context; the one this process runs in when there is none. From
-    /// the origins in `known` objects are in force from before the start.
+    /// The cluster that [`client`] finds. From the origins in `known` objects are in force from before the start.
     ///
     /// # Errors
     /// A file that cannot be used, or a process that runs in no pod.

@@ -5,14 +5,12 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
+use selvedge_inject::setting::{CONFIG_MAP, TRUST_BUNDLE};
 use serde_json::json;
 
 use super::ClusterError;
 use crate::source::kubernetes;
 
-/// The name of the ConfigMap.
-pub(super) const CONFIG_MAP: &str = "selvedge-inject";
-const KEY: &str = "trustBundle";
 /// Who owns the key, and nothing else of it.
 const MANAGER: &str = "selvedge-control-plane";
 
@@ -22,27 +20,32 @@ pub(super) struct Bundle {
     api: Api<ConfigMap>,
 }
 
+/// What there is of the ConfigMap.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// True where there is one: a control plane is here, or is to be.
+    pub(super) is_installed: bool,
+    /// The certificates that pods are told to trust, PEM, where there is, or was, an authority.
+    pub(super) pem: Option<String>,
+}
+
 impl Bundle {
-    pub(super) fn new(client: &Client) -> Self {
-        Self { api: Api::default_namespaced(client.clone()) }
+    pub(super) fn new(client: &Client, namespace: &str) -> Self {
+        Self { api: Api::namespaced(client.clone(), namespace) }
     }
 
-    /// Whether there is, or was, an authority that pods were told to trust.
-    pub(super) async fn is_there(&self) -> Result<bool, ClusterError> {
-        Ok(self.read().await?.is_some())
-    }
-
-    /// The certificates as they stand there, PEM.
-    pub(super) async fn read(&self) -> Result<Option<String>, ClusterError> {
+    /// What there is of it.
+    pub(super) async fn read(&self) -> Result<Found, ClusterError> {
         let map = kubernetes::answered(self.api.get_opt(CONFIG_MAP)).await.map_err(failed)?;
-        let pem = map.and_then(|map| map.data).and_then(|mut data| data.remove(KEY));
-        Ok(pem.filter(|pem| !pem.trim().is_empty()))
+        let Some(map) = map else { return Ok(Found::default()) };
+        let pem = map.data.and_then(|mut data| data.remove(TRUST_BUNDLE.key));
+        Ok(Found { is_installed: true, pem: pem.filter(|pem| !pem.trim().is_empty()) })
     }
 
     /// Puts `pem` there, whoever wrote the key before.
     pub(super) async fn write(&self, pem: &str) -> Result<(), ClusterError> {
         let map = json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": CONFIG_MAP }, "data": { KEY: pem },
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": CONFIG_MAP }, "data": { TRUST_BUNDLE.key: pem },
         });
         let params = PatchParams::apply(MANAGER).force();
         kubernetes::answered(self.api.patch(CONFIG_MAP, &params, &Patch::Apply(map))).await.map_err(failed)?;

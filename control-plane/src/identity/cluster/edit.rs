@@ -1,16 +1,22 @@
 //! Changes of the authority that a cluster keeps, by whoever runs the mesh.
 
-use std::{fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use kube::Client;
 use selvedge_identity::file;
 
 use super::{
     ClusterError, SECRET,
-    bundle::Bundle,
+    bundle::{self, Bundle},
     secret::{Kept, Secrets},
 };
-use crate::identity::{failed, rotation};
+use crate::identity::{IdentityError, failed, rotation};
+
+/// Where files are in memory, which a pod has too whose others are read-only.
+const MEMORY: &str = "/dev/shm";
 
 /// A copy of what the Secret has in a directory of its own, to be looked at or changed and put back. The directory is gone
 /// with it.
@@ -20,17 +26,16 @@ pub struct Edit {
     namespace: String,
     directory: PathBuf,
     read: Option<Kept>,
-    trusted: Option<String>,
+    bundle: bundle::Found,
 }
 
 impl Edit {
-    /// Reads the Secret in the namespace of `client`, and the trust bundle.
-    pub async fn begin(client: &Client) -> Result<Self, ClusterError> {
-        let directory = std::env::temp_dir().join(format!("selvedge-ca-{:016x}", fastrand::u64(..)));
-        file::create_dir(&directory).map_err(|source| failed("creating", &directory, source))?;
-        let namespace = client.default_namespace().to_owned();
-        let mut edit = Self { secrets: Secrets::new(client), namespace, directory, read: None, trusted: None };
-        edit.trusted = Bundle::new(client).read().await?;
+    /// Reads the Secret in that namespace, and the trust bundle.
+    pub async fn begin(client: &Client, namespace: &str) -> Result<Self, ClusterError> {
+        let secrets = Secrets::new(client, namespace);
+        let bundle = Bundle::new(client, namespace).read().await?;
+        let (namespace, directory) = (namespace.to_owned(), directory()?);
+        let mut edit = Self { secrets, namespace, directory, read: None, bundle };
         edit.read = edit.secrets.read().await?;
         if let Some(read) = &edit.read {
             rotation::unpack(&edit.directory, &read.files)?;
@@ -39,7 +44,7 @@ impl Edit {
     }
 
     /// The directory with the files of the authority.
-    pub fn directory(&self) -> &std::path::Path {
+    pub fn directory(&self) -> &Path {
         &self.directory
     }
 
@@ -50,7 +55,12 @@ impl Edit {
 
     /// The certificates that pods are told to trust, PEM, if any.
     pub fn trusted(&self) -> Option<&str> {
-        self.trusted.as_deref()
+        self.bundle.pem.as_deref()
+    }
+
+    /// Whether something says that the control plane is in that namespace, or is to be: its key, or the ConfigMap beside it.
+    pub fn is_installed(&self) -> bool {
+        self.read.is_some() || self.bundle.is_installed
     }
 
     /// Puts the directory into the Secret.
@@ -65,6 +75,19 @@ impl Edit {
         };
         put.map(drop).ok_or(ClusterError::Busy)
     }
+}
+
+/// A new directory of this process alone: in memory, so that the key is on no disk, or where there is none with the other
+/// temporary files.
+fn directory() -> Result<PathBuf, IdentityError> {
+    let name = format!("selvedge-ca-{:016x}", fastrand::u64(..));
+    let in_memory = Path::new(MEMORY).join(&name);
+    if Path::new(MEMORY).is_dir() && file::create_dir(&in_memory).is_ok() {
+        return Ok(in_memory);
+    }
+    let directory = env::temp_dir().join(name);
+    file::create_dir(&directory).map_err(|source| failed("creating", &directory, source))?;
+    Ok(directory)
 }
 
 impl Drop for Edit {

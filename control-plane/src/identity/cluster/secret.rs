@@ -46,8 +46,8 @@ pub(super) struct Secrets {
 }
 
 impl Secrets {
-    pub(super) fn new(client: &Client) -> Self {
-        Self { api: Api::default_namespaced(client.clone()) }
+    pub(super) fn new(client: &Client, namespace: &str) -> Self {
+        Self { api: Api::namespaced(client.clone(), namespace) }
     }
 
     pub(super) async fn read(&self) -> Result<Option<Kept>, ClusterError> {

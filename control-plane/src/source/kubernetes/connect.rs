@@ -1,14 +1,15 @@
-//! Which API server is asked, and as whom.
+//! Which API server is asked, and as whom: the same for every command.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use kube::{
     Client, Config,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
-
-/// The namespace of the control plane, where a kubeconfig file names none.
-const NAMESPACE: &str = "selvedge-system";
+use selvedge_inject::setting::NAMESPACE;
 
 use super::version::{self, TooOld};
 
@@ -23,8 +24,11 @@ pub enum ConnectError {
         /// What is wrong with it.
         error: Box<KubeconfigError>,
     },
-    /// The cluster to watch is the one around this process, and there is none.
-    #[error("this process runs in no pod of a cluster; name a cluster with --kubeconfig FILE")]
+    /// No file names a cluster, and there is none around this process.
+    #[error(
+        "nothing names a cluster: give --kubeconfig FILE, or what kubectl reads, KUBECONFIG or ~/.kube/config; this process \
+         runs in no pod of a cluster"
+    )]
     NoCluster,
     /// It runs in a pod, and what the pod says of the cluster cannot be used.
     #[error("the cluster around cannot be used: {0}")]
@@ -37,37 +41,49 @@ pub enum ConnectError {
     Client(#[source] Box<kube::Error>),
 }
 
-/// The API server of that kubeconfig file, in its current context; that of the cluster around when there is none.
+/// The API server of that kubeconfig file, in its current context; without one, of the files that `kubectl` reads
+/// (`KUBECONFIG`, else `~/.kube/config`); where there is none of them either, of the cluster around this process.
+///
+/// The namespace of the client is where the control plane keeps what is its own: that of the pod around this process, or
+/// `selvedge-system`. In which namespace a context works is the concern of `kubectl`.
 ///
 /// # Errors
 /// A file that cannot be used, a process that runs in no pod, or a cluster that is too old.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let failed = |error| ConnectError::Kubeconfig { path: path.to_owned(), error: Box::new(error) };
-            let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-            let namespace = namespace(&kubeconfig).unwrap_or(NAMESPACE).to_owned();
-            let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-            let mut config = config.map_err(failed)?;
-            config.default_namespace = namespace;
-            config
-        }
-        None => Config::incluster().map_err(|error| match error {
-            InClusterError::ReadEnvironmentVariable(_) => ConnectError::NoCluster,
-            error => ConnectError::Pod(Box::new(error)),
-        })?,
-    };
+    let Some((path, kubeconfig)) = written(kubeconfig)? else { return made(around()?).await };
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let mut config = config.map_err(|error| failed(&path, error))?;
+    NAMESPACE.clone_into(&mut config.default_namespace);
     made(config).await
 }
 
-/// The API server that `kubectl` asks: of that kubeconfig file, or of the one that it finds by itself.
-pub(crate) async fn administrator(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
-    if kubeconfig.is_some() {
-        return client(kubeconfig).await;
+/// The first kubeconfig that there is, and what it is called.
+fn written(kubeconfig: Option<&Path>) -> Result<Option<(PathBuf, Kubeconfig)>, ConnectError> {
+    let read = |path: PathBuf| match Kubeconfig::read_from(&path) {
+        Ok(kubeconfig) => Ok(Some((path, kubeconfig))),
+        Err(error) => Err(failed(&path, error)),
+    };
+    if let Some(path) = kubeconfig {
+        return read(path.to_owned());
     }
-    let failed = |error| ConnectError::Kubeconfig { path: "of kubectl".into(), error: Box::new(error) };
-    let kubeconfig = Kubeconfig::read().map_err(failed)?;
-    made(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?).await
+    let named: PathBuf = env::var_os("KUBECONFIG").unwrap_or_default().into();
+    if let Some(kubeconfig) = Kubeconfig::from_env().map_err(|error| failed(&named, error))? {
+        return Ok(Some((named, kubeconfig)));
+    }
+    let of_home = env::home_dir().map(|home| home.join(".kube/config"));
+    of_home.filter(|path| path.exists()).map_or(Ok(None), read)
+}
+
+/// The cluster whose pod this process runs in.
+fn around() -> Result<Config, ConnectError> {
+    Config::incluster().map_err(|error| match error {
+        InClusterError::ReadEnvironmentVariable(_) => ConnectError::NoCluster,
+        error => ConnectError::Pod(Box::new(error)),
+    })
+}
+
+fn failed(path: &Path, error: KubeconfigError) -> ConnectError {
+    ConnectError::Kubeconfig { path: path.to_owned(), error: Box::new(error) }
 }
 
 async fn made(mut config: Config) -> Result<Client, ConnectError> {
@@ -76,13 +92,6 @@ async fn made(mut config: Config) -> Result<Client, ConnectError> {
     let client = Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
     version::check(&client).await?;
     Ok(client)
-}
-
-/// The namespace of the current context, when it has one.
-fn namespace(kubeconfig: &Kubeconfig) -> Option<&str> {
-    let current = kubeconfig.current_context.as_deref()?;
-    let named = kubeconfig.contexts.iter().find(|named| named.name == current)?;
-    named.context.as_ref()?.namespace.as_deref()
 }
 
 /// What is wrong with a kubeconfig file, in words of what stands in it.
