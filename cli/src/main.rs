@@ -53,7 +53,7 @@ impl Command {
     fn log(&self) -> &'static str {
         match self {
             // What is found is printed.
-            Self::Lint(_) | Self::Install(_) => "warn",
+            Self::Lint(_) | Self::Install(_) => "warn,kube_client=off",
             _ => LOGGED,
         }
     }

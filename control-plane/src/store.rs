@@ -19,7 +19,7 @@ use crate::{
     model::{Model, Object, ObjectId},
     snapshot::{Draft, Snapshot},
     source::{
-        Candidate, Change, Document, Held, Origin, Reading, Unread,
+        Candidate, Change, Held, Origin, Reading,
         files::{self, Known},
     },
 };
@@ -32,6 +32,7 @@ mod gone;
 mod in_force;
 mod in_memory;
 mod keeper;
+mod lint;
 mod memory;
 mod references;
 mod report;
@@ -44,6 +45,7 @@ use gone::Gone;
 pub use in_force::InForce;
 use in_force::{Entry, From};
 pub use keeper::keep;
+pub use lint::{lint, lint_all};
 pub use memory::Memory;
 use references::InVain;
 use report::{About, Standing};
@@ -439,23 +441,4 @@ impl Store {
             }
         }
     }
-}
-
-/// Every finding about a directory of files, by file and line; a reference to what the directory does not have is an
-/// error here, and so is what every sidecar would refuse. A rule that makes no difference is a warning.
-///
-/// # Errors
-/// Why the directory cannot be listed.
-pub fn lint(dir: &std::path::Path) -> Result<Vec<Diagnostic>, Arc<str>> {
-    let mut store = Store { missing: Severity::Error, ..Store::new("mesh.local") };
-    for (origin, text) in files::read(dir)? {
-        let text = text.map_err(|why| Unread { why, held: Held::Lost });
-        store.take(files::NAME, Document { origin, text }.put());
-    }
-    store.take(files::NAME, Change::Complete);
-    let (snapshot, report) = store.commit();
-    let mut findings = report.findings;
-    findings.extend(enforceable::findings(&snapshot, &store.in_force));
-    findings.extend(shadows::findings(&store.model, &store.in_force));
-    Ok(findings)
 }

@@ -46,7 +46,7 @@ pub enum Verdict {
     Refused(ObjectId),
     /// Perhaps an object of the mesh, of a misspelt kind, with that namespace and name.
     Unclear(Arc<str>, Arc<str>),
-    /// Certainly of some other system.
+    /// Certainly of some other system, or a `Service` that nothing of the mesh is behind.
     Foreign,
     /// It does not even tell which object it is, or not for certain.
     Unnamed,
@@ -125,6 +125,9 @@ pub fn check(document: &Value, author: Author) -> Checked {
 }
 
 fn check_enveloped(document: &Value, author: Author) -> Checked {
+    if is_beside(document) {
+        return Checked { verdict: Verdict::Foreign, object: String::new(), complaints: Vec::new() };
+    }
     let mut problems = kind::check::<Envelope>(document, envelope_problems);
     let misspelt = misspelt_metadata(document);
     problems.extend(misspelt.iter().map(misspelling));
@@ -133,11 +136,17 @@ fn check_enveloped(document: &Value, author: Author) -> Checked {
     problems.extend(misplaced(document, kind));
     let name = name_of(document, kind).filter(|_| is_named(document, &misspelt));
     let id = kind.zip(name.clone()).map(|(kind, (namespace, name))| ObjectId { kind: kind.name, namespace, name });
-    let mut blanks = Vec::new();
-    let spec = kind.and_then(|kind| spec(kind, id.as_ref(), document, author, &mut problems, &mut blanks));
     let object = id.as_ref().map_or(String::new(), ObjectId::to_string);
+    if problems.is_empty() && id.as_ref().is_some_and(|id| is_name_only(id, document)) {
+        return Checked { verdict: Verdict::Foreign, object, complaints: Vec::new() };
+    }
+    let (mut blanks, mut complaints) = (Vec::new(), Vec::new());
+    let spec = kind.and_then(|kind| {
+        let mut written = document.get("spec")?.clone();
+        complaints.extend(read_over(kind, author, &mut written).into_iter().map(|odd| (Severity::Warning, odd)));
+        spec(kind, id.as_ref(), written, author, &mut problems, &mut blanks)
+    });
     let is_sound = problems.is_empty();
-    let mut complaints = Vec::new();
     if let Some(id) = id.as_ref().filter(|id| id.kind == mesh_policy::KIND.name && !has_namespace(document)) {
         let message = format!(
             "no namespace is written, so this covers namespace '{}' alone: write that, or {ROOT_NAMESPACE} with targetRef \
@@ -177,6 +186,43 @@ fn is_foreign(document: &Value) -> bool {
     match (text(document, "apiVersion"), text(document, "kind")) {
         (Some(version), Some(kind)) => !is_ours(version) && meant(kind, &kind_names()).is_none(),
         _ => false,
+    }
+}
+
+/// Groups of Kubernetes itself that have none of our kinds, beside those that end in `.k8s.io`.
+const GROUPS: [&str; 5] = ["apps", "autoscaling", "batch", "extensions", "policy"];
+
+/// The kinds of groups that have some of ours, too, which are none.
+const BESIDE: [(&str, &[&str]); 2] = [
+    (
+        "",
+        &[
+            "ConfigMap",
+            "Endpoints",
+            "Event",
+            "LimitRange",
+            "Namespace",
+            "PersistentVolume",
+            "PersistentVolumeClaim",
+            "Pod",
+            "PodTemplate",
+            "ReplicationController",
+            "ResourceQuota",
+            "Secret",
+            "ServiceAccount",
+        ],
+    ),
+    ("gateway.networking.k8s.io", &["Gateway", "GatewayClass", "ListenerSet"]),
+];
+
+/// True for what a cluster has beside the mesh, such as a `Deployment`: a kind of Kubernetes itself or of the Gateway API that
+/// is none of ours. It stands among what the mesh reads, and nothing is wrong with that.
+fn is_beside(document: &Value) -> bool {
+    let (Some(version), Some(kind)) = (text(document, "apiVersion"), text(document, "kind")) else { return false };
+    let group = group(version);
+    match BESIDE.iter().find(|(shared, _)| *shared == group) {
+        Some((_, kinds)) => kinds.contains(&kind),
+        None => (GROUPS.contains(&group) || group.ends_with(".k8s.io")) && is_foreign(document),
     }
 }
 
@@ -273,22 +319,32 @@ fn created(document: &Value) -> (Option<u64>, Option<Problem>) {
     }
 }
 
+/// True for a `Service` that nothing of the mesh is behind.
+fn is_name_only(id: &ObjectId, document: &Value) -> bool {
+    id.kind == service::KIND.name && document.get("spec").is_some_and(service::is_name_only)
+}
+
+/// Takes out of a `spec` of this kind what says nothing inside a mesh, and tells what of it is odd.
+fn read_over(kind: &Kind, author: Author, spec: &mut Value) -> Vec<Problem> {
+    if kind.name != service::KIND.name {
+        return Vec::new();
+    }
+    match author {
+        Author::Server => service::read_of_server(spec),
+        Author::Person | Author::Before => service::read_over(spec),
+    }
+    service::read_protocols(spec).into_iter().map(within_spec).collect()
+}
+
 /// `spec` as its kind reads it; `blanks` are what is written and empty in it, and was taken out.
 fn spec(
     kind: &Kind,
     id: Option<&ObjectId>,
-    document: &Value,
+    mut document: Value,
     author: Author,
     problems: &mut Vec<Problem>,
     blanks: &mut Vec<Problem>,
 ) -> Option<Spec> {
-    let mut document = document.get("spec")?.clone();
-    if kind.name == service::KIND.name {
-        match author {
-            Author::Server => service::read_of_server(&mut document),
-            Author::Person | Author::Before => service::read_over(&mut document),
-        }
-    }
     author.complete(&mut document);
     let mut written = document.clone();
     blanks.extend((kind.close)(&mut document).into_iter().map(within_spec));

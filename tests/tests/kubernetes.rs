@@ -19,6 +19,8 @@ use tokio::time::timeout;
 
 #[path = "kubernetes/callers.rs"]
 mod callers;
+#[path = "kubernetes/commands.rs"]
+mod commands;
 #[path = "kubernetes/faults.rs"]
 mod faults;
 #[path = "kubernetes/identity.rs"]

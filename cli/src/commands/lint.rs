@@ -1,25 +1,34 @@
-//! `selvedge lint DIR`: what a control plane would say of these files, without one.
+//! `selvedge lint`: what a control plane would say of the files of a directory and the objects of a cluster, without one.
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use selvedge_control_plane::{
     diagnostic::{Diagnostic, Severity},
+    source::{Change, files, kubernetes},
     store,
 };
 use serde::Serialize;
 
-/// Check the files of a directory as the control plane does, offline.
+/// Check the files of a directory as the control plane does, offline, or the objects of a cluster.
 ///
-/// Exit code 0: nothing to complain of. 1: findings. 2: the directory cannot be read, or wrong usage.
+/// Exit code 0: nothing to complain of. 1: findings. 2: the directory or the cluster cannot be read, or wrong usage.
 #[derive(Debug, clap::Args)]
 pub struct LintArgs {
     /// The directory with YAML files.
-    dir: PathBuf,
+    #[arg(required_unless_present = "kubernetes")]
+    dir: Option<PathBuf>,
+    /// Check the objects of a Kubernetes cluster, together with those of the directory where there is one. They are read and
+    /// nothing is changed.
+    #[arg(long)]
+    kubernetes: bool,
+    /// The file that names the cluster; when absent those that kubectl reads, else the cluster around this process.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
     /// What to print.
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
@@ -44,15 +53,16 @@ struct Summary<'a> {
 /// Prints the findings; the exit code says whether there are any.
 ///
 /// # Errors
-/// The directory cannot be read, or nobody reads what is printed.
+/// The directory or the cluster cannot be read, or nobody reads what is printed.
 pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
-    if args.dir.is_file() {
-        return Err(anyhow!("{} is a file: name the directory, of which every file is checked", args.dir.display()));
+    let mut sources = Vec::new();
+    if let Some(dir) = &args.dir {
+        sources.push((files::NAME, of_directory(dir)?));
     }
-    if !args.dir.is_dir() {
-        return Err(anyhow!("there is no directory {}", args.dir.display()));
+    if args.kubernetes {
+        sources.push((kubernetes::NAME, of_cluster(args.kubeconfig.as_deref())?));
     }
-    let findings = store::lint(&args.dir).map_err(|reason| anyhow!("{reason}"))?;
+    let findings = store::lint_all(sources);
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     let summary = Summary { errors, warnings: findings.len() - errors, findings: &findings };
     let mut out = io::stdout().lock();
@@ -70,6 +80,24 @@ pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn of_directory(dir: &Path) -> anyhow::Result<Vec<Change>> {
+    if dir.is_file() {
+        return Err(anyhow!("{} is a file: name the directory, of which every file is checked", dir.display()));
+    }
+    if !dir.is_dir() {
+        return Err(anyhow!("there is no directory {}", dir.display()));
+    }
+    files::once(dir).map_err(|reason| anyhow!("{reason}"))
+}
+
+fn of_cluster(kubeconfig: Option<&Path>) -> anyhow::Result<Vec<Change>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        let client = kubernetes::client(kubeconfig).await?;
+        Ok(kubernetes::once(&client).await?)
+    })
 }
 
 impl Summary<'_> {

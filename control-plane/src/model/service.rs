@@ -54,21 +54,45 @@ fn fields<T: JsonSchema>() -> BTreeSet<String> {
     schema.get("properties").and_then(Value::as_object).into_iter().flat_map(|fields| fields.keys().cloned()).collect()
 }
 
-/// Takes out of a `spec` that a server tells what nobody here knows: a field of a later release of Kubernetes, a protocol of
-/// somebody else. A person who writes such a thing has misspelt something.
+/// Takes out of a `spec` that a server tells what nobody here knows: a field of a later release of Kubernetes. A person who
+/// writes such a thing has misspelt something.
 pub fn read_of_server(spec: &mut Value) {
     let [of_spec, of_ports] = &*KNOWN;
     let Some(fields) = spec.as_object_mut() else { return };
     fields.retain(|name, _| of_spec.contains(name));
     let ports = fields.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
-    for port in ports.filter_map(Value::as_object_mut) {
-        port.retain(|name, _| of_ports.contains(name));
-        let Some(written) = port.remove("appProtocol") else { continue };
-        let word: Value = written.as_str().unwrap_or_default().to_lowercase().into();
-        if serde_json::from_value::<AppProtocol>(word.clone()).is_ok() {
-            port.insert("appProtocol".to_owned(), word);
+    ports.filter_map(Value::as_object_mut).for_each(|port| port.retain(|name, _| of_ports.contains(name)));
+}
+
+/// Takes the protocols out of the ports of a `spec` that somebody else knows, such as a database: what is spoken there is
+/// found out. Told of is one that is probably a misspelt one of ours.
+pub fn read_protocols(spec: &mut Value) -> Vec<Problem> {
+    let ports = spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
+    let mut misspelt = Vec::new();
+    for (n, port) in ports.filter_map(Value::as_object_mut).enumerate() {
+        let Some(Value::String(written)) = port.get("appProtocol") else { continue };
+        let word = written.to_lowercase();
+        if PROTOCOLS.contains(&&*word) {
+            port.insert("appProtocol".to_owned(), word.into());
+            continue;
         }
+        let near = PROTOCOLS.iter().find(|known| strsim::damerau_levenshtein(&word, known) == 1);
+        misspelt.extend(near.map(|near| {
+            let why =
+                format!("the mesh does not know '{written}', so what is spoken is found out: did you mean '{near}'?");
+            Problem::new(format!("ports[{n}].appProtocol"), why)
+        }));
+        port.remove("appProtocol");
     }
+    misspelt
+}
+
+/// True for the `spec` of a service that nothing of the mesh is behind: another name for something else, or a headless one
+/// without ports, which is there for the names of its pods alone.
+pub fn is_name_only(spec: &Value) -> bool {
+    let says = |field: &str, word: &str| spec.get(field).and_then(Value::as_str) == Some(word);
+    let has_ports = spec.get("ports").and_then(Value::as_array).is_some_and(|ports| !ports.is_empty());
+    says("type", "ExternalName") || says("clusterIP", "None") && !has_ports
 }
 
 /// `spec` of a `Service`: the fields of Kubernetes that mean something in the mesh.
@@ -198,6 +222,10 @@ pub enum AppProtocol {
     Https,
 }
 
+/// The words of every [`AppProtocol`], those first that are likeliest to be meant.
+const PROTOCOLS: [&str; 9] =
+    ["http", "http2", "grpc", "tcp", "tls", "https", "kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"];
+
 impl AppProtocol {
     /// The word the wire carries.
     pub const fn name(self) -> &'static str {
@@ -304,4 +332,51 @@ fn check(spec: &ServiceSpec) -> Vec<Problem> {
         }
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_protocol_has_its_word_and_no_other() {
+        let schema = schemars::schema_for!(AppProtocol).to_value().to_string();
+        for word in PROTOCOLS {
+            assert!(serde_json::from_value::<AppProtocol>(word.into()).is_ok(), "{word}");
+        }
+        assert_eq!(schema.matches("\"const\"").count(), PROTOCOLS.len(), "{schema}");
+    }
+
+    #[test]
+    fn a_protocol_of_somebody_else_is_read_over_and_a_misspelt_one_is_told_of() {
+        for (written, read, told) in [
+            ("HTTP", Some("http"), false),
+            ("kubernetes.io/h2c", Some("kubernetes.io/h2c"), false),
+            ("postgresql", None, false),
+            ("example.com/mongo", None, false),
+            ("smtp", None, false),
+            ("htpp", None, true),
+            ("kubernetes.io/wsss", None, true),
+        ] {
+            let mut spec = json!({ "ports": [{ "port": 80 }, { "port": 81, "appProtocol": written }] });
+            let problems = read_protocols(&mut spec);
+            assert_eq!(spec["ports"][1]["appProtocol"].as_str(), read, "{written}");
+            let paths: Vec<&str> = problems.iter().map(|problem| &*problem.path).collect();
+            assert_eq!(paths, if told { vec!["ports[1].appProtocol"] } else { vec![] }, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_service_without_anything_behind_it_is_a_name_only() {
+        for (spec, expected) in [
+            (json!({ "type": "ExternalName", "externalName": "api.example.com", "ports": [{ "port": 80 }] }), true),
+            (json!({ "clusterIP": "None", "selector": { "app": "a" } }), true),
+            (json!({ "clusterIP": "None", "ports": [{ "port": 80 }] }), false),
+            (json!({ "ports": [] }), false),
+        ] {
+            assert_eq!(is_name_only(&spec), expected, "{spec}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Change, Changes, Confirm, Confirms, Document, Source, Unread};
+use super::{Change, Changes, Confirm, Confirms, Document, Held, Source, Unread};
 
 mod absent;
 mod glance;
@@ -49,6 +49,18 @@ const IMPATIENCE: Duration = Duration::from_secs(1);
 const ABSENCE: Duration = Duration::from_millis(100);
 /// How often the directory is read without any event.
 const POLL: Duration = Duration::from_secs(5);
+
+/// All that a directory says now, as its watch would tell it.
+///
+/// # Errors
+/// Why the directory cannot be listed.
+pub fn once(dir: &Path) -> Result<Vec<Change>, Arc<str>> {
+    let document = |(origin, text): (Arc<str>, Result<Arc<str>, Arc<str>>)| {
+        let text = text.map_err(|why| Unread { why, held: Held::Lost });
+        Document { origin, text }.put()
+    };
+    Ok(read(dir)?.into_iter().map(document).collect())
+}
 
 /// A directory to be watched.
 #[derive(Debug)]

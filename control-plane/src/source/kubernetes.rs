@@ -33,6 +33,7 @@ mod node;
 mod pod;
 mod pods;
 mod pruned;
+mod read;
 mod told;
 mod version;
 mod watch;
@@ -45,6 +46,7 @@ pub use pod::SIDECAR;
 pub use pods::Pods;
 use pruned::Key;
 pub use pruned::{Api, Known, Lacking};
+pub use read::{Unlisted, once};
 pub use version::{NEWEST, OLDEST, TooOld};
 pub use watch::Pace;
 pub(crate) use watch::told as explain;
@@ -148,7 +150,7 @@ async fn follow(cluster: Cluster, changes: mpsc::Sender<Change>) {
     let mut confirmed = HashMap::new();
     // Ends with this.
     let mut watches = JoinSet::new();
-    for Watched { api, follow } in watched() {
+    for Watched { api, follow, .. } in watched() {
         let (kind, keys) = (api.kind, known.remove(api.kind).unwrap_or_default());
         let watch = watch::Watch::new(client.clone(), pace, api, keys, steps.clone());
         confirmed.insert(kind, watch.confirmed());

@@ -22,7 +22,7 @@ use crate::{
         service::{self, ServiceSpec, SessionAffinity, TargetPort, Transport},
         workload,
     },
-    source::Provenance,
+    source::{Provenance, files},
 };
 
 /// A kind and a namespace, in which a name was looked for in vain: a new name there may be the one that was meant.
@@ -68,7 +68,9 @@ pub(super) fn findings(
     id: &ObjectId,
 ) -> (Vec<Diagnostic>, BTreeSet<Vain>) {
     let (Some(object), Some(entry)) = (model.get(id), in_force.get(id)) else { return Default::default() };
-    let mut check = Check { model, in_force, missing, findings: Vec::new(), vain: BTreeSet::new() };
+    // In a cluster most workloads are pods.
+    let workloads = if *entry.origin.source == *files::NAME { workload::KIND.name } else { "pod or Workload" };
+    let mut check = Check { model, in_force, missing, workloads, findings: Vec::new(), vain: BTreeSet::new() };
     let written = &entry.provenance;
     match &object.spec {
         Spec::Service(spec) => check.service(object, spec, written),
@@ -129,6 +131,8 @@ struct Check<'a> {
     model: &'a Model,
     in_force: &'a InForce,
     missing: Severity,
+    /// What people call workloads there.
+    workloads: &'static str,
     findings: Vec<Diagnostic>,
     vain: BTreeSet<Vain>,
 }
@@ -136,7 +140,7 @@ struct Check<'a> {
 impl Check<'_> {
     fn service(&mut self, object: &Object, spec: &ServiceSpec, written: &Provenance) {
         if !spec.selector.is_empty() && !self.model.selects_any(&object.id.namespace, &spec.selector) {
-            let message = format!("no Workload of namespace '{}' has these labels", object.id.namespace);
+            let message = format!("no {} of namespace '{}' has these labels", self.workloads, object.id.namespace);
             self.findings.push(written.finding(Severity::Warning, "spec.selector", message));
         }
         if spec.session_affinity == Some(SessionAffinity::ClientIP) {
@@ -212,11 +216,6 @@ impl Check<'_> {
         for Problem { path, message } in &attached.warnings {
             self.findings.push(written.finding(self.missing, &format!("spec.{path}"), message));
         }
-        if attached.targets.is_empty() && matches!(written, Provenance::File(_)) {
-            let message = "this is attached to nothing in the mesh, so it routes nothing there: expected a parent with kind: \
-                           Service, group: \"\"";
-            self.findings.push(written.finding(Severity::Warning, "spec.parentRefs", message));
-        }
         attached.references.iter().for_each(|reference| self.reference(object.id.kind, reference, written));
         for reference in granted::closed(self.model, object, attached) {
             self.not_granted(object, reference, written);
@@ -252,7 +251,7 @@ impl Check<'_> {
             Target::Namespace(namespace)
                 if self.model.in_namespace(workload::KIND.name, namespace).next().is_none() =>
             {
-                let message = format!("this {kind} covers namespace '{namespace}', which has no Workload");
+                let message = format!("this {kind} covers namespace '{namespace}', which has no {}", self.workloads);
                 self.findings.push(written.finding(Severity::Warning, "metadata", message));
             }
             _ => {}
@@ -285,7 +284,8 @@ impl Check<'_> {
             Some((distance, known)) if distance <= 1 + known.len() / 4 => format!(": did you mean '{known}'?"),
             _ => String::new(),
         };
-        let message = format!("there is no {kind} '{name}' in namespace '{namespace}'{hint}");
+        let what = if kind == workload::KIND.name { self.workloads } else { kind };
+        let message = format!("there is no {what} '{name}' in namespace '{namespace}'{hint}");
         self.findings.push(written.finding(self.missing, &format!("{path}.name"), message));
     }
 }

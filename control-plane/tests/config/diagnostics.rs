@@ -118,7 +118,7 @@ fn bad_specs_are_pointed_at() {
             "Service",
             "  ports:\n  - port: 80\n    appProtocol: htpp\n",
             (8, 18),
-            "'htpp' is not known here: did you mean 'http'?",
+            "does not know 'htpp', so what is spoken is found out: did you mean 'http'?",
         ),
         ("Service", "  ports:\n  - port: 80\n    protocol: TPC\n", (8, 15), "'TPC' is not known here"),
         ("Service", "  clusterIP: 10.0.0\n  ports: [{port: 80}]\n", (6, 14), "'10.0.0' is not an IP address"),
@@ -353,19 +353,43 @@ fn an_object_with_a_field_that_stands_twice_is_refused_by_name() {
 
 #[test]
 fn what_is_certainly_of_another_system_is_told_from_what_may_be_misspelt() {
-    let unclear = |version: &str, kind: &str| {
-        let reading = read(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"));
-        assert!(!reading.incomplete && !reading.findings.is_empty(), "{kind}");
-        !reading.unclear.is_empty()
+    let of = |version: &str, kind: &str| {
+        let reading = read(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\ndata: {{b: c}}\n"));
+        assert!(!reading.incomplete, "{kind}");
+        (!reading.findings.is_empty(), !reading.unclear.is_empty())
     };
-    assert!(!unclear("apps/v1", "Deployment"));
-    assert!(!unclear("batch/v1", "CronJob"));
+    for (version, kind) in [
+        ("apps/v1", "Deployment"),
+        ("batch/v1", "CronJob"),
+        ("v1", "ConfigMap"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("gateway.networking.k8s.io/v1", "Gateway"),
+    ] {
+        assert_eq!(of(version, kind), (false, false), "a cluster has {kind} beside the mesh");
+    }
+    assert_eq!(of("example.com/v1", "Certificate"), (true, false), "nobody knows who reads it");
     let dotted = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: a.example}\n";
     assert!(!read(dotted).incomplete, "its name need not be one of ours");
-    assert!(unclear("apps/v1", "Sevrice"), "the kind is like one of ours");
-    assert!(unclear("selvedge.dev/v1alpha1", "AuthPolicy"), "the API is ours");
-    assert!(!unclear("v1", "ConfigMap"), "the API of Kubernetes' core has many kinds");
-    assert!(unclear("v1", "Sevrice"));
+    for (version, kind) in [
+        ("apps/v1", "Sevrice"),
+        ("selvedge.dev/v1alpha1", "AuthPolicy"),
+        ("v1", "Sevrice"),
+        ("gateway.networking.k8s.io/v1", "GRPCRoute"),
+    ] {
+        assert_eq!(of(version, kind), (true, true), "{version} {kind} may be meant for the mesh");
+    }
+}
+
+#[test]
+fn a_service_that_nothing_of_the_mesh_is_behind_is_none_of_a_file_either() {
+    for spec in ["  type: ExternalName\n  externalName: api.example.com\n", "  clusterIP: None\n  selector: {app: a}\n"]
+    {
+        let reading = read(&object("Service", spec));
+        assert!(reading.is_empty() && reading.findings.is_empty(), "{spec}: {reading:#?}");
+    }
+    let mut misspelt = object("Service", "  type: ExternalName\n  externalName: api.example.com\n");
+    misspelt = misspelt.replace("name: a", "nmae: a");
+    assert!(!read(&misspelt).findings.is_empty(), "{misspelt}");
 }
 
 #[test]

@@ -153,7 +153,8 @@ fn what_a_later_cluster_says_of_a_service_is_read_over_and_what_a_person_misspel
     assert_eq!(spoken, [(27017, ""), (80, "http")]);
     let file = Document { origin: "mesh/a.yaml".into(), text: Ok(later.to_string().into()) }.put();
     let (_, report) = Mesh::new().tell("files", [file]);
-    assert!(report.findings.iter().any(|found| found.message.contains("unknown field 'inventedLater'")), "{report:#?}");
+    let told: Vec<&str> = report.findings.iter().map(|found| &*found.message).collect();
+    assert_eq!(told, ["unknown field 'inventedLater'"; 2], "what is spoken on a port is no misspelt field");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::pruned::{Api, Key, Pruned, Version};
 use crate::{
-    model::{service, workload},
+    model::workload,
     source::{ClusterObject, Reading},
 };
 
@@ -32,15 +32,6 @@ impl Document {
         self.0.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// True for a `Service` that nothing of the mesh is behind: another name for something else, or one without ports, which
-    /// is there for the names of its pods alone.
-    fn is_name_only(&self, api: &Api) -> bool {
-        let spec = self.0.get("spec");
-        let is_alias = spec.and_then(|spec| spec.get("type")).and_then(Value::as_str) == Some("ExternalName");
-        let ports = spec.and_then(|spec| spec.get("ports")).and_then(Value::as_array);
-        api.kind == service::KIND.name && (is_alias || ports.is_none_or(Vec::is_empty))
-    }
-
     /// Which workloads are pods the cluster says, and nobody who writes a `Workload`.
     fn disown(&mut self) {
         if let Some(spec) = self.0.get_mut("spec").and_then(Value::as_object_mut) {
@@ -64,9 +55,6 @@ impl Pruned for Document {
     }
 
     fn reading(mut self, api: &Api) -> Reading {
-        if self.is_name_only(api) {
-            return Reading::default();
-        }
         let of = ClusterObject {
             name: self.key().of(api.kind),
             uid: self.metadata("uid").into(),

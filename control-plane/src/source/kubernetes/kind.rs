@@ -5,25 +5,31 @@ use std::pin::Pin;
 use super::{
     document::Document,
     item::Item,
+    list,
     namespace::Namespace,
     node::Node,
     pod::Pod,
-    pruned::{Api, NAMESPACE, POD},
+    pruned::{Api, NAMESPACE, POD, Pruned},
     watch::Watch,
 };
-use crate::model::{self, node};
+use crate::{
+    model::{self, node},
+    source::Change,
+};
 
 /// A kind of the cluster that is watched.
 #[derive(Clone, Debug)]
 pub struct Watched {
     /// The kind, and where it is listed.
     pub api: Api,
-    /// Follows what there is of it.
-    pub(super) follow: fn(Watch) -> Following,
+    /// Follows what there is of it, until nobody listens any more.
+    pub(super) follow: fn(Watch) -> Boxed<()>,
+    /// Tells all that there is of it now.
+    pub(super) read: fn(kube::Client, Api) -> Boxed<kube::Result<Vec<Change>>>,
 }
 
-/// A watch that goes on until nobody listens any more.
-pub(super) type Following = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What comes of a kind in time.
+pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Where pods are listed.
 pub(super) fn pods() -> Api {
@@ -32,16 +38,18 @@ pub(super) fn pods() -> Api {
 
 /// Every kind that is watched: those that tell what the cluster is, and all that users write for the mesh.
 pub fn watched() -> Vec<Watched> {
-    let of_cluster = [
-        Watched { api: pods(), follow: |watch| Box::pin(watch.follow::<Item<Pod>>()) },
-        Watched { api: api("v1", NAMESPACE), follow: |watch| Box::pin(watch.follow::<Item<Namespace>>()) },
-        Watched { api: api("v1", node::KIND.name), follow: |watch| Box::pin(watch.follow::<Item<Node>>()) },
-    ];
-    let written = model::kinds().filter(|kind| kind.name != node::KIND.name).map(|kind| Watched {
-        api: api(kind.api_version, kind.name),
-        follow: |watch| Box::pin(watch.follow::<Item<Document>>()),
-    });
+    let of_cluster = [of::<Pod>(pods()), of::<Namespace>(api("v1", NAMESPACE)), of::<Node>(api("v1", node::KIND.name))];
+    let written = model::kinds().filter(|kind| kind.name != node::KIND.name);
+    let written = written.map(|kind| of::<Document>(api(kind.api_version, kind.name)));
     of_cluster.into_iter().chain(written).collect()
+}
+
+fn of<T: Pruned>(api: Api) -> Watched {
+    Watched {
+        api,
+        follow: |watch| Box::pin(watch.follow::<Item<T>>()),
+        read: |client, api| Box::pin(list::told::<Item<T>>(client, api)),
+    }
 }
 
 fn api(api_version: &'static str, kind: &'static str) -> Api {

@@ -9,7 +9,11 @@ use serde::{
 };
 use tokio::time::timeout;
 
-use super::pruned::{Api, Key, Pruned, Version};
+use super::{
+    ANSWER,
+    pruned::{Api, Key, Pruned, Version},
+};
+use crate::source::Change;
 
 /// How many objects a page has: one is in memory as text at a time.
 const PAGE: u32 = 500;
@@ -72,6 +76,12 @@ pub(super) async fn all<T: Pruned>(client: &kube::Client, api: &Api, answer: Dur
         }
         params = params.continue_token(&page.metadata.next);
     }
+}
+
+/// All that there is of a kind now, as its watch would tell it.
+pub(super) async fn told<T: Pruned>(client: kube::Client, api: Api) -> kube::Result<Vec<Change>> {
+    let listed = all::<T>(&client, &api, ANSWER).await?;
+    Ok(listed.items.into_iter().map(|item| Change::Put(item.key().of(api.kind), item.reading(&api))).collect())
 }
 
 async fn page<T: DeserializeOwned>(

@@ -299,7 +299,7 @@ fn status_of(error: &kube::Error) -> Option<u16> {
 }
 
 /// True when the cluster does not know the kind.
-fn is_absent(error: &kube::Error) -> bool {
+pub(super) fn is_absent(error: &kube::Error) -> bool {
     status_of(error) == Some(404)
 }
 
