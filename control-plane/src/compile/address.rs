@@ -13,37 +13,55 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, ip: IpAddr) -> Option<Destinat
     let there = model.claims().standing(ip).filter_map(|id| model.workload(&id.namespace, &id.name));
     let there = owners(there.collect());
     let (first, _) = there.iter().find(|(_, workload)| workload.sidecar)?;
-    let mut ports: BTreeMap<u16, Option<AddressPort>> = BTreeMap::new();
+    let mut claims: BTreeMap<u16, (u8, Option<AddressPort>)> = BTreeMap::new();
     for (object, workload) in &there {
         for port in ports_of(model, mesh, object, workload, ip) {
             let number = u16::try_from(port.port).unwrap_or_default();
-            // Of two at one address that have the same port nobody can tell which is called.
-            ports.entry(number).and_modify(|known| *known = None).or_insert(Some(port));
+            let rank = workload.rank();
+            // Of two of one rank without a sidecar nobody can tell which is called.
+            let undecided = |(first, known): &mut (u8, Option<AddressPort>)| {
+                if *first == rank && !known.as_ref().is_some_and(is_proven) {
+                    *known = None;
+                }
+            };
+            claims.entry(number).and_modify(undecided).or_insert((rank, Some(port)));
         }
     }
-    // Where several share an address, or the ports with a sidecar are listed, what else is called there is not known.
-    if let [(object, workload)] = there.as_slice()
-        && workload.ports.iter().all(|port| port.dial.is_none())
+    let mut ports: BTreeMap<u16, AddressPort> =
+        claims.into_iter().filter_map(|(number, (_, port))| Some((number, port?))).collect();
+    // Where the ports with a sidecar are listed, or pods share the address of their node, what else is called there is not
+    // known.
+    if let [(object, workload), others @ ..] = there.as_slice()
+        && workload.sidecar
+        && there.iter().all(|(_, workload)| workload.is_captured())
+        && (others.is_empty() || there.iter().all(|(_, workload)| !workload.pod))
     {
         let endpoint = Some(destination::at(model, mesh, object, workload, ip, 0));
-        ports.insert(0, Some(AddressPort { endpoint, ..Default::default() }));
-        for direct in &workload.direct_ports {
-            ports.insert(*direct, Some(AddressPort { port: (*direct).into(), ..Default::default() }));
-        }
+        ports.insert(0, AddressPort { endpoint, ..Default::default() });
+        let direct = workload.direct_ports.iter().copied();
+        let direct: Vec<u16> = direct.filter(|port| !ports.get(port).is_some_and(is_proven)).collect();
+        ports.extend(direct.into_iter().map(|port| (port, AddressPort { port: port.into(), ..Default::default() })));
     }
-    let address_ports = ports.into_values().flatten().collect();
+    let address_ports = ports.into_values().collect();
     Some(Destination { address_ports, origin: Some(origin(first)), ..Default::default() })
 }
 
-/// Those of the workloads at one address that have it. A cluster gives an address to one pod at a time, so where a pod with a
-/// sidecar is, nothing else counts: another claim would let calls go past that sidecar in plaintext. Of two pods one is gone
-/// already, and the newer one has the address.
-fn owners<'a>(there: Vec<(&'a Object, &'a WorkloadSpec)>) -> Vec<(&'a Object, &'a WorkloadSpec)> {
+/// True for a port that is called over mTLS, as one workload and no other.
+fn is_proven(port: &AddressPort) -> bool {
+    port.endpoint.as_ref().is_some_and(|endpoint| !endpoint.identity.is_empty())
+}
+
+/// Those of the workloads at one address that have it, those first that are called where several have a port.
+///
+/// A cluster gives an address to one pod at a time, so where a pod with a sidecar is, nothing else counts: another claim would
+/// let calls go past that sidecar in plaintext. Of two pods one is gone already, and the newer one has the address.
+fn owners<'a>(mut there: Vec<(&'a Object, &'a WorkloadSpec)>) -> Vec<(&'a Object, &'a WorkloadSpec)> {
     let pods = there.iter().filter(|(_, workload)| workload.pod);
-    if !pods.clone().any(|(_, pod)| pod.sidecar) {
-        return there;
+    if pods.clone().any(|(_, pod)| pod.sidecar) {
+        return pods.max_by_key(|(object, _)| object.created).map(|newest| vec![*newest]).unwrap_or_default();
     }
-    pods.max_by_key(|(object, _)| object.created).map(|newest| vec![*newest]).unwrap_or_default()
+    there.sort_by_key(|(_, workload)| workload.rank());
+    there
 }
 
 /// The ports that a workload or a service before it names, each once. Of several services the first by name counts.

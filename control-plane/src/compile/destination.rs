@@ -139,7 +139,14 @@ fn hinted(spec: &ServiceSpec, endpoint: Endpoint) -> Endpoint {
     Endpoint { for_nodes, for_zones, ..endpoint }
 }
 
-fn of_policy(local: bool, endpoints: Vec<Endpoint>, leaving: Vec<Endpoint>) -> Endpoints {
+fn of_policy(local: bool, mut endpoints: Vec<Endpoint>, leaving: Vec<Endpoint>) -> Endpoints {
+    // Where one workload has a sidecar, another that claims the same place is no reason to call it in plaintext.
+    let proven: BTreeSet<String> = endpoints
+        .iter()
+        .filter(|endpoint| !endpoint.identity.is_empty())
+        .map(|endpoint| endpoint.address.clone())
+        .collect();
+    endpoints.retain(|endpoint| !endpoint.identity.is_empty() || !proven.contains(&endpoint.address));
     let policy = if local { mesh::InternalTrafficPolicy::Local } else { mesh::InternalTrafficPolicy::Cluster };
     Endpoints { endpoints, internal_traffic_policy: policy.into(), leaving }
 }

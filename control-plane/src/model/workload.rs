@@ -103,6 +103,21 @@ impl WorkloadSpec {
         std::iter::once(self.ip()).chain(self.addresses.iter().filter_map(|address| address.parse().ok()))
     }
 
+    /// Where it stands among those that claim one port of one address, from 0: what a cluster says of a pod goes before what
+    /// somebody writes, and mTLS before plaintext. Of two of one rank the first by namespace and name goes before.
+    pub fn rank(&self) -> u8 {
+        match (self.pod, self.sidecar) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => 2,
+        }
+    }
+
+    /// True when each of its ports is dialled on its own number, as under transparent capture.
+    pub fn is_captured(&self) -> bool {
+        self.ports.iter().all(|port| port.dial.is_none())
+    }
+
     /// The application's port of that name.
     pub fn port_named(&self, name: &str) -> Option<u16> {
         self.ports.iter().find(|port| port.name.as_deref() == Some(name)).map(|port| port.port)

@@ -20,7 +20,7 @@ use crate::{
         mesh_policy::MeshPolicySpec,
         reference_grant,
         service::{self, ServiceSpec, SessionAffinity, TargetPort, Transport},
-        workload,
+        workload::{self, WorkloadPort, WorkloadSpec},
     },
     source::{Provenance, files},
 };
@@ -83,7 +83,8 @@ pub(super) fn findings(
             check.document(object, attached, written);
             check.findings.extend(conflicts::of_attached(model, in_force, object, attached, written));
         }
-        Spec::EndpointSlice(_) | Spec::Workload(_) | Spec::Node(_) | Spec::ReferenceGrant(_) => {}
+        Spec::Workload(spec) => check.workload(object, spec, written),
+        Spec::EndpointSlice(_) | Spec::Node(_) | Spec::ReferenceGrant(_) => {}
     }
     check.findings.iter_mut().for_each(|finding| finding.object = object.id.to_string());
     (check.findings, check.vain)
@@ -106,6 +107,7 @@ pub(super) fn concerned(model: &Model, id: &ObjectId, concerned: &mut BTreeSet<O
         }
         Spec::Workload(spec) => {
             add(&mut spec.ips().flat_map(|ip| claims.externals(ip)));
+            add(&mut spec.ips().flat_map(|ip| claims.standing(ip)).filter(|id| is_written(model, id)));
             add(&mut claims.referring(&Target::Workload(namespace.clone(), name.clone())));
             add(&mut model.selecting(namespace, &object.labels).iter().map(|(service, _)| &service.id));
         }
@@ -125,6 +127,11 @@ pub(super) fn concerned_by_presence(model: &Model, id: &ObjectId, concerned: &mu
     if id.kind == workload::KIND.name {
         concerned.extend(model.claims().referring(&Target::Namespace(id.namespace.clone())).cloned());
     }
+}
+
+/// True for a workload that somebody describes, as no pod.
+fn is_written(model: &Model, id: &ObjectId) -> bool {
+    model.workload(&id.namespace, &id.name).is_some_and(|(_, spec)| !spec.pod)
 }
 
 struct Check<'a> {
@@ -202,6 +209,39 @@ impl Check<'_> {
             let at = if owner.kind == workload::KIND.name { "spec.address" } else { "spec.clusterIP" };
             let message = format!("{} is the address of {owner}, which is inside the mesh", endpoint.address);
             self.claimed_twice(&format!("spec.endpoints[{n}].address"), message, written, owner, at);
+        }
+    }
+
+    /// Of several at one address the calls of a port go to one, over mTLS where there is a choice; the others are told. Of a
+    /// pod a cluster knows that the address is its own.
+    fn workload(&mut self, object: &Object, spec: &WorkloadSpec, written: &Provenance) {
+        if spec.pod {
+            return;
+        }
+        let others: BTreeSet<&ObjectId> =
+            spec.ips().flat_map(|ip| self.model.claims().standing(ip)).filter(|id| **id != object.id).collect();
+        for id in others {
+            let Some((other, first)) = self.model.workload(&id.namespace, &id.name) else { continue };
+            if !first.sidecar || (first.rank(), &other.id) > (spec.rank(), &object.id) {
+                continue;
+            }
+            let is_common = |port: &WorkloadPort| {
+                let is_dialled_there = port.dial.is_none() || spec.dial(port.port) == first.dial(port.port);
+                is_dialled_there && first.ports.iter().any(|of_first| of_first.port == port.port)
+            };
+            let common = spec.ports.iter().position(is_common);
+            let is_all_of_it = first.pod || first.is_captured() && !spec.sidecar && spec.ports.is_empty();
+            let (path, what) = match common {
+                Some(n) => {
+                    (format!("spec.ports[{n}].port"), format!("port {} of {}", spec.ports[n].port, spec.address))
+                }
+                None if is_all_of_it => ("spec.address".to_owned(), spec.address.clone()),
+                None => continue,
+            };
+            let message = format!(
+                "{what} is called over mTLS as {id}, which goes before this one: expected an address or port of its own"
+            );
+            self.claimed_twice(&path, message, written, id, "spec.address");
         }
     }
 

@@ -7,7 +7,7 @@ use prost::Message;
 use selvedge_control_plane::{
     snapshot::Snapshot,
     source::{Change, Document},
-    store::Store,
+    store::{Report, Store},
 };
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE},
@@ -81,12 +81,16 @@ spec: {targetRef: {kind: Workload, name: web-2}, defaultPosture: allow}
 ";
 
 fn snapshot(text: &str) -> Arc<Snapshot> {
+    let (snapshot, report) = committed(text);
+    assert_eq!(report.findings, [], "the example is sound");
+    snapshot
+}
+
+fn committed(text: &str) -> (Arc<Snapshot>, Report) {
     let mut store = Store::new("mesh.local");
     store.take("files", Document { origin: "a.yaml".into(), text: Ok(text.into()) }.put());
     store.take("files", Change::Complete);
-    let (snapshot, report) = store.commit();
-    assert_eq!(report.findings, [], "the example is sound");
-    snapshot
+    store.commit()
 }
 
 fn decode<T: Message + Default>(snapshot: &Snapshot, kind: TypeUrl, name: &str) -> T {
@@ -261,7 +265,7 @@ fn an_endpoint_of_a_slice_is_in_the_zone_of_its_node_unless_the_slice_says() {
 }
 
 #[test]
-fn of_several_services_before_one_port_the_first_by_name_counts_and_of_two_workloads_on_one_none() {
+fn of_several_services_before_one_port_the_first_by_name_counts_and_of_two_workloads_on_one_that_with_a_sidecar() {
     let service = |name: &str| {
         format!(
             "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{selector: {{app: \
@@ -282,7 +286,43 @@ fn of_several_services_before_one_port_the_first_by_name_counts_and_of_two_workl
     assert_eq!(address_ports(&alone, "10.0.0.1")[1], "8080 shop/all  10.0.0.1:8080");
     let neighbours = workload("one", ", ports: [{port: 9001, dial: 15006}]") + &workload("two", ", sidecar: false");
     let shared = snapshot(&(services + &neighbours));
-    assert_eq!(address_ports(&shared, "10.0.0.1"), ["9001   10.0.0.1:15006"]);
+    assert_eq!(address_ports(&shared, "10.0.0.1"), ["8080 shop/all  10.0.0.1:8080", "9001   10.0.0.1:15006"]);
+    let told: Endpoints = decode(&shared, ENDPOINTS, "shop/web:80");
+    let identities: Vec<&str> = told.endpoints.iter().map(|endpoint| &*endpoint.identity).collect();
+    assert_eq!(identities, ["spiffe://mesh.local/ns/shop/sa/web"], "one place is not called in two ways");
+}
+
+/// Which workload answers at 10.0.0.1 on each port, `-` for one in plaintext.
+fn answering(text: &str) -> Vec<String> {
+    let told: Destination = decode(&committed(text).0, DESTINATION, "10.0.0.1");
+    let who =
+        |port: &AddressPort| port.endpoint.as_ref().map_or("direct".to_owned(), |endpoint| endpoint.workload.clone());
+    told.address_ports.iter().map(|port| format!("{} {}", port.port, who(port).replace("shop/", ""))).collect()
+}
+
+#[test]
+fn what_several_claim_is_called_over_mtls_and_never_in_plaintext() {
+    let workload = |name: &str, more: &str| {
+        format!(
+            "---\napiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: shop}}\nspec: \
+             {{serviceAccount: {name}, address: 10.0.0.1{more}}}\n"
+        )
+    };
+    let on_8080 = ", ports: [{port: 8080}]";
+    let bare = |name: &str, more: &str| workload(name, &format!(", sidecar: false{more}"));
+    let proven = workload("meshed", on_8080);
+    for beside in [bare("bare", on_8080), bare("zz-bare", on_8080), bare("bare", "")] {
+        let told = answering(&(beside.clone() + &proven));
+        assert_eq!(told, ["0 meshed", "8080 meshed", "15020 direct"], "{beside}");
+    }
+    let two = answering(&(bare("bare", ", ports: [{port: 8080}, {port: 9090}]") + &proven));
+    assert_eq!(two, ["0 meshed", "8080 meshed", "9090 ", "15020 direct"], "a port that nobody else has is its own");
+    let both = answering(&(workload("two", on_8080) + &proven));
+    assert_eq!(both, ["0 meshed", "8080 meshed", "15020 direct"], "if it is the other, the call fails");
+    let listed = workload("meshed", ", ports: [{port: 8080, dial: 15006}]");
+    assert_eq!(answering(&(listed + &bare("bare", ""))), ["8080 meshed"], "what else is there is not known");
+    let node = workload("pod", ", pod: true, sidecar: false, ports: [{port: 9100}, {port: 8080}]");
+    assert_eq!(answering(&(node + &proven)), ["8080 ", "9100 "], "what a cluster says of a pod is so");
 }
 
 #[test]
@@ -297,7 +337,7 @@ fn nobody_beside_a_pod_with_a_sidecar_lets_calls_of_its_address_go_past_it() {
     let alone = address_ports(&snapshot(&pod), "10.0.0.1");
     assert_eq!(alone, ["0   10.0.0.1:0", "8080   10.0.0.1:8080", "15020   direct"]);
     let claim = workload("claim", 9, ", sidecar: false, ports: [{port: 8080}, {port: 9090}]");
-    assert_eq!(address_ports(&snapshot(&(pod.clone() + &claim)), "10.0.0.1"), alone);
+    assert_eq!(address_ports(&committed(&(pod.clone() + &claim)).0, "10.0.0.1"), alone);
     let newer = workload("newer", 2, ", pod: true");
     let owner: Destination = decode(&snapshot(&(pod + &newer)), DESTINATION, "10.0.0.1");
     let identity = |port: &AddressPort| Some(port.endpoint.as_ref()?.identity.clone());

@@ -328,6 +328,48 @@ fn an_address_that_two_objects_claim_is_told_with_both() {
     assert!(mesh.report.objects.iter().all(|object| object.current), "what is in force stays so");
 }
 
+/// The objects with a finding in each of these states, each with the field that it is about.
+#[test]
+fn who_claims_what_another_is_called_at_is_told() {
+    let workload = |name: &str, more: &str| {
+        format!(
+            "apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\nspec: {{serviceAccount: {name}, \
+             address: 10.0.0.7{more}}}\n"
+        )
+    };
+    let mut mesh = Mesh::new();
+    for (meshed, other, told) in [
+        ("", ", sidecar: false", Some(("Workload default/other", "spec.address"))),
+        (
+            ", ports: [{port: 80}]",
+            ", sidecar: false, ports: [{port: 81}, {port: 80}]",
+            Some(("Workload default/other", "spec.ports[1].port")),
+        ),
+        (", ports: [{port: 80}]", ", ports: [{port: 80}]", Some(("Workload default/other", "spec.ports[0].port"))),
+        (", ports: [{port: 80}]", ", sidecar: false, ports: [{port: 81}]", None),
+        (", ports: [{port: 80, dial: 15006}]", ", ports: [{port: 80, dial: 15106}]", None),
+        (", ports: [{port: 80, dial: 15006}]", ", sidecar: false", None),
+        (", sidecar: false, ports: [{port: 80}]", ", sidecar: false, ports: [{port: 80}]", None),
+        (", pod: true", ", ports: [{port: 80, dial: 15006}]", Some(("Workload default/other", "spec.address"))),
+        (
+            ", sidecar: false, ports: [{port: 80}]",
+            ", ports: [{port: 80}]",
+            Some(("Workload default/meshed", "spec.ports[0].port")),
+        ),
+        ("", "", None),
+    ] {
+        mesh.put("meshed.yaml", &workload("meshed", meshed)).commit();
+        mesh.put("other.yaml", &workload("other", other)).commit();
+        let findings: Vec<(&str, &str)> = mesh.report.findings.iter().map(|f| (&*f.object, &*f.field)).collect();
+        assert_eq!(findings, told.into_iter().collect::<Vec<_>>(), "{meshed} beside {other}");
+        assert!(mesh.report.findings.iter().all(|finding| finding.message.contains("over mTLS as Workload default/")));
+        mesh.take(Change::Remove("meshed.yaml".into())).commit();
+        mesh.report.findings.retain(|finding| finding.object == "Workload default/other");
+        assert_eq!(mesh.report.findings, [], "alone it is called as itself");
+        mesh.take(Change::Remove("other.yaml".into())).commit();
+    }
+}
+
 #[test]
 fn lint_calls_missing_references_errors() {
     let dir = tempfile::tempdir().unwrap();
