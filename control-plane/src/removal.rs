@@ -54,14 +54,22 @@ pub struct Step {
 pub struct Injected {
     /// The namespace they are in.
     pub namespace: String,
-    /// What makes them, such as `deployment/web`; of what nothing makes anew `pod/` and its name.
+    /// What makes them, such as `deployment/web`; of others `pod/` and its name.
     pub owner: String,
+    /// True for a pod that nothing makes anew when it is deleted.
+    pub is_alone: bool,
 }
 
 impl Injected {
-    /// How they are started again.
+    /// How they are started again, as a command for people.
     pub fn restart(&self) -> String {
-        let Self { namespace, owner } = self;
+        let Self { namespace, owner, is_alone } = self;
+        if *is_alone {
+            return format!(
+                "kubectl -n {namespace} get {owner} -o yaml | selvedge uninject | kubectl replace --force -f -  # nothing \
+                 else makes it anew"
+            );
+        }
         if ["deployment/", "statefulset/", "daemonset/"].iter().any(|kind| owner.starts_with(kind)) {
             return format!("kubectl -n {namespace} rollout restart {owner}");
         }
@@ -175,6 +183,18 @@ impl Cluster {
             found.extend(objects.iter().map(|object| named(&object["metadata"])));
         }
         Ok(found)
+    }
+
+    /// What a step names and the cluster has.
+    ///
+    /// # Errors
+    /// An API server that does not tell.
+    pub async fn present<'a>(&self, step: &'a Step) -> Result<Vec<&'a Target>, RemovalError> {
+        let mut present = Vec::new();
+        for target in &step.targets {
+            present.extend(self.read(target).await?.map(|_| target));
+        }
+        Ok(present)
     }
 
     /// Deletes what a step names, and tells of each object that was there.
@@ -303,21 +323,23 @@ fn owner(pod: &Value) -> Injected {
     let metadata = &pod["metadata"];
     let owners = metadata["ownerReferences"].as_array().into_iter().flatten();
     let made_by = owners.into_iter().find(|owner| owner["controller"] == true);
-    let owner = match made_by.map(|owner| (text(owner, "kind"), text(owner, "name"))) {
+    let is_alone = made_by.is_none();
+    let restarted = made_by.and_then(|owner| restarted(&text(owner, "kind"), &text(owner, "name"), metadata));
+    let owner = restarted.unwrap_or_else(|| format!("pod/{}", text(metadata, "name")));
+    Injected { namespace: text(metadata, "namespace"), owner, is_alone }
+}
+
+/// What `kubectl rollout restart` starts anew for a pod that an object of this kind and name makes, if anything.
+fn restarted(kind: &str, name: &str, pod: &Value) -> Option<String> {
+    match kind {
         // That of a Deployment is called by it, and by the hash that its pods have for a label.
-        Some((kind, name)) if kind == "ReplicaSet" => {
-            let hash = metadata["labels"]["pod-template-hash"].as_str().map(|hash| format!("-{hash}"));
-            match hash.and_then(|hash| name.strip_suffix(&hash).map(str::to_owned)) {
-                Some(deployment) => format!("deployment/{deployment}"),
-                None => format!("pod/{}", text(metadata, "name")),
-            }
+        "ReplicaSet" => {
+            let hash = format!("-{}", pod["labels"]["pod-template-hash"].as_str()?);
+            name.strip_suffix(&hash).map(|deployment| format!("deployment/{deployment}"))
         }
-        Some((kind, name)) if kind == "StatefulSet" || kind == "DaemonSet" => {
-            format!("{}/{name}", kind.to_ascii_lowercase())
-        }
-        _ => format!("pod/{}", text(metadata, "name")),
-    };
-    Injected { namespace: text(metadata, "namespace"), owner }
+        "StatefulSet" | "DaemonSet" => Some(format!("{}/{name}", kind.to_ascii_lowercase())),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -348,6 +370,10 @@ mod tests {
         ] {
             assert_eq!(owner(&pod).restart(), format!("kubectl -n shop {restart}"));
         }
+        let mut alone = pod("Job", "web", json!({}));
+        alone["metadata"]["ownerReferences"] = json!([]);
+        let restart = owner(&alone).restart();
+        assert!(restart.starts_with("kubectl -n shop get pod/web-1 -o yaml | selvedge uninject | "), "{restart}");
     }
 
     #[test]

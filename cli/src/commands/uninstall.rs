@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use selvedge_control_plane::removal::{Cluster, Injected};
+use selvedge_control_plane::removal::{Cluster, Injected, Target};
 use selvedge_install::removal;
 
 /// Take the mesh out of a cluster: injection first, then the control plane.
@@ -34,10 +34,10 @@ pub fn run(args: &UninstallArgs) -> anyhow::Result<()> {
 
 async fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
-    let injected = cluster.injected().await?;
+    let (injected, asking) = (cluster.injected().await?, cluster.asking().await?);
     let refused = !injected.is_empty() && !args.force;
     if refused && !args.dry_run {
-        bail!("{}", refusal(&injected, &cluster.asking().await?));
+        bail!("{}", refusal(&injected, &asking));
     }
     let written = cluster.written(&removal::written()).await?;
     if !written.is_empty() {
@@ -45,28 +45,61 @@ async fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
         println!("What users have written {fate}:");
         written.iter().for_each(|object| println!("  {object}"));
     }
-    for step in removal::steps(args.purge) {
-        if args.dry_run {
-            println!("{}:", step.what);
-            step.targets.iter().for_each(|target| println!("  {target}"));
-            continue;
-        }
-        cluster.remove(&step, |target| println!("deleted {target}")).await?;
+    let found = if args.dry_run { look(&cluster, args.purge).await? } else { remove(&cluster, args.purge).await? };
+    if !found {
+        println!("There is nothing of the mesh in this cluster.");
     }
     if refused {
-        bail!("{}", refusal(&injected, &cluster.asking().await?));
+        bail!("{}", refusal(&injected, &asking));
     }
     if !injected.is_empty() {
         println!("These pods run on with a sidecar. Start them again:");
         injected.iter().for_each(|injected| println!("  {}", injected.restart()));
     }
+    if !asking.is_empty() {
+        println!(
+            "These namespaces keep their label, which nobody reads then, but for the next installation. Take it off:"
+        );
+        unlabel(&asking).for_each(|command| println!("  {command}"));
+    }
     Ok(())
+}
+
+/// Says what would be deleted, step by step; whether there is anything.
+async fn look(cluster: &Cluster, purge: bool) -> anyhow::Result<bool> {
+    let mut found = false;
+    for step in removal::steps(purge) {
+        let present = cluster.present(&step).await?;
+        if !present.is_empty() {
+            println!("{}:", step.what);
+        }
+        present.iter().for_each(|target| println!("  {target}"));
+        found |= !present.is_empty();
+    }
+    Ok(found)
+}
+
+/// Deletes, step by step; whether there was anything.
+async fn remove(cluster: &Cluster, purge: bool) -> anyhow::Result<bool> {
+    let mut found = false;
+    for step in removal::steps(purge) {
+        let told = |target: &Target| {
+            found = true;
+            println!("deleted {target}");
+        };
+        cluster.remove(&step, told).await?;
+    }
+    Ok(found)
+}
+
+/// The commands that take the label off these namespaces.
+fn unlabel(namespaces: &[String]) -> impl Iterator<Item = String> {
+    namespaces.iter().map(|namespace| format!("kubectl label namespace {namespace} selvedge.dev/inject-"))
 }
 
 /// Why nothing was deleted, and what to do first.
 fn refusal(injected: &[Injected], asking: &[String]) -> String {
-    let labels = asking.iter().map(|namespace| format!("kubectl label namespace {namespace} selvedge.dev/inject-"));
-    let commands: Vec<String> = labels.chain(injected.iter().map(Injected::restart)).collect();
+    let commands: Vec<String> = unlabel(asking).chain(injected.iter().map(Injected::restart)).collect();
     format!(
         "pods run with sidecars, and would get no certificates any more. Take the label selvedge.dev/inject off \
          namespaces and templates, start them again, and then do this again (or do it now, with --force):\n  {}",

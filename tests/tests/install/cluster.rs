@@ -293,6 +293,9 @@ async fn it_refuses_while_pods_run_with_sidecars_and_says_how_to_end_that() {
     server.put(pod("web-5d8f7-1", true)).await;
     let (done, told) = uninstall(&server, &["--dry-run"]).await;
     assert!(!done && told.contains("MutatingAdmissionPolicy selvedge-inject") && told.contains("--force"), "{told}");
+    for absent in ["MutatingWebhookConfiguration", "selvedge-cni"] {
+        assert!(!told.contains(absent), "{absent} is none of this cluster's: {told}");
+    }
     let (done, told) = uninstall(&server, &[]).await;
     assert!(!done, "{told}");
     for command in [
@@ -306,10 +309,39 @@ async fn it_refuses_while_pods_run_with_sidecars_and_says_how_to_end_that() {
 
     let (done, told) = uninstall(&server, &["--force"]).await;
     assert!(done && told.contains("kubectl -n shop rollout restart deployment/web"), "{told}");
+    assert!(told.contains("kubectl label namespace shop selvedge.dev/inject-"), "the label stays: {told}");
     let order = ["MutatingAdmissionPolicyBinding", "Deployment selvedge-system/selvedge", "ConfigMap", "ClusterRole "];
     let places: Vec<Option<usize>> = order.iter().map(|kind| told.find(&format!("deleted {kind}"))).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{told}");
     assert!(server.calls().get("Namespace", "", NAMESPACE).await.is_some(), "the key of the authority is in it");
+}
+
+#[tokio::test]
+async fn a_pod_that_nothing_makes_anew_is_not_simply_to_be_deleted() {
+    let (server, folder) = (ApiServer::double().await, tempfile::tempdir().unwrap());
+    install(&server).await;
+    let mut alone = pod("debug", true);
+    alone["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+    server.put(alone).await;
+    let (done, told) = uninstall(&server, &[]).await;
+    let command = "kubectl -n shop get pod/debug -o yaml | selvedge uninject | kubectl replace --force -f -";
+    assert!(!done && told.contains(command), "{told}");
+    // What stands between the two commands of kubectl.
+    let manifest = folder.path().join("pod.json");
+    std::fs::write(&manifest, server.calls().get("Pod", "shop", "debug").await.unwrap().to_string()).unwrap();
+    let output = Command::new(binary("selvedge")).args(["uninject", "-f"]).arg(&manifest).output().unwrap();
+    let without = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && without.contains("name: debug"), "{without}");
+    assert!(!without.contains("selvedge-proxy"), "{without}");
+}
+
+#[tokio::test]
+async fn where_nothing_is_installed_nothing_is_said_to_be_deleted() {
+    let server = ApiServer::double().await;
+    for arguments in [&["--dry-run"][..], &[]] {
+        let (done, told) = uninstall(&server, arguments).await;
+        assert!(done && told.trim() == "There is nothing of the mesh in this cluster.", "{told}");
+    }
 }
 
 #[tokio::test]
@@ -321,6 +353,8 @@ async fn what_users_have_written_goes_only_when_asked_and_is_listed_before() {
         "spec": { "mtls": { "inbound": "STRICT" } },
     });
     server.put(written).await;
+    let metadata = json!({ "namespace": NAMESPACE, "name": "selvedge-ca" });
+    server.put(json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata })).await;
     let (done, told) = uninstall(&server, &["--dry-run", "--purge"]).await;
     assert!(
         done && told.contains("MeshPolicy shop/strict") && told.contains("Secret selvedge-system/selvedge-ca"),
