@@ -8,7 +8,7 @@
 //! connections are really redirected, and takes the rules back when they are not.
 //!
 //! What is redirected:
-//! - inbound: TCP from outside to an address of this host goes to the inbound port;
+//! - inbound: TCP from outside to an address of this host goes to the inbound port; where nobody listens it is refused;
 //! - outbound: TCP from this host to another goes to the outbound port;
 //! - TCP that was open before stays as it is; the kernel asks the rules about it once, when it begins to track it;
 //! - TCP from the host to itself stays as it is, except what the sidecar's own outbound side sends to another address

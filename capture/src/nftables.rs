@@ -59,11 +59,24 @@ impl Family {
     }
 }
 
-pub(super) fn apply(capture: &Capture) -> Result<(), Failure> {
-    apply_to(Family::here(), capture)
+/// What becomes of connections from outside to a port on which nobody listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unheard {
+    /// The kernel refuses them, as it would without us.
+    Refused,
+    /// The sidecar takes them.
+    Redirected,
 }
 
-fn apply_to(family: Family, capture: &Capture) -> Result<(), Failure> {
+pub(super) fn apply(capture: &Capture) -> Result<(), Failure> {
+    let family = Family::here();
+    apply_to(family, capture, Unheard::Refused).or_else(|refused| {
+        // A kernel may be built without the look for sockets, or refuse nothing that early (before 5.9).
+        apply_to(family, capture, Unheard::Redirected).map_err(|_| refused)
+    })
+}
+
+fn apply_to(family: Family, capture: &Capture, unheard: Unheard) -> Result<(), Failure> {
     let change = |operation, flags, body, what: String| Change { operation, flags, family: family as u8, body, what };
     // Adding first makes deleting succeed whether or not the table is there.
     let mut changes = [NEW_TABLE, DELETE_TABLE, NEW_TABLE]
@@ -74,7 +87,7 @@ fn apply_to(family: Family, capture: &Capture) -> Result<(), Failure> {
         let body = [text(1, TABLE), text(3, chain), hook.map(nat).unwrap_or_default()].concat();
         changes.push(change(NEW_CHAIN, CREATE, body, format!("chain {chain}")));
     }
-    for (chain, rule) in rules(family, capture) {
+    for (chain, rule) in rules(family, capture, unheard) {
         let (words, place) = (rule.text(), [text(1, TABLE), text(2, chain)].concat());
         let body = [place, rule.expressions(), attribute(7, &tagged(&words))].concat();
         changes.push(change(NEW_RULE, CREATE | APPEND, body, format!("'{words}'")));
@@ -178,15 +191,26 @@ fn is_missing(errno: Errno) -> bool {
 }
 
 /// All rules, each with its chain, in their order.
-fn rules(family: Family, capture: &Capture) -> Vec<(&'static str, Rule)> {
+fn rules(family: Family, capture: &Capture, unheard: Unheard) -> Vec<(&'static str, Rule)> {
     let rule = Rule::default;
-    let direct = capture.exclude_inbound_ports.iter().map(|port| rule().port(*port).returns());
-    let to_inbound = direct.chain([rule().tcp().redirect(capture.inbound_port)]);
+    let direct = || capture.exclude_inbound_ports.iter().map(|port| rule().port(*port).returns());
+    let to_inbound = direct().chain([rule().tcp().redirect(capture.inbound_port)]);
     let mut rules: Vec<_> = to_inbound.map(|rule| (TO_INBOUND, rule)).collect();
-    rules.push((INBOUND, rule().under_way().returns()));
-    rules.push((INBOUND, rule().local().jump(TO_INBOUND)));
+    let inbound = [rule().under_way().returns()].into_iter().chain(direct()).chain(inbound(unheard));
+    rules.extend(inbound.map(|rule| (INBOUND, rule)));
     rules.extend(outbound(family, capture).into_iter().map(|rule| (OUTBOUND, rule)));
     rules
+}
+
+/// The rules for connections from outside to this host. Where nobody listens nothing is redirected: a probe that only
+/// connects has to see that. It is refused here, because the application could begin to listen before the kernel looks
+/// again, and would be called past the sidecar.
+fn inbound(unheard: Unheard) -> Vec<Rule> {
+    let local = || Rule::default().local();
+    match unheard {
+        Unheard::Refused => vec![local().listened_for().jump(TO_INBOUND), local().tcp().refuse()],
+        Unheard::Redirected => vec![local().jump(TO_INBOUND)],
+    }
 }
 
 /// The rules for connections that this host makes.

@@ -305,6 +305,13 @@ impl Bootstrap {
         Some(address)
     }
 
+    /// What a kubelet asks, each by the port that policies name: it may come to a declared port of the sidecar instead.
+    pub(crate) fn probed(&self) -> Vec<Probe> {
+        let listener = |port| self.inbound.iter().find(|declared| declared.listen.port() == port);
+        let named = |port| listener(port).map_or(port, InboundListener::port);
+        self.probes.iter().map(|probe| Probe { port: named(probe.port), ..probe.clone() }).collect()
+    }
+
     fn check(&self) -> Result<(), (String, String)> {
         if self.workload.parse::<WorkloadName>().is_err() {
             return Err(("workload".into(), format!("is '{}'; expected NAMESPACE/NAME", self.workload)));
@@ -362,6 +369,13 @@ fn host_and_port(text: &str) -> bool {
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
+impl InboundListener {
+    /// The application's port as policies name it.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or_else(|| self.forward.port())
+    }
+}
+
 impl OutboundListener {
     /// The port of a service that is called here; `None` when `to` names none.
     pub fn target(&self) -> Option<PortName> {
@@ -386,6 +400,16 @@ mod tests {
         assert_eq!(bootstrap.admin, "127.0.0.1:15000".parse().unwrap());
         assert_eq!(bootstrap.capture, Capture::Explicit);
         assert_eq!(bootstrap.drain_deadline.0, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_probe_of_a_declared_port_is_one_of_the_port_behind_it() {
+        let bootstrap = parse(&format!(
+            "{GOOD}inbound: [{{listen: '[::]:8443', forward: '127.0.0.1:8080'}}]\nprobes: [{{port: 8443, tcp: true}}, \
+             {{port: 8080, tcp: true}}, {{port: 9090, tcp: true}}]\n"
+        ));
+        let ports: Vec<u16> = bootstrap.unwrap().probed().iter().map(|probe| probe.port).collect();
+        assert_eq!(ports, [8080, 8080, 9090]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub(crate) mod control;
 pub mod descriptors;
+pub(crate) mod door;
 pub mod leave;
 pub(crate) mod services;
 pub(crate) mod surroundings;

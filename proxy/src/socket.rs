@@ -9,6 +9,6 @@ mod original_dst;
 
 pub(crate) use dial::dial_host;
 pub use dial::{Side, dial, expect_capture};
-pub(crate) use listen::bind;
+pub(crate) use listen::{bind, refuse, take};
 pub(crate) use observed::{End, Observed, Observer};
 pub use original_dst::original_dst;

@@ -24,6 +24,7 @@ use crate::{
     heading::Heading,
     http::{case, pace::CallerTimeouts},
     probes::{Peer, Probes},
+    surroundings::Surroundings,
     telemetry::{Telemetry, WorkerTelemetry},
     xds::Demand,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub by_host: bool,
     /// What may be asked of the application without mTLS.
     pub probes: Arc<Probes>,
+    /// Whether the application listens, where that has to be known.
+    pub surroundings: watch::Receiver<Surroundings>,
 }
 
 /// The state of one worker. It never leaves its thread.
@@ -93,8 +96,9 @@ pub(crate) struct Worker {
 impl Worker {
     /// The state of a worker that has seen nothing yet. Call it on the worker's thread.
     pub(crate) fn new(place: Place, shared: Shared) -> Self {
-        let Shared { configs, demand, telemetry, phases, open, max_connections, caller_timeouts, by_host, probes } =
-            shared;
+        let Shared {
+            configs, demand, telemetry, phases, open, max_connections, caller_timeouts, by_host, probes, ..
+        } = shared;
         let InForce { config, trust } = configs.borrow().clone();
         Self {
             telemetry: telemetry.worker(),

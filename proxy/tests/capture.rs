@@ -105,12 +105,22 @@ fn connect_as(uid: u32, target: &str) -> bool {
 
 /// Connects from the neighbour.
 fn connect_from_outside(target: &str) -> bool {
+    ask_from_outside(target) == Some(0)
+}
+
+/// Whether the neighbour is refused, at once.
+fn is_refused_from_outside(target: &str) -> bool {
+    ask_from_outside(target) == Some(1)
+}
+
+/// How a program of the neighbour's ends that connects; 124 where it got no answer.
+fn ask_from_outside(target: &str) -> Option<i32> {
     let (host, port) = target.rsplit_once(':').unwrap();
     let neighbour = std::env::var("NEIGHBOUR").unwrap();
     let script = format!("exec 3<>/dev/tcp/{}/{port}", host.trim_matches(['[', ']']));
     let patience = PATIENCE.as_secs().to_string();
     let enter = ["-t", &neighbour, "-n", "timeout", &patience, "bash", "-c", &script];
-    Command::new("nsenter").args(enter).stderr(Stdio::null()).status().unwrap().success()
+    Command::new("nsenter").args(enter).stderr(Stdio::null()).status().unwrap().code()
 }
 
 const DIAL: &str = "SELVEDGE_TEST_DIAL";
@@ -148,6 +158,7 @@ fn redirects(backend: Backend) {
     let (inbound, outbound) = (sidecar(15006), sidecar(15001));
     let app = TcpListener::bind("0.0.0.0:8080").unwrap();
     app.set_nonblocking(true).unwrap();
+    let _another = TcpListener::bind("[fd99::1]:8081").unwrap();
     for round in 0..2 {
         assert_eq!(capture::apply(&rules(backend)).unwrap(), backend, "round {round}");
         while accepted(&outbound).is_some() {}
@@ -164,11 +175,11 @@ fn redirects(backend: Backend) {
     assert!(!connect_as(UID, NOWHERE) && connect_as(UID + 1, NOWHERE), "the uid decides");
     assert_eq!(arrival(&outbound), Some(NOWHERE.parse().unwrap()));
 
-    for target in ["10.99.0.1:8080", "[fd99::1]:8080"] {
+    for target in ["10.99.0.1:8080", "[fd99::1]:8081"] {
         assert!(connect_from_outside(target), "{target}");
         assert_eq!(arrival(&inbound), Some(target.parse().unwrap()), "{target}");
     }
-    assert!(!connect_from_outside("10.99.0.1:15020"), "an excluded port goes to the workload, which has none open");
+    assert!(is_refused_from_outside("10.99.0.1:15020"), "an excluded port goes to the workload, which has none open");
 
     for (target, mark) in [("127.0.0.1:8080", 0), ("10.99.0.1:8080", 0), ("127.0.0.1:8080", OUTBOUND_MARK)] {
         assert!(connect(target, mark), "{target} with mark {mark} is loopback");
@@ -201,6 +212,31 @@ fn redirects(backend: Backend) {
 #[test]
 fn nftables_redirects() {
     in_namespace("nftables_redirects", "ip", || redirects(Backend::Nft));
+}
+
+/// Who only connects, to see whether somebody listens, sees that; and whoever is listened for comes to the sidecar.
+#[test]
+fn nobody_is_redirected_where_nobody_listens() {
+    in_namespace("nobody_is_redirected_where_nobody_listens", "ip", || {
+        let (inbound, _outbound) = (sidecar(15006), sidecar(15001));
+        capture::apply(&rules(Backend::Nft)).unwrap();
+        let both = ["10.99.0.1:8080", "[fd99::1]:8080"];
+        for round in 0..2 {
+            assert!(both.iter().all(|target| is_refused_from_outside(target)), "round {round}");
+            let own = TcpListener::bind("127.0.0.1:8080").unwrap();
+            assert!(is_refused_from_outside(both[0]), "loopback is not for the neighbour");
+            drop(own);
+            let _app = sidecar(8080);
+            for target in both {
+                assert!(connect_from_outside(target), "{target}");
+                assert_eq!(arrival(&inbound), Some(target.parse().unwrap()), "{target}");
+            }
+        }
+        assert!(is_refused_from_outside(both[0]) && accepted(&inbound).is_none());
+        let _metrics = TcpListener::bind("0.0.0.0:15020").unwrap();
+        assert!(connect_from_outside("10.99.0.1:15020"), "what is excluded is not redirected, and reached");
+        assert!(accepted(&inbound).is_none());
+    });
 }
 
 /// A connection that the neighbour has opened before goes on after, in both directions.

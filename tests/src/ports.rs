@@ -35,6 +35,14 @@ impl Reserved {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Listens there, for as long as the value lives.
+    pub fn listen(&self) -> tokio::net::TcpListener {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseport(true).expect("SO_REUSEPORT");
+        socket.bind(self.address).expect("the port is ours");
+        socket.listen(1024).expect("nobody else listens")
+    }
 }
 
 impl Default for Reserved {

@@ -28,7 +28,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::pattern;
+use crate::{pattern, ports::Reserved};
 
 pub mod raw;
 
@@ -77,13 +77,21 @@ impl Upstream {
         Self::start_with(name, false).await
     }
 
+    /// Starts a service that echoes on a port that it may give up and have again.
+    pub fn start_on(port: &Reserved, name: &str) -> Self {
+        Self::listening(port.listen(), name, false)
+    }
+
     /// Starts one that speaks HTTP/2 only and greets its callers with SETTINGS, as most such services do.
     pub async fn start_http2(name: &str) -> Self {
         Self::start_with(name, true).await
     }
 
     async fn start_with(name: &str, greets: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("an ephemeral port");
+        Self::listening(TcpListener::bind("127.0.0.1:0").await.expect("an ephemeral port"), name, greets)
+    }
+
+    fn listening(listener: TcpListener, name: &str, greets: bool) -> Self {
         let address = listener.local_addr().expect("the bound address");
         let scenario = watch::Sender::new(Scenario::Echo);
         let [connections, served, failed] = [(); 3].map(|()| AtomicU32::new(0));

@@ -3,10 +3,11 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc::{self, Receiver},
     thread,
 };
 
@@ -227,6 +228,66 @@ fn without_capture_the_sidecar_says_whether_policies_are_enforced() {
             assert_eq!(through.status, 403);
         }
     });
+}
+
+/// A kubelet that only connects sees whether the application takes connections, in each mode.
+#[test]
+fn a_probe_that_only_connects_fails_where_nobody_listens() {
+    let name = "a_probe_that_only_connects_fails_where_nobody_listens";
+    in_namespace(name, &["runc", "host-local"], async || {
+        let test = Test::start().await;
+        let folder = test.mesh.folder().join("cni");
+        let chain = test.node.chain(&folder);
+        install(&folder, "install");
+        for (number, mode) in [(20, "none"), (21, "init"), (22, "cni")] {
+            // With declared ports the sidecar is asked, whose port stands before that of the application.
+            let (port, at) = if mode == "none" { (8443, "127.0.0.1") } else { (APPLICATION_PORT, "0.0.0.0") };
+            let declared = format!("inbound: [{{listen: '[::]:{port}', forward: '127.0.0.1:{APPLICATION_PORT}'}}]\n");
+            let more = if mode == "none" { &declared } else { REQUIRED };
+            let name = format!("probed-{mode}");
+            let pod = match mode {
+                "cni" => {
+                    let mut pod = test.node.bare(&name);
+                    pod.take(&chain.call("ADD", &pod, &asks()).unwrap_or_else(|error| panic!("{error}")));
+                    pod
+                }
+                _ => test.node.pod(&name, number, Families::Both),
+            };
+            if mode == "init" {
+                apply(&test, &pod);
+            }
+            let probes = format!("{more}probes: [{{port: {port}, tcp: true}}]\n");
+            let sidecar = test.sidecar(&pod, mode, &probes).start(test.mesh.folder());
+            until_ready(&pod).await;
+            // As the kubelet does, from the node.
+            let probe = || TcpStream::connect(pod.at(port)).map(drop).map_err(|error| error.kind());
+            for _ in 0..50 {
+                assert_eq!(probe(), Err(ErrorKind::ConnectionRefused), "{mode}: nobody listens yet");
+            }
+            let asked = application_asked(&pod, format!("{at}:{APPLICATION_PORT}").parse().unwrap());
+            wait::until_true(&format!("{mode}: the probe passes"), async || probe().is_ok()).await;
+            let metrics = selvedge_tests::metrics::Metrics::at(pod.at(15020));
+            metrics.until("selvedge_probes_total", &["protocol=\"tcp\"", "outcome=\"passed\""], 1.0).await;
+            let mut stream = TcpStream::connect(pod.at(port)).unwrap();
+            let _ = stream.write_all(b"\x01\x02\x03");
+            stream.set_read_timeout(Some(wait::DEADLINE)).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "{mode}: what says something is no probe");
+            assert!(asked.try_iter().all(|bytes| bytes == 0), "{mode}: a byte was passed on");
+            drop(sidecar);
+        }
+    });
+}
+
+/// An application in `pod` at `address` that tells how many bytes each of its connections brings.
+fn application_asked(pod: &Pod, address: SocketAddr) -> Receiver<usize> {
+    let (tell, told) = mpsc::channel();
+    let listener = pod.within(move || TcpListener::bind(address).unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = tell.send(stream.unwrap().read(&mut [0; 64]).unwrap_or(0)); // the test may be over
+        }
+    });
+    told
 }
 
 /// What the sidecar of `pod` answers to an operator inside.

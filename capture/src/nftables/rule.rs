@@ -25,13 +25,15 @@ enum Header {
     Transport = 2,
 }
 
-/// `NFT_CMP_EQ` and `NFT_CMP_NEQ`.
+/// `NFT_CMP_EQ`, `NFT_CMP_NEQ` and `NFT_CMP_LTE`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Is {
     /// Equal.
     In = 0,
     /// Not equal.
     NotIn = 1,
+    /// Not greater.
+    AtMost = 3,
 }
 
 /// A rule under construction: conditions, then what happens.
@@ -111,6 +113,14 @@ impl Rule {
         self.say("fib daddr type local").expression("fib", &fib).compare(Is::In, &2_u32.to_ne_bytes())
     }
 
+    /// For packets to a socket of this host. Whether it is transparent does not matter: where there is none, nothing is
+    /// compared.
+    pub(super) fn listened_for(self) -> Self {
+        // NFT_SOCKET_TRANSPARENT by NFTA_SOCKET_KEY, of one byte.
+        let socket = [number(1, 0), number(2, REGISTER)];
+        self.say("socket transparent <= 1").expression("socket", &socket).compare(Is::AtMost, &[1])
+    }
+
     /// Nothing more happens in this chain.
     pub(super) fn returns(self) -> Self {
         self.say("return").verdict(-5, None)
@@ -119,6 +129,12 @@ impl Rule {
     /// Another chain has its say.
     pub(super) fn jump(self, chain: &str) -> Self {
         self.say(format!("jump {chain}")).verdict(-3, Some(chain))
+    }
+
+    /// The caller is told that nobody listens.
+    pub(super) fn refuse(self) -> Self {
+        // NFT_REJECT_TCP_RST by NFTA_REJECT_TYPE.
+        self.say("reject with tcp reset").expression("reject", &[number(1, 1)])
     }
 
     /// The connection goes to a port of this host.

@@ -32,7 +32,7 @@ fn in_namespace(name: &str, body: fn()) {
 fn without_ipv6_the_rules_are_those_of_ipv4() {
     in_namespace("without_ipv6_the_rules_are_those_of_ipv4", || {
         let capture = Capture::from_options(["--exempt-uid=1337", "--exclude-cidrs=10.0.0.0/8,fd00::/8"]).unwrap();
-        apply_to(Family::Ip, &capture).unwrap();
+        apply_to(Family::Ip, &capture, Unheard::Refused).unwrap();
         let shown = show().unwrap();
         assert!(shown.starts_with("table ip selvedge\n") && shown.contains("ip daddr 10.0.0.0/8 return"), "{shown}");
         assert!(!shown.contains("ip6") && !shown.contains("fd00"), "{shown}");
@@ -41,10 +41,23 @@ fn without_ipv6_the_rules_are_those_of_ipv4() {
     });
 }
 
+/// Kernels that cannot tell whether somebody listens are captured as well.
+#[test]
+fn without_a_look_for_sockets_everything_is_redirected() {
+    in_namespace("without_a_look_for_sockets_everything_is_redirected", || {
+        for (unheard, looks) in [(Unheard::Refused, true), (Unheard::Redirected, false)] {
+            apply_to(Family::Inet, &Capture::default(), unheard).unwrap();
+            let shown = show().unwrap();
+            assert_eq!((shown.contains("socket "), shown.contains("reject ")), (looks, looks), "{shown}");
+            assert!(shown.contains("redirect to :15006"), "{shown}");
+        }
+    });
+}
+
 #[test]
 fn what_the_kernel_refuses_is_named_and_leaves_what_was_there() {
     in_namespace("what_the_kernel_refuses_is_named_and_leaves_what_was_there", || {
-        apply_to(Family::Inet, &Capture::default()).unwrap();
+        apply_to(Family::Inet, &Capture::default(), Unheard::Refused).unwrap();
         let before = show().unwrap();
         let rule = Rule::default().jump("nowhere");
         let body = [text(1, TABLE), text(2, OUTBOUND), rule.expressions()].concat();

@@ -85,6 +85,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
         caller_timeouts: bootstrap.caller_timeouts,
         by_host: bootstrap.ingress == Some(Ingress::Host),
         probes: services::probes(&bootstrap),
+        surroundings: found.subscribe(),
     };
     let Workers { inbound, outbound, mut ended } = services::workers(&bootstrap, &shared)?;
     services::look_around(&found, &inbound, &telemetry);

@@ -193,7 +193,7 @@ fn external_tls(bootstrap: &Bootstrap) -> Option<Arc<ExternalTls>> {
 /// What may be asked of the application, by whom: the gateways count from the start, which they do not outlive in a pod.
 pub(super) fn probes(bootstrap: &Bootstrap) -> Arc<Probes> {
     let gateways = if bootstrap.probes.is_empty() { Vec::new() } else { gateway::addresses() };
-    Arc::new(Probes::new(bootstrap.probes.clone(), bootstrap.probers.clone(), gateways))
+    Arc::new(Probes::new(bootstrap.probed(), bootstrap.probers.clone(), gateways))
 }
 
 /// Leaves the mesh when that is asked for.
@@ -316,8 +316,7 @@ fn listeners(bootstrap: &Bootstrap) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>,
         outbound.push(bind(listen.outbound_listen, "captured outbound", &Purpose::CapturedOutbound)?);
     }
     for declared in &bootstrap.inbound {
-        let port = declared.port.unwrap_or_else(|| declared.forward.port());
-        let heading = Heading::Inbound { forward: declared.forward, port };
+        let heading = Heading::Inbound { forward: declared.forward, port: declared.port() };
         inbound.push(bind(declared.listen, "inbound", &Purpose::Declared(heading))?);
     }
     for declared in &bootstrap.outbound {

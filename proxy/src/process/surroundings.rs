@@ -2,10 +2,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::{sync::watch, time::interval};
+use tokio::{
+    sync::watch,
+    time::{interval, timeout},
+};
 
 use crate::{
-    bootstrap::{Bootstrap, Capture},
+    bootstrap::{Ask, Bootstrap, Capture},
+    socket::{Side, dial},
     surroundings::{
         Surroundings,
         captured::{self, Captured},
@@ -18,12 +22,19 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked where the application listens.
 const LOOK: Duration = Duration::from_secs(5);
+/// The same where a probe is answered by that; no kubelet probes more often.
+const PROBED: Duration = Duration::from_secs(1);
+/// How long an application may take to take a connection that is not seen to listen.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of the surroundings before anybody has looked.
 pub(super) fn before(bootstrap: &Bootstrap) -> watch::Sender<Surroundings> {
     let captured = if bootstrap.capture_required { Captured::unknown() } else { Captured::NotRequired };
     let declared = if bootstrap.capture == Capture::Explicit { &bootstrap.inbound[..] } else { &[] };
-    watch::Sender::new(Surroundings { captured, inbound: declared.iter().map(InboundPort::declared).collect() })
+    let probes = bootstrap.probed();
+    let probed = |port| probes.iter().any(|probe| probe.port == port && probe.ask == Ask::Connect);
+    let inbound = declared.iter().map(|declared| InboundPort::declared(declared, probed(declared.port()))).collect();
+    watch::Sender::new(Surroundings { captured, inbound })
 }
 
 /// Looks until connections come here. Nothing to do where nobody said that they must.
@@ -52,13 +63,17 @@ pub(super) async fn captured(found: watch::Sender<Surroundings>, telemetry: Tele
 
 /// Looks where the application listens for as long as the process runs. Nothing to do without declared ports.
 pub(super) async fn direct(found: watch::Sender<Surroundings>, own: Vec<SocketAddr>, telemetry: Telemetry) {
-    let mut look = interval(LOOK);
+    let probed = found.borrow().inbound.iter().any(|port| port.probed);
+    let mut look = interval(if probed { PROBED } else { LOOK });
     while !found.borrow().inbound.is_empty() {
         look.tick().await;
         let listens = direct::listens();
         let before = found.borrow().inbound.clone();
-        let after: Vec<InboundPort> = before.iter().map(|port| port.seen(&listens, &own)).collect();
-        for (port, _) in after.iter().zip(&before).filter(|(after, before)| after != before) {
+        let mut after: Vec<InboundPort> = before.iter().map(|port| port.seen(&listens, &own)).collect();
+        for port in after.iter_mut().filter(|port| port.probed) {
+            port.away = !port.is_seen(&listens, &own) && !takes_connections(port.forward).await;
+        }
+        for (port, _) in after.iter().zip(&before).filter(|(after, before)| after.direct != before.direct) {
             match &port.direct {
                 Direct::Unknown => {}
                 Direct::No => {
@@ -74,4 +89,9 @@ pub(super) async fn direct(found: watch::Sender<Surroundings>, own: Vec<SocketAd
         }));
         found.send_if_modified(|last| std::mem::replace(&mut last.inbound, after) != last.inbound);
     }
+}
+
+/// Whether the application takes connections at `forward`, which may be on another host.
+async fn takes_connections(forward: SocketAddr) -> bool {
+    timeout(PATIENCE, dial(forward, Side::Workload)).await.is_ok_and(|dialled| dialled.is_ok())
 }

@@ -2,12 +2,9 @@
 
 use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-    time::interval,
-};
+use tokio::{net::TcpStream, sync::mpsc, time::interval};
 
+use super::door::Door;
 use crate::{
     arrival::Accepted,
     balance,
@@ -38,12 +35,14 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
     runtime.block_on(async {
         let Setup { listeners, place: (place, handed), shared } = setup;
         let mut ended = shared.phases.clone();
+        let found = shared.surroundings.clone();
         let worker = Rc::new(Worker::new(place, shared));
         let seen = worker.clone();
         let breakers = move || balance::breakers(&seen.snapshot(), seen.now());
         tokio::task::spawn_local(worker.telemetry.clone().serve_flushes(breakers));
         for (listener, purpose) in listeners {
-            tokio::task::spawn_local(accept(worker.clone(), TcpListener::from_std(listener)?, purpose));
+            let door = Door::new(listener, &purpose, found.clone());
+            tokio::task::spawn_local(accept(worker.clone(), door, purpose));
         }
         tokio::task::spawn_local(receive(worker.clone(), handed));
         let mut configs = worker.configs();
@@ -62,12 +61,12 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
     })
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, purpose: Purpose) {
+async fn accept(worker: Rc<Worker>, mut door: Door, purpose: Purpose) {
     let mut drain = worker.drain();
     let inbound = purpose.is_inbound();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = door.accept() => accepted,
             () = drain.shut(inbound) => return,
         };
         match accepted {

@@ -3,10 +3,10 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::keepalive;
 
@@ -27,13 +27,29 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr,
         }
         other => other.map(|()| address)?,
     };
-    let mut listeners = Vec::with_capacity(count);
-    for _ in 0..count {
-        let listener = one(bound)?;
-        bound = listener.local_addr()?;
-        listeners.push(listener);
+    // A port that the kernel chose for a socket it would choose anew for one that listens again.
+    let chosen = (bound.port() == 0).then(|| one(bound)).transpose()?;
+    if let Some(chosen) = &chosen {
+        bound = chosen.local_addr()?;
     }
+    let listeners = (0..count).map(|_| one(bound)).collect::<io::Result<_>>()?;
     Ok((bound, listeners))
+}
+
+/// Has the kernel refuse connections to `listener`, which keeps its port. What nobody has accepted is reset.
+///
+/// # Errors
+/// That of the system call.
+pub(crate) fn refuse(listener: &std::net::TcpListener) -> io::Result<()> {
+    SockRef::from(listener).shutdown(Shutdown::Read)
+}
+
+/// Has the kernel take connections to `listener` again after [`refuse`].
+///
+/// # Errors
+/// That of the system call.
+pub(crate) fn take(listener: &std::net::TcpListener) -> io::Result<()> {
+    SockRef::from(listener).listen(BACKLOG)
 }
 
 /// With `SO_REUSEPORT` the kernel would divide connections between us and another sidecar of the same user. Without

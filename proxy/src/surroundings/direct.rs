@@ -16,9 +16,13 @@ pub(crate) struct InboundPort {
     /// The application's port as policies name it.
     pub port: u16,
     /// Where the application listens.
-    forward: SocketAddr,
+    pub forward: SocketAddr,
     /// Whether calls can go past the sidecar.
     pub direct: Direct,
+    /// Whether somebody may come who only looks if the application takes connections.
+    pub probed: bool,
+    /// Whether it is known to take none; known of a port that is `probed` only.
+    pub away: bool,
 }
 
 /// Whether calls can go past the sidecar.
@@ -33,10 +37,10 @@ pub(crate) enum Direct {
 }
 
 impl InboundPort {
-    /// What is known of a declared port before anybody looked.
-    pub(crate) fn declared(declared: &InboundListener) -> Self {
-        let port = declared.port.unwrap_or_else(|| declared.forward.port());
-        Self { port, forward: declared.forward, direct: Direct::Unknown }
+    /// What is known of a declared port before anybody looked: an application is not there before it is seen.
+    pub(crate) fn declared(declared: &InboundListener, probed: bool) -> Self {
+        let forward = declared.forward;
+        Self { port: declared.port(), forward, direct: Direct::Unknown, probed, away: probed }
     }
 
     /// What is known of it where this host `listens` at these addresses, of which `own` are the sidecar's.
@@ -51,6 +55,13 @@ impl InboundPort {
             (false, false) => Direct::At(open),
         };
         Self { direct, ..self.clone() }
+    }
+
+    /// Whether the application is seen to listen where it should, where this host `listens` at these addresses, of which
+    /// `own` are the sidecar's. An address of another host is not among them.
+    pub(crate) fn is_seen(&self, listens: &[SocketAddr], own: &[SocketAddr]) -> bool {
+        let takes = |at: &&SocketAddr| at.ip() == self.forward.ip() || at.ip().is_unspecified();
+        listens.iter().filter(takes).any(|at| at.port() == self.forward.port() && !own.contains(at))
     }
 
     /// As `/config` shows it.
@@ -106,11 +117,12 @@ mod tests {
     use super::*;
 
     fn port(declared: &str) -> InboundPort {
-        InboundPort::declared(&InboundListener {
+        let listener = InboundListener {
             listen: "10.0.0.7:8443".parse().unwrap(),
             forward: declared.parse().unwrap(),
             port: None,
-        })
+        };
+        InboundPort::declared(&listener, true)
     }
 
     #[test]
@@ -123,6 +135,20 @@ mod tests {
         }
         for bad in ["", "0: 0100007F:1F90 00000000:0000 01", "0: 0100007F 0 0A", "0: 01:1F90 0 0A", "0: x:y z 0A"] {
             assert_eq!(listener(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_application_is_seen_where_it_is_called_and_the_sidecar_is_not_taken_for_it() {
+        let own = ["[::]:8080".parse().unwrap()];
+        for (listens, seen) in [
+            ("127.0.0.1:8080", true),
+            ("0.0.0.0:8080", true),
+            ("[::]:8080", false),
+            ("10.0.0.7:8080", false),
+            ("127.0.0.1:8081", false),
+        ] {
+            assert_eq!(port("127.0.0.1:8080").is_seen(&[listens.parse().unwrap()], &own), seen, "{listens}");
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
     drain::{Open, Phase},
     heading::{Heading, Purpose},
     http::pace::CallerTimeouts,
+    surroundings::Surroundings,
     telemetry::{Telemetry, TelemetrySettings},
     worker::{Shared, spread},
 };
@@ -325,6 +326,7 @@ impl Sidecar {
             by_host: false,
             caller_timeouts: CallerTimeouts::default(),
             probes: Arc::default(),
+            surroundings: watch::channel(Surroundings::default()).1,
         };
         let place = spread::places(1).remove(0);
         let heading = match calls {
