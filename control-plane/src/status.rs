@@ -12,6 +12,7 @@ use std::{
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
     kinds::{self, Parts, parts},
+    ports::Port,
     proto::mesh::{Origin, Unenforceable},
     resource::{Encoded, TypeUrl},
     server::Reply,
@@ -58,6 +59,8 @@ struct Sidecar {
     refused: BTreeMap<(TypeUrl, String), Refused>,
     /// Who called in plaintext, and when that was said last, in seconds since the Unix epoch.
     plaintext: BTreeMap<IpAddr, u64>,
+    /// Whether policies are enforced at its declared ports, as it says.
+    ports: Vec<Port>,
 }
 
 #[derive(Debug)]
@@ -87,9 +90,29 @@ pub struct SidecarReport {
     pub cannot_enforce: BTreeMap<String, String>,
     /// Who called its workload in plaintext lately, as it says.
     pub plaintext_callers: Vec<IpAddr>,
+    /// Its declared ports, and whether policies are enforced there, as it says; none where its traffic is captured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortReport>,
     /// Why it is not told its own view, when it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// A declared port of a sidecar: whoever calls the application's own port goes past the sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PortReport {
+    /// The application's port as policies name it.
+    pub port: u16,
+    /// `enforced`, `not enforced`, or `unknown`.
+    pub policies: String,
+    /// How that is known, in the words of the sidecar.
+    pub why: String,
+}
+
+impl From<&Port> for PortReport {
+    fn from(Port { port, policies, why }: &Port) -> Self {
+        Self { port: *port, policies: policies.clone(), why: why.clone() }
+    }
 }
 
 /// A resource a sidecar refused.
@@ -169,6 +192,7 @@ impl Sidecars {
             in_force: BTreeMap::new(),
             refused: BTreeMap::new(),
             plaintext: BTreeMap::new(),
+            ports: Vec::new(),
         };
         self.open.with(|open| {
             open.last += 1;
@@ -189,6 +213,11 @@ impl Sidecars {
             let room = MOST_CALLERS.saturating_sub(sidecar.plaintext.len());
             sidecar.plaintext.extend(callers.into_iter().take(room).map(|caller| (caller, now)));
         });
+    }
+
+    /// Notes what the client says of its declared ports, all of them.
+    pub(crate) fn ports(&self, id: StreamId, ports: Vec<Port>) {
+        self.change(id, |sidecar| sidecar.ports = ports);
     }
 
     /// Records an ACK or NACK.
@@ -261,6 +290,7 @@ impl Sidecar {
             refused: refused.collect(),
             cannot_enforce: self.in_force.values().flat_map(|resource| unenforceable(resource)).collect(),
             plaintext_callers: lately.map(|(caller, _)| *caller).collect(),
+            ports: self.ports.iter().map(PortReport::from).collect(),
             problem: self.problem(snapshot),
         }
     }

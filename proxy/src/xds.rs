@@ -14,7 +14,7 @@ mod stream;
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use selvedge_decide::resources::Resources;
-use selvedge_xds::client::Check;
+use selvedge_xds::{client::Check, ports::Port};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -36,6 +36,8 @@ pub enum Demand {
     Used(Vec<String>),
     /// These addresses called the workload in plaintext lately, and were let in.
     Plaintext(BTreeSet<IpAddr>),
+    /// Whether policies are enforced at the declared ports, all of them.
+    Ports(Vec<Port>),
 }
 
 /// Settings of the task.

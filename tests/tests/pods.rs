@@ -221,6 +221,14 @@ fn without_capture_the_sidecar_says_whether_policies_are_enforced() {
             let inbound = &config["inbound"]["listeners"][0];
             assert_eq!((inbound["port"].as_u64(), inbound["policies"].as_str()), (Some(8080), Some(said)), "{inbound}");
             assert!(inbound["why"].as_str().unwrap().contains(why), "{inbound}");
+            // Who answers for the mesh is told, too.
+            let told = async || {
+                let status = client::get(test.mesh.admin(), "/status").await.ok()?.json();
+                let sidecars = status["sidecars"].as_array().unwrap();
+                let of = sidecars.iter().find(|sidecar| sidecar["workload"] == format!("shop/{}", pod.name))?;
+                of["ports"].as_array().is_some_and(|ports| ports == std::slice::from_ref(inbound)).then_some(())
+            };
+            wait::until("the control plane says the same", told).await;
             // It is as the sidecar says: a caller that proves nothing is refused, but not where it goes past.
             let past = client::call(pod.at(APPLICATION_PORT), request(Method::GET, "web.shop", "/")).await;
             assert_eq!(past.is_ok_and(|answer| answer.text() == "pod"), !enforced);

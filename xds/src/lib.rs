@@ -13,6 +13,7 @@ pub mod proto;
 
 pub mod capability;
 pub mod plaintext;
+pub mod ports;
 pub mod resource;
 
 pub mod kinds;

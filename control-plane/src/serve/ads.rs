@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
     kinds::{INBOUND, SELVEDGE},
-    plaintext,
+    plaintext, ports,
     proto::discovery::DeltaDiscoveryRequest,
     resource::{Encoded, TypeUrl},
     server::{self, Reply, RequestError},
@@ -156,6 +156,9 @@ impl Session {
         let callers = request.node.as_ref().map(plaintext::callers).unwrap_or_default();
         if !callers.is_empty() {
             self.mesh.sidecars.plaintext(self.id, callers, clock::unix());
+        }
+        if let Some(ports) = request.node.as_ref().and_then(ports::said) {
+            self.mesh.sidecars.ports(self.id, ports);
         }
         if let Some(reply) = self.state.request(request).map_err(|e| refusal(&e))? {
             self.record(reply);

@@ -35,16 +35,21 @@ pub(crate) struct NamespaceReport {
     pub(crate) sidecars: usize,
     /// Who called its workloads in plaintext lately: pods as `namespace/name (address)`, others by address.
     pub(crate) plaintext_callers: Vec<String>,
+    /// Where policies are not enforced because the application is called past its sidecar, as `name port`.
+    pub(crate) not_enforced: Vec<String>,
 }
 
 /// Every namespace that has pods, by name.
 pub(crate) fn namespaces(pods: &Pods, sidecars: &[SidecarReport]) -> Vec<NamespaceReport> {
     let mut connected: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut callers: BTreeMap<&str, BTreeSet<IpAddr>> = BTreeMap::new();
+    let mut past: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for sidecar in sidecars {
         let Some((namespace, name)) = names::parts(&sidecar.workload) else { continue };
         connected.entry(namespace).or_default().insert(name);
         callers.entry(namespace).or_default().extend(&sidecar.plaintext_callers);
+        let open = sidecar.ports.iter().filter(|port| port.policies == "not enforced");
+        past.entry(namespace).or_default().extend(open.map(|port| format!("{name} {}", port.port)));
     }
     let mut bare: Vec<Bare<'_>> = pods.bare().collect();
     bare.sort_unstable();
@@ -61,6 +66,7 @@ pub(crate) fn namespaces(pods: &Pods, sidecars: &[SidecarReport]) -> Vec<Namespa
             bare: without.take(MOST_NAMED).map(|pod| pod.name.to_owned()).collect(),
             sidecars,
             plaintext_callers,
+            not_enforced: past.get(namespace).into_iter().flatten().take(MOST_NAMED).cloned().collect(),
         }
     };
     pods.namespaces().into_iter().map(report).collect()
@@ -111,6 +117,7 @@ mod tests {
             refused: Vec::new(),
             cannot_enforce: BTreeMap::new(),
             plaintext_callers: callers.iter().map(|caller| caller.parse().unwrap()).collect(),
+            ports: Vec::new(),
             problem: None,
         }
     }
@@ -138,6 +145,16 @@ mod tests {
         let (shop, _) = strict(&[sidecar("shop/web-1", &callers), sidecar("shop/api-1", &callers[..1])]);
         let named = ["batch/job-1 (10.0.0.3)", "10.9.0.1, which several pods have, as those of a node", "192.0.2.7"];
         assert_eq!((shop.can_be_strict, shop.plaintext_callers), (false, named.map(str::to_owned).to_vec()));
+    }
+
+    #[test]
+    fn where_policies_are_not_enforced_is_named() {
+        let model = model(&[("shop/web-1", "10.0.0.1", true), ("shop/api-1", "10.0.0.2", true)]);
+        let port = |port, policies: &str| crate::status::PortReport { port, policies: policies.into(), why: "".into() };
+        let mut web = sidecar("shop/web-1", &[]);
+        web.ports = vec![port(80, "not enforced"), port(81, "enforced"), port(82, "unknown")];
+        let shop = namespaces(model.pods(), &[web, sidecar("shop/api-1", &[])]).remove(0);
+        assert_eq!(shop.not_enforced, ["web-1 80"]);
     }
 
     #[test]

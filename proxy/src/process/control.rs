@@ -77,7 +77,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
     let metrics = services::pages("metrics", bootstrap.metrics, state, Scope::Metrics)?;
     let shared = Shared {
         configs,
-        demand,
+        demand: demand.clone(),
         telemetry: telemetry.clone(),
         phases: phase,
         open: open.clone(),
@@ -88,7 +88,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
         surroundings: found.subscribe(),
     };
     let Workers { inbound, outbound, mut ended } = services::workers(&bootstrap, &shared)?;
-    services::look_around(&found, &inbound, &telemetry);
+    services::look_around(&found, &inbound, &telemetry, demand);
 
     tracing::info!(workload = bootstrap.workload, %admin, %metrics, ?inbound, ?outbound, "listening");
     write_ports(&bootstrap, &Ports { admin, metrics, inbound, outbound })?;

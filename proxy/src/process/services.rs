@@ -239,9 +239,14 @@ pub(super) fn readiness(
 }
 
 /// Looks around for as long as the process runs; `inbound` is where it listens itself.
-pub(super) fn look_around(found: &watch::Sender<Surroundings>, inbound: &[SocketAddr], telemetry: &Telemetry) {
+pub(super) fn look_around(
+    found: &watch::Sender<Surroundings>,
+    inbound: &[SocketAddr],
+    telemetry: &Telemetry,
+    demand: mpsc::UnboundedSender<Demand>,
+) {
     start("capture check", surroundings::captured(found.clone(), telemetry.clone()));
-    start("look at ports", surroundings::direct(found.clone(), inbound.to_vec(), telemetry.clone()));
+    start("look at ports", surroundings::direct(found.clone(), inbound.to_vec(), telemetry.clone(), demand));
 }
 
 /// Answers operators at `address`; returns where that is.

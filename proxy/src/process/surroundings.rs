@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use selvedge_xds::ports::Port;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{interval, timeout},
 };
 
@@ -16,6 +17,7 @@ use crate::{
         direct::{self, Direct, InboundPort},
     },
     telemetry::Telemetry,
+    xds::Demand,
 };
 
 /// How often it is found out whether connections have begun to come.
@@ -62,7 +64,13 @@ pub(super) async fn captured(found: watch::Sender<Surroundings>, telemetry: Tele
 }
 
 /// Looks where the application listens for as long as the process runs. Nothing to do without declared ports.
-pub(super) async fn direct(found: watch::Sender<Surroundings>, own: Vec<SocketAddr>, telemetry: Telemetry) {
+pub(super) async fn direct(
+    found: watch::Sender<Surroundings>,
+    own: Vec<SocketAddr>,
+    telemetry: Telemetry,
+    demand: mpsc::UnboundedSender<Demand>,
+) {
+    let mut told = Vec::new();
     let probed = found.borrow().inbound.iter().any(|port| port.probed);
     let mut look = interval(if probed { PROBED } else { LOOK });
     while !found.borrow().inbound.is_empty() {
@@ -87,6 +95,11 @@ pub(super) async fn direct(found: watch::Sender<Surroundings>, own: Vec<SocketAd
             Direct::No => Some((port.port, true)),
             Direct::At(_) => Some((port.port, false)),
         }));
+        let tell: Vec<Port> = after.iter().map(InboundPort::told).collect();
+        if tell != told {
+            told.clone_from(&tell);
+            let _ = demand.send(Demand::Ports(tell)); // the task lives as long as the process
+        }
         found.send_if_modified(|last| std::mem::replace(&mut last.inbound, after) != last.inbound);
     }
 }

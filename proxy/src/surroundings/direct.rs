@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use selvedge_xds::ports::Port;
 use serde_json::{Value, json};
 
 use crate::bootstrap::InboundListener;
@@ -66,12 +67,18 @@ impl InboundPort {
 
     /// As `/config` shows it.
     pub(crate) fn shown(&self) -> Value {
+        let Port { port, policies, why } = self.told();
+        json!({ "port": port, "policies": policies, "why": why })
+    }
+
+    /// As the control plane is told of it.
+    pub(crate) fn told(&self) -> Port {
         let (policies, why) = match &self.direct {
             Direct::Unknown => ("unknown", format!("nobody is seen to listen on port {}", self.forward.port())),
             Direct::No => ("enforced", "the application listens on loopback only".into()),
             Direct::At(_) => ("not enforced", self.to_string()),
         };
-        json!({ "port": self.port, "policies": policies, "why": why })
+        Port { port: self.port, policies: policies.into(), why }
     }
 }
 

@@ -10,6 +10,7 @@ use selvedge_xds::{
     client::{Answer, Check, Client, Judge},
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE, describe},
     plaintext,
+    ports::{self, Port},
     proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
 };
 use tokio::{
@@ -51,6 +52,22 @@ struct Open {
     responses: Streaming<DeltaDiscoveryResponse>,
 }
 
+impl Open {
+    /// Says something of this sidecar, in a request of a kind that is subscribed to already, which asks for nothing.
+    fn tell(&self, node: Node) {
+        let type_url = INBOUND.to_string();
+        let _closed = self.requests.send(DeltaDiscoveryRequest { node: Some(node), type_url, ..Default::default() });
+    }
+}
+
+/// What is known of the declared ports.
+#[derive(Default)]
+struct Ports {
+    all: Vec<Port>,
+    /// Whether the control plane knows it.
+    told: bool,
+}
+
 /// What came over the link.
 enum Event {
     PauseOver,
@@ -72,6 +89,7 @@ pub(super) struct Task {
     started: Instant,
     unsaved: bool,
     callers: Callers,
+    ports: Ports,
     /// Whether it was said that the control plane has nothing for this workload.
     missed: bool,
 }
@@ -104,6 +122,7 @@ impl Task {
             started: Instant::now(),
             unsaved: false,
             callers: Callers::default(),
+            ports: Ports::default(),
             missed: false,
         };
         (task, receiver)
@@ -137,6 +156,7 @@ impl Task {
                 self.link = Link::Open(Box::new(open));
                 self.client.connected(node(&self.settings.workload));
                 self.callers.forget();
+                self.ports.told = false;
                 self.note(true);
             }
             Event::Opened(Err(problem)) | Event::Lost(problem) => self.lost(problem),
@@ -207,6 +227,7 @@ impl Task {
                 names.for_each(|name| self.client.touch(DESTINATION, &name, now));
             }
             Demand::Plaintext(callers) => self.callers.saw(callers, now),
+            Demand::Ports(all) => self.ports = Ports { all, told: false },
         }
     }
 
@@ -216,7 +237,7 @@ impl Task {
             self.publish();
             self.note(true); // a refusal may be among what is given up
         }
-        self.tell_callers();
+        self.tell();
         if std::mem::take(&mut self.unsaved)
             && let Err(e) = self.cache.store(&self.client)
         {
@@ -224,16 +245,16 @@ impl Task {
         }
     }
 
-    /// Tells the control plane who calls in plaintext, if somebody listens.
-    fn tell_callers(&mut self) {
+    /// Tells the control plane who calls in plaintext, and where policies are enforced, if somebody listens.
+    fn tell(&mut self) {
         let Link::Open(open) = &self.link else { return };
         let callers = self.callers.tell(self.started.elapsed());
         if !callers.is_empty() {
-            let node = Node { metadata: Some(plaintext::to_metadata(&callers)), ..Node::default() };
-            let type_url = INBOUND.to_string();
-            // A request of a kind that is subscribed to already, which asks for nothing.
-            let _closed =
-                open.requests.send(DeltaDiscoveryRequest { node: Some(node), type_url, ..Default::default() });
+            open.tell(Node { metadata: Some(plaintext::to_metadata(&callers)), ..Node::default() });
+        }
+        if !self.ports.told && !self.ports.all.is_empty() {
+            open.tell(Node { metadata: Some(ports::to_metadata(&self.ports.all)), ..Node::default() });
+            self.ports.told = true;
         }
     }
 
