@@ -7,7 +7,10 @@
 use std::time::Duration;
 
 use http::{Method, Request, request};
-use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
+use selvedge_policies::{
+    attempt::retry::{self, TryOutcome},
+    reason::Reason,
+};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
@@ -152,8 +155,12 @@ fn pause(
     if replayable && untouched && upstream.may_repeat(outcome) && exchange.retries < FREE_REPEATS {
         return Some(Duration::ZERO);
     }
-    let policy = upstream.traffic?.retry.as_ref()?;
-    if !policy.should_retry(exchange.retries, outcome, method.is_idempotent()) {
+    let (policy, idempotent) = (upstream.traffic.and_then(|traffic| traffic.retry.as_ref()), method.is_idempotent());
+    let again = match policy {
+        Some(policy) => policy.should_retry(exchange.retries, outcome, idempotent),
+        None => retry::lost(outcome, idempotent) && upstream.may_repeat(outcome) && exchange.retries < FREE_REPEATS,
+    };
+    if !again {
         return None;
     }
     if !replayable {
@@ -164,7 +171,9 @@ fn pause(
     if !allowed {
         worker.telemetry.retry(&exchange.service, RetryOutcome::OverBudget);
     }
-    allowed.then(|| worker.chance(|chance| policy.backoff(exchange.retries, chance)))
+    let backoff =
+        || policy.map_or(Duration::ZERO, |policy| worker.chance(|chance| policy.backoff(exchange.retries, chance)));
+    allowed.then(backoff)
 }
 
 /// Counts a try that was a retry. An answer that the policy has repeated is a failure also when it is the last one.

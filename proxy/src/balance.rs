@@ -34,7 +34,7 @@ pub(crate) struct Picked {
 }
 
 /// Picks an endpoint for one try; another one than `avoid` where there is a choice. An endpoint that took no
-/// connection a moment ago is picked only when there is no other.
+/// connection a moment ago is picked only when there is no other but the one to avoid, with which it is worse yet.
 pub(crate) fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>) -> Result<Picked, Error> {
     let now = worker.now();
     let refuse = |reason: Reason, why: &str| Err(Error::new(reason, format!("{}: {why}", cluster.config.name)));
@@ -42,8 +42,10 @@ pub(crate) fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>)
         let why = cluster.config.nowhere.as_deref();
         return refuse(Reason::NoEndpoints, why.unwrap_or(Reason::NoEndpoints.summary()));
     }
-    let picked = worker
-        .chance(|chance| cluster.pick(now, avoid, true, chance).or_else(|| cluster.pick(now, None, false, chance)));
+    let picked = worker.chance(|chance| {
+        let mut among = [(avoid, true), (avoid, false), (None, false)].into_iter();
+        among.find_map(|(avoid, reachable)| cluster.pick(now, avoid, reachable, chance))
+    });
     match picked {
         Some(endpoint) => Ok(Picked::new(endpoint, now)),
         None => refuse(Reason::BreakerOpen, Reason::BreakerOpen.summary()),

@@ -17,7 +17,7 @@ use crate::{
     worker::Worker,
 };
 
-/// Tries that were provably not processed are repeated this often without any policy.
+/// Tries that were provably not processed, or lost with a sidecar, are repeated this often without any policy.
 pub(crate) const FREE_REPEATS: u32 = 3;
 
 /// Where a request may go, and how it is tried there.
@@ -57,8 +57,8 @@ impl Upstream<'_> {
         }
     }
 
-    /// Whether a try that was provably not processed is repeated without a policy: on a new connection always,
-    /// after a failed connection only where there is another endpoint.
+    /// Whether a try is repeated without a policy, if it may be: one that was refused on a new connection, any other only
+    /// where there is another endpoint.
     pub(crate) fn may_repeat(&self, outcome: &TryOutcome) -> bool {
         match &self.target {
             Target::Cluster(cluster) => *outcome == TryOutcome::Refused || cluster.endpoints.len() > 1,

@@ -73,7 +73,7 @@ pub(crate) async fn send(
             }
             let (mut sender, place) = Shared::place(pool, &endpoint.config, &exchange.snapshot.trust).await?;
             let sent = sender.try_send_request(request).await;
-            let mut response = sent.map_err(|mut e| failed(e.take_message().is_some(), e.error()))?;
+            let mut response = sent.map_err(|mut e| failed(endpoint, e.take_message().is_some(), e.error()))?;
             let spelling = hear(endpoint, &mut response);
             Ok(Answer { response, held: Held::Http2(place), spelling })
         }
@@ -89,7 +89,7 @@ pub(crate) async fn send(
                     pool.distrust();
                     exchange.in_doubt.set(true);
                 }
-                failed(e.take_message().is_some() || stale, e.error())
+                failed(endpoint, e.take_message().is_some() || stale, e.error())
             })?;
             let spelling = lease.spellings.of_response(&response);
             hear(endpoint, &mut response);
@@ -167,7 +167,7 @@ fn address(exchange: &Exchange, endpoint: &Endpoint, request: &mut Request<Body>
 }
 
 /// What a failed send means. `unsent` is true when the endpoint provably did not process the request.
-fn failed(unsent: bool, error: &hyper::Error) -> Error {
+fn failed(endpoint: &Endpoint, unsent: bool, error: &hyper::Error) -> Error {
     let http2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     let refused =
         http2.is_some_and(|e| e.reason() == Some(h2::Reason::REFUSED_STREAM) || (e.is_go_away() && e.is_remote()));
@@ -180,5 +180,16 @@ fn failed(unsent: bool, error: &hyper::Error) -> Error {
         None => error.to_string(),
     };
     let reason = if error.is_parse() { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
-    Error::failed_try(reason, TryOutcome::Reset, detail)
+    let lost = matches!(endpoint.config.transport, Transport::Mesh { .. }) && is_lost(error);
+    Error::failed_try(reason, if lost { TryOutcome::Lost } else { TryOutcome::Reset }, detail)
+}
+
+/// Whether the connection ended without a word of the peer's, as when its process was killed. A peer that gives up one
+/// request says so.
+fn is_lost(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let broke = source.is_some_and(|source| {
+        source.is::<std::io::Error>() || source.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_io)
+    });
+    broke || error.is_incomplete_message()
 }

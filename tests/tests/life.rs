@@ -1,6 +1,6 @@
 //! The life of a pod: a sidecar that is told that its application is gone, or leaves, costs nobody a request.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use http::Method;
 use selvedge_tests::{
@@ -264,31 +264,62 @@ async fn a_rolling_restart_of_callers_fails_no_request() {
 /// How soon a sidecar is ready that starts again beside its state.
 const READY: Duration = Duration::from_millis(100);
 
+/// Two pods of `shop/api`, and a caller.
+struct Two {
+    pods: [Pod; 2],
+    web: Sidecar,
+    _mesh: Mesh,
+}
+
+impl Two {
+    async fn start() -> Self {
+        let mesh = Mesh::start().await;
+        mesh.service("shop/api", 80, 8080, "http");
+        let pods = [Pod::start(&mesh, "api-1").await, Pod::start(&mesh, "api-2").await];
+        let web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION)).await;
+        let entry = web.outbound(DESTINATION);
+        wait::until_true("the service can be reached", || client::answers(entry)).await;
+        Self { pods, web, _mesh: mesh }
+    }
+
+    fn entry(&self) -> SocketAddr {
+        self.web.outbound(DESTINATION)
+    }
+
+    fn served(&self) -> [u32; 2] {
+        self.pods.each_ref().map(|pod| pod.application.served())
+    }
+
+    /// Callers leave alone for a while who failed them before.
+    async fn until_both_are_called(&self) {
+        let (entry, before) = (self.entry(), self.served());
+        let called = async || {
+            let _ = client::answers(entry).await; // whoever answers
+            self.served().iter().zip(before).all(|(now, before)| *now > before)
+        };
+        wait::until_true("both are called", called).await;
+    }
+
+    /// Waits until the sidecar of this pod is ready, and says how long that took.
+    async fn until_ready(&self, pod: usize) -> Duration {
+        let start = Instant::now();
+        while !self.pods[pod].sidecar.is_ready().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(start.elapsed() < wait::DEADLINE, "it does not get ready");
+        }
+        start.elapsed()
+    }
+}
+
 #[tokio::test]
 async fn a_sidecar_that_is_killed_and_started_again_costs_no_request() {
-    let mesh = Mesh::start().await;
-    mesh.service("shop/api", 80, 8080, "http");
-    // What had reached the application may have been done: only a policy repeats it.
-    mesh.write(
-        "retry.yaml",
-        "apiVersion: selvedge.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: api, namespace: shop}\nspec: {targetRef: \
-         {kind: Service, name: api}, retry: {attempts: 2, on: [connectFailure, reset]}}\n",
-    );
-    let mut pods = [Pod::start(&mesh, "api-1").await, Pod::start(&mesh, "api-2").await];
-    let web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION)).await;
-    let entry = web.outbound(DESTINATION);
-    wait::until_true("the service can be reached", || client::answers(entry)).await;
-    let plan = Plan::new(entry, HOST, "/");
+    let mut two = Two::start().await;
+    let plan = Plan::new(two.entry(), HOST, "/");
     let loads = [Load::start(&plan, 4, load::ok), Load::start(&plan.clone().over_http2(), 2, load::ok)];
     let mut quickest = wait::DEADLINE; // the others waited for a machine that others use, too
     for round in 0..4 {
-        // Both are called again: callers leave alone for a while who failed them before.
-        let before = pods.each_ref().map(|pod| pod.application.served());
-        wait::until_true("both are called", || async {
-            pods.iter().zip(before).all(|(pod, before)| pod.application.served() > before + 20)
-        })
-        .await;
-        let pod = &mut pods[round % 2];
+        two.until_both_are_called().await;
+        let pod = &mut two.pods[round % 2];
         pod.sidecar.process().kill();
         for load in &loads {
             load.progress(50).await; // while nobody listens
@@ -296,13 +327,9 @@ async fn a_sidecar_that_is_killed_and_started_again_costs_no_request() {
         let inbound = pod.sidecar.inbound(8080);
         assert!(!client::accepts(inbound).await);
         pod.sidecar.restart();
-        let start = Instant::now();
-        while !pod.sidecar.is_ready().await {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            assert!(start.elapsed() < wait::DEADLINE, "it does not get ready");
-        }
-        println!("ready again from its state: {:?}", start.elapsed());
-        quickest = quickest.min(start.elapsed());
+        let took = two.until_ready(round % 2).await;
+        println!("ready again from its state: {took:?}");
+        quickest = quickest.min(took);
         for load in &loads {
             load.progress(50).await;
         }
@@ -311,6 +338,56 @@ async fn a_sidecar_that_is_killed_and_started_again_costs_no_request() {
         load.stop().await.assert_flawless(200);
     }
     assert_within("ready again from its state, at best", quickest, READY);
+}
+
+/// As the OOM killer has it: whichever, whenever, again as soon as it runs, and before callers have forgotten the last time.
+#[tokio::test]
+async fn sidecars_that_are_killed_again_and_again_cost_no_request() {
+    let mut two = Two::start().await;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut chance = fastrand::Rng::with_seed(seed);
+    let plan = Plan::new(two.entry(), HOST, "/");
+    let loads = [Load::start(&plan, 8, load::ok), Load::start(&plan.clone().over_http2(), 8, load::ok)];
+    for _ in 0..30 {
+        let pod = chance.usize(..2);
+        tokio::time::sleep(Duration::from_millis(chance.u64(..300))).await;
+        two.pods[pod].sidecar.process().kill();
+        tokio::time::sleep(Duration::from_millis(chance.u64(..100))).await;
+        two.pods[pod].sidecar.restart();
+        two.until_ready(pod).await;
+    }
+    for load in &loads {
+        load.progress(50).await;
+    }
+    for load in loads {
+        load.stop().await.assert_flawless(500);
+    }
+}
+
+/// What had reached the application may have been done, so only what may be done twice is repeated.
+#[tokio::test]
+async fn what_a_sidecar_takes_with_it_is_repeated_where_it_may_be_done_twice() {
+    let mut two = Two::start().await;
+    for (method, status) in [(Method::GET, 200), (Method::PUT, 200), (Method::DELETE, 200), (Method::POST, 502)] {
+        two.until_both_are_called().await;
+        two.pods.iter().for_each(|pod| pod.application.play(Scenario::Slow(Duration::from_secs(3))));
+        let (entry, before, asked) = (two.entry(), two.served(), request(method.clone(), HOST, "/"));
+        let call = tokio::spawn(async move { client::call(entry, asked).await.map_err(|error| error.to_string()) });
+        let called = async || two.served().iter().zip(before).position(|(now, before)| *now > before);
+        let taken = wait::until("the request is under way", called).await;
+        two.pods[taken].sidecar.process().kill();
+        let answer = call.await.unwrap().unwrap();
+        assert_eq!(answer.status, status, "{method}: {}", answer.text());
+        let repeated = two.served()[1 - taken] - before[1 - taken];
+        assert_eq!(repeated, u32::from(status == 200), "{method}");
+        if status != 200 {
+            assert_eq!(answer.reason(), "upstream_reset");
+        }
+        two.pods.iter().for_each(|pod| pod.application.play(Scenario::Echo));
+        two.pods[taken].sidecar.restart();
+        two.until_ready(taken).await;
+    }
 }
 
 #[tokio::test]

@@ -118,6 +118,8 @@ pub enum TryOutcome {
     ConnectFailed,
     /// The connection or stream ended before a response head.
     Reset,
+    /// As [`TryOutcome::Reset`], of the whole connection to another sidecar: that sidecar ended, or the network did.
+    Lost,
     /// The peer proved that it did not process the stream (GOAWAY or REFUSED_STREAM, RFC 9113 section 8.7).
     Refused,
     /// The per-try timeout passed.
@@ -140,7 +142,7 @@ pub enum TryOutcome {
 /// assert!(retry.backoff(0, &mut fastrand::Rng::with_seed(7)) <= retry.spec().backoff.base.0);
 /// ```
 ///
-/// What was provably not processed is repeated without one too, by whoever asks it.
+/// What was provably not processed is repeated without one too, by whoever asks it, and so is what was [`lost`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     spec: RetrySpec,
@@ -171,7 +173,7 @@ impl RetryPolicy {
         match *outcome {
             TryOutcome::Refused => true,
             TryOutcome::ConnectFailed => on(RetryOn::ConnectFailure),
-            TryOutcome::Reset => on(RetryOn::Reset),
+            TryOutcome::Reset | TryOutcome::Lost => on(RetryOn::Reset),
             TryOutcome::Timeout => on(RetryOn::Timeout),
             TryOutcome::Status(status) => {
                 (matches!(status, 502..=504) && on(RetryOn::GatewayErrors))
@@ -188,6 +190,20 @@ impl RetryPolicy {
         let bound = self.spec.backoff.base.0.saturating_mul(factor).min(self.spec.backoff.max.0);
         bound.mul_f64(chance.f64())
     }
+}
+
+/// Whether a try that ended so is followed by another where no policy says anything of retries: with another sidecar ends what
+/// is in flight there, which is nobody's choice, and a request whose method is idempotent may be sent twice (RFC 9110 section
+/// 9.2.2). How often, and whether there is another endpoint, is asked apart.
+///
+/// ```
+/// use selvedge_policies::attempt::retry::{TryOutcome, lost};
+///
+/// assert!(lost(&TryOutcome::Lost, true));
+/// assert!(!lost(&TryOutcome::Lost, false) && !lost(&TryOutcome::Reset, true));
+/// ```
+pub fn lost(outcome: &TryOutcome, idempotent: bool) -> bool {
+    idempotent && *outcome == TryOutcome::Lost
 }
 
 /// One second of the budget's window.
@@ -293,11 +309,12 @@ mod tests {
 
     #[test]
     fn only_what_is_named_and_repeatable_is_retried() {
-        use TryOutcome::{ConnectFailed, Refused, Reset, Status, Timeout};
+        use TryOutcome::{ConnectFailed, Lost, Refused, Reset, Status, Timeout};
         let policy = RetryPolicy::new(&RetrySpec { codes: vec![429], ..RetrySpec::default() });
         for (outcome, idempotent, others) in [
             (ConnectFailed, true, true),
             (Reset, true, false),
+            (Lost, true, false),
             (Refused, true, true),
             (Timeout, false, false),
             (Status(502), true, false),
