@@ -4,10 +4,10 @@
 //! A value that is not of its form is warned of and counts as absent. So no text of a user's reaches the sidecar's file
 //! without having matched an expression that leaves no room for another meaning.
 
-use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    form::{Form, LONGEST},
     pod::{self, Request},
     setting::{self, Setting},
 };
@@ -28,15 +28,6 @@ pub struct Annotation {
     pub summary: &'static str,
 }
 
-/// What the value of an annotation may look like.
-#[derive(Debug)]
-pub struct Form {
-    /// What is expected, as it follows `expected`.
-    pub expects: &'static str,
-    /// A regular expression for the whole value, in which `PORT`, `NETWORK`, `ADDRESS` and `NAME` stand for one of them.
-    pattern: &'static str,
-}
-
 /// What counts where an annotation is absent.
 #[derive(Debug)]
 pub enum Fallback {
@@ -48,27 +39,21 @@ pub enum Fallback {
     Setting(&'static Setting),
 }
 
-const PORT: &str =
-    "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9][0-9]|6[0-4][0-9][0-9][0-9]|[1-5][0-9][0-9][0-9][0-9]|[1-9][0-9]{0,3})";
-const ADDRESS: &str = "(OCTET([.]OCTET){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]*)";
-const NETWORK: &str =
-    "(OCTET([.]OCTET){3}/(3[0-2]|[12]?[0-9])|[0-9a-fA-F:]*:[0-9a-fA-F:]*/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))";
-const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-const NAME: &str = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
-
 const PORTS: Form =
-    Form { expects: "ports with commas between them, such as 9090,9091", pattern: "^PORT( *, *PORT)*$" };
-const ADDRESSES: Form = Form {
+    Form { expects: "ports with commas between them, such as 9090,9091", written: "^PORT( *, *PORT)*$" };
+const RANGES: Form = Form {
     expects: "addresses or networks with commas between them, such as 10.1.0.1",
-    pattern: "^(NETWORK|ADDRESS)( *, *(NETWORK|ADDRESS))*$",
+    written: "^RANGE( *, *RANGE)*$",
 };
-const AMOUNT: Form =
-    Form { expects: "an amount of memory, such as 64Mi", pattern: "^[1-9][0-9]{0,11}(Ki|Mi|Gi|k|M|G)?$" };
+const MEMORY: Form = Form {
+    expects: "an amount of memory, such as 64Mi",
+    written: "^([1-9][0-9]{0,11}|[1-9][0-9]{0,8}(Ki|Mi|Gi|k|M|G))$",
+};
 
 /// How connections reach the sidecar.
 pub const CAPTURE: Annotation = Annotation {
     key: "capture",
-    form: Form { expects: "none, init or cni", pattern: "^(none|init|cni)$" },
+    form: setting::CAPTURES,
     fallback: Fallback::Setting(&setting::CAPTURE),
     summary: "how connections reach the sidecar: not by themselves, by rules of an init container, or by the CNI plugin",
 };
@@ -78,7 +63,7 @@ pub const INBOUND: Annotation = Annotation {
     key: "inbound",
     form: Form {
         expects: "pairs of the sidecar's port and the application's on 127.0.0.1, such as 8443=8080,9443=9090",
-        pattern: "^PORT=PORT( *, *PORT=PORT)*$",
+        written: "^PORT=PORT( *, *PORT=PORT)*$",
     },
     fallback: Fallback::Nothing,
     summary: "with `capture: none`, the sidecar's ports for callers and the application's port on 127.0.0.1 behind each",
@@ -89,7 +74,7 @@ pub const OUTBOUND: Annotation = Annotation {
     key: "outbound",
     form: Form {
         expects: "pairs of a port on 127.0.0.1 and the service meant, such as 9001=shop/api:80",
-        pattern: "^PORT=NAME/NAME:PORT( *, *PORT=NAME/NAME:PORT)*$",
+        written: "^PORT=NAME/NAME:PORT( *, *PORT=NAME/NAME:PORT)*$",
     },
     fallback: Fallback::Nothing,
     summary: "with `capture: none`, the ports on 127.0.0.1 where the application finds services, and which",
@@ -116,7 +101,7 @@ pub const EXCLUDE_CIDRS: Annotation = Annotation {
     key: "exclude-cidrs",
     form: Form {
         expects: "networks with commas between them, such as 10.0.0.0/8,fd00::/8",
-        pattern: "^NETWORK( *, *NETWORK)*$",
+        written: "^NETWORK( *, *NETWORK)*$",
     },
     fallback: Fallback::Nothing,
     summary: "networks that the application reaches past the sidecar",
@@ -125,7 +110,7 @@ pub const EXCLUDE_CIDRS: Annotation = Annotation {
 /// Further addresses that probes come from.
 pub const PROBERS: Annotation = Annotation {
     key: "probers",
-    form: ADDRESSES,
+    form: RANGES,
     fallback: Fallback::Nothing,
     summary: "addresses that probes come from, beside those of the node",
 };
@@ -133,7 +118,7 @@ pub const PROBERS: Annotation = Annotation {
 /// Who reads the application's metrics without an identity.
 pub const SCRAPERS: Annotation = Annotation {
     key: "scrapers",
-    form: ADDRESSES,
+    form: RANGES,
     fallback: Fallback::Nothing,
     summary: "addresses outside the mesh that may read the application's metrics, at the port and path of the annotations \
               `prometheus.io/port` and `prometheus.io/path`, and nothing else",
@@ -142,7 +127,7 @@ pub const SCRAPERS: Annotation = Annotation {
 /// Whether the application's metrics are served with the sidecar's.
 pub const METRICS: Annotation = Annotation {
     key: "metrics",
-    form: Form { expects: "merge", pattern: "^merge$" },
+    form: Form { expects: "merge", written: "^merge$" },
     fallback: Fallback::Nothing,
     summary: "`merge`: the sidecar's metrics port serves the application's metrics too, which it gets from the port and path \
               of the annotations `prometheus.io/port` and `prometheus.io/path`",
@@ -151,7 +136,7 @@ pub const METRICS: Annotation = Annotation {
 /// Whether the services that a gateway means are found by `Host`.
 pub const INGRESS: Annotation = Annotation {
     key: "ingress",
-    form: Form { expects: "host", pattern: "^host$" },
+    form: Form { expects: "host", written: "^host$" },
     fallback: Fallback::Nothing,
     summary: "`host`: of a gateway, which services it means is said by the `Host` of each request, whatever address that goes to",
 };
@@ -159,7 +144,7 @@ pub const INGRESS: Annotation = Annotation {
 /// Worker threads of the sidecar.
 pub const WORKERS: Annotation = Annotation {
     key: "workers",
-    form: Form { expects: "a number from 1 to 256", pattern: "^([1-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-6])$" },
+    form: Form { expects: "a number from 1 to 256", written: "^([1-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-6])$" },
     fallback: Fallback::Nothing,
     summary: "worker threads of the sidecar",
 };
@@ -167,7 +152,7 @@ pub const WORKERS: Annotation = Annotation {
 /// User id of the sidecar.
 pub const UID: Annotation = Annotation {
     key: "uid",
-    form: Form { expects: "a user id from 1 to 1999999999", pattern: "^([1-9][0-9]{0,8}|1[0-9]{9})$" },
+    form: setting::USER,
     fallback: Fallback::Setting(&setting::UID),
     summary: "user and group id of the sidecar; the application must not run as it",
 };
@@ -177,7 +162,7 @@ pub const CPU_REQUEST: Annotation = Annotation {
     key: "cpu-request",
     form: Form {
         expects: "an amount of CPU, such as 100m",
-        pattern: "^([1-9][0-9]{0,5}m|[1-9][0-9]{0,2}|[0-9]{1,3}[.][0-9]{1,3})$",
+        written: "^([1-9][0-9]{0,5}m|[1-9][0-9]{0,2}([.][0-9]{1,3})?|0[.](0{0,2}[1-9]|0?[1-9][0-9]|[1-9][0-9]{2}))$",
     },
     fallback: Fallback::Text("10m"),
     summary: "CPU that the sidecar requests; there is no limit",
@@ -186,7 +171,7 @@ pub const CPU_REQUEST: Annotation = Annotation {
 /// Memory that the sidecar requests.
 pub const MEMORY_REQUEST: Annotation = Annotation {
     key: "memory-request",
-    form: AMOUNT,
+    form: MEMORY,
     fallback: Fallback::Text("20Mi"),
     summary: "memory that the sidecar requests",
 };
@@ -194,15 +179,15 @@ pub const MEMORY_REQUEST: Annotation = Annotation {
 /// Memory that the sidecar may use at most.
 pub const MEMORY_LIMIT: Annotation = Annotation {
     key: "memory-limit",
-    form: AMOUNT,
+    form: MEMORY,
     fallback: Fallback::Nothing,
-    summary: "memory that the sidecar may use; at least what it requests",
+    summary: "memory that the sidecar may use; raised to what it requests, and to 16Mi, where it is less",
 };
 
 /// How long a drain lasts at most.
 pub const DRAIN_DEADLINE: Annotation = Annotation {
     key: "drain-deadline",
-    form: Form { expects: "a duration, such as 30s", pattern: "^([0-9]{1,5}(h|m|s|ms)){1,4}$" },
+    form: Form { expects: "a duration, such as 30s", written: "^([0-9]{1,5}(h|m|s|ms)){1,4}$" },
     fallback: Fallback::Nothing,
     summary: "how long the sidecar finishes what is in flight at most; `drainDeadline` of its file",
 };
@@ -210,7 +195,7 @@ pub const DRAIN_DEADLINE: Annotation = Annotation {
 /// What the sidecar logs.
 pub const LOG: Annotation = Annotation {
     key: "log",
-    form: Form { expects: "error, warn, info, debug or trace", pattern: "^(error|warn|info|debug|trace)$" },
+    form: Form { expects: "error, warn, info, debug or trace", written: "^(error|warn|info|debug|trace)$" },
     fallback: Fallback::Nothing,
     summary: "what the sidecar logs of itself",
 };
@@ -242,6 +227,11 @@ impl Annotation {
         format!("{PREFIX}{}", self.key)
     }
 
+    /// What stands before and behind a value in what is said where it is not of its form.
+    pub(crate) fn ignored(&self) -> (String, String) {
+        (format!("{} is '", self.name()), format!("', which is ignored: expected {}", self.form.expects))
+    }
+
     /// What counts for a pod, without spaces: what is written if it is of the form that is expected, else the fallback;
     /// empty where nothing is said.
     pub fn of(&self, request: &Request<'_>) -> String {
@@ -257,19 +247,6 @@ impl Annotation {
     }
 }
 
-impl Form {
-    /// The regular expression that a value must match; the same in Rust, RE2 and JSON Schema.
-    pub fn pattern(&self) -> String {
-        let words = [("PORT", PORT), ("NETWORK", NETWORK), ("ADDRESS", ADDRESS), ("OCTET", OCTET), ("NAME", NAME)];
-        words.iter().fold(self.pattern.to_owned(), |pattern, (word, meaning)| pattern.replace(word, meaning))
-    }
-
-    /// Whether a value looks as expected.
-    pub fn takes(&self, value: &str) -> bool {
-        Regex::new(&self.pattern()).is_ok_and(|pattern| pattern.is_match(value))
-    }
-}
-
 /// The annotations of a pod as a JSON schema: every key that there is, and no other with [`PREFIX`].
 pub fn schema() -> Value {
     let property = |annotation: &&Annotation| {
@@ -277,6 +254,7 @@ pub fn schema() -> Value {
             "type": "string",
             "description": annotation.summary,
             "pattern": annotation.form.pattern(),
+            "maxLength": LONGEST,
         });
         if let Fallback::Text(text) = annotation.fallback {
             property["default"] = text.into();

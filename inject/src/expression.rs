@@ -11,6 +11,7 @@ use crate::{
 pub mod listeners;
 pub mod metrics;
 pub mod probes;
+pub mod resources;
 
 /// One expression: the same in Rust and in CEL.
 #[derive(Debug)]
@@ -173,7 +174,7 @@ pub const NEEDS_CAPTURE_CONTAINER: Expression = Expression {
 };
 
 /// Every expression, each after those that it uses.
-pub const EXPRESSIONS: [&Expression; 23] = [
+pub const EXPRESSIONS: [&Expression; 27] = [
     &CAPTURE_OF_FILE,
     &CAPTURE_REQUIRED,
     &CAPTURED_BY_INIT,
@@ -190,6 +191,10 @@ pub const EXPRESSIONS: [&Expression; 23] = [
     &NO_TOKEN_VOLUME,
     &NO_STATE_VOLUME,
     &NEEDS_CAPTURE_CONTAINER,
+    &resources::CPU_REQUESTED,
+    &resources::MEMORY_REQUESTED,
+    &resources::LIMIT_IN_FORCE,
+    &listeners::PORT_TAKEN,
     &listeners::INBOUND_LISTENERS,
     &listeners::OUTBOUND_LISTENERS,
     &metrics::SCRAPE_TARGET,

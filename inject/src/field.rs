@@ -1,10 +1,11 @@
 //! Where a value goes and where it comes from: what a table of fields is made of. Each can be evaluated for a pod, and
 //! be written in CEL.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     annotation::{Annotation, Fallback},
+    cel::literal,
     expression::{Expression, quoted},
     pod::Request,
     setting::Setting,
@@ -68,37 +69,24 @@ pub enum Style {
     Quoted,
 }
 
-/// A setting that is needed and absent.
-#[derive(Debug, Clone, Copy)]
-pub struct Missing(pub &'static Setting);
-
 impl Field {
     /// The value for a pod; `None` for an entry that is left out.
-    ///
-    /// # Errors
-    /// A setting that it needs is absent.
-    pub fn value(&self, request: &Request<'_>) -> Result<Option<Value>, Missing> {
-        Ok(Some(match self {
-            Self::Text(source) => source.text(request)?.into(),
-            Self::After(before, source) => format!("{before}{}", source.text(request)?).into(),
-            Self::Number(source) => source.text(request)?.parse::<i64>().unwrap_or_default().into(),
+    pub fn value(&self, request: &Request<'_>) -> Option<Value> {
+        Some(match self {
+            Self::Text(source) => source.text(request).into(),
+            Self::After(before, source) => format!("{before}{}", source.text(request)).into(),
+            Self::Number(source) => source.text(request).parse::<i64>().unwrap_or_default().into(),
             Self::Flag(flag) => Value::Bool(*flag),
             Self::Object(fields) => {
-                let mut object = Map::new();
-                for (name, field) in *fields {
-                    object.extend(field.value(request)?.map(|value| ((*name).to_owned(), value)));
-                }
-                object.into()
+                let found = fields.iter().map(|(name, field)| Some(((*name).to_owned(), field.value(request)?)));
+                Value::Object(found.flatten().collect())
             }
-            Self::List(fields) => {
-                let values: Result<Vec<_>, _> = fields.iter().map(|field| field.value(request)).collect();
-                values?.into_iter().flatten().collect::<Vec<_>>().into()
-            }
+            Self::List(fields) => fields.iter().filter_map(|field| field.value(request)).collect(),
             Self::Downward(name, path) => json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } }),
             Self::Where(source, field) => {
-                return if source.text(request)?.is_empty() { Ok(None) } else { field.value(request) };
+                return if source.text(request).is_empty() { None } else { field.value(request) };
             }
-        }))
+        })
     }
 
     /// The value in CEL. Every part is `dyn`, for a literal there is of one type.
@@ -143,19 +131,13 @@ impl Field {
 
 impl Source {
     /// The text for a pod; empty where there is nothing to say.
-    ///
-    /// # Errors
-    /// A setting that it needs is absent.
-    pub fn text(&self, request: &Request<'_>) -> Result<String, Missing> {
+    pub fn text(&self, request: &Request<'_>) -> String {
         match self {
-            Self::Constant(text) => Ok((*text).to_owned()),
-            Self::Setting(setting) => request.settings.get(setting).map(str::to_owned).ok_or(Missing(setting)),
-            Self::Annotation(annotation) => Ok(annotation.of(request)),
-            Self::Expression(expression) => Ok((expression.text)(request)),
-            Self::Lines(lines) => {
-                let written: Result<Vec<_>, _> = lines.iter().map(|line| line.text(request)).collect();
-                Ok(written?.into_iter().flatten().collect::<Vec<_>>().join("\n"))
-            }
+            Self::Constant(text) => (*text).to_owned(),
+            Self::Setting(setting) => request.settings.get(setting).unwrap_or_default().to_owned(),
+            Self::Annotation(annotation) => annotation.of(request),
+            Self::Expression(expression) => (expression.text)(request),
+            Self::Lines(lines) => lines.iter().filter_map(|line| line.text(request)).collect::<Vec<_>>().join("\n"),
         }
     }
 
@@ -175,13 +157,10 @@ impl Source {
 }
 
 impl Line {
-    fn text(&self, request: &Request<'_>) -> Result<Option<String>, Missing> {
-        let value = self.value.text(request)?;
-        if value.is_empty() {
-            return Ok(None);
-        }
+    fn text(&self, request: &Request<'_>) -> Option<String> {
+        let value = Some(self.value.text(request)).filter(|value| !value.is_empty())?;
         let value = if self.style == Style::Quoted { quoted(&value) } else { value };
-        Ok(Some(format!("{}{value}{}", self.before, self.after)))
+        Some(format!("{}{value}{}", self.before, self.after))
     }
 
     /// A list with the line, or an empty one.
@@ -216,29 +195,20 @@ pub fn variable_of_setting(setting: &Setting) -> String {
     format!("{}Setting", setting.key)
 }
 
-/// A setting in CEL. One that is absent and has no default ends the evaluation by a key that is not there, which is how
-/// CEL can say why: such a policy has no messages of its own.
+/// A setting in CEL: what is set, else its default, else nothing.
 pub fn setting_in_cel(setting: &Setting) -> String {
-    let key = literal(setting.key);
-    let absent = setting.default.map_or_else(|| format!("{{}}[{}]", literal(&setting.missing())), literal);
+    let (key, absent) = (literal(setting.key), literal(setting.default.unwrap_or_default()));
     format!("variables.settings[?{key}].orValue('') != '' ? variables.settings[{key}] : {absent}")
 }
 
 /// An annotation in CEL: what is written if it is of its form, else what counts instead.
 pub fn annotation_in_cel(annotation: &Annotation) -> String {
-    let (key, pattern) = (literal(&annotation.name()), literal(&annotation.form.pattern()));
+    let key = literal(&annotation.name());
     let fallback = match annotation.fallback {
         Fallback::Nothing => literal(""),
         Fallback::Text(text) => literal(text),
         Fallback::Setting(setting) => format!("variables.{}", variable_of_setting(setting)),
     };
-    format!(
-        "variables.annotations[?{key}].orValue('').matches({pattern}) \
-         ? variables.annotations[{key}].replace(' ', '') : {fallback}"
-    )
-}
-
-/// A text as a literal of CEL.
-pub fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
+    let is_taken = annotation.form.cel(&format!("variables.annotations[?{key}].orValue('')"));
+    format!("{is_taken} ? variables.annotations[{key}].replace(' ', '') : {fallback}")
 }

@@ -5,17 +5,17 @@
 use serde_json::{Value, json};
 
 use crate::{
-    field::Missing,
-    pod::Request,
+    pod::{Namespace, Request},
+    readiness,
     setting::Settings,
-    switch::{self, Namespace, WhyNot},
+    switch::{self, WhyNot},
     table::ADDITIONS,
 };
 
 /// The JSON patch (RFC 6902) that puts the sidecar into a pod, a list of `add` operations; empty where it has one.
 ///
 /// ```
-/// use selvedge_inject::{injection::inject, setting::Settings, switch::{Namespace, WhyNot}};
+/// use selvedge_inject::{injection::inject, pod::Namespace, setting::Settings, switch::WhyNot};
 /// use serde_json::json;
 ///
 /// let pod = json!({ "metadata": {}, "spec": { "containers": [{ "name": "web" }] } });
@@ -28,14 +28,11 @@ pub fn inject(pod: &Value, namespace: &Namespace, settings: &Settings) -> Result
     if !switch::decide(pod, namespace)? {
         return Ok(Vec::new());
     }
-    let request = Request { pod, settings };
-    let mut patch = Vec::new();
-    for addition in &ADDITIONS {
-        if (addition.when.text)(&request).is_empty() {
-            continue;
-        }
-        let value = addition.value.value(&request).map_err(|Missing(setting)| WhyNot::not_ready(setting))?;
-        patch.extend(value.map(|value| json!({ "op": "add", "path": addition.pointer(), "value": value })));
+    let request = Request { pod, namespace, settings };
+    if let Some(why) = readiness::why_not(&request) {
+        return Err(WhyNot::NotReady(why));
     }
-    Ok(patch)
+    let needed = ADDITIONS.iter().filter(|addition| !(addition.when.text)(&request).is_empty());
+    let added = needed.filter_map(|addition| Some((addition.pointer(), addition.value.value(&request)?)));
+    Ok(added.map(|(path, value)| json!({ "op": "add", "path": path, "value": value })).collect())
 }

@@ -4,13 +4,24 @@ use serde_json::{Map, Value};
 
 use crate::setting::Settings;
 
-/// What an injector is asked about: a pod, and the settings of the administrator.
+/// What an injector is asked about: a pod, where it is created, and the settings of the administrator.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The pod, or the template of one, as it is written.
     pub pod: &'a Value,
+    /// Where it is, or is to be.
+    pub namespace: &'a Namespace,
     /// What the administrator has set.
     pub settings: &'a Settings,
+}
+
+/// The namespace of a pod.
+#[derive(Clone, Debug, Default)]
+pub struct Namespace {
+    /// Its name in the cluster, such as `shop`.
+    pub name: String,
+    /// Its labels, as far as they are known.
+    pub labels: Map<String, Value>,
 }
 
 /// The annotations of a pod, if it has any.

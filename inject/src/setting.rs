@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::form::{Form, shown};
+
 /// The namespace of the control plane.
 pub const NAMESPACE: &str = "selvedge-system";
 /// The ConfigMap with the settings, in [`NAMESPACE`].
@@ -15,17 +17,21 @@ pub struct Setting {
     pub key: &'static str,
     /// What counts where it is absent; without one, nothing is injected before it is there.
     pub default: Option<&'static str>,
+    /// What it must look like, where the sidecar would not start with anything else.
+    pub form: Option<Form>,
     /// What it is, for people.
     pub summary: &'static str,
 }
 
 /// Image of the sidecar.
-pub const IMAGE: Setting = Setting { key: "image", default: None, summary: "image of the sidecar, by digest" };
+pub const IMAGE: Setting =
+    Setting { key: "image", default: None, form: None, summary: "image of the sidecar, by digest" };
 
 /// Image of the init container with the capture rules.
 pub const CAPTURE_IMAGE: Setting = Setting {
     key: "captureImage",
     default: None,
+    form: None,
     summary: "image of the container that sets the capture rules, by digest; needed where `capture` is `init`",
 };
 
@@ -33,6 +39,7 @@ pub const CAPTURE_IMAGE: Setting = Setting {
 pub const IMAGE_PULL_POLICY: Setting = Setting {
     key: "imagePullPolicy",
     default: Some("IfNotPresent"),
+    form: Some(Form { expects: "IfNotPresent, Always or Never", written: "^(IfNotPresent|Always|Never)$" }),
     summary: "when a node pulls the images: `IfNotPresent`, `Always` or `Never`",
 };
 
@@ -40,6 +47,10 @@ pub const IMAGE_PULL_POLICY: Setting = Setting {
 pub const CONTROL_PLANE: Setting = Setting {
     key: "controlPlane",
     default: Some("selvedge.selvedge-system.svc:15010"),
+    form: Some(Form {
+        expects: "HOST:PORT, such as selvedge.selvedge-system.svc:15010",
+        written: "^([-._a-zA-Z0-9]{1,253}|\\[IPV6\\]):PORT$",
+    }),
     summary: "`host:port` of the control plane",
 };
 
@@ -47,6 +58,7 @@ pub const CONTROL_PLANE: Setting = Setting {
 pub const TRUST_BUNDLE: Setting = Setting {
     key: "trustBundle",
     default: None,
+    form: None,
     summary: "roots of the mesh in PEM; the control plane writes it, and until then no pod is injected",
 };
 
@@ -54,12 +66,24 @@ pub const TRUST_BUNDLE: Setting = Setting {
 pub const CAPTURE: Setting = Setting {
     key: "capture",
     default: Some("init"),
+    form: Some(CAPTURES),
     summary: "how connections reach the sidecar of a pod that says nothing else: `none`, `init` or `cni`",
 };
 
 /// User id of sidecars that say nothing else.
-pub const UID: Setting =
-    Setting { key: "uid", default: Some("1337"), summary: "user and group id of sidecars that say nothing else" };
+pub const UID: Setting = Setting {
+    key: "uid",
+    default: Some("1337"),
+    form: Some(USER),
+    summary: "user and group id of sidecars that say nothing else",
+};
+
+/// A way of capture.
+pub(crate) const CAPTURES: Form = Form { expects: "none, init or cni", written: "^(none|init|cni)$" };
+
+/// A user that is not root, and that Kubernetes and the kernel take.
+pub(crate) const USER: Form =
+    Form { expects: "a user id from 1 to 1999999999", written: "^([1-9][0-9]{0,8}|1[0-9]{9})$" };
 
 /// Every setting, in the order of the page.
 pub const SETTINGS: [&Setting; 7] =
@@ -95,6 +119,19 @@ impl<'a> FromIterator<(&'a Setting, String)> for Settings {
 }
 
 impl Setting {
+    /// What stands around the value in what is said where it is not what it must be; none where it may be anything.
+    pub(crate) fn mistaken(&self) -> Option<(&Form, String, String)> {
+        let form = self.form.as_ref()?;
+        let before = format!("mesh not ready: {} in the ConfigMap {NAMESPACE}/{CONFIG_MAP} is '", self.key);
+        Some((form, before, format!("': expected {}", form.expects)))
+    }
+
+    /// Why nothing can be injected with this value; none where it is what it must be.
+    pub(crate) fn mistake(&self, value: &str) -> Option<String> {
+        let (form, before, behind) = self.mistaken()?;
+        (!form.takes(value)).then(|| format!("{before}{}{behind}", shown(value)))
+    }
+
     /// Why nothing can be injected while it is absent, and what to do.
     pub fn missing(&self) -> String {
         let remedy = match self.key {
@@ -102,5 +139,32 @@ impl Setting {
             _ => "install Selvedge again, or set it",
         };
         format!("mesh not ready: the ConfigMap {NAMESPACE}/{CONFIG_MAP} has no {}; {remedy}", self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_of_its_form_and_every_form_is_one() {
+        for setting in SETTINGS {
+            assert_eq!(setting.default.and_then(|value| setting.mistake(value)), None, "{}", setting.key);
+        }
+        for (setting, taken, mistaken) in [
+            (&CONTROL_PLANE, ["10.0.0.1:15010", "[fd00::1]:1", "selvedge.mesh.svc:65535"], ["mesh", "mesh:0", "a b:1"]),
+            (&UID, ["1", "1337", "1000680000"], ["root", "0", "-1"]),
+        ] {
+            for value in taken {
+                assert_eq!(setting.mistake(value), None, "{value}");
+            }
+            for value in mistaken {
+                let said = setting.mistake(value).unwrap();
+                assert!(
+                    said.starts_with("mesh not ready: ") && said.contains(&format!("is '{value}': expected ")),
+                    "{said}"
+                );
+            }
+        }
     }
 }

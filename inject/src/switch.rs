@@ -1,10 +1,10 @@
 //! Into which pods a sidecar is put: the labels, and what is left alone whatever they say.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
-    pod,
-    setting::{NAMESPACE, Setting},
+    pod::{self, Namespace},
+    setting::NAMESPACE,
 };
 
 /// The label on a namespace or a pod.
@@ -18,15 +18,6 @@ pub const SIDECAR: &str = "selvedge-proxy";
 /// Namespaces that no sidecar is put into.
 pub const SYSTEM_NAMESPACES: [&str; 2] = ["kube-system", NAMESPACE];
 
-/// The namespace of a pod.
-#[derive(Clone, Debug, Default)]
-pub struct Namespace {
-    /// Its name in the cluster, such as `shop`.
-    pub name: String,
-    /// Its labels, of which [`LABEL`] is read.
-    pub labels: Map<String, Value>,
-}
-
 /// Why a pod gets no sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhyNot {
@@ -38,7 +29,7 @@ pub enum WhyNot {
     NotEnabled,
     /// It is left alone by a [`Condition`], which says why.
     LeftAlone(&'static str),
-    /// It should have one, and a setting is absent; the pod is refused.
+    /// It should have one, and a setting is absent or wrong; the pod is refused.
     NotReady(String),
 }
 
@@ -53,6 +44,8 @@ pub struct Condition {
     pub cel: &'static str,
     /// Why not, for people.
     pub why: &'static str,
+    /// Whether this is said to whoever writes the pod.
+    pub is_told: bool,
 }
 
 /// What has a sidecar already, which is no reason to complain.
@@ -61,6 +54,7 @@ pub const NOT_INJECTED: Condition = Condition {
     allows: |pod| !pod::containers(pod).any(|container| pod::text(container, "/name") == SIDECAR),
     cel: "!(object.spec[?'containers'].orValue(dyn([])) + object.spec[?'initContainers'].orValue(dyn([]))).exists(c, c[?'name'].orValue('') == 'selvedge-proxy')",
     why: "it has a container selvedge-proxy already",
+    is_told: false,
 };
 
 /// Every condition; all have to hold.
@@ -70,6 +64,7 @@ pub const CONDITIONS: [&Condition; 4] = [
         allows: |pod| pod.pointer("/spec/hostNetwork") != Some(&Value::Bool(true)),
         cel: "!object.spec[?'hostNetwork'].orValue(false)",
         why: "it has hostNetwork: true, where the sidecar would stand before the whole node",
+        is_told: true,
     },
     &Condition {
         name: "not-windows",
@@ -80,12 +75,15 @@ pub const CONDITIONS: [&Condition; 4] = [
         cel: "object.spec[?'os'][?'name'].orValue('') != 'windows' \
               && object.spec[?'nodeSelector'][?'kubernetes.io/os'].orValue('') != 'windows'",
         why: "it is for nodes of Windows, where the sidecar does not run",
+        is_told: true,
     },
     &Condition {
         name: "not-mirror",
         allows: |pod| pod::annotation(pod, "kubernetes.io/config.mirror").is_empty(),
         cel: "object.metadata[?'annotations'][?'kubernetes.io/config.mirror'].orValue('') == ''",
         why: "it mirrors a static pod, which the API server cannot change",
+        // A kubelet writes it, which reads nothing.
+        is_told: false,
     },
     &NOT_INJECTED,
 ];
@@ -147,11 +145,6 @@ pub fn match_conditions() -> Value {
 }
 
 impl WhyNot {
-    /// For a setting that is absent.
-    pub(crate) fn not_ready(setting: &Setting) -> Self {
-        Self::NotReady(setting.missing())
-    }
-
     /// Whether the pod must not start: it should have a sidecar and cannot get one.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::NotReady(_))

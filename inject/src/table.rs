@@ -2,7 +2,7 @@
 
 use crate::{
     annotation,
-    expression::{self, ALWAYS, Expression, SAFE_TO_EVICT, listeners, metrics, probes},
+    expression::{self, ALWAYS, Expression, SAFE_TO_EVICT, listeners, metrics, probes, resources},
     field::{
         Field::{self, After, Downward, Flag, List, Number, Object, Text, Where},
         Line,
@@ -66,6 +66,9 @@ pub const ADDITIONS: [Addition; 11] = [
         &expression::CAPTURED_BY_CNI,
     ),
 ];
+
+/// How many of [`ADDITIONS`], from the first, do nothing but make room for annotations.
+pub const ROOM_FOR_ANNOTATIONS: usize = 2;
 
 impl Addition {
     const fn to(name: &'static str, path: &'static str, value: Field, when: &'static Expression) -> Self {
@@ -207,16 +210,13 @@ const RESOURCES: Field = Object(&[
     (
         "requests",
         Object(&[
-            ("cpu", Text(Annotation(&annotation::CPU_REQUEST))),
-            ("memory", Text(Annotation(&annotation::MEMORY_REQUEST))),
+            ("cpu", Where(Found(&resources::CPU_REQUESTED), &Text(Found(&resources::CPU_REQUESTED)))),
+            ("memory", Where(Found(&resources::MEMORY_REQUESTED), &Text(Found(&resources::MEMORY_REQUESTED)))),
         ]),
     ),
     (
         "limits",
-        Where(
-            Annotation(&annotation::MEMORY_LIMIT),
-            &Object(&[("memory", Text(Annotation(&annotation::MEMORY_LIMIT)))]),
-        ),
+        Where(Annotation(&annotation::MEMORY_LIMIT), &Object(&[("memory", Text(Found(&resources::LIMIT_IN_FORCE)))])),
     ),
 ]);
 

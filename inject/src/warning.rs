@@ -1,18 +1,15 @@
-//! What is said to whoever writes a pod: of annotations that nobody reads, of values that are ignored, and of what has no
-//! effect.
+//! What is said to whoever writes a pod: of annotations that nobody reads, of values that are ignored, and what there is of
+//! [`advice`](crate::advice).
 
 use serde_json::Value;
 
 use crate::{
-    annotation::{
-        ANNOTATIONS, Annotation, CAPTURE, EXCLUDE_CIDRS, EXCLUDE_INBOUND_PORTS, EXCLUDE_OUTBOUND_PORTS, INBOUND,
-        METRICS, OUTBOUND, PREFIX, SCRAPERS, UID,
-    },
-    expression::{metrics, probes},
-    pod::{self, Request},
+    advice::ADVICE,
+    annotation::{ANNOTATIONS, Annotation, PREFIX},
+    form::shown,
+    pod::{self, Namespace, Request},
     setting::Settings,
-    switch::{DISABLED, ENABLED, LABEL, SIDECAR},
-    table,
+    switch::{self, DISABLED, ENABLED, LABEL},
 };
 
 /// A warning and what it is about.
@@ -24,51 +21,39 @@ pub struct Warning {
     pub text: String,
 }
 
-/// The warnings about a pod or the template of one.
+/// The warnings about a pod or the template of one, which is in this namespace or to be created there.
 ///
 /// ```
-/// use selvedge_inject::{setting::Settings, warning::warnings};
+/// use selvedge_inject::{pod::Namespace, setting::Settings, warning::warnings};
 /// use serde_json::json;
 ///
 /// let pod = json!({ "metadata": { "annotations": { "config.selvedge.dev/worker": "2" } } });
-/// let said = warnings(&pod, &Settings::default());
+/// let said = warnings(&pod, &Namespace::default(), &Settings::default());
 /// assert_eq!(said[0].text, "there is no annotation config.selvedge.dev/worker: did you mean 'workers'?");
 /// ```
-pub fn warnings(pod: &Value, settings: &Settings) -> Vec<Warning> {
-    let request = Request { pod, settings };
-    let mut warnings = Vec::new();
-    warnings.extend(label(pod));
-    for (key, value) in pod::annotations(pod).into_iter().flatten() {
-        warnings.extend(key.strip_prefix(PREFIX).and_then(|name| annotation(name, value, &request)));
+pub fn warnings(pod: &Value, namespace: &Namespace, settings: &Settings) -> Vec<Warning> {
+    let mut warnings: Vec<Warning> = label(pod).into_iter().chain(misspelt(pod)).collect();
+    let written = ANNOTATIONS.iter().filter_map(|known| Some((known, pod::annotations(pod)?.get(&known.name())?)));
+    warnings.extend(written.filter_map(|(known, value)| ignored(known, value)));
+    if switch::decide(pod, namespace).is_ok() {
+        let request = Request { pod, namespace, settings };
+        let key = |about: &Annotation| about.name();
+        let advice = ADVICE.iter().filter_map(|advice| Some((advice.about.map(key), advice.text(&request)?)));
+        warnings.extend(advice.map(|(key, text)| Warning { key: key.unwrap_or_default(), text }));
     }
-    let of_pod = [by_tls(&request), same_user(&request)].into_iter().flatten();
-    warnings.extend(of_pod.map(|text| Warning { key: String::new(), text }));
     warnings
 }
 
-fn by_tls(request: &Request<'_>) -> Option<String> {
-    let tls = probes::by_tls(request);
-    let text = format!(
-        "{} is probed by HTTPS, which the sidecar cannot tell from other calls: where only the mesh may call (STRICT), such \
-         a probe is refused; probe by HTTP, or another port",
-        tls.join(", ")
-    );
-    (!tls.is_empty()).then_some(text)
-}
-
-/// By its user the sidecar is told apart where connections are captured.
-fn same_user(request: &Request<'_>) -> Option<String> {
-    let sidecar = UID.of(request).parse::<i64>().ok().filter(|_| CAPTURE.of(request) != "none")?;
-    let user = |of: &Value| of.pointer("/securityContext/runAsUser").and_then(Value::as_i64);
-    let of_all = request.pod.get("spec").and_then(user);
-    let is_same = |container: &&Value| user(container).or(of_all) == Some(sidecar);
-    let is_ours = |container: &&Value| [SIDECAR, table::CAPTURE].contains(&pod::text(container, "/name"));
-    let same = pod::containers(request.pod).find(|container| !is_ours(container) && is_same(container))?;
-    Some(format!(
-        "container {} runs as user {sidecar}, as the sidecar does: its connections go past the sidecar; give it another \
-         user, or the sidecar by config.selvedge.dev/uid",
-        pod::text(same, "/name")
-    ))
+/// The warnings about annotations that there are none of, each with the one that is meant. Of all that there is to say only
+/// this cannot be said in CEL.
+pub fn misspelt(pod: &Value) -> impl Iterator<Item = Warning> {
+    let keys = pod::annotations(pod).into_iter().flatten().map(|(key, _)| key);
+    let unknown = keys.filter_map(|key| Some((key, key.strip_prefix(PREFIX)?)));
+    let unknown = unknown.filter(|(_, name)| ANNOTATIONS.iter().all(|known| known.key != *name));
+    unknown.map(|(key, name)| Warning {
+        key: key.clone(),
+        text: format!("there is no annotation {PREFIX}{}{}", shown(name), suggestion(name)),
+    })
 }
 
 fn label(pod: &Value) -> Option<Warning> {
@@ -77,35 +62,10 @@ fn label(pod: &Value) -> Option<Warning> {
     Some(Warning { key: LABEL.to_owned(), text })
 }
 
-fn annotation(name: &str, value: &Value, request: &Request<'_>) -> Option<Warning> {
-    let warning = |text: String| Some(Warning { key: format!("{PREFIX}{name}"), text });
-    let Some(known) = ANNOTATIONS.iter().find(|known| known.key == name) else {
-        return warning(format!("there is no annotation {PREFIX}{name}{}", suggestion(name)));
-    };
+fn ignored(known: &Annotation, value: &Value) -> Option<Warning> {
     let written = value.as_str().unwrap_or_default();
-    if !known.form.takes(written) {
-        let expects = known.form.expects;
-        return warning(format!("{} is '{written}', which is ignored: expected {expects}", known.name()));
-    }
-    without_effect(known, request).and_then(|why| warning(format!("{} has no effect: {why}", known.name())))
-}
-
-/// Why a valid annotation changes nothing.
-fn without_effect(known: &Annotation, request: &Request<'_>) -> Option<&'static str> {
-    let is = |others: &[&Annotation]| others.iter().any(|other| other.key == known.key);
-    let is_none = CAPTURE.of(request) == "none";
-    if is(&[&INBOUND, &OUTBOUND]) && !is_none {
-        return Some("connections are captured; it is for config.selvedge.dev/capture: none");
-    }
-    if is(&[&EXCLUDE_INBOUND_PORTS, &EXCLUDE_OUTBOUND_PORTS, &EXCLUDE_CIDRS]) && is_none {
-        return Some("nothing is captured (config.selvedge.dev/capture: none)");
-    }
-    if is(&[&METRICS, &SCRAPERS]) && (metrics::SCRAPE_TARGET.text)(request).is_empty() {
-        return Some(
-            "the annotations prometheus.io/port and prometheus.io/path do not say where the application's metrics are",
-        );
-    }
-    None
+    let (before, behind) = known.ignored();
+    (!known.form.takes(written)).then(|| Warning { key: known.name(), text: before + &shown(written) + &behind })
 }
 
 /// The nearest name there is, or all of them.
@@ -126,7 +86,9 @@ mod tests {
 
     fn said(annotations: &Value, spec: &Value) -> Vec<String> {
         let pod = json!({ "metadata": { "annotations": annotations }, "spec": spec });
-        warnings(&pod, &Settings::default()).into_iter().map(|warning| warning.text).collect()
+        let labels = json!({ LABEL: ENABLED, "pod-security.kubernetes.io/enforce": "privileged" });
+        let namespace = Namespace { name: "shop".to_owned(), labels: labels.as_object().unwrap().clone() };
+        warnings(&pod, &namespace, &Settings::default()).into_iter().map(|warning| warning.text).collect()
     }
 
     #[test]

@@ -11,9 +11,9 @@ use selvedge_inject::{
         metrics::{SCRAPE_PATH, SCRAPE_PORT},
     },
     injection::inject,
+    pod::Namespace,
     removal::remove,
     setting::Settings,
-    switch::Namespace,
     warning::warnings,
 };
 use serde_json::{Map, Value, json};
@@ -104,8 +104,14 @@ fn holds(pod: &Value, settings: &Settings) -> Result<(), TestCaseError> {
     prop_assert!(at == 0 || captured == Some(0) && at == 1, "the sidecar is before the application's containers");
     prop_assert!(is_restricted(sidecar), "{}", sidecar["securityContext"]);
     prop_assert_eq!(&sidecar["restartPolicy"], "Always");
-    prop_assert!(sidecar["resources"]["requests"]["cpu"].is_string());
-    prop_assert!(sidecar["resources"]["requests"]["memory"].is_string());
+    for resource in ["cpu", "memory"] {
+        let of_pod = !pod["spec"]["resources"]["requests"][resource].is_null();
+        prop_assert!(
+            of_pod || sidecar["resources"]["requests"][resource].is_string(),
+            "the sidecar requests {}",
+            resource
+        );
+    }
     prop_assert!(sidecar.pointer("/resources/limits/cpu").is_none(), "there is no limit of CPU");
     for mount in sidecar["volumeMounts"].as_array().unwrap() {
         prop_assert!(named(&after, "/spec/volumes", mount["name"].as_str().unwrap()).is_some());
@@ -143,7 +149,7 @@ fn what_is_no_pod_ends_in_no_panic() {
         json!({ "spec": { "containers": [null, 1, { "name": 1, "ports": 1, "livenessProbe": { "httpGet": [] } }] } }),
     ] {
         let _ = inject(&pod, &enabled(), &settings("init"));
-        let _ = warnings(&pod, &settings("init"));
+        let _ = warnings(&pod, &enabled(), &settings("init"));
     }
 }
 

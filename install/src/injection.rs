@@ -1,7 +1,7 @@
 //! What puts sidecars into pods, and its settings.
 
 use selvedge_inject::{
-    policy::{advising, mutating, webhook},
+    policy::{advising, mutating, requiring, webhook},
     setting::{self, Setting, Settings},
 };
 use serde_json::{Value, json};
@@ -50,10 +50,10 @@ pub(crate) fn settings(images: &Images, capture: Capture) -> Result<Value, Image
     Ok(config_map)
 }
 
-/// What injects and warns, in the order in which it may be applied.
+/// What injects and warns, in the order in which it may be applied: no pod is left out that should have a sidecar.
 pub(crate) fn objects(injector: Injector) -> Vec<Value> {
     let injecting = match injector {
-        Injector::Policy => mutating::objects(),
+        Injector::Policy => [requiring::objects(), mutating::objects()].concat(),
         Injector::Webhook => webhook::objects(),
     };
     injecting.into_iter().chain(advising::objects()).map(marked).collect()
@@ -62,7 +62,8 @@ pub(crate) fn objects(injector: Injector) -> Vec<Value> {
 /// What injects and warns in any cluster, in the order in which it goes: first what keeps pods from starting when the
 /// control plane is away.
 pub(crate) fn leaving() -> Vec<Value> {
-    webhook::objects().into_iter().chain(objects(Injector::Policy).into_iter().rev()).collect()
+    let kinds = [webhook::objects(), requiring::objects(), mutating::objects(), advising::objects()];
+    kinds.into_iter().flat_map(|objects| objects.into_iter().rev()).map(marked).collect()
 }
 
 /// The ConfigMap without its settings, to be named.

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use selvedge_inject::policy::{advising, mutating};
+use selvedge_inject::policy::{advising, mutating, requiring};
 use selvedge_tests::{api_server::ApiServer, workspace};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -27,7 +27,7 @@ fn path() -> PathBuf {
 /// A real server with the policies and the namespaces of the shapes; `None`, after saying so, when there is none.
 async fn server() -> Option<ApiServer> {
     let server = ApiServer::real().await?;
-    for object in [mutating::objects(), advising::objects()].concat() {
+    for object in [requiring::objects(), mutating::objects(), advising::objects()].concat() {
         server.put(object).await;
     }
     for shape in shapes() {
@@ -59,15 +59,24 @@ async fn agreed(server: &ApiServer, shape: &Shape) -> Value {
     }
 }
 
+/// One test, for an API server of 1.36 that has lost its last policy with a ConfigMap as parameter sees none for policies that
+/// come later.
 #[tokio::test]
 async fn a_real_server_says_what_the_injector_and_the_answers_on_file_say() {
     let Some(server) = server().await else { return };
+    it_answers_as_the_injector(&server).await;
+    it_warns_in_the_words_of_the_injector(&server).await;
+    where_restricted_is_enforced_a_sidecar_may_run_and_a_capture_container_may_not(&server).await;
+    without_settings_only_pods_that_should_have_a_sidecar_are_refused(&server).await;
+}
+
+async fn it_answers_as_the_injector(server: &ApiServer) {
     let version = server.calls().read("/version").await.unwrap();
     let mut answered = BTreeMap::new();
     for shape in shapes() {
         // Server-side apply by one manager: a key that is absent now is taken away.
         server.put(shape.settings.clone()).await;
-        answered.insert(shape.name.clone(), agreed(&server, &shape).await);
+        answered.insert(shape.name.clone(), agreed(server, &shape).await);
     }
     if std::env::var_os("SELVEDGE_GOLDEN").is_some_and(|value| value == "write") {
         let by = format!("kube-apiserver {}", version["gitVersion"].as_str().unwrap());
@@ -78,6 +87,32 @@ async fn a_real_server_says_what_the_injector_and_the_answers_on_file_say() {
         // Another version may have other defaults.
         assert!(answers::is_same(&golden["answers"][&name], &answer) || golden["answers"][&name] == answer, "{name}");
     }
+}
+
+/// How a warning of an API server begins, of a policy that warns.
+const WARNED: &str =
+    "Validation failed for ValidatingAdmissionPolicy 'selvedge-annotations' with binding 'selvedge-annotations': ";
+
+async fn it_warns_in_the_words_of_the_injector(server: &ApiServer) {
+    let mut warned = 0;
+    for shape in shapes() {
+        server.put(shape.settings.clone()).await;
+        let answered = agreed(server, &shape).await;
+        if !answered["refused"].is_null() {
+            continue;
+        }
+        let mut pod = shape.pod.clone();
+        pod["metadata"]["namespace"] = shape.namespace["metadata"]["name"].clone();
+        let mut ours = answers::said(&shape, &shape.pod);
+        let said = server.calls().warnings(&pod).await;
+        let said = said.iter().filter_map(|said| said.strip_prefix(WARNED));
+        let mut theirs: Vec<_> = said.filter(|said| !said.starts_with("there is no annotation")).collect();
+        ours.sort();
+        theirs.sort_unstable();
+        assert_eq!(ours, theirs, "{}", shape.name);
+        warned += theirs.len();
+    }
+    assert!(warned > 40, "{warned} warnings");
 }
 
 /// One answer on each line.
@@ -109,16 +144,14 @@ fn restricted(capture: &str) -> Value {
     })
 }
 
-#[tokio::test]
-async fn where_restricted_is_enforced_a_sidecar_may_run_and_a_capture_container_may_not() {
-    let Some(server) = server().await else { return };
+async fn where_restricted_is_enforced_a_sidecar_may_run_and_a_capture_container_may_not(server: &ApiServer) {
     let labels = json!({ "selvedge.dev/inject": "enabled", "pod-security.kubernetes.io/enforce": "restricted" });
     server
         .put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "strict", "labels": labels } }))
         .await;
     let shape = shapes().remove(0);
     server.put(shape.settings.clone()).await;
-    agreed(&server, &shape).await;
+    agreed(server, &shape).await;
     for capture in ["none", "cni"] {
         let pod =
             server.calls().try_out(&restricted(capture)).await.unwrap_or_else(|refusal| panic!("{capture}: {refusal}"));
@@ -128,21 +161,19 @@ async fn where_restricted_is_enforced_a_sidecar_may_run_and_a_capture_container_
     assert!(refusal.message.contains("selvedge-capture") && refusal.message.contains("NET_ADMIN"), "{refusal}");
 }
 
-#[tokio::test]
-async fn without_settings_only_pods_that_should_have_a_sidecar_are_refused() {
-    let Some(server) = server().await else { return };
+async fn without_settings_only_pods_that_should_have_a_sidecar_are_refused(server: &ApiServer) {
     let shapes = shapes();
     let plain = &shapes[0];
     server.put(plain.settings.clone()).await;
-    agreed(&server, plain).await;
+    agreed(server, plain).await;
     server.delete("ConfigMap", "selvedge-system", "selvedge-inject").await;
     let end = Instant::now() + PATIENCE;
-    while asked(&server, plain).await["refused"].is_null() {
+    while asked(server, plain).await["refused"].is_null() {
         assert!(Instant::now() < end, "the pod is still injected");
         sleep(Duration::from_millis(50)).await;
     }
     for name in ["an unlabelled namespace", "a disabled namespace", "kube-system"] {
         let shape = shapes.iter().find(|shape| shape.name == name).unwrap();
-        assert_eq!(asked(&server, shape).await["refused"], Value::Null, "{name}");
+        assert_eq!(asked(server, shape).await["refused"], Value::Null, "{name}");
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use http::Method;
-use selvedge_inject::{injection::inject, setting::Settings, switch::Namespace};
+use selvedge_inject::{injection::inject, pod::Namespace, setting::Settings};
 use selvedge_tests::{
     client::{self, request},
     mesh::{Mesh, Workload},

@@ -8,9 +8,11 @@ use std::{
 
 use anyhow::{Context, bail};
 use selvedge_inject::{
-    injection, removal,
+    injection,
+    pod::Namespace,
+    removal,
     setting::{CONFIG_MAP, NAMESPACE, Settings},
-    switch::{ENABLED, LABEL, Namespace, WhyNot},
+    switch::{ENABLED, LABEL, WhyNot},
     template::{self, Template},
     warning,
 };
@@ -50,11 +52,12 @@ pub fn run(args: &InjectArgs) -> anyhow::Result<()> {
     edit(&args.filename, |document, object, template| {
         let pod = object.pointer(&template.pointer).unwrap_or(&Value::Null);
         let line = document.line_of(&template.pointer);
-        for warning in warning::warnings(pod, &settings) {
+        let namespace = namespace(template);
+        for warning in warning::warnings(pod, &namespace, &settings) {
             let at = document.line_of(&format!("{}{}", template.pointer, pointer_of(&warning)));
             eprintln!("{file}:{at}: warning: {}: {}", template.of, warning.text);
         }
-        match injection::inject(pod, &namespace(template), &settings) {
+        match injection::inject(pod, &namespace, &settings) {
             Ok(patch) if patch.is_empty() => eprintln!("{file}:{line}: {} has its sidecar already", template.of),
             Ok(patch) => return Ok(patch),
             Err(why @ WhyNot::NotReady(_)) => bail!("{}: {why}", args.settings.display()),

@@ -4,8 +4,8 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace as NamespaceObject};
 use kube::{Api, Client};
 use selvedge_inject::{
+    pod::Namespace,
     setting::{CONFIG_MAP, NAMESPACE, Settings},
-    switch::Namespace,
 };
 
 use crate::source::kubernetes;

@@ -1,12 +1,7 @@
 //! Questions of the API server and the answers to them, `AdmissionReview` of `admission.k8s.io/v1`, without I/O.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use selvedge_inject::{
-    injection::inject,
-    setting::Settings,
-    switch::{Namespace, WhyNot},
-    warning::warnings,
-};
+use selvedge_inject::{injection::inject, pod::Namespace, setting::Settings, switch::WhyNot, warning::misspelt};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
@@ -66,7 +61,8 @@ impl Review {
             Ok(pod) => pod,
             Err(error) => return ("failed", self.refuse(&format!("the pod cannot be read: {error}"))),
         };
-        let mut said: Vec<String> = warnings(&pod, settings).into_iter().map(|warning| warning.text).collect();
+        // All the rest is said by the policy that warns.
+        let mut said: Vec<String> = misspelt(&pod).map(|warning| warning.text).collect();
         match inject(&pod, namespace, settings) {
             Ok(patch) if patch.is_empty() => ("unchanged", self.allow(&said, None)),
             Ok(patch) => ("injected", self.allow(&said, Some(&Value::Array(patch)))),

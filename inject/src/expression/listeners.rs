@@ -7,6 +7,33 @@ use crate::{
     pod::Request,
 };
 
+/// Ports that the sidecar has for itself in every pod.
+const OWN: [&str; 2] = ["15000", "15020"];
+
+/// A port on which two would listen, of the sidecar's listeners, the application behind them and what the sidecar has for
+/// itself. Then there are no listeners: one of the two could not start.
+pub const PORT_TAKEN: Expression = Expression {
+    name: "portTaken",
+    text: |request| {
+        let (inbound, outbound) = (INBOUND.of(request), OUTBOUND.of(request));
+        if CAPTURE.of(request) != "none" {
+            return String::new();
+        }
+        let listened: Vec<&str> = pairs(&inbound).chain(pairs(&outbound)).map(|(listened, _)| listened).collect();
+        let is_taken = |port: &&&str| {
+            OWN.contains(port)
+                || listened.iter().filter(|other| other == port).count() > 1
+                || pairs(&inbound).any(|(_, application)| application == **port)
+        };
+        listened.iter().find(is_taken).map(|port| (*port).to_owned()).unwrap_or_default()
+    },
+    cel: r#"variables.capture != 'none' ? ''
+: [(variables.inbound == '' ? [] : variables.inbound.split(',').map(pair, pair.split('=')[0]))
+  + (variables.outbound == '' ? [] : variables.outbound.split(',').map(pair, pair.split('=')[0]))].map(listened,
+  (listened.filter(port, port in ['15000', '15020'] || listened.filter(other, other == port).size() > 1
+    || variables.inbound.split(',').exists(pair, pair.endsWith('=' + port))) + [''])[0])[0]"#,
+};
+
 /// `inbound` of the sidecar's file.
 pub const INBOUND_LISTENERS: Expression = Expression {
     name: "inboundListeners",
@@ -15,7 +42,7 @@ pub const INBOUND_LISTENERS: Expression = Expression {
             format!("{{listen: \"[::]:{listen}\", forward: \"127.0.0.1:{forward}\"}}")
         })
     },
-    cel: r#"variables.capture != 'none' || variables.inbound == '' ? '' : variables.inbound.split(',').map(pair, pair.split('=')).map(pair,
+    cel: r#"variables.capture != 'none' || variables.inbound == '' || variables.portTaken != '' ? '' : variables.inbound.split(',').map(pair, pair.split('=')).map(pair,
   '{listen: "[::]:' + pair[0] + '", forward: "127.0.0.1:' + pair[1] + '"}').join(', ')"#,
 };
 
@@ -25,15 +52,19 @@ pub const OUTBOUND_LISTENERS: Expression = Expression {
     text: |request| {
         listeners(request, &OUTBOUND, |listen, to| format!("{{listen: \"127.0.0.1:{listen}\", to: \"{to}\"}}"))
     },
-    cel: r#"variables.capture != 'none' || variables.outbound == '' ? '' : variables.outbound.split(',').map(pair, pair.split('=')).map(pair,
+    cel: r#"variables.capture != 'none' || variables.outbound == '' || variables.portTaken != '' ? '' : variables.outbound.split(',').map(pair, pair.split('=')).map(pair,
   '{listen: "127.0.0.1:' + pair[0] + '", to: "' + pair[1] + '"}').join(', ')"#,
 };
 
 fn listeners(request: &Request<'_>, annotation: &Annotation, entry: fn(&str, &str) -> String) -> String {
-    if CAPTURE.of(request) != "none" {
+    if CAPTURE.of(request) != "none" || !(PORT_TAKEN.text)(request).is_empty() {
         return String::new();
     }
-    let pairs = annotation.of(request);
-    let pairs = pairs.split(',').filter_map(|pair| pair.split_once('='));
-    pairs.map(|(left, right)| entry(left, right)).collect::<Vec<_>>().join(", ")
+    let written = annotation.of(request);
+    pairs(&written).map(|(left, right)| entry(left, right)).collect::<Vec<_>>().join(", ")
+}
+
+/// Both sides of each pair.
+pub(crate) fn pairs(written: &str) -> impl Iterator<Item = (&str, &str)> {
+    written.split(',').filter_map(|pair| pair.split_once('='))
 }

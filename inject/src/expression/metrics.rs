@@ -11,6 +11,9 @@ pub const SCRAPE_PORT: &str = "prometheus.io/port";
 /// Annotation with the path of the application's metrics; `/metrics` when absent.
 pub const SCRAPE_PATH: &str = "prometheus.io/path";
 
+/// Letters that a path has at most.
+const LONGEST_PATH: usize = 1024;
+
 /// Port and path of the application's metrics, where the annotations say them: a port that is not the sidecar's own, and a
 /// path of letters that a path may have.
 pub const SCRAPE_TARGET: Expression = Expression {
@@ -18,7 +21,7 @@ pub const SCRAPE_TARGET: Expression = Expression {
     text: |request| {
         let (port, path) = (pod::annotation(request.pod, SCRAPE_PORT), pod::annotation(request.pod, SCRAPE_PATH));
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-/._~%?&=+:@,;".contains(letter);
-        if !is_port(port) || !path.chars().all(is_plain) {
+        if !is_port(port) || path.len() > LONGEST_PATH || !path.chars().all(is_plain) {
             return String::new();
         }
         let path = match path {
@@ -31,6 +34,7 @@ pub const SCRAPE_TARGET: Expression = Expression {
     cel: r#"!variables.annotations[?'prometheus.io/port'].orValue('').matches('^[1-9][0-9]{0,4}$')
 || int(variables.annotations['prometheus.io/port']) > 65535
 || variables.annotations['prometheus.io/port'] == '15020'
+|| variables.annotations[?'prometheus.io/path'].orValue('').size() > 1024
 || !variables.annotations[?'prometheus.io/path'].orValue('').matches('^[-A-Za-z0-9/._~%?&=+:@,;]*$') ? ''
 : 'port: ' + variables.annotations['prometheus.io/port'] + ', path: ' + [variables.annotations[?'prometheus.io/path'].orValue('')].map(path,
   path == '' ? '/metrics' : path.startsWith('/') ? path : '/' + path).map(path, strings.quote(path).replace('$', '$$'))[0]"#,

@@ -2,17 +2,20 @@
 //! every container that runs as long as the pod. They are told to the sidecar, not rewritten.
 //!
 //! Left out is what the kubelet sends elsewhere (`host`), and what is TLS: of that the sidecar could not tell a probe from
-//! any other call.
+//! any other call. So is a path with letters that YAML has no room for, or with very many: the sidecar could not start.
 
 use serde_json::Value;
 
 use crate::{
     expression::{Expression, metrics::SCRAPE, quoted},
-    pod::{self, Request},
+    pod,
 };
 
+/// Letters that a path has at most.
+const LONGEST_PATH: usize = 1024;
+
 /// Where a container names what is called; a JSON pointer each.
-const HANDLERS: [&str; 5] =
+pub(crate) const HANDLERS: [&str; 5] =
     ["/startupProbe", "/livenessProbe", "/readinessProbe", "/lifecycle/postStart", "/lifecycle/preStop"];
 
 /// `probes` of the sidecar's file, a list of YAML on one line: what a kubelet calls, and what scrapers read.
@@ -40,7 +43,8 @@ pub const OF_CONTAINERS: Expression = Expression {
     + (has(c.lifecycle) && has(c.lifecycle.postStart) ? [c.lifecycle.postStart] : [])
     + (has(c.lifecycle) && has(c.lifecycle.preStop) ? [c.lifecycle.preStop] : [])).map(handler,
     (has(handler.httpGet) && handler.httpGet[?'scheme'].orValue('') != 'HTTPS' ? [handler.httpGet] : has(handler.tcpSocket) ? [handler.tcpSocket] : [])
-      .filter(call, call[?'host'].orValue('') == '')
+      .filter(call, call[?'host'].orValue('') == '' && (has(handler.tcpSocket)
+        || [call[?'path'].orValue('')].exists(path, path.size() <= 1024 && path.matches('^[^\\x00-\\x06\\x0e-\\x1f\\x7f-\\x9f\\x{fffe}\\x{ffff}]*$'))))
       .map(call,
         ([string(call.port)].filter(port, port.matches('^[1-9][0-9]*$'))
           + c[?'ports'].orValue(dyn([])).filter(port, port[?'name'].orValue('') == string(call.port)).map(port, string(port.containerPort)))
@@ -73,7 +77,7 @@ fn probe(container: &Value, handler: &Value) -> Option<String> {
     if http.is_none() {
         return Some(format!("{{port: {port}, tcp: true}}"));
     }
-    let path = pod::text(call, "/path");
+    let path = Some(pod::text(call, "/path")).filter(|path| can_be_told(path))?;
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     Some(format!("{{port: {port}, path: {}}}", quoted(&path)))
 }
@@ -89,13 +93,9 @@ fn number(container: &Value, port: &Value) -> Option<u64> {
     named.get("containerPort")?.as_u64()
 }
 
-/// What a kubelet calls by TLS, for a warning: container and port of each.
-pub fn by_tls(request: &Request<'_>) -> Vec<String> {
-    let is_tls = |handler: &Value| pod::text(handler, "/httpGet/scheme") == "HTTPS";
-    let called = handlers(request.pod).filter(|(_, handler)| is_tls(handler));
-    let of = |(container, handler): (&Value, &Value)| {
-        let port = handler.pointer("/httpGet/port").map(ToString::to_string).unwrap_or_default();
-        format!("port {} of container {}", port.replace('"', ""), pod::text(container, "/name"))
-    };
-    called.map(of).collect()
+/// Whether a path may stand in the sidecar's file.
+fn can_be_told(path: &str) -> bool {
+    let is_untold =
+        |letter| matches!(letter, '\0'..='\x06' | '\x0e'..='\x1f' | '\x7f'..='\u{9f}' | '\u{fffe}' | '\u{ffff}');
+    path.chars().count() <= LONGEST_PATH && !path.chars().any(is_untold)
 }

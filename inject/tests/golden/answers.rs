@@ -5,8 +5,10 @@
 
 use selvedge_inject::{
     injection::inject,
+    pod::Namespace,
     setting::Settings,
-    switch::{Namespace, WhyNot},
+    switch::{WhyNot, decide},
+    warning::{misspelt, warnings},
 };
 use serde_json::{Value, json};
 
@@ -45,12 +47,16 @@ pub(crate) fn parts(pod: &Value) -> Value {
     PARTS.iter().map(part).collect()
 }
 
+/// The namespace of a shape, as an injector has it.
+fn namespace(shape: &Shape) -> Namespace {
+    let labels = shape.namespace["metadata"]["labels"].as_object().unwrap().clone();
+    Namespace { name: shape.namespace["metadata"]["name"].as_str().unwrap().to_owned(), labels }
+}
+
 /// What the injector makes of a shape, in the form of the answers.
 pub(crate) fn injector(shape: &Shape) -> Value {
-    let labels = shape.namespace["metadata"]["labels"].as_object().unwrap().clone();
-    let name = shape.namespace["metadata"]["name"].as_str().unwrap().to_owned();
     let mut pod = shape.pod.clone();
-    match inject(&pod, &Namespace { name, labels }, &Settings::of(&shape.settings)) {
+    match inject(&pod, &namespace(shape), &Settings::of(&shape.settings)) {
         Ok(patch) => {
             json_patch::patch(&mut pod, &serde_json::from_value::<json_patch::Patch>(json!(patch)).unwrap()).unwrap()
         }
@@ -70,11 +76,30 @@ pub(crate) fn is_same(ours: &Value, theirs: &Value) -> bool {
         (Value::Object(ours), Value::Object(theirs)) => {
             let is_known = |key: &String| ours.contains_key(key) || DEFAULTS.contains(&key.as_str());
             theirs.keys().all(is_known)
-                && ours.iter().all(|(key, value)| theirs.get(key).is_some_and(|theirs| is_same(value, theirs)))
+                && ours.iter().all(|(key, value)| match theirs.get(key) {
+                    Some(theirs) => is_same(value, theirs),
+                    // A server leaves out what is empty.
+                    None => *value == json!({}),
+                })
         }
         (Value::Array(ours), Value::Array(theirs)) => {
             ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| is_same(ours, theirs))
         }
         _ => ours == theirs,
     }
+}
+
+/// All that the injector says of a shape, but for the words about keys that there are none of: those the policy has in its
+/// own way, which the page says.
+pub(crate) fn said(shape: &Shape, pod: &Value) -> Vec<String> {
+    let around = namespace(shape);
+    let misspelt: Vec<_> = misspelt(pod).collect();
+    let said = warnings(pod, &around, &Settings::of(&shape.settings));
+    let said = said.into_iter().filter(|warning| !misspelt.contains(warning)).map(|warning| warning.text);
+    let left = match decide(pod, &around) {
+        Err(WhyNot::LeftAlone(why)) => Some(format!("no sidecar is put into this pod: {why}")),
+        _ => None,
+    };
+    // A kubelet that mirrors a pod reads nothing.
+    said.chain(left.filter(|left| !left.contains("mirrors"))).collect()
 }

@@ -11,7 +11,7 @@ use kube_cel::{
         parser::Parser,
     },
 };
-use selvedge_inject::policy::mutating;
+use selvedge_inject::policy::{mutating, requiring};
 use serde_json::{Value, json};
 
 /// Everything that an expression may call.
@@ -131,9 +131,27 @@ pub(crate) fn answer(pod: &Value, namespace: &Value, settings: &Value) -> Value 
             other => panic!("{expression}\nis {other:?}"),
         }
     }
-    match needed(&mut context, &mutating::variables(), "patch") {
-        Ok(patch) => json!({ "patch": with_operation(to_json(&patch)) }),
-        Err(reason) => json!({ "refused": reason }),
+    let patch = match needed(&mut context, &mutating::variables(), "patch") {
+        Ok(patch) => with_operation(to_json(&patch)),
+        Err(reason) => panic!("the policy refuses a pod in words of its own: {reason}"),
+    };
+    match required(pod, &patch) {
+        None => json!({ "patch": patch }),
+        Some(reason) => json!({ "refused": reason }),
+    }
+}
+
+/// What the policy that requires sidecars says against a pod that was patched.
+pub(crate) fn required(pod: &Value, patch: &Value) -> Option<String> {
+    let mut pod = pod.clone();
+    json_patch::patch(&mut pod, &serde_json::from_value::<json_patch::Patch>(patch.clone()).unwrap()).unwrap();
+    let mut context = context();
+    context.add_variable_from_value("object", to_cel(&pod));
+    let validation = requiring::validation();
+    let said = |part: &str| evaluate(&context, validation[part].as_str().unwrap()).unwrap();
+    match (said("expression"), said("messageExpression")) {
+        (Cel::Bool(holds), Cel::String(message)) => (!holds).then(|| message.to_string()),
+        other => panic!("{other:?}"),
     }
 }
 

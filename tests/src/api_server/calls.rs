@@ -141,6 +141,17 @@ impl Calls {
         self.post(&path, object).await
     }
 
+    /// What is said to whoever would create an object, without creating it: the warnings, as kubectl shows them.
+    pub async fn warnings(&self, object: &Value) -> Vec<String> {
+        let path = format!("{}?dryRun=All", kinds::of(object).path_in(namespace(object)));
+        let request = self.request(Method::POST, &path, "application/json", object);
+        let answer = self.send(request).await.unwrap_or_else(|failure| panic!("{path}: {failure}"));
+        let said =
+            answer.headers.get_all(header::WARNING).iter().filter_map(|said| std::str::from_utf8(said.as_bytes()).ok());
+        let said = said.filter_map(|said| said.strip_prefix("299 - \"")?.strip_suffix('"'));
+        said.map(|said| said.replace("\\\"", "\"").replace("\\\\", "\\")).collect()
+    }
+
     /// Deletes an object, without waiting for what it might have to end.
     pub async fn delete(&self, kind_name: &str, namespace: &str, name: &str) -> Result<(), Refusal> {
         let path = format!("{}/{name}?gracePeriodSeconds=0", kind(kind_name).path_in(namespace));

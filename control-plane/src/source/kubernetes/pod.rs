@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_inject::switch::{self, ENABLED, LABEL, Namespace};
+use selvedge_inject::{
+    pod::Namespace,
+    switch::{self, ENABLED, LABEL},
+};
 use selvedge_policies::kind::SELVEDGE;
 use serde::Deserialize;
 use serde_json::{Value, json};
