@@ -71,3 +71,20 @@ fn what_the_kernel_refuses_is_named_and_leaves_what_was_there() {
         assert_eq!(show().unwrap(), before);
     });
 }
+
+/// A pod may ask for so many at most.
+#[test]
+fn as_many_exclusions_as_a_pod_may_ask_for_are_taken_at_once() {
+    in_namespace("as_many_exclusions_as_a_pod_may_ask_for_are_taken_at_once", || {
+        let list = |each: fn(u16) -> String| (1..=64).map(each).collect::<Vec<_>>().join(",");
+        let options = [
+            format!("--exclude-inbound-ports=15020,{}", list(|port| port.to_string())),
+            format!("--exclude-outbound-ports={}", list(|port| port.to_string())),
+            format!("--exclude-cidrs={}", list(|network| format!("fd00:{network:x}::/32"))),
+        ];
+        let capture = Capture::from_options(options.iter().map(String::as_str)).unwrap();
+        apply_to(Family::Inet, &capture).unwrap();
+        assert!(show().unwrap().lines().count() > 3 * 64);
+        remove().unwrap();
+    });
+}
