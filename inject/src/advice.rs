@@ -26,7 +26,7 @@ pub struct Advice {
     pub about: Option<&'static Annotation>,
     /// What has to hold.
     pub when: &'static Expression,
-    /// What is said.
+    /// What is said then, one part after the other, behind the key of the annotation.
     pub said: &'static [Source],
 }
 
