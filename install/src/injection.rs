@@ -59,11 +59,19 @@ pub(crate) fn objects(injector: Injector) -> Vec<Value> {
     injecting.into_iter().chain(advising::objects()).map(marked).collect()
 }
 
-/// What injects and warns in any cluster, in the order in which it goes: first what keeps pods from starting when the
-/// control plane is away.
-pub(crate) fn leaving() -> Vec<Value> {
-    let kinds = [webhook::objects(), requiring::objects(), mutating::objects(), advising::objects()];
-    kinds.into_iter().flat_map(|objects| objects.into_iter().rev()).map(marked).collect()
+/// What keeps pods without a sidecar from starting in any cluster, in the order in which it goes.
+pub(crate) fn refusing() -> Vec<Value> {
+    let requiring = requiring::objects().into_iter().rev();
+    webhook::objects().into_iter().chain(requiring).map(marked).collect()
+}
+
+/// What else injects and warns, in the order in which it goes.
+pub(crate) fn injecting() -> Vec<Value> {
+    [mutating::objects(), advising::objects()]
+        .into_iter()
+        .flat_map(|objects| objects.into_iter().rev())
+        .map(marked)
+        .collect()
 }
 
 /// The ConfigMap without its settings, to be named.

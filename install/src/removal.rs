@@ -16,7 +16,8 @@ use crate::{cni, control_plane, crd, injection, object::namespaced, rights, vers
 /// `purge` says so.
 pub fn steps(purge: bool) -> Vec<Step> {
     let mut steps = vec![
-        Step { pause: NOTICED, ..step("injection", injection::leaving().iter()) },
+        Step { pause: NOTICED, ..step("refusal of pods without a sidecar", injection::refusing().iter()) },
+        Step { pause: NOTICED, ..step("injection", injection::injecting().iter()) },
         Step { farewell: Some("--remove-on-exit"), ..step("plugin of the nodes", [cni::named()].iter()) },
         step("control plane", control_plane::named().iter()),
         step("settings of sidecars", [injection::config_map()].iter()),
@@ -30,7 +31,7 @@ pub fn steps(purge: bool) -> Vec<Step> {
     steps
 }
 
-/// How long every API server has to notice that it injects no more, before what injection needs goes.
+/// How long every API server has to notice that it refuses or injects no more, before what is needed for that goes.
 const NOTICED: Duration = Duration::from_secs(3);
 
 /// The Secret with the key of the authority, which the control plane makes.
