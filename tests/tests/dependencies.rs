@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use selvedge_tests::lockfile::{self, Built, Package};
+use selvedge_tests::{
+    lockfile::{self, Built, Package},
+    source,
+};
 use semver::VersionReq;
 use toml_edit::{InlineTable, Item};
 
@@ -151,6 +154,19 @@ fn what_only_decides_links_no_network() {
         assert!(found.is_empty(), "{package} is to be used without sockets, and links {}", found.join(", "));
     }
     assert!(network_of("selvedge-proxy").len() > 8, "the sidecar has a network, so the test can see one");
+}
+
+#[test]
+fn one_package_speaks_to_the_api_server_of_a_cluster() {
+    for client in ["kube", "k8s-openapi"] {
+        let names = |member: &String| {
+            let manifest = lockfile::toml(&format!("{member}/Cargo.toml"));
+            let tables = ["dependencies", "dev-dependencies", "build-dependencies"];
+            tables.iter().any(|table| manifest.get(table).is_some_and(|table| table.get(client).is_some()))
+        };
+        let members: Vec<String> = source::packages().into_iter().filter(names).collect();
+        assert_eq!(members, ["control-plane"], "{client} in one package, so that its breaking changes end there");
+    }
 }
 
 /// True when the SPDX expression can be satisfied with allowed licences alone. `/` is the old spelling of `OR`.
