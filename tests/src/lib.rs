@@ -1,6 +1,7 @@
 //! The kit of the tests that look at Selvedge from outside: the mesh as a whole, and the rules of the house.
 //!
 //! - [`mesh`]: a control plane and sidecars as real processes on ports of their own
+//! - [`namespace`]: a test in a network of its own
 //! - [`nodes`]: sidecars with transparent capture, each in a network namespace with an address of its own
 //! - [`pair`]: the smallest mesh with a request path; [`around`]: the same around any application
 //! - [`api_server`]: API servers of Kubernetes: a double, and a real one where there is one
@@ -23,6 +24,7 @@ pub mod load;
 pub mod lockfile;
 pub mod mesh;
 pub mod metrics;
+pub mod namespace;
 pub mod nodes;
 pub mod pages;
 pub mod pair;

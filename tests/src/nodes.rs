@@ -13,11 +13,11 @@ use crate::{
     client,
     mesh::Mesh,
     metrics::Metrics,
+    namespace::Namespaces,
     process::{Process, binary},
-    program, skip, wait,
+    program, wait,
 };
 
-const INSIDE: &str = "SELVEDGE_TEST_NODES";
 /// Where the test itself is, and the control plane.
 pub const HUB: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// The port of a sidecar's metrics, which capture leaves alone.
@@ -25,27 +25,13 @@ const METRICS: u16 = 15020;
 
 /// Runs the test named `name` again in a network namespace where it can make nodes, or `body` when this is that run.
 pub fn among<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
-    if std::env::var_os(INSIDE).is_some() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        return runtime.block_on(body());
-    }
-    let works = |program: &str, args: &[&str]| {
-        Command::new(program).args(args).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    if !works("unshare", &["-n", "ip", "link", "add", "type", "bridge"]) || !works("nft", &["--version"]) {
-        return skip("this needs root to make network namespaces, and the tools unshare, ip, nsenter and nft");
-    }
-    let script = format!(
-        "set -e
-        ip link set lo up
+    let setup = format!(
+        "ip link set lo up
         # An address of its own: it would change with every node, and what nodes know of it would be wrong for a while.
         ip link add hub address 02:00:00:00:00:01 type bridge
-        ip addr add {HUB}/24 dev hub; ip link set hub up
-        {INSIDE}=1 \"$0\" --exact {name} --nocapture"
+        ip addr add {HUB}/24 dev hub; ip link set hub up"
     );
-    let test = std::env::current_exe().expect("the test's own program");
-    let status = Command::new("unshare").args(["-n", "sh", "-c", &script]).arg(test).status().expect("unshare runs");
-    assert!(status.success(), "{name} failed in its namespace");
+    Namespaces::network(&setup).run(name, body);
 }
 
 /// A network namespace with an address of its own.

@@ -7,7 +7,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     thread,
     time::Duration,
 };
@@ -16,12 +16,12 @@ use selvedge_tests::{
     api_server::ApiServer,
     client,
     metrics::Metrics,
+    namespace::Namespaces,
     process::{Process, binary},
-    skip, wait,
+    wait,
 };
 use serde_json::{Value, json};
 
-const INSIDE: &str = "SELVEDGE_TEST_NODE";
 const APPLICATION: &str = "SELVEDGE_TEST_CALLS";
 /// The file without which no application calls anybody yet.
 const BEGIN: &str = "SELVEDGE_TEST_BEGIN";
@@ -36,29 +36,15 @@ const OUTSIDE: &str = "192.0.2.10";
 /// one with at `10.99.0.2N`.
 const DEPLOYMENTS: [&str; 3] = ["a", "b", "c"];
 
-/// Runs the test named `name` again in a new network namespace, or `body` when this is that run.
+/// Runs the test named `name` again on such a node, or `body` when this is that run.
 fn on_a_node<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
-    if std::env::var_os(INSIDE).is_some() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        return runtime.block_on(body());
-    }
-    let works = |program: &str, args: &[&str]| {
-        Command::new(program).args(args).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    if !works("unshare", &["-n", "ip", "link", "add", "type", "veth"]) || !works("nft", &["--version"]) {
-        return skip("this needs root to make network namespaces, and the tools unshare, ip, nsenter and nft");
-    }
-    let script = format!(
-        "set -e
-        ip link set lo up
+    let setup = format!(
+        "ip link set lo up
         ip addr add {NODE}/32 dev lo
         ip addr add {OUTSIDE}/32 dev lo
-        echo 1 > /proc/sys/net/ipv4/ip_forward
-        exec env {INSIDE}=1 \"$0\" --exact {name} --nocapture"
+        echo 1 > /proc/sys/net/ipv4/ip_forward"
     );
-    let test = std::env::current_exe().unwrap();
-    let status = Command::new("unshare").args(["-n", "sh", "-c", &script]).arg(test).status().unwrap();
-    assert!(status.success(), "{name} failed on its node");
+    Namespaces::network(&setup).run(name, body);
 }
 
 /// Run in a pod: answers every request, and calls what it is told to again and again. Says of each call how it ended.

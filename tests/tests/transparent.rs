@@ -3,19 +3,20 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use http::Method;
 use selvedge_tests::{
     client::{self, Answer, request},
     mesh::{Mesh, Workload},
+    namespace::Namespaces,
     process::binary,
-    program, skip, wait,
+    program, wait,
 };
 
 /// Holds the process id of the neighbour.
-const INSIDE: &str = "SELVEDGE_TEST_NAMESPACE";
+const NEIGHBOUR: &str = "SELVEDGE_TEST_NEIGHBOUR";
 const OUTSIDE: &str = "SELVEDGE_TEST_OUTSIDE";
 
 /// Where something that is not of the mesh listens, in the neighbour of the namespace.
@@ -23,21 +24,10 @@ fn outside() -> SocketAddr {
     ([10, 99, 0, 2], 8080).into()
 }
 
-/// Runs the test named `name` again in a new network namespace, or `body` when this is that run.
+/// Runs the test named `name` again in a new network namespace with a neighbour, or `body` when this is that run.
 fn in_namespace<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
-    if std::env::var_os(INSIDE).is_some() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        return runtime.block_on(body());
-    }
-    let works = |program: &str, args: &[&str]| {
-        Command::new(program).args(args).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    if !works("unshare", &["-n", "ip", "link", "add", "type", "veth"]) || !works("nft", &["--version"]) {
-        return skip("this needs root to make network namespaces, and the tools unshare, ip, nsenter and nft");
-    }
-    let script = format!(
-        "set -e
-        ip link set lo up
+    let setup = format!(
+        "ip link set lo up
         ip link add sv0 type veth peer name sv1
         {OUTSIDE}=1 unshare -n \"$0\" --exact answers_outside & neighbour=$!
         trap 'kill $neighbour' EXIT
@@ -45,11 +35,9 @@ fn in_namespace<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
         ip link set sv1 netns $neighbour
         nsenter -t $neighbour -n sh -ec 'ip link set lo up; ip link set sv1 up; ip addr add 10.99.0.2/24 dev sv1'
         ip addr add 10.99.0.1/24 dev sv0; ip link set sv0 up
-        {INSIDE}=$neighbour \"$0\" --exact {name} --nocapture"
+        export {NEIGHBOUR}=$neighbour"
     );
-    let test = std::env::current_exe().unwrap();
-    let status = Command::new("unshare").args(["-n", "sh", "-c", &script]).arg(test).status().unwrap();
-    assert!(status.success(), "{name} failed in its namespace");
+    Namespaces::network(&setup).run(name, body);
 }
 
 /// Run by [`in_namespace`] in the neighbour: answers every request.
@@ -77,7 +65,7 @@ fn answer(listener: TcpListener, text: &'static str) {
 /// What the neighbour gets for `GET path` from this port here: the status and the text. 000 when nobody listens.
 fn asked_from_outside(port: u16, path: &str) -> String {
     let mut curl = Command::new("nsenter");
-    curl.args(["-t", &std::env::var(INSIDE).unwrap(), "-n", "curl", "-s", "-m", "5", "-w", " %{http_code}"]);
+    curl.args(["-t", &std::env::var(NEIGHBOUR).unwrap(), "-n", "curl", "-s", "-m", "5", "-w", " %{http_code}"]);
     let output = curl.arg(format!("http://10.99.0.1:{port}{path}")).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }

@@ -12,11 +12,10 @@ use std::{
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use selvedge_tests::skip;
+use selvedge_tests::namespace::Namespaces;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-const INSIDE: &str = "SELVEDGE_TEST_NODE";
 /// Where Debian keeps the plugins of the CNI project.
 const PLUGINS: &str = "/usr/lib/cni";
 /// Where pods find the control plane, on the node.
@@ -24,39 +23,18 @@ pub(crate) const CONTROL_PLANE_PORT: u16 = 15010;
 
 /// Runs the test named `name` again in new network, mount and process namespaces, or `body` when this is that run.
 pub(crate) fn in_namespace<F: Future<Output = ()>>(name: &str, needs: &[&str], body: impl FnOnce() -> F) {
-    if std::env::var_os(INSIDE).is_some() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        return runtime.block_on(body());
-    }
-    let runs = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    if !runs("unshare", &["-n", "-m", "--pid", "--fork", "ip", "link", "add", "type", "veth"]) {
-        return skip("this needs root to make namespaces, and the tools unshare and ip");
-    }
-    for need in needs {
-        if !runs(need, &["--version"]) && !Path::new(PLUGINS).join(need).exists() {
-            return skip(&format!("{need} is not installed (Debian: runc, containernetworking-plugins)"));
-        }
-    }
-    let script = format!(
-        "set -e
-        ip link set lo up
+    let programs: Vec<&str> = needs.iter().copied().filter(|need| !Path::new(PLUGINS).join(need).exists()).collect();
+    let setup = format!(
+        "ip link set lo up
         mkdir -p /run/netns
         mount -t tmpfs none /run/netns
         ip link add cbr0 type bridge
-        ip addr add {v4}/24 dev cbr0; ip -6 addr add {v6}/64 dev cbr0 nodad; ip link set cbr0 up
-        export {INSIDE}=1
-        exec \"$0\" --exact {name} --nocapture",
+        ip addr add {v4}/24 dev cbr0; ip -6 addr add {v6}/64 dev cbr0 nodad; ip link set cbr0 up",
         v4 = Families::V4.gateway(),
         v6 = Families::V6.gateway()
     );
-    let test = std::env::current_exe().unwrap();
-    let namespaces = ["-n", "-m", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script];
-    let status = Command::new("unshare").args(namespaces).arg(test).status().unwrap();
-    assert!(status.success(), "{name} failed on its node");
+    let new = &["-n", "-m", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    Namespaces { new, needs: &programs, setup: &setup }.run(name, body);
 }
 
 /// The addresses of a pod.
