@@ -173,8 +173,7 @@ pub fn name_problem(kind: Option<&Kind>, name: &str) -> Option<String> {
 
 /// Why `name` is no DNS label (RFC 1123 section 2.1), if so.
 pub fn label_problem(name: &str) -> Option<String> {
-    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if (1..=63).contains(&name.len()) && name.bytes().all(fine) && !name.starts_with('-') && !name.ends_with('-') {
+    if names::is_label(name) {
         return None;
     }
     let shown: String = name.chars().take(80).collect();

@@ -2,7 +2,7 @@
 //! its ports and of the backends its routes name, or as it was before.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
 };
@@ -59,8 +59,8 @@ pub fn resources(client: &Client, before: &Resources) -> Resources {
         .filter(|held| needed.contains(&held.name))
         .filter_map(|held| Some((held.name.clone(), versioned::<Endpoints>(held, before.endpoints.get(&held.name))?)));
     let aliases = answers(client).filter_map(|(name, answer)| match answer {
-        Answer::Waiting => None,
-        Answer::Absent | Answer::Refused => Some((name.to_owned(), None)),
+        Answer::Waiting | Answer::Absent => None,
+        Answer::Refused => Some((name.to_owned(), None)),
         Answer::Held(held) => destinations.contains_key(held).then(|| (name.to_owned(), Some(held.clone()))),
     });
     let refused = answers(client).filter(|(_, answer)| **answer == Answer::Refused);
@@ -70,11 +70,60 @@ pub fn resources(client: &Client, before: &Resources) -> Resources {
         inbound: single(client, INBOUND),
         bundle: single(client, TRUST_BUNDLE),
         aliases: aliases.collect(),
+        absent: Arc::new(absent(client)),
         endpoints: endpoints.collect(),
         destinations,
         connected: before.connected,
         refusal: before.refusal.clone(),
     }
+}
+
+/// The names that `client` asked for and that stand for nothing.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use selvedge_decide::{assemble, compile::check};
+/// use selvedge_xds::{
+///     client::{Client, Judge},
+///     kinds::{DESTINATION, SELVEDGE, describe},
+///     proto::discovery::DeltaDiscoveryResponse,
+/// };
+///
+/// let mut client = Client::new(&SELVEDGE, Duration::from_secs(60), Judge { check, describe });
+/// client.want(DESTINATION, "none.shop", Duration::ZERO);
+/// let (type_url, removed_resources) = (DESTINATION.to_string(), vec!["none.shop".to_owned()]);
+/// client.response(DeltaDiscoveryResponse { type_url, removed_resources, ..Default::default() }).unwrap();
+/// assert!(assemble::absent(&client).contains("none.shop"));
+/// ```
+pub fn absent(client: &Client) -> HashSet<String> {
+    answers(client).filter(|(_, answer)| **answer == Answer::Absent).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Whether every name that stands for something at `client` does so in `published`, as far as its destination is there. Also
+/// a name that is absent may stand for something: an `ip:port` for the workload at that address.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use selvedge_decide::{assemble, compile::check, resources::Resources};
+/// use selvedge_xds::{
+///     client::{Client, Judge},
+///     kinds::{SELVEDGE, describe},
+/// };
+///
+/// let client = Client::new(&SELVEDGE, Duration::from_secs(60), Judge { check, describe });
+/// assert!(assemble::is_published(&client, &Resources::default()));
+/// ```
+pub fn is_published(client: &Client, published: &Resources) -> bool {
+    answers(client).all(|(name, answer)| match answer {
+        Answer::Waiting | Answer::Absent => true,
+        Answer::Refused => published.aliases.contains_key(name),
+        Answer::Held(held) => {
+            published.aliases.get(name).and_then(Option::as_ref) == Some(held)
+                || !published.destinations.contains_key(held)
+        }
+    })
 }
 
 /// The names to ask for where `name` was called: an `ip:port` may be that of a service, or of a workload at that IP address.
@@ -261,13 +310,19 @@ mod tests {
         };
         gone(&mut client, "10.1.0.5:6379");
         let known = |client: &Client| resources(client, &Resources::default()).aliases;
-        assert!(known(&client).is_empty(), "it may be a workload's");
+        assert!(known(&client).is_empty() && absent(&client).is_empty(), "it may be a workload's");
         receive(&mut client, DESTINATION, &[address]);
         assert_eq!(known(&client)["10.1.0.5:6379"].as_deref(), Some("10.1.0.5"));
+        let published = resources(&client, &Resources::default());
         client.want(DESTINATION, "10.1.0.5:16379", Duration::ZERO);
+        gone(&mut client, "10.1.0.5:16379");
+        assert!(!is_published(&client, &published), "it stands for the workload there");
         assert_eq!(known(&client)["10.1.0.5:16379"].as_deref(), Some("10.1.0.5"));
+        assert!(is_published(&client, &resources(&client, &published)));
         gone(&mut client, "10.1.0.5");
-        assert_eq!(known(&client)["10.1.0.5:6379"], None);
-        assert!(!known(&client).contains_key("10.1.0.5:16379"), "nobody has said of what service it is");
+        assert!(known(&client).is_empty());
+        assert_eq!(absent(&client), ["10.1.0.5", "10.1.0.5:6379", "10.1.0.5:16379"].map(str::to_owned).into());
+        client.want(DESTINATION, "10.1.0.5:26379", Duration::ZERO);
+        assert!(!absent(&client).contains("10.1.0.5:26379"), "nobody has said of what service it is");
     }
 }

@@ -76,7 +76,7 @@ pub struct RuntimeConfig {
     pub other_ports: Arc<InboundPort>,
     /// Services that can be called.
     pub destinations: HashMap<ServiceName, Arc<Destination>>,
-    /// Every name that was asked for; `None` when the control plane knows no such destination.
+    /// Every name that was asked for and stands for something; `None` when that is none of the destinations.
     pub aliases: HashMap<String, Option<ServiceName>>,
     /// What answers at the own address of a workload, by the `ip:port` that was asked for. These are among the names of no
     /// destination.
@@ -341,8 +341,8 @@ impl RuntimeConfig {
         self.clusters.binary_search_by(|cluster| cluster.name.cmp(name)).ok().map(Link)
     }
 
-    /// The destination known by `name`, canonical or alias, or the address. `Some(None)` when the control plane said there
-    /// is none.
+    /// The destination known by `name`, canonical or alias, or the address. `Some(None)` when it is known that there is none
+    /// in force.
     pub fn destination(&self, name: &str) -> Option<Option<&Arc<Destination>>> {
         if let Some(found) = self.destinations.get(name) {
             return Some(Some(found));

@@ -21,7 +21,7 @@ pub struct Versioned<T> {
 /// Everything known at one instant, all of it checked.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
-    /// Counts up by one whenever a resource or an alias is another one.
+    /// Counts up by one whenever a resource or an alias is another one: the same number means the same configuration.
     pub generation: u64,
     /// The workload's own view.
     pub inbound: Option<Arc<Inbound>>,
@@ -31,9 +31,12 @@ pub struct Resources {
     pub destinations: HashMap<String, Arc<Versioned<Destination>>>,
     /// Endpoints by canonical name.
     pub endpoints: HashMap<String, Arc<Versioned<Endpoints>>>,
-    /// Canonical name of every destination asked for, by the name it was asked by; `None` where the control plane
-    /// said that there is none, or none that can be put in force. A name that is missing has no answer yet.
+    /// Canonical name of every destination asked for, by the name it was asked by; `None` where there is none that can be put
+    /// in force. A name that is missing here and in `absent` has no answer yet.
     pub aliases: HashMap<String, Option<String>>,
+    /// Names asked for of which the control plane said that there is none. They come and go as the workload calls, and no
+    /// configuration is compiled of them: `generation` does not count them.
+    pub absent: Arc<HashSet<String>>,
     /// Those of the names that stand for a destination of the mesh which cannot be put in force.
     pub refused: HashSet<String>,
     /// Whether a stream to the control plane stands.

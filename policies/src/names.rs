@@ -47,6 +47,50 @@ pub fn parts(text: &str) -> Option<(&str, &str)> {
     text.split_once('/').filter(|(namespace, name)| is_part(namespace) && is_part(name))
 }
 
+/// What follows `NAME.NAMESPACE` in the host names of a service of the mesh.
+const DOMAINS: [&str; 3] = ["", ".svc", ".svc.cluster.local"];
+
+/// The host names by which callers reach the service `name` of `namespace`, the shortest first.
+///
+/// ```
+/// use selvedge_policies::names;
+///
+/// assert_eq!(names::hosts("shop", "web"), ["web.shop", "web.shop.svc", "web.shop.svc.cluster.local"]);
+/// ```
+pub fn hosts(namespace: &str, name: &str) -> [String; 3] {
+    DOMAINS.map(|domain| format!("{name}.{namespace}{domain}"))
+}
+
+/// Namespace and name of the only service of the mesh that can answer to `host`, in lower case and without a port; `None`
+/// where none can.
+///
+/// ```
+/// use selvedge_policies::names;
+///
+/// for host in names::hosts("shop", "web") {
+///     assert_eq!(names::service_of_host(&host), Some(("shop", "web")));
+/// }
+/// assert_eq!(names::service_of_host("www.example.com"), None);
+/// ```
+pub fn service_of_host(host: &str) -> Option<(&str, &str)> {
+    let bare = DOMAINS.iter().rev().find_map(|domain| {
+        host.strip_suffix(domain)?.split_once('.').filter(|(name, namespace)| is_label(name) && is_label(namespace))
+    });
+    bare.map(|(name, namespace)| (namespace, name))
+}
+
+/// Whether `text` is a DNS label (RFC 1123 section 2.1), as names of services and namespaces are.
+///
+/// ```
+/// use selvedge_policies::names;
+///
+/// assert!(names::is_label("web-2") && !names::is_label("-web") && !names::is_label("a.b"));
+/// ```
+pub fn is_label(text: &str) -> bool {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(fine) && !text.starts_with('-') && !text.ends_with('-')
+}
+
 /// `namespace/name` of a service, in the mesh or outside.
 ///
 /// ```

@@ -56,6 +56,7 @@ mod socket;
 mod grpc;
 mod heading;
 mod error;
+mod allowance;
 mod clock;
 
 pub use bootstrap::{Bootstrap, Source as BootstrapSource};

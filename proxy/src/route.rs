@@ -1,11 +1,12 @@
 //! From a canonical request to the rules that apply to it and the endpoints that may answer it: [`selvedge_decide::route`]
 //! decides, and what it lacks is waited for here.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use http::Request;
 use selvedge_decide::route::{self as decide, Nowhere, Scope};
 use selvedge_policies::{
+    names,
     reason::Reason,
     route::{Backend, RouteRule},
 };
@@ -42,26 +43,35 @@ pub(crate) async fn scope(exchange: &mut Exchange) -> Result<Scope, Error> {
     Ok(scope)
 }
 
-/// The service that the host of a gateway's request names; `None` where it names none that is known. While the control plane
-/// is away nobody could say of a new one, and nothing is waited for: hosts may be what callers from outside like.
+/// The service that the host of a gateway's request names; `None` where it names none that is known. Hosts may be what callers
+/// from outside like: what cannot be a service is not asked for, nor is anything while nobody could say or too much is asked.
 async fn by_host_of(exchange: &mut Exchange) -> Result<Option<Scope>, Error> {
     let authority = exchange.target()?.authority.clone();
-    let (host, named): (Arc<str>, _) = (authority.host().into(), authority.full().port_u16());
+    let Some((namespace, name)) = names::service_of_host(authority.host()) else { return Ok(None) };
+    let (host, named) = (format!("{name}.{namespace}"), authority.full().port_u16());
     let worker = exchange.connection.worker.clone();
-    let known = |snapshot: &Snapshot| snapshot.config.destination(&host).map(|found| found.cloned());
+    let known = |snapshot: &Snapshot| match snapshot.config.destination(&host) {
+        None if worker.is_absent(&host) => Some(None),
+        found => found.map(|found| found.cloned()),
+    };
     let found = match known(&exchange.snapshot) {
-        None if exchange.snapshot.config.resources.connected => {
-            answered(&worker, &mut exchange.snapshot, &host, known).await
-        }
+        None if worker.is_connected() => match worker.lookups.begin(&host) {
+            Some(_lookup) => answered(&worker, &mut exchange.snapshot, &host, known).await,
+            None => {
+                worker.telemetry.host_not_asked();
+                None
+            }
+        },
         found => found,
     };
-    let Some(destination) = found.flatten() else { return Ok(None) };
+    let Some(found) = found else { return Ok(None) };
     worker.used(&host);
+    let Some(destination) = found else { return Ok(None) };
     exchange.port = decide::port_meant(&destination, named, exchange.connection.port());
     Ok(Some(Scope::Outbound(destination)))
 }
 
-/// Asks the control plane for `name`, and waits for some time until it is `known`.
+/// Asks the control plane for `name`, and waits for some time until it is `known` what that is, or that it is nothing.
 async fn answered<T>(
     worker: &Worker,
     snapshot: &mut Rc<Snapshot>,
@@ -69,15 +79,20 @@ async fn answered<T>(
     known: impl Fn(&Snapshot) -> Option<T>,
 ) -> Option<T> {
     worker.want(name);
-    let mut configs = worker.configs();
+    let (mut configs, mut resources) = (worker.configs(), worker.resources());
     let wait = async {
-        while configs.changed().await.is_ok() {
-            *snapshot = worker.refresh(&mut configs);
+        loop {
+            tokio::select! {
+                changed = configs.changed() => {
+                    changed.ok()?;
+                    *snapshot = worker.refresh(&mut configs);
+                }
+                changed = resources.changed() => changed.ok()?,
+            }
             if let Some(found) = known(snapshot) {
                 return Some(found);
             }
         }
-        None
     };
     timeout(DISCOVERY, wait).await.ok().flatten()
 }
@@ -97,11 +112,13 @@ pub(crate) async fn resolve(connection: &Connection, snapshot: &mut Rc<Snapshot>
     found.unwrap_or_else(|| unknown(connection, snapshot, name))
 }
 
-fn known(connection: &Connection, snapshot: &Snapshot, name: &Arc<str>) -> Option<Result<Scope, Error>> {
-    let scope = decide::outbound(&snapshot.config, name, is_captured(connection))?;
-    if let Ok(Scope::Outbound(_)) = &scope {
-        connection.worker.used(name); // as it was asked for: that is what is subscribed to
-    }
+fn known(connection: &Connection, snapshot: &Snapshot, name: &str) -> Option<Result<Scope, Error>> {
+    let captured = is_captured(connection);
+    let scope = match decide::outbound(&snapshot.config, name, captured) {
+        None if connection.worker.is_absent(name) => decide::unknown(&snapshot.config, name, captured),
+        known => known?,
+    };
+    connection.worker.used(name); // as it was asked for: that is what is subscribed to
     Some(scope.map_err(|reason| refused(snapshot, name, reason)))
 }
 

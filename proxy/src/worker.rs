@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use selvedge_decide::resources::Resources;
 use selvedge_policies::facts::Moment;
 use selvedge_xds::plaintext;
 use tokio::{
@@ -29,8 +30,10 @@ use crate::{
     xds::Demand,
 };
 
+pub(crate) mod lookups;
 pub(crate) mod spread;
 
+use lookups::Lookups;
 use spread::Place;
 
 /// Addresses outside any cluster that are remembered.
@@ -41,6 +44,8 @@ const LOCALS: usize = 1024;
 pub(crate) struct Shared {
     /// The newest configuration, each as soon as it is published.
     pub configs: watch::Receiver<InForce>,
+    /// What the control plane has said by now. Of names that stand for nothing it knows more than the configuration.
+    pub resources: watch::Receiver<Arc<Resources>>,
     /// Where destinations are asked for.
     pub demand: mpsc::UnboundedSender<Demand>,
     /// What all workers count in, and the access log.
@@ -80,7 +85,10 @@ pub(crate) struct Worker {
     started: Instant,
     time_of_day: TimeOfDay,
     configs: watch::Receiver<InForce>,
+    resources: watch::Receiver<Arc<Resources>>,
     demand: mpsc::UnboundedSender<Demand>,
+    /// How many new hosts it asks for.
+    pub lookups: Lookups,
     used: RefCell<HashSet<Arc<str>>>,
     /// Who called in plaintext since the control plane was told last.
     plaintext: RefCell<BTreeSet<IpAddr>>,
@@ -96,9 +104,8 @@ pub(crate) struct Worker {
 impl Worker {
     /// The state of a worker that has seen nothing yet. Call it on the worker's thread.
     pub(crate) fn new(place: Place, shared: Shared) -> Self {
-        let Shared {
-            configs, demand, telemetry, phases, open, max_connections, caller_timeouts, by_host, probes, ..
-        } = shared;
+        let Shared { configs, resources, demand, telemetry, phases, open, .. } = shared;
+        let Shared { max_connections, caller_timeouts, by_host, probes, .. } = shared;
         let InForce { config, trust } = configs.borrow().clone();
         Self {
             telemetry: telemetry.worker(),
@@ -112,7 +119,9 @@ impl Worker {
             started: Instant::now(),
             time_of_day: TimeOfDay::new(clock::since_epoch()),
             configs,
+            resources,
             demand,
+            lookups: Lookups::default(),
             used: RefCell::default(),
             plaintext: RefCell::default(),
             phases,
@@ -133,11 +142,27 @@ impl Worker {
         self.configs.clone()
     }
 
+    /// Tells of everything that the control plane says from now on, also of what changes no configuration.
+    pub(crate) fn resources(&self) -> watch::Receiver<Arc<Resources>> {
+        self.resources.clone()
+    }
+
+    /// Whether the control plane knows no destination of this name.
+    pub(crate) fn is_absent(&self, name: &str) -> bool {
+        self.resources.borrow().absent.contains(name)
+    }
+
+    /// Whether the control plane can be asked now.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.resources.borrow().connected
+    }
+
     /// Puts the newest configuration in force, unless another task of this worker has done so already.
     pub(crate) fn refresh(&self, configs: &mut watch::Receiver<InForce>) -> Rc<Snapshot> {
         let in_force = configs.borrow_and_update().clone();
         let current = self.snapshot();
-        if Arc::ptr_eq(&in_force.config, &current.config) && !current.clusters.is_empty() {
+        let is_same = Arc::ptr_eq(&in_force.config, &current.config) && Arc::ptr_eq(&in_force.trust, &current.trust);
+        if is_same && !current.clusters.is_empty() {
             return current;
         }
         self.telemetry.set_access_log(in_force.config.access_log);
@@ -163,10 +188,10 @@ impl Worker {
         let _ = self.demand.send(Demand::Want(name.to_owned())); // without a control thread the process is ending
     }
 
-    /// Notes that a destination is in use, so that it stays subscribed.
-    pub(crate) fn used(&self, name: &Arc<str>) {
+    /// Notes that a name is in use, so that it stays subscribed, whatever it stands for.
+    pub(crate) fn used(&self, name: &str) {
         if !self.used.borrow().contains(name) {
-            self.used.borrow_mut().insert(name.clone());
+            self.used.borrow_mut().insert(name.into());
         }
     }
 

@@ -7,6 +7,8 @@
 //!   good version.
 //! - What is held survives a lost stream: [`Client::connected`] resumes with the versions held.
 //! - A name asked for on demand is given up when it was not used for the idle time; a pinned one never.
+//! - However many names are asked for on demand, a bounded number is kept: those that stand for something, then those
+//!   used last. That a name stands for nothing changes no resource, and whoever asks is told that apart ([`Change`]).
 
 mod interest;
 
@@ -38,7 +40,7 @@ pub struct Judge {
 
 /// Names asked for on demand that are kept, per kind; far fewer than [`crate::server::MAX_NAMES`], past which the whole
 /// stream would be refused. An application that calls ever new addresses must not cost its sidecar the configuration.
-const MOST_ON_DEMAND: usize = 4096;
+pub const MOST_ON_DEMAND: usize = 4096;
 /// Longest NACK message, in bytes; a longer one is cut. The list of what is refused is not.
 const MAX_COMPLAINT: usize = 4096;
 
@@ -55,11 +57,23 @@ pub enum Answer {
     Held(String),
 }
 
+/// What became of what is known. The greater one includes the lesser.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Names that were asked for on demand are among those that stand for nothing now, or no more among them.
+    Absent,
+    /// Some name stands for something else, or some resource is another one.
+    Known,
+}
+
 /// What a response did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Whether any answer or resource is another one now.
-    pub changed: bool,
+    /// What is another one now.
+    pub change: Change,
     /// The NACK message, when something was refused.
     pub complaint: Option<String>,
 }
@@ -96,23 +110,23 @@ impl Client {
         }
     }
 
-    /// Wants exactly `names` of `kind`: new ones are pinned, others are given up. Whether anything held was lost.
-    pub fn pin_exactly(&mut self, kind: TypeUrl, names: &BTreeSet<String>) -> bool {
-        let Some(interest) = self.interest_mut(kind) else { return false };
+    /// Wants exactly `names` of `kind`: new ones are pinned, others are given up.
+    pub fn pin_exactly(&mut self, kind: TypeUrl, names: &BTreeSet<String>) {
+        let Some(interest) = self.interest_mut(kind) else { return };
         let surplus: Vec<String> = interest.wants.keys().filter(|name| !names.contains(*name)).cloned().collect();
         for name in names {
             interest.want(name, true, Duration::ZERO);
         }
-        interest.give_up(&surplus)
+        interest.give_up(&surplus);
     }
 
-    /// Wants `name` on demand; it counts as used `now`. When there are too many, the name that stands for nothing and
-    /// was used least lately gives way; when all stand for something, the new one is not asked for.
-    pub fn want(&mut self, kind: TypeUrl, name: &str, now: Duration) {
-        let Some(interest) = self.interest_mut(kind) else { return };
-        if interest.wants.contains_key(name) || interest.make_room(MOST_ON_DEMAND) {
-            interest.want(name, false, now);
-        }
+    /// Wants `name` on demand; it counts as used `now`. When there are too many, those give way that stand for nothing and
+    /// were used least lately, and only where all stand for something those of them. What became of what is known by that.
+    pub fn want(&mut self, kind: TypeUrl, name: &str, now: Duration) -> Change {
+        let Some(interest) = self.interest_mut(kind) else { return Change::Nothing };
+        let made = if interest.wants.contains_key(name) { Change::Nothing } else { interest.make_room(MOST_ON_DEMAND) };
+        interest.want(name, false, now);
+        made
     }
 
     /// Notes a use of a name that was asked for on demand; an unknown name is not asked for by this.
@@ -122,18 +136,17 @@ impl Client {
         }
     }
 
-    /// Gives up on-demand names that were not used for the idle time. Whether there were any.
-    pub fn expire(&mut self, now: Duration) -> bool {
+    /// Gives up on-demand names that were not used for the idle time, and says what that changed.
+    pub fn expire(&mut self, now: Duration) -> Change {
         let idle = self.idle;
         let is_idle = |want: &Want| !want.pinned && now.saturating_sub(want.last_used) >= idle;
-        let mut any = false;
+        let mut change = Change::Nothing;
         for interest in &mut self.interests {
             let names: Vec<String> =
                 interest.wants.iter().filter(|(_, want)| is_idle(want)).map(|(name, _)| name.clone()).collect();
-            any |= !names.is_empty();
-            interest.give_up(&names);
+            change = change.max(interest.give_up(&names));
         }
-        any
+        change
     }
 
     /// Puts a resource in force that was good in an earlier life of the process, with the names it was asked by.
@@ -179,7 +192,7 @@ impl Client {
         let mut problems = Vec::new();
         let mut refused = Vec::new();
         let mut seen = HashSet::new();
-        let mut changed = false;
+        let mut change = Change::Nothing;
         for resource in response.resources {
             let name = resource.name.clone();
             let taken = if seen.insert(name.clone()) {
@@ -188,19 +201,21 @@ impl Client {
                 Err(format!("{:?} {name:?}: it is in the response twice", interest.kind))
             };
             match taken {
-                Ok(new) => changed |= new,
+                Ok(true) => change = Change::Known,
+                Ok(false) => {}
                 Err(problem) => {
+                    change = Change::Known; // who waits for its first version waits in vain
                     problems.push(problem);
                     refused.push(name);
                 }
             }
         }
-        changed |= interest.remove(&response.removed_resources);
+        change = change.max(interest.remove(&response.removed_resources));
         interest.drop_unwanted();
         let complaint = (!problems.is_empty()).then(|| cut(problems.join("; "), MAX_COMPLAINT));
         let reply = complaint.clone().map(|message| Complaint { message, resources: refused });
         interest.replies.push((response.nonce, reply));
-        Ok(Applied { changed, complaint })
+        Ok(Applied { change, complaint })
     }
 
     /// What was said of every name asked for.
@@ -305,17 +320,58 @@ mod tests {
     }
 
     #[test]
-    fn ever_new_names_push_out_those_that_stand_for_nothing() {
+    fn ever_new_names_push_out_those_that_stand_for_nothing_and_are_not_used() {
         let mut client = client();
         let web = destination("web", &["web.a"], 1);
         client.want(DESTINATION, "web.a", Duration::from_secs(0));
         client.response(response("1", &[web], &[])).unwrap();
-        for n in 0..2 * MOST_ON_DEMAND as u64 {
-            client.want(DESTINATION, &format!("10.0.0.1:{n}"), Duration::from_secs(n));
+        client.want(DESTINATION, "192.0.2.7:443", Duration::from_secs(0));
+        client.response(response("2", &[], &["192.0.2.7:443"])).unwrap();
+        let most = MOST_ON_DEMAND as u64;
+        for n in 0..2 * most {
+            let made = client.want(DESTINATION, &format!("10.0.0.1:{n}"), Duration::from_secs(n));
+            assert!(made < Change::Known, "what is known stays");
+            client.touch(DESTINATION, "192.0.2.7:443", Duration::from_secs(n));
         }
         let names: Vec<&str> = client.answers(DESTINATION).map(|(name, _)| name).collect();
-        assert_eq!(names.len(), MOST_ON_DEMAND);
-        assert!(names.contains(&"web.a") && names.contains(&"10.0.0.1:8191") && !names.contains(&"10.0.0.1:0"));
+        assert!(names.len() <= MOST_ON_DEMAND);
+        let is_kept = |name: &str| names.contains(&name);
+        assert!(is_kept("web.a") && is_kept("192.0.2.7:443") && is_kept("10.0.0.1:8191") && !is_kept("10.0.0.1:0"));
+    }
+
+    #[test]
+    fn where_every_name_stands_for_something_the_least_used_give_way_to_a_new_one() {
+        let mut client = client();
+        let all: Vec<Encoded> = (0..MOST_ON_DEMAND).map(|n| destination(&format!("d{n}"), &[], 1)).collect();
+        for (n, resource) in (0..).zip(&all) {
+            client.want(DESTINATION, &resource.name, Duration::from_secs(n));
+        }
+        client.response(response("1", &all, &[])).unwrap();
+        client.touch(DESTINATION, "a/d0", Duration::from_secs(MOST_ON_DEMAND as u64));
+        assert_eq!(client.want(DESTINATION, "a/new", Duration::from_secs(MOST_ON_DEMAND as u64)), Change::Known);
+        let names: Vec<&str> = client.answers(DESTINATION).map(|(name, _)| name).collect();
+        assert!(names.contains(&"a/new") && names.contains(&"a/d0") && !names.contains(&"a/d1"));
+        assert!(names.len() > MOST_ON_DEMAND / 2);
+        let held: Vec<&str> = client.held(DESTINATION).map(|held| &*held.name).collect();
+        assert!(held.contains(&"a/d0") && !held.contains(&"a/d1"), "what nobody wants is not kept");
+    }
+
+    #[test]
+    fn that_a_name_stands_for_nothing_is_told_apart_from_what_changes_resources() {
+        let mut client = client();
+        client.want(DESTINATION, "web.a", Duration::from_secs(0));
+        client.want(DESTINATION, "none.a", Duration::from_secs(0));
+        let change = |client: &mut Client, resources: &[Encoded], removed: &[&str]| {
+            client.response(response("1", resources, removed)).unwrap().change
+        };
+        assert_eq!(change(&mut client, &[], &["none.a", "web.a"]), Change::Absent);
+        assert_eq!(change(&mut client, &[], &["none.a"]), Change::Nothing);
+        assert_eq!(change(&mut client, &[destination("web", &["web.a"], 1)], &[]), Change::Known);
+        assert_eq!(change(&mut client, &[], &["web.a"]), Change::Known, "it stood for something");
+        client.touch(DESTINATION, "web.a", Duration::from_secs(30));
+        assert_eq!(client.expire(Duration::from_secs(60)), Change::Absent);
+        client.pin(DESTINATION, "a/pinned");
+        assert_eq!(change(&mut client, &[], &["a/pinned"]), Change::Known, "what it is needed for may wait for it");
     }
 
     #[test]
@@ -370,7 +426,7 @@ mod tests {
         client.requests();
         let mixed = response("2", &[destination("web", &[], 666), destination("api", &[], 2)], &[]);
         let applied = client.response(mixed).unwrap();
-        assert!(applied.changed);
+        assert_eq!(applied.change, Change::Known);
         assert_eq!((generation(&client, "a/web"), generation(&client, "a/api")), (Some(1), Some(2)));
         let reply = client.requests().remove(0);
         assert_eq!(reply.response_nonce, "2");
@@ -386,7 +442,8 @@ mod tests {
     fn a_first_version_that_is_refused_ends_the_waiting() {
         let mut client = client();
         client.want(DESTINATION, "web.a", Duration::from_secs(0));
-        client.response(response("1", &[destination("web", &["web.a"], 666)], &[])).unwrap();
+        let applied = client.response(response("1", &[destination("web", &["web.a"], 666)], &[])).unwrap();
+        assert_eq!(applied.change, Change::Known);
         assert_eq!(client.answers(DESTINATION).next(), Some(("web.a", &Answer::Refused)));
     }
 
@@ -399,7 +456,7 @@ mod tests {
         };
         let mut client = client();
         refuse(&mut client);
-        assert!(client.expire(Duration::from_secs(60)));
+        assert_eq!(client.expire(Duration::from_secs(60)), Change::Known);
         assert_eq!(client.complaints().count(), 0, "nobody uses it");
         refuse(&mut client);
         client.response(response("2", &[], &["web.a"])).unwrap();
@@ -414,9 +471,9 @@ mod tests {
         client.response(response("2", &[destination("web", &["web.a"], 666)], &[])).unwrap();
         client.want(DESTINATION, "10.0.0.1:80", Duration::from_secs(0));
         client.response(response("3", &[destination("web", &["10.0.0.1:80"], 666)], &[])).unwrap();
-        assert!(client.expire(Duration::from_secs(60)), "the address is not used any more");
+        assert_eq!(client.expire(Duration::from_secs(60)), Change::Known, "the address is not used any more");
         assert_eq!(client.complaints().count(), 1, "web.a still stands for an older version than there is");
-        assert!(client.expire(Duration::from_secs(110)));
+        assert_eq!(client.expire(Duration::from_secs(110)), Change::Known);
         assert_eq!(client.complaints().count(), 0);
     }
 
@@ -428,7 +485,9 @@ mod tests {
         let is_bad = |n: usize| n.is_multiple_of(3);
         let all: Vec<Encoded> =
             (0..300).map(|n| destination(&format!("web-{n}"), &[], if is_bad(n) { 666 } else { 1 })).collect();
-        all.iter().for_each(|resource| client.want(DESTINATION, &resource.name, Duration::from_secs(0)));
+        for resource in &all {
+            client.want(DESTINATION, &resource.name, Duration::from_secs(0));
+        }
         client.connected(node());
         client.requests().into_iter().for_each(|request| drop(server.request(request).unwrap()));
         let find = |_: TypeUrl, name: &str| all.iter().find(|r| r.name == name).map(|found| Arc::new(found.clone()));
@@ -476,8 +535,8 @@ mod tests {
         client.response(response("1", &[destination("web", &["web.a"], 1)], &[])).unwrap();
         client.requests();
         client.touch(DESTINATION, "api.a", Duration::from_secs(50));
-        assert!(!client.expire(Duration::from_secs(59)));
-        assert!(client.expire(Duration::from_secs(60)));
+        assert_eq!(client.expire(Duration::from_secs(59)), Change::Nothing);
+        assert_eq!(client.expire(Duration::from_secs(60)), Change::Known);
         assert_eq!(client.held(DESTINATION).count(), 0, "what nobody wants is not kept");
         let requests = client.requests();
         assert_eq!(requests[0].resource_names_unsubscribe, ["web.a"]);
@@ -563,7 +622,9 @@ mod tests {
                     self.tell(d);
                     self.world.remove(&d);
                 }
-                Step::Want(name) => self.client.want(DESTINATION, &name, Duration::from_secs(0)),
+                Step::Want(name) => {
+                    self.client.want(DESTINATION, &name, Duration::from_secs(0));
+                }
                 Step::GiveUp(name) => {
                     self.client.interest_mut(DESTINATION).unwrap().give_up(&[name]);
                 }

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use selvedge_policies::names::ServiceName;
+use selvedge_policies::names::{self, ServiceName};
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS},
     proto::mesh::{self, Attachment, Destination, Endpoint, Endpoints, Port},
@@ -57,7 +57,7 @@ impl Compiled {
 
 fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> Compiled {
     let (namespace, name) = (&object.id.namespace, &object.id.name);
-    let hosts = ["", ".svc", ".svc.cluster.local"].map(|suffix| format!("{name}.{namespace}{suffix}"));
+    let hosts = names::hosts(namespace, name);
     let carried: Vec<&ServicePort> = spec.carried().collect();
     let numbers: Vec<u16> = carried.iter().map(|port| port.port).collect();
     let mut aliases = names(&hosts, &numbers);

@@ -7,6 +7,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use selvedge_policies::names::service_of_host;
+
 use super::{
     Object, ObjectId, Spec, Target,
     endpoint_slice::{EndpointSliceSpec, SliceEndpoint},
@@ -123,12 +125,6 @@ fn named(object: &Object) -> BTreeSet<Target> {
         }
         Spec::Service(_) | Spec::Workload(_) | Spec::Node(_) | Spec::ReferenceGrant(_) => BTreeSet::new(),
     }
-}
-
-/// Namespace and name of the `Service` that would answer to `host`.
-pub fn service_of_host(host: &str) -> Option<(&str, &str)> {
-    let host = host.trim_end_matches(".svc.cluster.local").trim_end_matches(".svc");
-    host.split_once('.').map(|(name, namespace)| (namespace, name))
 }
 
 /// Adds a value to those of a key in an index, or takes it away.

@@ -7,14 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_policies::{kind::Problem, policy::Reference, registry};
+use selvedge_policies::{kind::Problem, names::service_of_host, policy::Reference, registry};
 
 use super::{conflicts, in_force::InForce};
 use crate::{
     diagnostic::{Diagnostic, Severity},
     model::{
         Attached, Model, Object, ObjectId, Spec, Target,
-        claims::service_of_host,
         external_service::{self, ExternalServiceSpec},
         granted,
         mesh_policy::MeshPolicySpec,

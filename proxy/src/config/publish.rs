@@ -36,23 +36,30 @@ impl Publisher {
         let mut compiler = Compiler::at(std::mem::take(&mut self.locality));
         let mut keeper = Keeper::new(self.external_tls.take());
         let mut told = None;
+        let mut in_force: Option<InForce> = None;
         loop {
             let credentials = self.credentials.borrow_and_update().clone();
             let resources = self.resources.borrow_and_update().clone();
             let refused = keeper.update(credentials, resources.bundle.as_ref()).err().map(|error| error.to_string());
-            let config = Arc::new(compiler.compile(&resources));
             if let Some(credentials) = &keeper.credentials {
                 let expiry = u64::try_from(credentials.svid.not_after).unwrap_or_default();
                 self.telemetry.set_certificate_expiration(expiry);
             }
-            self.telemetry.config_applied(config.generation);
             let error = refused.or_else(|| resources.refusal.clone());
             if error != told {
                 self.telemetry.config_error(error.as_deref());
                 told = error;
             }
             self.telemetry.set_xds_connected(resources.connected);
-            self.configs.send_replace(InForce { config, trust: Arc::clone(&keeper.trust) });
+            // Who holds a connection looks at each that is published: only one that is another one is.
+            let known = in_force.take().filter(|known| known.config.resources.generation == resources.generation);
+            let is_same = known.as_ref().is_some_and(|known| Arc::ptr_eq(&known.trust, &keeper.trust));
+            let config = known.map_or_else(|| Arc::new(compiler.compile(&resources)), |known| known.config);
+            let now = in_force.insert(InForce { config, trust: Arc::clone(&keeper.trust) });
+            if !is_same {
+                self.telemetry.config_applied(now.config.generation);
+                self.configs.send_replace(now.clone());
+            }
             tokio::select! {
                 changed = self.resources.changed() => if changed.is_err() { return },
                 changed = self.credentials.changed() => if changed.is_err() { return },

@@ -47,7 +47,7 @@ pub(super) async fn ask(worker: &Worker, question: Question, end: Instant) -> Re
 /// The service's endpoints, waited for until the control plane has told of them.
 async fn known(worker: &Worker, question: &Question) -> (Rc<Cluster>, Rc<Snapshot>) {
     let service = question.to.service.to_string();
-    worker.used(&service.as_str().into());
+    worker.used(&service);
     let mut configs = worker.configs();
     let mut snapshot = worker.refresh(&mut configs);
     loop {

@@ -60,7 +60,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
 
     let credentials = services::identity(&bootstrap);
     let (resources, demand) = services::discovery(&bootstrap, &credentials);
-    let configs = services::configuration(&bootstrap, resources, credentials, &telemetry);
+    let configs = services::configuration(&bootstrap, resources.clone(), credentials, &telemetry);
     let found = surroundings::before(&bootstrap);
     let ready = services::readiness(&configs, &phase, &found.subscribe());
     let state = AdminState {
@@ -77,6 +77,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
     let metrics = services::pages("metrics", bootstrap.metrics, state, Scope::Metrics)?;
     let shared = Shared {
         configs,
+        resources,
         demand: demand.clone(),
         telemetry: telemetry.clone(),
         phases: phase,

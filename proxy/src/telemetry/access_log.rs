@@ -13,19 +13,22 @@ use selvedge_decide::config::AccessLogMode;
 use selvedge_policies::reason::Reason;
 
 use super::{ConnectionRecord, Party, Protocol, RequestRecord};
+use crate::allowance::Allowance;
 
-mod allowance;
 mod json;
 mod sink;
 mod timestamp;
 
-use allowance::Allowance;
 use json::Object;
 pub(super) use sink::Sink;
 use timestamp::Timestamp;
 
 /// A buffer this full is handed over at once.
 const BATCH: usize = 16 * 1024;
+
+/// Lines about refusals and errors each worker may write in a second, and in a burst.
+const ERRORS_PER_SECOND: f64 = 50.0;
+const ERRORS_BURST: f64 = 200.0;
 
 /// The access log of one worker.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ impl AccessLog {
             buffer: RefCell::default(),
             lines: Cell::new(0),
             lost: Cell::new(0),
-            errors: Allowance::new(),
+            errors: Allowance::new(ERRORS_PER_SECOND, ERRORS_BURST),
             timestamp: RefCell::default(),
         }
     }

@@ -292,6 +292,7 @@ async fn every_metric_is_declared_with_its_labels_and_documented() {
             worker.retry("shop/web", RetryOutcome::OverBudget);
             worker.flow(&ENDS).received(1);
             worker.probe(Protocol::Http1, ProbeOutcome::Refused);
+            worker.host_not_asked();
             worker.detection(Duration::from_micros(30), Protocol::Tls);
             telemetry.application_metrics_missing("status");
             telemetry.config_error(Some("route shop/web: \"{}\"\nno such service"));

@@ -127,6 +127,11 @@ impl WorkerTelemetry {
         *self.inner.counts.borrow_mut().counted.series(&metrics::PROBES, &[protocol.as_str(), outcome.as_str()]) += 1;
     }
 
+    /// Counts a request whose host was not asked for, because too many new ones came.
+    pub(crate) fn host_not_asked(&self) {
+        *self.inner.counts.borrow_mut().counted.series(&metrics::HOSTS_NOT_ASKED, &[]) += 1;
+    }
+
     /// Counts how long it took to tell what a connection speaks.
     pub(crate) fn detection(&self, duration: Duration, protocol: Protocol) {
         let mut counts = self.inner.counts.borrow_mut();

@@ -7,7 +7,7 @@ use selvedge_decide::{assemble, resources::Resources};
 use selvedge_policies::registry;
 use selvedge_xds::{
     capability::Capabilities,
-    client::{Answer, Check, Client, Judge},
+    client::{Answer, Change, Check, Client, Judge},
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE, describe},
     plaintext,
     ports::{self, Port},
@@ -186,8 +186,8 @@ impl Task {
                 if let Some(complaint) = applied.complaint {
                     tracing::error!(complaint, "configuration refused; the last good version stays in force");
                 }
-                if applied.changed {
-                    self.publish();
+                self.publish(applied.change);
+                if applied.change == Change::Known {
                     self.miss();
                 }
                 self.note(true);
@@ -214,11 +214,12 @@ impl Task {
         match demand {
             Demand::Want(name) => {
                 let address = assemble::asked(&name).nth(1);
-                assemble::asked(&name).for_each(|name| self.client.want(DESTINATION, &name, now));
+                let made = assemble::asked(&name).map(|name| self.client.want(DESTINATION, &name, now)).max();
+                self.publish(made.unwrap_or_default());
                 // While nobody answers, enough may be known of an address already.
                 let is_known = self.client.held(DESTINATION).any(|held| Some(&held.name) == address.as_ref());
                 if is_known && !matches!(self.link, Link::Open(_)) {
-                    self.publish();
+                    self.publish(Change::Known);
                 }
             }
             Demand::Pin(name) => self.client.pin(DESTINATION, &name),
@@ -233,8 +234,9 @@ impl Task {
 
     fn tick(&mut self) {
         // What is given up while the control plane is away could not be had back.
-        if matches!(self.link, Link::Open(_)) && self.client.expire(self.started.elapsed()) {
-            self.publish();
+        if matches!(self.link, Link::Open(_)) {
+            let change = self.client.expire(self.started.elapsed());
+            self.publish(change);
             self.note(true); // a refusal may be among what is given up
         }
         self.tell();
@@ -258,7 +260,17 @@ impl Task {
         }
     }
 
-    fn publish(&mut self) {
+    /// Publishes what is another one now.
+    fn publish(&mut self, change: Change) {
+        match change {
+            Change::Nothing => return,
+            // Whoever makes configurations goes by the generation, which stays.
+            Change::Absent if assemble::is_published(&self.client, &self.resources.borrow()) => {
+                let absent = Arc::new(assemble::absent(&self.client));
+                return self.resources.send_modify(|resources| Arc::make_mut(resources).absent = absent);
+            }
+            Change::Absent | Change::Known => {}
+        }
         let next = assemble::resources(&self.client, &self.resources.borrow());
         // Endpoints go only after the last destination that needs them, and come before the first.
         self.client.pin_exactly(ENDPOINTS, &assemble::endpoints_needed(&self.client, &next));

@@ -24,10 +24,14 @@ async fn a_sidecar_learns_of_destinations_by_alias_and_of_their_changes() {
         service(draft, "cart", 1, "10.0.0.1:80");
         workload(draft, WORKLOAD, "web");
     });
-    let is_answered = |r: &Resources| ["10.0.0.1:80", "nothing.shop"].iter().all(|name| r.aliases.contains_key(*name));
+    let is_answered = |r: &Resources| r.aliases.contains_key("10.0.0.1:80") && r.absent.contains("nothing.shop");
     let resources = sidecar.until("both answers", |r| is_answered(r) && r.inbound.is_some()).await;
     assert_eq!(resources.aliases["10.0.0.1:80"].as_deref(), Some("shop/cart"));
-    assert_eq!(resources.aliases["nothing.shop"], None);
+    for name in ["none.shop", "10.0.0.9:80"] {
+        sidecar.want(name);
+        let known = sidecar.until("that it is nothing", |r| r.absent.contains(name)).await;
+        assert_eq!(known.generation, resources.generation, "which makes no new configuration");
+    }
     assert_eq!(resources.endpoints["shop/cart:80"].value.endpoints.len(), 1, "endpoints come with their destination");
     assert_eq!(resources.bundle.as_ref().unwrap().trust_domain, "mesh.local");
 
@@ -39,7 +43,7 @@ async fn a_sidecar_learns_of_destinations_by_alias_and_of_their_changes() {
         draft.remove(DESTINATION, "shop/cart");
         draft.remove(ENDPOINTS, "shop/cart:80");
     });
-    let resources = sidecar.until("the removal", |r| r.aliases["10.0.0.1:80"].is_none()).await;
+    let resources = sidecar.until("the removal", |r| r.absent.contains("10.0.0.1:80")).await;
     assert!(!resources.destinations.contains_key("shop/cart") && !resources.endpoints.contains_key("shop/cart:80"));
 }
 

@@ -1,6 +1,7 @@
 //! What a client wants and holds of one kind.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
@@ -8,7 +9,7 @@ use std::{
 
 use prost::{Message, Name};
 
-use super::{Answer, Judge, cut};
+use super::{Answer, Change, Judge, cut};
 use crate::{
     proto::{
         discovery::{DeltaDiscoveryRequest, Resource, Status},
@@ -88,27 +89,45 @@ impl Interest {
         self.subscribe.insert(name.to_owned());
     }
 
-    /// Whether there is room for one more name among `most`, once the least needed has made way.
-    pub(super) fn make_room(&mut self, most: usize) -> bool {
+    /// Makes room for one more name among `most`. An eighth of those that are needed least goes at once, so that looking for
+    /// them costs little for each new name, however fast these come.
+    pub(super) fn make_room(&mut self, most: usize) -> Change {
         if self.wants.len() < most {
-            return true;
+            return Change::Nothing;
         }
-        let idle = self.wants.iter().filter(|(_, want)| !want.pinned && want.answer.held().is_none());
-        let Some(name) = idle.min_by_key(|(_, want)| want.last_used).map(|(name, _)| name.clone()) else {
-            return false;
+        let such = |held: bool| {
+            let of_demand = self.wants.iter().filter(|(_, want)| !want.pinned);
+            let such = of_demand.filter(|(_, want)| want.answer.held().is_some() == held);
+            // A name goes before what it begins with: an `ip:port` is nobody's only while it is known of that address, too.
+            such.map(|(name, want)| (want.last_used, Reverse(name))).collect()
         };
-        self.give_up(&[name])
+        let mut least: Vec<(Duration, Reverse<&String>)> = such(false);
+        if least.is_empty() {
+            least = such(true);
+        }
+        least.sort_unstable();
+        let names: Vec<String> =
+            least.iter().take(least.len().div_ceil(8)).map(|(_, Reverse(name))| String::clone(name)).collect();
+        self.give_up(&names)
     }
 
-    /// Whether anything was given up.
-    pub(super) fn give_up(&mut self, names: &[String]) -> bool {
+    /// What became of what is known by it.
+    pub(super) fn give_up(&mut self, names: &[String]) -> Change {
+        let mut change = Change::Nothing;
         for name in names {
-            self.wants.remove(name);
+            let answer = self.wants.remove(name).map(|want| want.answer);
+            change = change.max(match answer {
+                None | Some(Answer::Waiting) => Change::Nothing,
+                Some(Answer::Absent) => Change::Absent,
+                Some(Answer::Refused | Answer::Held(_)) => Change::Known,
+            });
             self.subscribe.remove(name);
             self.unsubscribe.insert(name.clone());
         }
-        self.drop_unwanted();
-        !names.is_empty()
+        if change == Change::Known || !self.refused.is_empty() {
+            self.drop_unwanted();
+        }
+        change
     }
 
     pub(super) fn drop_unwanted(&mut self) {
@@ -163,15 +182,18 @@ impl Interest {
         changed || before.is_none_or(|old| old.version != version)
     }
 
-    pub(super) fn remove(&mut self, names: &[String]) -> bool {
-        let mut changed = false;
+    /// Notes that these names stand for nothing. What is pinned is needed for something else, which waits for any answer.
+    pub(super) fn remove(&mut self, names: &[String]) -> Change {
+        let mut change = Change::Nothing;
         for name in names {
-            if let Some(want) = self.wants.get_mut(name) {
-                changed |= want.answer != Answer::Absent;
-                want.answer = Answer::Absent;
-            }
+            let Some(want) = self.wants.get_mut(name) else { continue };
+            change = change.max(match std::mem::replace(&mut want.answer, Answer::Absent) {
+                Answer::Absent => Change::Nothing,
+                Answer::Waiting if !want.pinned => Change::Absent,
+                Answer::Waiting | Answer::Refused | Answer::Held(_) => Change::Known,
+            });
         }
-        changed
+        change
     }
 
     pub(super) fn requests(&mut self) -> Vec<DeltaDiscoveryRequest> {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use selvedge_decide::config::{AccessLogMode, Destination, DestinationPort, InboundPort, Traffic};
+use selvedge_decide::{
+    config::{AccessLogMode, Destination, DestinationPort, InboundPort, Traffic},
+    resources::Resources,
+};
 use selvedge_policies::{
     context::{Context, Resumed},
     facts::{AttemptFacts, ConnectionFacts, RequestFacts, ResponseFacts},
@@ -263,6 +266,7 @@ struct Sidecar {
     pausing: mpsc::UnboundedReceiver<()>,
     open: Arc<Open>,
     _demand: mpsc::UnboundedReceiver<crate::xds::Demand>,
+    _resources: watch::Sender<Arc<Resources>>,
 }
 
 impl Sidecar {
@@ -316,8 +320,10 @@ impl Sidecar {
         let (phases, phase) = watch::channel(Phase::Serving);
         let (demand, demanded) = mpsc::unbounded_channel();
         let open = Arc::new(Open::default());
+        let (resources, said) = watch::channel(Arc::default());
         let shared = Shared {
             configs: receiver,
+            resources: said,
             demand,
             telemetry: Telemetry::new(&TelemetrySettings::default()).unwrap(),
             phases: phase,
@@ -336,7 +342,7 @@ impl Sidecar {
         let listeners = vec![(listener, Purpose::Declared(heading))];
         thread::spawn(move || run(Setup { listeners, place, shared }));
         let (_, pausing) = mpsc::unbounded_channel();
-        Self { address, configs, phases, pausing, open, _demand: demanded }
+        Self { address, configs, phases, pausing, open, _demand: demanded, _resources: resources }
     }
 
     /// Puts a configuration with these clusters in force.
