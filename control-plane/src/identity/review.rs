@@ -63,12 +63,15 @@ pub struct Reviewer {
     trust_domain: String,
     turns: FairQueue,
     /// How many questions there are now about the pods of these uids, from these addresses.
-    asking: Arc<Guarded<HashMap<(IpAddr, Arc<str>), usize>>>,
+    asking: Questions,
     answers: Guarded<HashMap<Hash, (Instant, Answer)>>,
 }
 
 /// SHA-256 of a token.
 type Hash = [u8; 32];
+
+/// How many questions there are, by the address they come from and the uid of the pod they are about.
+type Questions = Arc<Guarded<HashMap<(IpAddr, Arc<str>), usize>>>;
 
 /// Whose the token is, or what is wrong with it.
 type Answer = Result<Bearer, String>;
@@ -171,7 +174,7 @@ impl Reviewer {
 #[derive(Debug)]
 struct Asking {
     key: (IpAddr, Arc<str>),
-    all: Arc<Guarded<HashMap<(IpAddr, Arc<str>), usize>>>,
+    all: Questions,
 }
 
 impl Drop for Asking {
