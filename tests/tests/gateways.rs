@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use selvedge_tests::{
@@ -13,6 +13,7 @@ use selvedge_tests::{
     nodes::{self, HUB, Node},
     wait,
 };
+use tokio::time::Instant;
 
 /// What the test runs on a node beside its sidecar: `steady`, `flood`, or the text to answer with.
 const ROLE: &str = "SELVEDGE_TEST_GATEWAY";

@@ -83,7 +83,7 @@ fn as_many_exclusions_as_a_pod_may_ask_for_are_taken_at_once() {
             format!("--exclude-cidrs={}", list(|network| format!("fd00:{network:x}::/32"))),
         ];
         let capture = Capture::from_options(options.iter().map(String::as_str)).unwrap();
-        apply_to(Family::Inet, &capture).unwrap();
+        apply_to(Family::Inet, &capture, Unheard::Refused).unwrap();
         assert!(show().unwrap().lines().count() > 3 * 64);
         remove().unwrap();
     });
