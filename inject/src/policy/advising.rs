@@ -1,5 +1,5 @@
 //! A ValidatingAdmissionPolicy that warns wherever a pod or its template is written: of annotations that nobody reads, of
-//! values that are ignored, and of what the [advice](crate::advice) is about; and of a label of a pod or namespace that says
+//! values that are ignored, and of what the [`crate::advice`] is about; and of a label of a pod or namespace that says
 //! nothing. It refuses nothing.
 
 use serde_json::{Value, json};
