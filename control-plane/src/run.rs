@@ -45,6 +45,8 @@ mod waiting;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often expired join tokens are removed.
 const SWEEP: Duration = Duration::from_secs(600);
+/// How often it is looked which pods have their sidecars connected.
+const OBSERVATION: Duration = Duration::from_secs(5);
 /// How often the state directory is looked at for a step of a CA rotation.
 const ROTATION: Duration = Duration::from_secs(1);
 /// How long the end waits for what is in force to be saved.
@@ -206,7 +208,9 @@ async fn admit(
     }
     chores.spawn(sweep(Arc::clone(&mesh.authority)));
     chores.spawn(measure(telemetry.clone(), configuration.snapshots.clone(), configuration.reports.clone()));
-    let pages = Arc::new(pages(&mesh, telemetry, configuration));
+    let started = Instant::now();
+    chores.spawn(observe(Arc::clone(&mesh), configuration.snapshots.clone(), configuration.reports.clone(), started));
+    let pages = Arc::new(pages(&mesh, telemetry, configuration, started));
     chores.spawn(admin::serve(admin, Arc::clone(&pages), Scope::Admin, stop.clone()));
     let health_at = health.map(|(listener, address)| {
         chores.spawn(admin::serve(listener, pages, Scope::Health, stop.clone()));
@@ -241,7 +245,7 @@ fn write_ports(path: &Path, ports: &[(&str, Option<SocketAddr>)]) -> Result<(), 
     file::publish(path, content.as_bytes()).map_err(|source| Error::PortsFile { path: path.to_owned(), source })
 }
 
-fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -> Pages {
+fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration, started: Instant) -> Pages {
     let Configuration { snapshots, reports, confirms } = configuration;
     let complete = snapshots.clone();
     let unready = move || {
@@ -254,7 +258,8 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -
     let status = move || {
         let (snapshot, reports) = (Arc::clone(&snapshots.borrow()), Arc::clone(&reports.borrow()));
         let report = reports.report();
-        let sidecars = mesh.sidecars.report(&snapshot, clock::unix());
+        let now = clock::unix();
+        let sidecars = mesh.sidecars.report(&snapshot, now);
         let mut findings = report.findings.clone();
         findings.extend(mesh.admission.why_closed().map(|why| finding(&why)));
         json!({
@@ -263,7 +268,7 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration) -
             "snapshot": snapshot.number(),
             "complete": snapshot.is_complete(),
             "objects": status::objects(&report, &sidecars),
-            "namespaces": status::namespaces(&reports.pods, &sidecars),
+            "namespaces": mesh.sidecars.namespaces(&reports.pods, &snapshot, now, started.elapsed()),
             "findings": findings,
             "sidecars": sidecars,
         })
@@ -292,6 +297,21 @@ async fn measure(
         if changed.is_err() {
             return;
         }
+    }
+}
+
+/// Looks again and again which pods have their sidecars connected.
+async fn observe(
+    mesh: Arc<Mesh>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    reports: watch::Receiver<Arc<Reports>>,
+    started: Instant,
+) {
+    let mut ticks = interval(OBSERVATION);
+    loop {
+        ticks.tick().await;
+        let (snapshot, reports) = (Arc::clone(&snapshots.borrow()), Arc::clone(&reports.borrow()));
+        mesh.sidecars.look(&reports.pods, &snapshot, started.elapsed());
     }
 }
 

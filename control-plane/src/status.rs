@@ -7,11 +7,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
-use selvedge_policies::facts::Identity;
+use selvedge_policies::{facts::Identity, names};
 use selvedge_xds::{
     kinds::{self, Parts, parts},
+    plaintext::Seen,
     ports::Port,
     proto::mesh::{Origin, Unenforceable},
     resource::{Encoded, TypeUrl},
@@ -21,18 +23,19 @@ use serde::Serialize;
 
 use crate::{
     guarded::Guarded,
+    model::pods::Pods,
     snapshot::Snapshot,
     store::{ObjectReport, Report},
 };
 
 mod namespaces;
+mod observation;
+mod plaintext;
 
-pub(crate) use namespaces::namespaces;
-
-/// How long, in seconds, a caller in plaintext is told of that did not call again.
-const LATELY: u64 = 600;
-/// How many callers in plaintext of one workload are told of.
-const MOST_CALLERS: usize = 256;
+pub(crate) use namespaces::NamespaceReport;
+use namespaces::{Beside, Seeing};
+use observation::Observation;
+use plaintext::Callers;
 
 /// Number of one discovery stream.
 pub(crate) type StreamId = u64;
@@ -47,6 +50,9 @@ pub(crate) struct Sidecars {
 struct Open {
     last: StreamId,
     streams: BTreeMap<StreamId, Sidecar>,
+    /// Who called lately where the stream that said so has ended, by namespace.
+    left: BTreeMap<String, Callers>,
+    observation: Observation,
 }
 
 #[derive(Debug)]
@@ -57,8 +63,8 @@ struct Sidecar {
     connected: u64,
     in_force: BTreeMap<(TypeUrl, String), Arc<Encoded>>,
     refused: BTreeMap<(TypeUrl, String), Refused>,
-    /// Who called in plaintext, and when that was said last, in seconds since the Unix epoch.
-    plaintext: BTreeMap<IpAddr, u64>,
+    /// Who called in plaintext; `None` of a sidecar that does not say it.
+    plaintext: Option<Callers>,
     /// Whether policies are enforced at its declared ports, as it says.
     ports: Vec<Port>,
 }
@@ -88,8 +94,11 @@ pub struct SidecarReport {
     pub refused: Vec<RefusalReport>,
     /// What it cannot enforce because it is too old, by `Kind namespace/name`, and what holds there instead.
     pub cannot_enforce: BTreeMap<String, String>,
-    /// Who called its workload in plaintext lately, as it says.
-    pub plaintext_callers: Vec<IpAddr>,
+    /// Who called its workload in plaintext lately, as it says; `None` where it is of a release that does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plaintext_callers: Option<Vec<IpAddr>>,
+    /// How many more there were at least, for whose names there is no room.
+    pub plaintext_callers_more: usize,
     /// Its declared ports, and whether policies are enforced there, as it says; none where its traffic is captured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortReport>,
@@ -191,7 +200,7 @@ impl Sidecars {
             connected: now,
             in_force: BTreeMap::new(),
             refused: BTreeMap::new(),
-            plaintext: BTreeMap::new(),
+            plaintext: None,
             ports: Vec::new(),
         };
         self.open.with(|open| {
@@ -207,12 +216,8 @@ impl Sidecars {
     }
 
     /// Notes who called in plaintext, as the client says; `now` is in seconds since the Unix epoch.
-    pub(crate) fn plaintext(&self, id: StreamId, callers: BTreeSet<IpAddr>, now: u64) {
-        self.change(id, |sidecar| {
-            sidecar.plaintext.retain(|_, said| now.saturating_sub(*said) < LATELY);
-            let room = MOST_CALLERS.saturating_sub(sidecar.plaintext.len());
-            sidecar.plaintext.extend(callers.into_iter().take(room).map(|caller| (caller, now)));
-        });
+    pub(crate) fn plaintext(&self, id: StreamId, seen: Seen, now: u64) {
+        self.change(id, |sidecar| sidecar.plaintext.get_or_insert_default().add(seen, now));
     }
 
     /// Notes what the client says of its declared ports, all of them.
@@ -257,9 +262,45 @@ impl Sidecars {
         }
     }
 
-    /// Forgets a stream that ended: its sidecar is no longer reported as connected by it.
-    pub(crate) fn close(&self, id: StreamId) {
-        self.open.with(|open| open.streams.remove(&id));
+    /// Forgets a stream that ended `now`: its sidecar is no longer reported as connected by it. Whom it has seen has called
+    /// all the same.
+    pub(crate) fn close(&self, id: StreamId, now: u64) {
+        self.open.with(|open| {
+            open.left.retain(|_, callers| !callers.is_empty(now));
+            let Some(Sidecar { identity, plaintext: Some(callers), .. }) = open.streams.remove(&id) else { return };
+            if !callers.is_empty(now) {
+                open.left.entry(identity.namespace.to_string()).or_default().merge(&callers, now);
+            }
+        });
+    }
+
+    /// Looks which of these pods have their sidecars connected; to be called every few seconds. `now` counts from any fixed
+    /// start.
+    pub(crate) fn look(&self, pods: &Pods, snapshot: &Snapshot, now: Duration) {
+        self.open.with(|open| {
+            let whole = namespaces::whole(pods, &open.beside(snapshot));
+            open.observation.note(whole, now);
+        });
+    }
+
+    /// Every namespace that has pods, by name, as it is at the second `unix` of Unix time, which is `now` for [`Self::look`].
+    pub(crate) fn namespaces(
+        &self,
+        pods: &Pods,
+        snapshot: &Snapshot,
+        unix: u64,
+        now: Duration,
+    ) -> Vec<NamespaceReport> {
+        self.open.with(|open| {
+            let mut callers = open.left.clone();
+            for sidecar in open.streams.values() {
+                let Some(seen) = &sidecar.plaintext else { continue };
+                callers.entry(sidecar.identity.namespace.to_string()).or_default().merge(seen, unix);
+            }
+            let (beside, past) = (open.beside(snapshot), open.past());
+            let seeing = Seeing { beside, callers, past, observation: &open.observation };
+            namespaces::namespaces(pods, &seeing, unix, now)
+        })
     }
 
     /// Every sidecar connected `now`, in seconds since the Unix epoch, as seen by the newest snapshot.
@@ -272,9 +313,34 @@ impl Sidecars {
     }
 }
 
+impl Open {
+    /// The workloads whose sidecar is connected, by their names.
+    fn beside(&self, snapshot: &Snapshot) -> BTreeMap<String, Beside> {
+        let mut all: BTreeMap<String, Beside> = BTreeMap::new();
+        for sidecar in self.streams.values().filter(|sidecar| sidecar.problem(snapshot).is_none()) {
+            let beside = Beside { connected: sidecar.connected, tells: sidecar.plaintext.is_some() };
+            let newest = all.entry(sidecar.workload.clone()).or_insert(beside);
+            if newest.connected < beside.connected {
+                *newest = beside;
+            }
+        }
+        all
+    }
+
+    /// Where sidecars are called past, by namespace, as `name port`.
+    fn past(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for sidecar in self.streams.values() {
+            let Some((namespace, name)) = names::parts(&sidecar.workload) else { continue };
+            let open = sidecar.ports.iter().filter(|port| port.policies == "not enforced");
+            all.entry(namespace.to_owned()).or_default().extend(open.map(|port| format!("{name} {}", port.port)));
+        }
+        all
+    }
+}
+
 impl Sidecar {
     fn report(&self, snapshot: &Snapshot, now: u64) -> SidecarReport {
-        let lately = self.plaintext.iter().filter(|(_, said)| now.saturating_sub(**said) < LATELY);
         let refused = self.refused.values().map(|refused| RefusalReport {
             resource: place(&refused.resource),
             objects: generations(&refused.resource).collect(),
@@ -289,7 +355,8 @@ impl Sidecar {
             acknowledged: self.in_force.values().flat_map(|resource| generations(resource)).collect(),
             refused: refused.collect(),
             cannot_enforce: self.in_force.values().flat_map(|resource| unenforceable(resource)).collect(),
-            plaintext_callers: lately.map(|(caller, _)| *caller).collect(),
+            plaintext_callers: self.plaintext.as_ref().map(|callers| callers.lately(now).collect()),
+            plaintext_callers_more: self.plaintext.as_ref().map_or(0, |callers| callers.lately_more(now)),
             ports: self.ports.iter().map(PortReport::from).collect(),
             problem: self.problem(snapshot),
         }
@@ -412,18 +479,16 @@ mod tests {
     }
 
     #[test]
-    fn who_called_in_plaintext_is_told_of_until_it_has_not_for_long() {
+    fn whom_a_sidecar_has_seen_is_told_of_and_one_that_does_not_look_has_not_seen_nobody() {
         let sidecars = Sidecars::default();
         let id = sidecars.open("spiffe://mesh.local/ns/shop/sa/web".parse().unwrap(), ([127, 0, 0, 1], 1).into(), 0);
-        let callers = |now| sidecars.report(&Snapshot::default(), now)[0].plaintext_callers.clone();
-        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
-        sidecars.plaintext(id, BTreeSet::from([address(1), address(2)]), 100);
-        sidecars.plaintext(id, BTreeSet::from([address(2)]), 400);
-        assert_eq!(callers(699), [address(1), address(2)]);
-        assert_eq!(callers(700), [address(2)]);
-        sidecars.plaintext(id, (0..=255).map(address).collect(), 1000);
-        sidecars.plaintext(id, (0..=255).map(|n| IpAddr::from([10, 0, 1, n])).collect(), 1000);
-        assert_eq!(callers(1000).len(), MOST_CALLERS, "whatever it says");
+        let callers = || sidecars.report(&Snapshot::default(), 100)[0].plaintext_callers.clone();
+        assert_eq!(callers(), None);
+        sidecars.plaintext(id, Seen::default(), 100);
+        assert_eq!(callers(), Some(Vec::new()));
+        let caller: IpAddr = [10, 0, 0, 1].into();
+        sidecars.plaintext(id, Seen { callers: [caller].into(), more: 0 }, 100);
+        assert_eq!(callers(), Some(vec![caller]));
     }
 
     #[test]

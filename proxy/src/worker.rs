@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -11,7 +11,7 @@ use std::{
 
 use selvedge_decide::resources::Resources;
 use selvedge_policies::facts::Moment;
-use selvedge_xds::plaintext;
+use selvedge_xds::plaintext::Seen;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -91,7 +91,7 @@ pub(crate) struct Worker {
     pub lookups: Lookups,
     used: RefCell<HashSet<Arc<str>>>,
     /// Who called in plaintext since the control plane was told last.
-    plaintext: RefCell<BTreeSet<IpAddr>>,
+    plaintext: RefCell<Seen>,
     phases: watch::Receiver<Phase>,
     open: Arc<Open>,
     /// Its place among the workers.
@@ -197,10 +197,7 @@ impl Worker {
 
     /// Notes who was let in without an identity: the control plane tells those who would close the workload to plaintext.
     pub(crate) fn called_in_plaintext(&self, caller: IpAddr) {
-        let mut callers = self.plaintext.borrow_mut();
-        if callers.len() < plaintext::MOST {
-            callers.insert(caller.to_canonical());
-        }
+        self.plaintext.borrow_mut().add(caller.to_canonical());
     }
 
     /// The endpoint at an address that is in no cluster.
@@ -262,9 +259,9 @@ impl Worker {
         if !used.is_empty() {
             let _ = self.demand.send(Demand::Used(used)); // as in `want`
         }
-        let callers = std::mem::take(&mut *self.plaintext.borrow_mut());
-        if !callers.is_empty() {
-            let _ = self.demand.send(Demand::Plaintext(callers)); // as in `want`
+        let seen = std::mem::take(&mut *self.plaintext.borrow_mut());
+        if !seen.is_empty() {
+            let _ = self.demand.send(Demand::Plaintext(seen)); // as in `want`
         }
         let (snapshot, now) = (self.snapshot(), Instant::now());
         let clustered = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);

@@ -11,10 +11,10 @@ mod cache;
 mod callers;
 mod stream;
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use selvedge_decide::resources::Resources;
-use selvedge_xds::{client::Check, ports::Port};
+use selvedge_xds::{client::Check, plaintext::Seen, ports::Port};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -34,8 +34,8 @@ pub enum Demand {
     Pin(String),
     /// These destinations, by any name they were asked by, were used lately.
     Used(Vec<String>),
-    /// These addresses called the workload in plaintext lately, and were let in.
-    Plaintext(BTreeSet<IpAddr>),
+    /// These called the workload in plaintext lately, and were let in.
+    Plaintext(Seen),
     /// Whether policies are enforced at the declared ports, all of them.
     Ports(Vec<Port>),
 }

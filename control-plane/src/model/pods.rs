@@ -1,47 +1,58 @@
-//! How far the pods of namespaces have sidecars. A copy is cheap.
+//! Which pods of namespaces have sidecars, and which are to have none. A copy is cheap.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
+
+use selvedge_inject::switch::{DISABLED, LABEL};
 
 use super::{Object, Spec};
 use crate::shared::Shared;
 
-/// All pods, by whether a sidecar stands before them.
+/// All pods that have an address.
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
-    counts: Shared<Arc<str>, Counts>,
-    /// Those without a sidecar, by namespace and name.
-    bare: Shared<(Arc<str>, Arc<str>), IpAddr>,
+    /// By namespace and name.
+    all: Shared<(Arc<str>, Arc<str>), Pod>,
 }
 
-/// How many pods a namespace has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Pods that a sidecar stands before.
-    pub meshed: usize,
-    /// Pods that are called in plaintext.
-    pub bare: usize,
-}
-
-/// A pod without a sidecar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bare<'a> {
-    /// The namespace it is in.
-    pub namespace: &'a str,
-    /// Its name among the pods of the namespace.
-    pub name: &'a str,
+/// What is to be known of one pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pod {
     /// Its address, which is that of its node where it has none of its own.
     pub address: IpAddr,
+    /// When it was made, in seconds since the Unix epoch; one of the same name may have been there before.
+    pub created: Option<u64>,
+    /// Whether a sidecar stands before it.
+    pub standing: Standing,
+}
+
+/// Whether a sidecar stands before a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// One does.
+    Meshed,
+    /// None does, and nobody says that this is meant.
+    Bare,
+    /// It shares its node's network, where no sidecar can be.
+    HostNetwork,
+    /// Its label says that it is to have none.
+    Disabled,
+}
+
+impl Standing {
+    /// Of a pod that is to have no sidecar, why; `None` of any other.
+    pub fn why_left_out(self) -> Option<&'static str> {
+        match self {
+            Self::Meshed | Self::Bare => None,
+            Self::HostNetwork => Some("it shares its node's network, where no sidecar can be"),
+            Self::Disabled => Some("its label selvedge.dev/inject: disabled"),
+        }
+    }
 }
 
 impl Pods {
-    /// The namespaces that have pods.
-    pub fn namespaces(&self) -> BTreeMap<&str, Counts> {
-        self.counts.iter().map(|(namespace, counts)| (&**namespace, *counts)).collect()
-    }
-
-    /// The pods without a sidecar, in no particular order.
-    pub fn bare(&self) -> impl Iterator<Item = Bare<'_>> {
-        self.bare.iter().map(|((namespace, name), address)| Bare { namespace, name, address: *address })
+    /// Namespace and name of each pod, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, Pod)> {
+        self.all.iter().map(|((namespace, name), pod)| (&**namespace, &**name, *pod))
     }
 
     /// Adds `object` where it is a pod, or takes it away.
@@ -50,18 +61,18 @@ impl Pods {
         if !spec.pod {
             return;
         }
-        let (namespace, name) = (&object.id.namespace, &object.id.name);
-        let mut counts = self.counts.get(namespace).copied().unwrap_or_default();
-        let count = if spec.sidecar { &mut counts.meshed } else { &mut counts.bare };
-        *count = if add { *count + 1 } else { count.saturating_sub(1) };
-        match counts {
-            Counts { meshed: 0, bare: 0 } => self.counts.remove(namespace),
-            counts => self.counts.insert(namespace.clone(), counts),
+        let key = (object.id.namespace.clone(), object.id.name.clone());
+        if !add {
+            self.all.remove(&key);
+            return;
+        }
+        let is_disabled = object.labels.get(LABEL).is_some_and(|said| said == DISABLED);
+        let standing = match spec.sidecar {
+            true => Standing::Meshed,
+            false if spec.host_network => Standing::HostNetwork,
+            false if is_disabled => Standing::Disabled,
+            false => Standing::Bare,
         };
-        let key = (namespace.clone(), name.clone());
-        match add && !spec.sidecar {
-            true => self.bare.insert(key, spec.ip()),
-            false => self.bare.remove(&key),
-        };
+        self.all.insert(key, Pod { address: spec.ip(), created: object.created, standing });
     }
 }

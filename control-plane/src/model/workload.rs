@@ -40,6 +40,9 @@ pub struct WorkloadSpec {
     /// True for a pod of a cluster: where no `MeshPolicy` says, plaintext passes there in both directions.
     #[serde(default, skip_serializing_if = "is_no")]
     pub pod: bool,
+    /// True for a pod that shares its node's network, where no sidecar of its own can be.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub host_network: bool,
     /// The application's ports that are reached directly, past the sidecar, as its capture rules exclude them.
     #[serde(default = "metrics_port", skip_serializing_if = "is_metrics_port")]
     pub direct_ports: Vec<u16>,

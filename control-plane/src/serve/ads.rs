@@ -10,7 +10,8 @@ use std::{sync::Arc, time::Duration};
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
     kinds::{INBOUND, SELVEDGE},
-    plaintext, ports,
+    plaintext::Seen,
+    ports,
     proto::discovery::DeltaDiscoveryRequest,
     resource::{Encoded, TypeUrl},
     server::{self, Reply, RequestError},
@@ -108,7 +109,7 @@ struct Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.mesh.sidecars.close(self.id);
+        self.mesh.sidecars.close(self.id, clock::unix());
         self.mesh.telemetry.sidecars.dec();
     }
 }
@@ -153,9 +154,8 @@ impl Session {
             let dialect = self.mesh.dialects.of(node, &self.identity);
             self.dialect = dialect.map_err(|e| Status::invalid_argument(e.to_string()))?;
         }
-        let callers = request.node.as_ref().map(plaintext::callers).unwrap_or_default();
-        if !callers.is_empty() {
-            self.mesh.sidecars.plaintext(self.id, callers, clock::unix());
+        if let Some(seen) = request.node.as_ref().and_then(Seen::of) {
+            self.mesh.sidecars.plaintext(self.id, seen, clock::unix());
         }
         if let Some(ports) = request.node.as_ref().and_then(ports::said) {
             self.mesh.sidecars.ports(self.id, ports);

@@ -9,7 +9,6 @@ use selvedge_xds::{
     capability::Capabilities,
     client::{Answer, Change, Check, Client, Judge},
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE, describe},
-    plaintext,
     ports::{self, Port},
     proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
 };
@@ -227,7 +226,7 @@ impl Task {
                 let names = names.iter().flat_map(|name| assemble::asked(name));
                 names.for_each(|name| self.client.touch(DESTINATION, &name, now));
             }
-            Demand::Plaintext(callers) => self.callers.saw(callers, now),
+            Demand::Plaintext(seen) => self.callers.saw(seen, now),
             Demand::Ports(all) => self.ports = Ports { all, told: false },
         }
     }
@@ -250,9 +249,9 @@ impl Task {
     /// Tells the control plane who calls in plaintext, and where policies are enforced, if somebody listens.
     fn tell(&mut self) {
         let Link::Open(open) = &self.link else { return };
-        let callers = self.callers.tell(self.started.elapsed());
-        if !callers.is_empty() {
-            open.tell(Node { metadata: Some(plaintext::to_metadata(&callers)), ..Node::default() });
+        let seen = self.callers.tell(self.started.elapsed());
+        if !seen.is_empty() {
+            open.tell(Node { metadata: Some(seen.to_metadata()), ..Node::default() });
         }
         if !self.ports.told && !self.ports.all.is_empty() {
             open.tell(Node { metadata: Some(ports::to_metadata(&self.ports.all)), ..Node::default() });
@@ -322,7 +321,7 @@ impl Link {
     }
 }
 
-/// What a stream hears first: who asks, and what this sidecar understands.
+/// What a stream hears first: who asks, what this sidecar understands, and that it will say who calls in plaintext.
 fn node(workload: &str) -> Node {
     Node {
         id: workload.to_owned(),

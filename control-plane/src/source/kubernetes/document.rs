@@ -36,6 +36,7 @@ impl Document {
     fn disown(&mut self) {
         if let Some(spec) = self.0.get_mut("spec").and_then(Value::as_object_mut) {
             spec.remove("pod");
+            spec.remove("hostNetwork");
         }
     }
 

@@ -161,6 +161,7 @@ impl Pod {
             "ports": self.ports(),
             "sidecar": self.has_sidecar(),
             "pod": true,
+            "hostNetwork": self.spec.host_network,
             "directPorts": self.direct_ports(),
         });
         if let Some(node) = &self.spec.node_name {
