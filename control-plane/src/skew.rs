@@ -13,6 +13,7 @@
 //! - Routes and settings keep the last form that the sidecar knew. Where there is none, rules it does not know answer with
 //!   an error, as do rules that would take their requests, and settings it does not know are left out. Those of a
 //!   `MeshPolicy` have no last form.
+//! - A service whose calls are to stay on their node is called on every node.
 //! - An endpoint without a sidecar is left out where it would be called in plaintext whatever the outbound mode says.
 //!
 //! All of it stands in the resource too ([`Unenforceable`]), so that what a sidecar acknowledges says what it does not
@@ -25,7 +26,7 @@ use std::{
     sync::LazyLock,
 };
 
-use selvedge_policies::registry;
+use selvedge_decide::capabilities::capabilities;
 use selvedge_xds::{
     capability::Capabilities,
     kinds::{self, DESTINATION, ENDPOINTS, INBOUND},
@@ -77,7 +78,7 @@ pub struct Told {
 }
 
 /// What this control plane can say.
-static EVERYTHING: LazyLock<Capabilities> = LazyLock::new(|| Capabilities(registry::vocabulary()));
+static EVERYTHING: LazyLock<Capabilities> = LazyLock::new(capabilities);
 
 /// Every word that can make a difference: those of this control plane and of the last release that was not asked.
 static LANGUAGE: LazyLock<Capabilities> = LazyLock::new(|| {

@@ -68,16 +68,17 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
         app_protocol: protocol(p),
     };
     let target = Target::Service(namespace.clone(), name.clone());
+    let local = spec.internal_traffic_policy == Some(InternalTrafficPolicy::Local);
     let message = Destination {
         ports: carried.iter().map(port).collect(),
         hosts: hosts.into(),
+        internal_traffic_policy: policy(local).into(),
         ..destination(model, object, &target, &carried)
     };
     let mut slices = model.slices(namespace, name);
     // A pod with addresses of both IP versions is one place to call, by the version of the service's own address.
     let is_first = |slice: &EndpointSliceSpec| (slice.address_type == AddressType::IPv6) == spec.is_first_ipv6();
     slices.sort_by_key(|(_, slice)| !is_first(slice));
-    let local = spec.internal_traffic_policy == Some(InternalTrafficPolicy::Local);
     if !slices.is_empty() {
         let endpoints = |port: &ServicePort| (port.port, sliced(model, mesh, &slices, port, local));
         let endpoints = carried.into_iter().map(endpoints).collect();
@@ -147,8 +148,11 @@ fn of_policy(local: bool, mut endpoints: Vec<Endpoint>, leaving: Vec<Endpoint>) 
         .map(|endpoint| endpoint.address.clone())
         .collect();
     endpoints.retain(|endpoint| !endpoint.identity.is_empty() || !proven.contains(&endpoint.address));
-    let policy = if local { mesh::InternalTrafficPolicy::Local } else { mesh::InternalTrafficPolicy::Cluster };
-    Endpoints { endpoints, internal_traffic_policy: policy.into(), leaving }
+    Endpoints { endpoints, internal_traffic_policy: policy(local).into(), leaving }
+}
+
+const fn policy(local: bool) -> mesh::InternalTrafficPolicy {
+    if local { mesh::InternalTrafficPolicy::Local } else { mesh::InternalTrafficPolicy::Cluster }
 }
 
 /// What is called at one endpoint of a slice; `None` while it is not known whether the pod there has a sidecar, or which of

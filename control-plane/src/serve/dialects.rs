@@ -248,7 +248,7 @@ impl Dialect {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_policies::registry;
+    use selvedge_decide::capabilities::capabilities;
     use selvedge_xds::{
         kinds::INBOUND,
         proto::mesh::{Attachment, Inbound, Origin},
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_sidecar_of_this_release_is_told_the_very_resource() {
-        let metadata = Some(Capabilities(registry::vocabulary()).to_metadata());
+        let metadata = Some(capabilities().to_metadata());
         let dialect = Dialects::default().of(&Node { metadata, ..Node::default() }, &identity("web")).unwrap();
         let resource = Arc::new(view(1, NEWER));
         assert!(Arc::ptr_eq(&dialect.tell(Arc::clone(&resource)), &resource));

@@ -1,11 +1,12 @@
 //! A whole resource: every document attached to it, and the list of what cannot be enforced.
 
 use prost::Message;
+use selvedge_decide::capabilities::STAYS_ON_NODE;
 use selvedge_policies::{kind::vocabulary, settings};
 use selvedge_xds::{
     capability::Capabilities,
     kinds,
-    proto::mesh::{Attachment, Destination, Inbound, Origin, SettingOrigin, Unenforceable},
+    proto::mesh::{Attachment, Destination, Inbound, InternalTrafficPolicy, Origin, SettingOrigin, Unenforceable},
     resource::Encoded,
 };
 
@@ -60,8 +61,22 @@ impl<'a> Translation<'a> {
         } else {
             message.routes = self.routed(message.routes);
         }
+        self.near(&message);
         message.unenforceable.clone_from(&self.unenforceable);
         self.changed.then(|| Encoded::new(resource.kind, &*resource.name, resource.aliases.clone(), &message))
+    }
+
+    /// Notes that calls do not stay on their node where they should.
+    fn near(&mut self, message: &Destination) {
+        let (kind, word) = STAYS_ON_NODE;
+        let is_known = self.knows.0.get(kind).is_some_and(|words| words.contains(word));
+        if is_known || message.internal_traffic_policy() != InternalTrafficPolicy::Local {
+            return;
+        }
+        let instead = "calls go to the endpoints of every node".to_owned();
+        let unknown = word.replace('=', ": ");
+        self.unenforceable.push(Unenforceable { origin: message.origin.clone(), unknown, instead });
+        self.changed = true;
     }
 
     /// A workload's view of itself.

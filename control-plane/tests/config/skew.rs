@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 use prost::Message;
 use selvedge_control_plane::skew::{self, Forms, Told};
+use selvedge_decide::capabilities::capabilities;
 use selvedge_policies::{
     kind::{self, Attached, structure, vocabulary},
     route::RouteTable,
@@ -14,7 +15,8 @@ use selvedge_xds::{
     capability::Capabilities,
     kinds::{DESTINATION, ENDPOINTS, INBOUND},
     proto::mesh::{
-        Attachment, Destination, Endpoint, Endpoints, Inbound, InboundPort, Origin, SettingOrigin, Unenforceable,
+        Attachment, Destination, Endpoint, Endpoints, Inbound, InboundPort, InternalTrafficPolicy, Origin,
+        SettingOrigin, Unenforceable,
     },
     resource::Encoded,
 };
@@ -136,11 +138,30 @@ fn what_an_old_sidecar_knows_it_is_told_byte_for_byte() {
 
 #[test]
 fn a_sidecar_of_this_release_is_told_everything() {
-    let everything = Capabilities(selvedge_policies::registry::vocabulary());
+    let everything = capabilities();
     assert!(skew::is_everything(&everything) && !skew::is_everything(&skew::silent()));
     let wish = json!({"action": "DENY", "rules": [{}], "onUnsupported": "keep"});
     let resource = inbound(vec![attachment("AuthorizationPolicy", 1, &wish)]);
     assert_eq!(skew::tell(&resource, &everything, &Forms::default()).resource, None);
+}
+
+#[test]
+fn a_sidecar_that_calls_every_node_is_said_to_where_calls_should_stay_on_theirs() {
+    let resource = |policy: InternalTrafficPolicy| {
+        let origin = Some(object("Service", "web", 7));
+        let message = Destination { origin, internal_traffic_policy: policy.into(), ..Destination::default() };
+        Encoded::new(DESTINATION, "shop/web", Vec::new(), &message)
+    };
+    let local = resource(InternalTrafficPolicy::Local);
+    let told = skew::tell(&local, &skew::silent(), &Forms::default());
+    let expected = "Service shop/web generation 7: 'internalTrafficPolicy: Local' is not known to it; calls go to the \
+                    endpoints of every node";
+    assert_eq!(told.complaints, [expected]);
+    let message = Destination::decode(told.resource.expect("it says so").body).unwrap();
+    assert_eq!(message.unenforceable.len(), 1);
+    assert_eq!(skew::tell(&local, &capabilities(), &Forms::default()).resource, None);
+    let cluster = resource(InternalTrafficPolicy::Cluster);
+    assert_eq!(skew::tell(&cluster, &skew::silent(), &Forms::default()).resource, None);
 }
 
 /// What stands at an old sidecar for a policy of this kind that says something new.

@@ -3,12 +3,11 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::stream;
-use selvedge_decide::{assemble, resources::Resources};
-use selvedge_policies::registry;
+use selvedge_decide::{assemble, capabilities::capabilities, resources::Resources};
 use selvedge_xds::{
-    capability::Capabilities,
     client::{Answer, Change, Check, Client, Judge},
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE, describe},
+    plaintext::Seen,
     ports::{self, Port},
     proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
 };
@@ -323,11 +322,13 @@ impl Link {
 
 /// What a stream hears first: who asks, what this sidecar understands, and that it will say who calls in plaintext.
 fn node(workload: &str) -> Node {
+    let mut metadata = capabilities().to_metadata();
+    Seen::default().add_to(&mut metadata);
     Node {
         id: workload.to_owned(),
         user_agent_name: "selvedge-proxy".to_owned(),
         user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        metadata: Some(Capabilities(registry::vocabulary()).to_metadata()),
+        metadata: Some(metadata),
         ..Node::default()
     }
 }

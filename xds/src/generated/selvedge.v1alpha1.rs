@@ -96,6 +96,9 @@ pub struct Destination {
     /// and it has no ports, routes and policies but these. Older sidecars do not ask for one.
     #[prost(message, repeated, tag = "10")]
     pub address_ports: ::prost::alloc::vec::Vec<AddressPort>,
+    /// As its endpoints have it. A sidecar that does not know of it calls the endpoints of every node.
+    #[prost(enumeration = "InternalTrafficPolicy", tag = "11")]
+    pub internal_traffic_policy: i32,
 }
 impl ::prost::Name for Destination {
     const NAME: &'static str = "Destination";
