@@ -94,6 +94,39 @@ async fn a_pod_that_a_slice_gives_only_the_address_of_is_called_as_the_pod_it_is
 }
 
 #[tokio::test]
+async fn a_headless_service_is_called_by_its_name_and_its_pods_by_their_addresses() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let mut headless = service("shop", "web");
+        headless["spec"]["clusterIP"] = json!("None");
+        headless["spec"]["clusterIPs"] = json!(["None"]);
+        server.put(headless).await;
+        let members = [("10.1.0.5", "web-0"), ("10.1.0.6", "web-1")];
+        for (address, name) in members {
+            server.put(pod("shop", name, address, true)).await;
+        }
+        let mut of = slice("shop", "web", &members.map(|(address, name)| (address, Some(name), "ready")));
+        for (endpoint, (_, name)) in of["endpoints"].as_array_mut().unwrap().iter_mut().zip(members) {
+            endpoint["hostname"] = json!(name); // as that of a StatefulSet
+        }
+        server.put(of).await;
+        let mut fed = Fed::new(&server).await;
+        fed.until("it is complete", |fed| fed.report.complete).await;
+        let identity = "spiffe://mesh.local/ns/shop/sa/web".to_owned();
+        let called = members.map(|(address, _)| (format!("{address}:8080"), identity.clone()));
+        assert_eq!(endpoints(&fed, "shop/web:80"), called);
+        let by_name: Destination = decoded(&fed, DESTINATION, "web.shop.svc.cluster.local");
+        assert_eq!(by_name.name, "web");
+        for (address, _) in members {
+            let by_address: Destination = decoded(&fed, DESTINATION, address);
+            let port = by_address.address_ports.iter().find(|port| port.port == 8080).expect("it has the port");
+            assert_eq!((&*port.service, &*port.endpoint.as_ref().unwrap().identity), ("shop/web", &*identity));
+        }
+        assert_eq!(problems(&fed), [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn a_service_whose_last_pod_goes_is_called_nowhere() {
     let mut servers = ApiServer::each();
     while let Some(server) = servers.next().await {
