@@ -14,7 +14,7 @@ use selvedge_policies::{facts::Identity, names};
 use selvedge_xds::{
     kinds::{self, Parts, parts},
     plaintext::Seen,
-    ports::Port,
+    ports::{NOT_ENFORCED, Port},
     proto::mesh::{Origin, Unenforceable},
     resource::{Encoded, TypeUrl},
     server::Reply,
@@ -332,7 +332,7 @@ impl Open {
         let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for sidecar in self.streams.values() {
             let Some((namespace, name)) = names::parts(&sidecar.workload) else { continue };
-            let open = sidecar.ports.iter().filter(|port| port.policies == "not enforced");
+            let open = sidecar.ports.iter().filter(|port| port.policies == NOT_ENFORCED);
             all.entry(namespace.to_owned()).or_default().extend(open.map(|port| format!("{name} {}", port.port)));
         }
         all

@@ -16,6 +16,8 @@ const PORT: &str = "port";
 const POLICIES: &str = "policies";
 const WHY: &str = "why";
 
+/// What is said of a port where callers can go past the sidecar.
+pub const NOT_ENFORCED: &str = "not enforced";
 /// How many ports one request says at most.
 pub const MOST: usize = 64;
 /// How many characters of a text are taken.
@@ -26,7 +28,7 @@ const LONGEST: usize = 512;
 pub struct Port {
     /// The application's port as policies name it.
     pub port: u16,
-    /// `enforced`, `not enforced`, or `unknown`.
+    /// `enforced`, [`NOT_ENFORCED`], or `unknown`.
     pub policies: String,
     /// How that is known, for people.
     pub why: String,

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use selvedge_xds::ports::Port;
+use selvedge_xds::ports::{NOT_ENFORCED, Port};
 use serde_json::{Value, json};
 
 use crate::bootstrap::InboundListener;
@@ -76,7 +76,7 @@ impl InboundPort {
         let (policies, why) = match &self.direct {
             Direct::Unknown => ("unknown", format!("nobody is seen to listen on port {}", self.forward.port())),
             Direct::No => ("enforced", "the application listens on loopback only".into()),
-            Direct::At(_) => ("not enforced", self.to_string()),
+            Direct::At(_) => (NOT_ENFORCED, self.to_string()),
         };
         Port { port: self.port, policies: policies.into(), why }
     }
