@@ -6,14 +6,18 @@ CARGO ?= cargo
 export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 8 ? n : 8)))
 .DEFAULT_GOAL := help
 
-.PHONY: help demo image test check bench clean
+.PHONY: help demo release image test check bench clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## seven services behind sidecars, with mTLS, policies and planted faults; Ctrl-C ends it
 	@.ci/setup build
 	@$(CARGO) run --locked --profile fast --package selvedge -- demo $(DEMO)
+
+release: ## the programs, the sidecar made fast for what a sidecar does most (profile-guided), in target/release
+	@.ci/setup release
+	benches/release
 
 image: ## OCI archives of the programs, and their digests, in target/image; needs no container engine
 	@.ci/setup build

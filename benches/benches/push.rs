@@ -6,11 +6,11 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use selvedge_xds::{
     kinds::{self, SELVEDGE},
     proto::{
-        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+        discovery::DeltaDiscoveryRequest,
         mesh::{Endpoint, Endpoints},
     },
     resource::Encoded,
-    server::Stream,
+    server::{Response, Stream},
 };
 
 const ENDPOINTS: usize = 10_000;
@@ -61,7 +61,11 @@ fn subscribed(n: usize, services: usize, resources: &Resources) -> Stream {
             return stream;
         }
         for response in responses {
-            assert!(stream.request(DeltaDiscoveryRequest { response_nonce: response.nonce, ..request() }).is_ok());
+            assert!(
+                stream
+                    .request(DeltaDiscoveryRequest { response_nonce: response.nonce.to_string(), ..request() })
+                    .is_ok()
+            );
         }
     }
 }
@@ -70,8 +74,8 @@ fn request() -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest { type_url: kinds::ENDPOINTS.to_string(), ..DeltaDiscoveryRequest::default() }
 }
 
-fn answers(stream: &mut Stream, resources: &Resources) -> Vec<DeltaDiscoveryResponse> {
-    stream.responses(&|_, name| resources.get(name).cloned(), "1")
+fn answers(stream: &mut Stream, resources: &Resources) -> Vec<Response> {
+    stream.responses(&|_, name| resources.get(name).cloned(), &"1".into())
 }
 
 fn tell(streams: &mut [Stream], resources: &Resources) {

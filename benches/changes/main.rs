@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use selvedge_benches::{mesh, process::Process};
+use selvedge_benches::{mesh, process::Process, run};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -51,8 +51,7 @@ struct Arguments {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let beside = || std::env::current_exe().ok()?.parent().map(Path::to_path_buf);
-    let binaries = arguments.binaries.or_else(beside).context("where is the binary? name its folder: --binaries")?;
+    let binaries = run::binaries(arguments.binaries.as_deref())?;
     let rounds = if arguments.quick { 1 } else { 5 };
     let mut small = Brain::start(&binaries, FEW).await?;
     let mut large = Brain::start(&binaries, mesh::SERVICES).await?;

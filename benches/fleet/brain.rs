@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::Context;
-use selvedge_benches::{mesh, process::Process};
+use rustix::thread::CpuSet;
+use selvedge_benches::{
+    mesh,
+    process::{Process, bind},
+};
 use selvedge_control_plane::{
     clock,
     identity::{Authority, Grant, LEAF_LIFETIME},
@@ -29,14 +33,16 @@ pub(crate) struct Brain {
 }
 
 impl Brain {
-    /// Starts it with one service, in `folder`.
-    pub(crate) async fn start(binaries: &Path, folder: &Path) -> anyhow::Result<Self> {
+    /// Starts it with one service, in `folder`, on these processors.
+    pub(crate) async fn start(binaries: &Path, folder: &Path, processors: &CpuSet) -> anyhow::Result<Self> {
         fs::create_dir(folder.join("config"))?;
         let ports = folder.join("ports.json");
         let mut command = Command::new(binaries.join("selvedge"));
         command.args(["control-plane", "--listen", "0.0.0.0:0", "--admin", "127.0.0.1:0", "--ports-file"]).arg(&ports);
         command.arg("--config-dir").arg(folder.join("config")).arg("--state-dir").arg(folder.join("state"));
         let mut process = Process::start("control-plane", &mut command, folder)?;
+        // Before it counts them.
+        bind(process.id(), processors)?;
         let listens = async {
             loop {
                 process.check()?;

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rustls::ClientConfig;
-use selvedge_benches::mesh;
+use selvedge_benches::{curve, mesh, spread::Spread};
 use selvedge_proxy::{join, new_key, to_control_plane};
 use tokio::{
     sync::mpsc,
@@ -18,8 +18,8 @@ use crate::{brain::Brain, member::Member};
 const CALLS: usize = 20;
 /// The service all of them call; one of its endpoints changes.
 const HOT: usize = 500;
-/// Handshakes at a time.
-const AT_ONCE: usize = 64;
+/// How the names of the threads begin that serve sidecars.
+const SERVING: &str = "sidecars-";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two changes, for each to be heard of alone.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -30,6 +30,7 @@ pub(crate) struct Fleet {
     /// By namespace: workloads of one account share a certificate.
     tls: Vec<Arc<ClientConfig>>,
     connected: usize,
+    at_once: usize,
     tell: mpsc::UnboundedSender<Instant>,
     told: mpsc::UnboundedReceiver<Instant>,
     connecting: Duration,
@@ -40,16 +41,19 @@ pub(crate) struct Pushed {
     sidecars: usize,
     connected_in: Duration,
     resident: u64,
+    peak: u64,
     /// Milliseconds from the change of a file to each sidecar having the endpoints, all changes together.
     all: Vec<f64>,
     /// The same to the last sidecar, by change.
     last: Vec<f64>,
     cpu_per_change: Duration,
+    /// Microseconds of CPU of the threads that serve sidecars, for each sidecar, by change.
+    each: Vec<f64>,
 }
 
 impl Fleet {
     /// No sidecar yet, but a certificate for each namespace.
-    pub(crate) async fn join(brain: &Brain) -> anyhow::Result<Self> {
+    pub(crate) async fn join(brain: &Brain, at_once: usize) -> anyhow::Result<Self> {
         let mut tls = Vec::new();
         for namespace in (0..mesh::NAMESPACES).map(mesh::namespace) {
             let (address, token) = (brain.address.to_string(), brain.token(&namespace)?);
@@ -58,15 +62,15 @@ impl Fleet {
             tls.push(to_control_plane(&credentials)?);
         }
         let (tell, told) = mpsc::unbounded_channel();
-        Ok(Self { brain: brain.address, tls, connected: 0, tell, told, connecting: Duration::ZERO })
+        Ok(Self { brain: brain.address, tls, connected: 0, at_once, tell, told, connecting: Duration::ZERO })
     }
 
     /// Connects sidecars until there are `count`.
     pub(crate) async fn grow(&mut self, count: usize) -> anyhow::Result<()> {
-        ensure!(count <= mesh::SERVICES * mesh::WORKLOADS_EACH, "there are not so many workloads");
+        ensure!(count <= u16::MAX.into(), "there are not so many addresses");
         let started = Instant::now();
         let members = (self.connected..count).map(|number| self.member(number).start(self.tell.clone()));
-        let all = stream::iter(members).buffer_unordered(AT_ONCE).try_collect::<()>();
+        let all = stream::iter(members).buffer_unordered(self.at_once).try_collect::<()>();
         timeout(PATIENCE * 5, all).await.context("the sidecars do not get what they ask for")??;
         self.connected = self.connected.max(count);
         self.connecting += started.elapsed();
@@ -74,15 +78,15 @@ impl Fleet {
     }
 
     fn member(&self, number: usize) -> Member {
-        let (service, n) = (number % mesh::SERVICES, number / mesh::SERVICES);
+        let (service, n) = (number % mesh::SERVICES, number / mesh::SERVICES % mesh::WORKLOADS_EACH);
         let others = (1..CALLS).map(|call| (number * CALLS + call) % mesh::SERVICES).filter(|other| *other != HOT);
         Member {
             control_plane: self.brain,
             address: Ipv4Addr::new(
                 127,
                 1,
-                u8::try_from(number / 250).unwrap_or(0),
-                u8::try_from(number % 250).unwrap_or(0) + 1,
+                u8::try_from(number / 256).unwrap_or(0),
+                u8::try_from(number % 256).unwrap_or(0),
             ),
             tls: Arc::clone(&self.tls[service % mesh::NAMESPACES]),
             workload: mesh::workload(service, n),
@@ -97,12 +101,15 @@ impl Fleet {
             sidecars: self.connected,
             connected_in: self.connecting,
             resident: brain.process.resident_bytes(),
+            peak: brain.process.peak_bytes(),
             all: Vec::new(),
             last: Vec::new(),
             cpu_per_change: Duration::ZERO,
+            each: Vec::new(),
         };
         let before = brain.process.cpu_nanos();
         for change in 0..changes {
+            let serving = brain.process.cpu_nanos_of(SERVING);
             let started = Instant::now();
             brain.write(HOT, 2 + u32::try_from(change % 90)?)?;
             let heard = timeout(PATIENCE, self.heard()).await.context("not every sidecar heard of the change")?;
@@ -110,6 +117,8 @@ impl Fleet {
             pushed.all.extend(millis.clone());
             pushed.last.push(millis.fold(0.0, f64::max));
             sleep(PAUSE).await;
+            let serving = brain.process.cpu_nanos_of(SERVING) - serving;
+            pushed.each.push(serving as f64 / 1e3 / self.connected as f64);
         }
         pushed.cpu_per_change = Duration::from_nanos((brain.process.cpu_nanos() - before) / changes as u64);
         Ok(pushed)
@@ -123,24 +132,34 @@ impl Fleet {
     }
 }
 
+/// A picture of what a sidecar costs at a change while there are more and more.
+pub(crate) fn picture(measured: &[Pushed]) -> String {
+    let points = measured.iter().filter_map(|pushed| Some((pushed.sidecars, Spread::new(pushed.each.clone())?)));
+    let points: Vec<_> = points.collect();
+    curve::svg("sidecars", "CPU us of the control plane per sidecar and change", &points)
+}
+
 /// A Markdown table of the measurements.
 pub(crate) fn table(measured: &[Pushed]) -> String {
     let mut table =
-        "| sidecars connected | all connected in | control plane MiB | change heard, p50 ms | p99 ms | by the last, \
-                     median ms | worst ms | control plane CPU a change, ms |\n|---|---|---|---|---|---|---|---|\n"
+        "| sidecars connected | all connected in | control plane MiB | at most | change heard, p50 ms | p99 ms | by the last, \
+                     median ms | worst ms | control plane CPU a change, ms | of that for each sidecar, us |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
     for pushed in measured {
         let (all, last) = (sorted(&pushed.all), sorted(&pushed.last));
         table += &format!(
-            "| {} | {:.1} s | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |\n",
+            "| {} | {:.1} s | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} |\n",
             pushed.sidecars,
             pushed.connected_in.as_secs_f64(),
             pushed.resident as f64 / f64::from(1 << 20),
+            pushed.peak as f64 / f64::from(1 << 20),
             quantile(&all, 0.5),
             quantile(&all, 0.99),
             quantile(&last, 0.5),
             quantile(&last, 1.0),
             pushed.cpu_per_change.as_secs_f64() * 1e3,
+            quantile(&sorted(&pushed.each), 0.5),
         );
     }
     table

@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
 use http_body_util::Empty;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use selvedge_benches::{mesh, process::Process};
 use selvedge_proxy::{TlsContext, join, new_key};
@@ -119,23 +119,16 @@ async fn is_ready(ports: &Path) -> Option<SocketAddr> {
     ready.then(|| ports["inbound"][0].as_str()?.parse().ok())?
 }
 
-/// HTTP/2 connections of a peer in the mesh that carry nothing.
+/// Connections for requests of a peer in the mesh that carry nothing.
 async fn connections(brain: &Brain, inbound: SocketAddr) -> anyhow::Result<Vec<impl Sized + use<>>> {
     let (namespace, address) = (mesh::namespace(1), brain.address.to_string());
     let token = brain.token(&namespace)?;
     let credentials = join(&address, &format!("{namespace}/any"), &token, &new_key()?).await?;
     let svid = &credentials.svid;
-    let tls = TlsConnector::from(TlsContext::new(svid, &credentials.roots, &svid.identity.trust_domain)?.http2);
+    let tls = TlsConnector::from(TlsContext::new(svid, &credentials.roots, &svid.identity.trust_domain)?.frames);
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
-        let stream = tls.connect(ServerName::try_from("s0.n0")?, TcpStream::connect(inbound).await?).await?;
-        let (sender, connection) = hyper::client::conn::http2::handshake::<_, _, Empty<bytes::Bytes>>(
-            TokioExecutor::new(),
-            TokioIo::new(stream),
-        )
-        .await?;
-        tokio::spawn(connection);
-        held.push(sender);
+        held.push(tls.connect(ServerName::try_from("s0.n0")?, TcpStream::connect(inbound).await?).await?);
     }
     Ok(held)
 }

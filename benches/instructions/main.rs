@@ -7,13 +7,13 @@
 use std::{
     env,
     hint::black_box,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode},
     time::Duration,
 };
 
 use anyhow::{Context, ensure};
-use selvedge_benches::{Endpoints, authorization, policy, routes};
+use selvedge_benches::{Endpoints, authorization, policy, routes, run};
 use selvedge_policies::{
     balance::BalancerSpec,
     testing::{Clock, Request},
@@ -62,8 +62,7 @@ async fn measure(binaries: Option<PathBuf>) -> anyhow::Result<()> {
             show(name, per_decision(index).context(*name)?);
         }
     }
-    let beside = || env::current_exe().ok()?.parent().map(Path::to_path_buf);
-    let binaries = binaries.or_else(beside).context("where are the binaries? name their folder")?;
+    let binaries = run::binaries(binaries.as_deref())?;
     for (name, over_http2) in [("request of HTTP/1 through a pair", false), ("request of HTTP/2 through a pair", true)]
     {
         show(name, pair::per_request(&binaries, over_http2).await.context(name)?);

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use selvedge_benches::{
     application,
     client::{self, Ask, Connection},
-    pair::Plan,
+    pair::{Extent, Plan},
     process::Process,
 };
 use tokio::time::sleep;
@@ -34,7 +34,14 @@ async fn counted(binaries: &Path, over_http2: bool, requests: u64) -> anyhow::Re
     let out = format!("--callgrind-out-file={}", counts.display());
     // The control thread has its own timers, so what it does depends on how long a run takes.
     let under = &["valgrind", "--tool=callgrind", "--separate-threads=yes", &out];
-    let plan = Plan { folder: folder.path().to_owned(), binaries, everything: true, application, endpoints: 1, under };
+    let plan = Plan {
+        folder: folder.path().to_owned(),
+        binaries,
+        everything: true,
+        application,
+        extent: Extent::default(),
+        under,
+    };
     let mut pair = plan.start().await?;
     let (address, ask) = if over_http2 { (pair.http2, Ask::Http2) } else { (pair.http1, Ask::Http1) };
     while let Err(error) = client::probe(address, ask).await {

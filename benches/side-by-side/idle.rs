@@ -7,12 +7,12 @@ use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 use selvedge_benches::{
     client::{Ask, Connection},
-    pair,
+    pair::{self, Extent},
     port::connections,
     process::Process,
 };
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     ground::Ground,
@@ -24,12 +24,16 @@ pub(crate) const PEERS: usize = 100;
 /// Clients that make it call them all.
 const CLIENTS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After so long a sidecar has given back what calls took.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// The pair, at rest.
 pub(crate) struct Idle {
     pair: Peer,
     /// Ports that the one is connected to.
     hops: Vec<u16>,
+    /// What each side keeps for a connection between them.
+    bytes_a_connection: Vec<f64>,
     begun: Instant,
     at_begin: Vec<Sums>,
 }
@@ -47,6 +51,8 @@ pub(crate) struct Rest {
     pub(crate) seconds: f64,
     /// Connections from the one to the other when it ended; there was one to each endpoint before.
     pub(crate) connections: usize,
+    /// Memory of a connection between them that is no file, in bytes.
+    pub(crate) bytes_a_connection: Vec<f64>,
     /// How often a thread was woken, in a minute.
     pub(crate) wake_ups_a_minute: Vec<f64>,
     /// CPU time of a minute.
@@ -61,13 +67,14 @@ impl Idle {
             binaries: &ground.binaries,
             everything: true,
             application: [ground.http1.address, ground.http2.address],
-            endpoints: PEERS,
+            extent: Extent { endpoints: PEERS, ..Extent::default() },
             under: &[],
         };
         let pair = plan.start().await?;
         let hops = pair.hops.clone();
         let mut pair = Peer::of_pair(Name::Selvedge, pair);
         pair.answers().await.context("the idle pair does not get ready")?;
+        let (few, before) = at_rest(&pair, &hops).await?;
         // Many at a time: who balances leaves endpoints alone that are slower than those it knows, but not for busy ones.
         let clients = (0..CLIENTS).map(|_| Connection::open(pair.http1, Ask::Http1));
         let (mut clients, _drivers): (Vec<_>, Vec<_>) = try_join_all(clients).await?.into_iter().unzip();
@@ -76,7 +83,11 @@ impl Idle {
             try_join_all(clients.iter_mut().map(Connection::get)).await?;
             ensure!(start.elapsed() < PATIENCE, "only {} of {PEERS} connections", connections(&hops)?);
         }
-        Ok(Self { pair, hops, begun: start, at_begin: Vec::new() })
+        drop(clients);
+        let (many, after) = at_rest(&pair, &hops).await?;
+        let each = |(before, after): (&u64, &u64)| after.saturating_sub(*before) as f64 / (many - few) as f64;
+        let bytes_a_connection = before.iter().zip(&after).map(each).collect();
+        Ok(Self { pair, hops, bytes_a_connection, begun: Instant::now(), at_begin: Vec::new() })
     }
 
     /// Watches from now on.
@@ -95,6 +106,7 @@ impl Idle {
         Ok(Rest {
             seconds,
             connections: connections(&self.hops)?,
+            bytes_a_connection: self.bytes_a_connection.clone(),
             wake_ups_a_minute: a_minute(|sums| sums.wake_ups),
             cpu_ms_a_minute: a_minute(|sums| sums.cpu_nanos).into_iter().map(|nanos| nanos / 1e6).collect(),
         })
@@ -104,4 +116,10 @@ impl Idle {
         let of = |proxy: &Process| Sums { wake_ups: proxy.wake_ups(), cpu_nanos: proxy.cpu_nanos() };
         self.pair.proxies.iter().map(of).collect()
     }
+}
+
+/// Connections between the sidecars, and memory of each that is no file, when nobody has called for a while.
+async fn at_rest(pair: &Peer, hops: &[u16]) -> anyhow::Result<(usize, Vec<u64>)> {
+    sleep(SETTLED).await;
+    Ok((connections(hops)?, pair.anonymous_bytes()))
 }

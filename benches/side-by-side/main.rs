@@ -13,30 +13,30 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
 use clap::Parser;
-use selvedge_benches::{allow_many_files, page, process};
+use selvedge_benches::{
+    allow_many_files,
+    machine::Machine,
+    page,
+    placement::{Placement, Processors},
+    process, run,
+};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     ground::Ground,
     idle::Idle,
-    machine::Machine,
     measure::{Plan, Results},
     peer::{Name, Peer},
-    placement::{Placement, Processors},
 };
 
 mod certificates;
 mod ground;
 mod idle;
 mod load;
-mod machine;
 mod measure;
 mod memory;
 mod peer;
-mod placement;
 mod report;
 mod syscalls;
 mod versus;
@@ -80,26 +80,17 @@ struct Arguments {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Err(error) = until_told_to_stop(&Arguments::parse()).await else { return ExitCode::SUCCESS };
+    let arguments = Arguments::parse();
+    // Dropping the measurement ends every program and removes every file.
+    let Err(error) = run::unless_told_to_end(measure(&arguments)).await else { return ExitCode::SUCCESS };
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
 }
 
-/// Dropping the run ends every program and removes every file.
-async fn until_told_to_stop(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = run(arguments) => result,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-        _ = terminate.recv() => anyhow::bail!("terminated"),
-    }
-}
-
-async fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let beside = || std::env::current_exe().ok()?.parent().map(Path::to_path_buf);
-    let binaries =
-        arguments.binaries.clone().or_else(beside).context("where are the binaries? name them: --binaries")?;
+async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
+    let binaries = run::binaries(arguments.binaries.as_deref())?;
     let plan = plan(arguments);
+    allow_many_files();
     if let Some(old) = &arguments.old {
         let plan = Plan { rounds: plan.rounds.max(versus::LEAST_ROUNDS), ..plan };
         return versus::run(old, &binaries, plan).await;
@@ -108,7 +99,6 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         println!("skipped: side-by-side: {missing:#}");
         return Ok(());
     }
-    allow_many_files();
     let processors = Processors::find()?;
     let machine = Machine::describe(&binaries);
     let mut ground = Ground::prepare(binaries)?;
@@ -117,6 +107,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let idle = if peers.iter().any(|peer| peer.name.is_ours()) { Some(Idle::start(&ground).await?) } else { None };
     let mut results = measure::all(&plan, &processors, &mut ground, &mut peers, idle).await?;
     results.skipped.extend(skipped);
+    for peer in peers.iter_mut().filter(|peer| peer.name.is_ours()) {
+        peer.end().await?;
+    }
     let tables = report::tables(&machine, &plan, &results);
     println!("{tables}");
     match &arguments.out {

@@ -4,6 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use anyhow::Context;
+use selvedge_benches::placement::{Placement, Processors};
 use serde::Serialize;
 
 use crate::{
@@ -12,7 +13,6 @@ use crate::{
     load::Load,
     memory::{self, Memory},
     peer::{Name, Peer},
-    placement::{Placement, Processors},
     syscalls::{self, Calls},
 };
 

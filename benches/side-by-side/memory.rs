@@ -58,7 +58,12 @@ pub(crate) async fn before(plan: &Plan, peers: &[Peer]) -> anyhow::Result<HashMa
 }
 
 /// Takes down resident memory near the end of `duration` with so many busy connections.
-async fn busy(peer: &Peer, connections: usize, duration: Duration, memory: &mut Memory) -> anyhow::Result<()> {
+pub(crate) async fn busy(
+    peer: &Peer,
+    connections: usize,
+    duration: Duration,
+    memory: &mut Memory,
+) -> anyhow::Result<()> {
     let shape = ["--h1", &format!("-c{connections}")];
     let load = h2load(peer.http1, &shape, Document::Small, duration);
     let look = async {

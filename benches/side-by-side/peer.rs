@@ -101,6 +101,14 @@ impl Peer {
         self.proxies.iter_mut().chain(&mut self.support).try_for_each(Process::check)
     }
 
+    /// Ends its proxies in order, so that what they write at their end is whole.
+    pub(crate) async fn end(&mut self) -> anyhow::Result<()> {
+        for proxy in &mut self.proxies {
+            proxy.end().await?;
+        }
+        Ok(())
+    }
+
     /// CPU time of each proxy so far, in nanoseconds, in the order of the path.
     pub(crate) fn cpu_nanos(&self) -> Vec<u64> {
         self.proxies.iter().map(Process::cpu_nanos).collect()

@@ -1,10 +1,11 @@
 //! What is shown of the results: Markdown tables and a chart, made of medians over the rounds.
 
+use selvedge_benches::{placement::Placement, spread::Spread};
+
 use crate::{
     load::Load,
     measure::{Results, Sample},
     peer::Name,
-    placement::Placement,
 };
 
 mod chart;
@@ -13,28 +14,12 @@ mod tables;
 pub(crate) use chart::chart;
 pub(crate) use tables::tables;
 
-/// Least, median and greatest over the rounds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Spread {
-    pub(crate) least: f64,
-    pub(crate) median: f64,
-    pub(crate) greatest: f64,
-}
-
 /// The samples of one load in one placement.
 #[derive(Clone, Copy)]
 struct Cut<'a> {
     results: &'a Results,
     placement: Placement,
     load: Load,
-}
-
-impl Spread {
-    /// Of these values; `None` when there is none.
-    pub(crate) fn new(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        Some(Self { least: *values.first()?, median: *values.get(values.len() / 2)?, greatest: *values.last()? })
-    }
 }
 
 impl<'a> Cut<'a> {

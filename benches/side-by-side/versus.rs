@@ -2,25 +2,35 @@
 //!
 //! Guarantees: the sidecars of both builds share one processor, and the load and the application another; both pairs run
 //! all the time and take turns under load, so that whatever else the machine does falls on both alike; each round of
-//! turns gives one ratio, and the median of the ratios counts. Needs nothing but the two builds.
+//! turns gives one ratio, and the median of the ratios counts. Needs nothing but the two builds; with h2load it also tells
+//! what many busy connections occupy, of pairs that have done nothing else.
 
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use selvedge_benches::{application, pair};
+use selvedge_benches::{
+    application,
+    pair::{self, Extent},
+    placement::{Placement, Processors},
+    spread::Spread,
+};
 
 use crate::{
-    load::Load,
+    load::{self, Load},
     measure::{self, Plan, Turn},
+    memory::{self, BUSY, Memory},
     peer::{Name, Peer},
-    placement::{Placement, Processors},
-    report::{Spread, mebibytes},
+    report::mebibytes,
 };
 
 /// The loads that need no other program.
 const LOADS: [Load; 2] = [Load::Http1Paced, Load::Http2Paced];
 /// Fewer ratios would leave the median to chance.
 pub(crate) const LEAST_ROUNDS: usize = 10;
+/// The head of the table.
+const HEAD: &str = "| | old | new | new / old | ratios |\n|---|---|---|---|---|";
+/// Fresh pairs of each build whose memory is looked at.
+const FRESH: usize = 6;
 
 /// What one figure was for each build, round by round.
 #[derive(Debug, Default)]
@@ -37,11 +47,18 @@ pub(crate) async fn run(old: &Path, new: &Path, plan: Plan) -> anyhow::Result<()
     let start = async |name: &str, binaries: &Path| {
         let folder = folder.path().join(name);
         let pair =
-            pair::Plan { folder, binaries, everything: true, application, endpoints: 1, under: &[] }.start().await?;
+            pair::Plan { folder, binaries, everything: true, application, extent: Extent::default(), under: &[] }
+                .start()
+                .await?;
         let mut peer = Peer::of_pair(Name::Selvedge, pair);
         peer.answers().await.with_context(|| format!("the pair of {} does not get ready", binaries.display()))?;
         anyhow::Ok(peer)
     };
+    println!("old: {}\nnew: {}\n\n{HEAD}", old.display(), new.display());
+    match load::program() {
+        Ok(_) => busy(async |index| start(["old", "new"][index], [old, new][index]).await, &plan).await?,
+        Err(missing) => eprintln!("skipped: memory of busy connections: {missing:#}"),
+    }
     let mut pairs = [start("old", old).await?, start("new", new).await?];
     let placement = Placement::Pinned;
     let (sidecars, others) = (pairs.iter().flat_map(|pair| &pair.proxies), pairs.iter().flat_map(|pair| &pair.support));
@@ -66,7 +83,35 @@ pub(crate) async fn run(old: &Path, new: &Path, plan: Plan) -> anyhow::Result<()
         anonymous.note(round, pairs.each_ref().map(|pair| mebibytes(pair.anonymous_bytes().iter().sum())));
         eprintln!("round {round}/{}", half.rounds);
     }
-    print(old, new, &figures);
+    let of_loads = LOADS.map(|load| format!("{}: CPU us/request", load.title()));
+    let of_memory = ["both sidecars: resident MiB", "of it no file"].map(str::to_owned);
+    for (title, turns) in of_loads.into_iter().chain(of_memory).zip(figures) {
+        turns.print(&title);
+    }
+    Ok(())
+}
+
+/// Prints what each sidecar occupies with many busy connections.
+async fn busy(start: impl AsyncFn(usize) -> anyhow::Result<Peer>, plan: &Plan) -> anyhow::Result<()> {
+    let mut figures: [Turns; 2] = Default::default();
+    for round in 0..=FRESH {
+        let mut resident = [[0.0; 2]; 2];
+        for build in [round % 2, 1 - round % 2] {
+            let (mut pair, mut memory) = (start(build).await?, Memory::default());
+            memory::busy(&pair, BUSY, plan.busy, &mut memory).await?;
+            ensure!(memory.failed == 0, "{} requests failed on {BUSY} connections", memory.failed);
+            for (figures, bytes) in resident.iter_mut().zip(&memory.busy[&BUSY]) {
+                figures[build] = mebibytes(*bytes);
+            }
+            pair.end().await?;
+        }
+        for (turns, resident) in figures.iter_mut().zip(resident) {
+            turns.note(round, resident);
+        }
+    }
+    for (side, turns) in ["calling", "called"].into_iter().zip(figures) {
+        turns.print(&format!("{side} sidecar: resident MiB, {BUSY} busy connections"));
+    }
     Ok(())
 }
 
@@ -79,33 +124,13 @@ impl Turns {
         }
     }
 
-    fn ratios(&self) -> Vec<f64> {
-        self.old.iter().zip(&self.new).map(|(old, new)| new / old).collect()
-    }
-}
-
-fn print(old: &Path, new: &Path, figures: &[Turns]) {
-    let of_loads = LOADS.map(|load| format!("{}: CPU us/request", load.title()));
-    let of_memory = ["both sidecars: resident MiB", "of it no file"].map(str::to_owned);
-    println!(
-        "old: {}\nnew: {}\n\n| | old | new | new / old | ratios |\n|---|---|---|---|---|",
-        old.display(),
-        new.display()
-    );
-    for (title, turns) in of_loads.into_iter().chain(of_memory).zip(figures) {
-        let [Some(old), Some(new), Some(ratio)] =
-            [turns.old.clone(), turns.new.clone(), turns.ratios()].map(Spread::new)
-        else {
-            continue;
-        };
+    fn print(self, title: &str) {
+        let ratios = self.old.iter().zip(&self.new).map(|(old, new)| new / old).collect();
+        let rounds = self.old.len();
+        let [Some(old), Some(new), Some(ratio)] = [self.old, self.new, ratios].map(Spread::new) else { return };
         println!(
-            "| {title} | {:.2} | {:.2} | {:.3} ({:.3}-{:.3}) | {} |",
-            old.median,
-            new.median,
-            ratio.median,
-            ratio.least,
-            ratio.greatest,
-            turns.old.len()
+            "| {title} | {:.2} | {:.2} | {:.3} ({:.3}-{:.3}) | {rounds} |",
+            old.median, new.median, ratio.median, ratio.least, ratio.greatest,
         );
     }
 }

@@ -1,6 +1,9 @@
 //! The application of comparisons with ourselves: it gives every request the small answer.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -11,10 +14,13 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Bytes of the small answer.
 pub const SMALL: usize = 1024;
+
+/// Connections that may wait to be accepted, when thousands come at once.
+const BACKLOG: u32 = 4096;
 
 /// A message of gRPC with `bytes` bytes: in front come one that says it is not compressed, and four of the length
 /// (gRPC over HTTP2, Length-Prefixed-Message).
@@ -28,7 +34,9 @@ pub fn message(bytes: usize) -> Vec<u8> {
 /// # Errors
 /// There is no port.
 pub async fn start(over_http2: bool) -> std::io::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let listener = socket.listen(BACKLOG)?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
@@ -45,7 +53,7 @@ async fn serve(socket: TcpStream, over_http2: bool) {
     if over_http2 {
         drop(http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await);
     } else {
-        drop(http1::Builder::new().serve_connection(io, service).await);
+        drop(http1::Builder::new().title_case_headers(true).serve_connection(io, service).await);
     }
 }
 

@@ -70,7 +70,7 @@ impl Connection {
         socket.set_nodelay(true)?;
         let io = TokioIo::new(socket);
         let (sender, task) = if ask == Ask::Http1 {
-            let (sender, connection) = http1::handshake(io).await?;
+            let (sender, connection) = http1::Builder::new().title_case_headers(true).handshake(io).await?;
             (Sender::Http1(sender), tokio::spawn(async { drop(connection.await) }))
         } else {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;

@@ -9,6 +9,11 @@ pub mod mesh;
 pub mod page;
 pub mod port;
 pub mod process;
+pub mod machine;
+pub mod placement;
+pub mod spread;
+pub mod run;
+pub mod curve;
 pub mod pair;
 
 use std::{cell::Cell, sync::Arc};
@@ -71,6 +76,8 @@ impl Endpoints {
             available: true,
             in_flight: chance.u32(..8),
             ewma_nanos: 1e6 * (1.0 + chance.f64()),
+            usual_nanos: 1e6,
+            refusing: 0.0,
             weight: chance.u32(1..4),
         };
         Self((0..count).map(|_| Cell::new(load())).collect())

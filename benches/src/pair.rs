@@ -28,6 +28,9 @@ spec:
     - { name: two, port: 81, targetPort: 8081, appProtocol: http2 }
 ";
 
+/// The rule of [`POLICIES`] that others are put in front of.
+const FIRST_RULE: &str = "    - from: [{ serviceAccounts: [web] }]";
+
 const POLICIES: &str = "apiVersion: selvedge.dev/v1alpha1
 kind: MeshPolicy
 metadata: { name: default, namespace: bench }
@@ -77,16 +80,39 @@ pub struct Plan<'a> {
     pub everything: bool,
     /// The application over HTTP/1, and over HTTP/2 without TLS.
     pub application: [SocketAddr; 2],
-    /// How many endpoints the called service has; all are the one called sidecar, at a port each.
-    pub endpoints: usize,
+    /// How much there is of what may be many.
+    pub extent: Extent,
     /// The command that runs each sidecar, as `taskset -c 0`; none when empty.
     pub under: &'a [&'a str],
 }
 
+/// How much there is of what may be many in a mesh.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Rules of the called service's route. A request is that of the last, which takes all that the others do not.
+    pub routes: usize,
+    /// Rules of its authorization policy. The last lets the caller pass.
+    pub rules: usize,
+    /// Endpoints that it has; all are the one called sidecar, at a port each.
+    pub endpoints: usize,
+    /// Services that are called over HTTP/1, each at an address of its own; all have the same endpoints.
+    pub services: usize,
+    /// Worker threads of each sidecar.
+    pub workers: usize,
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self { routes: 0, rules: 1, endpoints: 1, services: 1, workers: 1 }
+    }
+}
+
 /// A running pair of sidecars with their control plane, which ends when it is dropped.
 pub struct Pair {
-    /// Where HTTP/1 clients connect.
+    /// Where HTTP/1 clients connect to call the first service.
     pub http1: SocketAddr,
+    /// Where they connect to call each service, in the order of their numbers.
+    pub services: Vec<SocketAddr>,
     /// Where HTTP/2 clients connect.
     pub http2: SocketAddr,
     /// Ports of the called sidecar for the calling one.
@@ -103,9 +129,10 @@ impl Plan<'_> {
     /// # Errors
     /// A program that is missing or cannot be started, or a control plane that does not listen.
     pub async fn start(self) -> anyhow::Result<Pair> {
-        let entry = [Port::free()?, Port::free()?];
+        let entry: Vec<Port> = (0..self.extent.services).map(|_| Port::free()).collect::<io::Result<_>>()?;
+        let over_http2 = Port::free()?;
         let hops: Vec<[Port; 2]> =
-            (0..self.endpoints).map(|_| Ok([Port::free()?, Port::free()?])).collect::<io::Result<_>>()?;
+            (0..self.extent.endpoints).map(|_| Ok([Port::free()?, Port::free()?])).collect::<io::Result<_>>()?;
         let [one, two] = self.application;
         let mesh = Mesh { plan: self, control: Port::free()? };
         mesh.write_config(&hops)?;
@@ -117,16 +144,42 @@ impl Plan<'_> {
             )
         });
         let inbound = format!("inbound:\n{}", listeners.collect::<String>());
+        let entries = entry
+            .iter()
+            .enumerate()
+            .map(|(number, port)| format!("- {{listen: {}, to: 'bench/{}:80'}}\n", port.address, name("api", number)));
         let outbound = format!(
-            "outbound:\n- {{listen: {}, to: 'bench/api:80'}}\n- {{listen: {}, to: 'bench/api:81'}}\n",
-            entry[0].address, entry[1].address
+            "outbound:\n- {{listen: {}, to: 'bench/api:81'}}\n{}",
+            over_http2.address,
+            entries.collect::<String>()
         );
         let called = mesh.sidecar("api", &inbound).await?;
         let calling = mesh.sidecar("web", &outbound).await?;
-        let [http1, http2] = entry.map(|port| port.address);
+        let services: Vec<SocketAddr> = entry.iter().map(|port| port.address).collect();
+        let (http1, http2) = (*services.first().context("a pair calls at least one service")?, over_http2.address);
         let hops = hops.iter().flatten().map(Port::number).collect();
-        Ok(Pair { http1, http2, hops, sidecars: [calling, called], control_plane })
+        Ok(Pair { http1, services, http2, hops, sidecars: [calling, called], control_plane })
     }
+}
+
+/// The name of number `number` of what there are many of.
+fn name(first: &str, number: usize) -> String {
+    if number == 0 { first.to_owned() } else { format!("{first}-{number}") }
+}
+
+/// A route with so many rules, of which the last takes what the others do not.
+fn route(rules: usize) -> String {
+    let rule = |n| {
+        format!(
+            "    - matches: [{{ path: {{ value: /v1/tenants/{n:05} }} }}]\n      backendRefs: [{{ name: api, port: 80 }}]\n"
+        )
+    };
+    let rules: String = (1..rules).map(rule).collect();
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: api, namespace: bench }}\nspec:\n  \
+         parentRefs: [{{ kind: Service, group: '', name: api, port: 80 }}]\n  rules:\n{rules}    - backendRefs: [{{ name: \
+         api, port: 80 }}]\n"
+    )
 }
 
 struct Mesh<'a> {
@@ -138,8 +191,19 @@ impl Mesh<'_> {
     fn write_config(&self, hops: &[[Port; 2]]) -> anyhow::Result<()> {
         let config = self.plan.folder.join("config");
         fs::create_dir_all(&config)?;
-        fs::write(config.join("service.yaml"), SERVICE)?;
-        fs::write(config.join("policies.yaml"), if self.plan.everything { POLICIES } else { PLAIN })?;
+        let Extent { routes, rules, services, .. } = self.plan.extent;
+        let service = |number| SERVICE.replace("name: api,", &format!("name: {},", name("api", number)));
+        fs::write(config.join("service.yaml"), (0..services).map(service).collect::<Vec<_>>().join("---\n"))?;
+        if self.plan.everything {
+            let rule = |n| format!("    - {{ from: [{{ serviceAccounts: [caller-{n}] }}] }}\n");
+            let others: String = (1..rules).map(rule).collect();
+            fs::write(config.join("policies.yaml"), POLICIES.replace(FIRST_RULE, &(others + FIRST_RULE)))?;
+        } else {
+            fs::write(config.join("policies.yaml"), PLAIN)?;
+        }
+        if routes > 0 {
+            fs::write(config.join("routes.yaml"), route(routes))?;
+        }
         let workload = |name: &str, app: &str, ports: &str| {
             format!(
                 "apiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata:\n  name: {name}\n  namespace: bench\n  \
@@ -147,7 +211,7 @@ impl Mesh<'_> {
             )
         };
         for (number, [one, two]) in hops.iter().enumerate() {
-            let name = if number == 0 { "api".to_owned() } else { format!("api-{number}") };
+            let name = name("api", number);
             let (one, two) = (one.number(), two.number());
             let ports = format!("  ports:\n  - {{port: 8080, dial: {one}}}\n  - {{port: 8081, dial: {two}}}\n");
             fs::write(config.join(format!("{name}.yaml")), workload(&name, "api", &ports))?;
@@ -183,8 +247,9 @@ impl Mesh<'_> {
         let bootstrap = format!(
             "workload: bench/{name}\ncontrolPlane: {}\njoinTokenFile: {home}/token\nstateDir: {home}/state\nadmin: \
              127.0.0.1:0\nmetrics: 127.0.0.1:0\naccessLogFile: {home}/access.log\ndrainDeadline: \
-             1s\n{listeners}",
+             1s\nworkers: {}\n{listeners}",
             self.control.address,
+            self.plan.extent.workers,
             home = home.display()
         );
         fs::write(home.join("sidecar.yaml"), bootstrap)?;

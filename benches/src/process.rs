@@ -72,9 +72,16 @@ impl Process {
 
     /// CPU time of all its threads so far, user and system, in nanoseconds.
     pub fn cpu_nanos(&self) -> u64 {
+        self.cpu_nanos_of("")
+    }
+
+    /// CPU time in nanoseconds, user and system, of its threads whose name begins with `name`.
+    pub fn cpu_nanos_of(&self, name: &str) -> u64 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
         let nanos = |folder: std::path::PathBuf| -> Option<u64> {
-            fs::read_to_string(folder.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+            let is_meant = fs::read_to_string(folder.join("comm")).ok()?.starts_with(name);
+            let spent = fs::read_to_string(folder.join("schedstat")).ok()?;
+            if is_meant { spent.split(' ').next()?.parse().ok() } else { None }
         };
         tasks.filter_map(|task| nanos(task.path())).sum()
     }
@@ -102,6 +109,11 @@ impl Process {
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.status_bytes("VmRSS:")
+    }
+
+    /// The most resident memory it ever had, in bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
     }
 
     /// The part of the resident memory that is no file, in bytes. Files, such as the program, are in memory once for all

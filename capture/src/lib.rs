@@ -16,6 +16,8 @@
 //!
 //! The sidecar's own connections are told by uid or by socket mark. Whoever connects to one of the addresses of [`CHECK`]
 //! reaches the outbound port, the sidecar too: so it can tell that it is captured without any rights.
+//!
+//! [`listeners`] says where this host listens.
 
 use std::{
     fmt, io,
@@ -30,8 +32,11 @@ mod iptables;
 mod nftables;
 mod verify;
 
+mod listeners;
+mod netlink;
 mod tool;
 
+pub use listeners::listeners;
 use tool::{Failure, Tool};
 
 /// Socket mark (`SO_MARK`) for the sidecar's connections to other workloads.

@@ -6,14 +6,13 @@ use std::{net::IpAddr, path::Path};
 use rustix::io::Errno;
 
 mod kernel;
-mod message;
 mod rule;
 
 use kernel::{Change, Kernel};
-use message::{attribute, attributes, nested, number, text};
 use rule::{Is, Rule};
 
 use super::{CHECK, Capture, Failure, INBOUND_MARK, INBOUND_SOURCE, OUTBOUND_MARK};
+use crate::netlink::{attribute, attributes, nested, number, text};
 
 const TABLE: &str = "selvedge";
 const TO_INBOUND: &str = "to_inbound";

@@ -12,7 +12,7 @@ use super::{Backend, Capture, CaptureError, Failure};
 const NOWHERE: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 const PORT: u16 = 9;
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Checks that the rules are there and, where the host has a route, that they redirect.
 pub(super) fn in_force(capture: &Capture, backend: Backend) -> Result<(), CaptureError> {

@@ -8,10 +8,10 @@ use std::{
 };
 
 const SETTINGS: &str = "
-apiVersion: v1
-kind: ConfigMap
+apiVersion: selvedge.dev/v1alpha1
+kind: InjectionConfig
 metadata: { name: selvedge-inject, namespace: selvedge-system }
-data:
+spec:
   image: registry.test/selvedge-proxy@sha256:1
   captureImage: registry.test/selvedge-capture@sha256:2
   trustBundle: |
@@ -123,8 +123,9 @@ fn a_second_injection_changes_nothing_and_its_opposite_takes_all_of_it_out() {
 #[test]
 fn without_what_a_sidecar_needs_nothing_is_printed() {
     for (input, settings, expected) in [
-        (SHOP, "kind: Secret\n", "there is no ConfigMap selvedge-inject"),
+        (SHOP, "kind: Secret\n", "there is no InjectionConfig selvedge-inject"),
         (SHOP, &SETTINGS[..SETTINGS.find("  trustBundle").unwrap()], "mesh not ready"),
+        (SHOP, &format!("{SETTINGS}  uid: root\n"), "settings.yaml: the setting uid is 'root': expected a user id"),
         ("a: [\n", SETTINGS, "standard input: line"),
     ] {
         let output = inject(input, settings);

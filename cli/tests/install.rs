@@ -6,6 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
+use selvedge_inject::setting;
 use selvedge_install::{control_plane, version::Injector};
 
 fn selvedge(arguments: &[&str]) -> Output {
@@ -59,7 +60,7 @@ fn it_refuses_what_is_not_certain_and_says_what_to_do() {
 
 #[test]
 fn the_control_plane_knows_the_arguments_that_it_is_started_with() {
-    let arguments = control_plane::arguments(Injector::Webhook);
+    let arguments = control_plane::arguments(Injector::Webhook, &[(&setting::CAPTURE, "cni".to_owned())]);
     let help = text(&selvedge(&[&arguments[0], "--help"]).stdout);
     for flag in arguments.iter().filter(|argument| argument.starts_with("--")) {
         assert!(help.contains(flag.as_str()), "selvedge {} has no {flag}", arguments[0]);

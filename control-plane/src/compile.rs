@@ -18,7 +18,6 @@ use crate::{
         Attached, Model, Object, ObjectId, Place, Spec, Target,
         endpoint_slice::EndpointSliceSpec,
         external_service, granted,
-        mesh_policy::ScopeKind,
         service::{self, ServicePort},
         workload::{self, WorkloadSpec},
     },
@@ -86,9 +85,12 @@ pub fn affected(model: &Model, id: &ObjectId, subjects: &mut BTreeSet<Subject>) 
         }
         Spec::MeshPolicy(spec) => match &spec.target_ref {
             None => subjects.extend(workloads_of(model, namespace)),
-            Some(target) => match (target.kind, &target.name) {
-                (ScopeKind::Workload, Some(name)) => {
-                    subjects.insert(Subject::Workload(namespace.clone(), name.as_str().into()));
+            Some(target) => match target.target(namespace) {
+                Some(Target::Workload(namespace, name)) => drop(subjects.insert(Subject::Workload(namespace, name))),
+                Some(Target::Service(namespace, name)) => {
+                    let selector = model.service(&namespace, &name).map(|(_, service)| &service.selector);
+                    let selected = selector.into_iter().flat_map(|selector| model.selected(&namespace, selector));
+                    subjects.extend(selected.map(|(workload, _)| Subject::workload(workload)));
                 }
                 _ => subjects.extend(model.of_kind(workload::KIND.name).map(|object| Subject::workload(object))),
             },
@@ -169,7 +171,9 @@ fn destinations_of(model: &Model, namespace: &str) -> Vec<Subject> {
 pub fn subject(model: &Model, mesh: &Mesh, subject: &Subject, draft: &mut Draft) {
     match subject {
         Subject::Trust => {
-            let bundle = TrustBundle { trust_domain: mesh.trust_domain.clone(), roots_der: mesh.roots.clone() };
+            let (trust_domain, roots_der) = (mesh.trust_domain.clone(), mesh.roots.clone());
+            let networks = model.networks().all().iter().map(ToString::to_string).collect();
+            let bundle = TrustBundle { trust_domain, roots_der, networks };
             draft.put(Encoded::new(TRUST_BUNDLE, &*mesh.trust_domain, Vec::new(), &bundle), false);
         }
         Subject::Destination(namespace, name) => {
@@ -183,7 +187,10 @@ pub fn subject(model: &Model, mesh: &Mesh, subject: &Subject, draft: &mut Draft)
             }
             match compiled {
                 Some(compiled) => compiled.into_draft(draft),
-                None => draft.remove(DESTINATION, service.text()),
+                None => {
+                    draft.set_views(service.text(), BTreeSet::new());
+                    draft.remove(DESTINATION, service.text());
+                }
             }
         }
         Subject::Workload(namespace, name) => {
@@ -235,15 +242,16 @@ fn attachment(object: &Object, attached: &Attached) -> Attachment {
     Attachment { origin: Some(origin(object)), document: attached.document.to_string(), stands_for: None }
 }
 
-/// A route as it travels to whom the service `target` with these ports concerns; `None` when it is for none of them.
+/// A route as it travels to whom the service `target` with these ports concerns; `None` when it is for none of them. With the
+/// ports it is said whether they are all that the service has.
 fn route(
     model: &Model,
     object: &Object,
     attached: &Attached,
     target: &Target,
-    ports: &[&ServicePort],
+    ports: (&[&ServicePort], bool),
 ) -> Option<Attachment> {
-    let refused = granted::closed(model, object, attached);
+    let refused = granted::closed(model, object, attached, target);
     let refused = refused.into_iter().map(|reference| &*reference.path).collect();
     let document = attached.document_for(object.id.kind, target, ports, refused)?.to_string();
     Some(Attachment { origin: Some(origin(object)), document, stands_for: None })

@@ -44,6 +44,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// There are no threads to serve sidecars on.
+    #[error("no thread can be started to serve sidecars on")]
+    Threads(#[source] std::io::Error),
     /// The TLS settings cannot be made.
     #[error("the TLS settings cannot be made")]
     Tls(#[from] rustls::Error),

@@ -1,7 +1,7 @@
 //! A fair queue: so many turns at once, which go to the addresses that wait one after the other (round robin).
 //!
 //! Guarantees: however many wait from one address, another one waits for one turn of each address at most; within an
-//! address who came first is first; who stopped waiting takes no turn.
+//! address who is known goes before who is not, and then who came first; who stopped waiting takes no turn.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,7 +25,25 @@ struct Queue {
     free: usize,
     /// The addresses that wait, in the order in which they get turns.
     order: VecDeque<IpAddr>,
-    waiting: HashMap<IpAddr, VecDeque<oneshot::Sender<Turn>>>,
+    waiting: HashMap<IpAddr, Line>,
+}
+
+/// Those that wait from one address.
+#[derive(Debug, Default)]
+struct Line {
+    known: VecDeque<Promise>,
+    unknown: VecDeque<Promise>,
+}
+
+type Promise = oneshot::Sender<Turn>;
+
+/// Whether somebody was found to be what it says, some time ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Standing {
+    /// It was.
+    Known,
+    /// Nobody knows.
+    Unknown,
 }
 
 /// A turn; the next one's when it is dropped.
@@ -39,8 +57,8 @@ impl FairQueue {
     }
 
     /// Waits for a turn of `address`.
-    pub(crate) async fn take(&self, address: IpAddr) -> Turn {
-        match self.0.with(|queue| queue.join(network(address))) {
+    pub(crate) async fn take(&self, address: IpAddr, standing: Standing) -> Turn {
+        match self.0.with(|queue| queue.join(network(address), standing)) {
             None => Turn(Arc::clone(&self.0)),
             Some(promised) => match promised.await {
                 Ok(turn) => turn,
@@ -53,29 +71,34 @@ impl FairQueue {
 
 impl Queue {
     /// Takes a free turn, or a place in the queue.
-    fn join(&mut self, address: IpAddr) -> Option<oneshot::Receiver<Turn>> {
+    fn join(&mut self, address: IpAddr, standing: Standing) -> Option<oneshot::Receiver<Turn>> {
         if self.free > 0 {
             self.free -= 1;
             return None;
         }
         let (promise, promised) = oneshot::channel();
-        let of_address = self.waiting.entry(address).or_insert_with(|| {
+        let line = self.waiting.entry(address).or_insert_with(|| {
             self.order.push_back(address);
-            VecDeque::new()
+            Line::default()
         });
-        if of_address.len() >= MANY {
-            of_address.retain(|promise| !promise.is_closed());
+        let equals = match standing {
+            Standing::Known => &mut line.known,
+            Standing::Unknown => &mut line.unknown,
+        };
+        if equals.len() >= MANY {
+            equals.retain(|promise| !promise.is_closed());
         }
-        of_address.push_back(promise);
+        equals.push_back(promise);
         Some(promised)
     }
 
     /// Whose turn it is now.
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+    fn next(&mut self) -> Option<Promise> {
         while let Some(address) = self.order.pop_front() {
-            let Some(of_address) = self.waiting.get_mut(&address) else { continue };
-            let next = std::iter::from_fn(|| of_address.pop_front()).find(|promise| !promise.is_closed());
-            if of_address.is_empty() {
+            let Some(line) = self.waiting.get_mut(&address) else { continue };
+            let first = || line.known.pop_front().or_else(|| line.unknown.pop_front());
+            let next = std::iter::from_fn(first).find(|promise| !promise.is_closed());
+            if line.known.is_empty() && line.unknown.is_empty() {
                 self.waiting.remove(&address);
             } else {
                 self.order.push_back(address);
@@ -104,7 +127,10 @@ mod tests {
 
     use tokio::time::{Instant, sleep, timeout};
 
-    use super::*;
+    use super::{
+        Standing::{Known, Unknown},
+        *,
+    };
 
     const HOLD: Duration = Duration::from_millis(10);
 
@@ -119,7 +145,7 @@ mod tests {
         let take = |address: &'static str| {
             let turns = Arc::clone(&turns);
             tokio::spawn(async move {
-                let turn = turns.take(ip(address)).await;
+                let turn = turns.take(ip(address), Unknown).await;
                 sleep(HOLD).await;
                 drop(turn);
                 began.elapsed()
@@ -140,28 +166,54 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_stopped_waiting_takes_no_turn() {
         let turns = FairQueue::new(1);
-        let held = turns.take(ip("10.0.0.1")).await;
+        let held = turns.take(ip("10.0.0.1"), Unknown).await;
         for _ in 0..2 * MANY {
-            assert!(timeout(HOLD, turns.take(ip("10.0.0.1"))).await.is_err());
+            assert!(timeout(HOLD, turns.take(ip("10.0.0.1"), Unknown)).await.is_err());
         }
-        turns.0.with(|queue| assert!(queue.waiting[&ip("10.0.0.1")].len() <= MANY));
-        let mut other = pin!(turns.take(ip("10.0.0.2")));
+        turns.0.with(|queue| assert!(queue.waiting[&ip("10.0.0.1")].unknown.len() <= MANY));
+        let mut other = pin!(turns.take(ip("10.0.0.2"), Unknown));
         assert!(timeout(HOLD, other.as_mut()).await.is_err());
         drop(held);
         let turn = timeout(HOLD, other).await.expect("it is the only one that waits");
         drop(turn);
-        timeout(HOLD, turns.take(ip("10.0.0.1"))).await.expect("the turn is free");
+        timeout(HOLD, turns.take(ip("10.0.0.1"), Unknown)).await.expect("the turn is free");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_that_was_given_to_somebody_who_left_goes_on() {
         let turns = FairQueue::new(1);
-        let held = turns.take(ip("10.0.0.1")).await;
+        let held = turns.take(ip("10.0.0.1"), Unknown).await;
         {
-            let mut leaves = pin!(turns.take(ip("10.0.0.2")));
+            let mut leaves = pin!(turns.take(ip("10.0.0.2"), Unknown));
             assert!(timeout(HOLD, leaves.as_mut()).await.is_err());
             drop(held);
         }
-        timeout(HOLD, turns.take(ip("10.0.0.3"))).await.expect("nobody has it");
+        timeout(HOLD, turns.take(ip("10.0.0.3"), Unknown)).await.expect("nobody has it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_known_goes_before_others_of_its_address_and_of_no_other() {
+        let turns = Arc::new(FairQueue::new(1));
+        let held = turns.take(ip("10.0.0.1"), Unknown).await;
+        let order = Arc::new(Guarded::new(Vec::new()));
+        let mut all = Vec::new();
+        for (name, address, standing) in [
+            ("first", "10.0.0.1", Unknown),
+            ("second", "10.0.0.1", Unknown),
+            ("elsewhere", "10.0.0.2", Unknown),
+            ("known", "10.0.0.1", Known),
+        ] {
+            let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
+            all.push(tokio::spawn(async move {
+                let _turn = turns.take(ip(address), standing).await;
+                order.with(|order| order.push(name));
+            }));
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        for one in all {
+            one.await.unwrap();
+        }
+        order.with(|order| assert_eq!(*order, ["known", "elsewhere", "first", "second"]));
     }
 }

@@ -1,10 +1,5 @@
-//! Generated gRPC servers of the contract's services. A test of `selvedge-xds` proves them current.
+//! The generated gRPC server of certificates; discovery is served by hand, see `serve`. A test of `selvedge-xds` proves them current.
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // generated code
-
-/// Envoy's delta aggregated discovery service.
-pub mod discovery {
-    include!("generated/envoy.service.discovery.v3.rs");
-}
 
 /// The service that signs certificates for sidecars, and its messages.
 pub mod mesh {

@@ -306,6 +306,7 @@ mod tests {
         thread,
     };
 
+    use base64::{Engine, prelude::BASE64_STANDARD};
     use rcgen::{
         BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
         PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256, SanType,
@@ -478,6 +479,30 @@ mod tests {
             authority.renew(grant().identity, &request(strong), NOW).unwrap();
         }
         authority.join(&token, "shop/web-1", &request(&PKCS_ECDSA_P256_SHA256), NOW).unwrap();
+    }
+
+    /// Made by `openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-384 -sha256 -nodes -subj / -outform DER`, and with
+    /// P-256 and SHA-384.
+    const OF_TWO_KINDS: [&str; 2] = [
+        "MIH3MH8CAQAwADB2MBAGByqGSM49AgEGBSuBBAAiA2IABHVh/J1l/+A9VEewQejGCILFcj1HQqfGTQlhzpCZ5iUMb3laSizJ/Py3\
+                /WLL0nStTqW8RY9alPnQUGYYs3Fh6BcqcH9tcHJSBhBpfrct7c5/klJd1pFvzPwvDvyRvcryVKAAMAoGCCqGSM49BAMCA2gAMGUC\
+                MBZf4IuHHgNdJpE8AFfklxp8pFisrycvpgIG7Oyp01pf1RTDmITt+o7CMYlCdUYDIgIxAMKKsa9wCW9nbsQP3LAdFStj+ZeVhDWy\
+                bWhVLeVQx49q1uPmm2mMQlZryVJh34IMTA==",
+        "MIG6MGICAQAwADBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABFmIXHP34OiQ6A0UNqUkV0dAiDrBrJ1NqQo/linTRr9akQQLYXoN\
+                PODq+w59QF6JSwbx7AY8ZeD7uoYDuf8jtQugADAKBggqhkjOPQQDAwNIADBFAiEAqbCiPWeQGIrLWJA5AfThWBJMphbOg/UkaQ/H\
+                R1SMHAYCIFnEsERqpK1Lvv3MG1jF3SGYAvXxO2UyT5gu+AqPLKcH",
+    ];
+
+    #[test]
+    fn a_key_with_a_signature_of_another_kind_is_refused_before_the_token_is_spent() {
+        let (_directory, authority) = state();
+        let token = authority.create_token(&grant()).unwrap();
+        for request in OF_TWO_KINDS {
+            let request = BASE64_STANDARD.decode(request).unwrap();
+            let refused = authority.join(&token, "shop/web-1", &request, NOW).unwrap_err();
+            assert!(refused.to_string().contains("another kind"), "{refused}");
+        }
+        authority.join(&token, "shop/web-1", &csr(CertificateParams::default()), NOW).unwrap();
     }
 
     #[test]

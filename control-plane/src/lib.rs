@@ -33,7 +33,7 @@ pub mod status;
 mod serve;
 mod admin;
 mod webhook;
-mod missing;
+mod pod_events;
 pub mod run;
 
 pub use error::Error;

@@ -20,6 +20,7 @@ pub mod external_service;
 pub mod granted;
 mod index;
 pub mod mesh_policy;
+pub mod networks;
 pub mod node;
 pub mod nodes;
 pub mod pods;

@@ -22,7 +22,7 @@ use crate::{
         Admission, Authority, Reviewer, Sightings,
         cluster::{Keeper, SECRET},
     },
-    missing,
+    pod_events,
     serve::{self, Mesh},
     settings::{Kubernetes, Settings},
     snapshot::{self, Snapshot},
@@ -45,7 +45,7 @@ mod waiting;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often expired join tokens are removed.
 const SWEEP: Duration = Duration::from_secs(600);
-/// How often it is looked which pods have their sidecars connected.
+/// How often it is looked which pods have their sidecars connected, and which identities are borne.
 const OBSERVATION: Duration = Duration::from_secs(5);
 /// How often the state directory is looked at for a step of a CA rotation.
 const ROTATION: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     keep_apart(&settings)?;
     let mut shutdown = std::pin::pin!(shutdown);
     let client = match &settings.kubernetes {
-        Some(Kubernetes { kubeconfig }) => Some(kubernetes::client(kubeconfig.as_deref()).await?),
+        Some(Kubernetes { kubeconfig, .. }) => Some(kubernetes::client(kubeconfig.as_deref()).await?),
         None => None,
     };
     let mut keeper = client.as_ref().map(|client| keeper(client, &settings));
@@ -157,7 +157,9 @@ pub fn open(settings: &Settings) -> Result<Arc<Authority>, Error> {
 }
 
 fn keeper(client: &kube::Client, settings: &Settings) -> Keeper {
-    Keeper::new(client, &settings.state_dir, &settings.trust_domain, settings.certificate_lifetime)
+    let Settings { state_dir, trust_domain, certificate_lifetime, kubernetes, .. } = settings;
+    let sidecars = kubernetes.as_ref().map(|cluster| cluster.sidecars.clone()).unwrap_or_default();
+    Keeper::new(client, state_dir, trust_domain, *certificate_lifetime, sidecars)
 }
 
 /// Serves `configuration` until `shutdown` completes, to workloads that join with join tokens.
@@ -204,7 +206,7 @@ async fn admit(
         _ => None,
     };
     if let Some((client, pods)) = cluster {
-        chores.spawn(missing::watch(client, pods, telemetry.clone()));
+        chores.spawn(pod_events::watch(client, pods, telemetry.clone()));
     }
     chores.spawn(sweep(Arc::clone(&mesh.authority)));
     chores.spawn(measure(telemetry.clone(), configuration.snapshots.clone(), configuration.reports.clone()));
@@ -222,7 +224,7 @@ async fn admit(
         write_ports(path, &ports)?;
     }
     tracing::info!(sidecars = %sidecars_at, admin = %admin_at, trust_domain = settings.trust_domain, "serving");
-    let mut serving = std::pin::pin!(serve::serve(sidecars, mesh, snapshots, stop));
+    let mut serving = std::pin::pin!(serve::serve((sidecars, settings.threads), mesh, snapshots, stop));
     tokio::select! {
         result = serving.as_mut() => return result,
         () = shutdown => {}
@@ -312,6 +314,7 @@ async fn observe(
         ticks.tick().await;
         let (snapshot, reports) = (Arc::clone(&snapshots.borrow()), Arc::clone(&reports.borrow()));
         mesh.sidecars.look(&reports.pods, &snapshot, started.elapsed());
+        mesh.bearers.look(&snapshot, reports.is_whole(), Instant::now());
     }
 }
 

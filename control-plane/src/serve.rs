@@ -2,26 +2,35 @@
 //!
 //! Guarantees: a handshake never holds up the accept loop and ends in bounded time; [`doors`] bounds how many there are;
 //! a connection without a client certificate reaches nothing but `Certificates.Sign` and is closed after a minute; what
-//! each sends is bounded by its [`ration`], what all of one identity hold by its [`shares`]; on shutdown the streams end
-//! cleanly, within bounded time.
+//! each sends is bounded by its [`ration`], what all of one identity hold by its [`shares`]; all processors serve
+//! ([`threads`]); on shutdown the streams end cleanly, within bounded time.
 
 mod ads;
+mod bearers;
 mod certificates;
 mod dialects;
 mod doors;
-mod outgoing;
+mod http2;
+mod messages;
 mod push;
 mod quiet;
 mod ration;
 mod shares;
 mod table;
+mod threads;
 mod tls;
 
-use std::{net::SocketAddr, path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::{pending, ready},
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::server::SendResponse;
+use http::Request;
 use selvedge_identity::svid::Leaf;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -30,26 +39,27 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::Status;
 use tower::Service;
 
 pub(crate) use self::doors::MAX_CONNECTIONS;
 use self::{
     ads::Ads,
+    bearers::Bearers,
     certificates::Certificates,
     dialects::Dialects,
-    doors::{Doors, Entry, Limits, Unproven},
+    doors::{Doors, Entry, Limits, Stranger, Unproven},
+    http2::{Connection, Received},
     push::Published,
     quiet::Quiet,
     ration::{Ration, Rationed},
     shares::{Place, Shares},
+    threads::{Thread, Threads},
 };
 use crate::{
     Error,
     crowd::SentAway,
-    grpc::{
-        discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
-        mesh::certificates_server::CertificatesServer,
-    },
+    grpc::mesh::certificates_server::CertificatesServer,
     identity::{Admission, Authority},
     snapshot::Snapshot,
     status::Sidecars,
@@ -57,20 +67,15 @@ use crate::{
     telemetry::Telemetry,
 };
 
+/// The service of [`certificates`].
+const CERTIFICATES: &str = "selvedge.v1alpha1.Certificates";
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A workload that joins needs one request.
 const STRANGER: Duration = Duration::from_secs(60);
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long streams may take to end at shutdown.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Largest request; a sidecar's has a thousand names.
-const MAX_REQUEST: usize = 2 << 20;
-/// Streams of a connection at once, of all services.
-const STREAMS: u32 = 4;
-/// What of a request may be under way before it is read.
-const WINDOW: u32 = 256 << 10;
 
 /// What every connection works with.
 #[derive(Debug)]
@@ -85,6 +90,8 @@ pub(crate) struct Mesh {
     pub(crate) shares: Shares,
     /// What lets those in who have no certificate.
     pub(crate) admission: Admission,
+    /// Who bears the identities of certificates that are to be renewed.
+    pub(crate) bearers: Bearers,
     pub(super) dialects: Dialects,
     /// Refusals of those that have proven nothing.
     pub(crate) strangers: Quiet,
@@ -111,6 +118,7 @@ impl Mesh {
             telemetry,
             shares: Shares::default(),
             admission: Admission::default(),
+            bearers: Bearers::default(),
             dialects: Dialects::default(),
             strangers: Quiet::default(),
             refusals: Quiet::default(),
@@ -127,11 +135,13 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// Its place among the connections of its identity; without one it can get a certificate and nothing else.
     pub(crate) place: Option<Arc<Place>>,
+    /// Its places among those that have proven nothing, as long as it is one of them.
+    pub(crate) stranger: Option<Arc<Stranger>>,
 }
 
-/// Serves `listener` until `stop` turns true or its sender is gone.
+/// Serves `listener` with so many threads until `stop` turns true or its sender is gone.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    (listener, threads): (TcpListener, usize),
     mesh: Arc<Mesh>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     mut stop: Stop,
@@ -144,6 +154,7 @@ pub(crate) async fn serve(
     let keeping = Arc::clone(&mesh);
     chores.spawn(async move { keeping.dialects.keep().await });
     chores.spawn(debounced);
+    let mut threads = Threads::start(threads, &published).map_err(Error::Threads)?;
     let mut connections = JoinSet::new();
     let mut doors = Doors::new(Limits::default());
     loop {
@@ -164,9 +175,12 @@ pub(crate) async fn serve(
             tracing::debug!(%address, "a connection was refused: its address has as many as it may");
             continue;
         };
-        let services = Services::new(&mesh, &published, &stop);
+        let Some((Thread { handle, published, .. }, Ok(socket))) = threads.next().zip(Some(socket.into_std())) else {
+            continue;
+        };
+        let services = Services::new(&mesh, published, &stop);
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
-        connections.spawn(connection(socket, address, entered, acceptor, services, stop.clone()));
+        connections.spawn_on(connection(socket, address, entered, acceptor, services, stop.clone()), handle);
     }
     drop(listener);
     let farewell = async { while connections.join_next().await.is_some() {} };
@@ -180,7 +194,7 @@ pub(crate) async fn serve(
 }
 
 async fn connection(
-    socket: TcpStream,
+    socket: std::net::TcpStream,
     address: SocketAddr,
     (entry, mut sent_away): (Entry, SentAway),
     acceptor: TlsAcceptor,
@@ -191,7 +205,7 @@ async fn connection(
         established = establish(socket, address, entry, &acceptor, &services.mesh) => established,
         _ = &mut sent_away => Err("others needed its place".to_owned()),
     };
-    let (stream, peer, entry) = match established {
+    let (stream, mut peer, unproven) = match established {
         Ok(established) => established,
         Err(problem) => {
             services.mesh.telemetry.handshakes_refused.inc();
@@ -199,26 +213,26 @@ async fn connection(
         }
     };
     // Inside until the end.
-    let (unproven, _proven) = match &peer.place {
-        Some(_) => (None, Some(entry.proven())),
-        None => (Some(entry), None),
+    let (mut unproven, _proven) = match &peer.place {
+        Some(_) => (None, Some(unproven.proven())),
+        None => (Some(unproven), None),
     };
+    peer.stranger = unproven.as_ref().map(Unproven::stranger);
     let deadline = unproven.as_ref().map(|_| STRANGER);
     let ration = if unproven.is_some() { Ration::STRANGER } else { Ration::SIDECAR };
-    let stream = Rationed::new(stream, ration);
-    let service = service_fn(move |request| services.clone().answer(request, peer.clone()));
-    let mut connection = pin!(
-        http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .max_concurrent_streams(STREAMS)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .serve_connection(TokioIo::new(stream), service)
-    );
+    let needed = async {
+        match &mut unproven {
+            Some(unproven) => tokio::select! { _ = &mut sent_away => (), _ = &mut unproven.sent_away => () },
+            None => pending().await,
+        }
+    };
+    let opened = timeout(HANDSHAKE, Connection::open(Rationed::new(stream, ration))).await;
+    let Ok(Ok(mut connection)) = opened else {
+        return tracing::debug!(%address, "a connection began with no HTTP/2");
+    };
+    let answer = |request, respond| services.clone().answer(request, respond, peer.clone());
     tokio::select! {
-        result = connection.as_mut() => {
+        result = connection.run(answer) => {
             if let Err(e) = result {
                 tracing::debug!(%address, error = &e as &dyn std::error::Error, "a connection ended");
             }
@@ -226,23 +240,27 @@ async fn connection(
         }
         () = stop::requested(&mut stop) => {}
         () = tokio::time::sleep(deadline.unwrap_or(Duration::MAX)), if deadline.is_some() => {}
-        _ = &mut sent_away, if unproven.is_some() => return,
+        () = needed => return,
     }
-    connection.as_mut().graceful_shutdown();
-    let _ended_or_cut = timeout(FAREWELL, connection).await;
+    connection.graceful_shutdown();
+    let _ended_or_cut = timeout(FAREWELL, connection.run(answer)).await;
 }
 
 /// Waits for the turn of a connection, and learns who it is.
 async fn establish(
-    socket: TcpStream,
+    socket: std::net::TcpStream,
     address: SocketAddr,
     entry: Entry,
     acceptor: &TlsAcceptor,
     mesh: &Mesh,
 ) -> Result<(TlsStream<TcpStream>, Peer, Unproven), String> {
-    let unproven = entry.turn().await.ok_or("too many others of its address were in their handshakes")?;
-    let (stream, peer) = handshake(socket, address, acceptor, mesh).await?;
-    Ok((stream, peer, unproven))
+    let socket = TcpStream::from_std(socket).map_err(|e| e.to_string())?;
+    // Who says nothing takes no turn.
+    let spoken = timeout(HANDSHAKE, socket.readable()).await.map_err(|_| "it said nothing")?;
+    spoken.map_err(|e| e.to_string())?;
+    let through = entry.through(handshake(socket, address, acceptor, mesh)).await;
+    let (established, unproven) = through.ok_or("too many others of its address were in their handshakes")?;
+    established.map(|(stream, peer)| (stream, peer, unproven))
 }
 
 async fn handshake(
@@ -261,14 +279,14 @@ async fn handshake(
         Some(leaf) => mesh.shares.enter(&leaf.identity).await.ok().map(Arc::new),
         None => None,
     };
-    Ok((stream, Peer { leaf, address, place }))
+    Ok((stream, Peer { leaf, address, place, stranger: None }))
 }
 
 /// The gRPC services of one connection.
 #[derive(Clone)]
 struct Services {
     mesh: Arc<Mesh>,
-    ads: AggregatedDiscoveryServiceServer<Ads>,
+    ads: Ads,
     certificates: CertificatesServer<Certificates>,
 }
 
@@ -277,22 +295,29 @@ impl Services {
         let ads = Ads { mesh: Arc::clone(mesh), published: published.clone(), stop: stop.clone() };
         Self {
             mesh: Arc::clone(mesh),
-            ads: AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MAX_REQUEST),
+            ads,
             certificates: CertificatesServer::new(Certificates { mesh: Arc::clone(mesh) })
                 .max_decoding_message_size(64 * 1024),
         }
     }
 
-    async fn answer(
-        mut self,
-        mut request: Request<Incoming>,
-        peer: Peer,
-    ) -> Result<Response<tonic::body::Body>, std::convert::Infallible> {
-        request.extensions_mut().insert(peer);
-        match request.uri().path().trim_start_matches('/').split('/').next() {
-            Some("envoy.service.discovery.v3.AggregatedDiscoveryService") => self.ads.call(request).await,
-            Some("selvedge.v1alpha1.Certificates") => self.certificates.call(request).await,
-            _ => Ok(tonic::Status::unimplemented("no such service").into_http()),
-        }
+    async fn answer(mut self, mut request: Request<Received>, respond: SendResponse<Bytes>, peer: Peer) {
+        let mut path = request.uri().path().split('/').skip(1);
+        // Where telling fails nobody is there to be told.
+        let _told = match path.next() {
+            Some(ads::SERVICE) => self.ads.answer(request, respond, peer).await,
+            Some(CERTIFICATES) => {
+                request.extensions_mut().insert(peer);
+                let response = async {
+                    let Ok(response) = self.certificates.call(request).await;
+                    response
+                };
+                http2::answer(response, respond).await
+            }
+            _ => {
+                let refusal = Status::unimplemented("no such service").into_http::<tonic::body::Body>();
+                http2::answer(ready(refusal), respond).await
+            }
+        };
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use selvedge_inject::setting;
+
 use crate::identity::LEAF_LIFETIME;
 
 /// Settings of one control plane.
@@ -27,13 +29,17 @@ pub struct Settings {
     pub ports_file: Option<PathBuf>,
     /// Lifetime of the certificates issued.
     pub certificate_lifetime: Duration,
+    /// Threads that serve sidecars beside the one that runs the control plane; when there are none, that one serves them.
+    pub threads: usize,
 }
 
-/// Which cluster is watched.
-#[derive(Clone, Debug)]
+/// Which cluster is watched, and what its pods get.
+#[derive(Clone, Debug, Default)]
 pub struct Kubernetes {
     /// The file that names it; when absent those that `kubectl` reads, else the cluster around this process.
     pub kubeconfig: Option<PathBuf>,
+    /// What is set for all sidecars, beside the trust bundle.
+    pub sidecars: setting::Settings,
 }
 
 impl Settings {
@@ -50,6 +56,7 @@ impl Settings {
             trust_domain: "mesh.local".to_owned(),
             ports_file: None,
             certificate_lifetime: LEAF_LIFETIME,
+            threads: 0,
         }
     }
 }

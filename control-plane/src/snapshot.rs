@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use selvedge_policies::names;
 use selvedge_xds::{
     kinds::DESTINATION,
     resource::{Encoded, TypeUrl},
@@ -41,6 +42,8 @@ pub struct Snapshot {
     complete: bool,
     tables: BTreeMap<TypeUrl, Arc<Table>>,
     identities: Shared<Arc<str>, Arc<str>>,
+    /// The namespaces whose callers are told something else in the place of a destination, by its name.
+    views: Shared<Arc<str>, Arc<BTreeSet<Arc<str>>>>,
 }
 
 /// A channel that always holds the newest snapshot; it starts with an empty, incomplete one.
@@ -70,9 +73,26 @@ impl Snapshot {
         found.cloned()
     }
 
+    /// What [`Self::get`] finds for a caller of `namespace`, which is told its own view of a destination where it has one. Nobody
+    /// is told that of another namespace.
+    pub fn seen_from(&self, namespace: &str, kind: TypeUrl, name_or_alias: &str) -> Option<Arc<Encoded>> {
+        let is_view_of_others = names::viewed(name_or_alias).is_some_and(|(_, of)| of != namespace);
+        let found = self.get(kind, name_or_alias).filter(|_| kind != DESTINATION || !is_view_of_others)?;
+        let has_view = self.views.get(&*found.name).is_some_and(|namespaces| namespaces.contains(namespace));
+        if has_view && kind == DESTINATION {
+            return self.get(kind, &names::view(&found.name, namespace));
+        }
+        Some(found)
+    }
+
     /// The SPIFFE identity the workload `namespace/name` runs as; only that identity may read its inbound view.
     pub fn identity_of_workload(&self, name: &str) -> Option<String> {
         self.identities.get(name).map(|identity| identity.to_string())
+    }
+
+    /// The SPIFFE identities that workloads run as, one for each workload.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.identities.iter().map(|(_, identity)| identity)
     }
 
     /// All resources of a kind, in no particular order.
@@ -131,6 +151,22 @@ impl Draft {
         if let Some(resource) = table.resources.remove(name) {
             table.disclaim(&resource);
             self.touched.insert((kind, name.into()), None);
+        }
+    }
+
+    /// Says whose callers are told something else in the place of a destination; takes that away of whoever is not any more.
+    pub fn set_views(&mut self, destination: &str, namespaces: BTreeSet<Arc<str>>) {
+        let before = self.next.views.get(destination).cloned().unwrap_or_default();
+        if *before == namespaces {
+            return;
+        }
+        for namespace in before.difference(&namespaces) {
+            self.remove(DESTINATION, &names::view(destination, namespace));
+        }
+        if namespaces.is_empty() {
+            self.next.views.remove(destination);
+        } else {
+            self.next.views.insert(destination.into(), Arc::new(namespaces));
         }
     }
 
@@ -231,6 +267,31 @@ mod tests {
         assert!(Arc::ptr_eq(&one.get(DESTINATION, name).unwrap(), &two.get(DESTINATION, name).unwrap()));
         assert_eq!(two.number(), one.number() + 1);
         assert!(two.changed_since(&one).is_empty());
+    }
+
+    #[test]
+    fn a_namespace_with_a_view_of_a_destination_is_told_that_and_nobody_else() {
+        let view = |content: &str| {
+            let message = Destination { name: content.into(), ..Default::default() };
+            Encoded::new(DESTINATION, "bank/ledger@shop", vec![], &message)
+        };
+        let one = snapshot(&Snapshot::default(), |draft| {
+            draft.put(destination("bank/ledger", &["ledger.bank"]), false);
+            draft.set_views("bank/ledger", BTreeSet::from(["shop".into()]));
+            draft.put(view("1"), false);
+        });
+        let seen = |snapshot: &Snapshot, namespace: &str, name: &str| {
+            snapshot.seen_from(namespace, DESTINATION, name).map(|found| found.name.clone())
+        };
+        let own = Some("bank/ledger@shop".to_owned());
+        for name in ["bank/ledger", "ledger.bank", "bank/ledger@shop"] {
+            assert_eq!(seen(&one, "shop", name), own, "{name}");
+        }
+        assert_eq!(seen(&one, "office", "ledger.bank").as_deref(), Some("bank/ledger"));
+        assert_eq!(seen(&one, "office", "bank/ledger@shop"), None);
+        let gone = snapshot(&one, |draft| draft.set_views("bank/ledger", BTreeSet::new()));
+        assert_eq!(seen(&gone, "shop", "ledger.bank").as_deref(), Some("bank/ledger"));
+        assert!(gone.get(DESTINATION, "bank/ledger@shop").is_none());
     }
 
     #[test]

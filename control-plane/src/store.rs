@@ -13,6 +13,8 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use crate::{
     compile::{self, Mesh, Subject},
     diagnostic::{Diagnostic, Place, Severity},
@@ -67,6 +69,8 @@ pub struct Store {
     /// Origins that whoever runs the mesh confirmed as gone since the last commit.
     confirmed: BTreeSet<Origin>,
     dirty: BTreeSet<Subject>,
+    /// The networks that sidecars are told of.
+    networks: Vec<IpNet>,
     snapshot: Arc<Snapshot>,
     reports: Reports,
     /// What is left to be said about the last commit.
@@ -124,6 +128,7 @@ impl Store {
             touched: BTreeSet::new(),
             confirmed: BTreeSet::new(),
             dirty: BTreeSet::from([Subject::Trust]),
+            networks: Vec::new(),
             snapshot: Arc::default(),
             reports: Reports::default(),
             unsaid: Unsaid::default(),
@@ -314,8 +319,18 @@ impl Store {
             self.tell_gone(&object, &entry);
         }
         self.confirmed.clear();
+        self.note_networks();
         self.compile();
         self.snapshot.clone()
+    }
+
+    /// Networks go out with the authorities, which every sidecar has.
+    fn note_networks(&mut self) {
+        let networks = self.model.networks().all();
+        if self.networks != networks {
+            self.networks = networks;
+            self.dirty.insert(Subject::Trust);
+        }
     }
 
     /// True while a source may have more to say of an origin than it has.

@@ -27,6 +27,8 @@ pub struct Telemetry {
     pub push_seconds: Histogram,
     /// `selvedge_control_plane_certificates_total{way,result}`: signing requests by `join` or `renew`.
     pub certificates: IntCounterVec,
+    /// `selvedge_control_plane_unborne_renewals_total`: renewals for identities that no workload is known to have.
+    pub unborne_renewals: IntCounter,
     /// `selvedge_control_plane_certificate_expiry_seconds`: end of the own certificate, Unix time.
     pub certificate_expiry: IntGauge,
     /// `selvedge_control_plane_injections_total{result}`: what the webhook answered about pods: `injected`, `unchanged` for
@@ -76,6 +78,10 @@ impl Telemetry {
             replies: counters("replies_total", "What sidecars said of discovery responses.", &["kind", "answer"])?,
             push_seconds,
             certificates: counters("certificates_total", "Certificate signing requests.", &["way", "result"])?,
+            unborne_renewals: counter(
+                "unborne_renewals_total",
+                "Certificates renewed for identities that no workload is known to have.",
+            )?,
             certificate_expiry: gauge("certificate_expiry_seconds", "End of the own certificate, Unix time.")?,
             injections: counters("injections_total", "What the webhook answered about pods.", &["result"])?,
             pods_without_sidecar: gauge("pods_without_sidecar", "Pods that should have a sidecar and have none.")?,
@@ -121,7 +127,7 @@ mod tests {
         telemetry.certificates.with_label_values(&["join", "issued"]).inc();
         telemetry.injections.with_label_values(&["injected"]).inc();
         let families = telemetry.registry.gather();
-        assert_eq!(families.len(), 12);
+        assert_eq!(families.len(), 13);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not documented", family.name());
         }

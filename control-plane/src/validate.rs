@@ -19,7 +19,7 @@ use crate::{
     model::{
         self, Labels, Object, ObjectId, Spec, endpoint_slice, label_problem,
         mesh_policy::{self, ROOT_NAMESPACE},
-        service,
+        service, workload,
     },
 };
 
@@ -326,6 +326,9 @@ fn is_name_only(id: &ObjectId, document: &Value) -> bool {
 
 /// Takes out of a `spec` of this kind what says nothing inside a mesh, and tells what of it is odd.
 fn read_over(kind: &Kind, author: Author, spec: &mut Value) -> Vec<Problem> {
+    if kind.name == workload::KIND.name && author == Author::Person {
+        return workload::said_of_pods(spec).into_iter().map(within_spec).collect();
+    }
     if kind.name != service::KIND.name {
         return Vec::new();
     }

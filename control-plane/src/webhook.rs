@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     Error,
     crowd::{Caller, Crowd, SentAway},
-    fair_queue::FairQueue,
+    fair_queue::{FairQueue, Standing},
     identity::Authority,
     serve::ACCEPT_PAUSE,
     stop::{self, Stop},
@@ -232,7 +232,7 @@ impl Visit {
     async fn judge(&self, review: &Review) -> serde_json::Value {
         let answers = &self.answers;
         let looking_up = async {
-            let _turn = answers.turns.take(self.address).await;
+            let _turn = answers.turns.take(self.address, Standing::Unknown).await;
             let _answered = self.caller.answered();
             answers.cluster.look_up(&review.namespace).await
         };

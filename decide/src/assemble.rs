@@ -49,7 +49,8 @@ pub fn resources(client: &Client, before: &Resources) -> Resources {
         let known = before.destinations.get(&held.name);
         let Some(new) = versioned::<Destination>(held, known) else { continue };
         let complete = endpoints_of(&new.value).iter().all(|name| answered.contains(name.as_str()));
-        if let Some(destination) = if complete { Some(new) } else { known.cloned() } {
+        let known = || known.or_else(|| stood_for(client, before, &held.name)).cloned();
+        if let Some(destination) = if complete { Some(new) } else { known() } {
             destinations.insert(held.name.clone(), destination);
         }
     }
@@ -73,9 +74,18 @@ pub fn resources(client: &Client, before: &Resources) -> Resources {
         absent: Arc::new(absent(client)),
         endpoints: endpoints.collect(),
         destinations,
+        looked_up: before.looked_up.clone(),
         connected: before.connected,
         refusal: before.refusal.clone(),
     }
+}
+
+/// What a name stood for `before` that now stands for the destination `held`: a service may come to be seen in another form.
+fn stood_for<'a>(client: &Client, before: &'a Resources, held: &str) -> Option<&'a Arc<Versioned<Destination>>> {
+    answers(client).find_map(|(name, answer)| match answer {
+        Answer::Held(now) if now == held => before.destinations.get(before.aliases.get(name)?.as_ref()?),
+        _ => None,
+    })
 }
 
 /// The names that `client` asked for and that stand for nothing.

@@ -40,6 +40,7 @@ mod cluster;
 mod destination;
 mod inbound;
 mod nearby;
+mod outside;
 mod routes;
 mod traffic;
 
@@ -150,10 +151,13 @@ impl Compiler {
         if let Some(inbound) = &resources.inbound {
             self.inbound(&mut config, inbound);
         }
+        let told = resources.bundle.iter().flat_map(|bundle| &bundle.networks);
+        config.networks = told.filter_map(|network| network.parse().ok()).collect();
         let mut destinations = self.outbound(resources);
         config.refused.clone_from(&resources.refused);
         config.clusters = cluster::all(resources, &destinations, &config.own.locality);
         let mut addresses = names(&mut config, resources);
+        addresses.extend(outside::named(&mut config, resources, &destinations));
         config.clusters.sort_by(|a, b| a.name.cmp(&b.name));
         for destination in destinations.values_mut() {
             destination::link(destination, &config);

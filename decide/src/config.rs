@@ -17,10 +17,12 @@ use selvedge_policies::{
         retry::{BudgetSpec, RetryPolicy},
     },
     balance::BalancerSpec,
+    cidr::Cidr,
     facts::Identity,
     names::{PortName, ServiceName, WorkloadName},
     request::PolicySet,
     route::RouteTable,
+    settings::AmbiguousPaths,
 };
 
 use crate::resources::Resources;
@@ -68,6 +70,8 @@ pub struct RuntimeConfig {
     pub permissive: bool,
     /// True when calls to destinations outside the mesh pass through in plaintext.
     pub passthrough: bool,
+    /// Where something that has a sidecar may be, whether it was told of or not.
+    pub networks: Vec<Cidr>,
     /// Which requests are logged.
     pub access_log: AccessLogMode,
     /// Rules for calls received, by the application's port.
@@ -78,7 +82,8 @@ pub struct RuntimeConfig {
     pub destinations: HashMap<ServiceName, Arc<Destination>>,
     /// Every name that was asked for and stands for something; `None` when that is none of the destinations.
     pub aliases: HashMap<String, Option<ServiceName>>,
-    /// What answers at the own address of a workload, by the `ip:port` that was asked for. These are among the names of no
+    /// What answers at the own address of a workload, by the `ip:port` that was asked for, and what a service outside the mesh
+    /// is at an address of its host, by [`called_at`](crate::resources::called_at). These are among the names of no
     /// destination.
     pub addresses: HashMap<String, Arc<Destination>>,
     /// Names of destinations of the mesh that cannot be put in force; plaintext is not the way to them.
@@ -172,6 +177,8 @@ pub struct InboundPort {
     pub routes: RouteTable,
     /// Policies of calls received.
     pub policies: Arc<PolicySet>,
+    /// What becomes of paths that services read in different ways.
+    pub ambiguous_paths: AmbiguousPaths,
 }
 
 impl InboundPort {
@@ -188,11 +195,15 @@ impl InboundPort {
 }
 
 /// A service that can be called, or the own address of a workload, which has no routes and one endpoint.
+#[derive(Clone)]
 pub struct Destination {
-    /// `namespace/name` of the service; of an address the workload with it, written `namespace/workload@ip`.
+    /// `namespace/name` of the service; of an address the workload with it, written `namespace/workload@ip`, or the service
+    /// outside the mesh, written so too.
     pub name: ServiceName,
     /// `namespace/name` of the service for metrics and logs; empty at an address that is behind none.
     pub service: Arc<str>,
+    /// Whether it is outside the mesh.
+    pub external: bool,
     /// Its routes by port, 0 for every port that is not declared; ports with the same routes share them.
     pub routes: HashMap<u16, Arc<RouteTable>>,
     /// Policies of calls made to it.

@@ -53,7 +53,10 @@ pub fn describe(config: &RuntimeConfig) -> Value {
             AccessLogMode::All => "all",
         },
         "inbound": inbound(config),
-        "outbound": { "mode": if config.passthrough { "PREFER" } else { "REQUIRE" } },
+        "outbound": {
+            "mode": if config.passthrough { "PREFER" } else { "REQUIRE" },
+            "meshNetworks": config.networks,
+        },
         "settingsFrom": settings_from(config),
         "destinations": destinations.collect::<Map<_, _>>(),
         "endpoints": clusters.collect::<Map<_, _>>(),

@@ -57,6 +57,7 @@ use prost::Message;
 use selvedge_policies::{
     context::Context,
     facts::{Peer, RequestFacts},
+    names,
     policy::Posture,
     reason::Reason,
 };
@@ -182,7 +183,7 @@ impl Mesh {
     /// identity is what the caller's sidecar proves, whatever the facts say. A CONNECT is one that becomes a tunnel of opaque
     /// bytes (RFC 9110 section 9.3.6), not an extended one (RFC 8441). The module has an example.
     pub fn why(&self, from: &str, to: &str, request: &RequestFacts<'_>, context: &Context) -> Trace {
-        let called = self.called(to);
+        let called = self.called(from, to);
         let config = self.caller(from, to, called);
         let mut trace = Trace { identity: config.own.caller.as_deref().cloned(), ..Trace::default() };
         let peer = Peer { identity: config.own.caller.clone(), fingerprint: None, address: request.peer.address };
@@ -240,10 +241,14 @@ impl Mesh {
         Some((arrival, ending))
     }
 
-    /// The service that answers to a name, or what is at the own address of a workload.
-    fn called(&self, to: &str) -> Option<&Called> {
+    /// The service that answers to a name, as callers of the namespace of `from` see it, or what is at the own address of a
+    /// workload.
+    fn called(&self, from: &str, to: &str) -> Option<&Called> {
         match self.claims.get(to).and_then(BTreeSet::first) {
-            Some((_, name)) => self.destinations.get(name),
+            Some((_, name)) => {
+                let view = names::parts(from).map(|(namespace, _)| names::view(name, namespace));
+                view.and_then(|view| self.destinations.get(&view)).or_else(|| self.destinations.get(name))
+            }
             None => self.destinations.get(&assemble::asked(to).nth(1)?),
         }
     }
@@ -460,6 +465,31 @@ mod tests {
         assert_eq!(found(&after, "old.shop"), None);
         assert_eq!(found(&after, "new.shop").as_deref(), Some("shop/web"));
         assert_eq!(found(&after, "web.shop").as_deref(), Some("shop/other"));
+    }
+
+    #[test]
+    fn callers_of_a_namespace_that_has_its_own_view_of_a_service_go_by_that() {
+        let mut mesh = Mesh::default();
+        for (name, home) in [("bank/ledger", "bank"), ("bank/ledger@shop", "shop")] {
+            let origin = Origin { kind: "HTTPRoute".into(), namespace: home.into(), name: "r".into(), generation: 1 };
+            let document = r#"{"parentRefs": [{"kind": "Service", "name": "ledger", "namespace": "bank"}]}"#.into();
+            let message = Destination {
+                namespace: "bank".into(),
+                name: "ledger".into(),
+                ports: vec![Port { port: 80, ..Port::default() }],
+                routes: vec![Attachment { origin: Some(origin), document, ..Attachment::default() }],
+                ..Destination::default()
+            };
+            let aliases = if home == "bank" { vec!["ledger.bank".into()] } else { vec![] };
+            mesh.put(&Encoded::new(DESTINATION, name, aliases, &message)).unwrap();
+        }
+        let route = |from: &str| {
+            let request = Request::new("GET", "/").port(80);
+            let trace = mesh.why(from, "ledger.bank", &request.facts(), &Clock::default().context());
+            assert_eq!(trace.destination.as_deref(), Some("bank/ledger"));
+            trace.route.unwrap().to_string()
+        };
+        assert_eq!([route("shop/web-1"), route("office/desk-1")], ["shop/r/0", "bank/r/0"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What the control plane has said: the resources that a configuration is compiled from, decoded and checked.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -39,8 +40,21 @@ pub struct Resources {
     pub absent: Arc<HashSet<String>>,
     /// Those of the names that stand for a destination of the mesh which cannot be put in force.
     pub refused: HashSet<String>,
+    /// What the sidecar's own look-ups say: the addresses of the hosts of services outside the mesh that are called.
+    pub looked_up: Arc<BTreeMap<String, BTreeSet<IpAddr>>>,
     /// Whether a stream to the control plane stands.
     pub connected: bool,
     /// What is wrong with the newest version of a resource, while an older one is in force instead.
     pub refusal: Option<String>,
+}
+
+/// What is called by `host` at `address`, in the place of a name. Nobody asks the control plane for one of these.
+///
+/// ```
+/// use selvedge_decide::resources::called_at;
+///
+/// assert_eq!(called_at("api.example", ([203, 0, 113, 9], 443).into()), "api.example@203.0.113.9:443");
+/// ```
+pub fn called_at(host: &str, address: SocketAddr) -> String {
+    format!("{host}@{address}")
 }

@@ -2,7 +2,10 @@
 //! of its routes, the backend and its cluster. Nothing here waits: a destination that nobody has told of yet is the
 //! caller's to ask for.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+};
 
 use selvedge_policies::{
     facts::RequestFacts,
@@ -10,6 +13,7 @@ use selvedge_policies::{
     reason::Reason,
     request::PolicySet,
     route::{Backend, Filters, RouteRule, RouteTable},
+    settings::AmbiguousPaths,
 };
 
 use crate::config::{Destination, InboundPort, Link, RuntimeConfig, Traffic};
@@ -48,6 +52,7 @@ static NONE: LazyLock<Arc<PolicySet>> = LazyLock::new(Arc::default);
 /// let scope = route::outbound(&config, "web.shop", false).unwrap().ok().unwrap();
 /// assert_eq!((&*scope.service(), scope.policies().is_empty(), scope.traffic().is_some()), ("shop/web", true, true));
 /// assert!(scope.routes(80).unwrap().is_empty());
+/// assert_eq!(scope.ambiguous_paths(), selvedge_policies::settings::AmbiguousPaths::Pass);
 /// let request = selvedge_policies::testing::Request::new("GET", "/").port(80);
 /// let rule = route::rule(&scope, &request.facts()).unwrap();
 /// assert!(scope.filters(rule).is_none());
@@ -84,6 +89,15 @@ impl Scope {
             Self::Inbound(port) => &port.policies,
             Self::Outbound(destination) => &destination.policies,
             Self::Passthrough => &NONE,
+        }
+    }
+
+    /// What becomes of a path that services read in different ways: where calls are received what is set there, and on the
+    /// way there it goes on as it was sent.
+    pub fn ambiguous_paths(&self) -> AmbiguousPaths {
+        match self {
+            Self::Inbound(port) => port.ambiguous_paths,
+            Self::Outbound(_) | Self::Passthrough => AmbiguousPaths::Pass,
         }
     }
 
@@ -137,6 +151,51 @@ pub fn unknown(config: &RuntimeConfig, name: &str, captured: bool) -> Result<Sco
     match config.passthrough && captured && !config.refused.contains(name) {
         true => Ok(Scope::Passthrough),
         false => Err(Reason::UnknownDestination),
+    }
+}
+
+/// The rules for a call of `name` that the control plane has not told of in time. An address outside the mesh is passed
+/// through as [`unknown`] ones are. Where a sidecar may be is no plaintext sent: nobody has said that there is none.
+///
+/// # Errors
+/// [`Reason::NotReady`] at an address where a sidecar may be, and those of [`unknown`].
+///
+/// ```
+/// use selvedge_decide::{config::RuntimeConfig, route};
+/// use selvedge_policies::reason::Reason;
+///
+/// let networks = vec!["10.244.1.0/24".parse().unwrap()];
+/// let config = RuntimeConfig { passthrough: true, networks, ..RuntimeConfig::default() };
+/// assert_eq!(route::unanswered(&config, "10.244.1.7:8080", true).err(), Some(Reason::NotReady));
+/// assert!(route::unanswered(&config, "192.0.2.7:443", true).is_ok());
+/// ```
+pub fn unanswered(config: &RuntimeConfig, name: &str, captured: bool) -> Result<Scope, Reason> {
+    let scope = unknown(config, name, captured)?;
+    if may_be_meshed(config, name) { Err(Reason::NotReady) } else { Ok(scope) }
+}
+
+/// Whether a sidecar may be at this `ip:port`, for all that is known of networks.
+fn may_be_meshed(config: &RuntimeConfig, name: &str) -> bool {
+    let is_inside = |address: SocketAddr| config.networks.iter().any(|network| network.contains(address.ip()));
+    name.parse().is_ok_and(is_inside)
+}
+
+/// Whether what is called at `ip:port` is outside the mesh, so that its host may say more of it. `absent` is true when the
+/// control plane has said that nothing of the mesh is there.
+///
+/// ```
+/// use selvedge_decide::{config::RuntimeConfig, route};
+///
+/// let networks = vec!["10.244.1.0/24".parse().unwrap()];
+/// let config = RuntimeConfig { networks, ..RuntimeConfig::default() };
+/// assert!(route::is_outside(&config, "192.0.2.7:443", false));
+/// assert!(!route::is_outside(&config, "10.244.1.7:443", false), "a sidecar may be there");
+/// assert!(route::is_outside(&config, "10.244.1.7:443", true));
+/// ```
+pub fn is_outside(config: &RuntimeConfig, name: &str, absent: bool) -> bool {
+    match config.destination(name) {
+        Some(found) => found.is_some_and(|found| found.external),
+        None => !config.refused.contains(name) && (absent || !may_be_meshed(config, name)),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     annotation::ANNOTATIONS,
     field::{annotation_in_cel, setting_in_cel, variable_of_annotation, variable_of_setting},
-    setting::SETTINGS,
+    setting::{self, SETTINGS},
     switch::{SYSTEM_NAMESPACES, selectors},
 };
 
@@ -50,10 +50,21 @@ fn pods() -> Value {
     })
 }
 
+/// The kind of the parameter of a policy: the settings. It is none of Kubernetes itself: of those an API server that has lost
+/// its last policy with a parameter sees nothing for later ones, until it is started again.
+fn kind_of_settings() -> Value {
+    json!({ "apiVersion": setting::API_VERSION, "kind": setting::KIND })
+}
+
+/// The parameter of a binding; without it the policy does not count.
+fn settings() -> Value {
+    json!({ "name": setting::NAME, "namespace": setting::NAMESPACE, "parameterNotFoundAction": "Allow" })
+}
+
 /// The variables with what the administrator and the user say, of a pod with these `metadata`.
 fn settings_and_annotations(metadata: &str) -> Vec<(String, String)> {
     let first = [
-        ("settings".to_owned(), "params[?'data'].orValue(dyn({}))".to_owned()),
+        ("settings".to_owned(), "params[?'spec'].orValue(dyn({}))".to_owned()),
         ("annotations".to_owned(), format!("{metadata}[?'annotations'].orValue(dyn({{}}))")),
     ];
     let settings = SETTINGS.iter().map(|setting| (variable_of_setting(setting), setting_in_cel(setting)));

@@ -1,19 +1,26 @@
-//! What the administrator sets for all sidecars: the ConfigMap `selvedge-inject`.
+//! What is set for all sidecars: the `InjectionConfig` `selvedge-inject`, which the control plane writes.
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::form::{Form, shown};
+use crate::form::{Form, LONGEST, shown};
 
 /// The namespace of the control plane.
 pub const NAMESPACE: &str = "selvedge-system";
-/// The ConfigMap with the settings, in [`NAMESPACE`].
-pub const CONFIG_MAP: &str = "selvedge-inject";
+/// The group of [`KIND`].
+pub const GROUP: &str = "selvedge.dev";
+/// The version of [`KIND`] in its group.
+pub const VERSION: &str = "v1alpha1";
+/// Group and version of [`KIND`], as its objects have it.
+pub const API_VERSION: &str = "selvedge.dev/v1alpha1";
+/// The kind of the object with the settings.
+pub const KIND: &str = "InjectionConfig";
+/// The one object of [`KIND`] that counts, in [`NAMESPACE`].
+pub const NAME: &str = "selvedge-inject";
 
-/// One key of the ConfigMap.
+/// One field of the settings.
 #[derive(Debug)]
 pub struct Setting {
-    /// The key in `data`.
+    /// The name of the field in `spec`.
     pub key: &'static str,
     /// What counts where it is absent; without one, nothing is injected before it is there.
     pub default: Option<&'static str>,
@@ -89,15 +96,14 @@ pub(crate) const USER: Form =
 pub const SETTINGS: [&Setting; 7] =
     [&IMAGE, &CAPTURE_IMAGE, &IMAGE_PULL_POLICY, &CONTROL_PLANE, &TRUST_BUNDLE, &CAPTURE, &UID];
 
-/// `data` of the ConfigMap.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+/// `spec` of the object with the settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings(Map<String, Value>);
 
 impl Settings {
-    /// The settings of a ConfigMap; none where it has no `data`.
-    pub fn of(config_map: &Value) -> Self {
-        Self(config_map.get("data").and_then(Value::as_object).cloned().unwrap_or_default())
+    /// The settings of an object; none where it has no `spec`.
+    pub fn of(object: &Value) -> Self {
+        Self(object.get("spec").and_then(Value::as_object).cloned().unwrap_or_default())
     }
 
     /// What is set, else the default; `None` where neither is.
@@ -106,9 +112,14 @@ impl Settings {
         set.or(setting.default)
     }
 
-    /// The settings as `data` of a ConfigMap.
-    pub fn data(&self) -> &Map<String, Value> {
+    /// The settings as `spec` of an object.
+    pub fn spec(&self) -> &Map<String, Value> {
         &self.0
+    }
+
+    /// Why one of them is not what it must be, if so.
+    pub fn mistake(&self) -> Option<String> {
+        SETTINGS.iter().find_map(|setting| setting.mistake(self.get(setting)?))
     }
 }
 
@@ -119,17 +130,24 @@ impl<'a> FromIterator<(&'a Setting, String)> for Settings {
 }
 
 impl Setting {
-    /// What stands around the value in what is said where it is not what it must be; none where it may be anything.
-    pub(crate) fn mistaken(&self) -> Option<(&Form, String, String)> {
-        let form = self.form.as_ref()?;
-        let before = format!("mesh not ready: {} in the ConfigMap {NAMESPACE}/{CONFIG_MAP} is '", self.key);
-        Some((form, before, format!("': expected {}", form.expects)))
+    /// What `KEY=VALUE` sets, of all but the trust bundle, which nobody writes by hand.
+    ///
+    /// # Errors
+    /// Why it sets nothing.
+    pub fn written(text: &str) -> Result<(&'static Self, String), String> {
+        let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+        let mut known = SETTINGS.into_iter().filter(|setting| setting.key != TRUST_BUNDLE.key);
+        let setting = known.clone().find(|setting| setting.key == key).ok_or_else(|| {
+            let keys = known.by_ref().map(|setting| setting.key).collect::<Vec<_>>();
+            format!("there is no setting '{key}': expected one of {}", keys.join(", "))
+        })?;
+        setting.mistake(value).map_or_else(|| Ok((setting, value.to_owned())), Err)
     }
 
-    /// Why nothing can be injected with this value; none where it is what it must be.
-    pub(crate) fn mistake(&self, value: &str) -> Option<String> {
-        let (form, before, behind) = self.mistaken()?;
-        (!form.takes(value)).then(|| format!("{before}{}{behind}", shown(value)))
+    /// Why this is no value of it; none where it is one.
+    fn mistake(&self, value: &str) -> Option<String> {
+        let form = self.form.as_ref().filter(|form| !form.takes(value))?;
+        Some(format!("the setting {} is '{}': expected {}", self.key, shown(value), form.expects))
     }
 
     /// Why nothing can be injected while it is absent, and what to do.
@@ -138,8 +156,21 @@ impl Setting {
             "trustBundle" => "the control plane writes it when it has started; see whether it runs",
             _ => "install Selvedge again, or set it",
         };
-        format!("mesh not ready: the ConfigMap {NAMESPACE}/{CONFIG_MAP} has no {}; {remedy}", self.key)
+        format!("mesh not ready: the {KIND} {NAMESPACE}/{NAME} has no {}; {remedy}", self.key)
     }
+}
+
+/// The schema of `spec`, by which an API server refuses what a sidecar would not start with.
+pub fn schema() -> Value {
+    let field = |setting: &&Setting| {
+        let mut field = json!({ "type": "string", "description": setting.summary });
+        if let Some(form) = &setting.form {
+            field["pattern"] = form.pattern().into();
+            field["maxLength"] = LONGEST.into();
+        }
+        (setting.key.to_owned(), field)
+    };
+    json!({ "type": "object", "properties": SETTINGS.iter().map(field).collect::<Map<_, _>>() })
 }
 
 #[cfg(test)]
@@ -161,10 +192,25 @@ mod tests {
             for value in mistaken {
                 let said = setting.mistake(value).unwrap();
                 assert!(
-                    said.starts_with("mesh not ready: ") && said.contains(&format!("is '{value}': expected ")),
+                    said.starts_with("the setting ") && said.contains(&format!("is '{value}': expected ")),
                     "{said}"
                 );
+                assert_eq!(Setting::written(&format!("{}={value}", setting.key)).unwrap_err(), said);
             }
+        }
+    }
+
+    #[test]
+    fn a_setting_is_written_with_its_key_and_the_trust_bundle_by_nobody() {
+        let (setting, value) = Setting::written("image=mesh/proxy:1=2").unwrap();
+        assert_eq!((setting.key, value.as_str()), ("image", "mesh/proxy:1=2"));
+        for (text, why) in [
+            ("image", "expected KEY=VALUE"),
+            ("user=1", "there is no setting 'user': expected one of image, "),
+            ("trustBundle=PEM", "there is no setting 'trustBundle'"),
+        ] {
+            let said = Setting::written(text).unwrap_err();
+            assert!(said.starts_with(why), "{said}");
         }
     }
 }

@@ -7,7 +7,7 @@ use selvedge_inject::{
     injection::inject,
     pod::Namespace,
     policy::advising,
-    setting::{CONFIG_MAP, Settings},
+    setting::{NAME, Settings},
     warning::{misspelt, warnings},
 };
 use serde_json::{Value, json};
@@ -179,15 +179,15 @@ fn the_policy_warns_of_templates_too() {
 }
 
 #[test]
-fn a_config_map_without_data_refuses_in_plain_words() {
+fn settings_that_say_nothing_refuse_in_plain_words() {
     let shape = &shapes()[0];
-    let empty = json!({ "metadata": { "name": CONFIG_MAP } });
+    let empty = json!({ "metadata": { "name": NAME } });
     let answer = evaluator::answer(&shape.pod, &shape.namespace, &empty);
     assert!(
         answer["refused"]
             .as_str()
             .unwrap()
-            .starts_with("mesh not ready: the ConfigMap selvedge-system/selvedge-inject")
+            .starts_with("mesh not ready: the InjectionConfig selvedge-system/selvedge-inject")
     );
 }
 

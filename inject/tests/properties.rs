@@ -30,7 +30,7 @@ fn enabled() -> Namespace {
 
 fn settings(capture: &str) -> Settings {
     Settings::of(
-        &json!({ "data": { "image": "a@sha256:1", "captureImage": "b@sha256:2", "trustBundle": "PEM", "capture": capture } }),
+        &json!({ "spec": { "image": "a@sha256:1", "captureImage": "b@sha256:2", "trustBundle": "PEM", "capture": capture } }),
     )
 }
 
@@ -245,7 +245,7 @@ proptest! {
     fn the_policy_says_the_same_of_any_pod(pod in pod(), capture in prop::sample::select(vec!["none", "init", "cni"])) {
         let settings = settings(capture);
         let namespace = json!({ "metadata": { "labels": { "selvedge.dev/inject": "enabled" } } });
-        let policy = evaluator::answer(&pod, &namespace, &json!({ "data": settings.data() }));
+        let policy = evaluator::answer(&pod, &namespace, &json!({ "spec": settings.spec() }));
         let patch = inject(&pod, &enabled(), &settings).unwrap();
         prop_assert_eq!(&policy["patch"], &json!(patch));
     }

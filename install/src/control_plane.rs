@@ -1,6 +1,6 @@
 //! The control plane in a cluster: a Deployment that Pod Security `restricted` admits, and the Service that sidecars call.
 
-use selvedge_inject::policy::webhook;
+use selvedge_inject::{policy::webhook, setting::Setting};
 use serde_json::{Value, json};
 
 use crate::{
@@ -25,7 +25,11 @@ pub(crate) fn namespace(security: &str) -> Value {
 }
 
 /// The Deployment and its Service.
-pub(crate) fn objects(images: &Images, injector: Injector) -> Result<Vec<Value>, ImageError> {
+pub(crate) fn objects(
+    images: &Images,
+    injector: Injector,
+    settings: &[(&Setting, String)],
+) -> Result<Vec<Value>, ImageError> {
     let selector = json!({ "app.kubernetes.io/name": NAME });
     let reached = ports(injector).map(|(name, port)| json!({ "name": name, "port": port, "targetPort": name }));
     let service = json!({ "spec": { "selector": selector, "ports": reached.collect::<Vec<_>>() } });
@@ -40,7 +44,7 @@ pub(crate) fn objects(images: &Images, injector: Injector) -> Result<Vec<Value>,
                     "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
                     "seccompProfile": { "type": "RuntimeDefault" },
                 },
-                "containers": [container(images.reference(images::CONTROL_PLANE)?, injector)],
+                "containers": [container(images.reference(images::CONTROL_PLANE)?, arguments(injector, settings), injector)],
                 "volumes": [{ "name": "state", "emptyDir": {} }],
             },
         },
@@ -59,8 +63,8 @@ fn ports(injector: Injector) -> impl Iterator<Item = (&'static str, u16)> {
     [("sidecars", SIDECARS)].into_iter().chain(webhook)
 }
 
-/// The arguments of the program in its image.
-pub fn arguments(injector: Injector) -> Vec<String> {
+/// The arguments of the program in its image, with these settings of sidecars.
+pub fn arguments(injector: Injector, settings: &[(&Setting, String)]) -> Vec<String> {
     // Of both families, where there are both.
     let any = |port: u16| format!("[::]:{port}");
     let (listen, health, webhook) = (any(SIDECARS), any(HEALTH), any(webhook::PORT));
@@ -69,17 +73,19 @@ pub fn arguments(injector: Injector) -> Vec<String> {
     if injector == Injector::Webhook {
         arguments.extend(["--webhook", &webhook]);
     }
-    arguments.into_iter().map(str::to_owned).collect()
+    let of_sidecars =
+        settings.iter().flat_map(|(setting, value)| ["--sidecar".to_owned(), format!("{}={value}", setting.key)]);
+    arguments.into_iter().map(str::to_owned).chain(of_sidecars).collect()
 }
 
-fn container(image: String, injector: Injector) -> Value {
+fn container(image: String, arguments: Vec<String>, injector: Injector) -> Value {
     let asks = |path: &str| json!({ "path": path, "port": "health" });
     let ports = ports(injector).chain([("health", HEALTH)]);
     let ports: Vec<Value> = ports.map(|(name, port)| json!({ "name": name, "containerPort": port })).collect();
     json!({
         "name": NAME,
         "image": image,
-        "args": arguments(injector),
+        "args": arguments,
         "ports": ports,
         "livenessProbe": { "httpGet": asks("/live"), "initialDelaySeconds": 10 },
         "readinessProbe": { "httpGet": asks("/ready"), "periodSeconds": 2 },

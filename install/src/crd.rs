@@ -4,6 +4,7 @@
 //! each field of one value or one word.
 
 use selvedge_control_plane::{model, source::kubernetes};
+use selvedge_inject::setting;
 use selvedge_policies::{
     kind::{Kind, SELVEDGE},
     policy::Role,
@@ -21,18 +22,28 @@ pub fn all() -> Vec<Value> {
     model::kinds().filter(|kind| kind.api_version == SELVEDGE).map(of).collect()
 }
 
-/// The definition of one kind.
+/// The definition of the kind that the settings of sidecars are of, which the control plane writes.
+pub fn injection_config() -> Value {
+    let summary = "What all sidecars have; the control plane writes it.";
+    definition(setting::KIND, setting::GROUP, setting::VERSION, summary, setting::schema())
+}
+
+/// The definition of one kind that users write.
 fn of(kind: &Kind) -> Value {
-    let plural = kubernetes::plural(kind.name);
-    let (group, version) = (kind.group(), &kind.api_version[kind.group().len() + 1..]);
     let spec = schema::structural((kind.schema)().as_value(), has_defaults(kind));
-    let mut names = json!({
-        "kind": kind.name, "listKind": format!("{}List", kind.name), "plural": plural,
-        "singular": kind.name.to_ascii_lowercase(), "categories": [CATEGORY],
-    });
+    let columns = columns(&spec);
+    let version = &kind.api_version[kind.group().len() + 1..];
+    let mut definition = definition(kind.name, kind.group(), version, kind.summary, spec);
+    definition["spec"]["versions"][0]["additionalPrinterColumns"] = columns.into();
+    definition["spec"]["names"]["categories"] = json!([CATEGORY]);
     if let Some(short) = short_name(kind.name) {
-        names["shortNames"] = json!([short]);
+        definition["spec"]["names"]["shortNames"] = json!([short]);
     }
+    definition
+}
+
+fn definition(kind: &str, group: &str, version: &str, summary: &str, spec: Value) -> Value {
+    let plural = kubernetes::plural(kind);
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -40,14 +51,15 @@ fn of(kind: &Kind) -> Value {
         "spec": {
             "group": group,
             "scope": "Namespaced",
-            "names": names,
+            "names": {
+                "kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_ascii_lowercase(),
+            },
             "versions": [{
                 "name": version,
                 "served": true,
                 "storage": true,
                 "subresources": { "status": {} },
-                "additionalPrinterColumns": columns(&spec),
-                "schema": { "openAPIV3Schema": object(kind.summary, spec) },
+                "schema": { "openAPIV3Schema": object(summary, spec) },
             }],
         },
     })

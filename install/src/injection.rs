@@ -1,8 +1,8 @@
-//! What puts sidecars into pods, and its settings.
+//! What puts sidecars into pods, and the settings that an installation chooses.
 
 use selvedge_inject::{
     policy::{advising, mutating, requiring, webhook},
-    setting::{self, Setting, Settings},
+    setting::{self, Setting},
 };
 use serde_json::{Value, json};
 
@@ -34,9 +34,10 @@ impl Capture {
     }
 }
 
-/// The settings of all sidecars. The trust bundle is not among them: the control plane writes it.
-pub(crate) fn settings(images: &Images, capture: Capture) -> Result<Value, ImageError> {
-    let mut settings: Vec<(&Setting, String)> =
+/// The settings of all sidecars that an installation chooses. The control plane writes them where pods get them from, with the
+/// trust bundle: one command applies all objects, and could not apply one of a kind that it defines itself.
+pub(crate) fn settings(images: &Images, capture: Capture) -> Result<Vec<(&'static Setting, String)>, ImageError> {
+    let mut settings =
         vec![(&setting::IMAGE, images.reference(images::SIDECAR)?), (&setting::CAPTURE, capture.word().to_owned())];
     // A pod may ask for it whatever the others do.
     match images.reference(images::CAPTURE) {
@@ -44,10 +45,7 @@ pub(crate) fn settings(images: &Images, capture: Capture) -> Result<Value, Image
         Err(missing) if capture == Capture::Init => return Err(missing),
         Err(_) => {}
     }
-    let data: Settings = settings.into_iter().collect();
-    let mut config_map = config_map();
-    config_map["data"] = data.data().clone().into();
-    Ok(config_map)
+    Ok(settings)
 }
 
 /// What injects and warns, in the order in which it may be applied: no pod is left out that should have a sidecar.
@@ -74,7 +72,7 @@ pub(crate) fn injecting() -> Vec<Value> {
         .collect()
 }
 
-/// The ConfigMap without its settings, to be named.
-pub(crate) fn config_map() -> Value {
-    namespaced("v1", "ConfigMap", setting::CONFIG_MAP, json!({}))
+/// The object with the settings, to be named.
+pub(crate) fn named() -> Value {
+    namespaced(setting::API_VERSION, setting::KIND, setting::NAME, json!({}))
 }

@@ -31,9 +31,10 @@ impl Package {
         let security = if self.capture == Capture::Cni { "privileged" } else { "restricted" };
         let mut objects = vec![control_plane::namespace(security)];
         objects.extend(crd::all());
+        objects.push(crd::injection_config());
         objects.extend(rights::objects(self.injector));
-        objects.push(injection::settings(&self.images, self.capture)?);
-        objects.extend(control_plane::objects(&self.images, self.injector)?);
+        let settings = injection::settings(&self.images, self.capture)?;
+        objects.extend(control_plane::objects(&self.images, self.injector, &settings)?);
         if self.capture == Capture::Cni {
             objects.push(cni::object(&self.images)?);
         }

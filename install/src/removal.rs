@@ -20,15 +20,24 @@ pub fn steps(purge: bool) -> Vec<Step> {
         Step { pause: NOTICED, ..step("injection", injection::injecting().iter()) },
         Step { farewell: Some("--remove-on-exit"), ..step("plugin of the nodes", [cni::named()].iter()) },
         step("control plane", control_plane::named().iter()),
-        step("settings of sidecars", [injection::config_map()].iter()),
+        // Without them a control plane that is still ending cannot write the settings again.
         step("rights", rights::objects(Injector::Webhook).iter().rev()),
+        step("settings of sidecars", [injection::named()].iter()),
     ];
     if purge {
-        steps.push(step("definitions, and with them what users have written", crd::all().iter()));
-        steps.push(step("key of the authority", [namespaced("v1", "Secret", AUTHORITY, json!({}))].iter()));
-        steps.push(step("namespace", [control_plane::namespace("restricted")].iter()));
+        steps.extend(purged());
     }
     steps
+}
+
+/// The last steps, which nothing brings back: to be listed before anything is deleted.
+pub fn purged() -> Vec<Step> {
+    let definitions: Vec<Value> = crd::all().into_iter().chain([crd::injection_config()]).collect();
+    vec![
+        step("definitions, and with them what users have written", definitions.iter()),
+        step("key of the authority", [namespaced("v1", "Secret", AUTHORITY, json!({}))].iter()),
+        step("namespace", [control_plane::namespace("restricted")].iter()),
+    ]
 }
 
 /// How long every API server has to notice that it refuses or injects no more, before what is needed for that goes.

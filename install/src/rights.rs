@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use selvedge_control_plane::{model, source::kubernetes};
-use selvedge_inject::policy::webhook;
+use selvedge_inject::{policy::webhook, setting};
 use selvedge_policies::kind::Kind;
 use serde_json::{Value, json};
 
@@ -83,12 +83,13 @@ const OWN: [Own; 5] = [
         reason: "the key of the authority, and its next one in a rotation",
     },
     Own {
-        group: "",
-        resource: "configmaps",
-        verbs: &["get", "patch"],
-        name: Some("selvedge-inject"),
+        group: setting::GROUP,
+        resource: "injectionconfigs",
+        // `create` can be bound to the name, for it is made by server-side apply.
+        verbs: &["create", "get", "patch"],
+        name: Some(setting::NAME),
         is_everywhere: false,
-        reason: "the trust bundle that pods get",
+        reason: "the settings of sidecars and the trust bundle, which pods get",
     },
     Own {
         group: "",
@@ -96,7 +97,7 @@ const OWN: [Own; 5] = [
         verbs: &["create"],
         name: None,
         is_everywhere: true,
-        reason: "pods without a sidecar and what befalls the authority, for `kubectl get events`",
+        reason: "pods without a sidecar, annotations that nobody reads, and what befalls the authority, for `kubectl get events`",
     },
 ];
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 pub mod least_request;
 pub mod peak_ewma;
 pub mod random;
+pub mod refusals;
 pub mod round_robin;
 
 /// What a balancer may know of one endpoint.
@@ -15,8 +16,12 @@ pub struct Load {
     pub available: bool,
     /// Requests in flight from this worker.
     pub in_flight: u32,
-    /// Peak-sensitive moving average of the response time in nanoseconds, decayed to now.
+    /// Peak-sensitive moving average of the response time in nanoseconds, decayed to now; 0 while it is not known.
     pub ewma_nanos: f64,
+    /// What a response usually takes, in nanoseconds; a single slow one hardly changes it.
+    pub usual_nanos: f64,
+    /// How much it refuses of late: 0 for nothing, 1 for everything.
+    pub refusing: f64,
     /// Relative weight, at least 1.
     pub weight: u32,
 }
@@ -50,7 +55,10 @@ pub trait Candidates {
 ///     }
 /// }
 ///
-/// let load = |available, millis: f64| Load { available, in_flight: 0, ewma_nanos: millis * 1e6, weight: 1 };
+/// let load = |available, millis: f64| {
+///     let nanos = millis * 1e6;
+///     Load { available, in_flight: 0, ewma_nanos: nanos, usual_nanos: nanos, refusing: 0.0, weight: 1 }
+/// };
 /// let endpoints = Endpoints(vec![load(true, 90.0), load(true, 2.0), load(false, 1.0)]);
 /// let picked = BalancerSpec::PeakEwma.build().pick(&endpoints, &mut fastrand::Rng::with_seed(7));
 /// assert_eq!(picked, Some(1), "the faster of those that are available");
@@ -97,38 +105,41 @@ impl BalancerSpec {
 /// Draws before every endpoint is looked at.
 const DRAWS: u32 = 8;
 
-/// Of two different available endpoints by chance, the one with the lower score; looks at all of them only when hardly
-/// any is available.
-fn two_choices(candidates: &dyn Candidates, chance: &mut fastrand::Rng, score: fn(&Load) -> f64) -> Option<usize> {
+/// Whether the first of two endpoints is to be preferred to the second. Of two neither of which is, chance decides.
+type Prefers = fn(&Load, &Load) -> bool;
+
+/// Of two different available endpoints by chance, the preferred one; looks at all of them only when hardly any is
+/// available.
+fn two_choices(candidates: &dyn Candidates, chance: &mut fastrand::Rng, prefers: Prefers) -> Option<usize> {
     let count = candidates.len();
-    let mut kept: Option<(usize, f64)> = None;
+    let mut kept: Option<(usize, Load)> = None;
     for _ in 0..if count > 1 { DRAWS } else { 0 } {
         let index = chance.usize(..count);
         let load = candidates.load(index);
         match kept {
             _ if !load.available => {}
-            None => kept = Some((index, score(&load))),
+            None => kept = Some((index, load)),
             Some((other, _)) if other == index => {}
-            Some((other, lowest)) => return Some(if score(&load) < lowest { index } else { other }),
+            Some((other, first)) => return Some(if prefers(&load, &first) { index } else { other }),
         }
     }
-    two_of_all(candidates, chance, score)
+    two_of_all(candidates, chance, prefers)
 }
 
 /// As [`two_choices`], but draws its two from a look at every endpoint (reservoir sampling).
-fn two_of_all(candidates: &dyn Candidates, chance: &mut fastrand::Rng, score: fn(&Load) -> f64) -> Option<usize> {
+fn two_of_all(candidates: &dyn Candidates, chance: &mut fastrand::Rng, prefers: Prefers) -> Option<usize> {
     let mut sample = [None; 2];
     let available = (0..candidates.len()).filter(|index| candidates.load(*index).available);
     for (seen, index) in available.enumerate() {
         let place = if seen < 2 { seen } else { chance.usize(..=seen) };
         if let Some(slot) = sample.get_mut(place) {
-            *slot = Some((index, score(&candidates.load(index))));
+            *slot = Some((index, candidates.load(index)));
         }
     }
     if chance.bool() {
         sample.swap(0, 1); // the first of equals is taken, and endpoints stand in the sample in their order
     }
-    let best = sample.into_iter().flatten().reduce(|a, b| if b.1 < a.1 { b } else { a });
+    let best = sample.into_iter().flatten().reduce(|a, b| if prefers(&b.1, &a.1) { b } else { a });
     best.map(|(index, _)| index)
 }
 
@@ -161,12 +172,16 @@ mod tests {
     const ALL: [BalancerSpec; 4] =
         [BalancerSpec::PeakEwma, BalancerSpec::LeastRequest, BalancerSpec::RoundRobin, BalancerSpec::Random];
 
+    /// An idle endpoint that takes a millisecond.
+    const IDLE: Load =
+        Load { available: true, in_flight: 0, ewma_nanos: 1e6, usual_nanos: 1e6, refusing: 0.0, weight: 1 };
+
     /// Endpoints whose loads can be changed.
     struct Endpoints(RefCell<Vec<Load>>);
 
     impl Endpoints {
         fn of_weights(weights: &[u32]) -> Self {
-            let load = |weight: &u32| Load { available: true, in_flight: 0, ewma_nanos: 1e6, weight: *weight };
+            let load = |weight: &u32| Load { weight: *weight, ..IDLE };
             Self(RefCell::new(weights.iter().map(load).collect()))
         }
     }
@@ -233,8 +248,12 @@ mod tests {
     #[test]
     fn two_choices_prefer_the_idle_and_the_fast() {
         for (spec, load) in [
-            (BalancerSpec::LeastRequest, Load { available: true, in_flight: 50, ewma_nanos: 1e6, weight: 1 }),
-            (BalancerSpec::PeakEwma, Load { available: true, in_flight: 0, ewma_nanos: 50e6, weight: 1 }),
+            (BalancerSpec::LeastRequest, Load { in_flight: 50, ..IDLE }),
+            (BalancerSpec::LeastRequest, Load { refusing: 0.9, ..IDLE }),
+            (BalancerSpec::PeakEwma, Load { ewma_nanos: 50e6, in_flight: 1, ..IDLE }),
+            (BalancerSpec::PeakEwma, Load { usual_nanos: 3e6, ewma_nanos: 3e6, ..IDLE }),
+            (BalancerSpec::PeakEwma, Load { refusing: 0.9, ..IDLE }),
+            (BalancerSpec::PeakEwma, Load { refusing: 0.9, ewma_nanos: 0.0, usual_nanos: 0.0, ..IDLE }),
         ] {
             let (endpoints, balancer, mut chance) = (Endpoints::of_weights(&[1, 1, 1, 1]), spec.build(), chance());
             endpoints.0.borrow_mut()[2] = load;
@@ -246,11 +265,9 @@ mod tests {
 
     #[test]
     fn an_idle_endpoint_is_found_among_many_that_are_not_available() {
-        let away = Load { available: false, in_flight: 0, ewma_nanos: 1e6, weight: 1 };
-        let busy = Load { available: true, in_flight: 9, ..away };
-        let idle = Load { available: true, ..away };
-        let mut loads = vec![away; 1000];
-        loads.extend([busy, busy, busy, idle]);
+        let busy = Load { in_flight: 9, ..IDLE };
+        let mut loads = vec![Load { available: false, ..IDLE }; 1000];
+        loads.extend([busy, busy, busy, IDLE]);
         let (endpoints, balancer, mut chance) =
             (Endpoints(RefCell::new(loads)), BalancerSpec::LeastRequest.build(), chance());
         let picks = (0..10_000).filter(|_| balancer.pick(&endpoints, &mut chance) == Some(1003)).count();
@@ -260,12 +277,11 @@ mod tests {
     /// Endpoints that nothing tells apart, of which hardly any is available: the heavy one is away, too.
     #[test]
     fn equals_are_picked_alike_where_every_endpoint_is_looked_at() {
-        let away = Load { available: false, in_flight: 0, ewma_nanos: 1e6, weight: 100 };
-        let there = Load { available: true, weight: 1, ..away };
+        let away = Load { available: false, weight: 100, ..IDLE };
         for spec in ALL {
             for equals in [2, 3, 5] {
                 let mut loads = vec![away; 200];
-                loads.extend(vec![there; equals]);
+                loads.extend(vec![IDLE; equals]);
                 let (endpoints, balancer, mut chance) = (Endpoints(RefCell::new(loads)), spec.build(), chance());
                 let picks = (0..10_000).map(|_| balancer.pick(&endpoints, &mut chance).unwrap() - 200);
                 let shares = shares(equals, picks);
@@ -288,7 +304,8 @@ mod tests {
                     let goes_on = *end > tick;
                     if !goes_on {
                         loads[*index].in_flight -= 1;
-                        loads[*index].ewma_nanos = durations[*index] as f64 * 1e6;
+                        let nanos = durations[*index] as f64 * 1e6;
+                        loads[*index] = Load { ewma_nanos: nanos, usual_nanos: nanos, ..loads[*index] };
                     }
                     goes_on
                 });
@@ -306,10 +323,13 @@ mod tests {
     proptest! {
         #[test]
         fn only_available_endpoints_are_picked_and_always_one_if_any(
-            loads in prop::collection::vec((prop::bool::weighted(0.3), 0u32..9, 0.0f64..1e9, 0u32..1000), 0..40),
+            loads in prop::collection::vec(
+                (prop::bool::weighted(0.3), 0u32..9, 0.0f64..1e9, 0.0f64..1e9, 0.0f64..1.0, 0u32..1000), 0..40),
             seed in any::<u64>(),
         ) {
-            let load = |(available, in_flight, ewma_nanos, weight)| Load { available, in_flight, ewma_nanos, weight };
+            let load = |(available, in_flight, ewma_nanos, usual_nanos, refusing, weight)| {
+                Load { available, in_flight, ewma_nanos, usual_nanos, refusing, weight }
+            };
             let endpoints = Endpoints(RefCell::new(loads.into_iter().map(load).collect()));
             let any = endpoints.0.borrow().iter().any(|load| load.available);
             let mut chance = fastrand::Rng::with_seed(seed);

@@ -2,23 +2,6 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// True for two names that a server may take for one. CGI and what came of it hand names on as variables, in which `-`,
-/// and for some servers whatever else is no letter or digit, has become `_` (RFC 3875 section 4.1.18).
-///
-/// ```
-/// use selvedge_policies::changes::is_alias;
-///
-/// assert!(is_alias("x-caller-id", "x_caller.id"));
-/// assert!(!is_alias("x-caller-id", "x-callerid"));
-/// ```
-pub fn is_alias(one: &str, other: &str) -> bool {
-    let same = |(a, b): (u8, u8)| match a.is_ascii_alphanumeric() {
-        true => a.eq_ignore_ascii_case(&b),
-        false => !b.is_ascii_alphanumeric(),
-    };
-    one.len() == other.len() && one.bytes().zip(other.bytes()).all(same)
-}
-
 /// Changes of a header section, done in the order set, add, remove.
 ///
 /// ```

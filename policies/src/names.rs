@@ -79,6 +79,29 @@ pub fn service_of_host(host: &str) -> Option<(&str, &str)> {
     bare.map(|(name, namespace)| (namespace, name))
 }
 
+/// The name of what callers of a namespace are told in the place of the service `service`, which is written `namespace/name`.
+///
+/// ```
+/// use selvedge_policies::names;
+///
+/// assert_eq!(names::view("bank/ledger", "shop"), "bank/ledger@shop");
+/// ```
+pub fn view(service: &str, namespace: &str) -> String {
+    format!("{service}@{namespace}")
+}
+
+/// The service and the namespace of a [`view`]; `None` for a name of another form.
+///
+/// ```
+/// use selvedge_policies::names;
+///
+/// assert_eq!(names::viewed("bank/ledger@shop"), Some(("bank/ledger", "shop")));
+/// assert_eq!(names::viewed("bank/ledger"), None);
+/// ```
+pub fn viewed(name: &str) -> Option<(&str, &str)> {
+    name.split_once('@')
+}
+
 /// Whether `text` is a DNS label (RFC 1123 section 2.1), as names of services and namespaces are.
 ///
 /// ```

@@ -130,6 +130,10 @@ pub enum Posture {
 /// What a policy, or a set of them, has to be told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
+    /// It looks into requests, at what opaque bytes do not have.
+    pub requests: bool,
+    /// The path of a request makes a difference to its decisions on it.
+    pub paths: bool,
     /// The server name of application TLS makes a difference to its decisions on connections.
     pub server_name: bool,
     /// So many bytes of the content of a request, from its start; [`Needs::MOST_BODY`] at most. They are waited for, a moment
@@ -158,6 +162,8 @@ impl Needs {
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self {
+            requests: self.requests || other.requests,
+            paths: self.paths || other.paths,
             server_name: self.server_name || other.server_name,
             body: if self.body > other.body { self.body } else { other.body },
             attempts: self.attempts || other.attempts,

@@ -62,6 +62,7 @@ reasons! {
     BreakerOpen "breaker_open" 503 "UH" Upstream "Every endpoint's breaker is open after consecutive failures.";
     UpstreamConnectFailed "upstream_connect_failed" 503 "UF" Upstream "No connection to the endpoint could be made.";
     UpstreamConnectTimeout "upstream_connect_timeout" 503 "UF" Upstream "The endpoint did not accept a connection in time.";
+    ApplicationUnreachable "application_unreachable" 503 "UF" Upstream "The endpoint's own sidecar could not connect to its application.";
     UpstreamTlsFailed "upstream_tls_failed" 503 "UF" Upstream "The TLS handshake with the endpoint failed.";
     UpstreamIdentityMismatch "upstream_identity_mismatch" 503 "UF" Upstream "The endpoint proved another identity than the one it should have.";
     UpstreamReset "upstream_reset" 502 "UC" Upstream "The endpoint closed or reset the connection before it answered.";
@@ -79,7 +80,7 @@ reasons! {
     FrameFlood "frame_flood" 400 "DPE" Downstream "The peer sent HTTP/2 control frames faster than any client needs.";
     Overloaded "overloaded" 503 "OM" Mesh "The sidecar is at its limit of connections or requests.";
     Draining "draining" 503 "OM" Mesh "The sidecar is shutting down.";
-    NotReady "not_ready" 503 "NC" Mesh "The sidecar has no configuration yet.";
+    NotReady "not_ready" 503 "NC" Mesh "The sidecar has not been told yet what it needs to know.";
     DetectTimeout "detect_timeout" 408 "SI" Downstream "Neither side said what it speaks in time.";
     TlsHandshakeFailed "tls_handshake_failed" 400 "DPE" Downstream "The caller's TLS handshake failed.";
     Internal "internal" 500 "-" Mesh "A defect of the sidecar; please report it.";

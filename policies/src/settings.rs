@@ -17,16 +17,24 @@ use crate::{
 };
 
 mod access_log;
+mod ambiguous_paths;
 mod caller_identity;
 mod default_posture;
 mod mtls;
+
+pub use ambiguous_paths::{AmbiguousPaths, Onward};
 
 /// The kind of the objects in which they are written.
 pub const KIND: &str = "MeshPolicy";
 
 /// The list: every setting.
-pub const SETTINGS: &[&Setting] =
-    &[&mtls::SETTING, &default_posture::SETTING, &access_log::SETTING, &caller_identity::SETTING];
+pub const SETTINGS: &[&Setting] = &[
+    &mtls::SETTING,
+    &default_posture::SETTING,
+    &access_log::SETTING,
+    &caller_identity::SETTING,
+    &ambiguous_paths::SETTING,
+];
 
 /// What a setting says of itself.
 pub struct Setting {
@@ -72,6 +80,8 @@ pub struct Modes {
     pub posture: Posture,
     /// Which requests and connections have a line in the access log.
     pub log: Log,
+    /// What becomes of paths that services read in different ways; what the policies of a port need, when nobody says.
+    pub ambiguous_paths: Option<AmbiguousPaths>,
 }
 
 /// Which requests are logged.
@@ -228,18 +238,29 @@ mod tests {
         let modes = merged(&[
             (0, json!({ "mtls": { "outbound": "PREFER" }, "accessLog": null })),
             (1, json!({ "mtls": { "outbound": "REQUIRE", "inbound": "PERMISSIVE" }, "accessLog": "all" })),
-            (2, json!({ "defaultPosture": "deny", "accessLog": "off" })),
+            (2, json!({ "defaultPosture": "deny", "accessLog": "off", "ambiguousPaths": "rewrite" })),
         ]);
-        let expected = Modes { permissive: true, passthrough: true, posture: Posture::Deny, log: Log::All };
+        let expected = Modes {
+            permissive: true,
+            passthrough: true,
+            posture: Posture::Deny,
+            log: Log::All,
+            ambiguous_paths: Some(AmbiguousPaths::Rewrite),
+        };
         assert_eq!(modes, expected);
         assert_eq!(Settings::default().modes(), Modes::default());
     }
 
     #[test]
     fn no_object_opens_what_another_closes_for_the_same_target() {
-        let open = json!({ "mtls": { "inbound": "PERMISSIVE", "outbound": "PREFER" }, "defaultPosture": "allow" });
-        let closed = json!({ "mtls": { "inbound": "STRICT", "outbound": "REQUIRE" }, "defaultPosture": "deny" });
-        let expected = Modes { permissive: false, passthrough: false, posture: Posture::Deny, log: Log::Errors };
+        let [open, closed] = [("PERMISSIVE", "PREFER", "allow", "pass"), ("STRICT", "REQUIRE", "deny", "refuse")].map(
+            |(inbound, outbound, posture, paths)| {
+                let mtls = json!({ "inbound": inbound, "outbound": outbound });
+                json!({ "mtls": mtls, "defaultPosture": posture, "ambiguousPaths": paths })
+            },
+        );
+        let ambiguous_paths = Some(AmbiguousPaths::Refuse);
+        let expected = Modes { posture: Posture::Deny, ambiguous_paths, ..Modes::default() };
         assert_eq!(merged(&[(0, open.clone()), (0, closed.clone())]), expected);
         assert_eq!(merged(&[(0, closed), (0, open)]), expected);
     }

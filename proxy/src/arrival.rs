@@ -1,8 +1,7 @@
 //! A connection on its way through the stages: what each of them hands to the next.
 
-use std::{future::ready, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
+use std::{future::ready, net::SocketAddr, os::fd::AsFd as _, pin::Pin, rc::Rc, sync::Arc};
 
-use bytes::BytesMut;
 use selvedge_policies::{context::Audited, facts::Identity};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::server::TlsStream;
@@ -14,6 +13,7 @@ use crate::{
     connection::{Connection, Origin},
     error::Error,
     heading::Purpose,
+    http::pace::Outlives,
     sniff::{ClientHello, Prefixed},
     telemetry::Protocol,
     tls::TlsContext,
@@ -94,6 +94,15 @@ pub(crate) struct Secured {
 /// A caller's stream: as it came, or inside mesh TLS.
 pub(crate) type ServerStream = Either<Prefixed<TcpStream>, Prefixed<Box<TlsStream<Prefixed<TcpStream>>>>>;
 
+impl Outlives for ServerStream {
+    /// Between sidecars it is TLS that ends without `close_notify`.
+    fn again(&self) -> Option<TcpStream> {
+        let Self::Left(plain) = self else { return None };
+        let socket = plain.get_ref().as_fd().try_clone_to_owned().ok()?;
+        TcpStream::from_std(socket.into()).ok()
+    }
+}
+
 /// A connection with all that is known of it.
 pub(crate) struct Identified {
     /// Facts for every request on it.
@@ -107,7 +116,7 @@ pub(crate) struct Identified {
 impl Identified {
     /// True when HTTP is served on it; false when its bytes are relayed.
     pub(crate) fn is_http(&self) -> bool {
-        matches!(self.connection.protocol, Protocol::Http1 | Protocol::Http2)
+        matches!(self.connection.protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Frames)
     }
 }
 
@@ -126,9 +135,15 @@ pub(crate) struct Dialled {
 
 impl Dialled {
     /// Puts back what the service has said.
-    pub(crate) fn having_said(self, greeting: BytesMut) -> Self {
-        let (_, stream) = self.stream.into_parts();
-        Self { stream: Prefixed::new(stream, greeting), ..self }
+    #[must_use]
+    pub(crate) fn having_said(mut self, greeting: &[u8]) -> Self {
+        self.put_back(greeting);
+        self
+    }
+
+    /// Puts back what a service has said that goes on being listened to.
+    pub(crate) fn put_back(&mut self, said: &[u8]) {
+        self.stream.put_back(said);
     }
 
     /// A service's side that is there, for who would also take one that is on its way.

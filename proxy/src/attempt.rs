@@ -4,9 +4,9 @@
 //! with the response head; what streams after that may last. Which try is followed by another is decided by
 //! [`selvedge_policies::attempt::retry`]; what is known only here is whether the body can be sent again.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use http::{Method, Request, request};
+use http::{Method, header::CONTENT_LENGTH, request};
 use selvedge_policies::{
     attempt::retry::{self, TryOutcome},
     reason::Reason,
@@ -18,17 +18,21 @@ use crate::{
     error::Error,
     exchange::Exchange,
     filter,
+    heading::Heading,
     http::{
-        Body,
+        Body, answer,
         body::Replay,
         reply,
-        upgrade::{self, Wanted},
+        upgrade::{self, Tunnel, Wanted},
     },
     message::{Answered, Halt, Received},
     routed::{FREE_REPEATS, Upstream},
     telemetry::RetryOutcome,
     upstream,
 };
+
+/// The longest that a service may have a retry wait. A caller is not kept waiting for longer, and nobody comes sooner.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Tries until there is an answer to give.
 pub(crate) async fn run(
@@ -37,7 +41,8 @@ pub(crate) async fn run(
     received: Received,
 ) -> Result<Answered, Halt> {
     let worker = exchange.connection.worker.clone();
-    let (mut head, replay) = received.request.into_parts();
+    let Received { request, wanted, tunnel } = received;
+    let (mut head, replay) = request.into_parts();
     if let Some(backend) = upstream.backend {
         backend.filters.change_request(&mut head.headers);
     }
@@ -46,44 +51,56 @@ pub(crate) async fn run(
     if let Some(cluster) = upstream.cluster() {
         cluster.budget.deposit(worker.now());
     }
-    let mut before: Option<(Result<upstream::Answer, Error>, Picked)> = None;
+    // Boxed, as what policies change of a head is: most requests are neither repeated nor changed.
+    let mut before: Option<Box<(Result<upstream::Answer, Error>, Picked)>> = None;
     loop {
-        let avoid = before.as_ref().map(|(_, picked)| picked.endpoint.clone());
+        let avoid = before.as_deref().map(|(_, picked)| picked.endpoint.clone());
         let mut picked = match (upstream.pick(&worker, avoid.as_deref()), before.take()) {
             (Ok(picked), before) => {
                 exchange.retries += u32::from(before.is_some());
                 picked
             }
             // Why there is no other try says less than how the last one failed.
-            (Err(_), Some((tried, picked))) => {
+            (Err(_), Some(before)) => {
+                let (tried, picked) = *before;
                 replay.settle();
-                return Ok(finish(tried, picked, received.wanted.as_ref(), received.tunnel)?);
+                return Ok(finish(tried, picked, wanted.as_ref(), tunnel)?);
             }
             (Err(error), None) => return Err(error.into()),
         };
         exchange.endpoint = Some(picked.endpoint.clone());
-        let mut tried_head = head.clone();
-        filter::on_attempt(exchange, upstream, &picked, &mut tried_head).await?;
+        let changed = filter::on_attempt(exchange, upstream, &picked, &head).await?;
+        let tried_head = changed.as_deref().unwrap_or(&head);
         let in_doubt = exchange.in_doubt.get();
-        let tried = one(exchange, upstream, &picked, tried_head, &replay, received.wanted.as_ref(), overall).await;
+        let tried = one(exchange, upstream, &picked, tried_head, &replay, wanted.as_ref(), overall).await;
+        let tried = match exchange.connection.heading {
+            Heading::Inbound { .. } => tried.map_err(Error::of_application),
+            Heading::Outbound { .. } => tried,
+        };
         let tried = if in_doubt { tried.map_err(Error::in_doubt) } else { tried };
         if tried.is_err() {
             exchange.whole_so_far(&replay)?;
         }
         let outcome = outcome(exchange, &tried, in_doubt);
+        let retry_after = tried.as_ref().ok().and_then(|answer| reply::retry_after(&answer.response));
         if !replay.broke() {
-            record(&mut picked, exchange, outcome.as_ref());
+            let begun = tried.as_ref().is_ok_and(|answer| reply::tells_later(&answer.response, exchange.grpc));
+            record(&mut picked, exchange, outcome.as_ref(), (begun, retry_after));
         }
-        let again = outcome.filter(|_| received.wanted.is_none());
+        // Another endpoint has not asked to be left alone.
+        let asked = retry_after.filter(|_| !upstream.welcomes(&worker, &picked.endpoint));
+        let is_soon = asked.is_none_or(|asked| asked <= LONGEST_PAUSE);
+        let again = outcome.filter(|_| wanted.is_none() && is_soon);
         let pause = again
             .and_then(|outcome| pause(exchange, upstream, &outcome, &head.method, replay.can_repeat()))
+            .map(|pause| pause.max(asked.unwrap_or_default()))
             .filter(|pause| overall.is_none_or(|deadline| Instant::now() + *pause < deadline));
         count(exchange, upstream, outcome.as_ref());
         let Some(pause) = pause else {
             replay.settle();
-            return Ok(finish(tried, picked, received.wanted.as_ref(), received.tunnel)?);
+            return Ok(finish(tried, picked, wanted.as_ref(), tunnel)?);
         };
-        before = Some((tried, picked));
+        before = Some(Box::new((tried, picked)));
         if !pause.is_zero() {
             sleep(pause).await;
         }
@@ -94,21 +111,22 @@ async fn one(
     exchange: &Exchange,
     upstream: &Upstream<'_>,
     picked: &Picked,
-    head: request::Parts,
+    head: &request::Parts,
     replay: &Replay,
     wanted: Option<&Wanted>,
     overall: Option<Instant>,
 ) -> Result<upstream::Answer, Error> {
     exchange.request_bytes.set(0);
     let body = if wanted.is_some() { Body::empty() } else { replay.body().metered(exchange.request_bytes.clone()) };
-    let sending = upstream::send(exchange, &picked.endpoint, Request::from_parts(head, body), wanted);
+    // Pinned where it is made, because it is large and a timeout would move it.
+    let mut sending = pin!(upstream::send(exchange, &picked.endpoint, head, body, wanted));
     let own = upstream.try_timeout().map(|limit| Instant::now() + limit);
     let deadline = match (own, overall) {
         (Some(own), Some(overall)) => own.min(overall),
         (Some(one), None) | (None, Some(one)) => one,
         (None, None) => return sending.await,
     };
-    match timeout_at(deadline, sending).await {
+    match timeout_at(deadline, sending.as_mut()).await {
         Ok(result) => result,
         Err(_) if overall == Some(deadline) => {
             Err(Error::new(Reason::RequestTimeout, "the overall timeout of the request passed"))
@@ -130,14 +148,22 @@ fn outcome(exchange: &Exchange, tried: &Result<upstream::Answer, Error>, in_doub
     }
 }
 
-fn record(picked: &mut Picked, exchange: &Exchange, outcome: Option<&TryOutcome>) {
+fn record(
+    picked: &mut Picked,
+    exchange: &Exchange,
+    outcome: Option<&TryOutcome>,
+    (begun, retry_after): (bool, Option<Duration>),
+) {
     match outcome {
         Some(TryOutcome::Refused) => {}
         Some(TryOutcome::ConnectFailed) => {
             picked.endpoint.leave_alone(exchange.connection.worker.now());
             picked.record(&exchange.connection.worker, Ended::Failed);
         }
-        Some(TryOutcome::Status(status)) => picked.record(&exchange.connection.worker, Ended::Answered(*status)),
+        Some(TryOutcome::Status(_)) if begun => picked.record(&exchange.connection.worker, Ended::Begun),
+        Some(TryOutcome::Status(status)) => {
+            picked.record(&exchange.connection.worker, Ended::Answered(*status, retry_after));
+        }
         _ => picked.record(&exchange.connection.worker, Ended::Failed),
     }
 }
@@ -194,15 +220,19 @@ fn finish(
     tried: Result<upstream::Answer, Error>,
     picked: Picked,
     wanted: Option<&Wanted>,
-    tunnel: Option<hyper::upgrade::OnUpgrade>,
+    tunnel: Option<Tunnel>,
 ) -> Result<Answered, Error> {
     let upstream::Answer { mut response, held, spelling } = tried?;
     let accepted = wanted.is_some_and(|wanted| upgrade::accepted(&response, wanted));
-    let tunnel = tunnel.filter(|_| accepted).map(|caller| (caller, hyper::upgrade::on(&mut response)));
+    let tunnel = tunnel.filter(|_| accepted).map(|caller| (caller, Tunnel::of_response(&mut response)));
     if tunnel.is_none() && response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
         let detail = "the endpoint switched protocols, which it was not asked for";
         return Err(Error::new(Reason::UpstreamProtocolError, detail));
     }
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
+    answer::canonical(&mut parts).map_err(|detail| Error::new(Reason::UpstreamProtocolError, detail))?;
+    if tunnel.is_some() {
+        parts.headers.remove(CONTENT_LENGTH); // what follows is no content (RFC 9110 section 9.3.6)
+    }
     Ok(Answered { parts, body: Body::incoming(body), held: Some((picked, held)), spelling, tunnel })
 }

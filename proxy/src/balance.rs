@@ -14,8 +14,10 @@ use crate::{
 /// How a try ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// With an answer of this status.
-    Answered(u16),
+    /// With an answer of this status, which may say for how long its sender wants to be left alone.
+    Answered(u16, Option<Duration>),
+    /// With an answer of gRPC that says behind its content how it ended.
+    Begun,
     /// With a connection for opaque bytes.
     Connected,
     /// With neither: it failed, or its time passed.
@@ -70,19 +72,36 @@ impl Picked {
         Self { endpoint, began: now, probe, recorded: false }
     }
 
-    /// The try is over: how feeds the breaker, the time to the response head feeds the latency average.
+    /// An answer that had [begun](Ended::Begun) ends as well as this status of HTTP says, or well.
+    pub(crate) fn ended(&self, status: Option<u16>, now: Moment) {
+        self.endpoint.answered(status.is_some_and(is_refusal), None, now);
+    }
+
+    /// The try is over: how feeds the breaker and the share of refusals, the time to the response head the latency average.
     pub(crate) fn record(&mut self, worker: &Worker, ended: Ended) {
         self.recorded = true;
         let now = worker.now();
-        let (ok, well) = match ended {
-            Ended::Answered(status) => (!self.endpoint.is_failure(status), status < 500),
-            Ended::Connected => (true, true),
-            Ended::Failed => (false, false),
+        let (ok, well, served) = match ended {
+            Ended::Answered(status, retry_after) => {
+                self.endpoint.answered(is_refusal(status), retry_after, now);
+                (!self.endpoint.is_failure(status), status < 500, !is_refusal(status))
+            }
+            Ended::Begun | Ended::Connected => (true, true, true),
+            Ended::Failed => (false, false, false),
         };
         let took = Duration::from_nanos(now.nanos.saturating_sub(self.began.nanos));
-        self.endpoint.observe(took, well, now);
+        match ended {
+            Ended::Failed => self.endpoint.hung(took, now),
+            Ended::Answered(..) | Ended::Begun | Ended::Connected => self.endpoint.took(took, served, now),
+        }
+        self.endpoint.fared(well, now);
         worker.chance(|chance| self.endpoint.record(ok, self.probe, now, chance));
     }
+}
+
+/// Whether an answer of this status says that this endpoint did not want the request, or could not serve it: another one may.
+const fn is_refusal(status: u16) -> bool {
+    matches!(status, 403 | 429 | 500..)
 }
 
 impl Drop for Picked {

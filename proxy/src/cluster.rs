@@ -67,6 +67,13 @@ impl Cluster {
         let index = self.balancer.pick(&Loads { endpoints: &self.endpoints, now, avoid, reachable }, chance)?;
         self.endpoints.get(index).cloned()
     }
+
+    /// Whether an endpoint but this one takes connections, and no more refuses than serves.
+    pub(crate) fn welcomes(&self, now: Moment, but: &Endpoint) -> bool {
+        let others = self.endpoints.iter().filter(|endpoint| !std::ptr::eq(endpoint.as_ref(), but));
+        let mut loads = others.filter(|endpoint| endpoint.reachable(now)).map(|endpoint| endpoint.load(now));
+        loads.any(|load| load.available && load.refusing < 0.5)
+    }
 }
 
 impl fmt::Debug for Cluster {
@@ -90,7 +97,14 @@ impl Candidates for Loads<'_> {
 
     fn load(&self, index: usize) -> Load {
         let Some(endpoint) = self.endpoints.get(index) else {
-            return Load { available: false, in_flight: 0, ewma_nanos: 0.0, weight: 1 };
+            return Load {
+                available: false,
+                in_flight: 0,
+                ewma_nanos: 0.0,
+                usual_nanos: 0.0,
+                refusing: 0.0,
+                weight: 1,
+            };
         };
         let mut load = endpoint.load(self.now);
         load.available &= self.avoid.is_none_or(|avoid| !std::ptr::eq(avoid, endpoint.as_ref()));

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message;
 use rustls::pki_types::CertificateDer;
 use selvedge_decide::compile;
@@ -51,15 +52,15 @@ pub(crate) fn check(resource: &Encoded) -> Result<(), String> {
     if resource.kind == TRUST_BUNDLE {
         let bundle = TrustBundle::decode(resource.body.clone()).map_err(|error| error.to_string())?;
         if !bundle.roots_der.is_empty() {
-            tls::root_store(&authorities(&bundle)).map_err(|error| error.to_string())?;
+            tls::root_store(&authorities(&bundle.roots_der)).map_err(|error| error.to_string())?;
         }
     }
     Ok(())
 }
 
-/// The certificates of the authorities in `bundle`.
-fn authorities(bundle: &TrustBundle) -> Vec<CertificateDer<'static>> {
-    bundle.roots_der.iter().map(|root| root.to_vec().into()).collect()
+/// The certificates of the authorities of a bundle.
+fn authorities(roots: &[Bytes]) -> Vec<CertificateDer<'static>> {
+    roots.iter().map(|root| root.to_vec().into()).collect()
 }
 
 #[cfg(test)]
@@ -87,7 +88,7 @@ mod tests {
     fn a_bundle_that_cannot_be_trusted_is_refused() {
         let bundle = |roots: &[&[u8]]| {
             let roots_der = roots.iter().map(|root| root.to_vec().into()).collect();
-            let message = TrustBundle { trust_domain: "mesh.local".to_owned(), roots_der };
+            let message = TrustBundle { trust_domain: "mesh.local".to_owned(), roots_der, ..TrustBundle::default() };
             check(&Encoded::new(TRUST_BUNDLE, "mesh.local", Vec::new(), &message))
         };
         let key = rcgen::KeyPair::generate().unwrap();

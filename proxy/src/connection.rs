@@ -15,12 +15,16 @@ use selvedge_policies::{
 use tokio::time::Instant;
 
 use crate::{
-    config::{AppProtocol, RuntimeConfig},
+    budget::Budget,
+    config::{AppProtocol, Destination, RuntimeConfig},
     heading::Heading,
     http::{
         authority,
+        case::Spellings,
         pace::{Pace, Polled},
     },
+    ledger::Ledger,
+    sniff::RECORD_HANDSHAKE,
     telemetry::{Direction, Protocol},
     tls::TlsContext,
     worker::{Permit, Worker},
@@ -83,6 +87,38 @@ impl Origin {
         policies(&snapshot.config, &self.heading).is_some_and(|policies| policies.needs().server_name)
     }
 
+    /// Whether bytes that do not tell what they are may be carried as opaque ones: nothing in force looks into requests, or at
+    /// the name that the rest of a ClientHello may say.
+    pub(crate) fn may_be_opaque(&self, declared: AppProtocol, first: &[u8]) -> bool {
+        let is_looked_into = declared != AppProtocol::Opaque && self.looks_into_requests();
+        let may_have_name = first.first() == Some(&RECORD_HANDSHAKE) && self.needs_server_name();
+        first.is_empty() || !(is_looked_into || may_have_name)
+    }
+
+    /// What is carried as opaque bytes passes by what looks into requests.
+    fn looks_into_requests(&self) -> bool {
+        let snapshot = self.worker.snapshot();
+        let decides = policies(&snapshot.config, &self.heading).is_some_and(|policies| policies.needs().requests);
+        decides || self.worker.by_host || self.is_routed(&snapshot.config)
+    }
+
+    fn is_routed(&self, config: &RuntimeConfig) -> bool {
+        let Heading::Outbound { destination, port, .. } = &self.heading else { return false };
+        let routes = config.destination(destination).flatten();
+        let routes = routes.and_then(|destination| Destination::of_port(&destination.routes, *port));
+        routes.is_some_and(|routes| !routes.is_empty())
+    }
+
+    /// Whether it was told what is where this leads.
+    pub(crate) fn is_known(&self) -> bool {
+        match &self.heading {
+            Heading::Inbound { .. } => true,
+            Heading::Outbound { destination, .. } => {
+                self.worker.snapshot().config.destination(destination).is_some() || self.worker.is_absent(destination)
+            }
+        }
+    }
+
     /// What the port is declared to speak.
     pub(crate) fn declared(&self) -> AppProtocol {
         let snapshot = self.worker.snapshot();
@@ -130,8 +166,12 @@ pub(crate) struct Connection {
     pub permit: Rc<Permit>,
     /// What its caller owes.
     pub pace: Pace,
+    /// What its caller costs.
+    pub ledger: Rc<Ledger>,
     /// What the stream that is being polled does, on HTTP/2.
     pub polled: Cell<Polled>,
+    /// How names are written on it, on HTTP/1.
+    pub spellings: OnceCell<Spellings>,
 }
 
 impl Connection {
@@ -140,6 +180,11 @@ impl Connection {
         let Origin { worker, peer, heading, permit, standing } = origin;
         let peer_identity = identity.as_ref().map(ToString::to_string).unwrap_or_default();
         let facts = Peer { identity: identity.map(Arc::new), fingerprint: None, address: peer.ip() };
+        let ledger = match heading {
+            Heading::Outbound { .. } => worker.ledgers.of("", &Budget::OWN),
+            Heading::Inbound { .. } if peer_identity.is_empty() => Rc::new(Ledger::of_stranger()),
+            Heading::Inbound { .. } => worker.ledgers.of(&peer_identity, &Budget::PARTY),
+        };
         Self {
             worker,
             heading,
@@ -156,7 +201,9 @@ impl Connection {
             authorities: authority::Reader::default(),
             permit,
             pace: Pace::default(),
+            ledger,
             polled: Cell::default(),
+            spellings: OnceCell::new(),
         }
     }
 
@@ -178,6 +225,15 @@ impl Connection {
     /// True when the caller may learn reasons: a verified peer, or our own application.
     pub(crate) const fn meshed(&self) -> bool {
         self.peer.identity.is_some() || matches!(self.heading, Heading::Outbound { .. })
+    }
+
+    /// What its caller may send beside messages.
+    pub(crate) const fn budget(&self) -> &'static Budget {
+        match self.heading {
+            Heading::Outbound { .. } => &Budget::OWN,
+            Heading::Inbound { .. } if self.peer.identity.is_some() => &Budget::KNOWN,
+            Heading::Inbound { .. } => &Budget::STRICT,
+        }
     }
 
     /// Who calls, as policies see it: the other end, or for a call that the application makes what this sidecar proves for

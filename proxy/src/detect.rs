@@ -23,20 +23,23 @@ use crate::{
     heading::Heading,
     http::pace::Pace,
     probes::Probes,
-    record,
+    record, route,
     sniff::{
-        Detection, FIRST_BYTES, PATIENCE, Prefixed, classify,
+        Detection, FIRST_BYTES, PATIENCE, Prefixed, RECORD_HANDSHAKE, classify,
         greeting::{self, Greeting},
+        silence,
     },
     telemetry::Protocol,
 };
 
 mod probe;
 
-/// How long a caller may be silent before the service is given the chance to speak first.
-const SILENCE: Duration = Duration::from_millis(10);
 /// How long both may be silent when our own application calls: clients open connections long before they use them.
 const OWN_PATIENCE: Duration = Duration::from_secs(600);
+/// Room for a first flight: a head as most are, or the opening of TLS with a post-quantum key. What needs no second look is
+/// handed on in one piece, and the HTTP library then has no cause to double its buffer for the rest of a head.
+const FIRST_FLIGHT: usize = 2 * 1024;
+
 /// Finds out what a connection carries. `None` when neither side spoke in time, or when nothing is said on it and the
 /// sidecar drains, for the application that has opened it, or has none any more; the connection is closed.
 pub(crate) async fn protocol(admitted: Admitted) -> Option<Detected> {
@@ -62,6 +65,9 @@ pub(crate) async fn protocol(admitted: Admitted) -> Option<Detected> {
 async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
     let Admitted { origin, mut socket } = admitted;
     let started = Instant::now();
+    if !origin.is_known() {
+        Box::pin(told(&origin)).await;
+    }
     let declared = match (origin.declared(), &origin.heading) {
         // What the kubelet asks in HTTP is looked at on a port of opaque bytes, too.
         (AppProtocol::Opaque, Heading::Inbound { port, .. })
@@ -82,29 +88,36 @@ async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
     let deadline = started + if calls_service { OWN_PATIENCE } else { PATIENCE };
     let spoken = loop {
         match classify(&first) {
+            Detection::NeedMore if declared == AppProtocol::Opaque && is_not_tls(&first) => break Spoken::Opaque,
             Detection::NeedMore => {}
-            Detection::Http1 => break Spoken::Http1,
+            Detection::Long if origin.may_be_opaque(declared, &first) => break Spoken::Opaque,
+            Detection::Http1 | Detection::Long => break Spoken::Http1,
             Detection::Http2 => break Spoken::Http2,
             Detection::Tls(hello) => break Spoken::Tls(hello),
             Detection::Opaque => break as_declared(declared),
         }
-        let may_dial = first.is_empty() && dialling.is_none() && speaks_first;
-        let patience = if may_dial { Instant::now() + SILENCE } else { deadline };
+        let is_nothing_new = first.is_empty() && dialling.is_some();
+        let may_race = speaks_first && !is_nothing_new && origin.may_be_opaque(declared, &first);
+        let patience = if may_race { (Instant::now() + silence(&first)).min(deadline) } else { deadline };
         match timeout_at(patience, more(&mut socket, &mut first)).await {
             Ok(true) => {}
+            // It has said all that it will.
+            Ok(false) if may_race && !first.is_empty() => break Spoken::Opaque,
             Ok(false) => return None,
-            Err(_) if may_dial => match race(&origin, declared, &mut socket, &mut first, deadline).await {
-                Race::Service(service) => {
-                    dialling = Some(service.arrived());
-                    break Spoken::Opaque;
+            Err(_) if may_race => {
+                match race(&origin, declared, (&mut socket, &mut first), dialling.take(), deadline).await {
+                    Race::Service(service) => {
+                        dialling = Some(service.arrived());
+                        break Spoken::Opaque;
+                    }
+                    // What its caller says has to be seen; the service is dialled again when that is known.
+                    Race::Requests => speaks_first = false,
+                    Race::Caller(service) => dialling = service,
+                    Race::Gone => return None,
+                    Race::Nobody(error) => return refuse(origin, &error),
                 }
-                // What its caller says has to be seen; the service is dialled again when that is known.
-                Race::Http2 => speaks_first = false,
-                Race::Caller(service) => dialling = service,
-                Race::Gone => return None,
-                Race::Nobody(error) => return refuse(origin, &error),
-            },
-            Err(_) => return refuse(origin, &silence()),
+            }
+            Err(_) => return refuse(origin, &nobody_spoke()),
         }
     };
     let spoken = match spoken {
@@ -122,6 +135,10 @@ async fn whoever_speaks(admitted: Admitted) -> Option<Detected> {
     Some(Detected { origin, io: Prefixed::new(socket, first.freeze()), spoken, dialling })
 }
 
+fn is_not_tls(first: &[u8]) -> bool {
+    first.first().is_some_and(|byte| *byte != RECORD_HANDSHAKE)
+}
+
 /// What bytes of no known protocol are taken for. On a port declared as HTTP they are malformed HTTP, which the http
 /// stage refuses; as opaque bytes they would pass it by.
 const fn as_declared(declared: AppProtocol) -> Spoken {
@@ -132,8 +149,18 @@ const fn as_declared(declared: AppProtocol) -> Spoken {
     }
 }
 
+/// Waits for what the control plane says of where it leads, for as long as a request does: a port that is declared is not
+/// guessed at because it was never called before.
+async fn told(origin: &Origin) {
+    let connection = Connection::new(origin.clone(), None, Protocol::Tcp);
+    let mut snapshot = origin.worker.snapshot();
+    // Whoever dials meets the same answer, and says what is wrong.
+    let _ = route::resolve(&connection, &mut snapshot).await;
+}
+
 /// Reads some more of the first flight. False at the end of the stream or past any sensible length.
 async fn more(socket: &mut TcpStream, first: &mut BytesMut) -> bool {
+    first.reserve(FIRST_FLIGHT);
     first.len() < FIRST_BYTES && matches!(socket.read_buf(first).await, Ok(read) if read > 0)
 }
 
@@ -142,43 +169,55 @@ enum Race {
     Caller(Option<Dialling>),
     /// The service said something that is not HTTP.
     Service(Dialled),
-    /// The service has sent what a server of HTTP/2 sends at once.
-    Http2,
+    /// The service has sent what a server of HTTP/2 sends at once, or what is in force for it looks into requests.
+    Requests,
     /// The caller closed the connection without a word.
     Gone,
     /// Nobody spoke in time, or the service cannot be reached.
     Nobody(Error),
 }
 
-/// Dials the service and waits for the first bytes of either side.
+/// Dials the service, unless it was, gives it what the caller has said, and waits for more of either side. What it was given
+/// is not given to it again; should the caller turn out to speak HTTP or the mesh's TLS, it is dialled anew.
 async fn race(
     origin: &Origin,
     declared: AppProtocol,
-    socket: &mut TcpStream,
-    first: &mut BytesMut,
+    (socket, first): (&mut TcpStream, &mut BytesMut),
+    dialling: Option<Dialling>,
     deadline: Instant,
 ) -> Race {
-    let mut dialling = dial::begin(&Rc::new(Connection::new(origin.clone(), None, Protocol::Tcp)));
+    let begin = || dial::begin(&Rc::new(Connection::new(origin.clone(), None, Protocol::Tcp)));
+    let mut dialling = dialling.unwrap_or_else(begin);
     let mut service = tokio::select! {
         spoke = more(socket, first) => return if spoke { Race::Caller(Some(dialling)) } else { Race::Gone },
         service = &mut dialling => service,
-        () = sleep_until(deadline) => return Race::Nobody(silence()),
+        () = sleep_until(deadline) => return Race::Nobody(nobody_spoke()),
     };
+    if service.is_ok() && !origin.may_be_opaque(declared, first) {
+        return Race::Requests; // it may have become known only by now
+    }
     let mut greeting = BytesMut::new();
     let heard = match &mut service {
-        Ok(service) => tokio::select! {
-            spoke = more(socket, first) => Heard::Caller(spoke),
-            greeted = greeting::read(&mut service.stream, &mut greeting) => Heard::Service(greeted),
-            () = sleep_until(deadline) => return Race::Nobody(silence()),
+        Ok(service) => match service.stream.write_ahead(first).await {
+            Ok(()) => tokio::select! {
+                spoke = more(socket, first) => Heard::Caller(spoke),
+                greeted = greeting::read(&mut service.stream, &mut greeting) => Heard::Service(greeted),
+                () = sleep_until(deadline) => return Race::Nobody(nobody_spoke()),
+            },
+            Err(_) => Heard::Service(Greeting::NeedMore),
         },
         Err(_) => Heard::Service(Greeting::NeedMore),
     };
     match (heard, service) {
+        // Who breaks off may be a sidecar that lets no opaque bytes pass, and requests perhaps.
+        (Heard::Caller(false) | Heard::Service(Greeting::End), Ok(service)) if !first.is_empty() => {
+            Race::Service(service.having_said(&greeting))
+        }
         (Heard::Caller(false), _) => Race::Gone,
-        (Heard::Caller(true), Ok(service)) => Race::Caller(Some(service.having_said(greeting).arrived())),
-        (Heard::Service(Greeting::Http2), Ok(_)) if declared == AppProtocol::Detect => Race::Http2,
+        (Heard::Caller(true), Ok(service)) => Race::Caller(Some(service.having_said(&greeting).arrived())),
+        (Heard::Service(Greeting::Http2), Ok(_)) if declared == AppProtocol::Detect => Race::Requests,
         (Heard::Service(Greeting::Http2 | Greeting::Opaque), Ok(service)) => {
-            Race::Service(service.having_said(greeting))
+            Race::Service(service.having_said(&greeting))
         }
         (_, service) => without(service.err(), socket, first, deadline).await,
     }
@@ -195,12 +234,12 @@ async fn without(refused: Option<Error>, socket: &mut TcpStream, first: &mut Byt
     match timeout_at(deadline.min(Instant::now() + PATIENCE), more(socket, first)).await {
         Ok(true) => Race::Caller(refused.map(|error| -> Dialling { Box::pin(ready(Err(error))) })),
         Ok(false) => Race::Gone,
-        Err(_) => Race::Nobody(refused.unwrap_or_else(silence)),
+        Err(_) => Race::Nobody(refused.unwrap_or_else(nobody_spoke)),
     }
 }
 
-fn silence() -> Error {
-    Error::new(Reason::DetectTimeout, "neither side spoke in time")
+fn nobody_spoke() -> Error {
+    Error::new(Reason::DetectTimeout, "neither side said in time what it speaks; the port has no appProtocol")
 }
 
 fn refuse(origin: Origin, error: &Error) -> Option<Detected> {

@@ -76,7 +76,11 @@ pub(crate) async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> 
             let cluster = route::cluster(&snapshot, destination, None, *port)?;
             dial_any(worker, &cluster, &snapshot.trust).await?
         }
-        (Heading::Outbound { original: Some(address), .. } | Heading::Inbound { forward: address, .. }, _) => {
+        (Heading::Inbound { forward, .. }, _) => {
+            let picked = Picked::new(worker.local(*forward), worker.now());
+            dial_one(worker, picked, &snapshot.trust).await.map_err(Error::of_application)?
+        }
+        (Heading::Outbound { original: Some(address), .. }, _) => {
             dial_one(worker, Picked::new(worker.local(*address), worker.now()), &snapshot.trust).await?
         }
         (Heading::Outbound { destination, .. }, _) => return Err(route::no_endpoints(destination)),

@@ -47,6 +47,16 @@ impl Error {
         }
     }
 
+    /// This failure where the endpoint is the sidecar's own application.
+    pub(crate) fn of_application(self) -> Self {
+        match self.reason {
+            Reason::UpstreamConnectFailed | Reason::UpstreamConnectTimeout => {
+                Self { reason: Reason::ApplicationUnreachable, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// A policy's answer. One without a reason is no error for a request; a connection that it ends is refused.
     pub(crate) fn answered(answer: Answer) -> Self {
         let reason = answer.reason.unwrap_or(Reason::PolicyDenied);

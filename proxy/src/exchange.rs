@@ -23,7 +23,10 @@ use crate::{
         case::Spelling,
         pace::{Polled, Sender, Turn},
         reply::{self, Caller},
+        told::Told,
+        trace,
     },
+    ledger::Held,
     telemetry::Protocol,
 };
 
@@ -60,6 +63,8 @@ pub(crate) struct Exchange {
     pub reason: Option<Reason>,
     /// The object that decided.
     pub policy: Arc<str>,
+    /// The object that decided at the called side.
+    pub policy_there: Box<str>,
     /// The policy that only looks on and would have refused it.
     pub audited: Option<Audited>,
     /// What was proven of its caller beside the identity.
@@ -78,28 +83,30 @@ pub(crate) struct Exchange {
     pub opaque: bool,
     /// Its turn on the connection.
     pub turn: Turn,
+    /// Leave for its head to be held; `None` when its caller holds too much.
+    pub held: Option<Held>,
     /// True when its body did not come in time; `None` when it has none.
     pub late: Option<Rc<Cell<bool>>>,
     /// True for gRPC, whose status is in trailers.
     pub grpc: bool,
     /// How the names of an HTTP/1 request were written.
     pub spelling: Option<Spelling>,
-    /// The value of `x-request-id`, for the log.
+    /// The value of `x-request-id`, as it came or as it was made here.
     pub request_id: Option<HeaderValue>,
-    /// `traceparent` (W3C Trace Context).
+    /// `traceparent` (W3C Trace Context), or what B3 says in its place.
     pub traceparent: Option<HeaderValue>,
 }
 
 impl Exchange {
     /// Begins an exchange for a request whose head was just read.
-    pub(crate) fn begin<B>(connection: &Rc<Connection>, spelling: Option<Spelling>, request: &Request<B>) -> Box<Self> {
+    pub(crate) fn begin<B>(connection: &Rc<Connection>, told: Told, request: &Request<B>) -> Box<Self> {
         Box::new(Self {
             snapshot: connection.worker.snapshot(),
             connection: connection.clone(),
             started: Instant::now(),
             probe: false,
             method: request.method().clone(),
-            version: request.version(),
+            version: told.version.unwrap_or(request.version()),
             target: None,
             service: Arc::default(),
             port: connection.port(),
@@ -109,6 +116,7 @@ impl Exchange {
             in_doubt: Cell::new(false),
             reason: None,
             policy: Arc::default(),
+            policy_there: Box::default(),
             audited: None,
             claims: Claims::default(),
             content: None,
@@ -118,11 +126,12 @@ impl Exchange {
             asked: None,
             opaque: false,
             turn: connection.pace.begin(),
+            held: connection.ledger.hold(told.size),
             late: None,
             grpc: reply::is_grpc(request.headers()),
-            spelling,
-            request_id: request.headers().get("x-request-id").cloned(),
-            traceparent: request.headers().get("traceparent").cloned(),
+            spelling: told.spelling,
+            request_id: trace::request_id(request.headers()),
+            traceparent: trace::parent(request.headers()),
         })
     }
 
@@ -160,6 +169,9 @@ impl Exchange {
             return Err(Error::new(Reason::CallerTimeout, Reason::CallerTimeout.summary()));
         }
         match body.broke() {
+            true if body.is_malformed() => {
+                Err(Error::new(Reason::MalformedFraming, "the content is not framed as chunks are"))
+            }
             true => Err(Error::new(Reason::DownstreamClosed, "the caller broke its body off")),
             false => Ok(()),
         }
@@ -171,15 +183,16 @@ impl Exchange {
         Sender::new(self.turn.clone(), limit, length, self.connection.protocol == Protocol::Http1)
     }
 
-    /// True when a sidecar asks on behalf of an HTTP/1 caller over HTTP/2, which spells names in lower case only.
+    /// True when a sidecar asks on behalf of an HTTP/1 caller over HTTP/2, which spells names in lower case only, or over frames, where the spelling is told apart.
     pub(crate) fn loses_spelling(&self) -> bool {
         let mesh = self.connection.peer.identity.is_some();
-        mesh && self.connection.protocol == Protocol::Http2 && self.version != Version::HTTP_2
+        mesh && matches!(self.connection.protocol, Protocol::Http2 | Protocol::Frames)
+            && self.version != Version::HTTP_2
     }
 
     /// Who would be answered.
     pub(crate) fn caller(&self) -> Caller {
-        Caller { meshed: self.connection.meshed(), grpc: self.grpc }
+        Caller { meshed: self.connection.meshed(), sidecar: self.connection.peer.identity.is_some(), grpc: self.grpc }
     }
 }
 
@@ -219,7 +232,7 @@ fn facts<'a>(
         port: connection.port(),
         method,
         host: target.authority.host(),
-        path: target.path_and_query.path(),
+        path: target.path(),
         query: target.path_and_query.query(),
         headers,
         route,

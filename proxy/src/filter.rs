@@ -101,7 +101,7 @@ async fn read_ahead(exchange: &mut Exchange, body: &Replay, bytes: usize, until:
     Ok(())
 }
 
-/// The policies that decide single tries.
+/// The policies that decide single tries: the head as they change it for this one, where they do.
 ///
 /// # Errors
 /// The answer of the one that lets it go no further.
@@ -109,10 +109,10 @@ pub(crate) async fn on_attempt(
     exchange: &mut Exchange,
     upstream: &Upstream<'_>,
     picked: &Picked,
-    head: &mut request::Parts,
-) -> Result<(), Halt> {
+    head: &request::Parts,
+) -> Result<Option<Box<request::Parts>>, Halt> {
     if !upstream.policies.needs().attempts || exchange.probe {
-        return Ok(());
+        return Ok(None);
     }
     let connection = &*exchange.connection;
     let mut context = context(&connection.worker).with_claims(exchange.claims.clone());
@@ -125,10 +125,11 @@ pub(crate) async fn on_attempt(
     if let Some(answer) = settle(connection, upstream.policies, until, &mut context, decide).await {
         return Err(halt(exchange, answer));
     }
-    if let Some(changes) = context.take_changes() {
+    Ok(context.take_changes().map(|changes| {
+        let mut head = Box::new(head.clone());
         changes.request.apply(&mut head.headers);
-    }
-    Ok(())
+        head
+    }))
 }
 
 /// The filters of the backend and the route on the way back, what the request was let pass with, and the policies that

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use selvedge_policies::names;
+
 /// Where a connection leads.
 #[derive(Clone, Debug)]
 pub(crate) enum Heading {
@@ -21,6 +23,21 @@ pub(crate) enum Heading {
         /// The address the application dialled, when it was captured.
         original: Option<SocketAddr>,
     },
+}
+
+impl Heading {
+    /// Where it leads, as the host and port of a URI.
+    pub(crate) fn dialled(&self) -> String {
+        match self {
+            Self::Inbound { forward: address, .. } | Self::Outbound { original: Some(address), .. } => {
+                address.to_string()
+            }
+            Self::Outbound { destination, port, .. } => match names::parts(destination) {
+                Some((namespace, service)) => format!("{service}.{namespace}:{port}"),
+                None => destination.to_string(),
+            },
+        }
+    }
 }
 
 /// What a listener is for.

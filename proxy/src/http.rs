@@ -3,23 +3,37 @@
 //! What hyper lets through and a proxy must not is refused in [`canonical`], before routing and policy, so that
 //! the value which policy judged is the value that is forwarded.
 
+pub(crate) mod answer;
 pub(crate) mod authority;
 pub(crate) mod body;
+pub(crate) mod body_error;
 pub(crate) mod canonical;
 pub(crate) mod case;
 pub(crate) mod coalesce;
+pub(crate) mod content;
+pub(crate) mod early;
 pub(crate) mod guard;
 pub(crate) mod hop;
+pub(crate) mod link;
 pub(crate) mod pace;
 pub(crate) mod reply;
+pub(crate) mod told;
+pub(crate) mod trace;
 mod trailers;
 pub(crate) mod upgrade;
 
 pub(crate) use body::Body;
+pub(crate) use content::Content;
 
 /// Bytes that may lie unread on an HTTP/2 connection which many callers share; a stream has a fraction of it, so that
 /// readers who pause hold up nobody else (`docs/decisions/`).
-pub(crate) const SHARED_WINDOW: u32 = 64 << 20;
+pub(crate) const SHARED_WINDOW: u32 = 16 << 20;
+/// Bytes that may lie unread of one stream of it.
+pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
+/// Bytes of a message of HTTP/1 that are read at once, or wait to be written: more than a head has.
+pub(crate) const PIECE: usize = 96 << 10;
+/// Bytes of one answer of HTTP/2 that wait to be written.
+pub(crate) const UNSENT: usize = 64 << 10;
 
 /// hyper's executor on a worker: every task stays on its thread, so nothing needs `Send`.
 #[derive(Clone, Copy, Debug, Default)]

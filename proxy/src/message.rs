@@ -7,7 +7,13 @@ use crate::{
     balance::Picked,
     cluster::pool::Held,
     error::Error,
-    http::{Body, body::Replay, case::Spelling, hop, reply, upgrade::Wanted},
+    http::{
+        Body,
+        body::Replay,
+        case::Spelling,
+        hop, reply,
+        upgrade::{Tunnel, Wanted},
+    },
 };
 
 /// A request as the http stage hands it on.
@@ -17,7 +23,7 @@ pub(crate) struct Received {
     /// What it asks to become.
     pub wanted: Option<Wanted>,
     /// The caller's side of the tunnel, when it asks for one.
-    pub tunnel: Option<hyper::upgrade::OnUpgrade>,
+    pub tunnel: Option<Tunnel>,
 }
 
 /// A response, with what must live until its body is over.
@@ -31,7 +37,7 @@ pub(crate) struct Answered {
     /// How the names of the head were written.
     pub spelling: Option<Spelling>,
     /// Both sides of the tunnel, when the upgrade was accepted.
-    pub tunnel: Option<(hyper::upgrade::OnUpgrade, hyper::upgrade::OnUpgrade)>,
+    pub tunnel: Option<(Tunnel, Tunnel)>,
 }
 
 impl Answered {

@@ -3,10 +3,12 @@
 //! One control thread talks to the control plane, renews certificates, compiles configurations and answers the
 //! admin and metrics ports. Workers, one thread each, carry traffic and share nothing that is written per request.
 
+mod cluster;
 pub(crate) mod control;
 pub mod descriptors;
 pub(crate) mod door;
 pub mod leave;
+pub(crate) mod resolver;
 pub(crate) mod services;
 pub(crate) mod surroundings;
 pub(crate) mod worker;

@@ -1,9 +1,15 @@
 //! The last stage: when the body of the answer is over the exchange is counted and logged, once. That holds for an
 //! exchange whose caller goes away before there is an answer, too.
 
-use std::{borrow::Cow, rc::Rc, sync::Arc};
+use std::{
+    borrow::Cow,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Version, header::CONTENT_LENGTH};
 use selvedge_decide::route::unknown;
 use selvedge_policies::{context::Audited, names::WorkloadName, reason::Reason};
 use tokio::time::Instant;
@@ -16,12 +22,20 @@ use crate::{
     error::Error,
     exchange::Exchange,
     heading::Heading,
-    http::{body::Ending, pace::Polled},
+    http::{
+        body::Ending,
+        body_error::BodyError,
+        pace::{Deadline, Polled},
+        reply,
+    },
     telemetry::{ConnectionRecord, Ends, Flow, Party, Protocol, RequestRecord},
 };
 
+/// How often it is looked whether an answer that broke off has gone out as far as it came.
+const LOOK: Duration = Duration::from_millis(5);
+
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(&reply::GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 /// An exchange that is not over. It is recorded when it is dropped: with its response body, or without an answer when
@@ -34,13 +48,30 @@ pub(crate) struct Open {
     held: Option<(Picked, Held)>,
     whole: bool,
     grpc_status: Option<u16>,
-    detail: Cow<'static, str>,
+    /// What the mesh says of how it ended, here or at the called side.
+    pub detail: Cow<'static, str>,
+    /// What [`Pace::flushed`](crate::http::pace::Pace::flushed) was when the latest of the answer was handed over.
+    given: u32,
+    /// The caller takes the end of the connection for that of the answer.
+    unframed: bool,
+    /// When it is looked again whether what was given has gone out.
+    look: Deadline,
 }
 
 impl Open {
     /// An exchange without an answer yet.
     pub(crate) const fn new(exchange: Box<Exchange>) -> Self {
-        Self { exchange, code: 0, held: None, whole: false, grpc_status: None, detail: Cow::Borrowed("") }
+        Self {
+            exchange,
+            code: 0,
+            held: None,
+            whole: false,
+            grpc_status: None,
+            detail: Cow::Borrowed(""),
+            given: 0,
+            unframed: false,
+            look: Deadline::new(),
+        }
     }
 
     /// Notes what must live until the body of the answer is over.
@@ -56,8 +87,10 @@ impl Open {
 
     /// Notes what the caller is sent, which for a gRPC call that the mesh ends is 200 with a status of its own.
     pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.given = self.exchange.connection.pace.flushed();
+        self.unframed = self.exchange.version == Version::HTTP_10 && !headers.contains_key(CONTENT_LENGTH);
         self.code = status.as_u16();
-        self.grpc_status = grpc_status(headers).filter(|_| self.exchange.grpc);
+        self.grpc_status = if self.exchange.grpc { grpc_status(headers) } else { None };
     }
 
     fn write(&self) {
@@ -71,15 +104,11 @@ impl Open {
             &exchange.service
         };
         let (source, destination) = parties(connection, exchange.endpoint.as_deref(), &exchange.snapshot.config.own);
-        let (host, path) = match &exchange.target {
-            Some(target) => (target.authority.host(), target.path_and_query.path()),
-            None => ("", ""),
+        let (host, path, path_sent) = match &exchange.target {
+            Some(target) => (target.authority.host(), target.path(), target.sent().unwrap_or_default()),
+            None => ("", "", ""),
         };
-        let protocol = match exchange.version {
-            _ if exchange.grpc => Protocol::Grpc,
-            http::Version::HTTP_2 => Protocol::Http2,
-            _ => Protocol::Http1,
-        };
+        let protocol = if exchange.grpc { Protocol::Grpc } else { spoken(exchange.version) };
         connection.worker.telemetry.request(&RequestRecord {
             direction: connection.direction(),
             source,
@@ -90,6 +119,7 @@ impl Open {
             grpc_status: self.grpc_status,
             reason: exchange.reason,
             policy: &exchange.policy,
+            policy_there: &exchange.policy_there,
             detail: &self.detail,
             audited: exchange.audited.as_ref().map_or("", |audited| &audited.policy),
             protocol,
@@ -102,6 +132,7 @@ impl Open {
             host,
             port: exchange.port,
             path,
+            path_sent,
             peer: connection.peer_address,
             upstream: exchange.endpoint.as_ref().map(|endpoint| endpoint.config.address),
             request_id: text(exchange.request_id.as_ref()),
@@ -117,6 +148,9 @@ impl Ending for Open {
             self.grpc_status = Some(status);
         }
         if let Some((picked, held)) = self.held.take() {
+            if let Some(trailers) = trailers.filter(|_| self.exchange.grpc) {
+                picked.ended(reply::grpc_as_http(trailers), self.exchange.connection.worker.now());
+            }
             picked.endpoint.pool.observe_response(self.exchange.response_bytes.get());
             if let Held::Http1(lease) = held {
                 lease.give_back();
@@ -124,13 +158,35 @@ impl Ending for Open {
         }
     }
 
-    fn broke(&mut self) {
+    fn broke(&mut self, why: &BodyError) {
         let slow = self.exchange.is_caller_slow();
         let reason = if slow { Reason::CallerTimeout } else { Reason::UpstreamReset };
         self.exchange.reason = self.exchange.reason.or(Some(reason));
+        if self.unframed {
+            self.exchange.connection.pace.break_off();
+        }
+        if self.detail.is_empty() {
+            let cause = why.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            self.detail = format!("the answer broke off: {why}{cause}").into();
+        }
+    }
+
+    fn poll_passed_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let connection = &self.exchange.connection;
+        // Over frames, whatever ends a stream is written behind what came before.
+        if connection.protocol == Protocol::Frames || connection.pace.flushed() != self.given {
+            return Poll::Ready(());
+        }
+        // The library asks again when it has written, but of HTTP/2.
+        self.look.clear();
+        self.look.start(LOOK);
+        self.look.poll(cx)
     }
 
     fn polled(&mut self, polled: Polled) {
+        if polled == Polled::Progressed {
+            self.given = self.exchange.connection.pace.flushed();
+        }
         self.exchange.connection.polled.set(polled);
     }
 }
@@ -147,6 +203,10 @@ impl Drop for Open {
         }
         self.write();
     }
+}
+
+const fn spoken(version: http::Version) -> Protocol {
+    if matches!(version, http::Version::HTTP_2) { Protocol::Http2 } else { Protocol::Http1 }
 }
 
 fn text(value: Option<&http::HeaderValue>) -> &str {
@@ -208,6 +268,7 @@ pub(crate) struct Opened {
     connection: Rc<Connection>,
     endpoint: Option<Rc<Endpoint>>,
     service: Arc<str>,
+    protocol: Protocol,
     since: Instant,
     audited: Option<Audited>,
 }
@@ -218,7 +279,8 @@ pub(crate) fn connection_opened(connection: &Rc<Connection>, endpoint: Option<&R
     connection.worker.telemetry.connection_opened(connection.direction(), tls);
     let service = service_of(connection, &connection.worker.snapshot().config);
     let (connection, endpoint) = (connection.clone(), endpoint.cloned());
-    Opened { connection, endpoint, service, since: Instant::now(), audited: None }
+    let protocol = connection.protocol;
+    Opened { connection, endpoint, service, protocol, since: Instant::now(), audited: None }
 }
 
 /// Records a connection that was not let through.
@@ -230,6 +292,11 @@ impl Opened {
     /// Names the policy that only looks on and would have refused it.
     pub(crate) fn audited(self, audited: Option<Audited>) -> Self {
         Self { audited, ..self }
+    }
+
+    /// Names what the caller spoke whose request has become a tunnel: between sidecars that is not what the connection is.
+    pub(crate) fn tunnelled(self, version: http::Version) -> Self {
+        Self { protocol: spoken(version), ..self }
     }
 
     /// Where its bytes are counted for metrics.
@@ -256,7 +323,7 @@ impl Opened {
             source,
             destination,
             service: &self.service,
-            protocol: connection.protocol,
+            protocol: self.protocol,
             tls: over_tls(connection, endpoint),
         }
     }

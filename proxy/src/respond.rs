@@ -1,8 +1,7 @@
 //! The respond stage: what the other stages came to goes out, an answer as well as an error.
 
-use std::borrow::Cow;
-
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header::CONNECTION};
+use hyper::ext::ReasonPhrase;
 
 use crate::{
     http::{Body, hop, pace::Polled, reply},
@@ -13,8 +12,18 @@ use crate::{
 };
 
 /// Turns the outcome into a response whose end is recorded.
-pub(crate) fn finish(mut open: Open, outcome: Result<Answered, Halt>) -> Response<Body> {
-    open.exchange.connection.polled.set(Polled::Progressed);
+pub(crate) fn finish(open: Open, outcome: Result<Answered, Halt>) -> Response<Body> {
+    let connection = open.exchange.connection.clone();
+    connection.polled.set(Polled::Progressed);
+    let mut response = respond(open, outcome);
+    if connection.protocol == Protocol::Http1 && connection.pace.owes_content() {
+        // The library closes the connection then, and would not say so (RFC 9112 section 9.6).
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn respond(mut open: Open, outcome: Result<Answered, Halt>) -> Response<Body> {
     match outcome {
         Ok(answered) => forward(open, answered),
         Err(Halt::Answered(answered)) => forward(open, *answered),
@@ -36,38 +45,53 @@ pub(crate) fn finish(mut open: Open, outcome: Result<Answered, Halt>) -> Respons
 fn forward(mut open: Open, answered: Answered) -> Response<Body> {
     let Answered { mut parts, body, held, spelling, tunnel } = answered;
     let exchange = &mut open.exchange;
-    exchange.reason = reply::reason(&parts.headers).or(exchange.reason);
-    // Its sender framed the body by the coding (RFC 9112 section 6.3); a length beside it is an error or an attack.
-    if parts.headers.contains_key(http::header::TRANSFER_ENCODING) {
-        parts.headers.remove(http::header::CONTENT_LENGTH);
+    let found = hop::look(&parts.headers);
+    if found.of_mesh {
+        exchange.reason = reply::reason(&parts.headers).or(exchange.reason);
+        exchange.policy_there = reply::heard(&mut parts.headers, &hop::POLICY).unwrap_or_default().into();
+        open.detail = reply::heard(&mut parts.headers, &hop::DETAIL).unwrap_or_default().into();
     }
+    let exchange = &mut open.exchange;
     let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     let switching = switches.then(|| parts.headers.get(http::header::UPGRADE).cloned()).flatten();
-    // What it names wrongly stays in place; the answer is as good as without the names.
-    let _ = hop::strip(&mut parts.headers);
+    if found.of_connection {
+        // What it names wrongly stays in place; the answer is as good as without the names.
+        let _ = hop::strip(&mut parts.headers);
+    }
     if let Some(protocol) = switching {
-        parts.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(http::header::UPGRADE, protocol);
     }
     match spelling {
         Some(spelling) if exchange.loses_spelling() => spelling.tell(&mut parts.headers),
-        Some(spelling) if exchange.connection.protocol == Protocol::Http1 => {
-            spelling.keep(&mut parts.extensions, &exchange.connection.worker.spellings);
-        }
-        _ => {}
+        Some(spelling) => exchange.connection.spellings.get().iter().for_each(|names| names.spell(&spelling)),
+        None => {}
     }
     parts.version = http::Version::default();
-    if let Some(tunnel) = tunnel {
-        exchange.connection.pace.tunnel();
-        let opened = record::connection_opened(&exchange.connection, exchange.endpoint.as_ref());
-        let tunnelled = exchange.tunnelled();
-        tokio::task::spawn_local(opaque::tunnel(opened, exchange.connection.clone(), tunnelled, tunnel));
+    if parts.status.canonical_reason().is_none() && parts.extensions.get::<ReasonPhrase>().is_none() {
+        // By itself the library writes `<none>`.
+        parts.extensions.insert(ReasonPhrase::from_static(b""));
     }
+    let held = match (tunnel, held) {
+        (Some(tunnel), held) => {
+            exchange.connection.pace.tunnel();
+            let opened = record::connection_opened(&exchange.connection, exchange.endpoint.as_ref());
+            let opened = opened.tunnelled(exchange.version);
+            let tunnelled = exchange.tunnelled();
+            let kept = held.map(|(_, kept)| kept);
+            tokio::task::spawn_local(opaque::tunnel(opened, exchange.connection.clone(), tunnelled, (tunnel, kept)));
+            None
+        }
+        (None, held) => held,
+    };
     let meter = exchange.response_bytes.clone();
     open.answered(parts.status, &parts.headers);
     match held {
         Some((picked, held)) => open.holds(picked, held),
-        None => open.ended(Cow::Borrowed("")),
+        None => {
+            let detail = std::mem::take(&mut open.detail);
+            open.ended(detail);
+        }
     }
     Response::from_parts(parts, body.metered(meter).ending(Box::new(open)))
 }

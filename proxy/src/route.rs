@@ -1,14 +1,18 @@
 //! From a canonical request to the rules that apply to it and the endpoints that may answer it: [`selvedge_decide::route`]
 //! decides, and what it lacks is waited for here.
 
-use std::{rc::Rc, time::Duration};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::Request;
-use selvedge_decide::route::{self as decide, Nowhere, Scope};
+use http::{Request, Uri};
+use selvedge_decide::{
+    resources::called_at,
+    route::{self as decide, Nowhere, Scope},
+};
 use selvedge_policies::{
     names,
     reason::Reason,
     route::{Backend, RouteRule},
+    settings::Onward,
 };
 use tokio::time::timeout;
 
@@ -19,6 +23,7 @@ use crate::{
     error::Error,
     exchange::Exchange,
     heading::Heading,
+    resolver,
     routed::{Target, Upstream},
     worker::Worker,
 };
@@ -34,7 +39,14 @@ pub(crate) async fn scope(exchange: &mut Exchange) -> Result<Scope, Error> {
     let found = if by_host { Box::pin(by_host_of(exchange)).await? } else { None };
     let scope = match found {
         Some(scope) => scope,
-        None => resolve(&exchange.connection, &mut exchange.snapshot).await?,
+        None => {
+            let by_address = resolve(&exchange.connection, &mut exchange.snapshot).await;
+            let named = if may_be_named(&by_address) { Box::pin(by_name_of(exchange)).await } else { None };
+            match named {
+                Some(scope) => scope,
+                None => by_address?,
+            }
+        }
     };
     exchange.service = match &scope {
         Scope::Inbound(port) => port.called(exchange.connection.asked_for.as_deref()),
@@ -50,13 +62,20 @@ async fn by_host_of(exchange: &mut Exchange) -> Result<Option<Scope>, Error> {
     let Some((namespace, name)) = names::service_of_host(authority.host()) else { return Ok(None) };
     let (host, named) = (format!("{name}.{namespace}"), authority.full().port_u16());
     let worker = exchange.connection.worker.clone();
-    let known = |snapshot: &Snapshot| match snapshot.config.destination(&host) {
-        None if worker.is_absent(&host) => Some(None),
+    let Some(destination) = of_host(&worker, &mut exchange.snapshot, &host).await else { return Ok(None) };
+    exchange.port = decide::port_meant(&destination, named, exchange.connection.port());
+    Ok(Some(Scope::Outbound(destination)))
+}
+
+/// What the control plane knows by this host. It is asked where it can be and not too much is asked.
+async fn of_host(worker: &Worker, snapshot: &mut Rc<Snapshot>, host: &str) -> Option<Arc<Destination>> {
+    let known = |snapshot: &Snapshot| match snapshot.config.destination(host) {
+        None if worker.is_absent(host) => Some(None),
         found => found.map(|found| found.cloned()),
     };
-    let found = match known(&exchange.snapshot) {
-        None if worker.is_connected() => match worker.lookups.begin(&host) {
-            Some(_lookup) => answered(&worker, &mut exchange.snapshot, &host, known).await,
+    let found = match known(snapshot) {
+        None if worker.is_connected() => match worker.lookups.begin(host) {
+            Some(_lookup) => answered(worker, snapshot, host, known).await,
             None => {
                 worker.telemetry.host_not_asked();
                 None
@@ -64,14 +83,73 @@ async fn by_host_of(exchange: &mut Exchange) -> Result<Option<Scope>, Error> {
         },
         found => found,
     };
-    let Some(found) = found else { return Ok(None) };
-    worker.used(&host);
-    let Some(destination) = found else { return Ok(None) };
-    exchange.port = decide::port_meant(&destination, named, exchange.connection.port());
-    Ok(Some(Scope::Outbound(destination)))
+    worker.used(host);
+    found?
 }
 
-/// Asks the control plane for `name`, and waits for some time until it is `known` what that is, or that it is nothing.
+/// Whether its name may say more of a call than its address does.
+fn may_be_named(by_address: &Result<Scope, Error>) -> bool {
+    match by_address {
+        Ok(Scope::Inbound(_)) => false,
+        Ok(Scope::Outbound(found)) => found.external,
+        Ok(Scope::Passthrough) | Err(_) => true,
+    }
+}
+
+/// The service outside the mesh that the host of a request names, where [`named`] believes it.
+async fn by_name_of(exchange: &mut Exchange) -> Option<Scope> {
+    let (connection, authority) = (exchange.connection.clone(), exchange.target().ok()?.authority.clone());
+    // What is known by address goes on with the snapshot in which it is.
+    let mut snapshot = exchange.snapshot.clone();
+    let name = named(&connection.worker, &connection.heading, &mut snapshot, authority.host()).await?;
+    let destination = snapshot.config.destination(&name).flatten()?.clone();
+    exchange.snapshot = snapshot;
+    Some(Scope::Outbound(destination))
+}
+
+/// The name of the service outside the mesh that is called by `host`, at the address that was dialled. `None` where that is of
+/// the mesh, is what is called anyway, or is not one that the sidecar's own look-up gives for the host: nobody is believed who
+/// only says a name. `snapshot` is the one in which it is known.
+pub(crate) async fn named(
+    worker: &Worker,
+    heading: &Heading,
+    snapshot: &mut Rc<Snapshot>,
+    host: &str,
+) -> Option<Arc<str>> {
+    let Heading::Outbound { destination, port, original: Some(dialled) } = heading else { return None };
+    let questions = worker.resolver.as_ref()?;
+    let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
+    if is_address || !decide::is_outside(&snapshot.config, destination, worker.is_absent(destination)) {
+        return None;
+    }
+    let name: Arc<str> = called_at(host, *dialled).into();
+    let is_known = |snapshot: &Snapshot| snapshot.config.destination(&name).is_some();
+    if is_known(snapshot) {
+        worker.used(host);
+        return Some(name);
+    }
+    let service = of_host(worker, snapshot, host).await.filter(|found| found.external)?;
+    let by_address = snapshot.config.destination(destination).flatten();
+    if by_address.is_some_and(|known| known.name == service.name) || !service.ports.contains_key(port) {
+        return None;
+    }
+    if !resolver::is_address_of(questions, host, dialled.ip()).await {
+        return None;
+    }
+    let mut configs = worker.configs();
+    let published = async {
+        *snapshot = worker.refresh(&mut configs);
+        while !is_known(snapshot) {
+            configs.changed().await.ok()?;
+            *snapshot = worker.refresh(&mut configs);
+        }
+        Some(name.clone())
+    };
+    timeout(DISCOVERY, published).await.ok().flatten()
+}
+
+/// Asks the control plane for `name`, and waits for some time until it is `known` what that is, or that it is nothing. Of a
+/// control plane that is silent nothing is waited for, but for what this sidecar finds out by itself.
 async fn answered<T>(
     worker: &Worker,
     snapshot: &mut Rc<Snapshot>,
@@ -79,6 +157,10 @@ async fn answered<T>(
     known: impl Fn(&Snapshot) -> Option<T>,
 ) -> Option<T> {
     worker.want(name);
+    let patience = worker.patience.begin();
+    if patience.is_none() && !worker.is_address_known(name) {
+        return None;
+    }
     let (mut configs, mut resources) = (worker.configs(), worker.resources());
     let wait = async {
         loop {
@@ -94,7 +176,11 @@ async fn answered<T>(
             }
         }
     };
-    timeout(DISCOVERY, wait).await.ok().flatten()
+    let found = timeout(DISCOVERY, wait).await.ok().flatten();
+    if let (None, Some(wait)) = (&found, patience) {
+        worker.patience.gave_up(wait);
+    }
+    found
 }
 
 /// The rules for what comes over a connection. A destination that was never used before is asked of the control
@@ -109,7 +195,7 @@ pub(crate) async fn resolve(connection: &Connection, snapshot: &mut Rc<Snapshot>
     }
     let known = |snapshot: &Snapshot| known(connection, snapshot, name);
     let found = answered(&connection.worker, snapshot, name, known).await;
-    found.unwrap_or_else(|| unknown(connection, snapshot, name))
+    found.unwrap_or_else(|| unanswered(connection, snapshot, name))
 }
 
 fn known(connection: &Connection, snapshot: &Snapshot, name: &str) -> Option<Result<Scope, Error>> {
@@ -122,8 +208,8 @@ fn known(connection: &Connection, snapshot: &Snapshot, name: &str) -> Option<Res
     Some(scope.map_err(|reason| refused(snapshot, name, reason)))
 }
 
-fn unknown(connection: &Connection, snapshot: &Snapshot, name: &str) -> Result<Scope, Error> {
-    let scope = decide::unknown(&snapshot.config, name, is_captured(connection));
+fn unanswered(connection: &Connection, snapshot: &Snapshot, name: &str) -> Result<Scope, Error> {
+    let scope = decide::unanswered(&snapshot.config, name, is_captured(connection));
     scope.map_err(|reason| refused(snapshot, name, reason))
 }
 
@@ -135,6 +221,23 @@ const fn is_captured(connection: &Connection) -> bool {
 fn refused(snapshot: &Snapshot, name: &str, reason: Reason) -> Error {
     let reason = if snapshot.trust.mesh.is_none() { Reason::NotReady } else { reason };
     Error::new(reason, format!("{name}: {}", reason.summary()))
+}
+
+/// Settles which form of its path goes on, where services read the one that was sent in different ways.
+///
+/// # Errors
+/// None may, in front of a service whose policies look at paths.
+pub(crate) fn path<B>(exchange: &mut Exchange, scope: &Scope, request: &mut Request<B>) -> Result<(), Error> {
+    let Some(target) = exchange.target.as_mut().filter(|_| !exchange.probe) else { return Ok(()) };
+    match scope.ambiguous_paths().onward(target.ambiguity) {
+        Onward::AsSent => {}
+        Onward::Canonical => {
+            target.rewrite()?;
+            *request.uri_mut() = Uri::from(target.path_and_query.clone());
+        }
+        Onward::Refused(why) => return Err(Error::new(Reason::MalformedPath, why.to_string())),
+    }
+    Ok(())
 }
 
 /// The route rule for a request. On the inbound side it only names the route; the caller's sidecar has routed.

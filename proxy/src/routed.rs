@@ -57,6 +57,11 @@ impl Upstream<'_> {
         }
     }
 
+    /// Whether there is another endpoint than this one that takes requests.
+    pub(crate) fn welcomes(&self, worker: &Worker, but: &Endpoint) -> bool {
+        self.cluster().is_some_and(|cluster| cluster.welcomes(worker.now(), but))
+    }
+
     /// Whether a try is repeated without a policy, if it may be: one that was refused on a new connection, any other only
     /// where there is another endpoint.
     pub(crate) fn may_repeat(&self, outcome: &TryOutcome) -> bool {

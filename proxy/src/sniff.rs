@@ -5,7 +5,8 @@
 //! no input panics and none is looked at beyond a fixed bound.
 //!
 //! A verdict of opaque must not become a way around HTTP policy, so anything an HTTP server might still read as
-//! HTTP/1 (a long or a malformed request line, empty lines before it) is called HTTP/1 and left for the parser to refuse.
+//! HTTP/1 (a malformed request line, a long one, empty lines before it) is called HTTP/1 and left for the parser to refuse.
+//! Where nothing looks into requests, a long line without a target of HTTP is opaque.
 
 use std::time::Duration;
 
@@ -19,14 +20,17 @@ pub(crate) use prefixed::Prefixed;
 /// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
 pub(crate) const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// How long a caller may be silent before the service is given the chance to speak.
+const SILENCE: Duration = Duration::from_millis(10);
+/// The same after the start of what is hardly anything else.
+const UNFINISHED: Duration = Duration::from_secs(3);
 /// How long both sides may be silent.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest first flight that must be understood: a TLS record.
 pub(crate) const FIRST_BYTES: usize = 16 * 1024 + 5;
 
-/// A first line that is longer, with the empty ones before it, is HTTP/1: no other protocol opens so, and the parser will
-/// refuse what is too long.
+/// A first line that is longer, with the empty ones before it, is not waited for.
 const LINE_MAX: usize = 4096;
 
 /// What the first bytes of a client are.
@@ -36,6 +40,8 @@ pub(crate) enum Detection {
     NeedMore,
     /// A request line of HTTP/1, well-formed or not.
     Http1,
+    /// A line that is longer than any other protocol's, and that nothing says is one of HTTP/1.
+    Long,
     /// The preface of HTTP/2 with prior knowledge.
     Http2,
     /// A TLS ClientHello, with its SNI and ALPN.
@@ -60,12 +66,14 @@ pub(crate) fn classify(bytes: &[u8]) -> Detection {
 /// any number of empty lines before it, and some any white space.
 fn classify_text(bytes: &[u8]) -> Detection {
     let bytes = &bytes[..bytes.len().min(LINE_MAX)];
-    let undecided = if bytes.len() < LINE_MAX { Detection::NeedMore } else { Detection::Http1 };
+    let is_long = bytes.len() == LINE_MAX;
     let blank = bytes.iter().take_while(|byte| **byte == b'\n' || is_space(**byte)).count();
     let line = &bytes[blank..];
     let method = line.iter().take_while(|byte| is_token(**byte)).count();
     match line.get(method) {
-        None => return undecided,
+        // Servers skip empty lines, however many.
+        None if is_long => return if line.is_empty() { Detection::Http1 } else { Detection::Long },
+        None => return Detection::NeedMore,
         Some(&byte) if method > 0 && is_space(byte) => {}
         Some(_) => return Detection::Opaque,
     }
@@ -75,8 +83,28 @@ fn classify_text(bytes: &[u8]) -> Detection {
     match end {
         _ if after[..end.unwrap_or(after.len())].windows(6).any(version) => Detection::Http1,
         Some(_) => Detection::Opaque,
-        None => undecided,
+        None if is_long && (METHODS.contains(&&line[..method]) || has_target(after)) => Detection::Http1,
+        None if is_long => Detection::Long,
+        None => Detection::NeedMore,
     }
+}
+
+/// Methods (RFC 9110 section 9.3, RFC 5789) after which lenient servers take anything for a target.
+const METHODS: [&[u8]; 9] = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
+
+/// Whether what follows a method begins as a target does (RFC 9112 section 3.2), in any of its forms but the authority's.
+fn has_target(after: &[u8]) -> bool {
+    let blank = after.iter().take_while(|byte| is_space(**byte)).count();
+    let target = &after[blank..];
+    let scheme = target.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte)).count();
+    target.starts_with(b"/") || target.starts_with(b"*") || target[scheme..].starts_with(b"://")
+}
+
+/// How long a caller may be silent after these bytes, which do not tell what it speaks: what may be the start of TLS or of the
+/// preface of HTTP/2 is rarely anything else, and longer on its way than a word.
+pub(crate) fn silence(bytes: &[u8]) -> Duration {
+    let is_start = bytes.first().is_some_and(|byte| *byte == RECORD_HANDSHAKE) || HTTP2_PREFACE.starts_with(bytes);
+    if is_start && !bytes.is_empty() { UNFINISHED } else { SILENCE }
 }
 
 /// What separates the parts of a request line for lenient servers (RFC 9112 section 3), and for those that split it at the
@@ -154,9 +182,20 @@ mod tests {
 
     #[test]
     fn an_overlong_request_line_does_not_become_opaque() {
-        for (opening, filler) in [("GET /", b'a'), ("", b'M'), ("\r\n", b'\n')] {
+        for (opening, filler, verdict) in [
+            ("GET /", b'a', Detection::Http1),
+            ("get\thttps://", b'a', Detection::Http1),
+            ("GET HTTP://h/?", b'a', Detection::Http1),
+            ("LIST\x0bws://h/", b'a', Detection::Http1),
+            ("GET x", b'a', Detection::Http1),
+            ("CONNECT h", b'a', Detection::Http1),
+            ("\r\n", b'\n', Detection::Http1),
+            ("", b'M', Detection::Long),
+            ("SET key:1 ", b'v', Detection::Long),
+            ("get k1 ", b'k', Detection::Long),
+        ] {
             let long = [opening.as_bytes(), &[filler; 2 * LINE_MAX]].concat();
-            assert_eq!(trickle(&long), (Detection::Http1, LINE_MAX), "{opening:?}");
+            assert_eq!(trickle(&long), (verdict, LINE_MAX), "{opening:?}");
         }
         let method = [&[b'M'; 200][..], b" / HTTP/1.1\r\n"].concat();
         assert_eq!(trickle(&method).0, Detection::Http1);

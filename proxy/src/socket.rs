@@ -6,9 +6,11 @@ mod keepalive;
 mod listen;
 mod observed;
 mod original_dst;
+mod reset;
 
 pub(crate) use dial::dial_host;
 pub use dial::{Side, dial, expect_capture};
 pub(crate) use listen::{bind, refuse, take};
 pub(crate) use observed::{End, Observed, Observer};
 pub use original_dst::original_dst;
+pub(crate) use reset::reset;

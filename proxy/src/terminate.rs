@@ -11,11 +11,11 @@ use tokio_util::either::Either;
 
 use crate::{
     arrival::{Detected, Dialled, Secured, Spoken},
-    config::AppProtocol,
+    config::{AppProtocol, Transport},
     connection::{Connection, Origin},
     error::Error,
     heading::Heading,
-    record,
+    record, route,
     sniff::{ClientHello, Prefixed},
     telemetry::Protocol,
     tls::{peer_fingerprint, peer_identity, peer_until},
@@ -30,17 +30,21 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Terminates mesh TLS. `None` when the handshake failed; the connection is closed.
 pub(crate) async fn tls(detected: Detected) -> Option<Secured> {
-    let Detected { origin, io, spoken, dialling } = detected;
+    let Detected { mut origin, io, spoken, dialling } = detected;
     let (protocol, server_name, dialling) = match spoken {
         Spoken::Http1 => (Protocol::Http1, None, None),
         Spoken::Http2 => (Protocol::Http2, None, None),
         Spoken::Opaque => (Protocol::Tcp, None, dialling),
         Spoken::Tls(hello) if is_mesh(&origin, &hello) => {
             drop(dialling); // by the identity that is proven now policies may decide otherwise
-            return accept(origin, io).await;
+            // Boxed: a handshake is large and soon over, and every connection would keep the room.
+            return Box::pin(accept(origin, io)).await;
         }
         Spoken::Tls(hello) => {
-            let is_news = hello.server_name.is_some() && origin.needs_server_name();
+            let name = hello.server_name.as_deref();
+            // Boxed: few connections lead to a service outside that was not found by its address.
+            let is_named = Box::pin(is_named(&mut origin, name)).await;
+            let is_news = is_named || name.is_some() && origin.needs_server_name();
             (Protocol::Tls, hello.server_name, dialling.filter(|_| !is_news))
         }
     };
@@ -48,6 +52,23 @@ pub(crate) async fn tls(detected: Detected) -> Option<Secured> {
     let (identity, fingerprint, until, proven) = (None, None, None, None);
     let asked_for = None;
     Some(Secured { origin, io, protocol, identity, fingerprint, until, proven, server_name, asked_for, dialling })
+}
+
+/// Has a call lead to the service outside the mesh that its server name says, where that is believed. TLS that the application
+/// speaks is not put into TLS of ours: a port where the sidecar is to speak it stays known by address.
+async fn is_named(origin: &mut Origin, server_name: Option<&str>) -> bool {
+    let (Some(host), Heading::Outbound { port, original, .. }) = (server_name, &origin.heading) else { return false };
+    let (port, original, mut snapshot) = (*port, *original, origin.worker.snapshot());
+    let Some(destination) = route::named(&origin.worker, &origin.heading, &mut snapshot, host).await else {
+        return false;
+    };
+    let cluster = snapshot.config.destination(&destination).flatten().and_then(|found| found.ports.get(&port)?.cluster);
+    let endpoint = cluster.and_then(|link| snapshot.cluster(link)?.endpoints.first());
+    if endpoint.is_none_or(|endpoint| matches!(endpoint.config.transport, Transport::External { .. })) {
+        return false;
+    }
+    origin.heading = Heading::Outbound { destination, port, original };
+    true
 }
 
 /// Only calls to the application can be mesh TLS; what the application itself encrypts is its own.
@@ -109,6 +130,7 @@ const fn as_declared(offered: Protocol, declared: AppProtocol) -> Protocol {
 fn of_mesh(protocol: &[u8]) -> Option<Protocol> {
     match protocol {
         alpn::HTTP1 => Some(Protocol::Http1),
+        alpn::FRAMES => Some(Protocol::Frames),
         alpn::HTTP2 => Some(Protocol::Http2),
         alpn::TCP => Some(Protocol::Tcp),
         _ => None,

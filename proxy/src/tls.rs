@@ -70,8 +70,8 @@ pub enum TlsError {
 pub struct TlsContext {
     /// For calls received: requires a client certificate, takes every mesh protocol.
     pub server: Arc<ServerConfig>,
-    /// For calls made over `selvedge-h2`.
-    pub http2: Arc<ClientConfig>,
+    /// For calls made over `selvedge-frames`, or over `selvedge-h2` where the peer does not know it.
+    pub frames: Arc<ClientConfig>,
     /// For calls made over `selvedge-h1`.
     pub http1: Arc<ClientConfig>,
     /// For calls made over `selvedge-tcp`.
@@ -85,12 +85,12 @@ impl TlsContext {
     pub fn new(svid: &Svid, roots: &[CertificateDer<'static>], trust_domain: &str) -> Result<Self, TlsError> {
         let authorities = roots.iter().map(|root| fingerprint(root)).collect();
         let roots = Arc::new(root_store(roots)?);
-        let client = |protocol: &[u8]| client::mesh(svid, &roots, trust_domain, protocol).map(Arc::new);
+        let client = |protocols: &[&[u8]]| client::mesh(svid, &roots, trust_domain, protocols).map(Arc::new);
         Ok(Self {
             server: Arc::new(server::mesh(svid, &roots, trust_domain)?),
-            http2: client(alpn::HTTP2)?,
-            http1: client(alpn::HTTP1)?,
-            tcp: client(alpn::TCP)?,
+            frames: client(&[alpn::FRAMES, alpn::HTTP2])?,
+            http1: client(&[alpn::HTTP1])?,
+            tcp: client(&[alpn::TCP])?,
             authorities,
         })
     }
@@ -286,8 +286,8 @@ pub(crate) mod tests {
     fn refused_on_both_sides(what: &str, ca: &Ca, bad: &Svid) {
         let (good, bad) = (context(ca, &signed(ca, &leaf(GOOD))), context(ca, bad));
         let by = |result: Result<_, Refusal>| result.map(|_| ()).map_err(|(side, _)| side);
-        assert_eq!(by(handshake(&bad.http2, &good.server)), Err("server"), "{what}: shown by a client");
-        assert_eq!(by(handshake(&good.http2, &bad.server)), Err("client"), "{what}: shown by a server");
+        assert_eq!(by(handshake(&bad.frames, &good.server)), Err("server"), "{what}: shown by a client");
+        assert_eq!(by(handshake(&good.frames, &bad.server)), Err("client"), "{what}: shown by a server");
     }
 
     #[test]
@@ -295,7 +295,7 @@ pub(crate) mod tests {
         let ca = ca();
         let web = context(&ca, &signed(&ca, &leaf(GOOD)));
         let cart = context(&ca, &signed(&ca, &leaf("spiffe://mesh.local/ns/shop/sa/cart")));
-        for (config, protocol) in [(&web.http2, alpn::HTTP2), (&web.http1, alpn::HTTP1), (&web.tcp, alpn::TCP)] {
+        for (config, protocol) in [(&web.frames, alpn::FRAMES), (&web.http1, alpn::HTTP1), (&web.tcp, alpn::TCP)] {
             let (client, server) = handshake(config, &cart.server).unwrap();
             assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
             assert_eq!(client.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
@@ -308,16 +308,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_sidecar_that_does_not_know_frames_is_called_by_http2() {
+        let ca = ca();
+        let (web, cart) = (context(&ca, &signed(&ca, &leaf(GOOD))), context(&ca, &signed(&ca, &leaf(GOOD))));
+        let mut older = ServerConfig::clone(&cart.server);
+        older.alpn_protocols.retain(|protocol| protocol != alpn::FRAMES);
+        let (client, _) = handshake(&web.frames, &Arc::new(older)).unwrap();
+        assert_eq!(client.alpn_protocol(), Some(alpn::HTTP2));
+    }
+
+    #[test]
     fn sessions_are_resumed_with_their_identity_until_credentials_change() {
         let ca = ca();
         let web = context(&ca, &signed(&ca, &leaf(GOOD)));
         let cart = context(&ca, &signed(&ca, &leaf(GOOD)));
-        handshake(&web.http2, &cart.server).unwrap();
-        let (_, server) = handshake(&web.http2, &cart.server).unwrap();
+        handshake(&web.frames, &cart.server).unwrap();
+        let (_, server) = handshake(&web.frames, &cart.server).unwrap();
         assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed));
         assert_eq!(peer_identity(&server).unwrap().to_string(), GOOD);
         let renewed = context(&ca, &signed(&ca, &leaf(GOOD)));
-        let (_, server) = handshake(&web.http2, &renewed.server).unwrap();
+        let (_, server) = handshake(&web.frames, &renewed.server).unwrap();
         assert_eq!(server.handshake_kind(), Some(HandshakeKind::Full));
     }
 

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_decide::resources::Resources;
+use selvedge_decide::{assemble, resources::Resources};
 use selvedge_policies::facts::Moment;
 use selvedge_xds::plaintext::Seen;
 use tokio::{
@@ -23,17 +23,21 @@ use crate::{
     config::{EndpointConfig, InForce, Transport},
     drain::{Drain, Open, Phase},
     heading::Heading,
-    http::{case, pace::CallerTimeouts},
+    http::pace::CallerTimeouts,
+    ledger::{Everywhere, Ledgers},
     probes::{Peer, Probes},
+    resolver::Question,
     surroundings::Surroundings,
     telemetry::{Telemetry, WorkerTelemetry},
-    xds::Demand,
+    xds::{Demand, Heard},
 };
 
 pub(crate) mod lookups;
+pub(crate) mod patience;
 pub(crate) mod spread;
 
 use lookups::Lookups;
+use patience::Patience;
 use spread::Place;
 
 /// Addresses outside any cluster that are remembered.
@@ -48,6 +52,8 @@ pub(crate) struct Shared {
     pub resources: watch::Receiver<Arc<Resources>>,
     /// Where destinations are asked for.
     pub demand: mpsc::UnboundedSender<Demand>,
+    /// How often the control plane was heard.
+    pub heard: Heard,
     /// What all workers count in, and the access log.
     pub telemetry: Telemetry,
     /// How far the drain has come.
@@ -64,20 +70,24 @@ pub(crate) struct Shared {
     pub probes: Arc<Probes>,
     /// Whether the application listens, where that has to be known.
     pub surroundings: watch::Receiver<Surroundings>,
+    /// Bytes that the heads of open requests take, by caller; the one bound that all workers share.
+    pub everywhere: Everywhere,
+    /// Where it is asked whether an address is one of a host's; `None` where no address is known that was called.
+    pub resolver: Option<mpsc::Sender<Question>>,
 }
 
 /// The state of one worker. It never leaves its thread.
 pub(crate) struct Worker {
     /// Counters and log of this worker.
     pub telemetry: WorkerTelemetry,
-    /// How peers' messages are spelled.
-    pub spellings: case::Memory,
     /// How slow callers may be.
     pub caller_timeouts: CallerTimeouts,
     /// Whether services are found by the host of requests that the workload makes.
     pub by_host: bool,
     /// What may be asked of the application without mTLS.
     pub probes: Arc<Probes>,
+    /// Where it is asked whether an address is one of a host's; `None` where no address is known that was called.
+    pub resolver: Option<mpsc::Sender<Question>>,
     snapshot: RefCell<Rc<Snapshot>>,
     /// Endpoints that belong to no cluster: the application, and addresses outside the mesh.
     locals: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
@@ -87,8 +97,12 @@ pub(crate) struct Worker {
     configs: watch::Receiver<InForce>,
     resources: watch::Receiver<Arc<Resources>>,
     demand: mpsc::UnboundedSender<Demand>,
+    /// Whether waiting for an answer is any use.
+    pub patience: Patience,
     /// How many new hosts it asks for.
     pub lookups: Lookups,
+    /// What those cost who call.
+    pub ledgers: Ledgers,
     used: RefCell<HashSet<Arc<str>>>,
     /// Who called in plaintext since the control plane was told last.
     plaintext: RefCell<Seen>,
@@ -104,15 +118,15 @@ pub(crate) struct Worker {
 impl Worker {
     /// The state of a worker that has seen nothing yet. Call it on the worker's thread.
     pub(crate) fn new(place: Place, shared: Shared) -> Self {
-        let Shared { configs, resources, demand, telemetry, phases, open, .. } = shared;
-        let Shared { max_connections, caller_timeouts, by_host, probes, .. } = shared;
+        let Shared { configs, resources, demand, heard, telemetry, phases, open, .. } = shared;
+        let Shared { max_connections, caller_timeouts, by_host, probes, everywhere, resolver, .. } = shared;
         let InForce { config, trust } = configs.borrow().clone();
         Self {
             telemetry: telemetry.worker(),
-            spellings: case::Memory::default(),
             caller_timeouts,
             by_host,
             probes,
+            resolver,
             snapshot: RefCell::new(Rc::new(Snapshot { config, trust, ..Snapshot::default() })),
             locals: RefCell::default(),
             chance: RefCell::new(fastrand::Rng::new()),
@@ -121,7 +135,9 @@ impl Worker {
             configs,
             resources,
             demand,
+            patience: Patience::new(heard),
             lookups: Lookups::default(),
+            ledgers: Ledgers::new(everywhere),
             used: RefCell::default(),
             plaintext: RefCell::default(),
             phases,
@@ -150,6 +166,12 @@ impl Worker {
     /// Whether the control plane knows no destination of this name.
     pub(crate) fn is_absent(&self, name: &str) -> bool {
         self.resources.borrow().absent.contains(name)
+    }
+
+    /// Whether so much is known of the address in `name` that what is at it can be said without the control plane.
+    pub(crate) fn is_address_known(&self, name: &str) -> bool {
+        let resources = self.resources.borrow();
+        assemble::asked(name).skip(1).any(|address| resources.destinations.contains_key(&address))
     }
 
     /// Whether the control plane can be asked now.
@@ -264,9 +286,10 @@ impl Worker {
             let _ = self.demand.send(Demand::Plaintext(seen)); // as in `want`
         }
         let (snapshot, now) = (self.snapshot(), Instant::now());
+        self.ledgers.sweep(now);
         let clustered = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);
         for endpoint in clustered.chain(self.locals.borrow().values()) {
-            endpoint.pool.sweep(now);
+            endpoint.pool.shared.sweep(now);
         }
     }
 }

@@ -11,7 +11,16 @@ mod cache;
 mod callers;
 mod stream;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use selvedge_decide::resources::Resources;
 use selvedge_xds::{client::Check, plaintext::Seen, ports::Port};
@@ -38,6 +47,8 @@ pub enum Demand {
     Plaintext(Seen),
     /// Whether policies are enforced at the declared ports, all of them.
     Ports(Vec<Port>),
+    /// These hosts have these addresses, by look-ups of the sidecar's own.
+    LookedUp(Arc<BTreeMap<String, BTreeSet<IpAddr>>>),
 }
 
 /// Settings of the task.
@@ -53,6 +64,23 @@ pub struct Settings {
     pub idle: Duration,
 }
 
+/// Counts what was heard of the control plane: each stream that it took, and each response. Whoever waited in vain while it
+/// stood still has reason not to wait again until it moves.
+#[derive(Clone, Debug, Default)]
+pub struct Heard(Arc<AtomicU64>);
+
+impl Heard {
+    /// Counts that a stream was taken or a response came.
+    pub(crate) fn note(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often something was heard so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The running task. It ends when both ends of its channels are gone.
 #[derive(Debug)]
 pub struct Handle {
@@ -60,6 +88,8 @@ pub struct Handle {
     pub resources: watch::Receiver<Arc<Resources>>,
     /// Takes what workers want of the control plane.
     pub demand: mpsc::UnboundedSender<Demand>,
+    /// Tells whether the control plane is silent.
+    pub heard: Heard,
     /// Ends with the task.
     pub task: JoinHandle<()>,
 }
@@ -68,5 +98,6 @@ pub struct Handle {
 pub fn spawn(settings: Settings, credentials: watch::Receiver<Option<Arc<Credentials>>>, check: Check) -> Handle {
     let (demand, demands) = mpsc::unbounded_channel();
     let (task, resources) = stream::Task::new(settings, credentials, demands, check);
-    Handle { resources, demand, task: tokio::spawn(task.run()) }
+    let heard = task.heard();
+    Handle { resources, demand, heard, task: tokio::spawn(task.run()) }
 }

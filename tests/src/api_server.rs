@@ -90,6 +90,11 @@ impl ApiServer {
         &self.calls
     }
 
+    /// Whether it carries out admission policies: a real server does.
+    pub fn carries_out_policies(&self) -> bool {
+        matches!(self.server, Server::Real(_))
+    }
+
     /// What only the double can do.
     ///
     /// # Panics

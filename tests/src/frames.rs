@@ -58,8 +58,9 @@ pub struct Frame {
 impl Frame {
     /// The error code of RST_STREAM, or of GOAWAY behind the last stream.
     pub fn code(&self) -> u32 {
-        let end = self.payload.last_chunk().expect("RST_STREAM and GOAWAY end with a code");
-        u32::from_be_bytes(*end)
+        let at = if self.kind == GOAWAY { 4 } else { 0 };
+        let code = self.payload.get(at..).and_then(<[u8]>::first_chunk).expect("RST_STREAM and GOAWAY have a code");
+        u32::from_be_bytes(*code)
     }
 }
 

@@ -37,13 +37,25 @@ pub fn strings(item: Option<&Item>) -> Vec<String> {
     values.filter_map(|value| value.as_str().map(str::to_owned)).collect()
 }
 
-/// Every package of `Cargo.lock` that comes from a registry.
+/// The packages of others of which a changed copy is used, with where it is.
+pub fn copies() -> Vec<(String, String)> {
+    let manifest = toml("Cargo.toml");
+    let patched = manifest["patch"]["crates-io"].as_table().expect("Cargo.toml names the copies");
+    let path = |item: &Item| item.get("path").and_then(Item::as_str).expect("a copy has a path").to_owned();
+    patched.iter().map(|(name, item)| (name.to_owned(), path(item))).collect()
+}
+
+/// Every package of `Cargo.lock` that others publish: it comes from a registry, or is a copy.
 pub fn locked() -> Vec<Package> {
     let lock = toml("Cargo.lock");
     let packages = lock["package"].as_array_of_tables().expect("Cargo.lock lists packages");
     let text = |item: Option<&Item>| item.and_then(Item::as_str).unwrap_or_default().to_owned();
-    let registry = packages.iter().filter(|package| package.contains_key("source"));
-    registry.map(|package| parse(&text(package.get("name")), &text(package.get("version")))).collect()
+    let copies = copies();
+    let of_others = packages.iter().filter(|package| {
+        let is_copy = |(name, _): &(String, String)| package.get("name").and_then(Item::as_str) == Some(name);
+        package.contains_key("source") || copies.iter().any(is_copy)
+    });
+    of_others.map(|package| parse(&text(package.get("name")), &text(package.get("version")))).collect()
 }
 
 /// Every package of `Cargo.lock` with where it comes from, empty for one of a path.

@@ -20,18 +20,24 @@ use crate::{
 
 /// Where the test itself is, and the control plane.
 pub const HUB: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// Where pods find the API server.
+pub const API_SERVER: &str = "10.96.0.1";
 /// The port of a sidecar's metrics, which capture leaves alone.
 const METRICS: u16 = 15020;
 
 /// Runs the test named `name` again in a network namespace where it can make nodes, or `body` when this is that run.
 pub fn among<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
-    let setup = format!(
+    Namespaces::network(&bridge()).run(name, body);
+}
+
+/// The commands that make the bridge, for tests with namespaces of more kinds.
+pub fn bridge() -> String {
+    format!(
         "ip link set lo up
         # An address of its own: it would change with every node, and what nodes know of it would be wrong for a while.
         ip link add hub address 02:00:00:00:00:01 type bridge
         ip addr add {HUB}/24 dev hub; ip link set hub up"
-    );
-    Namespaces::network(&setup).run(name, body);
+    )
 }
 
 /// A network namespace with an address of its own.
@@ -83,6 +89,8 @@ impl Node {
     /// Starts a program there that ends with the node.
     pub fn runs(&mut self, name: &str, program: impl AsRef<OsStr>, args: &[&str]) {
         let mut command = self.command(program);
+        // As a kubelet tells every container.
+        command.env("KUBERNETES_SERVICE_HOST", API_SERVER).env("KUBERNETES_SERVICE_PORT", "443");
         command.args(args).current_dir(&self.home);
         self.processes.push(Process::start(name, &mut command, &self.home));
     }

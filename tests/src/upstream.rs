@@ -43,6 +43,10 @@ pub enum Scenario {
     Echo,
     /// This many requests get this status, then [`Scenario::Echo`].
     Fail(u32, u16),
+    /// This many requests get 503 and are to come back after so many seconds, then [`Scenario::Echo`].
+    Later(u32, u32),
+    /// Calls of gRPC get this status: without a head before it, or with one.
+    Grpc(u16, bool),
     /// [`Scenario::Echo`] after a while.
     Slow(Duration),
     /// The connection is closed without an answer.
@@ -179,7 +183,13 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         Scenario::Fail(times, status) if shared.failed.fetch_add(1, Ordering::Relaxed) < times => {
             return Ok(plain(status, "the scenario fails", &shared.name));
         }
-        Scenario::Fail(..) | Scenario::Echo => {}
+        Scenario::Later(times, seconds) if shared.failed.fetch_add(1, Ordering::Relaxed) < times => {
+            let mut answer = plain(503, "the scenario is busy", &shared.name);
+            answer.headers_mut().insert("retry-after", seconds.into());
+            return Ok(answer);
+        }
+        Scenario::Grpc(status, with_head) => return Ok(grpc_status(status, with_head, &shared.name)),
+        Scenario::Fail(..) | Scenario::Later(..) | Scenario::Echo => {}
     }
     if request.uri().path().strip_prefix("/fail-at/").is_some_and(|name| name == shared.name) {
         return Ok(plain(503, "it is to fail here", &shared.name));
@@ -277,6 +287,19 @@ fn grpc(request: Request<Incoming>, name: &str) -> Response<Body> {
     let body = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receive)).boxed_unsync();
     let builder = Response::builder().header("served-by", name).header("content-type", "application/grpc");
     builder.body(body).expect("a valid response")
+}
+
+/// No message, and a status: as trailers, or in the head where there is no other (gRPC over HTTP2, Trailers-Only).
+fn grpc_status(status: u16, with_head: bool, name: &str) -> Response<Body> {
+    let said = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from(status))]);
+    let builder = Response::builder().header("served-by", name).header("content-type", "application/grpc");
+    if with_head {
+        let body = StreamBody::new(tokio_stream::iter([Ok(Frame::trailers(said))])).boxed_unsync();
+        return builder.body(body).expect("a valid response");
+    }
+    let mut response = builder.body(Full::default().map_err(never).boxed_unsync()).expect("a valid response");
+    response.headers_mut().extend(said);
+    response
 }
 
 /// Becomes whatever was asked for, by upgrade or CONNECT, and echoes its bytes.

@@ -17,13 +17,22 @@ pub fn in_seconds(seconds: u32) -> String {
 }
 
 /// Asks `probe` again and again until it has a value. Panics after [`DEADLINE`], naming `what` never happened.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, probe: impl FnMut() -> F) -> T {
+    until_within(DEADLINE, what, probe).await
+}
+
+/// Like [`until`], for what takes its time by itself.
+pub async fn until_within<T, F: Future<Output = Option<T>>>(
+    patience: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> F,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = probe().await {
             return value;
         }
-        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} and this did not happen: {what}");
+        assert!(start.elapsed() < patience, "waited {patience:?} and this did not happen: {what}");
         sleep(PAUSE).await;
     }
 }

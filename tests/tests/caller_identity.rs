@@ -10,7 +10,7 @@ use rustls::{
     crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use selvedge_policies::changes::is_alias;
+use selvedge_policies::matching::header::is_alias;
 use selvedge_tests::{
     around::{Around, talk, talk_to_the_end},
     client::{self, Connection, Payload},

@@ -1,11 +1,14 @@
 //! The dependencies are the ones we meant: from crates.io, under licences we may ship, one version of each, nothing
 //! banned, nothing below the floor of known fixes. Reads `deny.toml` in cargo-deny's own format, works offline.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use selvedge_tests::{
     lockfile::{self, Built, Package},
-    source,
+    source, workspace,
 };
 use semver::VersionReq;
 use toml_edit::{InlineTable, Item};
@@ -40,7 +43,8 @@ fn entries(key: &str) -> Vec<Entry> {
     list.filter_map(|value| value.as_inline_table()).map(Entry::read).collect()
 }
 
-/// What `[sources]` of deny.toml says: nothing comes from elsewhere than crates.io, or from this workspace.
+/// What `[sources]` of deny.toml says: nothing comes from elsewhere than crates.io, from this workspace, or from a copy that
+/// lies in it.
 #[test]
 fn every_package_comes_from_the_registry_or_the_workspace() {
     const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -49,8 +53,10 @@ fn every_package_comes_from_the_registry_or_the_workspace() {
         assert_eq!(sources[key].as_str(), Some("deny"), "deny.toml and this test say the same");
     }
     let members = lockfile::toml("Cargo.toml")["workspace"]["members"].clone();
+    let copies: Vec<String> = lockfile::copies().into_iter().map(|(_, path)| path).collect();
     let ours: BTreeSet<String> = lockfile::strings(Some(&members))
         .iter()
+        .chain(&copies)
         .map(|member| lockfile::toml(&format!("{member}/Cargo.toml"))["package"]["name"].as_str().unwrap().to_owned())
         .collect();
     let packages = lockfile::sources();
@@ -61,6 +67,30 @@ fn every_package_comes_from_the_registry_or_the_workspace() {
         .map(|(name, source)| format!("{name} from '{source}'"))
         .collect();
     assert!(strange.is_empty(), "packages from elsewhere:\n  {}", strange.join("\n  "));
+}
+
+/// What was changed in a copy is beside it, as `git apply` takes it, so that the next version gets the same change.
+#[test]
+fn every_copy_has_the_change_that_is_beside_it_and_the_licence() {
+    let copies = lockfile::copies();
+    assert!(!copies.is_empty());
+    for (name, path) in copies {
+        let read = |path: &str| fs::read_to_string(workspace().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert!(read(&format!("{path}/LICENSE")).contains("Copyright"), "{name} is under a licence");
+        let change = read(&format!("{path}.patch"));
+        let files = change.split("\n+++ b/").skip(1);
+        let mut hunks = 0;
+        for (file, rest) in files.filter_map(|file| Some(file.split_at(file.find('\n')?))) {
+            let text = read(&format!("{path}/{file}"));
+            for hunk in rest.split("\ndiff --git").next().unwrap_or_default().split("\n@@").skip(1) {
+                let lines = hunk.lines().skip(1).filter(|line| !line.starts_with('-'));
+                let after: Vec<&str> = lines.map(|line| line.get(1..).unwrap_or_default()).collect();
+                assert!(text.contains(&after.join("\n")), "{path}/{file} is not what {path}.patch makes of it:{hunk}");
+                hunks += 1;
+            }
+        }
+        assert!(hunks > 0, "{path}.patch changes nothing");
+    }
 }
 
 #[test]

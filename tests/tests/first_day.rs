@@ -4,8 +4,8 @@
 //! kube-proxy does. Needs root; without it the test says so.
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io::{self, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::Command,
     thread,
@@ -26,12 +26,21 @@ const APPLICATION: &str = "SELVEDGE_TEST_CALLS";
 /// The file without which no application calls anybody yet.
 const BEGIN: &str = "SELVEDGE_TEST_BEGIN";
 
+/// How long an application waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many targets an application has.
+const TARGETS: usize = 7;
+
 /// The node that all pods are on: control plane, API server, and what is outside.
 const NODE: &str = "10.99.0.1";
 /// The namespace of the control plane.
 const SYSTEM: &str = "selvedge-system";
 /// An address that the mesh knows nothing of.
 const OUTSIDE: &str = "192.0.2.10";
+/// Where clouds tell a machine about itself.
+const METADATA: &str = "169.254.169.254";
+/// The Service of the cluster's DNS.
+const DNS: &str = "10.96.0.53";
 /// The Deployments; each has a Service with the cluster address `10.96.0.1N`, a first pod without sidecar at `10.99.0.1N` and
 /// one with at `10.99.0.2N`.
 const DEPLOYMENTS: [&str; 3] = ["a", "b", "c"];
@@ -42,6 +51,7 @@ fn on_a_node<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
         "ip link set lo up
         ip addr add {NODE}/32 dev lo
         ip addr add {OUTSIDE}/32 dev lo
+        ip addr add {METADATA}/32 dev lo
         echo 1 > /proc/sys/net/ipv4/ip_forward"
     );
     Namespaces::network(&setup).run(name, body);
@@ -58,7 +68,14 @@ fn is_an_application() {
     }
     loop {
         for target in targets.split(' ') {
-            match call(target.parse().unwrap()) {
+            let (protocol, address) = target.split_once('/').unwrap();
+            let address = address.parse().unwrap();
+            let called = match protocol {
+                "http" => call(address),
+                "tcp" => ask(address).map_err(|e| e.to_string()),
+                _ => ask_by_datagram(address).map_err(|e| e.to_string()),
+            };
+            match called {
                 Ok(()) => println!("ok {target}"),
                 Err(why) => println!("failed {target}: {why}"),
             }
@@ -68,14 +85,51 @@ fn is_an_application() {
 }
 
 fn call(address: SocketAddr) -> Result<(), String> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(|e| e.to_string())?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(|e| e.to_string())?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(|e| e.to_string())?;
     let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
     let is_whole = answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello");
     is_whole.then_some(()).ok_or(answer)
+}
+
+/// As a question to a DNS server goes over TCP (RFC 7766): its length, and then itself.
+const QUESTION: &[u8; 14] = b"\0\x0ca question..";
+
+fn ask(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(QUESTION)?;
+    let mut answer = [0; QUESTION.len()];
+    stream.read_exact(&mut answer)
+}
+
+fn ask_by_datagram(address: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(address)?;
+    socket.send(&QUESTION[2..])?;
+    socket.recv(&mut [0; 512]).map(drop)
+}
+
+/// Says again what it is asked, over UDP and TCP.
+fn echo_at(address: SocketAddr) {
+    let (socket, listener) = (UdpSocket::bind(address).unwrap(), TcpListener::bind(address).unwrap());
+    thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            // Who asked may be gone.
+            let _ = socket.send_to(&question[..length], from);
+        }
+    });
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut question = [0; QUESTION.len()];
+            let _ = stream.read_exact(&mut question).and_then(|()| stream.write_all(&question));
+        }
+    });
 }
 
 /// Answers every request at an address from now on.
@@ -165,11 +219,21 @@ impl Pod {
         Self { _sidecar: Some(sidecar), ..self }
     }
 
-    /// Starts the application, which calls all services but its own, the API server and an address outside.
+    /// Starts the application, which calls all services but its own, the API server, an address outside, that of the
+    /// machine's metadata, and DNS.
     fn run(&mut self, deployment: usize, folder: &Path) {
-        let others =
-            (0..DEPLOYMENTS.len()).filter(|other| *other != deployment).map(|other| format!("10.96.0.1{other}:80"));
-        let targets: Vec<String> = others.chain(["10.96.0.1:443".into(), format!("{OUTSIDE}:8080")]).collect();
+        let others = (0..DEPLOYMENTS.len())
+            .filter(|other| *other != deployment)
+            .map(|other| format!("http/10.96.0.1{other}:80"));
+        let around = [
+            "http/10.96.0.1:443".to_owned(),
+            format!("http/{OUTSIDE}:8080"),
+            format!("http/{METADATA}:80"),
+            format!("tcp/{DNS}:53"),
+            format!("udp/{DNS}:53"),
+        ];
+        let targets: Vec<String> = others.chain(around).collect();
+        assert_eq!(targets.len(), TARGETS);
         let mut command = self.inside(&std::env::current_exe().unwrap());
         command
             .args(["--exact", "is_an_application", "--nocapture"])
@@ -188,7 +252,7 @@ impl Pod {
             log.lines().filter(|line| line.starts_with("ok")).count()
         };
         let before = calls();
-        let goes_on = || std::future::ready(calls() >= before + 4 * times);
+        let goes_on = || std::future::ready(calls() >= before + TARGETS * times);
         wait::until_true(&format!("calls of {} succeed", self.name), goes_on).await;
     }
 
@@ -250,8 +314,8 @@ impl Cluster {
     /// The trust bundle, as the injector finds it.
     async fn bundle(&self) -> String {
         let read = || async {
-            let found = self.server.calls().get("ConfigMap", SYSTEM, "selvedge-inject").await?;
-            Some(found["data"]["trustBundle"].as_str()?.to_owned())
+            let found = self.server.calls().get("InjectionConfig", SYSTEM, "selvedge-inject").await?;
+            Some(found["spec"]["trustBundle"].as_str()?.to_owned())
         };
         wait::until("the trust bundle is written", read).await
     }
@@ -259,6 +323,9 @@ impl Cluster {
     /// Sends the calls of each Service where the cluster says: in the mesh by its slice, and past it as kube-proxy does.
     async fn serve(&self, pods: [&Pod; 3]) {
         let mut rules = format!("ip daddr 10.96.0.1 tcp dport 443 dnat to {NODE}:6443\n");
+        for protocol in ["tcp", "udp"] {
+            rules.push_str(&format!("ip daddr {DNS} {protocol} dport 53 dnat to {NODE}:53\n"));
+        }
         for (n, pod) in pods.iter().enumerate() {
             let Pod { address, name, .. } = pod;
             rules.push_str(&format!("ip daddr 10.96.0.1{n} tcp dport 80 dnat to {address}:8080\n"));
@@ -305,16 +372,36 @@ fn one_of_three_deployments_gets_sidecars_then_all_then_plaintext_is_refused_and
     on_a_node("one_of_three_deployments_gets_sidecars_then_all_then_plaintext_is_refused_and_no_call_fails", first_day);
 }
 
-async fn first_day() {
-    for address in [format!("{NODE}:6443"), format!("{OUTSIDE}:8080")] {
-        answer_at(address.parse().unwrap());
-    }
-    let cluster = Cluster::start().await;
-    let folder = cluster.folder.path();
+/// What every cluster has: the API server and DNS, each behind a Service.
+async fn around(cluster: &Cluster) {
     let mut kubernetes = service("default", "kubernetes", "10.96.0.1", 443, json!({}));
     kubernetes["spec"].as_object_mut().unwrap().remove("selector");
     cluster.server.put(kubernetes).await;
     cluster.server.put(slice("default", "kubernetes", json!([{ "addresses": [NODE] }]), 6443)).await;
+    cluster.server.put(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "namespace": "kube-system", "name": "kube-dns" },
+        "spec": {
+            "clusterIP": DNS, "clusterIPs": [DNS],
+            "ports": [
+                { "name": "dns", "port": 53, "protocol": "UDP" }, { "name": "dns-tcp", "port": 53, "protocol": "TCP" },
+            ],
+        },
+    })).await;
+    let mut servers = slice("kube-system", "kube-dns", json!([{ "addresses": [NODE] }]), 53);
+    servers["ports"] = json!([
+        { "name": "dns", "port": 53, "protocol": "UDP" }, { "name": "dns-tcp", "port": 53, "protocol": "TCP" },
+    ]);
+    cluster.server.put(servers).await;
+}
+
+async fn first_day() {
+    for address in [format!("{NODE}:6443"), format!("{OUTSIDE}:8080"), format!("{METADATA}:80")] {
+        answer_at(address.parse().unwrap());
+    }
+    echo_at(format!("{NODE}:53").parse().unwrap());
+    let cluster = Cluster::start().await;
+    let folder = cluster.folder.path();
+    around(&cluster).await;
     let mut plain = Vec::new();
     for (n, name) in DEPLOYMENTS.iter().enumerate() {
         cluster.server.put(service("shop", name, &format!("10.96.0.1{n}"), 80, json!({ "app": name }))).await;

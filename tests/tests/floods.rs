@@ -123,7 +123,8 @@ async fn rapid_resets_start_few_requests() {
     others.progress(20).await;
     let (before, served) = (others.succeeded(), pair.upstream.served());
     let said = flood(pair.api.inbound(8080), &frames).await;
-    assert!(said.iter().all(|frame| frame.kind != GOAWAY || matches!(frame.code(), 0 | ENHANCE_YOUR_CALM)));
+    let codes: Vec<u32> = said.iter().filter(|frame| frame.kind == GOAWAY).map(|frame| frame.code()).collect();
+    assert!(codes.iter().all(|code| matches!(*code, 0 | ENHANCE_YOUR_CALM)), "{codes:?}");
     others.progress(20).await;
     let started = u64::from(pair.upstream.served() - served).saturating_sub(others.succeeded() - before);
     assert!(started < 250, "{started} requests of the flood reached the service");
@@ -176,13 +177,13 @@ async fn a_service_that_floods_its_callers_is_left() {
     for (what, flood) in [("PING", frame(PING, 0, 0, b"8 octets")), ("SETTINGS", frame(SETTINGS, 0, 0, &[]))] {
         let around = Around::launch(hostile_service(flood.repeat(1000)).await, "http2").await;
         let entry = around.entry();
-        let answer = wait::until("the flood is noticed", || async move {
+        wait::until("the flood is noticed", || async move {
             let mut connection = Connection::open_http2(entry).await.ok()?;
             let answer = connection.call(request(Method::GET, HOST, "/")).await.ok()?;
-            (answer.status == 502).then_some(answer)
+            // One that found the connection closed before it began says so instead.
+            (answer.status == 502 && answer.text().contains("control frames")).then_some(())
         })
         .await;
-        assert!(answer.text().contains("control frames"), "{what}: {}", answer.text());
         assert!(around.api.is_ready().await, "{what}");
     }
 }

@@ -1,4 +1,4 @@
-//! The case of HTTP/1 field names is kept, though sidecars speak HTTP/2 to each other.
+//! The case of HTTP/1 field names and the reason phrase are kept, though sidecars do not speak HTTP/1 to each other.
 
 use http::Method;
 use selvedge_tests::{
@@ -58,6 +58,14 @@ async fn names_arrive_as_they_were_written_in_both_directions() {
     exchange(&mut stream, &format!("GET /b HTTP/1.1\r\nhost: {HOST}\r\nx-weird-case: 1\r\n\r\n"), 1).await;
     let head = setting.head().await;
     assert!(head.contains("x-weird-case: 1\r\n") && head.contains("host: api.shop\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn the_reason_phrase_of_the_service_reaches_the_caller() {
+    let answer = b"HTTP/1.1 200 As You Like It\r\nContent-Length: 2\r\n\r\nok";
+    let around = Around::start(Recorder::start(answer).await.address(), "").await;
+    let answer = exchange(&mut around.connect().await, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"), 1).await;
+    assert!(answer.starts_with("HTTP/1.1 200 As You Like It\r\n"), "{answer}");
 }
 
 #[tokio::test]

@@ -117,8 +117,8 @@ proptest! {
         capture in prop::sample::select(vec!["none", "init", "cni"]),
         path in "[-a-z0-9/.?%]{0,9}|\\PC{0,9}|[\x00-\u{a0}]{0,3}",
     ) {
-        let data = json!({ "image": "a@sha256:1", "captureImage": "b@sha256:2", "trustBundle": "PEM", "capture": capture });
-        let settings = Settings::of(&json!({ "data": data }));
+        let spec = json!({ "image": "a@sha256:1", "captureImage": "b@sha256:2", "trustBundle": "PEM", "capture": capture });
+        let settings = Settings::of(&json!({ "spec": spec }));
         let labels = json!({ "selvedge.dev/inject": "enabled" }).as_object().unwrap().clone();
         let namespace = Namespace { name: "shop".to_owned(), labels };
         let mut pod = json!({ "metadata": { "annotations": annotations }, "spec": {

@@ -6,7 +6,8 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use selvedge_inject::policy::{advising, mutating, requiring};
-use selvedge_tests::{api_server::ApiServer, workspace};
+use selvedge_install::crd;
+use selvedge_tests::{api_server::ApiServer, wait, workspace};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -24,16 +25,21 @@ fn path() -> PathBuf {
     workspace().join("inject/tests/golden/answers.json")
 }
 
-/// A real server with the policies and the namespaces of the shapes; `None`, after saying so, when there is none.
+/// How long an API server goes on with the kinds that it knew for parameters, and one second.
+const KINDS: Duration = Duration::from_secs(31);
+
+/// A real server with the namespaces of the shapes; `None`, after saying so, when there is none.
 async fn server() -> Option<ApiServer> {
     let server = ApiServer::real().await?;
-    for object in [requiring::objects(), mutating::objects(), advising::objects()].concat() {
-        server.put(object).await;
-    }
     for shape in shapes() {
         server.put(shape.namespace).await;
     }
     Some(server)
+}
+
+/// The shape of that name.
+fn shape(name: &str) -> Shape {
+    shapes().into_iter().find(|shape| shape.name == name).unwrap_or_else(|| panic!("no shape '{name}'"))
 }
 
 /// What a server answers to a shape, in the form that is kept.
@@ -59,15 +65,41 @@ async fn agreed(server: &ApiServer, shape: &Shape) -> Value {
     }
 }
 
-/// One test, for an API server of 1.36 that has lost its last policy with a ConfigMap as parameter sees none for policies that
-/// come later.
 #[tokio::test]
 async fn a_real_server_says_what_the_injector_and_the_answers_on_file_say() {
     let Some(server) = server().await else { return };
+    without_the_kind_of_the_settings_only_pods_that_should_have_a_sidecar_are_refused(&server).await;
     it_answers_as_the_injector(&server).await;
     it_warns_in_the_words_of_the_injector(&server).await;
     where_restricted_is_enforced_a_sidecar_may_run_and_a_capture_container_may_not(&server).await;
     without_settings_only_pods_that_should_have_a_sidecar_are_refused(&server).await;
+}
+
+/// The policies, on a server that learns of the kind of their parameter after them.
+async fn without_the_kind_of_the_settings_only_pods_that_should_have_a_sidecar_are_refused(server: &ApiServer) {
+    let definition = crd::injection_config();
+    let name = definition["metadata"]["name"].as_str().unwrap();
+    server.delete("CustomResourceDefinition", "", name).await;
+    sleep(KINDS).await;
+    for object in [requiring::objects(), mutating::objects(), advising::objects()].concat() {
+        server.put(object).await;
+    }
+    let plain = &shapes()[0];
+    let waits = async || asked(server, plain).await["refused"].as_str().map(str::to_owned);
+    let why = wait::until("the pod waits", waits).await;
+    assert!(why.contains("mesh not ready: nothing has put a sidecar into this pod"), "{why}");
+    // In both parts the server notices its policies with a delay.
+    sleep(Duration::from_secs(3)).await;
+    only_those_are_refused(server).await;
+    server.put(definition).await;
+    wait::until("the kind is known", async || server.try_put(&plain.settings).await.ok()).await;
+}
+
+/// Pods that should have no sidecar are taken.
+async fn only_those_are_refused(server: &ApiServer) {
+    for name in ["an unlabelled namespace", "a disabled namespace", "kube-system"] {
+        assert_eq!(asked(server, &shape(name)).await["refused"], Value::Null, "{name}");
+    }
 }
 
 async fn it_answers_as_the_injector(server: &ApiServer) {
@@ -162,18 +194,14 @@ async fn where_restricted_is_enforced_a_sidecar_may_run_and_a_capture_container_
 }
 
 async fn without_settings_only_pods_that_should_have_a_sidecar_are_refused(server: &ApiServer) {
-    let shapes = shapes();
-    let plain = &shapes[0];
+    let plain = &shapes()[0];
     server.put(plain.settings.clone()).await;
     agreed(server, plain).await;
-    server.delete("ConfigMap", "selvedge-system", "selvedge-inject").await;
+    server.delete("InjectionConfig", "selvedge-system", "selvedge-inject").await;
     let end = Instant::now() + PATIENCE;
     while asked(server, plain).await["refused"].is_null() {
         assert!(Instant::now() < end, "the pod is still injected");
         sleep(Duration::from_millis(50)).await;
     }
-    for name in ["an unlabelled namespace", "a disabled namespace", "kube-system"] {
-        let shape = shapes.iter().find(|shape| shape.name == name).unwrap();
-        assert_eq!(asked(server, shape).await["refused"], Value::Null, "{name}");
-    }
+    only_those_are_refused(server).await;
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use selvedge_control_plane::model;
+use selvedge_inject::setting::{self, SETTINGS};
 use selvedge_install::{crd, text};
 use selvedge_policies::kind::{SELVEDGE, structure};
 use selvedge_tests::pages;
@@ -120,6 +121,21 @@ fn mistakes_are_refused_or_pruned_by_the_schema() {
 }
 
 #[test]
+fn the_settings_of_sidecars_are_of_a_kind_with_a_field_for_each() {
+    let definition = crd::injection_config();
+    assert_eq!(setting::API_VERSION, SELVEDGE);
+    assert_eq!(format!("{}/{}", setting::GROUP, setting::VERSION), SELVEDGE);
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    assert_eq!(problems(schema), [""; 0]);
+    let object =
+        |spec: Value| json!({ "apiVersion": SELVEDGE, "kind": "InjectionConfig", "metadata": {}, "spec": spec });
+    let set = SETTINGS.iter().map(|known| (known.key.to_owned(), Value::from(known.default.unwrap_or("a"))));
+    let all: Value = set.collect();
+    assert_eq!(refused(schema, &object(all.clone())), [""; 0]);
+    assert_eq!(pruned(schema, &object(all.clone())), object(all));
+}
+
+#[test]
 fn kubectl_shows_what_an_object_is_about_and_its_modes() {
     let definitions = crd::all();
     let definition = |kind: &str| {
@@ -130,7 +146,8 @@ fn kubectl_shows_what_an_object_is_about_and_its_modes() {
         let columns = definition["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap().clone();
         columns.iter().map(|column| column["name"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(columns("MeshPolicy"), ["Target", "Access Log", "Default Posture", "Inbound", "Outbound", "Age"]);
+    let shown = ["Target", "Access Log", "Ambiguous Paths", "Default Posture", "Inbound", "Outbound", "Age"];
+    assert_eq!(columns("MeshPolicy"), shown);
     for (kind, column) in [("Workload", "Address"), ("Workload", "Service Account"), ("AuthorizationPolicy", "Action")]
     {
         assert!(columns(kind).iter().any(|known| known == column), "{kind} shows no {column}");

@@ -1,5 +1,5 @@
-//! No spelling of a path or a host passes a policy that its plain form does not pass: what was judged is what the
-//! service gets. Cases A1 to A11 of the catalogue in docs/testing.md, over raw sockets.
+//! No spelling of a path or a host passes a policy that its plain form does not pass, and what passes goes on as it was
+//! sent. Cases A1 to A11 of the catalogue in docs/testing.md, over raw sockets.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,12 @@ metadata: { name: no-admin, namespace: shop }
 spec:
   targetRef: { kind: Service, name: api }
   action: DENY
-  rules: [{ to: [{ paths: [/admin, /admin/*] }, { hosts: [secret.test] }] }]
+  rules:
+    - to:
+        - { paths: [/admin, /admin/*] }
+        - { hosts: [secret.test] }
+        - { methods: [DELETE] }
+        - { headers: [{ name: x-role, value: admin }] }
 ---
 apiVersion: selvedge.dev/v1alpha1
 kind: MeshPolicy
@@ -27,8 +32,14 @@ metadata: { name: strangers-may-call, namespace: shop }
 spec: { mtls: { inbound: PERMISSIVE } }
 ";
 
-const HIDDEN_ADMIN: [&str; 28] = [
+const HIDDEN_ADMIN: [&str; 34] = [
     "/admin",
+    "/ADMIN",
+    "/%41dmin",
+    "/admin;x=1",
+    "/admin;",
+    "/admin;/x",
+    "/x/../admin;y/users",
     "/admin/",
     "/x/../admin",
     "/./admin",
@@ -146,24 +157,133 @@ async fn every_spelling_of_a_denied_host_is_refused() {
     assert!(wrong.is_empty(), "{} passed:\n  {}", wrong.len(), wrong.join("\n  "));
 }
 
+#[tokio::test]
+async fn every_spelling_of_a_denied_method_or_field_is_refused_and_others_are_not() {
+    let setting = Setting::start().await;
+    let mut wrong = Vec::new();
+    for (method, fields, passes) in [
+        ("DELETE", "", false),
+        ("delete", "", false),
+        ("Delete", "", false),
+        ("GET", "X-ROLE: admin", false),
+        ("GET", "X_Role: admin", false),
+        ("GET", "x.role: admin", false),
+        ("GET", "X-Role: user, admin", false),
+        ("GET", "X-Role: ,admin ,", false),
+        ("GET", "X-Role: user\r\nX-Role: admin", false),
+        ("GET", "X-Role: user\r\nX_Role: guest,admin", false),
+        ("GET", "Host: secret.test:", false),
+        ("GET", "Host: SECRET.test.:", false),
+        ("UNDELETE", "", true),
+        ("GET", "X-Role: user", true),
+        ("GET", "X-Role: administrator, sub-admin", true),
+        ("GET", "XRole: admin", true),
+    ] {
+        for door in setting.doors() {
+            let host = if fields.starts_with("Host") { String::new() } else { format!("Host: {HOST}\r\n") };
+            let bytes = format!("{method} /x HTTP/1.1\r\n{host}{fields}\r\nConnection: close\r\n\r\n")
+                .replace("\r\n\r\nC", "\r\nC");
+            let answer = talk_to_the_end(&mut client::connect(door).await.unwrap(), bytes.as_bytes()).await;
+            let arrived = setting.recorder.take().await.requests.len();
+            let expected = if passes { ("HTTP/1.1 200", 1) } else { ("HTTP/1.1 403", 0) };
+            if (answer.get(..12).unwrap_or_default(), arrived) != expected {
+                wrong.push(format!("{method} with '{fields}' at {door}: {arrived} arrived, {answer}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} are wrong:\n  {}", wrong.len(), wrong.join("\n  "));
+}
+
+#[tokio::test]
+async fn a_host_reaches_the_service_as_it_was_spelt() {
+    let setting = Setting::start().await;
+    for host in ["API.Shop", "api.shop.", "api.shop:", "api.shop:080", "[0:0::1]:80", "xn--bcher-kva.shop"] {
+        for door in setting.doors() {
+            let (status, record) = setting.ask(door, "/x", host).await;
+            let sent = record
+                .requests
+                .first()
+                .and_then(|request| request.head.lines().find(|line| line.starts_with("Host: ")));
+            assert_eq!((status, sent), (200, Some(&*format!("Host: {host}"))), "at {door}");
+        }
+    }
+}
+
 /// The status of one HTTP/2 request with this authority.
 async fn over_http2(door: SocketAddr, host: &str) -> u16 {
     let mut connection = Connection::open_http2(door).await.unwrap();
     connection.call(request(Method::GET, host, "/x")).await.unwrap().status.as_u16()
 }
 
+/// What the service was asked for, and the status.
+async fn asked(setting: &Setting, target: &str) -> (u16, String) {
+    let (status, record) = setting.ask(setting.around.entry(), target, HOST).await;
+    let sent = record.requests.first().and_then(|request| request.head.split(' ').nth(1));
+    (status, sent.unwrap_or_default().to_owned())
+}
+
+/// Says in a policy what becomes of ambiguous paths, and waits until that is in force: `probe` is asked for as `expected`.
+async fn set(setting: &Setting, word: &str, probe: &str, expected: (u16, &str)) {
+    let policy = format!(
+        "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {{ name: paths, namespace: shop }}\nspec: {{ \
+         targetRef: {{ kind: Service, name: api }}, ambiguousPaths: {word} }}\n"
+    );
+    setting.around.mesh.write("paths.yaml", &policy);
+    wait::until_true("what becomes of paths is in force", || async move {
+        let (status, sent) = asked(setting, probe).await;
+        (status, sent.as_str()) == expected
+    })
+    .await;
+}
+
 #[tokio::test]
-async fn the_service_gets_the_path_that_was_judged() {
+async fn where_policies_look_at_paths_what_may_be_read_in_two_ways_is_refused_rewritten_or_passed() {
     let setting = Setting::start().await;
-    for (target, judged) in [
-        ("/a/./b/../c", "/a/c"),
-        ("/a//b", "/a/b"),
-        ("/%7Eme/%c3%a9", "/~me/%C3%A9"),
-        ("/%2561dmin", "/%2561dmin"),
-        ("/administrator?p=/../admin", "/administrator?p=/../admin"),
-    ] {
-        let (status, record) = setting.ask(setting.around.entry(), target, HOST).await;
-        let sent = record.requests.first().and_then(|request| request.head.split(' ').nth(1));
-        assert_eq!((status, sent), (200, Some(judged)), "{target}");
+    let plain = [
+        "/%7Eme/%c3%a9",
+        "/%2561dmin",
+        "/@scope/%40pkg",
+        "/administrator?p=/../admin",
+        "/b?q=a//b;c%2fd%zz",
+        "/.well-known/x/",
+    ];
+    let odd = [
+        ("/a/./b/../c", Some("/a/c")),
+        ("/a//b?c=//d", Some("/a/b?c=//d")),
+        ("/x/%2e%2e/y", Some("/y")),
+        ("/logs//", Some("/logs/")),
+        ("/api/queues/%2F/q", None),
+        ("/a;v=1/b", None),
+        ("/%0A", None),
+        ("/caf%E9", None),
+        ("/100%", None),
+    ];
+    for target in plain {
+        assert_eq!(asked(&setting, target).await, (200, target.to_owned()));
     }
+    for (target, _) in odd {
+        assert_eq!(asked(&setting, target).await, (400, String::new()), "{target}");
+    }
+    let api = &setting.around.api;
+    wait::until_true("the refusal is logged with both forms", || async move {
+        api.access_log().iter().any(|line| {
+            line["selvedge.path_sent"] == "/x/%2e%2e/y"
+                && line["url.path"] == "/y"
+                && line["selvedge.reason"] == "malformed_path"
+        })
+    })
+    .await;
+
+    set(&setting, "rewrite", "/z/../y", (200, "/y")).await;
+    for (target, rewritten) in odd {
+        let expected = rewritten.map_or((400, String::new()), |rewritten| (200, rewritten.to_owned()));
+        assert_eq!(asked(&setting, target).await, expected, "{target}");
+    }
+    assert_eq!(asked(&setting, "/x/../admin").await.0, 403);
+
+    set(&setting, "pass", "/z/../y", (200, "/z/../y")).await;
+    for target in odd.map(|(target, _)| target).into_iter().chain(plain) {
+        assert_eq!(asked(&setting, target).await, (200, target.to_owned()));
+    }
+    assert_eq!(asked(&setting, "/x/../admin").await.0, 403, "the canonical form is judged");
 }

@@ -327,6 +327,7 @@ async fn an_api_server_that_is_away_takes_nothing_away_and_what_happened_meanwhi
     }
 }
 
+/// The double alone: a real server does not lose its objects without telling of it.
 #[tokio::test]
 async fn a_list_that_lost_everything_after_an_error_is_believed_only_when_a_newer_one_says_the_same() {
     let server = ApiServer::double().await;
@@ -357,6 +358,7 @@ async fn a_list_that_lost_everything_after_an_error_is_believed_only_when_a_newe
     }
 }
 
+/// The double alone: a real server does not lose its objects without telling of it.
 #[tokio::test]
 async fn a_list_that_lost_everything_and_has_it_again_takes_nothing_away() {
     let server = ApiServer::double().await;

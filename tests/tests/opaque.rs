@@ -1,7 +1,7 @@
 //! Protocols that are not HTTP cross the mesh unseen and unharmed, whoever speaks first, under the same identity
 //! policy and in the same metrics.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use http::Method;
 use selvedge_control_plane::clock;
@@ -16,9 +16,12 @@ use selvedge_tests::{
         Upstream,
         raw::{RawUpstream, Script},
     },
-    wait,
+    wait::{self, within},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 const DESTINATION: &str = "shop/store:6000";
 
@@ -60,7 +63,7 @@ async fn bytes_pass_unchanged_in_both_directions_until_both_sides_are_done() {
     let opaque = Opaque::start(upstream.address(), "tcp").await;
     opaque.until_answered(b"\x00\x01ping", b"\x00\x01ping").await;
     let mut stream = client::connect(opaque.entry()).await.unwrap();
-    let block = pattern::bytes(1, 300_000);
+    let block = pattern::bytes(1, 9_000);
     let (mut read, mut write) = stream.split();
     let echoed = async {
         let mut all = Vec::new();
@@ -365,4 +368,86 @@ fn database_user(folder: &Path) -> Option<Option<String>> {
     }
     fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     Some(Some("postgres".to_owned()))
+}
+
+/// Both ends of a connection through the mesh to a service that a test plays itself.
+async fn both_ends(opaque: &Opaque, service: &TcpListener) -> (TcpStream, TcpStream) {
+    let mut caller = client::connect(opaque.entry()).await.unwrap();
+    caller.write_all(b"\0hello").await.unwrap();
+    let (mut service, _) = within("the connection", service.accept()).await.unwrap();
+    expect_bytes(&mut service, b"\0hello").await;
+    (caller, service)
+}
+
+/// How reading ends, and what was read before.
+async fn end_of(stream: &mut TcpStream) -> (Vec<u8>, Option<io::ErrorKind>) {
+    let mut read = Vec::new();
+    let end = within("an end", stream.read_to_end(&mut read)).await;
+    (read, end.err().map(|error| error.kind()))
+}
+
+fn reset(stream: TcpStream) {
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+}
+
+#[tokio::test]
+async fn a_connection_ends_as_the_other_side_has_ended_it() {
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut opaque = Opaque::start(service.local_addr().unwrap(), "tcp").await;
+    let closed = async |opaque: &Opaque, reason: &str| {
+        let labels = ["protocol=\"tcp\"", &format!("reason=\"{reason}\"")];
+        let of =
+            async |sidecar: &Sidecar| sidecar.metrics().so_far("selvedge_tcp_connections_closed_total", &labels).await;
+        (of(&opaque.web).await, of(&opaque.store).await)
+    };
+
+    let (mut caller, mut end) = both_ends(&opaque, &service).await;
+    caller.shutdown().await.unwrap();
+    assert_eq!(end_of(&mut end).await, (Vec::new(), None), "the caller had no more to say");
+    end.write_all(b"bye").await.unwrap();
+    drop(end);
+    assert_eq!(end_of(&mut caller).await, (b"bye".to_vec(), None), "nor had the service");
+    wait::until_true("it counts as one that ended well", || async { closed(&opaque, "").await == (1.0, 1.0) }).await;
+
+    let (mut caller, mut end) = both_ends(&opaque, &service).await;
+    end.write_all(b"half of it").await.unwrap();
+    expect_bytes(&mut caller, b"half of it").await;
+    reset(end);
+    assert_eq!(end_of(&mut caller).await, (Vec::new(), Some(io::ErrorKind::ConnectionReset)), "the service broke off");
+    wait::until_true("the service is blamed", || async { closed(&opaque, "upstream_reset").await == (1.0, 1.0) }).await;
+
+    let (mut caller, mut end) = both_ends(&opaque, &service).await;
+    caller.write_all(b"half of it").await.unwrap();
+    expect_bytes(&mut end, b"half of it").await;
+    reset(caller);
+    assert_eq!(end_of(&mut end).await, (Vec::new(), Some(io::ErrorKind::ConnectionReset)), "the caller broke off");
+    wait::until_true("the caller is blamed", || async { closed(&opaque, "downstream_closed").await == (1.0, 1.0) })
+        .await;
+
+    // A service that answers and closes before it has read: what it said arrives, whatever else breaks.
+    let (mut caller, mut end) = both_ends(&opaque, &service).await;
+    end.write_all(&pattern::bytes(1, 9_000)).await.unwrap();
+    drop(end);
+    let _ = caller.write_all(&[0; 100_000]).await;
+    let (said, _) = end_of(&mut caller).await;
+    pattern::assert_same("what was said before", &said, &pattern::bytes(1, 9_000));
+
+    let (mut caller, _end) = both_ends(&opaque, &service).await;
+    opaque.store.process().kill();
+    assert_eq!(end_of(&mut caller).await.1, Some(io::ErrorKind::ConnectionReset), "the called sidecar is gone");
+}
+
+#[tokio::test]
+async fn a_service_that_takes_no_connection_is_no_service_that_has_nothing_to_say() {
+    let port = Reserved::new();
+    let opaque = Opaque::start(port.address(), "tcp").await;
+    let ended = || async {
+        let mut caller = client::connect(opaque.entry()).await.ok()?;
+        caller.write_all(b"hello").await.ok()?;
+        let (said, end) = end_of(&mut caller).await;
+        assert!(said.is_empty());
+        (end == Some(io::ErrorKind::ConnectionReset)).then_some(())
+    };
+    wait::until("the connection is reset", ended).await;
 }

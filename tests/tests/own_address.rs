@@ -2,8 +2,10 @@
 //! Needs root; without it the tests say so.
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, TcpListener},
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    thread,
+    time::Duration,
 };
 
 use selvedge_tests::{
@@ -25,7 +27,7 @@ fn answers_with_a_name() {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
     for stream in listener.incoming() {
         let (mut stream, name) = (stream.unwrap(), name.clone());
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             let _ = stream.read(&mut [0; 4096]);
             let length = name.len();
             let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}");
@@ -116,7 +118,7 @@ fn a_workload_that_is_called_at_its_address_answers_itself_whatever_routes_and_h
             Some(get(ui, "http://10.99.0.11:8080/", "web.shop")).filter(|answer| !answer.starts_with("web-1"))
         })
         .await;
-        assert!(refused.contains("upstream_connect_failed") && refused.ends_with(" 503"), "{refused}");
+        assert!(refused.contains("application_unreachable") && refused.ends_with(" 503"), "{refused}");
         // From now on the application itself could be reached in plaintext, and plaintext may go out.
         servers[1].kill("sidecar");
         servers[1].release();
@@ -274,6 +276,82 @@ fn a_redis_cluster_of_processes_knows_its_members_by_address() {
     });
 }
 
+const NATS: &str = "SELVEDGE_TEST_NATS";
+
+/// Run in a node as a client of the NATS server there: `answers` answers with what it is asked, `asks` asks one question and
+/// prints the answer.
+#[test]
+fn speaks_nats() {
+    let Ok(role) = std::env::var(NATS) else { return };
+    // The server may have been started a moment ago.
+    let connect =
+        |_| TcpStream::connect((Ipv4Addr::LOCALHOST, 4222)).map_err(|_| thread::sleep(Duration::from_millis(50)));
+    let stream = (0..600).find_map(|n| connect(n).ok()).unwrap();
+    stream.set_read_timeout((role == "asks").then_some(Duration::from_secs(2))).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let mut say = stream;
+    say.write_all(b"CONNECT {\"verbose\":false}\r\n").unwrap();
+    match role.as_str() {
+        "asks" => say.write_all(b"SUB inbox 1\r\nPUB question inbox 5\r\nhello\r\n").unwrap(),
+        _ => say.write_all(b"SUB question 1\r\n").unwrap(),
+    }
+    while let Some(line) = lines.next() {
+        if line.starts_with("PING") {
+            say.write_all(b"PONG\r\n").unwrap();
+        } else if line.starts_with("MSG question") {
+            let said = format!("{} answered", lines.next().unwrap());
+            write!(say, "PUB inbox {}\r\n{said}\r\n", said.len()).unwrap();
+        } else if line.starts_with("MSG inbox") {
+            return println!("{}", lines.next().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_nats_cluster_of_processes_knows_its_members_by_address() {
+    nodes::among("a_nats_cluster_of_processes_knows_its_members_by_address", async || {
+        let Some(nats) = program("nats-server") else { return };
+        let mesh = Mesh::start_on(HUB, &[]).await;
+        // Its port is not declared: the one that is called speaks first.
+        let mut yaml = service("nats", "clusterIP: None, selector: {app: nats}, ports: [{port: 6222}]");
+        for number in 0..3 {
+            yaml += &workload(&format!("nats-{number}"), "nats", 11 + number);
+        }
+        mesh.write("nats.yaml", &yaml);
+        let members = [11, 12, 13].map(|number| format!("nats://10.99.0.{number}:6222")).join(",");
+        let mut nodes = Vec::new();
+        for number in 11..14 {
+            let mut node = Node::start(number, mesh.folder()).await;
+            node.sidecar(&mesh, &format!("shop/nats-{}", number - 11), "shop/nats", "").await;
+            let own = format!("nats://{}:6222", node.address);
+            let args =
+                ["-a", "0.0.0.0", "-p", "4222", "--cluster_name", "one", "--cluster", &own, "--routes", &members];
+            node.runs("nats", &nats, &args);
+            nodes.push(node);
+        }
+        let test = std::env::current_exe().unwrap().display().to_string();
+        let client = [&*test, "--exact", "speaks_nats", "--nocapture"];
+        nodes[2].runs("answers", "env", &[&[&*format!("{NATS}=answers")], &client[..]].concat());
+        for node in &nodes[..2] {
+            wait::until_true("a question at one member is answered at another", || async {
+                let said = node.prints("env", &[&[&*format!("{NATS}=asks")], &client[..]].concat());
+                said.contains("hello answered")
+            })
+            .await;
+        }
+        for node in &nodes {
+            // Which of two members dials the other is theirs to settle.
+            let meshed = ["destination_service=\"shop/nats\"", "tls=\"mtls\""];
+            wait::until_true("what a member says is counted as the service's", || async {
+                node.metrics().so_far("selvedge_tcp_received_bytes_total", &meshed).await > 0.0
+            })
+            .await;
+            let clear = ["direction=\"inbound\"", "tls=\"none\""];
+            node.metrics().absent("selvedge_tcp_connections_opened_total", &clear).await;
+        }
+    });
+}
+
 #[test]
 fn a_redis_cluster_of_pods_knows_its_members_by_address() {
     nodes::among("a_redis_cluster_of_pods_knows_its_members_by_address", async || {
@@ -308,8 +386,8 @@ fn a_redis_cluster_of_pods_knows_its_members_by_address() {
                 .await;
         }
         let bundle = || async {
-            let found = server.calls().get("ConfigMap", SYSTEM, "selvedge-inject").await?;
-            Some(found["data"]["trustBundle"].as_str()?.to_owned())
+            let found = server.calls().get("InjectionConfig", SYSTEM, "selvedge-inject").await?;
+            Some(found["spec"]["trustBundle"].as_str()?.to_owned())
         };
         let bundle = wait::until("the trust bundle is written", bundle).await;
         let join = async |node: &mut Node, name: &str| {

@@ -41,7 +41,7 @@ fn injected(mode: &str) -> Vec<Value> {
     });
     let labels = json!({ "selvedge.dev/inject": "enabled" }).as_object().unwrap().clone();
     let settings =
-        json!({ "data": { "image": "proxy@sha256:0", "captureImage": "capture@sha256:0", "trustBundle": "none" } });
+        json!({ "spec": { "image": "proxy@sha256:0", "captureImage": "capture@sha256:0", "trustBundle": "none" } });
     inject(&pod, &Namespace { name: "shop".into(), labels }, &Settings::of(&settings)).unwrap()
 }
 
@@ -174,7 +174,10 @@ fn a_pod_is_not_ready_before_it_is_captured_and_says_why() {
         assert!(status == 503 && said.starts_with("not ready: a connection to ") && said.contains("refused"), "{said}");
         let metrics = selvedge_tests::metrics::Metrics::at(pod.at(15020));
         assert!(metrics.text().await.contains("selvedge_captured 0"));
-        assert!(sidecar.log().contains("connections of the workload go past the sidecar"), "{}", sidecar.log());
+        // The container's runtime copies what its process prints.
+        let is_logged =
+            || std::future::ready(sidecar.log().contains("connections of the workload go past the sidecar"));
+        wait::until_true("its log says so, too", is_logged).await;
         apply(&test, &pod);
         until_ready(&pod).await;
         metrics.until("selvedge_captured", &[], 1.0).await;

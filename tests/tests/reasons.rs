@@ -61,7 +61,7 @@ const CALLER: (Seen, Seen) = (Seen::Request, Seen::Nothing);
 
 /// Every reason but `internal`, which is a defect and has no other cause, and `policy_unenforceable`, which takes a sidecar
 /// that is older than its control plane (`unenforceable.rs`).
-const TABLE: [Row; 32] = [
+const TABLE: [Row; 33] = [
     row(Reason::PolicyDenied, Told::Everything, BOTH, "a DENY policy covers every call of the service"),
     row(Reason::PolicyDefaultDeny, Told::Everything, BOTH, "the service's only ALLOW policy names another caller"),
     row(
@@ -77,7 +77,8 @@ const TABLE: [Row; 32] = [
     row(Reason::UnknownDestination, Told::Everything, CALLER, "a service is called that nobody has declared"),
     row(Reason::NoEndpoints, Told::Everything, CALLER, "no workload has the labels of the service's selector"),
     row(Reason::BreakerOpen, Told::Everything, CALLER, "the only endpoint has failed as often as its breaker allows"),
-    row(Reason::UpstreamConnectFailed, Told::Everything, BOTH, "nothing listens where the application should"),
+    row(Reason::UpstreamConnectFailed, Told::Everything, CALLER, "nothing listens where the endpoint's sidecar should"),
+    row(Reason::ApplicationUnreachable, Told::Everything, BOTH, "nothing listens where the application should"),
     row(Reason::UpstreamConnectTimeout, Told::Everything, CALLER, "an endpoint's queue of new connections is full"),
     row(Reason::UpstreamTlsFailed, Told::Everything, CALLER, "something without a sidecar listens at the endpoint"),
     row(
@@ -95,7 +96,7 @@ const TABLE: [Row; 32] = [
     row(Reason::MalformedFraming, Told::Everything, CALLER, "a CONNECT request comes with content"),
     row(Reason::UnsupportedTransferCoding, Told::Everything, CALLER, "a body comes as `gzip, chunked`"),
     row(Reason::MalformedHost, Told::Everything, CALLER, "the Host field holds a space"),
-    row(Reason::MalformedPath, Told::Everything, CALLER, "the path holds `%00`"),
+    row(Reason::MalformedPath, Told::Everything, CALLER, "the target of a GET is `*`"),
     row(Reason::MalformedHeader, Told::Everything, CALLER, "the Connection field names `host`"),
     row(Reason::HeadersTooLarge, Told::Everything, CALLER, "an HTTP/2 request has 101 fields"),
     row(

@@ -23,9 +23,9 @@ use selvedge_tests::{
     wait,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy, split},
+    io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional, split},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
 
@@ -109,7 +109,7 @@ impl Service {
             .with_no_client_auth();
         let spoken = async {
             let socket = connect(entry).await.ok()?;
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             let name = ServerName::try_from(name).unwrap();
             let mut stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await.ok()?;
             stream.write_all(b"ping").await.ok()?;
@@ -119,6 +119,33 @@ impl Service {
         };
         wait::within("TLS works or is cut", spoken).await.unwrap_or(false)
     }
+}
+
+/// An address from which everything goes to `entry`, the first 40 bytes one by one and more of what is said first in pieces, with
+/// pauses in which a caller is taken for silent.
+async fn in_pieces(entry: SocketAddr) -> SocketAddr {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut caller, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut mesh, mut first) = (connect(entry).await.unwrap(), vec![0; 4096]);
+                mesh.set_nodelay(true).unwrap();
+                let length = caller.read(&mut first).await.unwrap();
+                let (slow, rest) = first[..length].split_at(40.min(length));
+                for piece in slow.chunks(1).chain(rest.chunks(200)) {
+                    // Who is refused may not hear it whole.
+                    if mesh.write_all(piece).await.is_err() {
+                        return;
+                    }
+                    sleep(PAUSE).await;
+                }
+                let _ = copy_bidirectional(&mut caller, &mut mesh).await;
+            });
+        }
+    });
+    address
 }
 
 fn policy(action: &str, host: &str) -> String {
@@ -145,6 +172,9 @@ async fn judged_by_server_name(protocol: &str) {
     }
     around.mesh.write("policy.yaml", &policy("DENY", OPEN));
     wait::until_true("a name that a DENY rule has is refused", || async move { !passes(OPEN).await }).await;
+    let slow = in_pieces(entry).await;
+    assert!(!service.echoes(slow, OPEN, at_once).await, "also when its ClientHello comes byte by byte");
+    assert!(service.echoes(slow, SECRET, at_once).await, "and the other one passes then");
     for pause in [at_once, Duration::from_millis(300)] {
         assert!(service.echoes(entry, SECRET, pause).await, "the other one passes, silent for {pause:?} first");
     }

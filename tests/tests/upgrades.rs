@@ -54,6 +54,26 @@ async fn a_websocket_stays_open_and_carries_bytes_both_ways() {
 }
 
 #[tokio::test]
+async fn upgrades_share_a_connection_between_sidecars_that_carries_nothing_else() {
+    let pair = Pair::start().await;
+    assert_eq!(pair.get("/").await.status, 200);
+    let (inbound, opened) = (["direction=\"inbound\""], "selvedge_tcp_connections_opened_total");
+    let before = pair.api.metrics().value(opened, &inbound).await;
+    let upgrade = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    let connect = format!("CONNECT {HOST}:80 HTTP/1.1\r\nHost: {HOST}:80\r\n\r\n");
+    for head in [&upgrade, &connect, &upgrade, &connect].repeat(2) {
+        let (mut stream, _) = raw_head(&pair, head).await;
+        stream.write_all(b"there and back").await.unwrap();
+        expect_bytes(&mut stream, b"there and back").await;
+    }
+    let spoken = ["direction=\"inbound\"", "protocol=\"http1\""];
+    pair.api.metrics().until("selvedge_tcp_received_bytes_total", &spoken, 112.0).await;
+    // Each tunnel is counted as one, and the connection that those of a worker share.
+    let more = pair.api.metrics().value(opened, &inbound).await - before;
+    assert!((9.0..12.0).contains(&more), "{more} connections for eight tunnels");
+}
+
+#[tokio::test]
 async fn connect_opens_a_tunnel() {
     let pair = Pair::start().await;
     let (mut stream, answer) = raw_head(&pair, &format!("CONNECT {HOST}:80 HTTP/1.1\r\nHost: {HOST}:80\r\n\r\n")).await;

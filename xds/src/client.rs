@@ -279,7 +279,7 @@ mod tests {
             discovery::Resource,
             mesh::{Destination, Endpoints, Origin},
         },
-        server::{MAX_NAME, Stream},
+        server::{MAX_NAME, Response, Stream},
     };
 
     /// Refuses bodies that are no `Destination`, and those of generation 666.
@@ -491,8 +491,8 @@ mod tests {
         client.connected(node());
         client.requests().into_iter().for_each(|request| drop(server.request(request).unwrap()));
         let find = |_: TypeUrl, name: &str| all.iter().find(|r| r.name == name).map(|found| Arc::new(found.clone()));
-        let mut responses = server.responses(&find, "1");
-        let applied = client.response(responses.remove(0)).unwrap();
+        let response = server.responses(&find, &"1".into()).remove(0);
+        let applied = client.response(response.to_message()).unwrap();
         assert!(applied.complaint.unwrap().len() <= MAX_COMPLAINT + '…'.len_utf8());
         let reply = server.request(client.requests().remove(0)).unwrap().unwrap();
         let named = |resources: &[Arc<Encoded>]| resources.iter().map(|r| r.name.clone()).collect::<BTreeSet<_>>();
@@ -651,7 +651,8 @@ mod tests {
                 self.server.request(self.to_server.remove(0)).unwrap();
             }
             let world = &self.world;
-            self.to_client.extend(self.server.responses(&|kind, name| find(world, kind, name), "1"));
+            let responses = self.server.responses(&|kind, name| find(world, kind, name), &"1".into());
+            self.to_client.extend(responses.iter().map(Response::to_message));
             if !self.to_client.is_empty() {
                 let response = self.to_client.remove(0);
                 self.delivered += response.resources.len() + response.removed_resources.len();

@@ -17,6 +17,11 @@ impl TypeUrl {
         Self(url)
     }
 
+    /// The type URL as it goes over the wire.
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+
     /// The name of the message without its package, such as `Destination`: for people.
     pub fn name(self) -> &'static str {
         self.0.rsplit(['.', '/']).next().unwrap_or(self.0)

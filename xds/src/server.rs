@@ -10,13 +10,15 @@
 //! - A client that resumes with `initial_resource_versions` is sent only what differs. Its keys are the names the
 //!   client asked for, aliases included, its values the versions held; an empty version means "told there is none".
 
+mod response;
 mod subscription;
 
 use std::sync::Arc;
 
+pub use self::response::Response;
 use self::subscription::{Batch, InFlight, News, Subscription};
 use crate::{
-    proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+    proto::discovery::DeltaDiscoveryRequest,
     resource::{Encoded, KindSet, TypeUrl},
 };
 
@@ -99,13 +101,6 @@ impl Stream {
         self.subscriptions.iter_mut().for_each(|s| s.news = News::OfAnything);
     }
 
-    /// Any resource of `kind` may have changed.
-    pub fn changed_kind(&mut self, kind: TypeUrl) {
-        if let Some(subscription) = self.subscription(kind) {
-            subscription.news = News::OfAnything;
-        }
-    }
-
     /// What [`Find`] says of this name may have changed; to be told of every name of a resource that changed, before
     /// or after. Cheap for a name that nobody asked for.
     pub fn changed_name(&mut self, kind: TypeUrl, name: &str) {
@@ -120,7 +115,7 @@ impl Stream {
     }
 
     /// Every response that may go out now, in order. `version` is what `system_version_info` says.
-    pub fn responses(&mut self, find: Find<'_>, version: &str) -> Vec<DeltaDiscoveryResponse> {
+    pub fn responses(&mut self, find: Find<'_>, version: &Arc<str>) -> Vec<Response> {
         let mut out = Vec::new();
         if !self.send_additions(find, version, &mut out) {
             return out;
@@ -152,7 +147,7 @@ impl Stream {
     }
 
     /// Whether every addition is out.
-    fn send_additions(&mut self, find: Find<'_>, version: &str, out: &mut Vec<DeltaDiscoveryResponse>) -> bool {
+    fn send_additions(&mut self, find: Find<'_>, version: &Arc<str>, out: &mut Vec<Response>) -> bool {
         for subscription in self.subscriptions.iter_mut().filter(|s| !s.news.is_nothing()) {
             let busy = subscription.in_flight.is_some();
             let Some(batch) = subscription.additions(find, busy) else { return false };
@@ -173,23 +168,16 @@ impl Stream {
 }
 
 /// The response that says `batch`, in flight from now on.
-fn response(
-    subscription: &mut Subscription,
-    batch: Batch,
-    version: &str,
-    last_nonce: &mut u64,
-) -> DeltaDiscoveryResponse {
+fn response(subscription: &mut Subscription, batch: Batch, version: &Arc<str>, last_nonce: &mut u64) -> Response {
     *last_nonce += 1;
-    let nonce = last_nonce.to_string();
     let delivered = batch.resources.iter().map(|(resource, _)| Arc::clone(resource)).collect();
-    let resources = batch.resources.into_iter().map(|(resource, aliases)| resource.to_wire(aliases)).collect();
-    subscription.in_flight = Some(InFlight { nonce: nonce.clone(), delivered });
-    DeltaDiscoveryResponse {
-        system_version_info: version.to_owned(),
-        resources,
-        type_url: subscription.kind.to_string(),
-        nonce,
-        removed_resources: batch.removed,
+    subscription.in_flight = Some(InFlight { nonce: *last_nonce, delivered });
+    Response {
+        kind: subscription.kind,
+        resources: batch.resources,
+        removed: batch.removed,
+        nonce: *last_nonce,
+        version: Arc::clone(version),
     }
 }
 
@@ -203,7 +191,7 @@ mod tests {
     use crate::{
         kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE},
         proto::{
-            discovery::Status,
+            discovery::{DeltaDiscoveryResponse, Status},
             mesh::{Destination, Refusal},
         },
     };
@@ -246,7 +234,8 @@ mod tests {
 
     fn push(stream: &mut Stream, table: &Table) -> Vec<DeltaDiscoveryResponse> {
         stream.changed();
-        stream.responses(&|kind, name| table.0.get(&(kind, name.to_owned())).cloned(), "7")
+        let find = |kind, name: &str| table.0.get(&(kind, name.to_owned())).cloned();
+        stream.responses(&find, &"7".into()).iter().map(Response::to_message).collect()
     }
 
     /// Pushes and acknowledges until nothing is left; every response as `+names -names`.
@@ -353,7 +342,7 @@ mod tests {
         drain(&mut stream, &table);
         table.put(DESTINATION, "a/web", &["web.a"], "2");
         let look = |stream: &mut Stream| {
-            stream.responses(&|kind, name| table.0.get(&(kind, name.to_owned())).cloned(), "8").len()
+            stream.responses(&|kind, name| table.0.get(&(kind, name.to_owned())).cloned(), &"8".into()).len()
         };
         stream.changed_name(DESTINATION, "a/api");
         stream.changed_name(ENDPOINTS, "web.a");
@@ -375,7 +364,7 @@ mod tests {
             looks.set(looks.get() + 1);
             None
         };
-        assert_eq!(stream.responses(&find, "8").len(), 1);
+        assert_eq!(stream.responses(&find, &"8".into()).len(), 1);
         assert!(looks.get() <= 2, "{} looks", looks.get());
     }
 

@@ -209,7 +209,7 @@ fn the_server_half_takes_what_an_old_sidecar_does_in_a_life() {
     ]);
     assert_eq!(Capabilities::of(first.node.as_ref().unwrap()), Ok(None), "it says nothing of what it can enforce");
     assert_eq!(stream.request(first), Ok(None));
-    let response = stream.responses(&find, "1").remove(0);
+    let response = stream.responses(&find, &"1".into()).remove(0).to_message();
     assert_eq!(response.resources.len(), 2);
 
     let refusal = message("selvedge.v1alpha1.Refusal", &[("resources", Value::List(vec![text("shop/api")]))]);

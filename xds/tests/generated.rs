@@ -1,5 +1,5 @@
-//! The checked-in code is what the `.proto` files say: messages here, each gRPC service with the party that serves or
-//! dials it. `UPDATE_GENERATED=1 cargo test -p selvedge-xds --test generated` writes it anew.
+//! The checked-in code is what the `.proto` files say: messages here, gRPC services with the party that serves or dials
+//! them. `UPDATE_GENERATED=1 cargo test -p selvedge-xds --test generated` writes it anew.
 
 use std::{
     fs,
@@ -42,6 +42,10 @@ fn services(out: &Path, serves: bool) -> Outcome {
         builder = builder.extern_path(package, module);
     }
     builder.compile_fds(descriptors()?)?;
+    if serves {
+        // Discovery is served by hand.
+        fs::remove_file(out.join("envoy.service.discovery.v3.rs"))?;
+    }
     Ok(())
 }
 

@@ -58,11 +58,10 @@ impl Pair {
             let find = |kind: TypeUrl, name: &str| {
                 self.world.iter().find(|((k, n), _)| (*k, *n) == (kind, name)).map(|(_, found)| Arc::clone(found))
             };
-            for response in self.server.responses(&find, "1") {
-                let kind = response.type_url.rsplit('.').next().unwrap_or_default();
+            for response in self.server.responses(&find, &"1".into()) {
                 let sign = if response.resources.is_empty() { '-' } else { '+' };
-                arrived.push(format!("{sign}{kind}"));
-                self.client.response(response).unwrap();
+                arrived.push(format!("{sign}{:?}", response.kind));
+                self.client.response(response.to_message()).unwrap();
             }
         }
         (arrived, complaints)

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Cut, Spread, mebibytes, p99, present};
-use crate::{load::Load, measure::Results, memory::BUSY, peer::Name, placement::Placement};
+use selvedge_benches::{placement::Placement, spread::Spread};
+
+use super::{Cut, mebibytes, p99, present};
+use crate::{load::Load, measure::Results, memory::BUSY, peer::Name};
 
 const PANEL_WIDTH: usize = 470;
 const PANEL_HEIGHT: usize = 214;

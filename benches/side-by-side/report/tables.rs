@@ -1,14 +1,14 @@
 //! The Markdown tables.
 
-use super::{Cut, Spread, cpu, mebibytes, p50, p99, present};
+use selvedge_benches::{machine::Machine, placement::Placement, spread::Spread};
+
+use super::{Cut, cpu, mebibytes, p50, p99, present};
 use crate::{
     idle::{PEERS, Rest},
     load::Load,
-    machine::Machine,
     measure::{Plan, Results, Sample},
     memory::{BUSY, CROWD, Memory},
     peer::Name,
-    placement::Placement,
 };
 
 /// Everything as Markdown.
@@ -149,13 +149,13 @@ fn footprint(results: &Results) -> String {
 fn rest(rest: &Rest) -> String {
     let mut text = format!(
         "\n### Doing nothing\n\nTwo sidecars, of which the one has called the other at {PEERS} endpoints, over {:.0} s in \
-         which nobody called; in the end {} connections between them are open.\n\n| | wake-ups a minute | CPU ms a minute \
-         |\n|---|---|---|\n",
+         which nobody called; in the end {} connections between them are open.\n\n| | wake-ups a minute | CPU ms a minute | \
+         KiB a connection |\n|---|---|---|---|\n",
         rest.seconds, rest.connections
     );
-    let figures = rest.wake_ups_a_minute.iter().zip(&rest.cpu_ms_a_minute);
-    for (side, (wake_ups, cpu)) in ["the calling one", "the called one"].iter().zip(figures) {
-        text.push_str(&format!("| {side} | {wake_ups:.0} | {cpu:.1} |\n"));
+    let figures = rest.wake_ups_a_minute.iter().zip(&rest.cpu_ms_a_minute).zip(&rest.bytes_a_connection);
+    for (side, ((wake_ups, cpu), bytes)) in ["the calling one", "the called one"].iter().zip(figures) {
+        text.push_str(&format!("| {side} | {wake_ups:.0} | {cpu:.1} | {:.1} |\n", bytes / 1024.0));
     }
     text
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::message::{attribute, nested, number, text};
+use crate::netlink::{attribute, nested, number, text};
 
 /// `NFT_REG_1`, the register that everything here goes through, and `NFT_REG_VERDICT`.
 const REGISTER: u32 = 1;

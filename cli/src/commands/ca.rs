@@ -9,7 +9,7 @@ use selvedge_control_plane::{
     identity::{Authority, Described, LEAF_LIFETIME, Role, cluster::Edit},
     source::kubernetes,
 };
-use selvedge_inject::setting::{CONFIG_MAP, NAMESPACE};
+use selvedge_inject::{policy::webhook::SERVICE, setting::NAMESPACE};
 use tokio::runtime::Runtime;
 
 /// Show, rotate and found the certificate authority.
@@ -147,14 +147,14 @@ impl State {
         Ok(Self { directory: edit.directory().to_owned(), edit: Some((runtime, edit)) })
     }
 
-    /// Makes sure that a control plane reads what is put here: in a cluster, by the ConfigMap beside it or by whoever names
-    /// the namespace.
+    /// Makes sure that a control plane reads what is put here: in a cluster, by what the installation has put beside it, or
+    /// by whoever names the namespace.
     fn ensure_is_read(&self, args: &StateArgs) -> anyhow::Result<()> {
         let is_read = self.edit.as_ref().is_none_or(|(_, edit)| edit.is_installed());
         ensure!(
             is_read || args.namespace.is_some(),
-            "nothing says that the control plane is in namespace {NAMESPACE} of this cluster: there is no ConfigMap \
-             {CONFIG_MAP}, and a control plane elsewhere would never find the key. Is it this cluster? Then `selvedge \
+            "nothing says that the control plane is in namespace {NAMESPACE} of this cluster: there is no Service \
+             {SERVICE}, and a control plane elsewhere would never find the key. Is it this cluster? Then `selvedge \
              install` there first, or name the control plane's namespace with --namespace"
         );
         Ok(())

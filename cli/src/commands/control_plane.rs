@@ -7,6 +7,7 @@ use selvedge_control_plane::{
     run as control_plane,
     settings::{Kubernetes, Settings},
 };
+use selvedge_inject::setting::Setting;
 use selvedge_policies::duration::Span;
 use selvedge_proxy::descriptors;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +39,9 @@ pub struct ControlPlaneArgs {
     /// Where the API server asks for sidecars, in TLS, in a cluster that cannot put them into pods by itself.
     #[arg(long, value_name = "ADDR", requires = "kubernetes")]
     webhook: Option<SocketAddr>,
+    /// A setting of all sidecars, such as image=registry.example/mesh/selvedge-proxy@sha256:...; once for each.
+    #[arg(long = "sidecar", value_name = "KEY=VALUE", requires = "kubernetes", value_parser = Setting::written)]
+    sidecars: Vec<(&'static Setting, String)>,
     /// Trust domain of the mesh; fixed once the state directory is made.
     #[arg(long, value_name = "TD", default_value = "mesh.local")]
     trust_domain: String,
@@ -61,7 +65,9 @@ pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
     descriptors::raise("control plane", control_plane::DESCRIPTORS);
     let settings = Settings {
         config_dir: args.config_dir,
-        kubernetes: args.kubernetes.then_some(Kubernetes { kubeconfig: args.kubeconfig }),
+        kubernetes: args
+            .kubernetes
+            .then_some(Kubernetes { kubeconfig: args.kubeconfig, sidecars: args.sidecars.into_iter().collect() }),
         listen: args.listen,
         admin: args.admin,
         health: args.health,
@@ -69,6 +75,7 @@ pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
         trust_domain: args.trust_domain,
         ports_file: args.ports_file,
         certificate_lifetime: args.certificate_lifetime.0,
+        threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         ..Settings::new(args.state_dir)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;

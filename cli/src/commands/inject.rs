@@ -11,7 +11,7 @@ use selvedge_inject::{
     injection,
     pod::Namespace,
     removal,
-    setting::{CONFIG_MAP, NAMESPACE, Settings},
+    setting::{KIND, NAME, NAMESPACE, Settings},
     switch::{ENABLED, LABEL, WhyNot},
     template::{self, Template},
     warning,
@@ -29,7 +29,7 @@ pub struct InjectArgs {
     /// The file with manifests; - reads standard input.
     #[arg(short = 'f', long, value_name = "FILE", default_value = "-")]
     filename: PathBuf,
-    /// The settings of the mesh: what `kubectl get configmap selvedge-inject -n selvedge-system -o yaml` prints.
+    /// The settings of the mesh: what `kubectl get injectionconfig selvedge-inject -n selvedge-system -o yaml` prints.
     #[arg(long, value_name = "FILE")]
     settings: PathBuf,
 }
@@ -112,20 +112,24 @@ fn name(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-/// The settings from the ConfigMap of a file, whatever else is in it.
+/// The settings from a file, whatever else is in it.
 fn settings(path: &Path) -> anyhow::Result<Settings> {
     let text = read(path)?;
     let documents = manifest::read(&text).with_context(|| name(path))?;
     let objects = documents.iter().map(|document| document.tree.to_json());
-    let is_it = |object: &Value| object["kind"] == "ConfigMap" && object["metadata"]["name"] == CONFIG_MAP;
+    let is_it = |object: &Value| object["kind"] == KIND && object["metadata"]["name"] == NAME;
     let found = objects.into_iter().find(is_it).with_context(|| {
         format!(
-            "there is no ConfigMap {CONFIG_MAP} in {}: write what `kubectl get configmap {CONFIG_MAP} -n {NAMESPACE} -o \
-             yaml` prints",
+            "there is no {KIND} {NAME} in {}: write what `kubectl get injectionconfig {NAME} -n {NAMESPACE} -o yaml` \
+             prints",
             name(path)
         )
     })?;
-    Ok(Settings::of(&found))
+    let settings = Settings::of(&found);
+    match settings.mistake() {
+        None => Ok(settings),
+        Some(mistake) => bail!("{}: {mistake}", name(path)),
+    }
 }
 
 /// The namespace of a template. Who runs this command asks for sidecars, as a label would; the labels of pods still count.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use selvedge_control_plane::removal::{Cluster, Injected, Target};
+use selvedge_control_plane::removal::{Cluster, Injected, Step, Target};
 use selvedge_install::removal;
 
 /// Take the mesh out of a cluster: injection first, then the control plane.
@@ -45,7 +45,11 @@ async fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
         println!("What users have written {fate}:");
         written.iter().for_each(|object| println!("  {object}"));
     }
-    let found = if args.dry_run { look(&cluster, args.purge).await? } else { remove(&cluster, args.purge).await? };
+    let steps = removal::steps(args.purge);
+    if args.purge && !args.dry_run {
+        look(&cluster, &removal::purged()).await?;
+    }
+    let found = if args.dry_run { look(&cluster, &steps).await? } else { remove(&cluster, &steps).await? };
     if !found {
         println!("There is nothing of the mesh in this cluster.");
     }
@@ -66,12 +70,12 @@ async fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
 }
 
 /// Says what would be deleted, step by step; whether there is anything.
-async fn look(cluster: &Cluster, purge: bool) -> anyhow::Result<bool> {
+async fn look(cluster: &Cluster, steps: &[Step]) -> anyhow::Result<bool> {
     let mut found = false;
-    for step in removal::steps(purge) {
-        let present = cluster.present(&step).await?;
+    for step in steps {
+        let present = cluster.present(step).await?;
         if !present.is_empty() {
-            println!("{}:", step.what);
+            println!("{}, to be deleted:", step.what);
         }
         present.iter().for_each(|target| println!("  {target}"));
         found |= !present.is_empty();
@@ -80,14 +84,14 @@ async fn look(cluster: &Cluster, purge: bool) -> anyhow::Result<bool> {
 }
 
 /// Deletes, step by step; whether there was anything.
-async fn remove(cluster: &Cluster, purge: bool) -> anyhow::Result<bool> {
+async fn remove(cluster: &Cluster, steps: &[Step]) -> anyhow::Result<bool> {
     let mut found = false;
-    for step in removal::steps(purge) {
+    for step in steps {
         let told = |target: &Target| {
             found = true;
             println!("deleted {target}");
         };
-        cluster.remove(&step, told).await?;
+        cluster.remove(step, told).await?;
     }
     Ok(found)
 }

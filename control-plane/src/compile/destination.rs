@@ -1,8 +1,9 @@
 //! A service as callers see it, and where its ports lead.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use selvedge_policies::names::{self, ServiceName};
@@ -18,6 +19,7 @@ use crate::{
         Attached, Model, Object, Target,
         endpoint_slice::{AddressType, EndpointSliceSpec, Hint, SliceEndpoint},
         external_service::{ExternalPort, ExternalServiceSpec},
+        granted,
         service::{InternalTrafficPolicy, ServicePort, ServiceSpec},
         workload::WorkloadSpec,
     },
@@ -29,6 +31,8 @@ pub(super) struct Compiled {
     message: Destination,
     aliases: Vec<String>,
     endpoints: Vec<(u16, Endpoints)>,
+    /// What callers of some namespaces are told in its place.
+    views: BTreeMap<Arc<str>, Destination>,
 }
 
 /// The destination of that name; `None` when there is no such service. A `Service` goes before an
@@ -50,6 +54,12 @@ impl Compiled {
         for (port, endpoints) in &self.endpoints {
             let name = service.port(*port).to_string();
             draft.put(Encoded::new(ENDPOINTS, name, Vec::new(), endpoints), false);
+        }
+        draft.set_views(service.text(), self.views.keys().cloned().collect());
+        for (namespace, view) in &self.views {
+            // Asked for by the names of the service, of which it has none to itself.
+            let name = names::view(service.text(), namespace);
+            draft.put(Encoded::new(DESTINATION, name, Vec::new(), view), self.message.external);
         }
         draft.put(Encoded::new(DESTINATION, &**service.text(), self.aliases, &self.message), self.message.external);
     }
@@ -79,33 +89,83 @@ fn service(model: &Model, mesh: &Mesh, object: &Object, spec: &ServiceSpec) -> C
     // A pod with addresses of both IP versions is one place to call, by the version of the service's own address.
     let is_first = |slice: &EndpointSliceSpec| (slice.address_type == AddressType::IPv6) == spec.is_first_ipv6();
     slices.sort_by_key(|(_, slice)| !is_first(slice));
-    if !slices.is_empty() {
-        let endpoints = |port: &ServicePort| (port.port, sliced(model, mesh, &slices, port, local));
-        let endpoints = carried.into_iter().map(endpoints).collect();
-        return Compiled { message, aliases, endpoints };
-    }
-    let workloads = model.selected(namespace, &spec.selector);
-    let endpoints = |port: &&ServicePort| {
+    let mut workloads = model.selected(namespace, &spec.selector);
+    workloads.retain(|(object, workload)| workload.weight > 0 && !speak_of(&slices, object, workload));
+    let selected = |port: &ServicePort| -> Vec<Endpoint> {
         let endpoint = |(object, workload): &(&Object, &WorkloadSpec)| {
             let port = port.target(workload)?;
             Some(hinted(spec, at(model, mesh, object, workload, workload.ip(), port)))
         };
-        let taking = workloads.iter().filter(|(_, workload)| workload.weight > 0);
-        (port.port, of_policy(local, taking.filter_map(endpoint).collect(), Vec::new()))
+        workloads.iter().filter_map(endpoint).collect()
     };
-    let endpoints = carried.iter().map(endpoints).collect();
-    Compiled { message, aliases, endpoints }
+    let endpoints = |port: &ServicePort| (port.port, sliced(model, mesh, &slices, port).beside(selected(port), local));
+    let views = views(model, &message, &target, &carried);
+    let endpoints = carried.into_iter().map(endpoints).collect();
+    Compiled { message, aliases, endpoints, views }
 }
 
-/// The endpoints of a service's port where a cluster says which there are. Those that end are called when there are no
-/// others, as everywhere in Kubernetes (KEP-1669): none in the cluster or, where calls stay on their node, none on it.
-fn sliced(
+/// What callers are told in the place of a service whose namespaces have routes of their own to it (GEP-1294). At a port that
+/// one of these is for, the routes of the service's own namespace do not hold for them (GEP-1426).
+fn views(
     model: &Model,
-    mesh: &Mesh,
-    slices: &[(&Object, &EndpointSliceSpec)],
-    port: &ServicePort,
-    local: bool,
-) -> Endpoints {
+    message: &Destination,
+    target: &Target,
+    ports: &[&ServicePort],
+) -> BTreeMap<Arc<str>, Destination> {
+    let mut theirs: BTreeMap<&Arc<str>, Vec<(&Object, &Attached)>> = BTreeMap::new();
+    let mut own = Vec::new();
+    for (object, document) in model.attached(target, |document| document.is_route) {
+        match granted::consumer(object, document, target) {
+            Some(namespace) => theirs.entry(namespace).or_default().push((object, document)),
+            None => own.push((object, document)),
+        }
+    }
+    let view = |(namespace, theirs): (&Arc<str>, Vec<(&Object, &Attached)>)| {
+        let is_taken = |port: &&ServicePort| theirs.iter().any(|(_, document)| document.is_for(target, port));
+        let (taken, left): (Vec<&ServicePort>, Vec<&ServicePort>) = ports.iter().copied().partition(is_taken);
+        if taken.is_empty() {
+            return None;
+        }
+        let theirs = theirs.iter().filter_map(|(of, document)| route(model, of, document, target, (ports, true)));
+        let own = own.iter().filter_map(|(of, document)| route(model, of, document, target, (&left, false)));
+        Some((namespace.clone(), Destination { routes: theirs.chain(own).collect(), ..message.clone() }))
+    };
+    theirs.into_iter().filter_map(view).collect()
+}
+
+/// True for a workload of which it is for the slices to say whether it is called: a pod, where there are any, and whatever
+/// else stands in them.
+fn speak_of(slices: &[(&Object, &EndpointSliceSpec)], object: &Object, workload: &WorkloadSpec) -> bool {
+    let is_it = |endpoint: &SliceEndpoint| {
+        endpoint.pod().map_or_else(|| workload.ips().any(|ip| endpoint.ip() == Some(ip)), |pod| *pod == *object.id.name)
+    };
+    let mut endpoints = slices.iter().flat_map(|(_, slice)| &slice.endpoints);
+    (workload.pod && !slices.is_empty()) || endpoints.any(is_it)
+}
+
+/// What a cluster says of the endpoints of a service's port.
+struct Sliced {
+    ready: Vec<Endpoint>,
+    /// Those that end and still take calls.
+    leaving: Vec<Endpoint>,
+}
+
+impl Sliced {
+    /// The endpoints of the port, with those that only a selector tells of. Those that end are called when there are no others,
+    /// as everywhere in Kubernetes (KEP-1669): none in the cluster or, where calls stay on their node, none on it.
+    fn beside(self, selected: Vec<Endpoint>, local: bool) -> Endpoints {
+        let Self { mut ready, leaving } = self;
+        ready.extend(selected);
+        match (local, ready.is_empty()) {
+            (true, _) => of_policy(true, ready, leaving),
+            (false, true) => of_policy(false, leaving, Vec::new()),
+            (false, false) => of_policy(false, ready, Vec::new()),
+        }
+    }
+}
+
+/// The endpoints of a service's port where a cluster says which there are.
+fn sliced(model: &Model, mesh: &Mesh, slices: &[(&Object, &EndpointSliceSpec)], port: &ServicePort) -> Sliced {
     let such = |is_such: fn(&SliceEndpoint) -> bool| -> Vec<Endpoint> {
         let (mut pods, mut found) = (BTreeSet::new(), Vec::new());
         for (object, slice) in slices {
@@ -123,12 +183,8 @@ fn sliced(
     };
     // What ends is called as a last resort, from anywhere.
     let leaving = such(SliceEndpoint::is_leaving).into_iter();
-    let leaving: Vec<Endpoint> =
-        leaving.map(|endpoint| Endpoint { for_zones: vec![], for_nodes: vec![], ..endpoint }).collect();
-    match such(SliceEndpoint::is_ready) {
-        ready if local => of_policy(local, ready, leaving),
-        ready => of_policy(local, if ready.is_empty() { leaving } else { ready }, Vec::new()),
-    }
+    let leaving = leaving.map(|endpoint| Endpoint { for_zones: vec![], for_nodes: vec![], ..endpoint }).collect();
+    Sliced { ready: such(SliceEndpoint::is_ready), leaving }
 }
 
 /// With the hints that a cluster would write for it.
@@ -237,16 +293,17 @@ fn external(model: &Model, object: &Object, spec: &ExternalServiceSpec) -> Compi
             |address| Endpoint { address, weight: 1, tls_server_name: tls_server_name.clone(), ..Default::default() };
         endpoints.push((port.port, of_policy(false, addresses.into_iter().map(endpoint).collect(), Vec::new())));
     }
-    Compiled { message, aliases, endpoints }
+    Compiled { message, aliases, endpoints, views: BTreeMap::new() }
 }
 
 /// What both kinds of destination have in common. An external one has no ports that routes are for.
 fn destination(model: &Model, object: &Object, target: &Target, ports: &[&ServicePort]) -> Destination {
-    let routes = model.attached(target, |document| document.is_route);
+    let routes = model.attached(target, |document| document.is_route).into_iter();
+    let routes = routes.filter(|(of, document)| granted::consumer(of, document, target).is_none());
     Destination {
         namespace: object.id.namespace.to_string(),
         name: object.id.name.to_string(),
-        routes: routes.into_iter().filter_map(|(of, document)| route(model, of, document, target, ports)).collect(),
+        routes: routes.filter_map(|(of, document)| route(model, of, document, target, (ports, true))).collect(),
         policies: policies(model, object, target, Attached::acts_at_callers),
         origin: Some(origin(object)),
         ..Default::default()

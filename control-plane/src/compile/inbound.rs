@@ -8,7 +8,7 @@ use selvedge_xds::proto::mesh::{self, Attachment, Inbound, InboundPort, SettingO
 
 use super::{Mesh, attachment, destination, identity, origin, route};
 use crate::model::{
-    Attached, Model, Object, ObjectId, Target,
+    Attached, Model, Object, ObjectId, Target, granted,
     service::{ServicePort, ServiceSpec},
     workload::{self, WorkloadSpec},
 };
@@ -77,7 +77,9 @@ fn probers(model: &Model, spec: &WorkloadSpec) -> Vec<String> {
 /// The ports of the workload's application behind one service.
 fn ports(model: &Model, object: &Object, service: &ServiceSpec, workload: &WorkloadSpec) -> Vec<InboundPort> {
     let target = Target::Service(object.id.namespace.clone(), object.id.name.clone());
-    let routes = model.attached(&target, |document| document.is_route);
+    let mut routes = model.attached(&target, |document| document.is_route);
+    // Who calls is known by its identity alone, so requests are named by the routes that are for everybody's.
+    routes.retain(|(of, document)| granted::consumer(of, document, &target).is_none());
     let policies = model.attached(&target, Attached::acts_where_called);
     let carried: Vec<&ServicePort> = service.carried().collect();
     let port = |p: &&ServicePort| {
@@ -86,7 +88,9 @@ fn ports(model: &Model, object: &Object, service: &ServiceSpec, workload: &Workl
             port: p.target(workload)?.into(),
             app_protocol: p.spoken().map_or(String::new(), |protocol| protocol.name().to_owned()),
             service: object.id.path(),
-            routes: of_port.filter_map(|(of, document)| route(model, of, document, &target, &carried)).collect(),
+            routes: of_port
+                .filter_map(|(of, document)| route(model, of, document, &target, (&carried, true)))
+                .collect(),
             policies: in_order(policies.iter().filter(|(_, document)| document.port.is_none_or(|port| port == p.port))),
         })
     };

@@ -15,7 +15,7 @@ use std::{
 };
 
 use kube::Client;
-use selvedge_inject::setting::CONFIG_MAP;
+use selvedge_inject::setting::{KIND, NAME, Settings};
 use selvedge_policies::facts::Moment;
 use tokio::{
     sync::watch,
@@ -78,6 +78,8 @@ pub struct Keeper {
     state_dir: PathBuf,
     trust_domain: String,
     lifetime: Duration,
+    /// What all sidecars are to have, beside the trust bundle.
+    sidecars: Settings,
     /// What the Secret had when it was last read or written.
     kept: Option<Kept>,
     closed: watch::Sender<Option<Arc<str>>>,
@@ -100,8 +102,8 @@ pub enum Found {
 
 impl Keeper {
     /// For the authority of `trust_domain`, whose certificates live for `lifetime`; its Secret is in the namespace of
-    /// `client`.
-    pub fn new(client: &Client, state_dir: &Path, trust_domain: &str, lifetime: Duration) -> Self {
+    /// `client`, and pods are told of it with these settings of `sidecars`.
+    pub fn new(client: &Client, state_dir: &Path, trust_domain: &str, lifetime: Duration, sidecars: Settings) -> Self {
         let namespace = client.default_namespace();
         Self {
             client: client.clone(),
@@ -111,6 +113,7 @@ impl Keeper {
             state_dir: state_dir.to_owned(),
             trust_domain: trust_domain.to_owned(),
             lifetime,
+            sidecars,
             kept: None,
             closed: watch::Sender::default(),
         }
@@ -166,8 +169,8 @@ impl Keeper {
 
     /// Why no authority may be founded although the Secret has none; `None` where there never was one.
     async fn missing(&self) -> Result<Option<String>, ClusterError> {
-        let sign = if self.bundle.read().await?.pem.is_some() {
-            format!("the trust bundle in the ConfigMap {CONFIG_MAP}")
+        let sign = if self.bundle.read().await?.is_some() {
+            format!("the trust bundle in the {KIND} {NAME}")
         } else {
             let asked = kubernetes::any_injected(&self.client).await;
             match asked.map_err(|error| ClusterError::Api { what: "the list of pods", error })? {
@@ -235,7 +238,7 @@ impl Keeper {
         if self.kept.is_some() {
             let pem = authority.roots_pem();
             if written.as_ref().is_none_or(|(at, last)| *last != pem || at.elapsed() >= WRITE) {
-                self.bundle.write(&pem).await?;
+                self.bundle.write(&self.sidecars, &pem).await?;
                 *written = Some((Instant::now(), pem));
             }
         }

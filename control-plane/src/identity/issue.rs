@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData as _, SanType,
+    SignatureAlgorithm,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use selvedge_policies::facts::Identity;
@@ -54,7 +55,22 @@ pub(super) fn verified_key(csr: &[u8]) -> Result<CertificateSigningRequestParams
     if !strong.contains(&request.public_key.algorithm()) {
         return Err(refused("its key is not P-256, P-384 or Ed25519"));
     }
+    // The reader takes the kind of the key from the signature. A certificate over another kind could not be read.
+    if request.public_key.der_bytes().len() != length(request.public_key.algorithm()) {
+        return Err(refused(
+            "its signature is of another kind than its key: P-256 goes with SHA-256, P-384 with SHA-384",
+        ));
+    }
     Ok(request)
+}
+
+/// Bytes of a public key: an uncompressed point (SEC 1 section 2.3.3), or one of Ed25519 (RFC 8032).
+fn length(algorithm: &SignatureAlgorithm) -> usize {
+    match algorithm {
+        of if *of == PKCS_ECDSA_P256_SHA256 => 1 + 2 * 32,
+        of if *of == PKCS_ECDSA_P384_SHA384 => 1 + 2 * 48,
+        _ => 32,
+    }
 }
 
 /// Signs a leaf over the key of `request`; nothing else of the request is used.

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::claimed::{self, AUDIENCE, Bearer};
 use crate::{
     clock,
-    fair_queue::FairQueue,
+    fair_queue::{FairQueue, Standing},
     guarded::Guarded,
     source::kubernetes::{self, Known, Pods},
 };
@@ -41,8 +41,10 @@ const TURN: Duration = Duration::from_secs(4);
 const OF_ONE_POD: usize = 2;
 /// How long an answer counts: as long as a sidecar takes to ask again a few times.
 const FRESH: Duration = Duration::from_secs(10);
+/// How long a token that was good goes before others: as long as a kubelet leaves one in a pod.
+const GOOD: Duration = Duration::from_secs(3600);
 /// How many answers are kept.
-const KEPT: usize = 1024;
+const KEPT: usize = 16 * 1024;
 
 /// Why a pod gets no certificate.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -70,8 +72,11 @@ pub struct Reviewer {
 /// SHA-256 of a token.
 type Hash = [u8; 32];
 
-/// How many questions there are, by the address they come from and the uid of the pod they are about.
-type Questions = Arc<Guarded<HashMap<(IpAddr, Arc<str>), usize>>>;
+/// How many questions there are, by what they are.
+type Questions = Arc<Guarded<HashMap<Question, usize>>>;
+
+/// The address that asks, the uid of the pod it is about, and whether the token was good before.
+type Question = (IpAddr, Arc<str>, Standing);
 
 /// Whose the token is, or what is wrong with it.
 type Answer = Result<Bearer, String>;
@@ -112,15 +117,18 @@ impl Reviewer {
     async fn bearer(&self, token: &str, address: IpAddr, pod: &Arc<str>) -> Result<Answer, ReviewError> {
         let hash = hash(token);
         let is_fresh = |at: &Instant| at.elapsed() < FRESH;
-        let known = self.answers.with(|answers| answers.get(&hash).filter(|(at, _)| is_fresh(at)).cloned());
-        if let Some((_, answer)) = known {
-            return Ok(answer);
-        }
-        let _asking = self.asking(address, pod)?;
-        let answer = self.ask(token, address).await?;
+        let known = self.answers.with(|answers| answers.get(&hash).cloned());
+        let standing = match known {
+            Some((at, answer)) if is_fresh(&at) => return Ok(answer),
+            Some((_, Ok(_))) => Standing::Known,
+            _ => Standing::Unknown,
+        };
+        let _asking = self.asking((address, Arc::clone(pod), standing))?;
+        let answer = self.ask(token, address, standing).await?;
         self.answers.with(|answers| {
             if answers.len() >= KEPT {
-                answers.retain(|_, (at, _)| is_fresh(at));
+                // Who makes tokens up drives nobody out whose own is good.
+                answers.retain(|_, (at, answer)| is_fresh(at) || (answer.is_ok() && at.elapsed() < GOOD));
             }
             if answers.len() < KEPT {
                 answers.insert(hash, (Instant::now(), answer.clone()));
@@ -130,8 +138,7 @@ impl Reviewer {
     }
 
     /// One more question about a pod, until the value is dropped.
-    fn asking(&self, address: IpAddr, pod: &Arc<str>) -> Result<Asking, ReviewError> {
-        let key = (address, Arc::clone(pod));
+    fn asking(&self, key: Question) -> Result<Asking, ReviewError> {
         let count = self.asking.with(|asking| {
             let count = asking.entry(key.clone()).or_default();
             *count += 1;
@@ -144,9 +151,9 @@ impl Reviewer {
         Ok(asking)
     }
 
-    async fn ask(&self, token: &str, address: IpAddr) -> Result<Answer, ReviewError> {
+    async fn ask(&self, token: &str, address: IpAddr, standing: Standing) -> Result<Answer, ReviewError> {
         let not_now = |why: &str| ReviewError::NotNow(why.to_owned());
-        let turn = timeout(TURN, self.turns.take(address)).await;
+        let turn = timeout(TURN, self.turns.take(address, standing)).await;
         let Ok(turn) = turn else { return Err(not_now("too many pods ask for certificates at once")) };
         let end = Instant::now() + HOLD;
         tokio::spawn(async move {
@@ -173,7 +180,7 @@ impl Reviewer {
 /// A question about a pod that is being asked.
 #[derive(Debug)]
 struct Asking {
-    key: (IpAddr, Arc<str>),
+    key: Question,
     all: Questions,
 }
 
@@ -288,20 +295,26 @@ mod tests {
     }
 
     fn reviewer(asked: &Arc<AtomicUsize>) -> Arc<Reviewer> {
-        let pods = ["web-1", "web-2", "flood-1"]
-            .into_iter()
-            .fold(Pods::default(), |pods, name| pods.with("shop", name, "web"));
+        let pods = ["web-1", "web-2"].map(str::to_owned).into_iter().chain((0..FLOODING).map(flooding));
+        let pods = pods.fold(Pods::default(), |pods, name| pods.with("shop", &name, "web"));
         Arc::new(Reviewer::new(&api_server(asked), pods, "mesh.local"))
     }
 
-    /// A hundred callers from `address` that show tokens of the pod, made up anew each time, as often as they can.
-    fn flood(reviewer: &Arc<Reviewer>, pod: &'static str, address: IpAddr) -> JoinSet<()> {
+    /// More pods than there are turns while one waits.
+    const FLOODING: usize = 1000;
+
+    fn flooding(n: usize) -> String {
+        format!("flood-{n}")
+    }
+
+    /// A thousand callers from `address` that show tokens of the pods, made up anew each time, as often as they can.
+    fn flood(reviewer: &Arc<Reviewer>, pods: &[String], address: IpAddr) -> JoinSet<()> {
         let mut callers = JoinSet::new();
-        for caller in 0..100 {
+        for (caller, pod) in pods.iter().cloned().cycle().take(FLOODING).enumerate() {
             let reviewer = Arc::clone(reviewer);
             callers.spawn(async move {
                 for n in 0.. {
-                    let made_up = token(pod, &format!("{caller}-{n}"));
+                    let made_up = token(&pod, &format!("{caller}-{n}"));
                     reviewer.identify(&made_up, &format!("shop/{pod}"), address).await.unwrap_err();
                     sleep(Duration::from_millis(50)).await;
                 }
@@ -315,7 +328,7 @@ mod tests {
         for (floods, joins) in [("10.0.0.1", "10.0.0.2"), ("10.0.0.1", "10.0.0.1")] {
             let asked = Arc::default();
             let reviewer = reviewer(&asked);
-            let _flood = flood(&reviewer, "flood-1", ip(floods));
+            let _flood = flood(&reviewer, &[flooding(1)], ip(floods));
             sleep(Duration::from_secs(1)).await;
             for pod in ["web-1", "web-2"] {
                 let began = Instant::now();
@@ -331,11 +344,27 @@ mod tests {
     async fn who_knows_another_pod_keeps_it_from_nothing_either() {
         let asked = Arc::default();
         let reviewer = reviewer(&asked);
-        let _flood = flood(&reviewer, "web-1", ip("10.0.0.1"));
+        let _flood = flood(&reviewer, &["web-1".to_owned()], ip("10.0.0.1"));
         sleep(Duration::from_secs(1)).await;
         let began = Instant::now();
         reviewer.identify(&token("web-1", SIGNED), "shop/web-1", ip("10.0.0.2")).await.unwrap();
         assert!(began.elapsed() <= 3 * HOLD, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_was_good_goes_before_those_that_nobody_knows() {
+        let asked = Arc::default();
+        let reviewer = reviewer(&asked);
+        let token = token("web-1", SIGNED);
+        let joins = || reviewer.identify(&token, "shop/web-1", ip("10.0.0.1"));
+        joins().await.unwrap();
+        let pods: Vec<String> = ["web-1".to_owned()].into_iter().chain((0..FLOODING).map(flooding)).collect();
+        let _flood = flood(&reviewer, &pods, ip("10.0.0.1"));
+        sleep(2 * FRESH).await;
+        let (began, before) = (Instant::now(), asked.load(Ordering::Relaxed));
+        joins().await.unwrap();
+        assert!(began.elapsed() <= 3 * HOLD, "{:?}", began.elapsed());
+        assert!(asked.load(Ordering::Relaxed) > before, "it is asked about anew");
     }
 
     #[tokio::test(start_paused = true)]

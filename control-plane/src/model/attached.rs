@@ -57,12 +57,13 @@ impl Attached {
     }
 
     /// The document, of this kind, as it travels to those whom the service `target` with these ports concerns; `None` when
-    /// it is for no port of them. The references at the paths `refused` are not followed.
+    /// it is for no port of them. `is_whole` says that these are all its ports. The references at the paths `refused` are
+    /// not followed.
     pub fn document_for(
         &self,
         kind: &str,
         target: &Target,
-        ports: &[&ServicePort],
+        (ports, is_whole): (&[&ServicePort], bool),
         refused: Vec<&str>,
     ) -> Option<Arc<str>> {
         let mut meant = ports.iter().filter(|port| self.is_for(target, port)).map(|port| port.port).peekable();
@@ -70,11 +71,16 @@ impl Attached {
         let Some(Role::Routes(resolve)) = registry::find(kind).map(|kind| kind.role) else {
             return Some(self.document.clone());
         };
-        if refused.is_empty() && self.attachments(target).all(|reference| reference.section.is_none()) {
+        let is_home = |other: &Target| other.namespace() == target.namespace();
+        if refused.is_empty()
+            && is_whole
+            && self.targets.iter().all(is_home)
+            && self.attachments(target).all(|reference| reference.section.is_none())
+        {
             return Some(self.document.clone());
         }
         let is_for_all = |reference: &Reference| reference.port.is_none() && reference.section.is_none();
-        let ports = if self.attachments(target).any(is_for_all) { None } else { Some(meant.collect()) };
+        let ports = if is_whole && self.attachments(target).any(is_for_all) { None } else { Some(meant.collect()) };
         let document = serde_json::from_str(&self.document).unwrap_or_default();
         Some(resolve(&document, &Resolved { target, ports, refused }).to_string().into())
     }

@@ -108,10 +108,7 @@ fn named(object: &Object) -> BTreeSet<Target> {
     let ObjectId { namespace, name, .. } = &object.id;
     match &object.spec {
         Spec::Attached(attached) => attached.references.iter().map(|reference| reference.to.clone()).collect(),
-        Spec::MeshPolicy(spec) => {
-            let name = spec.target_ref.as_ref().and_then(|target| target.name.as_deref());
-            name.map(|name| Target::Workload(namespace.clone(), name.into())).into_iter().collect()
-        }
+        Spec::MeshPolicy(spec) => spec.target_ref.iter().filter_map(|target| target.target(namespace)).collect(),
         Spec::ExternalService(spec) => {
             let shadowed = spec.hosts.iter().filter_map(|host| service_of_host(host));
             let shadowed = shadowed.map(|(namespace, name)| Target::Service(namespace.into(), name.into()));

@@ -1,7 +1,9 @@
 //! Which references lead into another namespace, and whether that namespace has opened itself to them.
 //!
 //! Without a `ReferenceGrant` there, nothing is sent: an owner of routes could else have a service called in ways that its
-//! own callers never could.
+//! own callers never could. A route of another namespace than that of its service needs no leave: it is for the calls of its own.
+
+use std::sync::Arc;
 
 use selvedge_policies::{
     policy::{Reference, Relation},
@@ -13,9 +15,22 @@ use super::{
     reference_grant::{self, ReferenceGrantSpec},
 };
 
-/// The references of a document by which it sends requests into a namespace that did not open itself to it.
-pub fn closed<'a>(model: &Model, object: &Object, attached: &'a Attached) -> Vec<&'a Reference> {
-    attached.references.iter().filter(|reference| !is_open(model, object, reference)).collect()
+/// The namespace whose calls of the service `target` alone a document is for (a consumer route, GEP-1294); `None` for one that
+/// is for everybody's.
+pub fn consumer<'a>(object: &'a Object, attached: &Attached, target: &Target) -> Option<&'a Arc<str>> {
+    match target {
+        Target::Service(namespace, _) if attached.is_route && *namespace != object.id.namespace => {
+            Some(&object.id.namespace)
+        }
+        _ => None,
+    }
+}
+
+/// The references of a document by which it sends calls of `target` into a namespace that did not open itself to it. The service
+/// that is called anyway is open.
+pub fn closed<'a>(model: &Model, object: &Object, attached: &'a Attached, target: &Target) -> Vec<&'a Reference> {
+    let sent = attached.references.iter().filter(|reference| reference.to != *target);
+    sent.filter(|reference| !is_open(model, object, reference)).collect()
 }
 
 fn is_open(model: &Model, object: &Object, reference: &Reference) -> bool {

@@ -16,6 +16,7 @@ use super::{
     endpoint_slice::EndpointSliceSpec,
     external_service::{self, ExternalServiceSpec},
     mesh_policy::{self, MeshPolicySpec, ScopeKind},
+    networks::Networks,
     nodes::Nodes,
     pods::Pods,
     service::{self, ServiceSpec},
@@ -36,6 +37,7 @@ pub struct Model {
     claims: Claims,
     nodes: Nodes,
     pods: Pods,
+    networks: Networks,
 }
 
 impl Model {
@@ -71,6 +73,11 @@ impl Model {
     /// How far the pods of namespaces have sidecars.
     pub fn pods(&self) -> &Pods {
         &self.pods
+    }
+
+    /// Where something that has a sidecar may be.
+    pub fn networks(&self) -> &Networks {
+        &self.networks
     }
 
     /// All objects, by kind, namespace and name.
@@ -168,22 +175,25 @@ impl Model {
     /// What the mesh policies together say of one workload, and which of them says it: none what holds of pods beneath all
     /// of them.
     pub fn effective(&self, namespace: &str, workload: &str) -> (Settings, Merged<Option<&Object>>) {
-        let own = |spec: &MeshPolicySpec| {
-            spec.target_ref
-                .as_ref()
-                .is_some_and(|t| t.kind == ScopeKind::Workload && t.name.as_deref() == Some(workload))
+        let found = self.workload(namespace, workload);
+        let services = found.map(|(object, _)| self.selecting(&object.id.namespace, &object.labels));
+        let services: Vec<&str> = services.iter().flatten().map(|(object, _)| &*object.id.name).collect();
+        // From the most specific on.
+        let scope = |spec: &MeshPolicySpec| match spec.target_ref.as_ref().map(|target| (target.kind, &target.name)) {
+            Some((ScopeKind::Workload, Some(name))) => (name == workload).then_some(0),
+            Some((ScopeKind::Service, Some(name))) => services.contains(&name.as_str()).then_some(1),
+            None => Some(2),
+            Some(_) => None,
         };
-        let local = || self.in_namespace(mesh_policy::KIND.name, namespace).filter_map(|o| as_mesh_policy(o));
-        let wide = self.of_kind(mesh_policy::KIND.name).filter_map(|object| as_mesh_policy(object));
         let is_wide = |spec: &MeshPolicySpec| spec.target_ref.as_ref().is_some_and(|t| t.kind == ScopeKind::Mesh);
-        let own = local().filter(move |(_, spec)| own(spec)).map(|said| (0, said));
-        let of_namespace = local().filter(|(_, spec)| spec.target_ref.is_none()).map(|said| (1, said));
-        let of_mesh = wide.filter(move |(_, spec)| is_wide(spec)).map(|said| (2, said));
-        let said = own.chain(of_namespace).chain(of_mesh);
+        let local = self.in_namespace(mesh_policy::KIND.name, namespace).filter_map(|object| as_mesh_policy(object));
+        let local = local.filter_map(|said| Some((scope(said.1)?, said)));
+        let wide = self.of_kind(mesh_policy::KIND.name).filter_map(|object| as_mesh_policy(object));
+        let of_mesh = wide.filter(|(_, spec)| is_wide(spec)).map(|said| (3, said));
+        let said = local.chain(of_mesh);
         let said = said.map(|(scope, (object, spec))| (object.precedence(scope), Some(object), &spec.settings));
-        let is_pod = self.workload(namespace, workload).is_some_and(|(_, spec)| spec.pod);
-        let of_pods = is_pod.then(Settings::of_pods);
-        let beneath = |settings| (Precedence::new(3, None, Arc::default(), Arc::default()), None, settings);
+        let of_pods = found.is_some_and(|(_, spec)| spec.pod).then(Settings::of_pods);
+        let beneath = |settings| (Precedence::new(4, None, Arc::default(), Arc::default()), None, settings);
         Settings::merge(said.chain(of_pods.as_ref().map(beneath)))
     }
 
@@ -197,6 +207,7 @@ impl Model {
         self.claims.index(object, add);
         self.nodes.index(object, add);
         self.pods.index(object, add);
+        self.networks.index(object, add);
         let namespace = &object.id.namespace;
         match &object.spec {
             Spec::Workload(_) => {

@@ -1,6 +1,6 @@
-//! `MeshPolicy`: how strict the mesh, a namespace or one workload is.
+//! `MeshPolicy`: how strict the mesh, a namespace, the workloads of a service or one workload is.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use selvedge_policies::{
@@ -10,11 +10,13 @@ use selvedge_policies::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Target;
+
 /// What the kind `MeshPolicy` says of itself.
 pub const KIND: Kind = Kind {
     name: settings::KIND,
     api_version: kind::SELVEDGE,
-    summary: "mTLS modes, default posture, access log and caller identity of the mesh, a namespace or a workload.",
+    summary: "mTLS modes, default posture, access log, caller identity and ambiguous paths of the mesh or a part of it.",
     schema: || schemars::schema_for!(MeshPolicySpec),
     check: |document| blanks(document).unwrap_or_else(|| kind::check(document, check)),
     close: kind::as_written,
@@ -49,14 +51,14 @@ impl JsonSchema for MeshPolicySpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(
     extend("x-kubernetes-validations" = [
-        { "rule": "self.kind == 'Workload' ? has(self.name) : !has(self.name)",
-          "message": "a Workload has a name, and the mesh has none" },
+        { "rule": "self.kind == 'Mesh' ? !has(self.name) : has(self.name)",
+          "message": "a Service and a Workload have a name, and the mesh has none" },
     ])
 )]
 pub struct ScopeRef {
-    /// Whether it covers the whole mesh or one workload.
+    /// Whether it covers the whole mesh, the workloads of a service or one workload.
     pub kind: ScopeKind,
-    /// Name of the workload; absent for the mesh.
+    /// Name of the service or workload; absent for the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
@@ -66,8 +68,22 @@ pub struct ScopeRef {
 pub enum ScopeKind {
     /// Every workload of the mesh, whatever its namespace.
     Mesh,
+    /// Every workload behind one service of the namespace.
+    Service,
     /// One workload of the namespace.
     Workload,
+}
+
+impl ScopeRef {
+    /// What of `namespace` it names; `None` for the mesh.
+    pub(crate) fn target(&self, namespace: &Arc<str>) -> Option<Target> {
+        let name = self.name.as_deref()?.into();
+        match self.kind {
+            ScopeKind::Mesh => None,
+            ScopeKind::Service => Some(Target::Service(namespace.clone(), name)),
+            ScopeKind::Workload => Some(Target::Workload(namespace.clone(), name)),
+        }
+    }
 }
 
 /// The namespace of those who run the mesh: what covers all of it is written here.
@@ -113,10 +129,13 @@ fn check(spec: &MeshPolicySpec) -> Vec<Problem> {
 
 fn target_problem(target: &ScopeRef) -> Option<Problem> {
     match (target.kind, &target.name) {
-        (ScopeKind::Workload, None) => {
-            Some(Problem::new("targetRef", "missing field 'name': expected that of a Workload"))
+        (ScopeKind::Service | ScopeKind::Workload, None) => {
+            let why = format!("missing field 'name': expected that of a {:?}", target.kind);
+            Some(Problem::new("targetRef", why))
         }
-        (ScopeKind::Workload, Some(name)) => kind::name_problem(name).map(|why| Problem::new("targetRef.name", why)),
+        (ScopeKind::Service | ScopeKind::Workload, Some(name)) => {
+            kind::name_problem(name).map(|why| Problem::new("targetRef.name", why))
+        }
         (ScopeKind::Mesh, Some(_)) => {
             Some(Problem::new("targetRef.name", "the mesh has no name: expected none with kind Mesh"))
         }

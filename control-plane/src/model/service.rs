@@ -350,6 +350,37 @@ mod tests {
     }
 
     #[test]
+    fn of_the_names_of_ports_only_that_of_tcp_says_what_is_spoken() {
+        for (name, app_protocol, expected) in [
+            (Some("tcp"), None, Some(AppProtocol::Tcp)),
+            (Some("tcp-redis"), None, Some(AppProtocol::Tcp)),
+            (Some("tcp-tls"), Some("tls"), Some(AppProtocol::Tls)),
+            (Some("tcp-web"), Some("http"), Some(AppProtocol::Http)),
+            (Some("web"), Some("grpc"), Some(AppProtocol::Grpc)),
+            // What these speak is found out, so a name that is wrong breaks nothing.
+            (Some("http"), None, None),
+            (Some("http-web"), None, None),
+            (Some("http2-web"), None, None),
+            (Some("grpc-web"), None, None),
+            (Some("grpc"), None, None),
+            (Some("tls-web"), None, None),
+            (Some("https-web"), None, None),
+            (Some("tcpdump"), None, None),
+            (Some("my-tcp"), None, None),
+            (None, None, None),
+        ] {
+            let mut port = json!({ "port": 80 });
+            for (field, value) in [("name", name), ("appProtocol", app_protocol)] {
+                if let Some(value) = value {
+                    port[field] = value.into();
+                }
+            }
+            let port: ServicePort = serde_json::from_value(port).unwrap();
+            assert_eq!(port.spoken(), expected, "{name:?} {app_protocol:?}");
+        }
+    }
+
+    #[test]
     fn a_protocol_of_somebody_else_is_read_over_and_a_misspelt_one_is_told_of() {
         for (written, read, told) in [
             ("HTTP", Some("http"), false),

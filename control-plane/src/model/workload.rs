@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use selvedge_policies::kind::{self, Kind, Problem};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What the kind `Workload` says of itself.
 pub const KIND: Kind = Kind {
@@ -19,6 +20,12 @@ pub const KIND: Kind = Kind {
 /// `spec` of a `Workload`. A `Service` of the namespace selects it by `metadata.labels`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(
+    extend("x-kubernetes-validations" = [
+        { "rule": "!(has(self.pod) && self.pod == true) && !(has(self.hostNetwork) && self.hostNetwork == true)",
+          "message": "pod and hostNetwork are said by the cluster, of pods of its own: leave them out" },
+    ])
+)]
 pub struct WorkloadSpec {
     /// The service account that names its identity, `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
     pub service_account: String,
@@ -95,6 +102,20 @@ fn is_no(flag: &bool) -> bool {
     !*flag
 }
 
+/// The fields that are said of a pod by its cluster.
+const OF_PODS: [&str; 2] = ["pod", "hostNetwork"];
+
+/// What a `spec` says that somebody has written, and only a cluster can say, of a pod of its own.
+pub fn said_of_pods(spec: &Value) -> Vec<Problem> {
+    let said = OF_PODS.into_iter().filter(|field| spec.get(field) == Some(&Value::Bool(true)));
+    said.map(|field| Problem::new(field, "only a cluster says this, of a pod of its own: leave it out")).collect()
+}
+
+/// Takes out of a `spec` what only a cluster can say.
+pub fn disown(spec: &mut Map<String, Value>) {
+    spec.retain(|field, _| !OF_PODS.contains(&field.as_str()));
+}
+
 impl WorkloadSpec {
     /// The address peers dial; unspecified when it is not sound, which a checked spec never is.
     pub fn ip(&self) -> IpAddr {
@@ -133,6 +154,8 @@ impl WorkloadSpec {
     }
 }
 
+/// Addresses beside the first one that a workload may have.
+const MAX_ADDRESSES: usize = 16;
 /// Largest weight, so that sums of weights stay small numbers.
 const MAX_WEIGHT: u32 = 10_000;
 
@@ -141,6 +164,10 @@ fn check(spec: &WorkloadSpec) -> Vec<Problem> {
     let account = kind::name_problem(&spec.service_account);
     problems.extend(account.map(|why| Problem::new("serviceAccount", why)));
     problems.extend(address_problem(&spec.address).map(|why| Problem::new("address", why)));
+    if spec.addresses.len() > MAX_ADDRESSES {
+        let why = format!("{} of them: a workload has {MAX_ADDRESSES} at most", spec.addresses.len());
+        problems.push(Problem::new("addresses", why));
+    }
     for (n, address) in spec.addresses.iter().enumerate() {
         problems.extend(address_problem(address).map(|why| Problem::new(format!("addresses[{n}]"), why)));
     }

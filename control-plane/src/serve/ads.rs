@@ -1,12 +1,15 @@
 //! Discovery: one task per stream around the state machine of [`selvedge_xds::server`].
 //!
-//! Guarantees: a client proved its identity; it is told its own inbound view only; it is told nothing before the
+//! Guarantees: a client proved its identity; it is told its own inbound view only, and of destinations what its namespace sees; it is told nothing before the
 //! source said everything (an absent name would look deleted); responses that are not read, names and dialects are
 //! bounded for each identity; who a client is and what it knows it says once, when the stream begins; a stream ends with the
 //! certificate it was opened with.
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use h2::{SendStream, server::SendResponse};
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use selvedge_policies::facts::Identity;
 use selvedge_xds::{
     kinds::{INBOUND, SELVEDGE},
@@ -16,30 +19,28 @@ use selvedge_xds::{
     resource::{Encoded, TypeUrl},
     server::{self, Reply, RequestError},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
-use tonic::{Request, Response, Status, Streaming};
+use tokio::{sync::watch, time::timeout};
+use tonic::{Status, body::Body};
 
 use super::{
     Mesh, Peer,
     dialects::Speaker,
-    outgoing::{Message, Outgoing},
+    http2::{self, Received},
+    messages::{Incoming, end, framed},
     push::Published,
     shares::{Full, Held},
 };
 use crate::{
     clock,
-    grpc::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService,
     snapshot::Snapshot,
     status::StreamId,
     stop::{self, Stop},
 };
 
-/// Responses that may wait for a client to read them; the protocol itself allows one per kind.
-const BACKLOG: usize = SELVEDGE.order().len();
-/// How long responses wait for their client to read before it is cut off.
+/// The service, and its method.
+pub(super) const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// How long a response waits for its client to read before it is cut off.
 const SLOW: Duration = Duration::from_secs(10);
 /// How long one waits for others of its identity, which may be thousands that are all told the same news.
 const CROWDED: Duration = Duration::from_secs(60);
@@ -52,43 +53,56 @@ pub(super) struct Ads {
     pub(super) stop: Stop,
 }
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Ads {
-    type DeltaAggregatedResourcesStream = Outgoing;
+impl Ads {
+    /// Answers a request of the service, for as long as the stream lasts.
+    pub(super) async fn answer(
+        self,
+        request: Request<Received>,
+        mut respond: SendResponse<Bytes>,
+        peer: Peer,
+    ) -> Result<(), h2::Error> {
+        let session = if request.uri().path() == METHOD {
+            self.open(peer)
+        } else {
+            Err(Status::unimplemented("discovery has no such method"))
+        };
+        let session = match session {
+            Ok(session) => session,
+            Err(status) => return http2::answer(std::future::ready(status.into_http::<Body>()), respond).await,
+        };
+        let mut response = Response::new(());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        let responses = respond.send_response(response, false)?;
+        session.run(Incoming::new(request.into_body()), responses, self.published, self.stop).await;
+        Ok(())
+    }
 
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let peer = request.extensions().get::<Peer>().cloned();
-        let Some(Peer { leaf: Some(leaf), address, place }) = peer else {
+    fn open(&self, peer: Peer) -> Result<Session, Status> {
+        let Peer { leaf: Some(leaf), address, place, .. } = peer else {
             return Err(Status::unauthenticated(
                 "discovery needs a client certificate; get one from Certificates.Sign",
             ));
         };
-        let place = place.ok_or_else(|| full(&self.mesh, &self.mesh.shares.no_place(&leaf.identity)))?;
-        let held = place.stream().map_err(|e| full(&self.mesh, &e))?;
-        let until = u64::try_from(leaf.not_after).unwrap_or(0);
-        let (sender, receiver) = mpsc::channel(BACKLOG);
-        let id = self.mesh.sidecars.open(leaf.identity.clone(), address, clock::unix());
-        self.mesh.telemetry.sidecars.inc();
-        let session = Session {
-            mesh: Arc::clone(&self.mesh),
+        let mesh = Arc::clone(&self.mesh);
+        let place = place.ok_or_else(|| full(&mesh, &mesh.shares.no_place(&leaf.identity)))?;
+        let held = place.stream().map_err(|e| full(&mesh, &e))?;
+        let id = mesh.sidecars.open(leaf.identity.clone(), address, clock::unix());
+        mesh.telemetry.sidecars.inc();
+        Ok(Session {
             state: server::Stream::new(&SELVEDGE),
-            identity: leaf.identity.clone(),
-            dialect: self.mesh.dialects.silent(&leaf.identity),
+            dialect: mesh.dialects.silent(&leaf.identity),
+            identity: leaf.identity,
+            until: u64::try_from(leaf.not_after).unwrap_or(0),
+            mesh,
             is_begun: false,
             id,
             seen: 0,
-            sender,
             held,
-        };
-        tokio::spawn(session.run(request.into_inner(), self.published.clone(), self.stop.clone(), until));
-        Ok(Response::new(Outgoing::new(receiver)))
+        })
     }
 }
 
-/// Responses are not read in time.
+/// Responses are not read in time, or nobody is there any more to read them.
 struct Unread;
 
 /// A discovery stream of one sidecar, with what it is told and what it has said.
@@ -103,7 +117,8 @@ struct Session {
     id: StreamId,
     /// Number of the snapshot the state machine looked at last.
     seen: u64,
-    sender: mpsc::Sender<Message>,
+    /// When its certificate ends, in seconds since the Unix epoch.
+    until: u64,
     held: Held,
 }
 
@@ -117,18 +132,19 @@ impl Drop for Session {
 impl Session {
     async fn run(
         mut self,
-        mut requests: Streaming<DeltaDiscoveryRequest>,
+        mut requests: Incoming<Received>,
+        mut responses: SendStream<Bytes>,
         mut published: watch::Receiver<Arc<Published>>,
         mut stop: Stop,
-        until: u64,
     ) {
-        let expiry = clock::reached(until);
-        tokio::pin!(expiry);
+        let expiry = clock::reached(self.until);
+        let stopped = stop::requested(&mut stop);
+        tokio::pin!(expiry, stopped);
         let status = loop {
             tokio::select! {
-                request = requests.message() => match request {
+                request = requests.next() => match request {
                     Ok(Some(request)) => if let Err(status) = self.request(request) { break status },
-                    Ok(None) => return,
+                    Ok(None) => break Status::ok(""),
                     // One that is too large, say; where the transport is gone nobody is told.
                     Err(status) => break status,
                 },
@@ -136,15 +152,15 @@ impl Session {
                     if result.is_err() { break Status::unavailable("the control plane is shutting down") }
                 }
                 () = &mut expiry => break Status::unauthenticated("the client certificate has expired"),
-                () = stop::requested(&mut stop) => break Status::unavailable("the control plane is shutting down"),
+                () = &mut stopped => break Status::unavailable("the control plane is shutting down"),
             }
             let newest = Arc::clone(&published.borrow_and_update());
-            if self.push(&newest).await.is_err() {
+            if self.push(&newest, &mut responses).await.is_err() {
                 break Status::resource_exhausted("responses to the sidecars of this identity were not read in time");
             }
         };
-        // The client may have stopped reading; then the closed stream has to be enough.
-        let _unread = self.sender.try_send((Err(status), None));
+        // Behind what the client has not read. Where it is gone nobody is told.
+        let _told = responses.send_trailers(end(&status));
     }
 
     fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
@@ -179,7 +195,7 @@ impl Session {
     }
 
     /// Sends all that may go out now. An error means that the client does not read, or others of its identity do not.
-    async fn push(&mut self, newest: &Published) -> Result<(), Unread> {
+    async fn push(&mut self, newest: &Published, to: &mut SendStream<Bytes>) -> Result<(), Unread> {
         let snapshot = &newest.snapshot;
         if !snapshot.is_complete() {
             return Ok(());
@@ -197,24 +213,21 @@ impl Session {
         let find = |kind: TypeUrl, name: &str| {
             find(snapshot, &self.identity, kind, name).map(|resource| dialect.tell(resource))
         };
-        let responses = self.state.responses(&find, &snapshot.number().to_string());
+        let responses = self.state.responses(&find, &newest.version);
         self.mesh.sidecars.confirmed(self.id, self.state.confirmed());
         self.mesh.sidecars.dropped(self.id, &self.state.dropped());
         let telemetry = &self.mesh.telemetry;
-        let mut sent = false;
-        for response in responses {
-            if let Some(kind) = SELVEDGE.find(&response.type_url) {
-                telemetry.responses.with_label_values(&[label(kind)]).inc();
-            }
-            let bytes: usize =
-                response.resources.iter().filter_map(|r| r.resource.as_ref()).map(|r| r.value.len()).sum();
+        for response in &responses {
+            telemetry.responses.with_label_values(&[label(response.kind)]).inc();
+            let bytes: usize = response.resources.iter().map(|(resource, _)| resource.body.len()).sum();
             telemetry.response_bytes.inc_by(bytes as u64);
-            sent = true;
-            let names: usize = response.removed_resources.iter().map(String::len).sum();
-            let message = (Ok(response), Some(room.take(bytes + names)));
-            self.sender.send_timeout(message, SLOW).await.map_err(|_| Unread)?;
         }
-        if is_news && sent {
+        let framed: Vec<Bytes> = responses.iter().map(framed).collect();
+        room.keep(framed.iter().map(Bytes::len).sum());
+        for response in framed {
+            timeout(SLOW, http2::send(to, response)).await.map_err(|_| Unread)?.map_err(|_| Unread)?;
+        }
+        if is_news && !responses.is_empty() {
             telemetry.push_seconds.observe(newest.at.elapsed().as_secs_f64());
         }
         Ok(())
@@ -224,7 +237,7 @@ impl Session {
 fn find(snapshot: &Snapshot, client: &Identity, kind: TypeUrl, name: &str) -> Option<Arc<Encoded>> {
     match kind {
         INBOUND if snapshot.identity_of_workload(name)? != client.to_string() => None,
-        _ => snapshot.get(kind, name),
+        _ => snapshot.seen_from(&client.namespace, kind, name),
     }
 }
 
@@ -257,6 +270,7 @@ fn refusal(error: &RequestError) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use h2::RecvStream;
     use selvedge_xds::{
         capability::Capabilities,
         kinds::DESTINATION,
@@ -267,16 +281,33 @@ mod tests {
     use super::*;
     use crate::{identity::Authority, skew, snapshot::Draft, telemetry::Telemetry};
 
-    /// A session of `shop/web`, with the end that the transport would read from.
-    async fn session(mesh: &Arc<Mesh>) -> (Session, mpsc::Receiver<Message>) {
+    /// A session of `shop/web`, with its way to a client that makes room for so many bytes, and what that client reads.
+    async fn session(mesh: &Arc<Mesh>, room: u32) -> (Session, SendStream<Bytes>, RecvStream) {
         let identity = session_identity();
         let held = Arc::new(mesh.shares.enter(&identity).await.unwrap()).stream().unwrap();
         let id = mesh.sidecars.open(identity.clone(), ([127, 0, 0, 1], 1).into(), 0);
         mesh.telemetry.sidecars.inc();
-        let (sender, receiver) = mpsc::channel(BACKLOG);
         let (mesh, state) = (Arc::clone(mesh), server::Stream::new(&SELVEDGE));
         let dialect = mesh.dialects.silent(&identity);
-        (Session { dialect, is_begun: false, mesh, state, identity, id, seen: 0, sender, held }, receiver)
+        let session = Session { dialect, is_begun: false, mesh, state, identity, id, seen: 0, until: 0, held };
+        let (to, read) = call(room).await;
+        (session, to, read)
+    }
+
+    /// Both ends of the responses of a call.
+    async fn call(room: u32) -> (SendStream<Bytes>, RecvStream) {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let mut client = h2::client::Builder::new();
+        client.initial_window_size(room);
+        let client = client.handshake::<_, Bytes>(theirs);
+        let (client, server) = tokio::join!(client, h2::server::handshake(ours));
+        let ((mut calls, client), mut server) = (client.unwrap(), server.unwrap());
+        tokio::spawn(client);
+        let (response, _) = calls.send_request(Request::new(()), true).unwrap();
+        let (_, mut respond) = server.accept().await.unwrap().unwrap();
+        tokio::spawn(async move { while server.accept().await.is_some() {} });
+        let to = respond.send_response(Response::new(()), false).unwrap();
+        (to, response.await.unwrap().into_body())
     }
 
     fn mesh() -> (Arc<Mesh>, tempfile::TempDir) {
@@ -297,7 +328,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_reads_nothing_is_cut_off_though_it_acknowledges() {
         let (mesh, _directory) = mesh();
-        let (mut session, _unread) = session(&mesh).await;
+        let (mut session, mut to, _unread) = session(&mesh, 1000).await;
         let request = |names: &[&str], nonce: u64| DeltaDiscoveryRequest {
             type_url: DESTINATION.to_string(),
             resource_names_subscribe: names.iter().map(|name| (*name).to_owned()).collect(),
@@ -305,22 +336,24 @@ mod tests {
             ..DeltaDiscoveryRequest::default()
         };
         session.request(request(&["shop/api"], 0)).unwrap();
-        let mut last = Arc::<Snapshot>::default();
-        for n in 1..=BACKLOG as u64 {
+        let (mut last, began) = (Arc::<Snapshot>::default(), Instant::now());
+        for n in 1.. {
             let next = after(&last, n);
-            assert!(session.push(&Published::new(Arc::clone(&next), &last)).await.is_ok(), "response {n} has room");
+            if session.push(&Published::new(Arc::clone(&next), &last), &mut to).await.is_err() {
+                assert!(n > 2, "response {n} has room");
+                break;
+            }
+            assert!(n < 100, "nobody reads");
             session.request(request(&[], n)).unwrap();
             last = next;
         }
-        let (next, began) = (after(&last, 0), Instant::now());
-        assert!(session.push(&Published::new(next, &last)).await.is_err(), "nobody reads");
         assert_eq!(began.elapsed().as_secs(), 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_a_minute_for_others_of_its_identity_has_to_connect_again() {
         let (mesh, _directory) = mesh();
-        let (mut session, mut responses) = session(&mesh).await;
+        let (mut session, mut to, mut responses) = session(&mesh, 1000).await;
         let request = DeltaDiscoveryRequest {
             type_url: DESTINATION.to_string(),
             resource_names_subscribe: vec!["shop/api".into()],
@@ -335,16 +368,17 @@ mod tests {
         let first = after(&Snapshot::default(), 1);
         let published = Published::new(Arc::clone(&first), &Snapshot::default());
         let began = Instant::now();
-        assert!(session.push(&published).await.is_err(), "others read nothing");
+        assert!(session.push(&published, &mut to).await.is_err(), "others read nothing");
         assert_eq!(began.elapsed().as_secs(), 60);
         under_way.pop();
-        assert!(session.push(&published).await.is_ok() && responses.try_recv().is_ok(), "there is room again");
+        assert!(session.push(&published, &mut to).await.is_ok(), "there is room again");
+        responses.data().await.unwrap().unwrap();
     }
 
     #[tokio::test]
     async fn what_a_client_knows_it_says_in_its_first_request_alone() {
         let (mesh, _directory) = mesh();
-        let (mut session, _responses) = session(&mesh).await;
+        let (mut session, ..) = session(&mesh, 1000).await;
         let request = |knows: Capabilities| {
             let node = Some(Node { metadata: Some(knows.to_metadata()), ..Node::default() });
             DeltaDiscoveryRequest { type_url: DESTINATION.to_string(), node, ..DeltaDiscoveryRequest::default() }

@@ -5,9 +5,13 @@ use std::{net::IpAddr, sync::Arc};
 use selvedge_identity::svid::Leaf;
 use selvedge_policies::facts::Identity;
 use selvedge_xds::proto::mesh::{SignRequest, SignResponse};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{Mesh, Peer};
+use super::{
+    Mesh, Peer,
+    bearers::{ABSENCE, Borne},
+};
 use crate::{
     clock,
     grpc::mesh::certificates_server,
@@ -28,6 +32,7 @@ impl certificates_server::Certificates for Certificates {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| Status::internal("the peer of the connection is unknown"))?;
+        let _answered = peer.stranger.as_ref().map(|stranger| stranger.answered());
         let (leaf, address) = (peer.leaf, peer.address.ip());
         let quiet = if leaf.is_some() { &self.mesh.refusals } else { &self.mesh.strangers };
         let request = request.into_inner();
@@ -76,10 +81,30 @@ impl Certificates {
                 return Err(Status::failed_precondition(why));
             }
         };
+        if let Some(leaf) = leaf.as_ref().filter(|_| !is_join) {
+            self.may_renew(leaf)?;
+        }
         let authority = Arc::clone(&self.mesh.authority);
         // Token files and signatures would hold up the streams of the same thread.
         let signed = tokio::task::spawn_blocking(move || sign(&authority, leaf, pod, &request)).await;
         signed.map_err(|_| Status::internal("signing was interrupted"))?
+    }
+
+    /// Whether the identity of a certificate may have another one. Where it may only because not all is known, that is counted.
+    fn may_renew(&self, leaf: &Leaf) -> Result<(), Status> {
+        let identity = leaf.identity.to_string();
+        match self.mesh.bearers.borne(&identity, Instant::now()) {
+            Borne::Now => {}
+            Borne::Unknown => self.mesh.telemetry.unborne_renewals.inc(),
+            Borne::Nobody => {
+                let minutes = ABSENCE.as_secs() / 60;
+                let why = format!(
+                    "no Workload and no pod has had the identity {identity} for {minutes} minutes, so its certificate is the last"
+                );
+                return Err(Status::permission_denied(why));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use selvedge_policies::names;
 use selvedge_xds::{kinds::INBOUND, resource::TypeUrl, server};
 use tokio::{
     sync::watch,
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) snapshot: Arc<Snapshot>,
+    /// Its number as clients are told it.
+    pub(super) version: Arc<str>,
     /// When it was there to be pushed.
     pub(super) at: Instant,
     /// Number of the snapshot published before.
@@ -41,12 +44,20 @@ impl Published {
         let mut touched = BTreeSet::new();
         for change in snapshot.changed_since(before) {
             let earlier = before.get(change.kind, &change.name);
-            for resource in earlier.iter().chain(&change.now) {
+            // What a namespace sees of a service is asked for by the names of that.
+            let of = names::viewed(&change.name).map(|(service, _)| service);
+            let services = of.into_iter().flat_map(|of| [before, &snapshot].map(|all| all.get(change.kind, of)));
+            let services: Vec<_> = services.flatten().collect();
+            for resource in earlier.iter().chain(&change.now).chain(&services) {
                 touched.extend(resource.aliases.iter().map(|alias| (change.kind, alias.as_str().into())));
             }
+            touched.extend(services.iter().map(|service| (change.kind, service.name.as_str().into())));
             touched.insert((change.kind, change.name));
         }
-        Self { snapshot, at: Instant::now(), after: before.number(), touched }
+        // Who may see an inbound view depends on identities, which are no resources.
+        touched.extend(snapshot.reassigned_since(before).map(|workload| (INBOUND, Arc::clone(workload))));
+        let version = snapshot.number().to_string().into();
+        Self { snapshot, version, at: Instant::now(), after: before.number(), touched }
     }
 
     /// Tells a stream that has seen everything up to snapshot `seen` what may concern it.
@@ -57,8 +68,6 @@ impl Published {
         for (kind, name) in &self.touched {
             stream.changed_name(*kind, name);
         }
-        // Who may see an inbound view depends on identities, which are no resources.
-        stream.changed_kind(INBOUND);
     }
 }
 
@@ -163,5 +172,14 @@ mod tests {
         let published = Published::new(Arc::clone(&two), &one);
         let touched: Vec<&str> = published.touched.iter().map(|(_, name)| &**name).collect();
         assert_eq!(touched, ["a/web", "new.a", "old.a"]);
+        let three = next(&two, "a/web@shop", &[], "2");
+        let published = Published::new(Arc::clone(&three), &two);
+        let touched: Vec<&str> = published.touched.iter().map(|(_, name)| &**name).collect();
+        assert_eq!(touched, ["a/web", "a/web@shop", "new.a"], "what a namespace sees of it is asked for by its names");
+        let mut draft = Draft::after(&three);
+        draft.set_identity("a/web-1", Some("spiffe://mesh.local/ns/a/sa/web".into()));
+        let four = Arc::new(draft.finish().unwrap());
+        let published = Published::new(four, &three);
+        assert_eq!(published.touched, [(INBOUND, "a/web-1".into())].into(), "who may see its view is another");
     }
 }

@@ -82,12 +82,17 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rationed<T> {
         if !ready!(self.poll_left(cx)) {
             return Poll::Ready(Ok(())); // as if the peer had closed
         }
-        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.remaining());
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
-        let read = part.filled().len();
-        buf.advance(read);
-        self.left -= read as u64;
+        let room = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let before = buf.filled().len();
+        if room >= buf.remaining() {
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        } else {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
+            let read = part.filled().len();
+            buf.advance(read);
+        }
+        self.left -= (buf.filled().len() - before) as u64;
         Poll::Ready(Ok(()))
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Limits {
     /// Bytes that the names subscribed to by all connections of one identity may take
     /// ([`weight`](selvedge_xds::server::Stream::weight)): those of 20 000 sidecars with 180 names each.
     pub(super) names: usize,
-    /// Bytes of responses to connections of one identity that the transport has not taken yet, or took last.
+    /// Bytes of responses to connections of one identity that the transport has not taken yet.
     pub(super) responses: usize,
 }
 
@@ -147,9 +147,11 @@ impl Held {
 pub(super) struct Room(Option<OwnedSemaphorePermit>);
 
 impl Room {
-    /// The part that a response of this size takes, or what is left.
-    pub(super) fn take(&mut self, bytes: usize) -> Self {
-        Self(self.0.as_mut().and_then(|left| left.split(bytes.min(left.num_permits()))))
+    /// Keeps what so many bytes need, and gives back the rest.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        if let Some(room) = &mut self.0 {
+            drop(room.split(room.num_permits().saturating_sub(bytes)));
+        }
     }
 }
 
@@ -214,9 +216,8 @@ mod tests {
         let (one, other) =
             (shares.enter(&identity("web")).await.unwrap(), shares.enter(&identity("web")).await.unwrap());
         let (one, other) = (Arc::new(one).stream().unwrap(), Arc::new(other).stream().unwrap());
-        let mut room = one.room().await;
-        let unread = room.take(2 << 20);
-        drop(room);
+        let mut unread = one.room().await;
+        unread.keep(2 << 20);
         let wait = Duration::from_secs(1);
         assert!(timeout(wait, other.room()).await.is_err(), "2 of 5 MiB are unread, and 4 might be sent");
         let api = Arc::new(shares.enter(&identity("api")).await.unwrap()).stream().unwrap();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use prost::Message;
-use selvedge_policies::names::{PortName, ServiceName};
+use selvedge_policies::names::{self, PortName, ServiceName};
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS},
     proto::mesh::Destination,
@@ -51,7 +51,8 @@ pub(super) fn find(
 }
 
 fn check(snapshot: &Snapshot, destination: &Encoded, dangling: &mut Vec<Dangling>) {
-    let Ok(service) = destination.name.parse::<ServiceName>() else { return };
+    let name = names::viewed(&destination.name).map_or(&*destination.name, |(service, _)| service);
+    let Ok(service) = name.parse::<ServiceName>() else { return };
     for port in ports(destination) {
         let missing = service.port(port).to_string();
         if snapshot.get(ENDPOINTS, &missing).is_none() {

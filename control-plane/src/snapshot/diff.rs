@@ -32,6 +32,12 @@ impl Snapshot {
         }
         changes
     }
+
+    /// The workloads that run as another identity than in `earlier`, as which they may not have been there.
+    pub fn reassigned_since<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = &'a Arc<str>> {
+        let (put, gone) = self.identities.since(&earlier.identities);
+        put.into_iter().map(|(workload, _)| workload).chain(gone)
+    }
 }
 
 fn differences(kind: TypeUrl, now: &Table, before: &Table, changes: &mut Vec<Change>) {

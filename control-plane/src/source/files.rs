@@ -4,8 +4,13 @@
 //! comparing contents. An editor that writes a temporary file and renames it, or a mounted Kubernetes ConfigMap that swaps
 //! its `..data` link, is therefore one change. What is gone or empty has a moment to come back. Where the kernel tells
 //! nothing (network file systems), a slow poll finds out.
+//!
+//! What is saved in a burst is told together when the burst is over. One file that is moved to its place whole is told at
+//! once, as far as it has every object that it had: it is not being written, and nothing is gone for a moment that moved to
+//! a file which is saved next.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,10 +18,11 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until},
 };
 
 use super::{Change, Changes, Confirm, Confirms, Document, Held, Source, Unread};
+use crate::model::ObjectId;
 
 mod absent;
 mod glance;
@@ -124,15 +130,57 @@ async fn follow(files: Files, changes: mpsc::Sender<Change>) {
         let poll = if state.unavailable.is_some() { poll.min(IMPATIENCE) } else { poll };
         let poll_at = Instant::now() + poll;
         let due = state.absences.due().map_or(poll_at, |due| due.min(poll_at));
-        is_event = false;
-        tokio::select! {
-            () = settle(&mut woken) => is_event = true,
-            () = sleep_until(due) => {}
-            Some(confirm) = confirms.recv() => if state.confirm(confirm, &changes).await.is_err() {
-                return;
-            },
-            () = changes.closed() => return,
+        match until_due(due, (&mut woken, &wake), &mut confirms, &mut state, &changes).await {
+            Ok(event) => is_event = event,
+            Err(Closed) => return,
         }
+    }
+}
+
+/// Waits until the directory has to be looked at again; true when that is because of events. What need not wait is told
+/// meanwhile.
+async fn until_due(
+    due: Instant,
+    (woken, wake): (&mut mpsc::Receiver<()>, &Wake),
+    confirms: &mut Confirms,
+    state: &mut State,
+    changes: &mpsc::Sender<Change>,
+) -> Result<bool, Closed> {
+    let mut burst: Option<Burst> = None;
+    loop {
+        let over = burst.as_ref().map(|burst| burst.over);
+        tokio::select! {
+            Some(()) = woken.recv() => {
+                let burst = burst.get_or_insert_with(Burst::new);
+                burst.goes_on();
+                if let Some(path) = wake.arrived().filter(|_| !std::mem::replace(&mut burst.has_told, true)) {
+                    state.replace(path, changes).await?;
+                }
+            }
+            () = sleep_until(over.map_or(due, |over| over.min(due))) => return Ok(over.is_some_and(|over| over <= due)),
+            Some(confirm) = confirms.recv() => return state.confirm(confirm, changes).await.map(|()| false),
+            () = changes.closed() => return Err(Closed),
+        }
+    }
+}
+
+/// Events that follow one another.
+struct Burst {
+    latest: Instant,
+    /// When it is over, unless something happens until then.
+    over: Instant,
+    /// True once a file was told before the end.
+    has_told: bool,
+}
+
+impl Burst {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { latest: now + IMPATIENCE, over: now + QUIET, has_told: false }
+    }
+
+    fn goes_on(&mut self) {
+        self.over = (Instant::now() + QUIET).min(self.latest);
     }
 }
 
@@ -157,9 +205,30 @@ impl State {
         Self { dir, absences, told: None, unavailable: None, plain, seen: Arc::default() }
     }
 
+    /// Tells what a file says now that was moved to its place, as far as it has every object that it had. What else
+    /// happened, a [glance](Self::glance) finds out.
+    async fn replace(&mut self, path: PathBuf, changes: &mpsc::Sender<Change>) -> Result<(), Closed> {
+        let Some(told) = self.told.as_mut().filter(|_| self.unavailable.is_none()) else { return Ok(()) };
+        let (dir, plain, before) = (self.dir.clone(), std::mem::take(&mut self.plain), Arc::clone(told));
+        let read = move || {
+            let found = plain.glance(&dir, &BTreeSet::from([path]));
+            let change = found.as_ref().and_then(|found| replaced(&before, found));
+            (found, change, plain)
+        };
+        let (found, change);
+        (found, change, self.plain) = tokio::task::spawn_blocking(read).await.map_err(|_| Closed)?;
+        let (Some(found), Some(change)) = (found, change) else { return Ok(()) };
+        if !self.absences.glance(&found) {
+            return Ok(());
+        }
+        Arc::make_mut(told).extend(found.into_iter().map(|(origin, text)| (origin, Ok(text))));
+        send(changes, vec![change, Change::Complete]).await
+    }
+
     /// Reads only where something happened, and tells what changed there. False when the whole directory has to be read.
     async fn glance(&mut self, happened: Where, changes: &mpsc::Sender<Change>) -> Result<bool, Closed> {
         let (Where::At(paths), None) = (happened, &self.unavailable) else { return Ok(false) };
+        let paths = paths.into_keys().collect();
         let (dir, plain) = (self.dir.clone(), std::mem::take(&mut self.plain));
         let glance = tokio::task::spawn_blocking(move || (plain.glance(&dir, &paths), plain)).await;
         let found;
@@ -275,18 +344,15 @@ async fn read_settled(dir: &Path, seen: Arc<Seen>, told: Option<&Told>) -> Resul
     scan::find_blocking(dir.to_owned(), found.seen).await
 }
 
-/// Waits for an event, and then for the burst it belongs to.
-async fn settle(woken: &mut mpsc::Receiver<()>) {
-    if woken.recv().await.is_none() {
-        return std::future::pending().await;
-    }
-    let latest = Instant::now() + IMPATIENCE;
-    loop {
-        match timeout_at(latest.min(Instant::now() + QUIET), woken.recv()).await {
-            Ok(Some(())) if Instant::now() < latest => {}
-            _ => return,
-        }
-    }
+/// The step that says what a file says now, when that is news and it has every object that it had.
+fn replaced(told: &Told, found: &BTreeMap<Arc<str>, Arc<str>>) -> Option<Change> {
+    let (origin, text) = found.first_key_value()?;
+    let reading = |text: &Arc<str>| parse(&Document { origin: Arc::clone(origin), text: Ok(Arc::clone(text)) });
+    let before = told.get(origin)?.as_ref().ok().filter(|before| *before != text)?;
+    let (before, now) = (reading(before), reading(text));
+    let has = |id: &ObjectId| now.objects.iter().any(|candidate| candidate.object.id == *id);
+    let is_whole = before.is_sound() && now.is_sound() && before.objects.iter().all(|was| has(&was.object.id));
+    is_whole.then(|| Change::Put(Arc::clone(origin), now))
 }
 
 async fn send(changes: &mpsc::Sender<Change>, steps: Vec<Change>) -> Result<(), Closed> {

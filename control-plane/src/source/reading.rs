@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use selvedge_policies::kind::Problem;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -82,6 +83,17 @@ impl Reading {
         reading.findings.extend(findings);
         reading.add(document, checked, provenance);
         reading
+    }
+
+    /// The same, with warnings about the one object, which only its source knows of.
+    pub(super) fn warned(mut self, of: &Provenance, problems: Vec<Problem>) -> Self {
+        let known = self.objects.iter().map(|candidate| &candidate.object.id).chain(&self.refused);
+        let object = known.map(ObjectId::to_string).next().unwrap_or_default();
+        let warning = |Problem { path, message }| {
+            of.finding(Severity::Warning, &format!("spec.{path}"), message).object(&*object)
+        };
+        self.findings.extend(problems.into_iter().map(warning));
+        self
     }
 
     /// Of an origin of that name nobody can tell what it says.

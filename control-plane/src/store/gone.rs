@@ -69,11 +69,7 @@ fn uncovered(model: &Model, kind: &str, target: &Target) -> String {
         return format!("; {others} other {kind} of {} stay in force", name(target));
     }
     let (namespace, workload) = match target {
-        Target::Service(namespace, service) => {
-            let selector = model.service(namespace, service).map(|(_, spec)| spec.selector.clone()).unwrap_or_default();
-            let first = model.selected(namespace, &selector).first().map(|(workload, _)| workload.id.name.clone());
-            (namespace, first.unwrap_or_default())
-        }
+        Target::Service(namespace, service) => (namespace, first_behind(model, namespace, service)),
         Target::Workload(namespace, workload) | Target::ExternalService(namespace, workload) => {
             (namespace, workload.clone())
         }
@@ -81,6 +77,13 @@ fn uncovered(model: &Model, kind: &str, target: &Target) -> String {
     };
     let posture = posture(model.effective(namespace, &workload).0.modes().posture);
     format!("; no {kind} names {} any more, and its default posture is {posture}", name(target))
+}
+
+/// The first workload behind a service; no name where there is none.
+fn first_behind(model: &Model, namespace: &Arc<str>, service: &str) -> Arc<str> {
+    let selector = model.service(namespace, service).map(|(_, spec)| spec.selector.clone()).unwrap_or_default();
+    let first = model.selected(namespace, &selector).first().map(|(workload, _)| workload.id.name.clone());
+    first.unwrap_or_default()
 }
 
 fn settings(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> String {
@@ -98,8 +101,13 @@ fn settings(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> String {
 
 /// Of what a mesh policy covered the workload that is the most open without it: a pod, if there is one.
 fn covered(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> (Arc<str>, Arc<str>) {
-    if let Some(name) = spec.target_ref.as_ref().and_then(|target| target.name.as_deref()) {
-        return (id.namespace.clone(), name.into());
+    match spec.target_ref.as_ref().and_then(|target| target.target(&id.namespace)) {
+        Some(Target::Workload(namespace, name)) => return (namespace, name),
+        Some(Target::Service(namespace, name)) => {
+            let first = first_behind(model, &namespace, &name);
+            return (namespace, first);
+        }
+        _ => {}
     }
     let is_wide = spec.target_ref.is_some();
     let workloads = model.of_kind(workload::KIND.name);

@@ -2,7 +2,7 @@
 //! two objects claim, settings that they give in different ways. None of it refuses an object: what is missing may come later.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -245,9 +245,14 @@ impl Check<'_> {
     }
 
     fn mesh_policy(&mut self, object: &Object, spec: &MeshPolicySpec, written: &Provenance) {
-        let Some(name) = spec.target_ref.as_ref().and_then(|target| target.name.as_deref()) else { return };
-        if self.model.workload(&object.id.namespace, name).is_none() {
-            self.unknown(workload::KIND.name, &object.id.namespace, name, "spec.targetRef", written);
+        match spec.target_ref.as_ref().and_then(|target| target.target(&object.id.namespace)) {
+            Some(Target::Workload(namespace, name)) if self.model.workload(&namespace, &name).is_none() => {
+                self.unknown(workload::KIND.name, &namespace, &name, "spec.targetRef", written);
+            }
+            Some(Target::Service(namespace, name)) if self.model.service(&namespace, &name).is_none() => {
+                self.unknown(service::KIND.name, &namespace, &name, "spec.targetRef", written);
+            }
+            _ => {}
         }
     }
 
@@ -256,9 +261,9 @@ impl Check<'_> {
             self.findings.push(written.finding(self.missing, &format!("spec.{path}"), message));
         }
         attached.references.iter().for_each(|reference| self.reference(object.id.kind, reference, written));
-        for reference in granted::closed(self.model, object, attached) {
-            self.not_granted(object, reference, written);
-        }
+        let closed = attached.targets.iter().flat_map(|target| granted::closed(self.model, object, attached, target));
+        let closed: BTreeMap<&str, &Reference> = closed.map(|reference| (&*reference.path, reference)).collect();
+        closed.into_values().for_each(|reference| self.not_granted(object, reference, written));
     }
 
     /// Says which grant opens the namespace that a reference leads into.

@@ -124,6 +124,15 @@ impl Reports {
         }
     }
 
+    /// True when what is in force is all that users wrote: every source has told everything, and nothing of it is refused, stale
+    /// or held.
+    pub fn is_whole(&self) -> bool {
+        let is_error = |finding: &Diagnostic| finding.severity == Severity::Error;
+        self.complete
+            && self.standing.iter().all(|(_, standing)| standing.current && !standing.held)
+            && !self.findings.iter().any(|(_, findings)| findings.iter().any(is_error))
+    }
+
     /// All of it as `/status` shows it, in order of objects and places.
     pub fn report(&self) -> Report {
         let mut findings: Vec<(&About, &Diagnostic)> = Vec::new();

@@ -1,6 +1,9 @@
 //! Rules that make no difference because another one, wherever they hold, decides in their place.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use selvedge_policies::{
     kind, names,
@@ -11,11 +14,12 @@ use selvedge_policies::{
 use super::InForce;
 use crate::{
     diagnostic::{Diagnostic, Severity},
-    model::{Attached, Model, Object, ObjectId, Spec},
+    model::{Attached, Model, Object, ObjectId, Spec, granted},
 };
 
-/// What was found among the documents of a kind that hold for a port of a target, or for all of it. Many objects share one.
-type Found<'m> = HashMap<(&'static str, &'m Target, Option<u16>), Vec<Shadowed>>;
+/// What was found among the documents of a kind that hold for a port of a target, or for all of it, where somebody calls it from
+/// a namespace or from anywhere. Many objects share one.
+type Found<'m> = HashMap<(&'static str, &'m Target, Option<u16>, Option<Arc<str>>), Vec<Shadowed>>;
 
 /// A finding for each rule that makes no difference, with the place of one that leaves nothing to it.
 pub(super) fn findings(model: &Model, in_force: &InForce) -> Vec<Diagnostic> {
@@ -54,9 +58,16 @@ fn shadowed<'m>(
 ) -> BTreeMap<String, Shadowed> {
     let targets = attached.references.iter().filter(|reference| reference.relation == Relation::AttachedTo);
     let at_each = targets.map(|reference| {
+        // What is for the calls of one namespace is looked at among its like.
+        let consumer = granted::consumer(object, attached, &reference.to);
+        let holding = || {
+            let mut all = holding(model, object.id.kind, reference);
+            all.retain(|(other, document)| granted::consumer(other, document, &reference.to) == consumer);
+            all
+        };
         let all = found
-            .entry((object.id.kind, &reference.to, reference.port))
-            .or_insert_with(|| among(object.id.kind, &holding(model, object.id.kind, reference)));
+            .entry((object.id.kind, &reference.to, reference.port, consumer.cloned()))
+            .or_insert_with(|| among(object.id.kind, &holding()));
         let own = all.iter().filter(|found| *found.object == *object.id.path());
         own.map(|found| (found.at.clone(), found.clone())).collect::<BTreeMap<_, _>>()
     });

@@ -1,11 +1,11 @@
 //! What an answer needs of the cluster: the labels of a namespace, and the settings. Both are read for each pod, for pods
 //! are created seldom, and an answer of what was there before is wrong for good.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace as NamespaceObject};
+use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
 use kube::{Api, Client};
 use selvedge_inject::{
     pod::Namespace,
-    setting::{CONFIG_MAP, NAMESPACE, Settings},
+    setting::{KIND, NAME, NAMESPACE, Settings},
 };
 
 use crate::source::kubernetes;
@@ -30,14 +30,14 @@ impl Cluster {
     /// What the API server says.
     pub(super) async fn look_up(&self, namespace: &str) -> Result<(Namespace, Settings), String> {
         let namespaces = Api::<NamespaceObject>::all(self.client.clone());
-        let settings = Api::<ConfigMap>::namespaced(self.client.clone(), NAMESPACE);
+        let settings = kubernetes::injection_configs(&self.client, NAMESPACE);
         let failed = |what: &str, error: &kube::Error| format!("reading {what} failed: {}", kubernetes::explain(error));
-        let (found, settings) = tokio::join!(namespaces.get(namespace), settings.get_opt(CONFIG_MAP));
+        let (found, settings) = tokio::join!(namespaces.get(namespace), settings.get_opt(NAME));
         let found = found.map_err(|error| failed(&format!("the namespace {namespace}"), &error))?;
-        let settings = settings.map_err(|error| failed(&format!("the ConfigMap {NAMESPACE}/{CONFIG_MAP}"), &error))?;
+        let settings = settings.map_err(|error| failed(&format!("the {KIND} {NAMESPACE}/{NAME}"), &error))?;
         let labels = found.metadata.labels.unwrap_or_default();
         let labels = labels.into_iter().map(|(label, value)| (label, value.into())).collect();
-        let data = settings.and_then(|settings| settings.data).unwrap_or_default();
-        Ok((Namespace { name: namespace.to_owned(), labels }, Settings::of(&serde_json::json!({ "data": data }))))
+        let settings = settings.map(|object| Settings::of(&object.data)).unwrap_or_default();
+        Ok((Namespace { name: namespace.to_owned(), labels }, settings))
     }
 }

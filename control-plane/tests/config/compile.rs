@@ -11,8 +11,12 @@ use selvedge_control_plane::{
 };
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE},
-    proto::mesh::{AddressPort, Destination, Endpoints, Inbound, InboundMode, OutboundMode},
+    proto::{
+        discovery::{DeltaDiscoveryRequest, Node},
+        mesh::{AddressPort, Destination, Endpoints, Inbound, InboundMode, OutboundMode},
+    },
     resource::TypeUrl,
+    server::Stream,
 };
 
 const SHOP: &str = "
@@ -81,7 +85,9 @@ spec: {targetRef: {kind: Workload, name: web-2}, defaultPosture: allow}
 ";
 
 fn snapshot(text: &str) -> Arc<Snapshot> {
-    let (snapshot, report) = committed(text);
+    let (snapshot, mut report) = committed(text);
+    // Files stand for the pods of a cluster here.
+    report.findings.retain(|finding| finding.field != "spec.pod");
     assert_eq!(report.findings, [], "the example is sound");
     snapshot
 }
@@ -244,6 +250,55 @@ fn a_node_says_in_which_zone_what_is_on_it_is_and_where_the_probes_of_its_pods_c
     assert_eq!(own("pod"), place("a", "one", "10.1.0.1 fd00:1::1"));
     assert_eq!(own("process"), place("own", "one", ""), "no kubelet asks a process");
     assert_eq!(own("elsewhere"), place("", "other", ""));
+}
+
+/// Where a caller is decides its sidecar, so that one encoding serves all of them.
+#[test]
+fn callers_on_different_nodes_are_told_the_same_and_it_is_encoded_once() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {selector: {app: web}, \
+                   internalTrafficPolicy: Local, trafficDistribution: PreferClose, ports: [{port: 80}]}\n";
+    let workloads = ["one", "two"].map(|node| {
+        format!(
+            "---\napiVersion: selvedge.dev/v1alpha1\nkind: Workload\nmetadata: {{name: on-{node}, namespace: shop, labels: \
+             {{app: web}}}}\nspec: {{serviceAccount: web, address: 10.0.0.{}, node: {node}, zone: {node}}}\n",
+            node.len()
+        )
+    });
+    let told = snapshot(&(service.to_owned() + &workloads.concat()));
+    let names = [(DESTINATION, "shop/web"), (ENDPOINTS, "shop/web:80")];
+    let hears = |node: &str| {
+        let mut stream = Stream::new(&SELVEDGE);
+        for (kind, name) in names {
+            let request = DeltaDiscoveryRequest {
+                node: Some(Node { id: format!("shop/on-{node}"), ..Node::default() }),
+                type_url: kind.to_string(),
+                resource_names_subscribe: vec![name.to_owned()],
+                ..DeltaDiscoveryRequest::default()
+            };
+            stream.request(request).unwrap();
+        }
+        stream.changed();
+        let (mut bytes, mut held) = (Vec::new(), Vec::new());
+        loop {
+            let responses = stream.responses(&|kind, name| told.get(kind, name), &"1".into());
+            if responses.is_empty() {
+                return (bytes, held);
+            }
+            for response in responses {
+                let reply = DeltaDiscoveryRequest {
+                    type_url: response.kind.to_string(),
+                    response_nonce: response.nonce.to_string(),
+                    ..DeltaDiscoveryRequest::default()
+                };
+                bytes.extend(response.resources.iter().map(|(resource, _)| resource.body.to_vec()));
+                held.extend(stream.request(reply).unwrap().unwrap().taken);
+            }
+        }
+    };
+    let ((told_one, held_one), (told_two, held_two)) = (hears("one"), hears("two"));
+    assert_eq!((&told_one, told_one.len()), (&told_two, names.len()));
+    let is_same = |(one, two)| Arc::ptr_eq(one, two);
+    assert!(held_one.len() == names.len() && held_one.iter().zip(&held_two).all(is_same), "{held_one:?} {held_two:?}");
 }
 
 #[test]
@@ -433,6 +488,18 @@ fn a_workload_sees_what_covers_it() {
 }
 
 #[test]
+fn what_is_said_of_a_service_holds_at_the_workloads_behind_it() {
+    let said = "---\napiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: web, namespace: shop}\nspec: \
+                {targetRef: {kind: Service, name: web}, ambiguousPaths: pass, defaultPosture: allow, mtls: {inbound: STRICT}}\n";
+    let snapshot = snapshot(&format!("{}{said}", SHOP.replace("defaultPosture: allow}", "defaultPosture: deny}")));
+    let [one, two] = ["web-1", "web-2"].map(|name| decode::<Inbound>(&snapshot, INBOUND, &format!("shop/{name}")));
+    assert!([&one, &two].iter().all(|inbound| inbound.settings.contains(r#""ambiguousPaths":"pass""#)), "{one:?}");
+    assert_eq!((one.posture.as_str(), two.posture.as_str()), ("allow", "deny"), "a workload is more specific");
+    let (_, report) = committed(&said.replace("name: web}, amb", "name: wep}, amb"));
+    assert_eq!(report.findings[0].field, "spec.targetRef.name", "{:?}", report.findings);
+}
+
+#[test]
 fn the_most_specific_mesh_policy_decides_each_field() {
     let snapshot = snapshot(SHOP);
     let one: Inbound = decode(&snapshot, INBOUND, "shop/web-1");
@@ -501,8 +568,12 @@ fn documents() -> impl Strategy<Value = Vec<(usize, Option<String>)>> {
         head("gateway.networking.k8s.io/v1", "HTTPRoute", n, "")
             + &format!("{{parentRefs: [{{kind: Service, name: {parent}}}]}}\n")
     });
-    let scope =
-        prop_oneof![Just(""), Just("targetRef: {kind: Mesh}, "), Just("targetRef: {kind: Workload, name: a}, ")];
+    let scope = prop_oneof![
+        Just(""),
+        Just("targetRef: {kind: Mesh}, "),
+        Just("targetRef: {kind: Service, name: a}, "),
+        Just("targetRef: {kind: Workload, name: a}, ")
+    ];
     let mesh = (name(), scope).prop_map(move |(n, scope)| {
         let mut head = head(own, "MeshPolicy", n, "");
         if scope.contains("Mesh") {

@@ -157,16 +157,16 @@ fn a_gateway_beside_a_service_is_left_alone() {
 }
 
 #[test]
-fn a_service_of_another_namespace_is_told_of_and_the_others_are_routed() {
+fn a_service_of_another_namespace_may_stand_beside_one_of_its_own_and_nobody_shapes_the_calls_of_others() {
     let abroad = "{kind: Service, name: ledger, namespace: bank}";
     let mut mesh = Mesh::of(&[("a.yaml", WEB), ("r.yaml", &route(&format!("{abroad}, {PARENT}"), ""))]);
-    let finding = mesh.only_finding();
-    assert_eq!((finding.severity, &*finding.field), (Severity::Warning, "spec.parentRefs[0].namespace"));
-    assert_eq!(mesh.named_at(), [7070, 8080]);
-    let bank = mesh.snapshot.get(DESTINATION, "bank/ledger").unwrap();
-    assert!(Destination::decode(bank.body.clone()).unwrap().routes.is_empty(), "nobody shapes the calls of others");
+    assert_eq!((mesh.named_at(), mesh.findings()), (vec![7070, 8080], vec![]));
+    let told = mesh.told().map(|told| told["parentRefs"].clone());
+    assert_eq!(told, Some(json!([{"kind": "Service", "name": "web", "namespace": "shop"}])));
+    assert_eq!([seen_from(&mesh, "bank"), seen_from(&mesh, "office")], [vec![], vec![]]);
+    assert_eq!(seen_from(&mesh, "shop"), [("shop/r".to_owned(), json!([null]))]);
     mesh.write(&[("r.yaml", &route(abroad, ""))]);
-    assert_eq!((mesh.told(), mesh.findings().len()), (None, 1), "{:?}", mesh.findings());
+    assert_eq!((mesh.told(), mesh.findings().len()), (None, 0), "{:?}", mesh.findings());
 }
 
 #[test]
@@ -315,4 +315,67 @@ fn ports_that_the_mesh_does_not_carry_are_left_alone() {
     assert!(mesh.snapshot.get(ENDPOINTS, "shop/web:53").is_none());
     let twice = dns.replace("protocol: UDP", "protocol: TCP");
     assert_eq!(Mesh::of(&[("dns.yaml", &twice)]).only_finding().field, "spec.ports[1].port");
+}
+
+/// The routes to `bank/ledger` that callers of a namespace have, each with the ports that it is for.
+fn seen_from(mesh: &Mesh, namespace: &str) -> Vec<(String, Value)> {
+    let ledger = mesh.snapshot.seen_from(namespace, DESTINATION, "ledger.bank").expect("the ledger is there");
+    let routes = Destination::decode(ledger.body.clone()).unwrap().routes;
+    let route = |route: &selvedge_xds::proto::mesh::Attachment| {
+        let origin = route.origin.clone().unwrap();
+        let document: Value = serde_json::from_str(&route.document).unwrap();
+        let ports = document["parentRefs"].as_array().unwrap().iter().map(|parent| parent["port"].clone());
+        (format!("{}/{}", origin.namespace, origin.name), ports.collect())
+    };
+    routes.iter().map(route).collect()
+}
+
+#[test]
+fn routes_of_callers_take_the_place_of_others_at_the_ports_that_they_are_for() {
+    const TWO_PORTS: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: ledger, namespace: bank}\nspec: {ports: [{name: a, port: \
+                             80}, {name: b, port: 81}]}\n";
+    let of = |namespace: &str, parents: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: {namespace}}}\nspec: \
+             {{parentRefs: [{parents}], rules: [{{backendRefs: [{{name: ledger, namespace: bank, port: 80}}]}}]}}\n"
+        )
+    };
+    let ledger = |more: &str| format!("{{kind: Service, name: ledger, namespace: bank{more}}}");
+    let files = [
+        ("a.yaml", TWO_PORTS.to_owned()),
+        ("bank.yaml", of("bank", &ledger(""))),
+        ("shop.yaml", of("shop", &ledger(""))),
+        ("office.yaml", of("office", &ledger(", sectionName: b"))),
+        ("gone.yaml", of("gone", &ledger(", port: 82"))),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let mut mesh = Mesh::of(&files);
+    let bank = |ports: Value| ("bank/r".to_owned(), ports);
+    let everywhere = json!([null]);
+    for (namespace, expected) in [
+        ("bank", vec![bank(everywhere.clone())]),
+        ("other", vec![bank(everywhere.clone())]),
+        ("shop", vec![("shop/r".to_owned(), everywhere.clone())]),
+        ("office", vec![("office/r".to_owned(), json!([81])), bank(json!([80]))]),
+        ("gone", vec![bank(everywhere.clone())]),
+    ] {
+        assert_eq!(seen_from(&mesh, namespace), expected, "{namespace}");
+    }
+    assert_eq!(mesh.only_finding().object, "HTTPRoute gone/r", "nobody needs leave to call what was called");
+    mesh.store.take("files", Change::Remove("office.yaml".into()));
+    mesh.complete();
+    assert_eq!(seen_from(&mesh, "office"), [bank(everywhere)]);
+    let names = mesh.snapshot.resources(DESTINATION).map(|resource| resource.name.clone());
+    assert_eq!(names.filter(|name| name.contains('@')).collect::<Vec<_>>(), ["bank/ledger@shop"]);
+}
+
+#[test]
+fn a_service_elsewhere_that_was_not_called_needs_leave_of_routes_of_callers_too() {
+    let text = WEB.replace("name: vault", "name: other");
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, namespace: shop}\nspec: {parentRefs: \
+                 [{kind: Service, name: ledger, namespace: bank}], rules: [{backendRefs: [{name: other, namespace: bank, port: 80}, \
+                 {name: web, port: 80}]}]}\n";
+    let mesh = Mesh::of(&[("a.yaml", &text), ("r.yaml", route)]);
+    assert_eq!(mesh.only_finding().field, "spec.rules[0].backendRefs[0]");
+    assert!(mesh.only_finding().message.contains("namespace 'bank' does not open Service 'other'"));
 }

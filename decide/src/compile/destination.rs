@@ -44,6 +44,7 @@ pub(super) fn compile(message: &mesh::Destination, before: &PolicySet) -> Result
     Ok(Destination {
         service: name.text().clone(),
         name,
+        external: message.external,
         routes: routes::by_port(message, &ports)?,
         policies: Arc::new(policies.refusing(refused)),
         ports: message.ports.iter().map(|port| (number(port), unlinked(port))).collect(),

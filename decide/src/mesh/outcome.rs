@@ -4,9 +4,11 @@ use http::{HeaderMap, Method};
 use selvedge_policies::{
     context::{Context, Resumed},
     facts::{ConnectionFacts, RequestFacts, Section},
+    matching::canonical::{Reading, read},
     reason::Reason,
     request::Asked,
     route::{Backend, RouteRule},
+    settings::Onward,
     verdict::Verdict,
 };
 
@@ -45,6 +47,11 @@ pub(super) fn receive(config: &RuntimeConfig, request: &RequestFacts<'_>, contex
     admission::may_call(request.peer.identity.as_deref(), config)?;
     let port = config.inbound(request.port);
     let scope = Scope::Inbound(port.clone());
+    let Reading { canonical, ambiguity } = read(request.path);
+    if let Onward::Refused(_) = scope.ambiguous_paths().onward(ambiguity) {
+        return Err(Reason::MalformedPath);
+    }
+    let request = &RequestFacts { path: &canonical, ..*request };
     let rule = route::rule(&scope, request)?;
     let headers = sanitized(config, request);
     let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), headers: &headers, ..*request };

@@ -10,8 +10,7 @@ use crate::{
     cel::literal,
     expression::{self, Expression, listeners, metrics, resources},
     form::shown_in_cel,
-    policy::{object, settings_and_annotations, variable},
-    setting::{CONFIG_MAP, NAMESPACE},
+    policy::{kind_of_settings, object, settings, settings_and_annotations, variable},
     switch::{CONDITIONS, Condition, DISABLED, ENABLED, LABEL, SIDECAR, SYSTEM_NAMESPACES},
     table,
 };
@@ -36,8 +35,7 @@ const USED: [&Expression; 4] =
 
 /// The policy and its binding. Without the settings nothing is said: no pod gets a sidecar then.
 pub fn objects() -> Vec<Value> {
-    let settings = json!({ "name": CONFIG_MAP, "namespace": NAMESPACE, "parameterNotFoundAction": "Allow" });
-    let binding = json!({ "policyName": NAME, "paramRef": settings, "validationActions": ["Warn"] });
+    let binding = json!({ "policyName": NAME, "paramRef": settings(), "validationActions": ["Warn"] });
     vec![object("ValidatingAdmissionPolicy", NAME, &spec()), object("ValidatingAdmissionPolicyBinding", NAME, &binding)]
 }
 
@@ -52,7 +50,7 @@ fn spec() -> Value {
     };
     json!({
         "failurePolicy": "Ignore",
-        "paramKind": { "apiVersion": "v1", "kind": "ConfigMap" },
+        "paramKind": kind_of_settings(),
         "matchConstraints": { "resourceRules": [
             rule("", &["pods", "namespaces"]),
             rule("apps", &["deployments", "statefulsets", "daemonsets", "replicasets"]),

@@ -11,9 +11,8 @@ use serde_json::{Value, json};
 use crate::{
     cel::literal,
     expression::EXPRESSIONS,
-    policy::{bindings, object, pods, settings_and_annotations, variable},
+    policy::{bindings, kind_of_settings, object, pods, settings, settings_and_annotations, variable},
     readiness::{self, NOT_READY},
-    setting::{CONFIG_MAP, NAMESPACE},
     switch::match_conditions,
     table::{ADDITIONS, Addition, ROOM_FOR_ANNOTATIONS, STATUS},
 };
@@ -27,17 +26,18 @@ const MUTATION: &str = "variables.patch.map(p, JSONPatch{op: 'add', path: string
 /// The policy and its two bindings. The settings are their parameter; where there are none, nothing is put in.
 pub fn objects() -> Vec<Value> {
     let policy = object("MutatingAdmissionPolicy", NAME, &spec());
-    let settings = json!({ "name": CONFIG_MAP, "namespace": NAMESPACE, "parameterNotFoundAction": "Allow" });
-    let bindings = bindings("MutatingAdmissionPolicyBinding", &json!({ "policyName": NAME, "paramRef": settings }));
+    let bindings = bindings("MutatingAdmissionPolicyBinding", &json!({ "policyName": NAME, "paramRef": settings() }));
     [policy].into_iter().chain(bindings).collect()
 }
 
 fn spec() -> Value {
     json!({
-        "failurePolicy": "Fail",
+        // What cannot be evaluated puts nothing in, and the policy that requires a sidecar refuses the pod. With `Fail`, an API
+        // server that does not know the kind of the settings yet would refuse every pod there is.
+        "failurePolicy": "Ignore",
         // Containers that others add afterwards have probes too, and must not come before the sidecar.
         "reinvocationPolicy": "IfNeeded",
-        "paramKind": { "apiVersion": "v1", "kind": "ConfigMap" },
+        "paramKind": kind_of_settings(),
         "matchConstraints": pods(),
         "matchConditions": match_conditions(),
         "variables": variables().iter().map(|(name, cel)| variable(name, cel)).collect::<Vec<_>>(),

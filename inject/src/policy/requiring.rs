@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     cel::literal,
     policy::{bindings, mutating, object, pods},
-    setting::{CONFIG_MAP, NAMESPACE},
+    setting::{self, KIND, NAMESPACE},
     switch::{CONDITIONS, NOT_INJECTED},
     table::STATUS,
 };
@@ -35,8 +35,9 @@ fn spec() -> Value {
 /// That a pod has a sidecar.
 pub fn validation() -> Value {
     let nobody = format!(
-        "mesh not ready: nothing has put a sidecar into this pod; see whether the MutatingAdmissionPolicy {} and the \
-         ConfigMap {NAMESPACE}/{CONFIG_MAP} are there, or install Selvedge again",
+        "mesh not ready: nothing has put a sidecar into this pod; see whether the control plane runs, which writes the {KIND} \
+         {NAMESPACE}/{}, and whether the MutatingAdmissionPolicy {} is there, or install Selvedge again",
+        setting::NAME,
         mutating::NAME
     );
     let status = format!("object.metadata[?'annotations'][?{}].orValue('')", literal(STATUS));

@@ -1,6 +1,6 @@
 //! The shapes of pods, from `shapes.yaml`, with what they leave out filled in.
 
-use selvedge_inject::setting::{CONFIG_MAP, NAMESPACE};
+use selvedge_inject::setting::{self, NAMESPACE};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ pub(crate) struct Shape {
     pub(crate) pod: Value,
     /// Its namespace, an object.
     pub(crate) namespace: Value,
-    /// The ConfigMap with the settings, an object.
+    /// The object with the settings.
     pub(crate) settings: Value,
 }
 
@@ -59,7 +59,7 @@ fn whole(number: usize, written: Written) -> Shape {
     }
     // Otherwise an API server adds a token of its own to what is compared.
     spec.entry("automountServiceAccountToken").or_insert(false.into());
-    let mut data = json!({
+    let mut set = json!({
         "image": "registry.test/selvedge-proxy@sha256:1111111111111111111111111111111111111111111111111111111111111111",
         "captureImage":
             "registry.test/selvedge-capture@sha256:2222222222222222222222222222222222222222222222222222222222222222",
@@ -67,9 +67,9 @@ fn whole(number: usize, written: Written) -> Shape {
     });
     for (key, value) in written.settings {
         if value.is_null() {
-            data.as_object_mut().unwrap().remove(&key);
+            set.as_object_mut().unwrap().remove(&key);
         } else {
-            data[key] = value;
+            set[key] = value;
         }
     }
     Shape {
@@ -77,10 +77,10 @@ fn whole(number: usize, written: Written) -> Shape {
         pod: json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }),
         namespace: namespace(&written.namespace),
         settings: json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": { "name": CONFIG_MAP, "namespace": NAMESPACE },
-            "data": data,
+            "apiVersion": setting::API_VERSION,
+            "kind": setting::KIND,
+            "metadata": { "name": setting::NAME, "namespace": NAMESPACE },
+            "spec": set,
         }),
     }
 }

@@ -1,16 +1,22 @@
 //! What is called: conditions on requests and connections that several kinds share, and how doubt is decided.
+//!
+//! What only some services take for one, such as `/admin` and `/ADMIN`, `GET` and `get`, is one for what refuses, and two
+//! for what lets pass.
+
+use std::borrow::Cow;
 
 use http::Method;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    canonical::fold,
     failing::failing,
     glob::{Glob, Globs},
     header::{HeaderMatch, HeaderMatcher},
     host::host_glob,
     method,
-    path::path_glob_problem,
+    path::{fold_glob, path_glob_problem},
 };
 use crate::{
     facts::{ConnectionFacts, RequestFacts},
@@ -48,6 +54,24 @@ pub(crate) enum Effect {
     Deny,
 }
 
+impl Effect {
+    /// The path of a request as conditions on it are compared.
+    pub(crate) fn path(self, canonical: &str) -> Cow<'_, str> {
+        match self {
+            Self::Allow => Cow::Borrowed(canonical),
+            Self::Deny => fold(canonical),
+        }
+    }
+
+    /// Methods are case-sensitive (RFC 9110 section 9.1), and there are frameworks that know better.
+    fn is_same_method(self, one: &Method, other: &Method) -> bool {
+        match self {
+            Self::Allow => one == other,
+            Self::Deny => one.as_str().eq_ignore_ascii_case(other.as_str()),
+        }
+    }
+}
+
 /// An empty list of alternatives excludes nothing.
 pub(crate) fn matches_one<T>(alternatives: &[T], matches: impl Fn(&T) -> bool) -> bool {
     alternatives.is_empty() || alternatives.iter().any(matches)
@@ -56,8 +80,9 @@ pub(crate) fn matches_one<T>(alternatives: &[T], matches: impl Fn(&T) -> bool) -
 /// A compiled [`Operation`] of a rule: every list that is not empty has to match.
 #[derive(Debug)]
 pub(crate) struct OperationMatcher {
-    /// Paths, as requests are compared by them, without a query; none stands for every path.
-    pub(crate) paths: Globs,
+    paths: Globs,
+    /// The paths as what refuses compares them, where that is another way.
+    folded: Option<Globs>,
     methods: Vec<Method>,
     hosts: Globs,
     ports: Vec<u16>,
@@ -91,25 +116,33 @@ impl OperationMatcher {
         if let Some(n) = spec.ports.iter().position(|port| *port == 0) {
             problems.push(Problem::new(format!("{path}.ports[{n}]"), "0 is not a port: expected 1 to 65535"));
         }
+        let paths = each(&spec.paths, path, "paths", problems, path_glob);
+        let folded: Vec<Glob> = paths.iter().map(fold_glob).collect();
         Self {
             methods: each(&spec.methods, path, "methods", problems, method::parse),
-            paths: Globs::new(each(&spec.paths, path, "paths", problems, path_glob)),
+            folded: (folded != paths).then(|| Globs::new(folded)),
+            paths: Globs::new(paths),
             hosts: Globs::new(each(&spec.hosts, path, "hosts", problems, host_glob)),
             ports: spec.ports.clone(),
             headers,
         }
     }
 
-    /// True when `request` is such an operation. Of a header that stands several times, every value has to match under
-    /// [`Effect::Allow`], any under [`Effect::Deny`].
+    /// Paths, as requests are [compared](Effect::path) by them, without a query; none stands for every path.
+    pub(crate) fn paths(&self, effect: Effect) -> &Globs {
+        self.folded.as_ref().filter(|_| effect == Effect::Deny).unwrap_or(&self.paths)
+    }
+
+    /// True when `request` is such an operation. Of a header that stands several times, or under names that a service may take
+    /// for one, every line has to match under [`Effect::Allow`], any under [`Effect::Deny`].
     pub(crate) fn matches(&self, request: &RequestFacts<'_>, effect: Effect) -> bool {
         let header_matches = |header: &HeaderMatcher| match effect {
-            Effect::Allow => header.matches_every(request.headers),
+            Effect::Allow => header.matches_every_alias(request.headers),
             Effect::Deny => header.matches_any(request.headers),
         };
-        (self.methods.is_empty() || self.methods.contains(request.method))
+        (self.methods.is_empty() || self.methods.iter().any(|method| effect.is_same_method(method, request.method)))
             && (self.ports.is_empty() || self.ports.contains(&request.port))
-            && self.paths.matches(request.path)
+            && (self.paths.is_empty() || self.paths(effect).matches(&effect.path(request.path)))
             && self.hosts.matches(request.host)
             && self.headers.iter().all(header_matches)
     }
@@ -122,6 +155,16 @@ impl OperationMatcher {
         (self.ports.is_empty() || self.ports.contains(&connection.port))
             && (self.hosts.is_empty() || is_host)
             && (in_doubt || (self.methods.is_empty() && self.paths.is_empty() && self.headers.is_empty()))
+    }
+
+    /// True when the path decides.
+    pub(crate) fn is_about_paths(&self) -> bool {
+        !self.paths.is_empty()
+    }
+
+    /// True when it is about what only a request has.
+    pub(crate) fn is_about_requests(&self) -> bool {
+        self.is_about_hosts() || !(self.methods.is_empty() && self.paths.is_empty() && self.headers.is_empty())
     }
 
     /// True when the host decides, which a connection that is not HTTP may say as its server name.

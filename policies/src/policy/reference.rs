@@ -22,6 +22,25 @@ pub enum Target {
     Namespace(Arc<str>),
 }
 
+impl Target {
+    /// The namespace that it is in.
+    ///
+    /// ```
+    /// use selvedge_policies::policy::Target;
+    ///
+    /// let web = Target::Service("shop".into(), "web".into());
+    /// assert_eq!(web.namespace(), Target::Namespace("shop".into()).namespace());
+    /// ```
+    pub const fn namespace(&self) -> &Arc<str> {
+        match self {
+            Self::Service(namespace, _)
+            | Self::ExternalService(namespace, _)
+            | Self::Workload(namespace, _)
+            | Self::Namespace(namespace) => namespace,
+        }
+    }
+}
+
 /// Why a document names an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {

@@ -100,6 +100,10 @@ struct Authorize {
     expiries: Vec<u64>,
     /// Whether the host is a condition of a rule.
     hosts: bool,
+    /// Whether the path is one of a rule that refuses: an AUDIT refuses no path for being ambiguous either.
+    paths: bool,
+    /// Whether anything is that only a request has.
+    requests: bool,
 }
 
 impl RequestPolicy for Authorize {
@@ -120,7 +124,7 @@ impl RequestPolicy for Authorize {
     }
 
     fn needs(&self) -> Needs {
-        Needs { server_name: self.hosts, ..Needs::default() }
+        Needs { requests: self.requests, paths: self.paths, server_name: self.hosts, ..Needs::default() }
     }
 
     fn next_expiry(&self, now: Moment) -> Option<u64> {
@@ -200,8 +204,10 @@ fn compile(
         return Ok(None);
     }
     let expiries = allow.expiries();
-    let hosts = [&deny, &allow, &audit].into_iter().any(RuleIndex::is_about_hosts);
-    Ok(Some(Box::new(Authorize { deny, allow, audit, closed, expiries, hosts })))
+    let [hosts, requests] = [RuleIndex::is_about_hosts, RuleIndex::is_about_requests]
+        .map(|is_about| [&deny, &allow, &audit].into_iter().any(is_about));
+    let paths = deny.is_about_paths() || allow.is_about_paths();
+    Ok(Some(Box::new(Authorize { deny, allow, audit, closed, expiries, hosts, paths, requests })))
 }
 
 /// Compiles the rules of one policy, and says what is wrong with them.

@@ -142,7 +142,7 @@ impl RequestPolicy for Faults {
 
     fn needs(&self) -> Needs {
         let server_name = self.0.iter().flat_map(|fault| &fault.rule.to).any(OperationMatcher::is_about_hosts);
-        Needs { server_name, ..Needs::default() }
+        Needs { requests: true, server_name, ..Needs::default() }
     }
 }
 

@@ -147,8 +147,9 @@ impl RequestPolicy for RateLimits {
     }
 
     fn needs(&self) -> Needs {
-        let server_name = self.limits.iter().flat_map(|limit| &limit.matches).any(OperationMatcher::is_about_hosts);
-        Needs { server_name, ..Needs::default() }
+        let is = |about: fn(&OperationMatcher) -> bool| self.limits.iter().flat_map(|limit| &limit.matches).any(about);
+        let (paths, server_name) = (is(OperationMatcher::is_about_paths), is(OperationMatcher::is_about_hosts));
+        Needs { requests: true, paths, server_name, ..Needs::default() }
     }
 
     fn afresh(&self) -> Option<Arc<dyn RequestPolicy>> {

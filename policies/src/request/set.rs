@@ -102,7 +102,15 @@ pub struct Unsound {
 impl PolicySet {
     /// A set without policies: everything passes.
     pub const fn new() -> Self {
-        let needs = Needs { server_name: false, body: 0, attempts: false, responses: false, sanitizes: false };
+        let needs = Needs {
+            requests: false,
+            paths: false,
+            server_name: false,
+            body: 0,
+            attempts: false,
+            responses: false,
+            sanitizes: false,
+        };
         Self { members: Vec::new(), needs }
     }
 

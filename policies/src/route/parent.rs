@@ -22,9 +22,9 @@ pub struct ParentRef {
     /// `Service` for a service whose requests are routed. A `Gateway` and what others route by is left alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The name of the service, in the namespace of the route.
+    /// The name of the service.
     pub name: String,
-    /// Its namespace; that of the route when absent.
+    /// Its namespace; that of the route when absent. Of a service elsewhere only calls from the route's namespace are routed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Only requests to the port of this name.

@@ -19,10 +19,10 @@ use serde_json::Value;
 
 use super::{Effect, Setting};
 use crate::{
-    changes::is_alias,
     context::Context,
     facts::{ConnectionFacts, Identity, Peer, RequestFacts, Section},
     kind::Problem,
+    matching::header::is_alias,
     merge::Strictness,
     policy::{Needs, RequestPolicy},
     verdict::{Answer, Verdict},
@@ -67,6 +67,8 @@ enum Mode {
 
 /// Tells the application who calls.
 struct Teller {
+    /// Somebody has written the setting.
+    is_written: bool,
     headers: Vec<(HeaderName, Mode)>,
     trusted: Vec<Identity>,
     own: Option<Arc<Identity>>,
@@ -121,7 +123,7 @@ impl RequestPolicy for Teller {
     }
 
     fn needs(&self) -> Needs {
-        Needs { sanitizes: true, ..Needs::default() }
+        Needs { requests: self.is_written, sanitizes: true, ..Needs::default() }
     }
 }
 
@@ -147,6 +149,7 @@ fn compile(
     value: Option<&Value>,
     own: Option<&Arc<Identity>>,
 ) -> Result<Option<Arc<dyn RequestPolicy>>, serde_json::Error> {
+    let is_written = value.is_some();
     let CallerIdentity { headers, trusted_proxies } =
         value.map(CallerIdentity::deserialize).transpose()?.unwrap_or_default();
     let named = headers.iter().filter_map(|(name, mode)| Some((HeaderName::try_from(name).ok()?, *mode)));
@@ -155,7 +158,7 @@ fn compile(
         headers.push((CLIENT_CERT, Mode::Remove));
     }
     let trusted = trusted_proxies.iter().filter_map(|proxy| proxy.parse().ok()).collect();
-    Ok(Some(Arc::new(Teller { headers, trusted, own: own.cloned() })))
+    Ok(Some(Arc::new(Teller { is_written, headers, trusted, own: own.cloned() })))
 }
 
 fn check(value: &Value) -> Vec<Problem> {

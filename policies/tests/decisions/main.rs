@@ -20,6 +20,7 @@ mod authorize;
 mod cors;
 mod documents;
 mod fault;
+mod lax_services;
 mod rate_limit;
 mod routes;
 mod shadows;

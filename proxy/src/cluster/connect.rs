@@ -1,9 +1,12 @@
 //! Making a connection to an endpoint: TCP, TLS with the identity checked, and the HTTP handshake, each bounded.
 
+use std::cell::Cell;
+
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
+use selvedge_xds::alpn;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -12,19 +15,21 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
 use crate::{
+    budget::Budget,
     config::{EndpointConfig, Transport, Trust},
     error::Error,
     http::{
-        Body, LocalExec, SHARED_WINDOW,
+        Body, LocalExec, PIECE, SHARED_WINDOW, STREAM_WINDOW,
         case::{self, Spellings},
         coalesce,
-        guard::{Budget, FrameGuard, MaxStreams},
+        early::Early,
+        guard::{FrameGuard, MaxStreams},
     },
     socket::{Side, dial},
     tls,
 };
 
-/// Header sections of HTTP/2 responses are bounded as those of requests; those of HTTP/1 by the library, at some 400 KiB.
+/// Header sections of HTTP/2 responses are bounded as those of requests; those of HTTP/1 by what is read at once.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// Resets of a peer that proved its identity are no attack; see `docs/decisions/`.
 const MAX_RESETS: usize = 100_000;
@@ -36,6 +41,8 @@ pub(crate) enum Hop {
     Http1,
     /// The shared HTTP/2 connection.
     Http2,
+    /// The shared connection of frames, or of HTTP/2 where the peer does not know them.
+    Frames,
     /// Opaque bytes (TCP), on a connection of their own.
     Tcp,
 }
@@ -50,17 +57,35 @@ pub(crate) fn failure(reason: Reason, detail: String) -> Error {
 
 /// Connects to `endpoint` for `hop`. On success the peer has proven the identity it must have.
 pub(crate) async fn stream(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result<Stream, Error> {
-    let address = endpoint.address;
-    match timeout(endpoint.connect_timeout(), establish(endpoint, trust, hop)).await {
+    let (limit, connected) = (endpoint.connect_timeout(), Cell::new(false));
+    match timeout(limit, establish(endpoint, trust, hop, &connected)).await {
         Ok(result) => result,
-        Err(_) => Err(failure(
-            Reason::UpstreamConnectTimeout,
-            format!("{address} took no connection within {:?}", endpoint.connect_timeout()),
+        Err(_) if connected.get() => Err(failure(
+            Reason::UpstreamTlsFailed,
+            format!("{} took the connection, and no TLS came back within {limit:?}", endpoint.address),
         )),
+        Err(_) => {
+            let detail = format!("{} took no connection within {limit:?}", whom(endpoint));
+            Err(failure(Reason::UpstreamConnectTimeout, detail))
+        }
     }
 }
 
-async fn establish(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result<Stream, Error> {
+/// Who takes no connection. Where the application listens on its own machine is nobody else's business.
+fn whom(endpoint: &EndpointConfig) -> String {
+    match endpoint.cluster {
+        None if endpoint.address.ip().is_loopback() => format!("the application at port {}", endpoint.address.port()),
+        _ => endpoint.address.to_string(),
+    }
+}
+
+/// Sets `connected` when the endpoint has taken the connection.
+async fn establish(
+    endpoint: &EndpointConfig,
+    trust: &Trust,
+    hop: Hop,
+    connected: &Cell<bool>,
+) -> Result<Stream, Error> {
     let address = endpoint.address;
     let unmeshed = || {
         let detail = format!("{address} has no sidecar, and outbound mode REQUIRE lets nothing go in plaintext");
@@ -70,8 +95,10 @@ async fn establish(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result
         return Err(unmeshed());
     }
     let side = if endpoint.cluster.is_none() { Side::Workload } else { Side::Mesh };
-    let socket =
-        dial(address, side).await.map_err(|e| failure(Reason::UpstreamConnectFailed, format!("{address}: {e}")))?;
+    let socket = dial(address, side)
+        .await
+        .map_err(|e| failure(Reason::UpstreamConnectFailed, format!("{}: {e}", whom(endpoint))))?;
+    connected.set(true);
     let _ = socket.set_nodelay(true); // only latency is at stake
     let no_certificate = || failure(Reason::NotReady, "this sidecar has no certificate yet".into());
     let no_roots = || failure(Reason::UpstreamTlsFailed, "no authorities for external TLS could be read".into());
@@ -82,7 +109,7 @@ async fn establish(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result
             let tls = trust.mesh.as_ref().ok_or_else(no_certificate)?;
             let client = match hop {
                 Hop::Http1 => &tls.http1,
-                Hop::Http2 => &tls.http2,
+                Hop::Http2 | Hop::Frames => &tls.frames,
                 Hop::Tcp => &tls.tcp,
             };
             (client.clone(), server_name)
@@ -91,7 +118,7 @@ async fn establish(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result
             let tls = trust.external.as_ref().ok_or_else(no_roots)?;
             let client = match hop {
                 Hop::Http1 => &tls.http1,
-                Hop::Http2 => &tls.http2,
+                Hop::Http2 | Hop::Frames => &tls.http2,
                 Hop::Tcp => &tls.opaque,
             };
             (client.clone(), server_name)
@@ -101,7 +128,7 @@ async fn establish(endpoint: &EndpointConfig, trust: &Trust, hop: Hop) -> Result
     let name = ServerName::try_from(server_name.to_string()).map_err(|e| failed(&e))?;
     let stream = TlsConnector::from(tls).connect(name, socket).await.map_err(|e| failed(&e))?;
     // A service without ALPN speaks HTTP/1, and would not make sense of the other.
-    if hop == Hop::Http2 && stream.get_ref().1.alpn_protocol().is_none() {
+    if matches!(hop, Hop::Http2 | Hop::Frames) && stream.get_ref().1.alpn_protocol().is_none() {
         return Err(failure(Reason::UpstreamTlsFailed, format!("{address} does not agree on HTTP/2 by ALPN")));
     }
     if let Transport::Mesh { identity, .. } = &endpoint.transport {
@@ -123,10 +150,19 @@ pub(crate) fn until(stream: &Stream) -> Option<Instant> {
     }
 }
 
+/// Whether a peer that was offered frames has taken them.
+pub(crate) fn takes_frames(stream: &Stream) -> bool {
+    matches!(stream, Either::Right(stream) if stream.get_ref().1.alpn_protocol() == Some(alpn::FRAMES))
+}
+
 /// The HTTP/1 handshake; the connection runs on this worker until it closes.
 pub(crate) async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, Spellings), Error> {
-    let (stream, spellings) = case::tap(stream, case::Kind::Responses);
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (stream, spellings) = case::tap(Early::new(stream), case::Kind::Responses);
+    // Space before a colon a proxy takes out (RFC 9112 section 5.1).
+    let (sender, connection) = http1::Builder::new()
+        .allow_spaces_after_header_name_in_responses(true)
+        .max_buf_size(PIECE)
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(|e| failure(Reason::UpstreamConnectFailed, e.to_string()))?;
     tokio::task::spawn_local(connection.with_upgrades());
@@ -137,7 +173,7 @@ pub(crate) async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, S
 /// `max_streams` follows what the peer says.
 pub(crate) async fn http2(stream: Stream, max_streams: MaxStreams) -> Result<http2::SendRequest<Body>, Error> {
     // Many callers share the connection, whoever is at the other end.
-    let stream = FrameGuard::client(stream, &Budget::TRUSTED, max_streams);
+    let stream = FrameGuard::client(stream, &Budget::CALLED, max_streams);
     let (sender, connection) = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .keep_alive_interval(std::time::Duration::from_secs(20))
@@ -145,8 +181,9 @@ pub(crate) async fn http2(stream: Stream, max_streams: MaxStreams) -> Result<htt
         .keep_alive_while_idle(true)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_reset_streams(MAX_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(SHARED_WINDOW)
-        .handshake(TokioIo::new(coalesce::coalesced(stream)))
+        .handshake(TokioIo::new(coalesce::coalesced(stream, None)))
         .await
         .map_err(|e| failure(Reason::UpstreamConnectFailed, e.to_string()))?;
     tokio::task::spawn_local(connection);

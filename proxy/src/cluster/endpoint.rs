@@ -9,7 +9,7 @@ use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use selvedge_policies::{
     attempt::breaker::{Breaker, BreakerState},
-    balance::{Load, peak_ewma::Ewma},
+    balance::{Load, peak_ewma::Ewma, refusals::Refusals},
     facts::Moment,
 };
 
@@ -31,6 +31,7 @@ pub(crate) struct Endpoint {
 struct Books {
     in_flight: Cell<u32>,
     latency: Ewma,
+    refusals: Refusals,
     failed_in_a_row: Cell<u32>,
     /// Monotonic nanoseconds until which it is thought unreachable.
     unreachable_until: Cell<u64>,
@@ -66,6 +67,8 @@ impl Endpoint {
             available: self.breaker.as_ref().is_none_or(|breaker| breaker.peek(now)),
             in_flight: self.books.in_flight.get(),
             ewma_nanos: self.books.latency.value(now),
+            usual_nanos: self.books.latency.usual(),
+            refusing: self.books.refusals.share(now),
             weight: self.config.weight,
         }
     }
@@ -98,17 +101,36 @@ impl Endpoint {
         self.books.in_flight.update(|tries| tries.saturating_sub(1));
     }
 
-    /// A try is over, well or not. A failure makes no endpoint look faster, or the load would go to one that fails at
-    /// once; and one that only fails is left alone, without a breaker too.
-    pub(crate) fn observe(&self, elapsed: Duration, well: bool, now: Moment) {
+    /// A try had no answer in this time.
+    pub(crate) fn hung(&self, elapsed: Duration, now: Moment) {
+        if self.books.latency.value(now) == 0.0 {
+            self.books.latency.assume(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), now);
+        } else {
+            self.took(elapsed, false, now);
+        }
+    }
+
+    /// A try took so long. Unless it was `served`, that makes no endpoint look faster, or the load would go to one that fails
+    /// or refuses at once.
+    pub(crate) fn took(&self, elapsed: Duration, served: bool, now: Moment) {
         let elapsed = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        if well || elapsed as f64 > self.books.latency.value(now) {
+        let known = self.books.latency.value(now);
+        if served || (known > 0.0 && elapsed as f64 > known) {
             self.books.latency.observe(elapsed, now);
         }
+    }
+
+    /// A try is over, well or not: one that only fails is left alone, without a breaker too.
+    pub(crate) fn fared(&self, well: bool, now: Moment) {
         self.books.failed_in_a_row.update(|failed| if well { 0 } else { failed.saturating_add(1) });
         if self.books.failed_in_a_row.get() >= ONLY_FAILS {
             self.leave_alone(now);
         }
+    }
+
+    /// It answered, and whether that was a refusal; for how long it then wants to be left alone.
+    pub(crate) fn answered(&self, refused: bool, retry_after: Option<Duration>, now: Moment) {
+        self.books.refusals.observe(refused, retry_after, now);
     }
 
     /// While the breaker is half open only its probe decides, not tries from before it opened.
@@ -179,13 +201,16 @@ mod tests {
         let before = endpoint(spec.clone());
         let (clock, mut chance) = (Clock::default(), fastrand::Rng::with_seed(1));
         before.begin(clock.now());
-        before.observe(Duration::from_millis(7), true, clock.now());
+        before.took(Duration::from_millis(900), true, clock.now());
+        (0..4).for_each(|_| before.took(Duration::from_millis(7), true, clock.now()));
+        before.answered(true, None, clock.now());
         let after = edited(&before, Some(BreakerSpec { consecutive_failures: 4, ..spec }));
         // The try ends at the endpoint that it began with.
         before.record(false, false, clock.now(), &mut chance);
         assert_eq!(after.breaker_state(clock.now()), Some(BreakerState::Open));
         let load = after.load(clock.now());
-        assert!(!load.available && load.in_flight == 1 && load.weight == 3 && load.ewma_nanos > 1e6, "{load:?}");
+        assert!(!load.available && load.in_flight == 1 && load.weight == 3, "{load:?}");
+        assert!(load.ewma_nanos > 1e6 && load.refusing > 0.0, "{load:?}");
         assert!(Rc::ptr_eq(&before.pool, &after.pool));
         before.end();
         assert_eq!(after.load(clock.now()).in_flight, 0);
@@ -193,21 +218,30 @@ mod tests {
     }
 
     #[test]
+    fn one_that_never_answered_is_not_the_fastest() {
+        let (endpoint, clock) = (Endpoint::new(endpoint(BreakerSpec::default()).config), Clock::default());
+        assert_eq!(endpoint.load(clock.now()).ewma_nanos, 0.0, "what is new is tried");
+        endpoint.hung(Duration::from_secs(15), clock.now());
+        assert!(endpoint.load(clock.now()).ewma_nanos >= 15e9, "and not again where it hangs");
+    }
+
+    #[test]
     fn failing_at_once_is_not_fast_and_failing_always_is_left_alone() {
         let endpoint = Endpoint::new(endpoint(BreakerSpec::default()).config);
         let mut clock = Clock::default();
-        endpoint.observe(Duration::from_millis(20), true, clock.now());
+        (0..5).for_each(|_| endpoint.took(Duration::from_millis(20), true, clock.now()));
         let before = endpoint.load(clock.now()).ewma_nanos;
         for _ in 1..ONLY_FAILS {
-            endpoint.observe(Duration::from_micros(500), false, clock.now());
+            endpoint.took(Duration::from_micros(500), false, clock.now());
+            endpoint.fared(false, clock.now());
         }
         assert!(endpoint.load(clock.now()).ewma_nanos >= before && endpoint.reachable(clock.now()));
-        endpoint.observe(Duration::from_micros(500), false, clock.now());
+        endpoint.fared(false, clock.now());
         assert!(!endpoint.reachable(clock.now()));
         clock.advance(UNREACHABLE);
         assert!(endpoint.reachable(clock.now()), "one is tried again");
-        endpoint.observe(Duration::from_millis(20), true, clock.now());
-        endpoint.observe(Duration::from_micros(500), false, clock.now());
+        endpoint.fared(true, clock.now());
+        endpoint.fared(false, clock.now());
         assert!(endpoint.reachable(clock.now()), "it does not only fail");
     }
 

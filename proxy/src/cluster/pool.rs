@@ -8,7 +8,10 @@ use std::{
 };
 
 use hyper::client::conn::http1;
-use tokio::time::Instant;
+use tokio::{
+    task::spawn_local,
+    time::{Instant, sleep},
+};
 
 use super::connect::{self, Hop, Stream};
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
 
 mod shared;
 
-pub(crate) use shared::{Place, Shared};
+pub(crate) use shared::{Carries, Place, Sender, Shared};
 
 /// An idle HTTP/1 connection to an application is not used after this time: servers close idle connections after
 /// 5 s and more, and a request sent into a closing connection fails.
@@ -49,16 +52,22 @@ struct Standing {
     until: Option<Instant>,
 }
 
-/// Idle HTTP/1 connections, the latest used last.
-type Idle = RefCell<Vec<(Lease, Instant)>>;
+/// Idle HTTP/1 connections.
+#[derive(Default)]
+struct Idle {
+    /// The latest used last.
+    leases: RefCell<Vec<(Lease, Instant)>>,
+    /// Somebody closes those that are too old.
+    watched: Cell<bool>,
+}
 
 /// What a request holds while it and its response are under way.
 #[derive(Debug)]
 pub(crate) enum Held {
     /// An HTTP/1 connection, which nobody else uses meanwhile.
     Http1(Lease),
-    /// A place on a shared HTTP/2 connection.
-    Http2(#[expect(dead_code, reason = "it is taken for as long as it lives")] Place),
+    /// A place on a shared connection.
+    Shared(#[expect(dead_code, reason = "it is taken for as long as it lives")] Place),
 }
 
 /// An HTTP/1 connection in use. It goes back to its pool when the response has been read to its end.
@@ -78,9 +87,9 @@ impl Lease {
     /// Returns the connection to its pool.
     pub(crate) fn give_back(self) {
         if let Some(idle) = self.home.upgrade().filter(|_| !self.sender.is_closed()) {
-            let mut idle = idle.borrow_mut();
-            if idle.len() < IDLE_MAX {
-                idle.push((Self { reused: true, ..self }, Instant::now()));
+            let mut leases = idle.leases.borrow_mut();
+            if leases.len() < IDLE_MAX {
+                leases.push((Self { reused: true, ..self }, Instant::now()));
             }
         }
     }
@@ -100,19 +109,16 @@ impl Pool {
         // Boxed: a handshake is large and rare, and every request would carry the room for it.
         let stream = Box::pin(connect::stream(endpoint, trust, Hop::Http1)).await?;
         let standing = Standing::of(&stream, endpoint, trust);
-        let (sender, spellings) = connect::http1(stream).await?;
+        let (sender, spellings) = Box::pin(connect::http1(stream)).await?;
+        if !self.idle.watched.replace(true) {
+            spawn_local(watch(Rc::downgrade(&self.idle), limit));
+        }
         Ok(Lease { sender, spellings, reused: false, standing, home: Rc::downgrade(&self.idle) })
-    }
-
-    /// Closes idle connections that are too old or too many, so that they do not wait for a request to be found out.
-    pub(crate) fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain(|(lease, since)| !lease.sender.is_closed() && now - *since < IDLE_MESH);
-        self.shared.sweep(now);
     }
 
     /// Closes the idle HTTP/1 connections: one of them turned out to be dead, so the others are likely to be, too.
     pub(crate) fn distrust(&self) {
-        self.idle.borrow_mut().clear();
+        self.idle.leases.borrow_mut().clear();
     }
 
     /// Mean payload of recent responses in bytes; tells bulk services from chatty ones.
@@ -127,7 +133,22 @@ impl Pool {
     }
 
     fn take_idle(&self) -> Option<(Lease, Instant)> {
-        self.idle.borrow_mut().pop()
+        self.idle.leases.borrow_mut().pop()
+    }
+}
+
+/// Closes idle connections that nobody may use any more, for as long as there is any connection: each is two buffers and a
+/// socket, and a burst leaves many.
+async fn watch(pool: Weak<Idle>, limit: Duration) {
+    loop {
+        sleep(limit).await;
+        let Some(idle) = pool.upgrade() else { return };
+        idle.leases.borrow_mut().retain(|(lease, since)| !lease.sender.is_closed() && since.elapsed() < limit);
+        // Every lease knows its way home, as does whoever watches.
+        if Weak::weak_count(&pool) == 1 {
+            idle.watched.set(false);
+            return;
+        }
     }
 }
 
@@ -151,6 +172,72 @@ impl Standing {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("idle", &self.idle.borrow().len()).finish_non_exhaustive()
+        f.debug_struct("Pool").field("idle", &self.idle.leases.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt, net::TcpListener, task::yield_now};
+
+    use super::*;
+
+    /// An application that says nothing: where it is, and how many connections to it are open.
+    async fn listens() -> (EndpointConfig, Rc<Cell<usize>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, open) = (listener.local_addr().unwrap(), Rc::<Cell<usize>>::default());
+        let counted = open.clone();
+        spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let counted = counted.clone();
+                counted.update(|open| open + 1);
+                spawn_local(async move {
+                    while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
+                    counted.update(|open| open - 1);
+                });
+            }
+        });
+        let config = EndpointConfig {
+            cluster: None,
+            address,
+            transport: Transport::Plain,
+            workload: None,
+            identity: String::new(),
+            weight: 1,
+            http2: false,
+            traffic: Arc::default(),
+        };
+        (config, open)
+    }
+
+    #[test]
+    fn what_a_burst_leaves_is_closed_within_seconds_and_what_is_in_use_is_not() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build_local(Default::default()).unwrap().block_on(async {
+            let (endpoint, open) = listens().await;
+            let (pool, trust) = (Pool::default(), Trust::default());
+            let settled = async |expected: usize| {
+                for _ in 0..100_000 {
+                    if open.get() == expected {
+                        break;
+                    }
+                    yield_now().await;
+                }
+                assert_eq!(open.get(), expected);
+            };
+            for _ in 0..2 {
+                let asks = async || pool.http1(&endpoint, &trust).await.unwrap();
+                let (first, second, busy) = (asks().await, asks().await, asks().await);
+                settled(3).await;
+                first.give_back();
+                second.give_back();
+                sleep(2 * IDLE_PLAIN).await;
+                settled(1).await;
+                busy.give_back();
+                sleep(2 * IDLE_PLAIN).await;
+                settled(0).await;
+                assert!(!pool.idle.watched.get(), "nothing is left to be closed");
+            }
+        });
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use selvedge_decide::{compile::Compiler, config::Locality, resources::Resources};
 use selvedge_xds::proto::mesh::TrustBundle;
 use tokio::sync::watch;
@@ -72,7 +73,8 @@ impl Publisher {
 #[derive(Default)]
 struct Keeper {
     credentials: Option<Arc<Credentials>>,
-    bundle: Option<Arc<TrustBundle>>,
+    /// The authorities that the stream announced last.
+    announced: Option<Vec<Bytes>>,
     trust: Arc<Trust>,
 }
 
@@ -91,19 +93,20 @@ impl Keeper {
     ) -> Result<(), TlsError> {
         let Some(credentials) = credentials else { return Ok(()) };
         let known = self.credentials.as_ref().is_some_and(|old| Arc::ptr_eq(old, &credentials));
-        let announced = self.bundle.as_ref() != bundle;
+        let roots = bundle.map(|bundle| &bundle.roots_der);
+        let announced = self.announced.as_ref() != roots;
         if known && !announced {
             return Ok(());
         }
         let first = self.credentials.is_none();
-        let news = bundle.filter(|bundle| (first || announced) && !bundle.roots_der.is_empty());
-        let roots = news.map_or_else(|| credentials.roots.to_vec(), |bundle| authorities(bundle));
+        let news = roots.filter(|roots| (first || announced) && !roots.is_empty());
+        let trusted = news.map_or_else(|| credentials.roots.to_vec(), |roots| authorities(roots));
         let svid = &credentials.svid;
-        let mesh = TlsContext::new(svid, &roots, &svid.identity.trust_domain)?;
+        let mesh = TlsContext::new(svid, &trusted, &svid.identity.trust_domain)?;
         self.trust = Arc::new(Trust { mesh: Some(Arc::new(mesh)), external: self.trust.external.clone() });
         // Only now: what could not be used is still news to be complained about the next time.
         self.credentials = Some(credentials);
-        self.bundle = bundle.cloned();
+        self.announced = roots.cloned();
         Ok(())
     }
 }
@@ -131,7 +134,7 @@ mod tests {
 
     fn bundle(roots: &[&CertificateDer<'static>]) -> Arc<TrustBundle> {
         let roots_der = roots.iter().map(|root| root.to_vec().into()).collect();
-        Arc::new(TrustBundle { trust_domain: "mesh.local".to_owned(), roots_der })
+        Arc::new(TrustBundle { trust_domain: "mesh.local".to_owned(), roots_der, ..TrustBundle::default() })
     }
 
     #[tokio::test(start_paused = true)]
@@ -174,6 +177,8 @@ mod tests {
         let (count, in_force) = trusted(&first, Some(&both));
         assert_eq!(count, 2, "the stream announces a second authority");
         assert!(Arc::ptr_eq(&trusted(&first, Some(&both)).1, &in_force), "no news leaves sessions resumable");
+        let elsewhere = TrustBundle { networks: vec!["10.244.1.0/24".to_owned()], ..TrustBundle::clone(&both) };
+        assert!(Arc::ptr_eq(&trusted(&first, Some(&Arc::new(elsewhere))).1, &in_force), "nor do other networks");
         let renewed = credentials(&[&b]);
         assert_eq!(trusted(&renewed, Some(&both)).0, 1, "a renewal is newer than a stream that fell silent");
         assert_eq!(trusted(&renewed, Some(&bundle(&[&b, &a, &root()]))).0, 3);

@@ -6,7 +6,6 @@ use std::{net::SocketAddr, rc::Rc, time::Duration};
 use selvedge_policies::reason::Reason;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::SILENCE;
 use crate::{
     arrival::Admitted,
     connection::Connection,
@@ -14,6 +13,7 @@ use crate::{
     heading::Heading,
     probes::Probes,
     record,
+    sniff::silence,
     socket::{Side, dial},
     telemetry::{ProbeOutcome, Protocol},
 };
@@ -31,7 +31,7 @@ pub(super) async fn answered(admitted: Admitted) -> Option<Admitted> {
 }
 
 async fn answer(admitted: Admitted, application: SocketAddr) -> Option<Admitted> {
-    let said = timeout(SILENCE, said(&admitted.socket)).await;
+    let said = timeout(silence(&[]), said(&admitted.socket)).await;
     if said == Ok(true) {
         return Some(admitted);
     }

@@ -39,7 +39,7 @@ pub(super) async fn ask(worker: &Worker, question: Question, end: Instant) -> Re
         replied = exchange(worker, &picked, &snapshot, request, question.at_most) => replied,
         () = &mut late => Err(Unanswered::Late),
     };
-    let ended = replied.as_ref().map_or(Ended::Failed, |reply| Ended::Answered(reply.status.as_u16()));
+    let ended = replied.as_ref().map_or(Ended::Failed, |reply| Ended::Answered(reply.status.as_u16(), None));
     picked.record(worker, ended);
     replied
 }

@@ -11,9 +11,8 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::{pace::Polled, trailers};
+use super::{Content, body_error::BodyError, pace::Polled, trailers};
 
 mod gather;
 mod replay;
@@ -23,16 +22,16 @@ pub(crate) use replay::Replay;
 use gather::Gathered;
 use replay::Reader;
 
-/// Errors while a body streams.
-pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
-
 /// Told when a body is over. Dropping it without a call to either method means that its reader went away.
 pub(crate) trait Ending {
     /// The last frame has passed; `trailers` when there were any.
     fn complete(&mut self, trailers: Option<&HeaderMap>);
 
     /// Its sender broke off.
-    fn broke(&mut self);
+    fn broke(&mut self, why: &BodyError);
+
+    /// Ready when what has passed is on its way to the reader, whom an error would overtake otherwise.
+    fn poll_passed_on(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// It was asked for a frame.
     fn polled(&mut self, polled: Polled);
@@ -49,7 +48,7 @@ pub(crate) struct Body {
 enum Source {
     Empty,
     Full(Bytes),
-    Incoming(Incoming),
+    Incoming(Content),
     Replay(Reader),
 }
 
@@ -65,7 +64,7 @@ impl Body {
     }
 
     /// A body that streams from a peer.
-    pub(crate) const fn incoming(incoming: Incoming) -> Self {
+    pub(crate) const fn incoming(incoming: Content) -> Self {
         Self::of(Source::Incoming(incoming))
     }
 
@@ -102,7 +101,7 @@ impl Source {
                 (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
             }
             Self::Incoming(incoming) => {
-                ready!(http_body::Body::poll_frame(Pin::new(incoming), cx)).map(|frame| frame.map_err(Into::into))
+                ready!(http_body::Body::poll_frame(Pin::new(incoming), cx))
             }
             Self::Replay(reader) => ready!(reader.poll(cx)),
         })
@@ -144,6 +143,11 @@ impl http_body::Body for Body {
         let this = self.get_mut();
         let polled = this.source.poll(cx);
         if let Some(ending) = &mut this.ending {
+            if matches!(polled, Poll::Ready(Some(Err(_)))) && ending.poll_passed_on(cx).is_pending() {
+                // With an error the HTTP library forgets what it has not written.
+                this.source.put_back(ready!(polled));
+                return Poll::Pending;
+            }
             ending.polled(if polled.is_pending() { Polled::Waits } else { Polled::Progressed });
         }
         let frame = ready!(polled).and_then(without_refused_trailers);
@@ -158,9 +162,9 @@ impl http_body::Body for Body {
                     this.finish(None);
                 }
             }
-            Some(Err(_)) => {
+            Some(Err(error)) => {
                 if let Some(mut ending) = this.ending.take() {
-                    ending.broke();
+                    ending.broke(error);
                 }
             }
             None => this.finish(None),

@@ -1,62 +1,106 @@
-//! The canonical request: authority, path and framing are checked once, right after parsing.
+//! The canonical request: authority, path and framing are read once, right after parsing. What is judged is the canonical
+//! form; what goes on are the bytes that were sent.
 
-use std::rc::Rc;
+use std::{borrow::Cow, rc::Rc};
 
 use http::{
     HeaderMap, Method, Request, Uri, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
-use selvedge_policies::{matching::canonical as path, reason::Reason};
+use selvedge_policies::{
+    matching::canonical::{Ambiguity, Reading, read},
+    reason::Reason,
+};
 
 use super::authority::{Authority, Reader};
 use crate::error::Error;
 
 /// Header fields a request may have (hyper bounds this for HTTP/1 only).
-const MAX_FIELDS: usize = 100;
+pub(crate) const MAX_FIELDS: usize = 100;
 
-/// What routing and policy see of a request's target. The request itself is changed to match.
+/// What routing and policy see of a request's target, and what goes on of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// The one authority (host and port) that routing, policy and forwarding see.
     pub authority: Rc<Authority>,
-    /// Canonical path and query, as forwarded.
+    /// Path and query as they go on.
     pub path_and_query: PathAndQuery,
+    /// The form of the path that does not go on, where there are two: the canonical one, or once that goes on the one that
+    /// was sent.
+    other: Option<Box<str>>,
+    rewritten: bool,
+    /// Why services may read the path that was sent in another way.
+    pub ambiguity: Option<Ambiguity>,
 }
 
-/// Checks a request and gives its canonical target. On success the request's URI is in origin form.
-pub(crate) fn canonical<B>(request: &mut Request<B>, authorities: &Reader) -> Result<Target, Error> {
+impl Target {
+    /// The path that routes and policies see.
+    pub(crate) fn path(&self) -> &str {
+        self.other.as_deref().filter(|_| !self.rewritten).unwrap_or(self.path_and_query.path())
+    }
+
+    /// The path that was sent, where it is another one.
+    pub(crate) fn sent(&self) -> Option<&str> {
+        let other = self.other.as_deref()?;
+        Some(if self.rewritten { other } else { self.path_and_query.path() })
+    }
+
+    /// Lets the canonical form of the path go on.
+    ///
+    /// # Errors
+    /// It is none that a request can have.
+    pub(crate) fn rewrite(&mut self) -> Result<(), Error> {
+        let Some(canonical) = self.other.take() else { return Ok(()) };
+        let whole = match self.path_and_query.query() {
+            Some(query) => format!("{canonical}?{query}"),
+            None => canonical.into(),
+        };
+        self.other = Some(self.path_and_query.path().into());
+        self.path_and_query = path_and_query(whole)?;
+        self.rewritten = true;
+        Ok(())
+    }
+}
+
+fn path_and_query(text: String) -> Result<PathAndQuery, Error> {
+    PathAndQuery::try_from(text).map_err(|e| Error::new(Reason::MalformedPath, e.to_string()))
+}
+
+/// Checks a request and gives its target. On success the request's URI is in origin form. One of HTTP/1.0 need not say whom
+/// it is for: it is for whoever was `dialled`.
+pub(crate) fn canonical<B>(
+    request: &mut Request<B>,
+    authorities: &Reader,
+    dialled: impl Fn() -> String,
+) -> Result<Target, Error> {
     let refuse = |reason, detail: &'static str| Error::new(reason, detail);
     framing(request.version(), request.headers()).map_err(|(reason, detail)| refuse(reason, detail))?;
     fields(request.headers()).map_err(|(reason, detail)| refuse(reason, detail))?;
-    let authority =
-        authorities.read(request.uri(), request.headers()).map_err(|detail| refuse(Reason::MalformedHost, detail))?;
+    let dialled = || (request.version() == Version::HTTP_10).then(dialled);
+    let authority = authorities.read(request.uri(), request.headers(), dialled);
+    let authority = authority.map_err(|detail| refuse(Reason::MalformedHost, detail))?;
     let path_and_query = target(request.method(), request.uri())?;
+    let (other, ambiguity) = match read(path_and_query.path()) {
+        _ if path_and_query == "*" => (None, None),
+        Reading { canonical: Cow::Borrowed(_), ambiguity } => (None, ambiguity),
+        Reading { canonical: Cow::Owned(canonical), ambiguity } => (Some(canonical.into()), ambiguity),
+    };
     *request.uri_mut() = Uri::from(path_and_query.clone());
-    Ok(Target { authority, path_and_query })
+    Ok(Target { authority, path_and_query, other, rewritten: false, ambiguity })
 }
 
 fn target(method: &Method, uri: &Uri) -> Result<PathAndQuery, Error> {
-    let refuse = |detail: String| Error::new(Reason::MalformedPath, detail);
+    let refuse = |detail: &'static str| Error::new(Reason::MalformedPath, detail);
     if uri.scheme_str().is_some_and(|scheme| scheme != "http" && scheme != "https") {
-        return Err(refuse("the scheme of the target is neither http nor https".into()));
+        return Err(refuse("the scheme of the target is neither http nor https"));
     }
-    if method == Method::CONNECT && uri.path_and_query().is_none_or(|path| path.as_str().is_empty()) {
-        return Ok(PathAndQuery::from_static("/"));
-    }
-    if method == Method::OPTIONS && uri.path() == "*" {
-        return Ok(PathAndQuery::from_static("*"));
-    }
-    let canonical = path::canonical(uri.path()).map_err(|e| refuse(e.to_string()))?;
-    match (&canonical, uri.path_and_query()) {
-        (std::borrow::Cow::Borrowed(_), Some(whole)) => Ok(whole.clone()),
-        _ => {
-            let whole = match uri.query() {
-                Some(query) => format!("{canonical}?{query}"),
-                None => canonical.into_owned(),
-            };
-            PathAndQuery::try_from(whole).map_err(|e| refuse(e.to_string()))
-        }
+    match uri.path_and_query() {
+        None if method != Method::CONNECT => Err(refuse("a target without a path is for CONNECT only")),
+        None => Ok(PathAndQuery::from_static("/")),
+        Some(whole) if whole == "*" && method != Method::OPTIONS => Err(refuse("the target '*' is for OPTIONS only")),
+        Some(whole) if whole.as_str().starts_with('?') => path_and_query(format!("/{}", whole.as_str())),
+        Some(whole) => Ok(whole.clone()),
     }
 }
 
@@ -101,9 +145,10 @@ fn fields(headers: &HeaderMap) -> Result<(), (Reason, &'static str)> {
         if edge(bytes.first()) || edge(bytes.last()) {
             return Err((Reason::MalformedHeader, "a header field value begins or ends with white space"));
         }
-        let alias = name.as_str().as_bytes().contains(&b'_')
-            && matches!(name.as_str().replace('_', "-").as_str(), "content-length" | "transfer-encoding" | "host");
-        if alias {
+        let name = name.as_str();
+        let imitates =
+            |framing: &str| name.len() == framing.len() && name != framing && name.replace('_', "-") == framing;
+        if ["content-length", "transfer-encoding"].into_iter().any(imitates) {
             return Err((Reason::MalformedHeader, "a header field name imitates a framing field with '_'"));
         }
     }
@@ -123,11 +168,19 @@ mod tests {
     }
 
     #[test]
-    fn the_request_is_rewritten_to_what_policy_sees() {
+    fn policy_sees_the_canonical_path_and_the_one_that_was_sent_goes_on() {
         let mut request = request(Version::HTTP_11, &[]);
-        let target = canonical(&mut request, &Reader::default()).unwrap();
-        assert_eq!(target.authority.host(), "shop.test");
-        assert_eq!(request.uri(), "/b?q=/../");
+        let mut target = canonical(&mut request, &Reader::default(), String::new).unwrap();
+        assert_eq!((target.authority.host(), target.path(), target.sent()), ("shop.test", "/b", Some("/a/../b")));
+        assert_eq!(
+            (request.uri().to_string(), target.path_and_query.as_str()),
+            ("/a/../b?q=/../".into(), "/a/../b?q=/../")
+        );
+        target.rewrite().unwrap();
+        assert_eq!(
+            (target.path_and_query.as_str(), target.path(), target.sent()),
+            ("/b?q=/../", "/b", Some("/a/../b"))
+        );
     }
 
     #[test]
@@ -146,7 +199,7 @@ mod tests {
             (Version::HTTP_11, &[("content_length", "1")], MalformedHeader),
         ];
         for (version, fields, reason) in cases {
-            let error = canonical(&mut request(version, fields), &Reader::default()).unwrap_err();
+            let error = canonical(&mut request(version, fields), &Reader::default(), String::new).unwrap_err();
             assert_eq!(error.reason, reason, "{fields:?}");
         }
     }
@@ -155,17 +208,31 @@ mod tests {
     fn more_header_fields_than_anybody_needs_are_refused() {
         for version in [Version::HTTP_11, Version::HTTP_2] {
             // `Host` is one of them.
-            let of = |count: usize| canonical(&mut request(version, &vec![("x", "1"); count - 1]), &Reader::default());
+            let of = |count: usize| {
+                canonical(&mut request(version, &vec![("x", "1"); count - 1]), &Reader::default(), String::new)
+            };
             assert!(of(100).is_ok(), "{version:?}");
             assert_eq!(of(101).unwrap_err().reason, Reason::HeadersTooLarge, "{version:?}");
         }
     }
 
     #[test]
+    fn only_connect_may_name_an_authority_alone() {
+        for (method, target) in [(Method::GET, "a:80"), (Method::OPTIONS, "a:80"), (Method::POST, "a")] {
+            let mut request = Request::builder().method(method).uri(target).header("host", target).body(()).unwrap();
+            let error = canonical(&mut request, &Reader::default(), String::new).unwrap_err();
+            assert_eq!(error.reason, Reason::MalformedPath, "{target}");
+        }
+        let mut absolute = Request::get("http://a").body(()).unwrap();
+        assert_eq!(canonical(&mut absolute, &Reader::default(), String::new).unwrap().path_and_query, "/");
+        assert_eq!(absolute.uri().to_string(), "/");
+    }
+
+    #[test]
     fn options_asterisk_and_connect_have_a_target() {
         let mut options = Request::options("*").header("host", "a").body(()).unwrap();
-        assert_eq!(canonical(&mut options, &Reader::default()).unwrap().path_and_query, "*");
+        assert_eq!(canonical(&mut options, &Reader::default(), String::new).unwrap().path_and_query, "*");
         let mut connect = Request::connect("a:80").header("host", "a:80").body(()).unwrap();
-        assert_eq!(canonical(&mut connect, &Reader::default()).unwrap().authority.full(), "a:80");
+        assert_eq!(canonical(&mut connect, &Reader::default(), String::new).unwrap().authority.full(), "a:80");
     }
 }

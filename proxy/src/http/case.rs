@@ -2,90 +2,118 @@
 //!
 //! Field names are case-insensitive (RFC 9110 section 5.1), yet some applications compare them byte by byte. HTTP/2,
 //! which sidecars speak to each other, carries them in lower case. So the sidecar beside an HTTP/1 message reads the
-//! names as they were written ([`tap`]), sends them along in [`HEADER_CASE`] when any has a capital letter, and whoever
-//! writes the message over HTTP/1 again writes them so ([`Memory`]). Nothing but the spelling depends on any of this:
-//! names that do not fit the message are ignored.
+//! names as they were written ([`tap()`]), sends them along in [`HEADER_CASE`] when any has a capital letter, and whoever
+//! writes the message over HTTP/1 again writes them so ([`Spellings::spell`]). Nothing but the spelling depends on any of
+//! this: names that do not fit the message are ignored.
 
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::sync::Mutex;
 
-use crate::socket::{End, Observed, Observer};
+use crate::frames;
 
 mod heads;
-mod memory;
+mod speller;
+mod tap;
 
 pub(crate) use heads::Kind;
-pub(crate) use memory::Memory;
+pub(crate) use tap::Tapped;
 
 use heads::{Heads, MAX_NAMES};
+use speller::Speller;
 
 /// The names of an HTTP/1 head as they were written, in order up to the last one with a capital letter, and joined by
 /// commas; on the hop between sidecars only.
-pub(crate) const HEADER_CASE: HeaderName = HeaderName::from_static("selvedge-header-case");
+pub(crate) const HEADER_CASE: HeaderName = frames::SPELLING;
 
 /// How a message's names were written: the value of [`HEADER_CASE`]. A message without one is in lower case.
 #[derive(Clone, Debug)]
 pub(crate) struct Spelling(HeaderValue);
 
-/// The names of the heads that a tapped connection has read. The lock is there because an upgraded stream must be
+/// How the names of heads are written on a tapped connection. The lock is there because an upgraded stream must be
 /// `Send`; a connection stays on its worker, so it is never waited for.
 #[derive(Clone, Debug)]
-pub(crate) struct Spellings(Arc<Mutex<Heads>>);
+pub(crate) struct Spellings(Arc<Mutex<State>>);
 
-/// Listens to the heads of `kind` that are read from `io`. It changes, delays and buffers no byte.
-pub(crate) fn tap<T>(io: T, kind: Kind) -> (Observed<T, Spellings>, Spellings) {
-    let spellings = Spellings(Arc::new(Mutex::new(Heads::new(kind))));
-    (Observed::new(io, spellings.clone()), spellings)
+#[derive(Debug)]
+struct State {
+    /// Those that were read.
+    heads: Heads,
+    /// How the next one is to be written.
+    due: Option<Spelling>,
+    speller: Speller,
 }
 
-impl Observer for Spellings {
-    fn read(&mut self, bytes: &[u8]) -> Result<(), End> {
-        self.with(|heads| heads.pass(bytes));
-        Ok(())
-    }
-
-    fn written(&mut self, _: &[u8]) {
-        self.with(Heads::expect);
-    }
+/// Listens to the heads of `kind` that are read from `io`, and spells those that are written to it.
+pub(crate) fn tap<T>(io: T, kind: Kind) -> (Tapped<T>, Spellings) {
+    let state = State { heads: Heads::new(kind), due: None, speller: Speller::default() };
+    let spellings = Spellings(Arc::new(Mutex::new(state)));
+    (Tapped::new(io, spellings.clone()), spellings)
 }
 
 impl Spellings {
     /// How the names of the next request of the connection were written.
     pub(crate) fn of_request<B>(&self, request: &Request<B>) -> Option<Spelling> {
         let fields = request.headers().len();
-        self.with(|heads| heads.next(fields))?.map(Spelling)
+        self.with(|state| state.heads.next(fields))?.map(Spelling)
     }
 
     /// How the names of the response that was just read were written.
     pub(crate) fn of_response<B>(&self, response: &Response<B>) -> Option<Spelling> {
         let fields = response.headers().len();
-        self.with(|heads| heads.only(fields))?.map(Spelling)
+        self.with(|state| state.heads.only(fields))?.map(Spelling)
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Heads) -> T) -> Option<T> {
-        self.0.try_lock().ok().map(|mut heads| act(&mut heads))
+    /// Has the next head that is written, which must follow before anything else is, spelled so.
+    pub(crate) fn spell(&self, spelling: &Spelling) {
+        self.with(|state| state.due = Some(spelling.clone()));
+    }
+
+    /// The head that was to be spelled next is under way.
+    fn give_up(&self) {
+        self.with(|state| state.due = None);
+    }
+
+    /// These bytes were read.
+    fn read(&self, bytes: &[u8]) {
+        self.with(|state| state.heads.pass(bytes));
+    }
+
+    /// These bytes are to be written: in their place the head that they begin with, if one is to be spelled.
+    fn written(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.with(|state| {
+            state.heads.answered();
+            let Spelling(names) = state.due.take()?;
+            state.speller.spell(bytes, names)
+        })?
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> Option<T> {
+        self.0.try_lock().ok().map(|mut state| act(&mut state))
     }
 }
 
 impl Spelling {
-    /// Takes what another sidecar told out of a message. More than it would have remembered is not believed: it would be
-    /// kept in [`Memory`].
+    /// Takes what another sidecar told out of a message. More than it would have remembered is not believed: a connection
+    /// keeps it.
     pub(crate) fn heard(headers: &mut HeaderMap) -> Option<Self> {
-        headers.remove(HEADER_CASE).filter(|names| names.len() <= MAX_NAMES).map(Self)
+        headers.remove(HEADER_CASE).and_then(Self::believed)
+    }
+
+    /// What another sidecar told, unless it is more than it would have remembered.
+    pub(crate) fn believed(names: HeaderValue) -> Option<Self> {
+        (names.len() <= MAX_NAMES).then_some(Self(names))
+    }
+
+    /// As it is told.
+    pub(crate) const fn value(&self) -> &HeaderValue {
+        &self.0
     }
 
     /// Tells the next sidecar.
     pub(crate) fn tell(&self, headers: &mut HeaderMap) {
         headers.insert(HEADER_CASE, self.0.clone());
-    }
-
-    /// Has a message with these extensions written so, when it is written over HTTP/1.
-    pub(crate) fn keep(&self, extensions: &mut Extensions, memory: &Memory) {
-        if let Some(known) = memory.recall(&self.0) {
-            extensions.extend(known);
-        }
     }
 }
 

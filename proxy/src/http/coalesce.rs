@@ -16,6 +16,8 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::pace::Pace;
+
 /// Bytes that may wait for the flusher before the writer does too.
 const CAPACITY: usize = 64 * 1024;
 
@@ -31,6 +33,7 @@ struct Shared<T> {
     writer: Option<Writer>,
     error: Option<io::ErrorKind>,
     closed: bool,
+    pace: Option<Pace>,
 }
 
 /// Who waits for the flusher, and until how few bytes wait. Waking it sooner would only have it ask again.
@@ -39,9 +42,9 @@ struct Writer {
     until: usize,
 }
 
-/// Wraps `io` and starts its flusher on this worker.
-pub(crate) fn coalesced<T: AsyncRead + AsyncWrite + Unpin + 'static>(io: T) -> Coalesced<T> {
-    let shared = Shared { io, waiting: BytesMut::new(), flusher: None, writer: None, error: None, closed: false };
+/// Wraps `io` and starts its flusher on this worker. `pace` is told when all that streams had to say was written.
+pub(crate) fn coalesced<T: AsyncRead + AsyncWrite + Unpin + 'static>(io: T, pace: Option<Pace>) -> Coalesced<T> {
+    let shared = Shared { io, waiting: BytesMut::new(), flusher: None, writer: None, error: None, closed: false, pace };
     let shared = Rc::new(RefCell::new(shared));
     tokio::task::spawn_local(flush(shared.clone()));
     Coalesced { shared }
@@ -139,6 +142,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
         if !shared.waiting.is_empty() {
             shared.wake_flusher();
         }
+        if let Some(pace) = &shared.pace {
+            pace.flush();
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -174,7 +180,7 @@ mod tests {
     fn writes_arrive_whole_and_in_order() {
         on_worker(async {
             let (near, mut far) = tokio::io::duplex(1024);
-            let mut near = coalesced(near);
+            let mut near = coalesced(near, None);
             let sent: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
             let expected = sent.clone();
             let writer = tokio::task::spawn_local(async move {
@@ -195,7 +201,7 @@ mod tests {
     fn a_dead_peer_is_an_error_for_the_writer() {
         on_worker(async {
             let (near, far) = tokio::io::duplex(16);
-            let mut near = coalesced(near);
+            let mut near = coalesced(near, None);
             drop(far);
             let mut failed = false;
             for _ in 0..100 {

@@ -10,15 +10,14 @@ use std::{cell::Cell, io, rc::Rc};
 use selvedge_policies::reason::Reason;
 use tokio::time::Instant;
 
-use crate::socket::{End, Observed, Observer};
+use crate::{
+    budget::{Account, Budget, Kind},
+    socket::{End, Observed, Observer},
+};
 
-mod budget;
 mod frames;
 
-pub(crate) use budget::Budget;
-
-use budget::Account;
-use frames::{Frames, Kind};
+use frames::Frames;
 
 /// Watches a stream, and breaks it when its peer floods it with control frames.
 #[derive(Debug)]
@@ -29,7 +28,9 @@ pub(crate) struct FrameGuard {
     /// Streams are opened by this side.
     client: bool,
     last_stream: u32,
-    flood: Flood,
+    /// Its peer did too much for which streams were reset.
+    over: bool,
+    seen: Seen,
     max_streams: MaxStreams,
 }
 
@@ -51,55 +52,95 @@ impl MaxStreams {
         Self(Rc::new(Cell::new(u32::MAX)))
     }
 
+    /// The peer takes so many.
+    pub(crate) fn learn(&self, streams: u32) {
+        self.0.set(streams);
+    }
+
     /// What is known now.
     pub(crate) fn get(&self) -> u32 {
         self.0.get()
     }
 }
 
-/// Tells, after a guarded connection ended, whether the guard ended it; clones share the answer.
+/// What the guard has seen; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Flood(Rc<Cell<bool>>);
+pub(crate) struct Seen(Rc<Tally>);
 
-impl Flood {
+#[derive(Debug, Default)]
+struct Tally {
+    flood: Cell<bool>,
+    begun: Cell<bool>,
+    wary: Cell<bool>,
+    /// Bytes of heads that nobody has accounted for.
+    heads: Cell<usize>,
+}
+
+/// Bytes of heads that are remembered until somebody accounts for them: those of streams that are refused nobody does.
+const HEADS: usize = 1 << 20;
+
+impl Seen {
     /// [`Reason::FrameFlood`] when the guard ended the connection.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        self.0.get().then_some(Reason::FrameFlood)
+        self.0.flood.get().then_some(Reason::FrameFlood)
+    }
+
+    /// Whether the peer has sent the start of a frame.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.begun.get()
+    }
+
+    /// Whether so many streams were reset that the next one is likely to be.
+    pub(crate) fn is_wary(&self) -> bool {
+        self.0.wary.get()
+    }
+
+    /// Bytes that were sent for the next head, of which `held` are held. Heads are read many at a time, so which of them it
+    /// was is not known: their sum is right.
+    pub(crate) fn sent(&self, held: usize) -> usize {
+        let sent = self.0.heads.get().min(held);
+        self.0.heads.update(|heads| heads - sent);
+        sent
     }
 }
 
 impl FrameGuard {
     /// Guards the server side of an HTTP/2 connection; `io` begins with the client's preface.
-    pub(crate) fn server<T>(io: T, budget: &'static Budget) -> (Observed<T, Self>, Flood) {
-        let guard = Self::new(budget, Frames::after_preface(), Frames::default(), false, MaxStreams::default());
-        let flood = guard.flood.clone();
-        (Observed::new(io, guard), flood)
+    pub(crate) fn server<T>(io: T, account: Account) -> (Observed<T, Self>, Seen) {
+        let guard = Self::new(account, Frames::after_preface(), Frames::default(), false, MaxStreams::default());
+        let seen = guard.seen.clone();
+        (Observed::new(io, guard), seen)
     }
 
     /// Guards the client side: a service that floods its callers loses the connection, and the requests on it. What
     /// its settings say goes to `max_streams`.
     pub(crate) fn client<T>(io: T, budget: &'static Budget, max_streams: MaxStreams) -> Observed<T, Self> {
-        Observed::new(io, Self::new(budget, Frames::default(), Frames::after_preface(), true, max_streams))
+        let account = Account::new(budget, Instant::now());
+        Observed::new(io, Self::new(account, Frames::default(), Frames::after_preface(), true, max_streams))
     }
 
-    fn new(budget: &'static Budget, incoming: Frames, outgoing: Frames, client: bool, max_streams: MaxStreams) -> Self {
-        let account = Account::new(budget, Instant::now());
-        Self { incoming, outgoing, account, client, last_stream: 0, flood: Flood::default(), max_streams }
+    fn new(account: Account, incoming: Frames, outgoing: Frames, client: bool, max_streams: MaxStreams) -> Self {
+        Self { incoming, outgoing, account, client, last_stream: 0, over: false, seen: Seen::default(), max_streams }
     }
 
     /// Books the frames in `bytes` from the peer; `false` when one was too many.
     fn admit(&mut self, bytes: &[u8]) -> bool {
-        let Self { incoming, account, last_stream, client, max_streams, .. } = self;
+        let Self { incoming, account, last_stream, client, max_streams, seen, .. } = self;
         let admitted = incoming.pass(bytes, |frame| {
+            seen.0.begun.set(true);
             let opens = !*client && frame.kind == Kind::Headers && frame.stream > *last_stream;
             if opens {
                 *last_stream = frame.stream;
                 account.stream_opened();
             }
+            if matches!(frame.kind, Kind::Headers | Kind::Continuation) {
+                seen.0.heads.update(|heads| (heads + frame.length).min(HEADS));
+            }
             account.received(frame.kind, Instant::now)
         });
+        seen.0.wary.set(account.is_scarce());
         if let Some(told) = incoming.max_streams() {
-            max_streams.0.set(told);
+            max_streams.learn(told);
         }
         admitted
     }
@@ -114,17 +155,17 @@ impl FrameGuard {
 
 impl Observer for FrameGuard {
     fn read(&mut self, bytes: &[u8]) -> Result<(), End> {
-        if !self.flood.0.get() && self.admit(bytes) {
+        if !self.seen.0.flood.get() && !self.over && self.admit(bytes) {
             return Ok(());
         }
         // Once is enough.
-        let farewell = if self.flood.0.replace(true) { None } else { self.goodbye() };
+        let farewell = if self.seen.0.flood.replace(true) { None } else { self.goodbye() };
         let error = io::Error::other("the peer sends HTTP/2 control frames faster than anybody needs");
         Err(End { farewell, error })
     }
 
     fn written(&mut self, bytes: &[u8]) {
-        let Self { outgoing, account, client, .. } = self;
+        let Self { outgoing, account, client, over, .. } = self;
         outgoing.pass(bytes, |frame| {
             match frame.kind {
                 Kind::Data => account.data_sent(),
@@ -133,6 +174,8 @@ impl Observer for FrameGuard {
             }
             true
         });
+        let blamed = if *client { 0 } else { outgoing.blamed() };
+        *over |= (0..blamed).any(|_| !account.received(Kind::Reset, Instant::now));
     }
 }
 

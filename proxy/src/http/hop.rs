@@ -12,8 +12,36 @@ pub(crate) const ORIGINAL_VERSION: HeaderName = HeaderName::from_static("selvedg
 /// The reason code of an answer the mesh gave, to meshed callers only.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("selvedge-reason");
 
+/// What exactly happened there, to sidecars only.
+pub(crate) const DETAIL: HeaderName = HeaderName::from_static("selvedge-detail");
+/// The object that decided there, to sidecars only.
+pub(crate) const POLICY: HeaderName = HeaderName::from_static("selvedge-policy");
+
 /// What all names of the mesh's own fields begin with.
 const OURS: &str = "selvedge-";
+
+/// What a head has that may not go on as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Found {
+    /// Fields of the connection it came on, for [`strip`].
+    pub of_connection: bool,
+    /// Fields that only the mesh may set, for [`strip_mesh`].
+    pub of_mesh: bool,
+}
+
+/// Looks once for what most heads have nothing of.
+pub(crate) fn look(headers: &HeaderMap) -> Found {
+    let mut found = Found::default();
+    for (name, value) in headers {
+        found.of_connection |= is_of_connection(name, value);
+        found.of_mesh |= is_ours(name);
+    }
+    found
+}
+
+fn is_ours(name: &HeaderName) -> bool {
+    name.as_str().starts_with(OURS)
+}
 
 /// Removes the fields of the connection it came on from a message head. Fields named by `Connection` go too,
 /// except those that frame or route a message: naming one is an error, which leaves all that are named in place.
@@ -29,7 +57,12 @@ pub(crate) fn strip(headers: &mut HeaderMap) -> Result<(), &'static str> {
 }
 
 fn is_of_connection(name: &HeaderName, value: &HeaderValue) -> bool {
-    match name.as_str() {
+    let name = name.as_str();
+    // Few names are as long as one of these.
+    if !matches!(name.len(), 2 | 7 | 10 | 16 | 17) {
+        return false;
+    }
+    match name {
         "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => true,
         "te" => !value.as_bytes().eq_ignore_ascii_case(b"trailers"),
         _ => false,
@@ -45,7 +78,7 @@ fn named(headers: &HeaderMap) -> Result<Vec<HeaderName>, &'static str> {
                 continue;
             }
             let name = HeaderName::from_bytes(token).map_err(|_| "Connection names something that is not a field")?;
-            if name == HOST || name == CONTENT_LENGTH || name == TRANSFER_ENCODING || name.as_str().starts_with(OURS) {
+            if name == HOST || name == CONTENT_LENGTH || name == TRANSFER_ENCODING || is_ours(&name) {
                 return Err("Connection names a field that frames or routes the message");
             }
             if name != TE {
@@ -58,8 +91,8 @@ fn named(headers: &HeaderMap) -> Result<Vec<HeaderName>, &'static str> {
 
 /// Removes the mesh's own fields, which only the mesh may set.
 pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
-    if headers.keys().any(|name| name.as_str().starts_with(OURS)) {
-        for name in [ORIGINAL_VERSION, REASON, HEADER_CASE] {
+    if headers.keys().any(is_ours) {
+        for name in [ORIGINAL_VERSION, REASON, DETAIL, POLICY, HEADER_CASE] {
             headers.remove(name);
         }
     }

@@ -23,9 +23,10 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 mod body;
 mod io;
+mod linger;
 
 pub(crate) use body::Sender;
-pub(crate) use io::Paced;
+pub(crate) use io::{Outlives, Paced};
 
 /// Bytes of a body of known length that must come in each [`CallerTimeouts::body`]. Of one without a length, which may
 /// be events as they happen, any byte is enough.
@@ -83,12 +84,26 @@ struct Shared {
     open: AtomicU32,
     tunnelled: AtomicBool,
     given_up: AtomicBool,
+    /// The content of the latest request was not read to its end.
+    left: AtomicBool,
+    /// How often all that was written has gone out.
+    flushed: AtomicU32,
+    /// The connection is to end as one that was broken off.
+    broken: AtomicBool,
+}
+
+impl Shared {
+    /// As of [`Pace::owes_content`].
+    fn owes_content(&self) -> bool {
+        self.left.load(Relaxed) || self.open.load(Relaxed) > 1
+    }
 }
 
 impl Pace {
     /// Counts a request that begins; it is open until what is returned is dropped.
     pub(crate) fn begin(&self) -> Turn {
         self.0.begun.fetch_add(1, Relaxed);
+        self.0.left.store(false, Relaxed);
         Turn::new(&self.0)
     }
 
@@ -101,6 +116,27 @@ impl Pace {
                 return;
             }
         }
+    }
+
+    /// True when the content of the latest request is not over, or was not read to its end, on HTTP/1: what follows it on the
+    /// connection may never be read.
+    pub(crate) fn owes_content(&self) -> bool {
+        self.0.owes_content()
+    }
+
+    /// A number that is greater once what has been handed over for writing has gone out.
+    pub(crate) fn flushed(&self) -> u32 {
+        self.0.flushed.load(Relaxed)
+    }
+
+    /// All that was handed over for writing has gone out.
+    pub(crate) fn flush(&self) {
+        self.0.flushed.fetch_add(1, Relaxed);
+    }
+
+    /// Has the connection end with a reset: an answer without a frame, as HTTP/1.0 has it, looks whole otherwise.
+    pub(crate) fn break_off(&self) {
+        self.0.broken.store(true, Relaxed);
     }
 
     /// From now on the bytes are those of a tunnel, whose ends may be as slow as they like.
@@ -122,6 +158,11 @@ impl Turn {
     fn new(shared: &Arc<Shared>) -> Self {
         shared.open.fetch_add(1, Relaxed);
         Self(shared.clone())
+    }
+
+    /// Nobody reads on in the content of the request.
+    fn leave(&self) {
+        self.0.left.store(true, Relaxed);
     }
 }
 
@@ -159,6 +200,11 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
+    /// One that does not run.
+    pub(crate) const fn new() -> Self {
+        Self { at: None, timer: None }
+    }
+
     /// Starts it, unless it runs.
     pub(crate) fn start(&mut self, limit: Duration) {
         if self.at.is_none() {
@@ -169,6 +215,11 @@ impl Deadline {
     /// Stops it; it never passes until it is started again.
     pub(crate) fn clear(&mut self) {
         self.at = None;
+    }
+
+    /// True while it may pass.
+    pub(crate) const fn is_running(&self) -> bool {
+        self.at.is_some()
     }
 
     /// Ready when it has passed.

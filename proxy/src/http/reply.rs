@@ -1,6 +1,6 @@
 //! The only place where an error becomes a response.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
@@ -9,16 +9,22 @@ use http::{
 use selvedge_policies::{reason::Reason, verdict::Answer};
 
 use super::{Body, hop};
-use crate::error::Error;
+use crate::{clock, error::Error};
 
-static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// How a call of gRPC has ended.
+pub(crate) static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Bytes that a sidecar is told of a detail.
+const MAX_TOLD: usize = 1024;
 
 /// What decides how an error is written for the one who asked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     /// A meshed caller learns the reason; any other learns the status and code only.
     pub meshed: bool,
+    /// A sidecar, which writes in its own log what is said here.
+    pub sidecar: bool,
     /// The request was gRPC, so the answer is trailers-only (gRPC over HTTP/2).
     pub grpc: bool,
 }
@@ -36,19 +42,45 @@ pub(crate) fn reason(headers: &HeaderMap) -> Option<Reason> {
 
 /// True when the endpoint's own sidecar could not connect to the application.
 pub(crate) fn found_nobody<B>(response: &Response<B>) -> bool {
-    matches!(reason(response.headers()), Some(Reason::UpstreamConnectFailed | Reason::UpstreamConnectTimeout))
+    // Sidecars of earlier releases say of their application what others say of an endpoint.
+    matches!(
+        reason(response.headers()),
+        Some(Reason::ApplicationUnreachable | Reason::UpstreamConnectFailed | Reason::UpstreamConnectTimeout)
+    )
 }
 
 /// The status that says how an endpoint fared. gRPC tells it beside the status of HTTP, which is 200: by the reason of
 /// the sidecar that answered, or by an answer of trailers only.
 pub(crate) fn status<B>(response: &Response<B>, grpc: bool) -> u16 {
-    let told = || match response.headers().get(&GRPC_STATUS)?.as_bytes() {
+    let headers = response.headers();
+    let told = if grpc { reason(headers).map(Reason::status).or_else(|| grpc_as_http(headers)) } else { None };
+    told.unwrap_or(response.status().as_u16())
+}
+
+/// The status of HTTP that says what the `grpc-status` in these fields does of an endpoint, where there is one.
+pub(crate) fn grpc_as_http(fields: &HeaderMap) -> Option<u16> {
+    match fields.get(&GRPC_STATUS)?.as_bytes() {
+        b"7" => Some(403),  // PERMISSION_DENIED
+        b"8" => Some(429),  // RESOURCE_EXHAUSTED
         b"14" => Some(503), // UNAVAILABLE
         b"4" => Some(504),  // DEADLINE_EXCEEDED
         _ => None,
-    };
-    let told = if grpc { reason(response.headers()).map(Reason::status).or_else(told) } else { None };
-    told.unwrap_or(response.status().as_u16())
+    }
+}
+
+/// True for an answer of gRPC that says how it ended behind its content.
+pub(crate) fn tells_later<B>(response: &Response<B>, grpc: bool) -> bool {
+    grpc && response.status() == StatusCode::OK && !response.headers().contains_key(&GRPC_STATUS)
+}
+
+/// How long whoever answered wants to be left alone (RFC 9110 section 10.2.3): so many seconds, or until a date.
+pub(crate) fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let until = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(until.saturating_sub(clock::since_epoch()))
 }
 
 /// The response for `error`.
@@ -62,6 +94,10 @@ pub(crate) fn reply(error: &Error, caller: Caller) -> Response<Body> {
     if caller.meshed {
         headers.insert(&hop::REASON, HeaderValue::from_static(error.reason.code()));
     }
+    if caller.sidecar {
+        tell(headers, hop::DETAIL, &error.detail);
+        tell(headers, hop::POLICY, &error.policy);
+    }
     if let Some(after) = error.retry_after {
         headers.insert(RETRY_AFTER, seconds(after));
     }
@@ -69,6 +105,20 @@ pub(crate) fn reply(error: &Error, caller: Caller) -> Response<Body> {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Says in a field what there is to say, as far as a field can.
+fn tell(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_bytes(&text.as_bytes()[..text.len().min(MAX_TOLD)])
+        && !value.is_empty()
+    {
+        headers.insert(name, value);
+    }
+}
+
+/// What a sidecar said in such a field, which goes no further.
+pub(crate) fn heard(headers: &mut HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.remove(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// A time in whole seconds, rounded up (RFC 9110 section 10.2.3).
@@ -153,16 +203,19 @@ mod tests {
 
     #[test]
     fn only_meshed_callers_learn_the_reason() {
-        let meshed = reply(&denied(), Caller { meshed: true, grpc: false });
+        let meshed = reply(&denied(), Caller { meshed: true, sidecar: true, grpc: false });
         assert_eq!(meshed.status(), 403);
         assert_eq!(meshed.headers()["selvedge-reason"], "policy_denied");
-        let stranger = reply(&denied(), Caller { meshed: false, grpc: false });
+        assert_eq!([&hop::DETAIL, &hop::POLICY].map(|name| &meshed.headers()[name]), ["because", "shop/deny"]);
+        let own = reply(&denied(), Caller { meshed: true, sidecar: false, grpc: false });
+        assert!(!own.headers().contains_key(&hop::DETAIL), "an application has it in the content");
+        let stranger = reply(&denied(), Caller { meshed: false, sidecar: false, grpc: false });
         assert!(!stranger.headers().contains_key("selvedge-reason"));
     }
 
     #[test]
     fn a_grpc_failure_is_told_as_one() {
-        let caller = Caller { meshed: true, grpc: true };
+        let caller = Caller { meshed: true, sidecar: true, grpc: true };
         let unreachable = Error::new(Reason::UpstreamConnectFailed, "");
         assert_eq!(status(&reply(&unreachable, caller), true), Reason::UpstreamConnectFailed.status());
         assert_eq!(status(&reply(&denied(), caller), true), 403);
@@ -173,14 +226,14 @@ mod tests {
 
     #[test]
     fn grpc_callers_get_a_grpc_status() {
-        let response = reply(&denied(), Caller { meshed: true, grpc: true });
+        let response = reply(&denied(), Caller { meshed: true, sidecar: true, grpc: true });
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "7");
     }
 
     #[test]
     fn a_grpc_caller_is_told_what_a_policy_says_in_its_own_words() {
-        let caller = Caller { meshed: true, grpc: true };
+        let caller = Caller { meshed: true, sidecar: true, grpc: true };
         let told = |status, grpc_status| {
             let refusal = Answer::refuse(Reason::PolicyDenied, "shop/deny".into());
             let answer = Answer { status: StatusCode::from_u16(status).unwrap(), grpc_status, ..refusal };
@@ -192,9 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn a_service_says_when_to_come_back() {
+        let asked = |value: &str| retry_after(&Response::builder().header(RETRY_AFTER, value).body(()).unwrap());
+        assert_eq!(asked("120"), Some(Duration::from_secs(120)));
+        assert_eq!(asked("99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(asked("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO), "that is over");
+        let to_come = asked("Thu, 31 Dec 2099 23:59:59 GMT");
+        assert!(to_come > Some(Duration::from_secs(86_400)), "{to_come:?}");
+        assert_eq!((asked("soon"), asked("-5"), asked("")), (None, None, None));
+    }
+
+    #[test]
     fn retry_after_is_rounded_up_to_seconds() {
         let mut error = Error::new(Reason::RateLimited, "");
         error.retry_after = Some(std::time::Duration::from_millis(1200));
-        assert_eq!(reply(&error, Caller { meshed: false, grpc: false }).headers()["retry-after"], "2");
+        assert_eq!(reply(&error, Caller { meshed: false, sidecar: false, grpc: false }).headers()["retry-after"], "2");
     }
 }

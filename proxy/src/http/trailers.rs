@@ -11,7 +11,7 @@ use http::{
         FORWARDED, HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
     },
 };
-use selvedge_policies::changes::is_alias;
+use selvedge_policies::matching::header::is_alias;
 
 /// Fields that belong in front of the content or nowhere.
 const REFUSED: [HeaderName; 17] = [

@@ -18,6 +18,7 @@ use crate::{
     admin::{AdminState, Application, Scope},
     bootstrap::{Bootstrap, Capture, Ingress, Sigterm},
     drain::{self, Open, Phase},
+    ledger::Everywhere,
     socket,
     worker::Shared,
 };
@@ -59,7 +60,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
     let (drain, mut drain_asked) = mpsc::channel(1);
 
     let credentials = services::identity(&bootstrap);
-    let (resources, demand) = services::discovery(&bootstrap, &credentials);
+    let (resources, demand, heard) = services::discovery(&bootstrap, &credentials);
     let configs = services::configuration(&bootstrap, resources.clone(), credentials, &telemetry);
     let found = surroundings::before(&bootstrap);
     let ready = services::readiness(&configs, &phase, &found.subscribe());
@@ -75,10 +76,12 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
     };
     let admin = services::pages("admin", bootstrap.admin, state.clone(), Scope::Admin)?;
     let metrics = services::pages("metrics", bootstrap.metrics, state, Scope::Metrics)?;
+    let resolver = services::resolver(&bootstrap, &resources, &demand);
     let shared = Shared {
         configs,
         resources,
         demand: demand.clone(),
+        heard,
         telemetry: telemetry.clone(),
         phases: phase,
         open: open.clone(),
@@ -87,6 +90,8 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
         by_host: bootstrap.ingress == Some(Ingress::Host),
         probes: services::probes(&bootstrap),
         surroundings: found.subscribe(),
+        everywhere: Everywhere::default(),
+        resolver,
     };
     let Workers { inbound, outbound, mut ended } = services::workers(&bootstrap, &shared)?;
     services::look_around(&found, &inbound, &telemetry, demand);

@@ -17,7 +17,7 @@ use selvedge_identity::file;
 use selvedge_policies::names::WorkloadName;
 use tokio::sync::{mpsc, watch};
 
-use super::{surroundings, worker};
+use super::{cluster, resolver, surroundings, worker};
 use crate::{
     admin::{self, AdminState, Scope},
     bootstrap::{Bootstrap, Capture, OutboundListener},
@@ -28,12 +28,13 @@ use crate::{
     heading::{Heading, Purpose},
     identity,
     probes::{Probes, gateway},
+    resolver::Question,
     socket,
     surroundings::{Surroundings, captured::Captured},
     telemetry::{Telemetry, TelemetrySettings},
     tls::{self, ExternalTls},
     worker::{Shared, spread},
-    xds::{self, Demand},
+    xds::{self, Demand, Heard},
 };
 
 /// Why a sidecar could not start, or ended.
@@ -85,6 +86,9 @@ pub enum StartError {
     #[error("cannot start")]
     System(#[from] io::Error),
 }
+
+/// Calls that may ask at once whether an address is one of a host's.
+const QUESTIONS: usize = 1024;
 
 /// What a sidecar proves itself with, as it changes.
 type CredentialsReceiver = watch::Receiver<Option<Arc<Credentials>>>;
@@ -145,23 +149,24 @@ pub(super) fn identity(bootstrap: &Bootstrap) -> CredentialsReceiver {
     receiver
 }
 
-/// Talks to the control plane; returns what it says, and where to ask for more.
+/// Talks to the control plane; returns what it says, where to ask for more, and how often it was heard.
 pub(super) fn discovery(
     bootstrap: &Bootstrap,
     credentials: &CredentialsReceiver,
-) -> (watch::Receiver<Arc<Resources>>, mpsc::UnboundedSender<Demand>) {
+) -> (watch::Receiver<Arc<Resources>>, mpsc::UnboundedSender<Demand>, Heard) {
     let settings = xds::Settings {
         control_plane: bootstrap.control_plane.clone(),
         workload: bootstrap.workload.clone(),
         state_dir: bootstrap.state_dir.clone(),
         idle: xds::IDLE,
     };
-    let xds::Handle { resources, demand, task } = xds::spawn(settings, credentials.clone(), config::check);
+    let xds::Handle { resources, demand, heard, task } = xds::spawn(settings, credentials.clone(), config::check);
     tokio::spawn(watch_over("discovery", task));
-    for called in bootstrap.outbound.iter().filter_map(OutboundListener::target) {
-        let _ = demand.send(Demand::Pin(called.service.to_string())); // the task lives as long as the sender
+    let called = bootstrap.outbound.iter().filter_map(OutboundListener::target);
+    for name in called.map(|called| called.service.to_string()).chain(cluster::needed(bootstrap)) {
+        let _ = demand.send(Demand::Pin(name)); // the task lives as long as the sender
     }
-    (resources, demand)
+    (resources, demand, heard)
 }
 
 /// Makes configurations for the workers of what the control plane says.
@@ -194,6 +199,21 @@ fn external_tls(bootstrap: &Bootstrap) -> Option<Arc<ExternalTls>> {
 pub(super) fn probes(bootstrap: &Bootstrap) -> Arc<Probes> {
     let gateways = if bootstrap.probes.is_empty() { Vec::new() } else { gateway::addresses() };
     Arc::new(Probes::new(bootstrap.probed(), bootstrap.probers.clone(), gateways))
+}
+
+/// Looks up the hosts of services outside the mesh; returns where to ask. Nobody asks where no address is known that was
+/// called.
+pub(super) fn resolver(
+    bootstrap: &Bootstrap,
+    resources: &watch::Receiver<Arc<Resources>>,
+    demand: &mpsc::UnboundedSender<Demand>,
+) -> Option<mpsc::Sender<Question>> {
+    if bootstrap.capture != Capture::Transparent {
+        return None;
+    }
+    let (sender, questions) = mpsc::channel(QUESTIONS);
+    start("resolver", resolver::run(questions, resources.clone(), demand.clone()));
+    Some(sender)
 }
 
 /// Leaves the mesh when that is asked for.

@@ -14,7 +14,7 @@ use crate::{
     surroundings::{
         Surroundings,
         captured::{self, Captured},
-        direct::{self, Direct, InboundPort},
+        direct::{Direct, InboundPort},
     },
     telemetry::Telemetry,
     xds::Demand,
@@ -47,11 +47,7 @@ pub(super) async fn captured(found: watch::Sender<Surroundings>, telemetry: Tele
         again.tick().await;
         let captured = captured::look().await.map_or_else(|why| Captured::Not(why.into()), |()| Captured::Yes);
         telemetry.set_captured(captured == Captured::Yes);
-        let changed = found.send_if_modified(|last| {
-            let changed = last.captured != captured;
-            last.captured = captured.clone();
-            changed
-        });
+        let changed = found.borrow().captured != captured;
         match &captured {
             Captured::Not(why) if changed => tracing::warn!(
                 why = &**why,
@@ -59,6 +55,10 @@ pub(super) async fn captured(found: watch::Sender<Surroundings>, telemetry: Tele
             ),
             Captured::Yes => tracing::info!("connections of the workload come to the sidecar"),
             _ => {}
+        }
+        // After it was logged: whoever asks why the sidecar is not ready finds the reason in its log, too.
+        if changed {
+            found.send_modify(|last| last.captured = captured);
         }
     }
 }
@@ -75,7 +75,7 @@ pub(super) async fn direct(
     let mut look = interval(if probed { PROBED } else { LOOK });
     while !found.borrow().inbound.is_empty() {
         look.tick().await;
-        let listens = direct::listens();
+        let listens = selvedge_capture::listeners();
         let before = found.borrow().inbound.clone();
         let mut after: Vec<InboundPort> = before.iter().map(|port| port.seen(&listens, &own)).collect();
         for port in after.iter_mut().filter(|port| port.probed) {

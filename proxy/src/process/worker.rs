@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How often a worker tells which destinations it has used, closes what is idle for long, and looks at the clock.
-const HOUSEKEEPING: Duration = Duration::from_secs(10);
+const HOUSEKEEPING: Duration = Duration::from_secs(15);
 
 /// What a worker is started with.
 pub(crate) struct Setup {
@@ -47,18 +47,26 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
         tokio::task::spawn_local(receive(worker.clone(), handed));
         let mut configs = worker.configs();
         worker.refresh(&mut configs);
-        let mut housekeeping = interval(HOUSEKEEPING);
+        tokio::task::spawn_local(keep_house(worker.clone()));
         loop {
             tokio::select! {
                 changed = configs.changed() => match changed {
                     Ok(()) => drop(worker.refresh(&mut configs)),
                     Err(_) => return Ok(()),
                 },
-                _ = housekeeping.tick() => worker.keep_house(),
                 gone = ended.wait_for(|_| false) => if gone.is_err() { return Ok(()) },
             }
         }
     })
+}
+
+/// In a task of its own: a thread writes to itself to wake what it blocks on.
+async fn keep_house(worker: Rc<Worker>) {
+    let mut housekeeping = interval(HOUSEKEEPING);
+    loop {
+        housekeeping.tick().await;
+        worker.keep_house();
+    }
 }
 
 async fn accept(worker: Rc<Worker>, mut door: Door, purpose: Purpose) {

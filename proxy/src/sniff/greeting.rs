@@ -23,17 +23,21 @@ const FRAME_MAX: usize = 16_384;
 pub(crate) enum Greeting {
     /// Nothing, or too few bytes to tell.
     NeedMore,
+    /// It has said that it says nothing.
+    End,
     /// The SETTINGS of an HTTP/2 server.
     Http2,
     /// Anything else: a protocol in which the server speaks first.
     Opaque,
 }
 
-/// Reads a service's first bytes into `bytes`. [`Greeting::NeedMore`] when it closes the connection without a word. None
+/// Reads a service's first bytes into `bytes`. [`Greeting::End`] when it ends the connection without a word, [`Greeting::NeedMore`] when it breaks it off. None
 /// is lost when it is dropped.
 pub(crate) async fn read<T: AsyncRead + Unpin>(service: &mut T, bytes: &mut BytesMut) -> Greeting {
-    if !matches!(service.read_buf(bytes).await, Ok(1..)) {
-        return Greeting::NeedMore;
+    match service.read_buf(bytes).await {
+        Ok(1..) => {}
+        Ok(_) => return Greeting::End,
+        Err(_) => return Greeting::NeedMore,
     }
     let rest = async {
         while classify(bytes) == Greeting::NeedMore && matches!(service.read_buf(bytes).await, Ok(1..)) {}
@@ -48,6 +52,7 @@ pub(crate) async fn read<T: AsyncRead + Unpin>(service: &mut T, bytes: &mut Byte
 /// A frame header (RFC 9113 section 4.1) of SETTINGS that acknowledges nothing; other flags are to be ignored.
 fn classify(bytes: &[u8]) -> Greeting {
     let fits = |at: usize, byte: u8| match at {
+        0 => byte == 0, // or it is longer than any frame may be
         3 => byte == TYPE_SETTINGS,
         4 => byte & 1 == 0,
         5 => byte & 0x7f == 0,

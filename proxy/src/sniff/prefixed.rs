@@ -1,4 +1,5 @@
-//! A stream whose first bytes were read ahead: reads give those bytes first, then the stream's own.
+//! A stream whose first bytes were read ahead, or written: reads give those bytes first, then the stream's own, and writes
+//! of what was written are done already.
 
 use std::{
     io,
@@ -7,24 +8,53 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// `io` with `prefix` put back in front. Writes, vectored ones too, go straight to `io`.
 #[derive(Debug)]
 pub(crate) struct Prefixed<T> {
     prefix: Bytes,
+    /// Bytes that were written ahead, of those that are to be written first.
+    ahead: usize,
     io: T,
 }
 
 impl<T> Prefixed<T> {
     /// Puts `prefix` back in front of what `io` will read.
     pub(crate) fn new(io: T, prefix: impl Into<Bytes>) -> Self {
-        Self { prefix: prefix.into(), io }
+        Self { prefix: prefix.into(), ahead: 0, io }
     }
 
-    /// The bytes not yet read again, and the stream.
-    pub(crate) fn into_parts(self) -> (Bytes, T) {
-        (self.prefix, self.io)
+    /// The stream under it, from which what was read ahead is gone.
+    pub(crate) const fn get_ref(&self) -> &T {
+        &self.io
+    }
+
+    /// Puts what was read of it back in front of what it will read, after what was put back before.
+    pub(crate) fn put_back(&mut self, said: &[u8]) {
+        if !said.is_empty() {
+            self.prefix = [&self.prefix, said].concat().into();
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Prefixed<T> {
+    /// Writes of `all`, which is what is to be written first, what was not written ahead before.
+    pub(crate) async fn write_ahead(&mut self, all: &[u8]) -> io::Result<()> {
+        while let Some(rest) = all.get(self.ahead..).filter(|rest| !rest.is_empty()) {
+            match self.io.write(rest).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => self.ahead += written,
+            }
+        }
+        self.io.flush().await
+    }
+
+    /// How much of `bytes`, which are to be written, was written ahead.
+    fn is_ahead(&mut self, bytes: usize) -> Option<usize> {
+        let done = self.ahead.min(bytes);
+        self.ahead -= done;
+        (done > 0).then_some(done)
     }
 }
 
@@ -45,6 +75,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(done) = self.is_ahead(buf.len()) {
+            return Poll::Ready(Ok(done));
+        }
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -61,6 +94,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(done) = self.is_ahead(bufs.iter().map(|buf| buf.len()).sum()) {
+            return Poll::Ready(Ok(done));
+        }
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
@@ -74,6 +110,21 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_written_ahead_is_written_once() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut stream = Prefixed::new(server, Bytes::new());
+        stream.write_ahead(b"he").await.unwrap();
+        stream.write_ahead(b"hello").await.unwrap();
+        let (first, rest) = (io::IoSlice::new(b"hel"), io::IoSlice::new(b"lo wor"));
+        assert_eq!(stream.write_vectored(&[first, rest]).await.unwrap(), 5);
+        stream.write_all(b" world").await.unwrap();
+        drop(stream);
+        let mut all = String::new();
+        client.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "hello world");
+    }
 
     #[tokio::test]
     async fn read_ahead_bytes_come_first() {

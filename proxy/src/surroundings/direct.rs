@@ -1,10 +1,7 @@
 //! Whether an application can be called past its sidecar. With declared ports nothing redirects who calls the
 //! application's own port, so policies are enforced only where it listens on loopback alone.
 
-use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::net::SocketAddr;
 
 use selvedge_xds::ports::{NOT_ENFORCED, Port};
 use serde_json::{Value, json};
@@ -95,32 +92,8 @@ impl std::fmt::Display for InboundPort {
     }
 }
 
-/// Where this host listens for TCP, in the network namespace of the process.
-pub(crate) fn listens() -> Vec<SocketAddr> {
-    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    tables.iter().flat_map(|table| table.lines().filter_map(listener)).collect()
-}
-
-/// The address of a line of `/proc/net/tcp` or `tcp6` (proc(5)) whose state is `TCP_LISTEN`.
-fn listener(line: &str) -> Option<SocketAddr> {
-    let mut words = line.split_ascii_whitespace().skip(1);
-    let (local, state) = (words.next()?, words.nth(1)?);
-    // Behind the address stand a colon and four digits.
-    let (address, port) = local.split_at_checked(local.len().checked_sub(5)?)?;
-    let word = |at: usize| Some(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
-    let address: IpAddr = match address.len() {
-        8 => Ipv4Addr::from(word(0)?).into(),
-        32 => Ipv6Addr::from(<[u8; 16]>::try_from([word(0)?, word(8)?, word(16)?, word(24)?].concat()).ok()?).into(),
-        _ => return None,
-    };
-    let port = u16::from_str_radix(port.strip_prefix(':')?, 16).ok()?;
-    (state == "0A").then(|| SocketAddr::new(address.to_canonical(), port))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
     fn port(declared: &str) -> InboundPort {
@@ -130,19 +103,6 @@ mod tests {
             port: None,
         };
         InboundPort::declared(&listener, true)
-    }
-
-    #[test]
-    fn this_host_is_seen_to_listen_where_it_does() {
-        let v4 = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(!listens().contains(&v4), "it was closed");
-        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0", "127.0.0.6:0"] {
-            let Ok(listener) = TcpListener::bind(address) else { continue };
-            assert!(listens().contains(&listener.local_addr().unwrap()), "{address}");
-        }
-        for bad in ["", "0: 0100007F:1F90 00000000:0000 01", "0: 0100007F 0 0A", "0: 01:1F90 0 0A", "0: x:y z 0A"] {
-            assert_eq!(listener(bad), None, "{bad}");
-        }
     }
 
     #[test]

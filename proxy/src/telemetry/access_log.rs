@@ -7,10 +7,12 @@
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
+    time::Duration,
 };
 
 use selvedge_decide::config::AccessLogMode;
 use selvedge_policies::reason::Reason;
+use tokio::{sync::Notify, time::sleep};
 
 use super::{ConnectionRecord, Party, Protocol, RequestRecord};
 use crate::allowance::Allowance;
@@ -25,6 +27,8 @@ use timestamp::Timestamp;
 
 /// A buffer this full is handed over at once.
 const BATCH: usize = 16 * 1024;
+/// How long a line may wait for others to be written with.
+const DELAY: Duration = Duration::from_secs(1);
 
 /// Lines about refusals and errors each worker may write in a second, and in a burst.
 const ERRORS_PER_SECOND: f64 = 50.0;
@@ -37,6 +41,8 @@ pub(super) struct AccessLog {
     mode: Cell<AccessLogMode>,
     buffer: RefCell<Vec<u8>>,
     lines: Cell<u64>,
+    /// The first line of a buffer is in it. Nothing looks at the clock before.
+    begun: Notify,
     lost: Cell<u64>,
     errors: Allowance,
     timestamp: RefCell<Timestamp>,
@@ -49,6 +55,7 @@ impl AccessLog {
             mode: Cell::default(),
             buffer: RefCell::default(),
             lines: Cell::new(0),
+            begun: Notify::new(),
             lost: Cell::new(0),
             errors: Allowance::new(ERRORS_PER_SECOND, ERRORS_BURST),
             timestamp: RefCell::default(),
@@ -74,6 +81,7 @@ impl AccessLog {
                 .text("server.address", record.host)
                 .plain("server.port", record.port)
                 .text("url.path", record.path)
+                .text("selvedge.path_sent", record.path_sent)
                 .text("http.route", record.route)
                 .text("network.protocol.name", if http { "http" } else { record.protocol.as_str() })
                 .text("network.protocol.version", version(record.protocol));
@@ -87,7 +95,8 @@ impl AccessLog {
                 .plain("http.request.body.size", record.bytes_received)
                 .plain("http.response.body.size", record.bytes_sent);
             who(line, (&record.source, record.peer), (&record.destination, record.upstream), record.service);
-            verdict(line, record.tls, record.reason, record.policy, record.detail);
+            let policy = if record.policy.is_empty() { record.policy_there } else { record.policy };
+            verdict(line, record.tls, record.reason, policy, record.detail);
             line.text("selvedge.audited", record.audited);
             line.plain("selvedge.retries", record.retries).text("request_id", record.request_id);
             trace(line, record.traceparent);
@@ -135,12 +144,22 @@ impl AccessLog {
             line.plain("selvedge.suppressed_lines", suppressed);
         }
         line.close();
-        self.lines.set(self.lines.get() + 1);
+        if self.lines.replace(self.lines.get() + 1) == 0 {
+            self.begun.notify_one();
+        }
         let full = buffer.len() >= BATCH;
         drop(buffer);
         if full {
             self.flush();
         }
+    }
+
+    /// Returns when a line has waited for as long as it may.
+    pub(super) async fn due(&self) {
+        while self.lines.get() == 0 {
+            self.begun.notified().await;
+        }
+        sleep(DELAY).await;
     }
 
     /// Hands the buffer to the writer.
@@ -163,7 +182,7 @@ const fn version(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http1 => "1.1",
         Protocol::Http2 | Protocol::Grpc => "2",
-        Protocol::Tcp | Protocol::Tls => "",
+        Protocol::Frames | Protocol::Tcp | Protocol::Tls => "",
     }
 }
 

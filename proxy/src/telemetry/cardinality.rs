@@ -27,6 +27,8 @@ pub(super) struct Table<V> {
     width: usize,
     index: HashMap<u64, usize, BuildHasherDefault<AlreadyHashed>>,
     series: Vec<(Labels, V)>,
+    /// The series that was asked for last, which most likely is asked for next.
+    last: usize,
     overflow: V,
     limit: usize,
     /// Looking for idle series is worth it once after each drain.
@@ -40,6 +42,7 @@ impl<V: Default + PartialEq> Table<V> {
             width,
             index: HashMap::default(),
             series: Vec::new(),
+            last: 0,
             overflow: V::default(),
             limit,
             may_have_idle: false,
@@ -50,13 +53,28 @@ impl<V: Default + PartialEq> Table<V> {
     /// The value of the series with these labels; that of the overflow series when the table is full.
     pub(super) fn series(&mut self, labels: &[&str]) -> &mut V {
         debug_assert_eq!(labels.len(), self.width, "{labels:?}");
-        let mut key = hash(self.seed, labels.iter().copied());
-        while let Some(&at) = self.index.get(&key) {
-            if self.series[at].0.iter().zip(labels).all(|(have, want)| same(have, want)) {
-                return &mut self.series[at].1;
+        if !self.is(self.last, labels) {
+            let mut key = hash(self.seed, labels.iter().copied());
+            loop {
+                let Some(&at) = self.index.get(&key) else { return self.another(key, labels) };
+                if self.is(at, labels) {
+                    self.last = at;
+                    break;
+                }
+                key = key.wrapping_add(1);
             }
-            key = key.wrapping_add(1);
         }
+        &mut self.series[self.last].1
+    }
+
+    /// Whether the series at this place has these labels.
+    fn is(&self, at: usize, labels: &[&str]) -> bool {
+        let series = self.series.get(at);
+        series.is_some_and(|(known, _)| known.iter().zip(labels).all(|(have, want)| same(have, want)))
+    }
+
+    /// The value of a series that there is not yet, whose place in the index is `key`.
+    fn another(&mut self, key: u64, labels: &[&str]) -> &mut V {
         if self.series.len() == self.limit {
             if !std::mem::take(&mut self.may_have_idle) {
                 return &mut self.overflow;
@@ -66,8 +84,8 @@ impl<V: Default + PartialEq> Table<V> {
         }
         self.index.insert(key, self.series.len());
         self.series.push((labels.iter().map(|label| Box::from(*label)).collect(), V::default()));
-        let last = self.series.len() - 1;
-        &mut self.series[last].1
+        self.last = self.series.len() - 1;
+        &mut self.series[self.last].1
     }
 
     /// Takes the value of every series that changed since the last call.
@@ -87,6 +105,7 @@ impl<V: Default + PartialEq> Table<V> {
         let idle = V::default();
         self.series.retain(|(_, value)| *value != idle);
         self.index.clear();
+        self.last = 0;
         for (at, (labels, _)) in self.series.iter().enumerate() {
             let mut key = hash(self.seed, labels.iter().map(|label| &**label));
             while self.index.contains_key(&key) {
@@ -130,12 +149,19 @@ fn hash<'a>(seed: u64, labels: impl Iterator<Item = &'a str>) -> u64 {
 /// Whether two label values are equal. Values are short, and calling the C library for each costs many times as
 /// much as comparing them.
 fn same(one: &str, other: &str) -> bool {
-    let (words, _) = one.as_bytes().as_chunks::<8>();
-    let (others, _) = other.as_bytes().as_chunks::<8>();
-    let mut pairs = words.iter().zip(others);
-    one.len() == other.len()
-        && ending(one) == ending(other)
-        && pairs.all(|(one, other)| u64::from_le_bytes(*one) == u64::from_le_bytes(*other))
+    if one.len() != other.len() || ending(one) != ending(other) {
+        return false;
+    }
+    let (mut one, mut other) = (one.as_bytes(), other.as_bytes());
+    while let (Some((word, rest)), Some((other_word, other_rest))) =
+        (one.split_first_chunk::<8>(), other.split_first_chunk::<8>())
+    {
+        if word != other_word {
+            return false;
+        }
+        (one, other) = (rest, other_rest);
+    }
+    true
 }
 
 /// The last eight bytes of `label`; of a shorter one all bytes, some of them twice.

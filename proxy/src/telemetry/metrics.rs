@@ -151,7 +151,7 @@ metrics! {
     PROBES Counter, "selvedge_probes_total" &["protocol", "outcome"],
         "Probes of the application: let through (passed), connected to nobody (failed), from where none are taken (refused).";
     HOSTS_NOT_ASKED Counter, "selvedge_hosts_not_asked_total" &[],
-        "Requests of a gateway that went to the address they were sent to, because more new hosts came than are asked for.";
+        "Calls that went to the address they were sent to whatever their host is, because more new hosts came than are asked for.";
     DETECTION Observed(&DETECTION_BOUNDS), "selvedge_detection_duration_seconds" &["protocol"],
         "Time from accept to knowing what a connection speaks.";
     CERTIFICATE_EXPIRATION Gauge, "selvedge_certificate_expiration_timestamp_seconds" &[],

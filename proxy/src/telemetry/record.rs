@@ -33,6 +33,8 @@ pub(crate) enum Protocol {
     Http2,
     /// HTTP/2 with a content type of gRPC.
     Grpc,
+    /// Frames between sidecars, as a connection; what is in them has a protocol of its own.
+    Frames,
     /// Opaque bytes, relayed without a look inside.
     Tcp,
     /// The application's own TLS, passed through.
@@ -40,12 +42,13 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// The label value: `http1`, `http2`, `grpc`, `tcp` or `tls`.
+    /// The label value: `http1`, `http2`, `grpc`, `frames`, `tcp` or `tls`.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
             Self::Http2 => "http2",
             Self::Grpc => "grpc",
+            Self::Frames => "frames",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
         }
@@ -101,6 +104,9 @@ pub(crate) struct RequestRecord<'a> {
     pub reason: Option<Reason>,
     /// The policy that denied or limited it, `namespace/name`; else empty.
     pub policy: &'a str,
+    /// The policy that the called sidecar names, `namespace/name`; else empty. In the log alone: a peer could make up any
+    /// number of series.
+    pub policy_there: &'a str,
     /// What exactly went wrong; in the access log only.
     pub detail: &'a str,
     /// The AUDIT policy that would have denied it, `namespace/name`; else empty.
@@ -123,8 +129,10 @@ pub(crate) struct RequestRecord<'a> {
     pub host: &'a str,
     /// The port that was called.
     pub port: u16,
-    /// Path without query; in the access log only, never a label.
+    /// Canonical path without query; in the access log only, never a label.
     pub path: &'a str,
+    /// The path as it was sent, where that is another one; in the access log only, never a label.
+    pub path_sent: &'a str,
     /// Address of the caller.
     pub peer: SocketAddr,
     /// Address the last try went to.

@@ -28,6 +28,7 @@ fn request() -> RequestRecord<'static> {
         grpc_status: None,
         reason: None,
         policy: "",
+        policy_there: "",
         detail: "",
         audited: "",
         protocol: Protocol::Http1,
@@ -40,6 +41,7 @@ fn request() -> RequestRecord<'static> {
         host: "web.shop",
         port: 80,
         path: "/",
+        path_sent: "",
         peer: ([10, 0, 0, 1], 40_000).into(),
         upstream: Some(([10, 0, 0, 2], 80).into()),
         request_id: "4242",
@@ -322,7 +324,7 @@ async fn the_access_log_says_what_happened_and_cannot_be_forged() {
     let evil = "/a\r\n{\"forged\":true}\u{1b}[2J\"";
     worker.request(&request());
     let denied = RequestRecord { code: 403, reason: Some(Reason::PolicyDenied), ..request() };
-    worker.request(&RequestRecord { path: evil, detail: evil, ..denied });
+    worker.request(&RequestRecord { path: evil, path_sent: evil, detail: evil, ..denied });
     let long = "\u{1b}".repeat(100_000);
     worker.connection_closed(&ConnectionRecord {
         reason: Some(Reason::UnknownDestination),
@@ -344,7 +346,9 @@ async fn the_access_log_says_what_happened_and_cannot_be_forged() {
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 4, "{text}");
     assert_eq!(lines[0]["selvedge.reason"], "policy_denied");
-    assert_eq!((&lines[0]["url.path"], &lines[0]["selvedge.detail"]), (&evil.into(), &evil.into()));
+    for key in ["url.path", "selvedge.path_sent", "selvedge.detail"] {
+        assert_eq!(lines[0][key], evil);
+    }
     assert_eq!((&lines[1]["server.port"], &lines[1]["selvedge.service"]), (&5432.into(), &"shop/db".into()));
     assert_eq!(lines[1]["selvedge.detail"].as_str().unwrap().len(), 1024, "a detail is cut");
     assert_eq!(lines[2]["trace_id"], "0af7651916cd43dd8448eb211c80319c");

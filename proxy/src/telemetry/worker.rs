@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use tokio::{sync::mpsc, time::interval};
+use tokio::sync::mpsc;
 
 use super::{
     AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Ends, Flow, Party, ProbeOutcome, Protocol, RequestRecord,
@@ -15,9 +15,6 @@ use super::{
     metrics::{self, Metric},
     store::Link,
 };
-
-/// How long an access log line may wait for others to be written with.
-const LOG_DELAY: Duration = Duration::from_secs(1);
 
 /// The recorder of one worker thread; clones share its cells. Nothing here takes a lock, and counting allocates nothing
 /// once a series exists.
@@ -142,7 +139,6 @@ impl WorkerTelemetry {
     /// in time. Spawn it once on the worker; it ends when [`super::Telemetry`] is gone, and further calls end at once.
     pub(crate) async fn serve_flushes(self, breakers: impl Fn() -> Vec<BreakerSeen>) {
         let Some(mut flushes) = self.inner.flushes.take() else { return };
-        let mut log_due = interval(LOG_DELAY);
         loop {
             tokio::select! {
                 asked = flushes.asked.recv() => {
@@ -151,7 +147,7 @@ impl WorkerTelemetry {
                         return;
                     }
                 }
-                _ = log_due.tick() => self.inner.log.flush(),
+                () = self.inner.log.due() => self.inner.log.flush(),
             }
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! Where policies are about the server name of application TLS, it is read before they decide.
 
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use selvedge_policies::{facts::Identity, request::PolicySet};
@@ -26,12 +26,10 @@ use crate::{
     sniff::{
         Detection, FIRST_BYTES, PATIENCE, RECORD_HANDSHAKE, classify,
         greeting::{self, Greeting},
+        silence,
     },
     telemetry::Protocol,
 };
-
-/// How long a peer may be silent before it is judged without a server name. Its sidecar has mostly read it already.
-const SILENCE: Duration = Duration::from_millis(10);
 
 /// What was found inside.
 pub(super) struct Found {
@@ -63,18 +61,18 @@ pub(super) async fn look<T: AsyncRead + Unpin>(
         tokio::select! {
             biased; // what may not be any more is not listened to
             error = judge::ended(&connection, may_stay) => Err(error),
-            looked = whoever_speaks(io, first, dialled, declared) => Ok(looked),
+            looked = whoever_speaks(io, first, dialled, (origin, declared)) => Ok(looked),
         }
     };
-    let (dialled, first) = match looked.await {
-        Ok((None, first)) if first.is_empty() => return None, // the peer has left without a word
+    let (dialled, first, answered) = match looked.await {
+        Ok((None, first, _)) if first.is_empty() => return None, // the peer has left without a word
         Ok(looked) => looked,
         Err(error) => {
             record::connection_refused(&connection, &error);
             return None;
         }
     };
-    let (protocol, server_name) = what(&first, declared);
+    let (protocol, server_name) = what(&first, if answered { AppProtocol::Opaque } else { declared });
     let is_http = matches!(protocol, Protocol::Http1 | Protocol::Http2);
     // Policies that read the name have decided without it; the relay asks them again, and dials again.
     let is_news = server_name != connection.server_name && origin.needs_server_name();
@@ -88,9 +86,9 @@ fn what(first: &[u8], declared: AppProtocol) -> (Protocol, Option<String>) {
         _ if declared == AppProtocol::Opaque => (Protocol::Tcp, None),
         Detection::Http2 => (Protocol::Http2, None),
         Detection::Http1 => (Protocol::Http1, None),
-        // Half a request line, which no honest sidecar calls opaque; the parser will refuse it.
-        Detection::NeedMore if !first.is_empty() => (Protocol::Http1, None),
-        Detection::NeedMore | Detection::Opaque => (Protocol::Tcp, None),
+        // Half a request line that nobody has answered, or a long one; the parser will refuse it.
+        Detection::NeedMore | Detection::Long if !first.is_empty() => (Protocol::Http1, None),
+        Detection::NeedMore | Detection::Long | Detection::Opaque => (Protocol::Tcp, None),
     }
 }
 
@@ -101,7 +99,7 @@ async fn hello<T: AsyncRead + Unpin>(io: &mut T, connection: &Connection, declar
     let mut first = BytesMut::new();
     let snapshot = connection.worker.snapshot();
     let policies = &snapshot.config.inbound(connection.port()).policies;
-    let _ = timeout(SILENCE, io.read_buf(&mut first)).await;
+    let _ = timeout(silence(&first), io.read_buf(&mut first)).await;
     if !first.is_empty() || still_admitted(connection, &snapshot.config, policies).is_err() {
         let waited = timeout(PATIENCE, until_clear(io, &mut first, declared)).await;
         if waited.is_ok() && first.is_empty() {
@@ -111,14 +109,14 @@ async fn hello<T: AsyncRead + Unpin>(io: &mut T, connection: &Connection, declar
     Some(first)
 }
 
-/// The service's side, with its greeting put back, and what the peer said before that. A service of HTTP/2 is let go of
-/// until it is known what the peer says to it.
+/// The service's side, with its greeting put back, what the peer said before that, and whether the service has answered what
+/// could have become a request. A service of HTTP/2 is let go of until it is known what the peer says to it.
 async fn whoever_speaks<T: AsyncRead + Unpin>(
     io: &mut T,
     mut first: BytesMut,
     mut dialled: Dialled,
-    declared: AppProtocol,
-) -> (Option<Dialled>, BytesMut) {
+    (origin, declared): (&Origin, AppProtocol),
+) -> (Option<Dialled>, BytesMut, bool) {
     let mut greeting = BytesMut::new();
     // The relay will meet the end of either side again.
     let spoken = tokio::select! {
@@ -126,15 +124,55 @@ async fn whoever_speaks<T: AsyncRead + Unpin>(
         spoken = greeting::read(&mut dialled.stream, &mut greeting), if first.is_empty() => spoken,
         else => Greeting::NeedMore,
     };
-    let mut dialled = Some(dialled.having_said(greeting));
     if spoken == Greeting::Http2 && declared == AppProtocol::Detect {
-        dialled = None;
         let _ = io.read_buf(&mut first).await;
-    }
-    if !first.is_empty() {
         let _ = timeout(PATIENCE, until_clear(io, &mut first, declared)).await;
+        return (None, first, false);
     }
-    (dialled, first)
+    let (mut dialled, mut answer) = (dialled.having_said(&greeting), BytesMut::new());
+    let answering = until_answered(io, &mut first, (&mut dialled, &mut answer), (origin, declared));
+    let answered = timeout(PATIENCE, answering).await.unwrap_or(Greeting::NeedMore);
+    if answered == Greeting::Http2 && declared == AppProtocol::Detect {
+        // As above: it answers nothing yet, and what the peer goes on with has to be seen.
+        let _ = timeout(PATIENCE, until_clear(io, &mut first, declared)).await;
+        return (None, first, false);
+    }
+    (Some(dialled.having_said(&answer)), first, answered != Greeting::NeedMore)
+}
+
+/// Reads what the peer says until that is clear, and gives it to the service as soon as there is a silence, where that passes
+/// nothing by. What the service has answered before it was clear, of which nothing is lost when this is dropped; when nobody can
+/// make it clear any more, that is as good as an answer.
+async fn until_answered<T: AsyncRead + Unpin>(
+    io: &mut T,
+    first: &mut BytesMut,
+    (dialled, answer): (&mut Dialled, &mut BytesMut),
+    (origin, declared): (&Origin, AppProtocol),
+) -> Greeting {
+    loop {
+        if !first.is_empty() && classify(first) == Detection::Long {
+            return if origin.may_be_opaque(declared, first) { Greeting::Opaque } else { Greeting::NeedMore };
+        }
+        if first.is_empty() || first.len() >= FIRST_BYTES || is_clear(first, declared) {
+            return Greeting::NeedMore;
+        }
+        if !origin.may_be_opaque(declared, first) {
+            until_clear(io, first, declared).await;
+            return Greeting::NeedMore;
+        }
+        match timeout(silence(first), io.read_buf(first)).await {
+            Ok(Ok(1..)) => continue,
+            Ok(_) => return Greeting::Opaque,
+            Err(_) if dialled.stream.write_ahead(first).await.is_err() => return Greeting::Opaque,
+            Err(_) => {}
+        }
+        tokio::select! {
+            read = io.read_buf(first) => if !matches!(read, Ok(1..)) { return Greeting::Opaque },
+            answered = greeting::read(&mut dialled.stream, answer) => {
+                return if answered == Greeting::Http2 { answered } else { Greeting::Opaque };
+            }
+        }
+    }
 }
 
 async fn until_clear<T: AsyncRead + Unpin>(io: &mut T, first: &mut BytesMut, declared: AppProtocol) {

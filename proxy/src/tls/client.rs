@@ -24,13 +24,13 @@ pub(super) fn mesh(
     svid: &Svid,
     roots: &Arc<RootCertStore>,
     trust_domain: &str,
-    protocol: &[u8],
+    protocols: &[&[u8]],
 ) -> Result<ClientConfig, TlsError> {
     let trust = Trust::Roots { roots: Arc::clone(roots), trust_domain: trust_domain.into() };
     let mut config = calling(trust, None)?
         .with_client_auth_cert(svid.chain.clone(), svid.key.clone_key())
         .map_err(TlsError::Credentials)?;
-    config.alpn_protocols = vec![protocol.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(config)
 }

@@ -20,7 +20,7 @@ pub(super) fn mesh(svid: &Svid, roots: &Arc<RootCertStore>, trust_domain: &str) 
         .with_client_cert_verifier(Arc::new(clients))
         .with_single_cert(svid.chain.clone(), svid.key.clone_key())
         .map_err(TlsError::Credentials)?;
-    config.alpn_protocols = vec![alpn::HTTP2.to_vec(), alpn::HTTP1.to_vec(), alpn::TCP.to_vec()];
+    config.alpn_protocols = [alpn::FRAMES, alpn::HTTP2, alpn::HTTP1, alpn::TCP].map(<[u8]>::to_vec).to_vec();
     // Tickets the clients keep cost the server no memory per connection.
     config.ticketer = Ticketer::new().map_err(TlsError::Credentials)?;
     config.send_tls13_tickets = 2;

@@ -1,4 +1,5 @@
-//! The task: one loop over the link to the control plane, the workers' demands, new credentials and a slow tick.
+//! The task: one loop over the link to the control plane, the workers' demands, new credentials and a slow tick, which is slower
+//! while nothing happens.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -13,11 +14,11 @@ use selvedge_xds::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tonic::Streaming;
 
-use super::{Demand, Settings, cache::Cache, callers::Callers};
+use super::{Demand, Heard, Settings, cache::Cache, callers::Callers};
 use crate::{
     channel::{connect, explain},
     credentials::Credentials,
@@ -29,7 +30,10 @@ use crate::{
 const MAX_RESPONSE: usize = 16 << 20;
 /// From nothing to an open stream.
 const OPEN: Duration = Duration::from_secs(10);
+/// How long what happened may wait to be told and saved together with what follows.
 const TICK: Duration = Duration::from_secs(1);
+/// How often in the time after which a name is given up it is looked for such names while nothing happens.
+const LOOKS: u32 = 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -80,6 +84,7 @@ pub(super) struct Task {
     credentials: watch::Receiver<Option<Arc<Credentials>>>,
     demands: mpsc::UnboundedReceiver<Demand>,
     resources: watch::Sender<Arc<Resources>>,
+    heard: Heard,
     client: Client,
     cache: Cache,
     link: Link,
@@ -113,6 +118,7 @@ impl Task {
             credentials,
             demands,
             resources,
+            heard: Heard::default(),
             client,
             cache,
             link: Link::Idle,
@@ -126,12 +132,19 @@ impl Task {
         (task, receiver)
     }
 
+    /// Counts what it hears of the control plane.
+    pub(super) fn heard(&self) -> Heard {
+        self.heard.clone()
+    }
+
     /// Runs until nobody can ask or is told any more.
     pub(super) async fn run(mut self) {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let rest = (self.settings.idle / LOOKS).max(TICK);
+        let (mut ticked, mut happened) = (Instant::now(), true);
         self.credentials.mark_changed();
         loop {
+            let due = ticked + if happened { TICK } else { rest };
+            happened = true;
             tokio::select! {
                 event = self.link.next() => self.event(event),
                 demand = self.demands.recv() => match demand {
@@ -139,7 +152,10 @@ impl Task {
                     None => return,
                 },
                 Ok(()) = self.credentials.changed() => self.open(),
-                _ = ticks.tick() => self.tick(),
+                () = sleep_until(due) => {
+                    self.tick();
+                    (ticked, happened) = (Instant::now(), false);
+                }
                 () = self.resources.closed() => return,
             }
             self.send();
@@ -155,6 +171,7 @@ impl Task {
                 self.client.connected(node(&self.settings.workload));
                 self.callers.forget();
                 self.ports.told = false;
+                self.heard.note();
                 self.note(true);
             }
             Event::Opened(Err(problem)) | Event::Lost(problem) => self.lost(problem),
@@ -179,6 +196,7 @@ impl Task {
 
     fn response(&mut self, response: DeltaDiscoveryResponse) {
         self.pause = FIRST_PAUSE;
+        self.heard.note();
         match self.client.response(response) {
             Ok(applied) => {
                 if let Some(complaint) = applied.complaint {
@@ -227,6 +245,11 @@ impl Task {
             }
             Demand::Plaintext(seen) => self.callers.saw(seen, now),
             Demand::Ports(all) => self.ports = Ports { all, told: false },
+            Demand::LookedUp(looked_up) => self.resources.send_modify(|resources| {
+                let resources = Arc::make_mut(resources);
+                resources.looked_up = looked_up;
+                resources.generation += 1;
+            }),
         }
     }
 

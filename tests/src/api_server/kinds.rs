@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use selvedge_control_plane::source::kubernetes::watched;
+use selvedge_inject::setting;
 use serde_json::Value;
 
 /// A kind that tests write or read.
@@ -60,7 +61,9 @@ static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     };
     let is_built_in = |name: &str| BUILT_IN.iter().any(|(built_in, ..)| *built_in == name);
     let of_users = watched().into_iter().filter(|watched| !is_built_in(watched.api.kind));
-    of_users.map(|watched| (watched.api.kind, watched.api.api_version, true, true)).chain(BUILT_IN).map(made).collect()
+    let of_users = of_users.map(|watched| (watched.api.kind, watched.api.api_version, true, true));
+    let of_mesh = (setting::KIND, setting::API_VERSION, true, true);
+    of_users.chain([of_mesh]).chain(BUILT_IN).map(made).collect()
 });
 
 impl Kind {

@@ -101,7 +101,7 @@ impl ControlPlane {
         let mut draft = Draft::after(&self.snapshots.borrow());
         let roots = authority(self.state.path(), DOMAIN).roots();
         let roots_der = roots.iter().map(|root| root.to_vec().into()).collect();
-        let bundle = TrustBundle { trust_domain: DOMAIN.into(), roots_der };
+        let bundle = TrustBundle { trust_domain: DOMAIN.into(), roots_der, ..TrustBundle::default() };
         draft.put(Encoded::new(TRUST_BUNDLE, DOMAIN, Vec::new(), &bundle), false);
         change(&mut draft);
         draft.set_complete(true);

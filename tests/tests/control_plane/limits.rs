@@ -101,6 +101,19 @@ async fn who_answers_no_ping_is_closed_and_who_answers_has_a_minute_without_a_ce
 }
 
 #[tokio::test]
+async fn who_says_nothing_at_the_address_of_others_keeps_none_of_them_from_joining() {
+    let control_plane = ControlPlane::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..513 {
+        silent.push(timeout(PATIENCE, stranger(&control_plane)).await.expect("a turn in time"));
+    }
+    timeout(PATIENCE, control_plane.join()).await.expect("a certificate in time");
+    timeout(PATIENCE, until_closed(&mut silent[0])).await.expect("it gave way");
+    let mut last = silent.pop().unwrap();
+    frame(&mut last).await.expect("it stays");
+}
+
+#[tokio::test]
 async fn a_connection_is_told_how_many_streams_and_how_much_at_once_it_may_send() {
     let control_plane = ControlPlane::start().await;
     let mut stream = stranger(&control_plane).await;

@@ -117,6 +117,8 @@ async fn what_was_asked_and_said_is_counted() {
     join(&control_plane.address(), &control_plane.token(Grant { expires: 1, ..grant("web") })).await.unwrap_err();
     metrics.until("selvedge_control_plane_certificates_total", &joined, 1.0).await;
     metrics.until("selvedge_control_plane_certificates_total", &renewed, 2.0).await;
+    // Nothing was published, so nobody is known to have the identity, and nobody is known not to.
+    metrics.until("selvedge_control_plane_unborne_renewals_total", &[], 2.0).await;
     metrics.until("selvedge_control_plane_certificates_total", &["way=\"join\"", "result=\"refused\""], 1.0).await;
     metrics.absent(certificates, &["way=\"renew\"", "result=\"refused\""]).await;
     let expiry = metrics.value("selvedge_control_plane_certificate_expiry_seconds", &[]).await;

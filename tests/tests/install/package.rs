@@ -47,7 +47,6 @@ fn the_same_is_rendered_each_time_and_what_others_need_comes_first() {
         "CustomResourceDefinition",
         "ServiceAccount",
         "ClusterRole",
-        "ConfigMap",
         "Deployment",
         "Service",
         "MutatingAdmissionPolicy",
@@ -87,12 +86,11 @@ fn nothing_that_is_made_in_a_cluster_or_says_how_strict_it_is_is_rendered() {
     let captures = [Capture::None, Capture::Init, Capture::Cni];
     for (capture, injector) in captures.into_iter().flat_map(|capture| injectors.map(|injector| (capture, injector))) {
         let objects = objects_for(capture, injector);
-        for kind in ["Secret", "MeshPolicy"] {
+        for kind in ["Secret", "MeshPolicy", "InjectionConfig"] {
             assert!(!objects.iter().any(|object| object["kind"] == kind), "a {kind}");
         }
-        let settings = one(&objects, "ConfigMap");
-        assert!(settings["data"].get("trustBundle").is_none());
-        assert_eq!(settings["data"]["capture"], capture.word());
+        let arguments = one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+        assert!(arguments.as_array().unwrap().contains(&format!("capture={}", capture.word()).into()), "{arguments}");
         for object in &objects {
             assert!(!object.to_string().contains("caBundle"));
         }
@@ -211,7 +209,10 @@ fn whatever_is_installed_is_removed() {
         targets.map(|target| (target.kind, target.namespace.unwrap_or_default(), target.name)).collect()
     };
     let mut all = installed.clone();
-    all.insert(("Secret".to_owned(), NAMESPACE.to_owned(), "selvedge-ca".to_owned()));
+    // What the control plane makes.
+    for (kind, name) in [("Secret", "selvedge-ca"), ("InjectionConfig", "selvedge-inject")] {
+        all.insert((kind.to_owned(), NAMESPACE.to_owned(), name.to_owned()));
+    }
     assert_eq!(removed(true), all);
     let kept: BTreeSet<String> = all.difference(&removed(false)).map(|(kind, ..)| kind.clone()).collect();
     assert_eq!(kept, ["CustomResourceDefinition", "Namespace", "Secret"].map(str::to_owned).into());

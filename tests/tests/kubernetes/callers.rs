@@ -122,44 +122,50 @@ async fn nobody_keeps_the_api_server_out_with_idle_connections() {
 
 #[tokio::test]
 async fn nobody_keeps_the_api_server_out_with_contents_that_do_not_end() {
-    let server = ApiServer::double().await;
-    let control_plane = injecting(&server).await;
-    let anybody = Anybody::new(&server, &control_plane).await;
-    let large = review(1 << 20);
-    let mut endless = Vec::new();
-    for _ in 0..20 {
-        endless.push(anybody.ask(large.len(), &large[..large.len() / 2]).await);
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let control_plane = injecting(&server).await;
+        let anybody = Anybody::new(&server, &control_plane).await;
+        let large = review(1 << 20);
+        let mut endless = Vec::new();
+        for _ in 0..20 {
+            endless.push(anybody.ask(large.len(), &large[..large.len() / 2]).await);
+        }
+        let whole = answer(&mut anybody.ask(large.len(), &large).await).await;
+        assert!(whole.starts_with("HTTP/1.1 200") && whole.contains("JSONPatch"), "{whole}");
+        let first = answer(&mut endless[0]).await;
+        assert!(first.contains("too many large contents at once"), "{first}");
+        let last = answer(endless.last_mut().unwrap()).await;
+        assert!(last.contains("the content did not come within 3s"), "{last}");
     }
-    let whole = answer(&mut anybody.ask(large.len(), &large).await).await;
-    assert!(whole.starts_with("HTTP/1.1 200") && whole.contains("JSONPatch"), "{whole}");
-    let first = answer(&mut endless[0]).await;
-    assert!(first.contains("too many large contents at once"), "{first}");
-    let last = answer(endless.last_mut().unwrap()).await;
-    assert!(last.contains("the content did not come within 3s"), "{last}");
 }
 
 #[tokio::test]
 async fn a_review_has_four_mebibytes_at_most_and_everything_else_is_refused_with_the_reason() {
-    let server = ApiServer::double().await;
-    let control_plane = injecting(&server).await;
-    let anybody = Anybody::new(&server, &control_plane).await;
-    let most = 4 << 20;
-    let taken = answer(&mut anybody.ask(most, &review(most)).await).await;
-    assert!(taken.starts_with("HTTP/1.1 200") && taken.contains("JSONPatch"), "{taken}");
-    let refused = answer(&mut anybody.ask(most + 1, &review(most + 1)).await).await;
-    assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("longer than 4194304 bytes"), "{refused}");
-    let no_review = answer(&mut anybody.ask(2, b"{}").await).await;
-    assert!(no_review.starts_with("HTTP/1.1 400") && no_review.contains("no AdmissionReview"), "{no_review}");
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let control_plane = injecting(&server).await;
+        let anybody = Anybody::new(&server, &control_plane).await;
+        let most = 4 << 20;
+        let taken = answer(&mut anybody.ask(most, &review(most)).await).await;
+        assert!(taken.starts_with("HTTP/1.1 200") && taken.contains("JSONPatch"), "{taken}");
+        let refused = answer(&mut anybody.ask(most + 1, &review(most + 1)).await).await;
+        assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("longer than 4194304 bytes"), "{refused}");
+        let no_review = answer(&mut anybody.ask(2, b"{}").await).await;
+        assert!(no_review.starts_with("HTTP/1.1 400") && no_review.contains("no AdmissionReview"), "{no_review}");
+    }
 }
 
 #[tokio::test]
 async fn who_does_not_end_its_handshake_is_closed_in_three_seconds() {
-    let server = ApiServer::double().await;
-    let control_plane = injecting(&server).await;
-    let mut silent = Anybody::new(&server, &control_plane).await.silent().await;
-    let began = Instant::now();
-    assert!(is_closed(&mut silent).await);
-    assert!(began.elapsed() >= Duration::from_secs(2), "it has time for a handshake: {:?}", began.elapsed());
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let control_plane = injecting(&server).await;
+        let mut silent = Anybody::new(&server, &control_plane).await.silent().await;
+        let began = Instant::now();
+        assert!(is_closed(&mut silent).await);
+        assert!(began.elapsed() >= Duration::from_secs(2), "it has time for a handshake: {:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
@@ -177,15 +183,17 @@ async fn a_cluster_that_does_not_answer_is_told_before_the_api_server_has_lost_i
 
 #[tokio::test]
 async fn nobody_keeps_probes_out() {
-    let server = ApiServer::double().await;
-    let health: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let control_plane = ControlPlane::start_with(&server, |settings| settings.health = Some(health)).await;
-    let address = control_plane.port("health").await;
-    let mut silent = Vec::new();
-    for _ in 0..CROWD {
-        silent.push(TcpStream::connect(address).await.unwrap());
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let health: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let control_plane = ControlPlane::start_with(&server, |settings| settings.health = Some(health)).await;
+        let address = control_plane.port("health").await;
+        let mut silent = Vec::new();
+        for _ in 0..CROWD {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let began = Instant::now();
+        assert_eq!(client::get(address, "/live").await.unwrap().status, 200);
+        assert!(began.elapsed() < Duration::from_secs(10), "a probe does not wait: {:?}", began.elapsed());
     }
-    let began = Instant::now();
-    assert_eq!(client::get(address, "/live").await.unwrap().status, 200);
-    assert!(began.elapsed() < Duration::from_secs(10), "a probe does not wait: {:?}", began.elapsed());
 }

@@ -50,11 +50,12 @@ async fn the_key_of_an_authority_is_made_where_its_control_plane_reads_it_and_no
             selvedge(&ca, &[("TMPDIR", Path::new("/nonexistent"))]).await
         };
         let (made, told) = ca(&["new"]).await;
-        assert!(!made && told.contains("no ConfigMap selvedge-inject") && told.contains("--namespace"), "{told}");
+        assert!(!made && told.contains("no Service selvedge") && told.contains("--namespace"), "{told}");
         assert_eq!(secrets(&server).await, [""; 0]);
 
-        let metadata = json!({ "namespace": "selvedge-system", "name": "selvedge-inject" });
-        server.put(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata })).await;
+        let metadata = json!({ "namespace": "selvedge-system", "name": "selvedge" });
+        let spec = json!({ "ports": [{ "port": 15010 }] });
+        server.put(json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec })).await;
         let (made, told) = ca(&["new"]).await;
         assert!(made && told.contains("in the Secret selvedge-system/selvedge-ca"), "{told}");
         assert_eq!(secrets(&server).await, ["selvedge-system/selvedge-ca"]);
@@ -70,41 +71,46 @@ async fn the_key_of_an_authority_is_made_where_its_control_plane_reads_it_and_no
 
 #[tokio::test]
 async fn every_command_finds_the_cluster_in_one_order() {
-    let server = ApiServer::double().await;
-    let (folder, home) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let good = server.kubeconfig(folder.path());
-    let bad = folder.path().join("bad");
-    std::fs::write(&bad, "{}").unwrap();
-    std::fs::create_dir(home.path().join(".kube")).unwrap();
-    let of_home = home.path().join(".kube/config");
-    let state = folder.path().join("state");
-    let control_plane = ["control-plane", "--kubernetes", "--state-dir", state.to_str().unwrap()];
-    let commands: [&[&str]; 4] =
-        [&["ca", "show", "--kubernetes"], &["lint", "--kubernetes"], &["uninstall", "--dry-run"], &control_plane];
-    for command in commands {
-        let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
-        let named = |kubeconfig| [command, &["--kubeconfig", kubeconfig]].concat();
-        let cannot_be_used = |path: &str| format!("the kubeconfig file {path} cannot be used");
-        let (succeeded, told) = selvedge(command, &[]).await;
-        assert!(!succeeded && told.contains("nothing names a cluster: give --kubeconfig FILE"), "{command:?}: {told}");
-        std::fs::write(&of_home, "{}").unwrap();
-        let at_home = ("HOME", home.path());
-        let (_, told) = selvedge(command, &[at_home]).await;
-        assert!(told.contains(&cannot_be_used(of_home.to_str().unwrap())), "{command:?}: {told}");
-        let (_, told) = selvedge(command, &[at_home, ("KUBECONFIG", Path::new(bad))]).await;
-        assert!(told.contains(&cannot_be_used(bad)), "{command:?}: {told}");
-        // A control plane that finds its cluster goes on.
-        if command == control_plane {
-            continue;
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let (folder, home) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let good = server.kubeconfig(folder.path());
+        let bad = folder.path().join("bad");
+        std::fs::write(&bad, "{}").unwrap();
+        std::fs::create_dir(home.path().join(".kube")).unwrap();
+        let of_home = home.path().join(".kube/config");
+        let state = folder.path().join("state");
+        let control_plane = ["control-plane", "--kubernetes", "--state-dir", state.to_str().unwrap()];
+        let commands: [&[&str]; 4] =
+            [&["ca", "show", "--kubernetes"], &["lint", "--kubernetes"], &["uninstall", "--dry-run"], &control_plane];
+        for command in commands {
+            let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+            let named = |kubeconfig| [command, &["--kubeconfig", kubeconfig]].concat();
+            let cannot_be_used = |path: &str| format!("the kubeconfig file {path} cannot be used");
+            let (succeeded, told) = selvedge(command, &[]).await;
+            assert!(
+                !succeeded && told.contains("nothing names a cluster: give --kubeconfig FILE"),
+                "{command:?}: {told}"
+            );
+            std::fs::write(&of_home, "{}").unwrap();
+            let at_home = ("HOME", home.path());
+            let (_, told) = selvedge(command, &[at_home]).await;
+            assert!(told.contains(&cannot_be_used(of_home.to_str().unwrap())), "{command:?}: {told}");
+            let (_, told) = selvedge(command, &[at_home, ("KUBECONFIG", Path::new(bad))]).await;
+            assert!(told.contains(&cannot_be_used(bad)), "{command:?}: {told}");
+            // A control plane that finds its cluster goes on.
+            if command == control_plane {
+                continue;
+            }
+            let is_found = |told: &str| !told.contains("cannot be used") && !told.contains("nothing names a cluster");
+            let (_, told) = selvedge(&named(good), &[at_home, ("KUBECONFIG", Path::new(bad))]).await;
+            assert!(is_found(&told), "{command:?}: {told}");
+            let (_, told) = selvedge(command, &[at_home, ("KUBECONFIG", Path::new(good))]).await;
+            assert!(is_found(&told), "{command:?}: {told}");
+            std::fs::copy(good, &of_home).unwrap();
+            let (_, told) = selvedge(command, &[at_home]).await;
+            assert!(is_found(&told), "{command:?}: {told}");
         }
-        let is_found = |told: &str| !told.contains("cannot be used") && !told.contains("nothing names a cluster");
-        let (_, told) = selvedge(&named(good), &[at_home, ("KUBECONFIG", Path::new(bad))]).await;
-        assert!(is_found(&told), "{command:?}: {told}");
-        let (_, told) = selvedge(command, &[at_home, ("KUBECONFIG", Path::new(good))]).await;
-        assert!(is_found(&told), "{command:?}: {told}");
-        std::fs::copy(good, &of_home).unwrap();
-        let (_, told) = selvedge(command, &[at_home]).await;
-        assert!(is_found(&told), "{command:?}: {told}");
     }
 }
 

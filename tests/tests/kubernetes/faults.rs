@@ -177,6 +177,7 @@ async fn a_kind_that_is_refused_keeps_what_it_had_and_the_others_go_on() {
     }
 }
 
+/// The double alone: a real server goes back to a backup only with its etcd, which all tests share.
 #[tokio::test]
 async fn a_server_that_was_restored_from_a_backup_is_listed_anew_at_once() {
     let server = ApiServer::double().await;
@@ -231,6 +232,7 @@ async fn an_object_as_large_as_a_server_takes_is_read_and_costs_no_other() {
     }
 }
 
+/// The double alone: a real server sends its bookmarks about once a minute, and forgets by the clock.
 #[tokio::test]
 async fn bookmarks_alone_keep_a_watch_going_past_what_is_forgotten() {
     let server = ApiServer::double().await;

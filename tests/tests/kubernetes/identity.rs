@@ -61,8 +61,8 @@ impl Cluster {
     /// The trust bundle as the injector finds it.
     async fn bundle(&self) -> String {
         let read = async || {
-            let map = self.server.calls().get("ConfigMap", NAMESPACE, "selvedge-inject").await?;
-            Some(map["data"]["trustBundle"].as_str()?.to_owned())
+            let settings = self.server.calls().get("InjectionConfig", NAMESPACE, "selvedge-inject").await?;
+            Some(settings["spec"]["trustBundle"].as_str()?.to_owned())
         };
         wait::until("the trust bundle is written", read).await
     }
@@ -313,15 +313,18 @@ async fn a_token_that_cannot_be_good_costs_the_api_server_nothing() {
 
 #[tokio::test]
 async fn a_token_goes_to_nobody_who_does_not_prove_to_be_the_control_plane() {
-    let (cluster, other) = (Cluster::over(ApiServer::double().await, &[]).await, Mesh::start().await);
-    cluster.pod("web-1", "web").await;
-    let token = cluster.token("web-1", AUDIENCE).await;
-    let bundle = roots(&cluster.bundle().await);
-    let refused = join(&other, "web-1", &token, &bundle).await.unwrap_err();
-    let words = explain(&refused);
-    assert!(words.contains("no token was sent") && words.contains("Delete the pod"), "{words}");
-    let log = other.control_plane_log();
-    assert!(!log.contains("certificate"), "nobody asked for one: {log}");
+    on_each(&[], async |cluster| {
+        let other = Mesh::start().await;
+        cluster.pod("web-1", "web").await;
+        let token = cluster.token("web-1", AUDIENCE).await;
+        let bundle = roots(&cluster.bundle().await);
+        let refused = join(&other, "web-1", &token, &bundle).await.unwrap_err();
+        let words = explain(&refused);
+        assert!(words.contains("no token was sent") && words.contains("Delete the pod"), "{words}");
+        let log = other.control_plane_log();
+        assert!(!log.contains("certificate"), "nobody asked for one: {log}");
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -373,10 +376,14 @@ async fn a_deleted_key_stops_nothing_that_runs_and_comes_back_under_load() {
         let load = load(&web);
         let backup = cluster.delete_secret().await;
         let finding = cluster.finding("the key of the certificate authority is missing").await;
-        assert!(finding.contains("ca new --replace") && finding.contains("ConfigMap selvedge-inject"), "{finding}");
+        assert!(
+            finding.contains("ca new --replace") && finding.contains("InjectionConfig selvedge-inject"),
+            "{finding}"
+        );
         let (status, text) = cluster.ready().await;
         assert!(status == 200 && text.contains("not for new joins"), "sidecars that run need it: {status} {text}");
-        assert_eq!(cluster.reasons().await, ["AuthorityMissing"]);
+        let is_told = async || cluster.reasons().await == ["AuthorityMissing"];
+        wait::until_true("an Event tells of it", is_told).await;
         cluster.pod("late-1", "web").await;
         let token = cluster.token("late-1", AUDIENCE).await;
         let refused = cluster.join("late-1", &token).await.unwrap_err();
@@ -495,12 +502,17 @@ async fn a_rotation_goes_on_where_it_was_after_everything_but_the_secret_is_lost
 async fn the_health_port_tells_health_and_nothing_else() {
     let health = selvedge_tests::ports::Reserved::new();
     let address = health.address().to_string();
-    let cluster = Cluster::over(ApiServer::double().await, &["--health", &address]).await;
-    cluster.bundle().await;
-    for (path, expected) in [("/live", 200), ("/ready", 200), ("/status", 404), ("/metrics", 404), ("/confirm", 404)] {
-        let answers = async || client::get(health.address(), path).await.is_ok_and(|answer| answer.status == expected);
-        wait::until_true(&format!("{path} answers {expected}"), answers).await;
-    }
+    on_each(&["--health", &address], async |cluster| {
+        cluster.bundle().await;
+        for (path, expected) in
+            [("/live", 200), ("/ready", 200), ("/status", 404), ("/metrics", 404), ("/confirm", 404)]
+        {
+            let answers =
+                async || client::get(health.address(), path).await.is_ok_and(|answer| answer.status == expected);
+            wait::until_true(&format!("{path} answers {expected}"), answers).await;
+        }
+    })
+    .await;
 }
 
 /// A role with the rights that an installation gives the control plane, everywhere or in its own namespace, and who has it.
@@ -543,20 +555,24 @@ async fn the_rights_of_an_installation_are_enough() {
         let containers = json!([{ "name": "control-plane", "image": "selvedge" }]);
         let spec = json!({ "spec": { "serviceAccountName": "selvedge", "containers": containers } });
         server.put(own("ServiceAccount", "selvedge", json!({}))).await;
-        server.put(own("ConfigMap", "selvedge-inject", json!({ "data": { "capture": "none" } }))).await;
         server.put(own("Pod", "selvedge-0", spec)).await;
+        let mut settings =
+            own("InjectionConfig", "selvedge-inject", json!({ "spec": { "uid": "2000", "image": "old" } }));
+        settings["apiVersion"] = "selvedge.dev/v1alpha1".into();
+        server.put(settings).await;
         for object in roles(Injector::Policy, true).into_iter().chain(roles(Injector::Policy, false)) {
             server.put(object).await;
         }
         let token = server.token(NAMESPACE, "selvedge-0", "https://kubernetes.default.svc").await;
         let kubeconfig = server.kubeconfig_of(&token, folder.path()).display().to_string();
-        let mesh = Cluster::mesh(&kubeconfig, &[]).await;
+        let mesh = Cluster::mesh(&kubeconfig, &["--sidecar", "image=mesh/proxy@sha256:1"]).await;
         let cluster = Cluster { server, mesh, kubeconfig, _folder: folder };
         cluster.pod("web-1", "web").await;
         let token = cluster.token("web-1", AUDIENCE).await;
         cluster.joined("web-1", &token).await;
-        let settings = cluster.server.get("ConfigMap", NAMESPACE, "selvedge-inject").await.unwrap();
-        assert_eq!(settings["data"]["capture"], "none", "what others wrote stays");
+        let settings = cluster.server.get("InjectionConfig", NAMESPACE, "selvedge-inject").await.unwrap();
+        assert_eq!(settings["spec"]["image"], "mesh/proxy@sha256:1", "it is the control plane's");
+        assert_eq!(settings["spec"]["uid"], "2000", "what others wrote stays");
         cluster.ca(&["rotate"]).await.unwrap();
         let both = async || roots(&cluster.bundle().await).len() == 2;
         wait::until_true("the next authority is announced", both).await;

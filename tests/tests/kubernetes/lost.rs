@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Fed, POLICIES, QUICK, deny, has, pod, problems};
 
+/// The double alone: a real server refuses a pod that cannot be read.
 #[tokio::test]
 async fn an_object_that_cannot_be_read_is_a_finding_and_keeps_nobody_else_from_being_read() {
     let server = ApiServer::double().await;
@@ -38,24 +39,26 @@ async fn confirm(confirms: &mpsc::Sender<Confirm>, what: &str) -> Vec<Arc<str>> 
 
 #[tokio::test]
 async fn a_kind_that_the_cluster_has_forgotten_stays_in_force_until_that_is_confirmed() {
-    let server = ApiServer::double().await;
-    server.put(deny("shop", "nobody")).await;
-    let folder = tempfile::tempdir().unwrap();
-    let cluster = Cluster::connect(Some(&server.kubeconfig(folder.path())), std::iter::empty()).await.unwrap();
-    let (confirms, confirmed) = mpsc::channel(1);
-    let mut fed = Fed::over(cluster.confirmed_by(confirmed).at_pace(QUICK).source());
-    fed.until("it is in force", |fed| has(fed, "AuthorizationPolicy", "nobody") && fed.report.complete).await;
-    server.relay().unlearn(POLICIES);
-    server.relay().cut();
-    let hint = "`selvedge confirm AuthorizationPolicy` when the mesh is to have none";
-    let told = |fed: &Fed| fed.report.findings.iter().any(|finding| finding.hint.contains(hint));
-    fed.until("it is told", told).await;
-    assert!(has(&fed, "AuthorizationPolicy", "nobody"));
-    assert!(confirm(&confirms, "MeshPolicy").await.is_empty(), "nothing of it waits");
-    assert_eq!(confirm(&confirms, "AuthorizationPolicy").await, ["AuthorizationPolicy".into()]);
-    fed.until("it goes", |fed| !has(fed, "AuthorizationPolicy", "nobody") && !told(fed)).await;
-    for _ in 0..3 {
-        fed.state().await;
-        assert!(!told(&fed), "nothing is held any more");
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(deny("shop", "nobody")).await;
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = Cluster::connect(Some(&server.kubeconfig(folder.path())), std::iter::empty()).await.unwrap();
+        let (confirms, confirmed) = mpsc::channel(1);
+        let mut fed = Fed::over(cluster.confirmed_by(confirmed).at_pace(QUICK).source());
+        fed.until("it is in force", |fed| has(fed, "AuthorizationPolicy", "nobody") && fed.report.complete).await;
+        server.relay().unlearn(POLICIES);
+        server.relay().cut();
+        let hint = "`selvedge confirm AuthorizationPolicy` when the mesh is to have none";
+        let told = |fed: &Fed| fed.report.findings.iter().any(|finding| finding.hint.contains(hint));
+        fed.until("it is told", told).await;
+        assert!(has(&fed, "AuthorizationPolicy", "nobody"));
+        assert!(confirm(&confirms, "MeshPolicy").await.is_empty(), "nothing of it waits");
+        assert_eq!(confirm(&confirms, "AuthorizationPolicy").await, ["AuthorizationPolicy".into()]);
+        fed.until("it goes", |fed| !has(fed, "AuthorizationPolicy", "nobody") && !told(fed)).await;
+        for _ in 0..3 {
+            fed.state().await;
+            assert!(!told(&fed), "nothing is held any more");
+        }
     }
 }

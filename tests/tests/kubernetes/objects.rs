@@ -1,6 +1,7 @@
 //! Objects as real clusters write them.
 
 use prost::Message;
+use selvedge_control_plane::source::{Change, files};
 use selvedge_tests::api_server::ApiServer;
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND},
@@ -9,7 +10,7 @@ use selvedge_xds::{
 };
 use serde_json::{Value, json};
 
-use super::{Fed, endpoints, pod, problems, service, slice};
+use super::{Fed, endpoints, has, pod, problems, service, slice};
 
 fn decoded<T: Message + Default>(fed: &Fed, kind: TypeUrl, name: &str) -> T {
     let found = fed.snapshot.get(kind, name);
@@ -263,5 +264,90 @@ async fn a_pod_is_called_at_its_own_address_but_for_the_ports_that_are_reached_p
         server.delete("Pod", "shop", "web-1").await;
         fed.until("it goes with the pod", |fed| told(fed).is_empty()).await;
         assert_eq!(problems(&fed), [""; 0]);
+    }
+}
+
+/// A process on a virtual machine that the selector of `web` selects.
+fn machine(namespace: &str, name: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "selvedge.dev/v1alpha1", "kind": "Workload",
+        "metadata": { "namespace": namespace, "name": name, "labels": { "app": "web" } },
+        "spec": { "serviceAccount": "machine", "address": address, "ports": [{ "name": "web", "port": 9090 }] },
+    })
+}
+
+#[tokio::test]
+async fn workloads_that_are_no_pods_stand_beside_the_pods_of_a_service_that_selects_them() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(service("shop", "web")).await;
+        server.put(pod("shop", "web-1", "10.1.0.5", true)).await;
+        server.put(pod("shop", "web-2", "10.1.0.6", true)).await;
+        let of_pods =
+            |state| slice("shop", "web", &[("10.1.0.5", Some("web-1"), state), ("10.1.0.6", Some("web-2"), "unready")]);
+        server.put(of_pods("ready")).await;
+        server.put(machine("shop", "machine", "192.0.2.7")).await;
+        server.put(machine("office", "elsewhere", "192.0.2.8")).await;
+        let mut fed = Fed::new(&server).await;
+        let called =
+            |account: &str, address: &str| (address.to_owned(), format!("spiffe://mesh.local/ns/shop/sa/{account}"));
+        let (first, machine_called) = (called("web", "10.1.0.5:8080"), called("machine", "192.0.2.7:9090"));
+        let are = |fed: &Fed, expected: &[&(String, String)]| {
+            endpoints(fed, "shop/web:80").iter().eq(expected.iter().copied())
+        };
+        fed.until("both are called", |fed| are(fed, &[&first, &machine_called])).await;
+        let own: Inbound = decoded(&fed, INBOUND, "shop/machine");
+        assert_eq!(own.ports.iter().map(|port| (port.port, &*port.service)).collect::<Vec<_>>(), [(9090, "shop/web")]);
+        assert!(has(&fed, "Workload", "elsewhere"));
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = machine("shop", "of-a-file", "192.0.2.9").to_string();
+        std::fs::write(folder.path().join("machine.yaml"), file).unwrap();
+        for change in files::once(folder.path()).unwrap().into_iter().chain([Change::Complete]) {
+            fed.store.take(files::NAME, change);
+        }
+        (fed.snapshot, fed.report) = fed.store.commit();
+        let of_a_file = called("machine", "192.0.2.9:9090");
+        assert!(are(&fed, &[&first, &machine_called, &of_a_file]), "{:?}", endpoints(&fed, "shop/web:80"));
+        assert_eq!(problems(&fed), [""; 0]);
+
+        server.put(of_pods("terminating")).await;
+        fed.until("what ends is not called", |fed| are(fed, &[&machine_called, &of_a_file])).await;
+        let mut out = machine("shop", "machine", "192.0.2.7");
+        out["spec"]["weight"] = json!(0);
+        server.put(out).await;
+        fed.until("what has no weight is not called", |fed| are(fed, &[&of_a_file])).await;
+        let mut by_hand = slice("shop", "web", &[("192.0.2.9", None, "unready")]);
+        by_hand["metadata"]["name"] = json!("web-by-hand");
+        server.put(by_hand).await;
+        fed.until("a slice says whether it is called", |fed| are(fed, &[&first])).await;
+    }
+}
+
+#[tokio::test]
+async fn a_route_in_the_namespace_of_callers_is_told_to_them_alone() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        server.put(service("bank", "ledger")).await;
+        server
+            .put(json!({
+                "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+                "metadata": { "namespace": "shop", "name": "ledger" },
+                "spec": {
+                    "parentRefs": [{ "group": "", "kind": "Service", "name": "ledger", "namespace": "bank", "port": 80 }],
+                    "rules": [{ "timeouts": { "request": "1s" } }],
+                },
+            }))
+            .await;
+        let mut fed = Fed::new(&server).await;
+        let routes = |fed: &Fed, namespace: &str| {
+            let told = fed.snapshot.seen_from(namespace, DESTINATION, "ledger.bank");
+            told.map_or(0, |told| Destination::decode(told.body.clone()).unwrap().routes.len())
+        };
+        fed.until("callers in shop are told of it", |fed| routes(fed, "shop") == 1).await;
+        assert_eq!((routes(&fed, "office"), routes(&fed, "bank")), (0, 0));
+        assert_eq!(problems(&fed), [""; 0]);
+        server.delete("HTTPRoute", "shop", "ledger").await;
+        fed.until("it is gone", |fed| routes(fed, "shop") == 0).await;
     }
 }

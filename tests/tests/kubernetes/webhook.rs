@@ -72,7 +72,7 @@ impl Drop for ControlPlane {
 fn settings(server: &ApiServer, folder: &Path) -> Settings {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     Settings {
-        kubernetes: Some(Kubernetes { kubeconfig: Some(server.kubeconfig(folder)) }),
+        kubernetes: Some(Kubernetes { kubeconfig: Some(server.kubeconfig(folder)), ..Kubernetes::default() }),
         listen: any,
         admin: any,
         webhook: Some(any),
@@ -96,9 +96,9 @@ pub(super) async fn install(server: &ApiServer) {
 
 pub(super) fn settings_of_injection() -> Value {
     json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
+        "apiVersion": "selvedge.dev/v1alpha1", "kind": "InjectionConfig",
         "metadata": { "namespace": "selvedge-system", "name": "selvedge-inject" },
-        "data": { "image": "proxy@sha256:1", "trustBundle": "PEM", "capture": "none" },
+        "spec": { "image": "proxy@sha256:1", "trustBundle": "PEM", "capture": "none" },
     })
 }
 
@@ -253,9 +253,44 @@ async fn pods_that_should_have_a_sidecar_and_have_none_are_counted_and_told_of_o
     }
 }
 
+#[tokio::test]
+async fn annotations_that_nobody_reads_are_told_of_once_each_with_the_one_that_is_meant() {
+    let mut servers = ApiServer::each();
+    while let Some(server) = servers.next().await {
+        let mut misspelt = pod("shop");
+        let keys = json!({ "config.selvedge.dev/worker": "2", "config.selvedge.dev/logs": "info", "config.selvedge.dev/uid": "7",
+            "team": "shop" });
+        misspelt["metadata"] = json!({ "namespace": "shop", "name": "web", "annotations": keys });
+        server.put(misspelt.clone()).await;
+        server.put(settings_of_injection_without_bundle()).await;
+        let _control_plane = ControlPlane::start_unfound(&server, |_| {});
+        let told = async || {
+            let events = server.all("Event").await;
+            let such = events.iter().filter(|event| event["reason"] == "UnknownAnnotation");
+            let mut said: Vec<String> = such
+                .map(|event| {
+                    assert_eq!((&event["involvedObject"]["name"], &event["type"]), (&json!("web"), &json!("Warning")));
+                    event["message"].as_str().unwrap_or_default().to_owned()
+                })
+                .collect();
+            said.sort();
+            said
+        };
+        let no = |key: &str, meant: &str| {
+            format!("there is no annotation config.selvedge.dev/{key}: did you mean '{meant}'?")
+        };
+        let both = [no("logs", "log"), no("worker", "workers")];
+        wait::until_true("both are told of", async || told().await == both).await;
+        misspelt["metadata"]["annotations"]["config.selvedge.dev/captures"] = json!("cni");
+        server.put(misspelt).await;
+        wait::until_true("a third is told of", async || told().await.len() > 2).await;
+        assert_eq!(told().await, [no("captures", "capture"), both[0].clone(), both[1].clone()], "and no other again");
+    }
+}
+
 /// Makes the namespace of the control plane, and nothing that tells of an authority of before.
 fn settings_of_injection_without_bundle() -> Value {
     let mut settings = settings_of_injection();
-    settings["data"].as_object_mut().unwrap().remove("trustBundle");
+    settings["spec"].as_object_mut().unwrap().remove("trustBundle");
     settings
 }

@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use selvedge_control_plane::settings::Kubernetes;
-use selvedge_inject::policy::webhook;
+use selvedge_inject::{policy::webhook, setting};
 use selvedge_install::version::Injector;
 use selvedge_tests::{api_server::ApiServer, process::binary};
 use serde_json::{Value, json};
@@ -115,14 +115,13 @@ async fn the_rights_of_an_installation_are_enough_for_the_webhook() {
                 server.put(object).await;
             }
         }
-        let mut settings = settings_of_injection();
-        settings["data"].as_object_mut().unwrap().remove("trustBundle");
-        server.put(settings).await;
         let token = server.token(NAMESPACE, "selvedge-0", "https://kubernetes.default.svc").await;
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = Some(server.kubeconfig_of(&token, folder.path()));
-        let _control_plane =
-            ControlPlane::start_with(&server, |settings| settings.kubernetes = Some(Kubernetes { kubeconfig })).await;
+        let sidecars = [(&setting::IMAGE, "proxy@sha256:1"), (&setting::CAPTURE, "none")];
+        let sidecars = sidecars.into_iter().map(|(setting, value)| (setting, value.to_owned())).collect();
+        let cluster = Kubernetes { kubeconfig, sidecars };
+        let _control_plane = ControlPlane::start_with(&server, |settings| settings.kubernetes = Some(cluster)).await;
         until_shop(&server, "the pod gets a sidecar", |tried| tried.as_ref().is_ok_and(has_sidecar)).await;
     }
 }

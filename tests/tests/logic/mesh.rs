@@ -103,10 +103,10 @@ impl LogicMesh {
                 sidecar.replies.extend(reply.filter(|reply| reply.complaint.is_some()));
             }
             let find = |kind: TypeUrl, name: &str| self.snapshot.get(kind, name);
-            let responses = sidecar.stream.responses(&find, "test");
+            let responses = sidecar.stream.responses(&find, &"test".into());
             let quiet = responses.is_empty();
             for response in responses {
-                sidecar.client.response(response).expect("the server speaks the protocol");
+                sidecar.client.response(response.to_message()).expect("the server speaks the protocol");
             }
             let needed = assemble::endpoints_needed(&sidecar.client, &sidecar.resources);
             sidecar.client.pin_exactly(ENDPOINTS, &needed);

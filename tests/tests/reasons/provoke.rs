@@ -38,7 +38,7 @@ pub(crate) async fn provoke(setting: &Setting, reason: Reason) -> Told {
             raw("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n").await
         }
         Reason::MalformedHost => raw("GET / HTTP/1.1\r\nHost: a b\r\n\r\n").await,
-        Reason::MalformedPath => raw("GET /x%00y HTTP/1.1\r\nHost: a\r\n\r\n").await,
+        Reason::MalformedPath => raw("GET * HTTP/1.1\r\nHost: a\r\n\r\n").await,
         Reason::MalformedHeader => raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: host\r\n\r\n").await,
         Reason::HeadersTooLarge => many_fields(entry).await,
         Reason::FrameFlood => closed(entry, &[hello(), frame(PING, 0, 0, b"8 octets").repeat(20_000)].concat()).await,

@@ -76,7 +76,7 @@ impl Applications {
             Reason::UpstreamReset => self.closes.address(),
             Reason::AttemptTimeout | Reason::RequestTimeout => self.hangs.address(),
             Reason::DownstreamClosed => thinks.address(),
-            Reason::UpstreamConnectFailed => self.nobody.address(),
+            Reason::ApplicationUnreachable => self.nobody.address(),
             Reason::UpstreamProtocolError => self.nonsense.address(),
             Reason::Draining => self.repeats.address(),
             _ => self.echo.address(),
@@ -151,6 +151,7 @@ impl Setting {
         let nonsense = self.applications.nonsense.address();
         let mismatched = self.api.inbound(port(Reason::UpstreamIdentityMismatch));
         let endpoints = HashMap::from([
+            (Reason::UpstreamConnectFailed, ("api", self.applications.nobody.address())),
             (Reason::UpstreamConnectTimeout, ("api", self.applications.full.address())),
             (Reason::UpstreamTlsFailed, ("api", nonsense)),
             (Reason::UpstreamIdentityMismatch, ("somebody-else", mismatched)),
@@ -192,7 +193,8 @@ fn document(reason: Reason) -> String {
     let name = name(reason);
     let app = match reason {
         Reason::NoEndpoints => "nobody-has-this",
-        Reason::UpstreamConnectTimeout
+        Reason::UpstreamConnectFailed
+        | Reason::UpstreamConnectTimeout
         | Reason::UpstreamTlsFailed
         | Reason::UpstreamIdentityMismatch
         | Reason::DetectTimeout

@@ -332,6 +332,10 @@ pub struct TrustBundle {
     pub trust_domain: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub roots_der: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Networks in CIDR form that hold the address of every workload with a sidecar and of every service with a selector. At an
+    /// address in them that nobody has told of, plaintext could reach a sidecar. A sidecar of an earlier release passes it by.
+    #[prost(string, repeated, tag = "3")]
+    pub networks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for TrustBundle {
     const NAME: &'static str = "TrustBundle";

@@ -1,7 +1,9 @@
 //! What one client subscribed to of one kind, and what it was told.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet, HashSet},
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
@@ -32,14 +34,14 @@ pub(super) enum Answer {
     Resumed(String),
     /// It was told that there is none.
     Absent,
-    /// It was sent the resource of this canonical name.
-    Holds(String),
+    /// It was sent this resource, or another version of it.
+    Holds(Arc<Encoded>),
 }
 
 impl Answer {
     fn held(&self) -> Option<&str> {
         match self {
-            Self::Holds(canonical) => Some(canonical),
+            Self::Holds(resource) => Some(&resource.name),
             Self::Owed | Self::Resumed(_) | Self::Absent => None,
         }
     }
@@ -53,9 +55,33 @@ impl Answer {
     }
 }
 
+/// A resource as it was sent, found by its canonical name.
+#[derive(Debug)]
+struct Sent(Arc<Encoded>);
+
+impl Borrow<str> for Sent {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Hash for Sent {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
+}
+
+impl PartialEq for Sent {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Sent {}
+
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub(super) nonce: String,
+    pub(super) nonce: u64,
     pub(super) delivered: Vec<Arc<Encoded>>,
 }
 
@@ -66,8 +92,8 @@ pub(super) struct Subscription {
     pub(super) asked: BTreeMap<String, Answer>,
     /// Bytes of the names asked for.
     pub(super) text: usize,
-    /// Versions sent, by canonical name.
-    sent: HashMap<String, String>,
+    /// The versions sent, one of each resource.
+    sent: HashSet<Sent>,
     pub(super) in_flight: Option<InFlight>,
     /// What it turned out to hold when it resumed.
     pub(super) confirmed: Vec<Arc<Encoded>>,
@@ -123,7 +149,7 @@ impl Subscription {
             kind,
             asked: BTreeMap::new(),
             text: 0,
-            sent: HashMap::new(),
+            sent: HashSet::new(),
             in_flight: None,
             confirmed: Vec::new(),
             dropped: Vec::new(),
@@ -132,11 +158,11 @@ impl Subscription {
     }
 
     pub(super) fn reply(&mut self, request: &DeltaDiscoveryRequest) -> Option<Reply> {
-        let delivered = self.in_flight.take_if(|f| f.nonce == request.response_nonce)?.delivered;
+        let delivered = self.in_flight.take_if(|f| request.response_nonce.parse() == Ok(f.nonce))?.delivered;
         let complaint = request.error_detail.as_ref().map(|error| error.message.chars().take(MAX_COMPLAINT).collect());
         let named = request.error_detail.as_ref().map(named).unwrap_or_default();
         let whole = complaint.is_some() && !delivered.iter().any(|resource| named.contains(&resource.name));
-        let still_asked = delivered.into_iter().filter(|resource| self.sent.contains_key(&resource.name));
+        let still_asked = delivered.into_iter().filter(|resource| self.sent.contains(&*resource.name));
         let (refused, taken) = still_asked.partition(|resource| whole || named.contains(&resource.name));
         Some(Reply { kind: self.kind, taken, refused, complaint: complaint.map(|text: String| text.into()) })
     }
@@ -193,15 +219,15 @@ impl Subscription {
     /// Forgets the versions of resources no name stands for any more.
     fn prune(&mut self) {
         let held: HashSet<&str> = self.asked.values().filter_map(Answer::held).collect();
-        let gone = self.sent.extract_if(|canonical, _| !held.contains(canonical.as_str()));
-        self.dropped.extend(gone.map(|(canonical, _)| canonical));
+        let gone = self.sent.extract_if(|Sent(resource)| !held.contains(&*resource.name));
+        self.dropped.extend(gone.map(|Sent(resource)| resource.name.clone()));
     }
 
     /// The next additions and "there is none" answers, recorded as sent; `None` when there are some and the kind
     /// is `busy`.
     pub(super) fn additions(&mut self, find: Find<'_>, busy: bool) -> Option<Batch> {
         let (found, absent) = self.look_up(find);
-        if busy && (!absent.is_empty() || found.values().any(|f| f.due)) {
+        if busy && (!absent.is_empty() || found.iter().any(|f| f.due)) {
             return None;
         }
         for name in &absent {
@@ -210,7 +236,7 @@ impl Subscription {
         let mut batch = Batch { removed: absent, complete: true, ..Batch::default() };
         let mut bytes = 0;
         let mut moved = false;
-        for (canonical, Found { resource, names, due }) in found {
+        for Found { resource, names, due } in found {
             if due && bytes >= RESPONSE_BYTES {
                 batch.complete = false;
                 continue;
@@ -218,10 +244,10 @@ impl Subscription {
             if !due && names.iter().any(|name| matches!(self.asked.get(name), Some(Answer::Resumed(_)))) {
                 self.confirmed.push(Arc::clone(&resource));
             }
-            moved |= self.record(&canonical, &resource.version, &names);
+            moved |= self.record(&resource, &names);
             if due {
                 bytes += resource.body.len();
-                let aliases = names.into_iter().filter(|name| *name != canonical).collect();
+                let aliases = names.into_iter().filter(|name| *name != resource.name).collect();
                 batch.resources.push((resource, aliases));
             }
         }
@@ -231,9 +257,9 @@ impl Subscription {
         Some(batch)
     }
 
-    /// The resources there are by canonical name, and the names that wait for an answer and have none.
-    fn look_up(&self, find: Find<'_>) -> (BTreeMap<String, Found>, Vec<String>) {
-        let mut found: BTreeMap<String, Found> = BTreeMap::new();
+    /// The resources there are, by canonical name, and the names that wait for an answer and have none.
+    fn look_up(&self, find: Find<'_>) -> (Vec<Found>, Vec<String>) {
+        let mut found: Vec<Found> = Vec::new();
         let mut absent = Vec::new();
         for (name, answer) in self.in_question() {
             let Some(resource) = find(self.kind, name) else {
@@ -243,10 +269,17 @@ impl Subscription {
                 continue;
             };
             let due = self.is_due(answer, &resource);
-            let entry = found.entry(resource.name.clone()).or_insert(Found { resource, names: Vec::new(), due: false });
-            entry.names.push(name.clone());
-            entry.due |= due;
+            found.push(Found { resource, names: vec![name.clone()], due });
         }
+        found.sort_by(|a, b| a.resource.name.cmp(&b.resource.name));
+        found.dedup_by(|next, one| {
+            let is_same = next.resource.name == one.resource.name;
+            if is_same {
+                one.names.append(&mut next.names);
+                one.due |= next.due;
+            }
+            is_same
+        });
         (found, absent)
     }
 
@@ -254,18 +287,22 @@ impl Subscription {
         match answer {
             Answer::Owed | Answer::Absent => true,
             Answer::Resumed(version) => *version != resource.version,
-            Answer::Holds(held) => *held != resource.name || self.sent.get(held) != Some(&resource.version),
+            Answer::Holds(held) => {
+                let sent = self.sent.get(&*resource.name);
+                held.name != resource.name || sent.is_none_or(|Sent(sent)| sent.version != resource.version)
+            }
         }
     }
 
     /// True when one of the names stood for another resource before.
-    fn record(&mut self, canonical: &str, version: &str, names: &[String]) -> bool {
+    fn record(&mut self, resource: &Arc<Encoded>, names: &[String]) -> bool {
         let mut moved = false;
         for name in names {
-            let before = self.asked.insert(name.clone(), Answer::Holds(canonical.to_owned()));
-            moved |= before.as_ref().and_then(Answer::held).is_some_and(|held| held != canonical);
+            let Some(answer) = self.asked.get_mut(name) else { continue };
+            let before = std::mem::replace(answer, Answer::Holds(Arc::clone(resource)));
+            moved |= before.held().is_some_and(|held| held != resource.name);
         }
-        self.sent.insert(canonical.to_owned(), version.to_owned());
+        self.sent.replace(Sent(Arc::clone(resource)));
         moved
     }
 

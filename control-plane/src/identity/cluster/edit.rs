@@ -5,15 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kube::Client;
+use k8s_openapi::api::core::v1::Service;
+use kube::{Api, Client};
 use selvedge_identity::file;
+use selvedge_inject::policy::webhook::SERVICE;
 
 use super::{
     ClusterError, SECRET,
-    bundle::{self, Bundle},
+    bundle::Bundle,
     secret::{Kept, Secrets},
 };
-use crate::identity::{IdentityError, failed, rotation};
+use crate::{
+    identity::{IdentityError, failed, rotation},
+    source::kubernetes,
+};
 
 /// Where files are in memory, which a pod has too whose others are read-only.
 const MEMORY: &str = "/dev/shm";
@@ -26,16 +31,18 @@ pub struct Edit {
     namespace: String,
     directory: PathBuf,
     read: Option<Kept>,
-    bundle: bundle::Found,
+    trusted: Option<String>,
+    is_installed: bool,
 }
 
 impl Edit {
     /// Reads the Secret in that namespace, and the trust bundle.
     pub async fn begin(client: &Client, namespace: &str) -> Result<Self, ClusterError> {
         let secrets = Secrets::new(client, namespace);
-        let bundle = Bundle::new(client, namespace).read().await?;
+        let trusted = Bundle::new(client, namespace).read().await?;
+        let is_installed = trusted.is_some() || has_service(client, namespace).await?;
         let (namespace, directory) = (namespace.to_owned(), directory()?);
-        let mut edit = Self { secrets, namespace, directory, read: None, bundle };
+        let mut edit = Self { secrets, namespace, directory, read: None, trusted, is_installed };
         edit.read = edit.secrets.read().await?;
         if let Some(read) = &edit.read {
             rotation::unpack(&edit.directory, &read.files)?;
@@ -55,12 +62,13 @@ impl Edit {
 
     /// The certificates that pods are told to trust, PEM, if any.
     pub fn trusted(&self) -> Option<&str> {
-        self.bundle.pem.as_deref()
+        self.trusted.as_deref()
     }
 
-    /// Whether something says that the control plane is in that namespace, or is to be: its key, or the ConfigMap beside it.
+    /// Whether something says that the control plane is in that namespace, or is to be: its key, its trust bundle, or the
+    /// Service that sidecars call.
     pub fn is_installed(&self) -> bool {
-        self.read.is_some() || self.bundle.is_installed
+        self.read.is_some() || self.is_installed
     }
 
     /// Puts the directory into the Secret.
@@ -75,6 +83,13 @@ impl Edit {
         };
         put.map(drop).ok_or(ClusterError::Busy)
     }
+}
+
+/// Whether the Service of a control plane is in that namespace.
+async fn has_service(client: &Client, namespace: &str) -> Result<bool, ClusterError> {
+    let services = Api::<Service>::namespaced(client.clone(), namespace);
+    let found = kubernetes::answered(services.get_opt(SERVICE)).await;
+    Ok(found.map_err(|error| ClusterError::Api { what: "the Service selvedge", error })?.is_some())
 }
 
 /// A new directory of this process alone: in memory, so that the key is on no disk, or where there is none with the other

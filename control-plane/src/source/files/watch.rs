@@ -1,11 +1,14 @@
 //! The kernel's watch on the folders of a directory, and where it says that something happened.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use notify::Watcher;
+use notify::{
+    EventKind, Watcher,
+    event::{ModifyKind, RenameMode},
+};
 use tokio::sync::mpsc;
 
-use super::scan::Folders;
+use super::scan::{self, Folders};
 use crate::guarded::Guarded;
 
 /// At more paths than this something happened everywhere.
@@ -74,7 +77,12 @@ fn on_event(wake: Wake) -> impl Fn(notify::Result<notify::Event>) {
     move |event| match event {
         // Reading a file is an event too; answering it with a read would never end.
         Ok(event) if event.kind.is_access() => {}
-        Ok(event) if !event.need_rescan() => wake.at(event.paths),
+        Ok(event) if !event.need_rescan() => match event.kind {
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => wake.at(event.paths, What::Arrived),
+            // That follows what tells of either.
+            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {}
+            _ => wake.at(event.paths, What::Anything),
+        },
         _ => wake.everywhere(),
     }
 }
@@ -83,10 +91,19 @@ fn on_event(wake: Wake) -> impl Fn(notify::Result<notify::Event>) {
 #[derive(Debug, Default)]
 pub(super) enum Where {
     /// At these paths at the most, in folders that are watched.
-    At(BTreeSet<PathBuf>),
+    At(BTreeMap<PathBuf, What>),
     /// Anywhere.
     #[default]
     Everywhere,
+}
+
+/// What happened at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum What {
+    /// Something that was written elsewhere was moved there.
+    Arrived,
+    /// Anything else too, such as that it is being written.
+    Anything,
 }
 
 /// Wakes whoever follows the directory, and says where something happened.
@@ -102,9 +119,14 @@ impl Wake {
         (Self { sender, happened: Arc::default() }, receiver)
     }
 
-    fn at(&self, paths: Vec<PathBuf>) {
+    fn at(&self, paths: Vec<PathBuf>, what: What) {
         self.happened.with(|happened| match happened {
-            Where::At(known) if known.len() < MAX_PATHS => known.extend(paths),
+            Where::At(known) if known.len() < MAX_PATHS => {
+                for path in paths {
+                    let known = known.entry(path).or_insert(what);
+                    *known = what.max(*known);
+                }
+            }
             known => *known = Where::Everywhere,
         });
         self.sender.try_send(()).ok();
@@ -117,7 +139,20 @@ impl Wake {
 
     /// Where something happened since this was last asked.
     pub(super) fn take(&self) -> Where {
-        self.happened.with(|happened| std::mem::replace(happened, Where::At(BTreeSet::new())))
+        self.happened.with(|happened| std::mem::replace(happened, Where::At(BTreeMap::new())))
+    }
+
+    /// The path that something was moved to, when that is all that happened since it was last asked where, hidden paths
+    /// apart.
+    pub(super) fn arrived(&self) -> Option<PathBuf> {
+        self.happened.with(|happened| {
+            let Where::At(paths) = happened else { return None };
+            let mut visible = paths.iter().filter(|(path, _)| !scan::is_hidden(path));
+            match (visible.next(), visible.next()) {
+                (Some((path, What::Arrived)), None) => Some(path.clone()),
+                _ => None,
+            }
+        })
     }
 }
 
@@ -153,6 +188,38 @@ mod tests {
         std::fs::write(later.join("a.yaml"), "1").unwrap();
         let event = tokio::time::timeout(Duration::from_secs(30), woken.recv()).await;
         assert_eq!(event, Ok(Some(())), "an event tells, for nothing is polled");
+    }
+
+    #[tokio::test]
+    async fn only_what_was_moved_to_one_place_has_arrived() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let real = dir.path().canonicalize().unwrap();
+        let folders = find_blocking(dir.path().to_owned(), Arc::default()).await.unwrap().folders;
+        let (wake, mut woken) = Wake::new();
+        let mut watch = Watch::new(wake.clone());
+        watch.renew(folders);
+        let file = |name: &str| real.join(name);
+        let arrives = |from: PathBuf, to: &str| {
+            std::fs::write(&from, "1").unwrap();
+            std::fs::rename(from, file(to)).unwrap();
+        };
+        let happens: [(&dyn Fn(), Option<&str>); 5] = [
+            (&|| arrives(elsewhere.path().join("draft"), "a.yaml"), Some("a.yaml")),
+            (&|| arrives(file(".draft"), "a.yaml"), Some("a.yaml")),
+            (&|| std::fs::write(file("a.yaml"), "2").unwrap(), None),
+            (&|| arrives(file("draft"), "a.yaml"), None),
+            (
+                &|| ["a.yaml", "b.yaml"].map(|to| arrives(elsewhere.path().join("draft"), to)).into_iter().collect(),
+                None,
+            ),
+        ];
+        for (n, (happens, arrived)) in happens.into_iter().enumerate() {
+            quiet(&mut woken).await;
+            wake.take();
+            happens();
+            quiet(&mut woken).await;
+            assert_eq!(wake.arrived(), arrived.map(file), "case {n}");
+        }
     }
 
     /// Until what happened before has been told.

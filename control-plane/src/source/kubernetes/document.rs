@@ -1,12 +1,13 @@
 //! Objects that are handed on as they are: what users write, and where the calls of a service go.
 
+use selvedge_policies::kind::Problem;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::pruned::{Api, Key, Pruned, Version};
 use crate::{
     model::workload,
-    source::{ClusterObject, Reading},
+    source::{ClusterObject, Provenance, Reading},
 };
 
 /// Fields of `metadata` that mean nothing here, and may be longer than everything else.
@@ -32,12 +33,12 @@ impl Document {
         self.0.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Which workloads are pods the cluster says, and nobody who writes a `Workload`.
-    fn disown(&mut self) {
-        if let Some(spec) = self.0.get_mut("spec").and_then(Value::as_object_mut) {
-            spec.remove("pod");
-            spec.remove("hostNetwork");
-        }
+    /// Which workloads are pods the cluster says, and nobody who writes a `Workload`: whoever did is told.
+    fn disown(&mut self) -> Vec<Problem> {
+        let Some(spec) = self.0.get_mut("spec") else { return Vec::new() };
+        let said = workload::said_of_pods(spec);
+        spec.as_object_mut().map(workload::disown);
+        said
     }
 
     fn generation(&self) -> u64 {
@@ -62,14 +63,12 @@ impl Pruned for Document {
             resource_version: self.metadata("resourceVersion").into(),
             generation: self.generation(),
         };
-        if api.kind == workload::KIND.name {
-            self.disown();
-        }
+        let said = if api.kind == workload::KIND.name { self.disown() } else { Vec::new() };
         // Items of a list do not say what they are.
         for (field, value) in [("apiVersion", api.api_version), ("kind", api.kind)] {
             self.0.entry(field).or_insert_with(|| value.into());
         }
-        Reading::of_cluster(&Value::Object(self.0), of)
+        Reading::of_cluster(&Value::Object(self.0), of.clone()).warned(&Provenance::Cluster(of), said)
     }
 }
 
@@ -80,11 +79,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_who_writes_a_workload_makes_it_a_pod() {
-        let spec = json!({ "serviceAccount": "web", "address": "10.0.0.1", "pod": true });
+    fn nobody_who_writes_a_workload_makes_it_a_pod_and_who_tries_is_told() {
+        let spec = json!({ "serviceAccount": "web", "address": "10.0.0.1", "pod": true, "hostNetwork": false });
         let written = json!({ "metadata": { "name": "web", "namespace": "shop" }, "spec": spec });
-        let mut document: Document = serde_json::from_value(written).unwrap();
-        document.disown();
-        assert_eq!(document.0["spec"], json!({ "serviceAccount": "web", "address": "10.0.0.1" }));
+        let document: Document = serde_json::from_value(written).unwrap();
+        let api = Api { kind: "Workload", api_version: "selvedge.dev/v1alpha1", path: String::new() };
+        let reading = document.reading(&api);
+        let [finding] = &*reading.findings else { panic!("one finding: {:?}", reading.findings) };
+        assert_eq!((&*finding.object, &*finding.field), ("Workload shop/web", "spec.pod"));
+        assert!(finding.to_string().contains("only a cluster says this"), "{finding}");
+        let [candidate] = &*reading.objects else { panic!("one object: {reading:?}") };
+        assert!(!candidate.document.contains("pod"), "{}", candidate.document);
     }
 }

@@ -2,18 +2,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
 };
 
 use selvedge_inject::{
+    annotation::{EXCLUDE_INBOUND_PORTS, PREFIX},
     pod::Namespace,
     switch::{self, ENABLED, LABEL},
+    warning::{self, Warning},
 };
 use selvedge_policies::kind::SELVEDGE;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Map, Value, json};
 
-use super::pruned::{Api, Aside, Key, Known, Lacking, Pruned, Version};
+use super::pruned::{Api, Aside, Key, Known, Lacking, Misspelt, Named, Pruned, Version};
 use crate::source::{ClusterObject, Reading};
 
 /// The name of the sidecar's container.
@@ -22,6 +28,12 @@ pub const SIDECAR: &str = "selvedge-proxy";
 /// The name of the port where the sidecar serves its metrics, and its number where no port has that name.
 const METRICS: &str = "mesh-metrics";
 const METRICS_PORT: u16 = 15020;
+
+/// The annotation of a pod that mirrors a static one.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Of how many annotations of a pod that nobody reads there is something to say.
+const MISSPELT: usize = 10;
 
 /// What the mesh needs to know of a pod.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,13 +58,36 @@ struct Metadata {
     annotations: Annotations,
 }
 
-/// Those that the mesh looks at.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Annotations {
-    #[serde(default, rename = "config.selvedge.dev/exclude-inbound-ports")]
-    exclude_inbound_ports: String,
-    #[serde(default, rename = "kubernetes.io/config.mirror")]
-    mirror: String,
+/// Those that the mesh looks at. Others may be long, and are not kept.
+#[derive(Clone, Debug, Default)]
+struct Annotations(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Kept)
+    }
+}
+
+struct Kept;
+
+impl<'de> Visitor<'de> for Kept {
+    type Value = Annotations;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Annotations, A::Error> {
+        let mut kept = Map::new();
+        while let Some(key) = all.next_key::<String>()? {
+            if key.starts_with(PREFIX) || key == MIRROR {
+                kept.insert(key, all.next_value()?);
+            } else {
+                all.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Annotations(kept))
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -135,19 +170,31 @@ impl Pod {
         let pod = json!({
             "metadata": {
                 "labels": self.metadata.labels,
-                "annotations": { "kubernetes.io/config.mirror": self.metadata.annotations.mirror },
+                "annotations": self.metadata.annotations.0,
             },
             "spec": {
                 "hostNetwork": host_network, "os": { "name": os.name }, "containers": names,
                 "nodeSelector": { "kubernetes.io/os": node_selector.name },
             },
         });
-        let Metadata { namespace, name, .. } = &self.metadata;
-        let mut around = Namespace { name: namespace.clone(), labels: serde_json::Map::new() };
+        let mut around = Namespace { name: self.metadata.namespace.clone(), labels: Map::new() };
         let asks = switch::decide(&pod, &around) == Ok(true);
         around.labels.insert(LABEL.to_owned(), ENABLED.into());
         let may_lack = asks || switch::decide(&pod, &around) == Ok(true);
-        may_lack.then(|| Lacking { namespace: namespace.clone(), name: name.clone(), uid: Arc::clone(uid), asks })
+        may_lack.then(|| Lacking { pod: self.named(uid), asks })
+    }
+
+    /// What there is to say of annotations that nobody reads.
+    fn misspelt(&self, uid: &Arc<str>) -> Option<Misspelt> {
+        let annotations = &self.metadata.annotations.0;
+        let said: Vec<Warning> =
+            warning::misspelt(&json!({ "metadata": { "annotations": annotations } })).take(MISSPELT).collect();
+        (!said.is_empty()).then(|| Misspelt { pod: self.named(uid), said })
+    }
+
+    fn named(&self, uid: &Arc<str>) -> Named {
+        let Metadata { namespace, name, .. } = &self.metadata;
+        Named { namespace: namespace.clone(), name: name.clone(), uid: Arc::clone(uid) }
     }
 
     /// The workload it is; `None` while it has no address.
@@ -176,7 +223,8 @@ impl Pod {
     fn direct_ports(&self) -> Vec<u16> {
         let sidecars = self.spec.containers.iter().chain(&self.spec.init_containers).filter(|one| one.name == SIDECAR);
         let metrics = sidecars.flat_map(|sidecar| &sidecar.ports).find(|port| port.name.as_deref() == Some(METRICS));
-        let excluded = self.metadata.annotations.exclude_inbound_ports.split(',');
+        let excluded = self.metadata.annotations.0.get(&EXCLUDE_INBOUND_PORTS.name()).and_then(Value::as_str);
+        let excluded = excluded.unwrap_or_default().split(',');
         let excluded = excluded.filter_map(|port| port.trim().parse().ok()).filter(|port| *port != 0);
         excluded.chain([metrics.map_or(METRICS_PORT, |port| port.container_port)]).collect()
     }
@@ -213,7 +261,8 @@ impl Pruned for Pod {
         let account = self.account().into();
         let uid: Arc<str> = self.metadata.uid.as_str().into();
         let lacks_sidecar = self.lacks_sidecar(&uid).map(Arc::new);
-        Some(Aside::Pod(Known { uid, account, is_alive: self.is_alive(), lacks_sidecar }))
+        let misspelt = self.misspelt(&uid).map(Arc::new);
+        Some(Aside::Pod(Known { uid, account, is_alive: self.is_alive(), lacks_sidecar, misspelt }))
     }
 
     fn reading(self, api: &Api) -> Reading {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::pruned::{Aside, Key, Known, Lacking, NAMESPACE, POD};
+use super::pruned::{Aside, Key, Known, Lacking, Misspelt, NAMESPACE, POD};
 use crate::guarded::Guarded;
 
 /// The pods of a cluster as its watch tells of them.
@@ -30,15 +30,25 @@ impl Pods {
         self.0.with(|Told { pods, enabled }| {
             let alive = pods.values().filter(|known| known.is_alive);
             let lacking = alive.filter_map(|known| known.lacks_sidecar.as_ref());
-            let should = |lacking: &&Arc<Lacking>| lacking.asks || enabled.contains(&Key::new("", &lacking.namespace));
+            let should =
+                |lacking: &&Arc<Lacking>| lacking.asks || enabled.contains(&Key::new("", &lacking.pod.namespace));
             lacking.filter(should).cloned().collect()
+        })
+    }
+
+    /// The pods with annotations that nobody reads.
+    pub fn misspelt(&self) -> Vec<Arc<Misspelt>> {
+        self.0.with(|Told { pods, .. }| {
+            let alive = pods.values().filter(|known| known.is_alive);
+            alive.filter_map(|known| known.misspelt.clone()).collect()
         })
     }
 
     /// A pod that is there in a test, with a uid of its own name.
     #[cfg(test)]
     pub(crate) fn with(self, namespace: &str, name: &str, account: &str) -> Self {
-        let known = Known { uid: name.into(), account: account.into(), is_alive: true, lacks_sidecar: None };
+        let known =
+            Known { uid: name.into(), account: account.into(), is_alive: true, lacks_sidecar: None, misspelt: None };
         self.put(Key::new(namespace, name), Aside::Pod(known));
         self
     }

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use selvedge_inject::warning::Warning;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::source::Reading;
@@ -42,6 +43,8 @@ pub struct Known {
     pub is_alive: bool,
     /// What there is to say when it is without a sidecar that it may be asked to have.
     pub lacks_sidecar: Option<Arc<Lacking>>,
+    /// What there is to say of annotations that nobody reads.
+    pub misspelt: Option<Arc<Misspelt>>,
 }
 
 /// What an object says beside what the mesh takes of it, for who asks about the cluster itself.
@@ -53,15 +56,31 @@ pub(super) enum Aside {
     Enabled(bool),
 }
 
-/// A pod without a sidecar, into which one could be put.
+/// Which pod it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lacking {
+pub struct Named {
     /// The namespace that it is in (`metadata.namespace`).
     pub namespace: String,
     /// Its name among the pods there (`metadata.name`).
     pub name: String,
     /// Told apart from pods of the same name before and after it by this.
     pub uid: Arc<str>,
+}
+
+/// A pod with annotations that nobody reads, though they are written to the injector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misspelt {
+    /// The pod that has them.
+    pub pod: Named,
+    /// What there is to say of the first of them, each by its key.
+    pub said: Vec<Warning>,
+}
+
+/// A pod without a sidecar, into which one could be put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    /// The pod without it.
+    pub pod: Named,
     /// True when its own label asks for a sidecar, wherever it is.
     pub asks: bool,
 }

@@ -344,3 +344,83 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn jitter(pause: Duration) -> Duration {
     pause.mul_f64(0.8 + 0.4 * fastrand::f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::Arc};
+
+    use bytes::Bytes;
+    use futures_util::{FutureExt, StreamExt};
+    use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+    use hyper::body::Frame;
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{guarded::Guarded, source::kubernetes::document::Document};
+
+    const API: &str = "/apis/selvedge.dev/v1alpha1/meshpolicies";
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn api() -> Api {
+        Api { kind: "MeshPolicy", api_version: "selvedge.dev/v1alpha1", path: API.to_owned() }
+    }
+
+    /// An API server whose watches tell nothing for as long as they may last, and which has another object by its second
+    /// list. It notes when it was listed.
+    fn silent(lists: &Arc<Guarded<Vec<Instant>>>) -> kube::Client {
+        let lists = Arc::clone(lists);
+        let answer = move |request: http::Request<Body>| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let says = |what: &str| query.split('&').find_map(|field| field.strip_prefix(what)?.strip_prefix('='));
+            let body: UnsyncBoxBody<Bytes, Infallible> = if let Some(seconds) = says("timeoutSeconds") {
+                let end = sleep(Duration::from_secs(seconds.parse().unwrap()));
+                StreamBody::new(end.into_stream().filter_map(|()| async { None::<Result<Frame<Bytes>, _>> }))
+                    .boxed_unsync()
+            } else {
+                let count = lists.with(|lists| {
+                    lists.extend(says("limit").filter(|limit| *limit == "500").map(|_| Instant::now()));
+                    lists.len()
+                });
+                let name = if count <= 1 { "first" } else { "second" };
+                let metadata = json!({ "namespace": "shop", "name": name, "resourceVersion": "7" });
+                let list =
+                    json!({ "metadata": { "resourceVersion": "7" }, "items": [{ "metadata": metadata, "spec": {} }] });
+                Full::new(Bytes::from(list.to_string())).boxed_unsync()
+            };
+            async move { Ok::<_, Infallible>(http::Response::new(body)) }
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_is_listed_again_at_intervals_that_are_never_the_same_and_what_no_watch_told_of_is_found() {
+        fastrand::seed(7);
+        let lists = Arc::default();
+        let (steps, mut told) = mpsc::channel(1024);
+        let pace = Pace::default();
+        tokio::spawn(Watch::new(silent(&lists), pace, api(), HashSet::new(), steps).follow::<Document>());
+        let began = Instant::now();
+        let gone = async {
+            loop {
+                if let Told::Gone(_, key) = told.recv().await.expect("it goes on") {
+                    return key;
+                }
+            }
+        };
+        assert_eq!(gone.await, Key::new("shop", "first"));
+        // The one that is under way ends first.
+        let rest = pace.watch + pace.longest_pause;
+        assert!(began.elapsed() <= pace.reconciliation.mul_f64(1.2) + rest, "{:?}", began.elapsed());
+
+        sleep(20 * HOUR).await;
+        let lists = lists.with(|lists| lists.clone());
+        let intervals: Vec<Duration> = lists.windows(2).map(|two| two[1] - two[0]).collect();
+        for interval in &intervals {
+            let (least, most) = (pace.reconciliation.mul_f64(0.8), pace.reconciliation.mul_f64(1.2) + rest);
+            assert!((least..=most).contains(interval), "{interval:?} of {intervals:?}");
+        }
+        let spread = intervals.iter().max().unwrap().saturating_sub(*intervals.iter().min().unwrap());
+        assert!(intervals.len() > 20 && spread > pace.reconciliation / 10, "{intervals:?}");
+    }
+}

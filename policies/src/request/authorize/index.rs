@@ -49,7 +49,17 @@ impl RuleIndex {
         self.rules.is_empty()
     }
 
-    /// Whether the host is a condition of a rule.
+    /// Whether the path is a condition of a rule.
+    pub(super) fn is_about_paths(&self) -> bool {
+        self.rules.iter().flat_map(|rule| &rule.to).any(OperationMatcher::is_about_paths)
+    }
+
+    /// Whether anything is a condition of a rule that only a request has.
+    pub(super) fn is_about_requests(&self) -> bool {
+        self.rules.iter().flat_map(|rule| &rule.to).any(OperationMatcher::is_about_requests)
+    }
+
+    /// True when the host is a condition of a rule.
     pub(super) fn is_about_hosts(&self) -> bool {
         self.rules.iter().flat_map(|rule| &rule.to).any(OperationMatcher::is_about_hosts)
     }
@@ -67,7 +77,7 @@ impl RuleIndex {
     pub(super) fn insert(&mut self, rule: RuleMatcher) {
         let Ok(number) = u32::try_from(self.rules.len()) else { return };
         let callers = callers(&rule.from);
-        let mut paths = paths(&rule.to);
+        let mut paths = paths(&rule.to, self.effect);
         if callers.len().saturating_mul(paths.len()) > MOST_COMBINATIONS {
             paths = vec![Glob::Any];
         }
@@ -87,13 +97,18 @@ impl RuleIndex {
 
     /// The policy of the first rule, in the order they were added, that matches.
     pub(super) fn first_match(&self, request: &RequestFacts<'_>, now: Moment) -> Option<&Arc<str>> {
-        let found = self.by_caller(request.peer).flat_map(|by_path| by_path.matching(request.path));
+        if self.is_empty() {
+            return None;
+        }
+        let path = self.effect.path(request.path);
+        let found = self.by_caller(request.peer).flat_map(|by_path| by_path.matching(&path));
         self.first(found, now, |rule| rule.matches(request, self.effect))
     }
 
     /// Whether any rule matches.
     pub(super) fn any_match(&self, request: &RequestFacts<'_>, now: Moment) -> bool {
-        let mut found = self.by_caller(request.peer).flat_map(|by_path| by_path.matching(request.path));
+        let path = self.effect.path(request.path);
+        let mut found = self.by_caller(request.peer).flat_map(|by_path| by_path.matching(&path));
         found.any(|number| {
             let rule = &self.rules[number as usize];
             now.unix < rule.expires && rule.matches(request, self.effect)
@@ -163,9 +178,9 @@ fn exact(pattern: &IdentityPattern) -> Option<Caller<'_>> {
 }
 
 /// The paths that one of `to` may match.
-fn paths(to: &[OperationMatcher]) -> Vec<Glob> {
-    if to.is_empty() || to.iter().any(|operation| operation.paths.is_empty()) {
+fn paths(to: &[OperationMatcher], effect: Effect) -> Vec<Glob> {
+    if to.is_empty() || to.iter().any(|operation| !operation.is_about_paths()) {
         return vec![Glob::Any];
     }
-    to.iter().flat_map(|operation| operation.paths.list()).cloned().collect()
+    to.iter().flat_map(|operation| operation.paths(effect).list()).cloned().collect()
 }

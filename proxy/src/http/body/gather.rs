@@ -57,6 +57,11 @@ impl Gathered {
         }
     }
 
+    /// Has it come next again.
+    pub(super) fn put_back(&mut self, next: Next) {
+        self.crumbs.get_or_insert_default().next = Some(next);
+    }
+
     pub(super) fn is_end(&self) -> bool {
         match self.crumbs.as_deref() {
             Some(Crumbs { held, .. }) if !held.is_empty() => false,

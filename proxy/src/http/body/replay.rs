@@ -12,14 +12,15 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use selvedge_policies::{facts::Section, request::PolicySet};
 
 use super::{Body, BodyError, Source};
-use crate::http::pace::Sender;
+use crate::http::{Content, body_error, pace::Sender};
 
 /// Bytes of a request body that are kept so that a try can be repeated.
 const REPLAY_LIMIT: usize = 64 * 1024;
+/// Bytes that mostly come with the head.
+const SMALL: u64 = 4 * 1024;
 
 /// A request body that can be sent again while no more than 64 KiB of it have passed.
 pub(crate) struct Replay {
@@ -28,7 +29,7 @@ pub(crate) struct Replay {
 }
 
 struct Shared {
-    source: Incoming,
+    source: Content,
     sender: Sender,
     /// Who says what may not trail it.
     sanitizing: Option<Arc<PolicySet>>,
@@ -42,6 +43,8 @@ struct Shared {
     /// More passes than is kept: it cannot be sent again.
     overflown: bool,
     failed: bool,
+    /// It failed because its framing is none.
+    malformed: bool,
     /// Only the newest reader may poll the source.
     readers: u32,
     size: SizeHint,
@@ -49,7 +52,7 @@ struct Shared {
 
 impl Replay {
     /// Keeps what passes of `source`, which comes from the sender of a body of that length.
-    pub(crate) fn new(source: Incoming, sender: impl FnOnce(Option<u64>) -> Sender) -> Self {
+    pub(crate) fn new(source: Content, sender: impl FnOnce(Option<u64>) -> Sender) -> Self {
         if http_body::Body::is_end_stream(&source) {
             return Self { shared: None };
         }
@@ -65,6 +68,7 @@ impl Replay {
             over: false,
             overflown,
             failed: false,
+            malformed: false,
             readers: 0,
             size,
         };
@@ -94,6 +98,11 @@ impl Replay {
     /// True when the body did not come whole, which is not the endpoint's failure.
     pub(crate) fn broke(&self) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.borrow().failed)
+    }
+
+    /// True when what came of it is not framed as content is.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.borrow().malformed)
     }
 
     /// Has `policies` take out of the trailer section what its sender may not say there; before there is a reader.
@@ -184,6 +193,16 @@ impl Reader {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // What is small is there already, and the HTTP library reads over it.
+        let is_small = self.size.exact().is_some_and(|exact| exact <= SMALL);
+        if !self.over && !self.failed && !is_small {
+            self.sender.leave();
+        }
+    }
+}
+
 impl Shared {
     /// The next frame of the source, which is kept. An error of its sender is one of the body.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -208,7 +227,8 @@ impl Shared {
             }
             Some(Err(error)) => {
                 self.failed = true;
-                Poll::Ready(Some(Err(error.into())))
+                self.malformed = body_error::is_malformed(&*error);
+                Poll::Ready(Some(Err(error)))
             }
             None => {
                 self.over = true;

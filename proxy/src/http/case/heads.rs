@@ -31,11 +31,14 @@ pub(super) struct Heads {
     place: Place,
     /// The part of the current line that came with earlier reads.
     partial: Vec<u8>,
-    /// Names of the head that is being read, each with a comma after it.
+    /// Names of the head that is being read, or of the last one, each with a comma after it.
     names: Vec<u8>,
+    /// Where each of them ends in `names`.
+    ends: Vec<u16>,
     /// Length of `names` up to the last one with a capital letter.
     capitals: usize,
-    fields: usize,
+    /// What was made of the last head, while `names` are still its.
+    last: Option<Head>,
     found: VecDeque<Head>,
 }
 
@@ -49,7 +52,7 @@ enum Place {
     Elsewhere,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Head {
     fields: usize,
     /// `None` when every name is in lower case.
@@ -63,14 +66,15 @@ impl Heads {
             place: Place::Start,
             partial: Vec::new(),
             names: Vec::new(),
+            ends: Vec::new(),
             capitals: 0,
-            fields: 0,
+            last: None,
             found: VecDeque::new(),
         }
     }
 
     /// Something was written to the peer: a head may be the answer.
-    pub(super) fn expect(&mut self) {
+    pub(super) fn answered(&mut self) {
         if self.place == Place::Elsewhere {
             self.place = Place::Start;
         }
@@ -100,6 +104,10 @@ impl Heads {
                 self.place = Place::Elsewhere;
                 return;
             }
+            if let Some(length) = self.repeated(bytes) {
+                bytes = &bytes[length..];
+                continue;
+            }
             let Some(end) = line_end(bytes) else {
                 self.keep(bytes);
                 return;
@@ -116,6 +124,27 @@ impl Heads {
             }
             bytes = rest;
         }
+    }
+
+    /// Takes a whole head with the names of the last one, as most on a connection are, in one pass: how long it is.
+    fn repeated(&mut self, bytes: &[u8]) -> Option<usize> {
+        let last = self.last.as_ref().filter(|_| self.place == Place::Start && self.partial.is_empty())?;
+        let mut at = line_end(bytes)?;
+        if self.begins(trimmed(&bytes[..at])) != Some(Place::Fields { interim: false }) {
+            return None;
+        }
+        let mut start = 0;
+        for end in self.ends.iter().map(|end| usize::from(*end)) {
+            let value = bytes[at + 1..].strip_prefix(&self.names[start..end])?.strip_prefix(b":")?;
+            at = bytes.len() - value.len() + line_end(value)?;
+            start = end + 1;
+        }
+        let rest = &bytes[at + 1..];
+        let rest = rest.strip_prefix(b"\r").unwrap_or(rest).strip_prefix(b"\n")?;
+        if self.found.len() < MAX_HEADS {
+            self.found.push_back(last.clone());
+        }
+        Some(bytes.len() - rest.len())
     }
 
     /// Tells most bodies from heads by their first bytes.
@@ -136,7 +165,7 @@ impl Heads {
     }
 
     fn line(&mut self, line: &[u8]) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = trimmed(line);
         match self.place {
             Place::Start if line.is_empty() => {}
             Place::Start => self.start(line),
@@ -147,14 +176,22 @@ impl Heads {
     }
 
     fn start(&mut self, line: &[u8]) {
+        self.place = self.begins(line).unwrap_or(Place::Elsewhere);
+        if self.place != Place::Elsewhere {
+            self.names.clear();
+            self.ends.clear();
+            (self.capitals, self.last) = (0, None);
+        }
+    }
+
+    /// Where `line` leads if it begins a head.
+    fn begins(&self, line: &[u8]) -> Option<Place> {
         let begins = match self.kind {
             Kind::Requests => line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0"),
             Kind::Responses => line.starts_with(b"HTTP/1."),
         };
         let interim = self.kind == Kind::Responses && line.get(9) == Some(&b'1') && !line[9..].starts_with(b"101");
-        self.place = if begins { Place::Fields { interim } } else { Place::Elsewhere };
-        self.names.clear();
-        (self.fields, self.capitals) = (0, 0);
+        begins.then_some(Place::Fields { interim })
     }
 
     fn field(&mut self, line: &[u8]) {
@@ -168,27 +205,35 @@ impl Heads {
             self.place = Place::Elsewhere;
             return;
         };
-        self.fields += 1;
-        self.names.extend_from_slice(&line[..end]);
+        self.names.extend_from_slice(line[..end].trim_ascii_end());
         if capital {
             self.capitals = self.names.len();
         }
+        self.ends.extend(u16::try_from(self.names.len()));
         self.names.push(b',');
     }
 
     fn end(&mut self, interim: bool) {
         self.place = Place::Start;
-        if interim || self.found.len() >= MAX_HEADS {
+        if interim {
             return;
         }
         let spelled = self.names.get(..self.capitals).filter(|spelled| !spelled.is_empty());
         let names = spelled.and_then(|names| HeaderValue::from_bytes(names).ok());
-        self.found.push_back(Head { fields: self.fields, names });
+        let head = Head { fields: self.ends.len(), names };
+        if self.found.len() < MAX_HEADS {
+            self.found.push_back(head.clone());
+        }
+        self.last = Some(head);
     }
 }
 
+fn trimmed(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
 /// Where the first line of `bytes` ends. Eight bytes at a time: heads are read once for every message.
-fn line_end(bytes: &[u8]) -> Option<usize> {
+pub(super) fn line_end(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     let (words, rest) = bytes.as_chunks::<8>();
     let with_end = words.iter().position(|word| {
@@ -212,6 +257,27 @@ mod tests {
                 line[end] = b'\n';
                 assert_eq!(line_end(&line), Some(end), "{length}");
             }
+        }
+    }
+
+    #[test]
+    fn a_head_with_the_names_of_the_one_before_is_told_from_any_other() {
+        let head = |fields: &str| format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n").into_bytes();
+        let known = head("Host: a\r\nX-One: 1\r\nlow: 2");
+        for (fields, number, names) in [
+            ("Host: b\r\nX-One: 22\r\nlow:", 3, Some("Host,X-One")),
+            ("Host: b\r\nX-One: 1", 2, Some("Host,X-One")),
+            ("Host: b\r\nX-One: 1\r\nlow: 2\r\nLow: 3", 4, Some("Host,X-One,low,Low")),
+            ("Host: b\r\nX-ONE: 1\r\nlow: 2", 3, Some("Host,X-ONE")),
+            ("Host: b\r\nX-OneMore: 1\r\nlow: 2", 3, Some("Host,X-OneMore")),
+            ("host: b\r\nx-one: 1\r\nlow: 2", 3, None),
+        ] {
+            let mut heads = Heads::new(Kind::Requests);
+            heads.pass(&[known.clone(), head(fields), known.clone(), known.clone()].concat());
+            let known = Some("Host,X-One".to_owned());
+            assert_eq!(text(heads.next(3)), known);
+            assert_eq!(text(heads.next(number)).as_deref(), names, "{fields:?}");
+            assert_eq!([text(heads.next(3)), text(heads.next(3))], [known.clone(), known], "after {fields:?}");
         }
     }
 
@@ -244,7 +310,7 @@ mod tests {
         heads.pass(b"POST / HTTP/1.1\r\nHost: a\r\n\r\nA body\nof text: two\n\n");
         heads.pass(b"more of it\n");
         assert!(heads.next(1).is_some());
-        heads.expect();
+        heads.answered();
         heads.pass(b"GET / HTTP/1.1\r\nHOST: a\r\n\r\n");
         assert_eq!(text(heads.next(1)).as_deref(), Some("HOST"));
     }

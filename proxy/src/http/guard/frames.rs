@@ -1,37 +1,23 @@
 //! Finds frame headers (RFC 9113 section 4.1) in a stream of bytes, however it is cut.
 
+use crate::budget::Kind;
+
 /// Length of the client's connection preface.
 const PREFACE: usize = 24;
 const HEADER: usize = 9;
 
-/// Frame types that are told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Data,
-    Headers,
-    Priority,
-    Reset,
-    Settings,
-    Ping,
-    WindowUpdate,
-    Continuation,
-    /// Types of extensions, and those that a client has no business to send often.
-    Other,
-}
-
-impl Kind {
-    fn of(code: u8) -> Self {
-        match code {
-            0 => Self::Data,
-            1 => Self::Headers,
-            2 => Self::Priority,
-            3 => Self::Reset,
-            4 => Self::Settings,
-            6 => Self::Ping,
-            8 => Self::WindowUpdate,
-            9 => Self::Continuation,
-            _ => Self::Other,
-        }
+/// The kind that a type of frame has.
+const fn kind(code: u8) -> Kind {
+    match code {
+        0 => Kind::Data,
+        1 => Kind::Headers,
+        2 => Kind::Priority,
+        3 => Kind::Reset,
+        4 => Kind::Settings,
+        6 => Kind::Ping,
+        8 => Kind::WindowUpdate,
+        9 => Kind::Continuation,
+        _ => Kind::Other,
     }
 }
 
@@ -40,6 +26,7 @@ impl Kind {
 pub(super) struct Frame {
     pub(super) kind: Kind,
     pub(super) stream: u32,
+    pub(super) length: usize,
 }
 
 /// The position in a stream of frames.
@@ -49,9 +36,32 @@ pub(super) struct Frames {
     skip: usize,
     header: [u8; HEADER],
     have: usize,
-    /// The bytes until the next frame header are settings.
-    in_settings: bool,
+    /// What the bytes until the next frame header are.
+    within: Option<Kind>,
     settings: Settings,
+    resets: Resets,
+}
+
+/// Reads why streams are reset (RFC 9113 section 7).
+#[derive(Debug, Default)]
+struct Resets {
+    code: u32,
+    have: usize,
+    blamed: usize,
+}
+
+impl Resets {
+    fn pass(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.code = self.code << 8 | u32::from(*byte);
+            self.have += 1;
+            if self.have == size_of::<u32>() {
+                // A protocol, a window or a size that was broken, a stream that is over or was refused.
+                self.blamed += usize::from(matches!(self.code, 1 | 3 | 5 | 6 | 7));
+                *self = Self { blamed: self.blamed, ..Self::default() };
+            }
+        }
+    }
 }
 
 /// Reads the settings of a frame (RFC 9113 section 6.5.1).
@@ -96,13 +106,20 @@ impl Frames {
         self.settings.max_streams
     }
 
+    /// How many streams were reset since this was asked for what their receiver did.
+    pub(super) const fn blamed(&mut self) -> usize {
+        std::mem::replace(&mut self.resets.blamed, 0)
+    }
+
     /// Passes over `bytes` and calls `each` for every frame header completed in them, until it says `false`.
     pub(super) fn pass(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame) -> bool) -> bool {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
-            if self.in_settings {
-                self.settings.pass(&bytes[..skipped]);
+            match self.within {
+                Some(Kind::Settings) => self.settings.pass(&bytes[..skipped]),
+                Some(Kind::Reset) => self.resets.pass(&bytes[..skipped]),
+                _ => {}
             }
             bytes = &bytes[skipped..];
             let taken = (HEADER - self.have).min(bytes.len());
@@ -116,10 +133,10 @@ impl Frames {
             self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
             self.have = 0;
             let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
-            let kind = Kind::of(kind);
-            self.in_settings = kind == Kind::Settings;
+            let kind = self::kind(kind);
+            self.within = Some(kind);
             self.settings.have = 0;
-            if !each(Frame { kind, stream }) {
+            if !each(Frame { kind, stream, length: self.skip }) {
                 return false;
             }
         }
@@ -169,6 +186,17 @@ mod tests {
             let mut frames = Frames::default();
             bytes.chunks(cut).for_each(|part| _ = frames.pass(part, |_| true));
             assert_eq!(frames.max_streams(), Some(7), "cut every {cut} bytes");
+        }
+    }
+
+    #[test]
+    fn resets_for_what_the_receiver_did_are_told_from_others_however_the_bytes_are_cut() {
+        let reset = |code: u8| vec![0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, code];
+        let bytes: Vec<u8> = [0, 1, 2, 3, 5, 6, 7, 8].into_iter().flat_map(reset).collect();
+        for cut in 1..bytes.len() {
+            let mut frames = Frames::default();
+            bytes.chunks(cut).for_each(|part| _ = frames.pass(part, |_| true));
+            assert_eq!((frames.blamed(), frames.blamed()), (5, 0), "cut every {cut} bytes");
         }
     }
 

@@ -20,7 +20,7 @@ fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// A guarded hyper server with its client end, and the reason when it is over.
 fn serve(budget: &'static Budget) -> (DuplexStream, JoinHandle<Option<Reason>>) {
     let (client, server) = tokio::io::duplex(1 << 20);
-    let (guarded, flood) = FrameGuard::server(server, budget);
+    let (guarded, flood) = FrameGuard::server(server, Account::new(budget, Instant::now()));
     let connection = tokio::task::spawn_local(async move {
         let answer = service_fn(|_: Request<Incoming>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(&[b'x'; 100_000]))))
@@ -89,7 +89,7 @@ async fn ask_a_hostile_service(flood: Vec<u8>, count: usize) -> (String, Vec<u8>
         let _ = tokio::join!(attack, read.read_to_end(&mut heard));
         heard
     });
-    let guarded = TokioIo::new(FrameGuard::client(ours, &Budget::TRUSTED, MaxStreams::default()));
+    let guarded = TokioIo::new(FrameGuard::client(ours, &Budget::CALLED, MaxStreams::default()));
     let (mut requests, driver) = hyper::client::conn::http2::handshake(LocalExec, guarded).await.unwrap();
     tokio::task::spawn_local(driver);
     let error = requests.send_request(Request::new(Full::<Bytes>::default())).await.unwrap_err();
@@ -198,7 +198,10 @@ fn resets_are_judged_against_the_streams_opened() {
     // One in a hundred more than is earned, and a hundred at once: all are taken for about ten thousand requests.
     assert!((9_000..=11_000).contains(&resets(&Budget::STRICT, 6, 100_000)));
     assert!((100..=110).contains(&resets(&Budget::STRICT, 100, 200)), "every request is reset at once");
-    assert_eq!(resets(&Budget::TRUSTED, 100, 100_000), 100_000, "a sidecar's callers may all give up");
+    assert_eq!(resets(&Budget::KNOWN, 20, 100_000), 100_000, "a fifth of what a sidecar carries is given up, for ever");
+    let at_once = resets(&Budget::KNOWN, 100, 100_000);
+    assert!((10_000..=12_500).contains(&at_once), "a sidecar's callers may all give up at once: {at_once}");
+    assert_eq!(resets(&Budget::CALLED, 100, 100_000), 100_000, "a service may refuse everybody");
 }
 
 /// HEADERS of a whole request (RFC 7541: `GET http://a/`), which opens `stream`.

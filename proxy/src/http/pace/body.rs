@@ -24,7 +24,7 @@ pub(crate) struct Sender {
     deadline: Deadline,
     late: Rc<Cell<bool>>,
     /// The request is not over before its body is.
-    _turn: Turn,
+    turn: Turn,
 }
 
 impl Sender {
@@ -39,13 +39,18 @@ impl Sender {
             came: 0,
             deadline: Deadline::default(),
             late: Rc::default(),
-            _turn: turn,
+            turn,
         }
     }
 
     /// Becomes true when the sender was given up.
     pub(crate) fn late(&self) -> &Rc<Cell<bool>> {
         &self.late
+    }
+
+    /// Nobody wants what it has not sent yet.
+    pub(crate) fn leave(&self) {
+        self.turn.leave();
     }
 
     /// Bytes came. Time in which nobody waited for them does not count.

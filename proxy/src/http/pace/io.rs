@@ -4,21 +4,35 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    runtime::Handle,
+};
 
-use super::{CallerTimeouts, Deadline, Pace, Shared};
+use super::{
+    CallerTimeouts, Deadline, Pace, Shared,
+    linger::{self, Linger},
+};
+use crate::socket::reset;
 
 /// What a caller is told that did not finish a head; sent only where nothing else is on its way.
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: 27\r\n\
     connection: close\r\n\r\n{\"error\":\"caller_timeout\"}\n";
 
+/// A stream whose end can outlive it.
+pub(crate) trait Outlives {
+    /// Its socket once more, where nothing of its own lies between that and the caller.
+    fn again(&self) -> Option<TcpStream>;
+}
+
 /// A stream that breaks when its peer takes too long for a head, or does not read.
 #[derive(Debug)]
-pub(crate) struct Paced<T> {
+pub(crate) struct Paced<T: Outlives> {
     io: T,
     pace: Arc<Shared>,
     head_limit: Duration,
@@ -28,9 +42,27 @@ pub(crate) struct Paced<T> {
     reader_limit: Duration,
     reader: Deadline,
     flushed: bool,
+    /// Nothing more is said on it.
+    closing: Option<Box<Linger>>,
 }
 
-impl<T> Paced<T> {
+impl<T: Outlives> Drop for Paced<T> {
+    /// A connection that is given up with an error takes back what is on its way. So somebody else ends it, where that matters.
+    fn drop(&mut self) {
+        let (is_broken, is_cut) = (self.pace.broken.load(Relaxed), self.pace.owes_content() && self.closing.is_none());
+        if !(is_broken || is_cut) || self.pace.given_up.load(Relaxed) {
+            return;
+        }
+        let (Some(socket), Ok(runtime)) = (self.io.again(), Handle::try_current()) else { return };
+        if is_broken {
+            runtime.spawn(async move { reset(&socket).await });
+        } else {
+            runtime.spawn(linger::close(socket));
+        }
+    }
+}
+
+impl<T: Outlives> Paced<T> {
     /// Watches `io`; `meshed` as in [`CallerTimeouts::reader_of`].
     pub(crate) fn new(io: T, pace: &Pace, timeouts: &CallerTimeouts, meshed: bool) -> Self {
         Self {
@@ -42,6 +74,7 @@ impl<T> Paced<T> {
             reader_limit: timeouts.reader_of(meshed),
             reader: Deadline::default(),
             flushed: true,
+            closing: None,
         }
     }
 
@@ -78,7 +111,7 @@ impl<T> Paced<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Paced<T> {
+impl<T: AsyncRead + AsyncWrite + Outlives + Unpin> AsyncRead for Paced<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
@@ -104,7 +137,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Paced<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
+impl<T: AsyncRead + AsyncWrite + Outlives + Unpin> AsyncWrite for Paced<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.flushed = false;
         let outcome = Pin::new(&mut self.io).poll_write(cx, buf);
@@ -127,13 +160,24 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_flush(cx);
-        self.flushed |= outcome.is_ready();
+        if outcome.is_ready() {
+            self.flushed = true;
+            self.pace.flushed.fetch_add(1, Relaxed);
+        }
         self.written(cx, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.written(cx, outcome)
+        let this = &mut *self;
+        if this.closing.is_none() {
+            let outcome = Pin::new(&mut this.io).poll_shutdown(cx);
+            ready!(this.written(cx, outcome))?;
+            let in_head = this.head.is_running() && this.pace.begun.load(Relaxed) == this.begun;
+            let is_cut = in_head || this.pace.left.load(Relaxed);
+            this.closing = Some(Box::new(Linger::new(is_cut)));
+        }
+        let Some(closing) = &mut this.closing else { return Poll::Ready(Ok(())) };
+        closing.poll(cx, &mut this.io)
     }
 }
 
@@ -145,6 +189,12 @@ mod tests {
     };
 
     use super::*;
+
+    impl Outlives for DuplexStream {
+        fn again(&self) -> Option<TcpStream> {
+            None
+        }
+    }
 
     fn paced(room: usize) -> (DuplexStream, Paced<DuplexStream>, Pace) {
         let (caller, ours) = duplex(room);

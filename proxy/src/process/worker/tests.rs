@@ -34,9 +34,11 @@ use crate::{
     drain::{Open, Phase},
     heading::{Heading, Purpose},
     http::pace::CallerTimeouts,
+    ledger::Everywhere,
     surroundings::Surroundings,
     telemetry::{Telemetry, TelemetrySettings},
     worker::{Shared, spread},
+    xds::Heard,
 };
 
 mod connections;
@@ -296,6 +298,7 @@ impl Sidecar {
         let mut config = RuntimeConfig { clusters: vec![Arc::new(cluster)], ..RuntimeConfig::default() };
         let cluster = config.link(&"shop/oracle:80".parse().unwrap());
         let destination = Destination {
+            external: false,
             service: "shop/oracle".into(),
             name: "shop/api".parse().unwrap(),
             policies: policies.clone(),
@@ -325,6 +328,7 @@ impl Sidecar {
             configs: receiver,
             resources: said,
             demand,
+            heard: Heard::default(),
             telemetry: Telemetry::new(&TelemetrySettings::default()).unwrap(),
             phases: phase,
             open: open.clone(),
@@ -333,6 +337,8 @@ impl Sidecar {
             caller_timeouts: CallerTimeouts::default(),
             probes: Arc::default(),
             surroundings: watch::channel(Surroundings::default()).1,
+            everywhere: Everywhere::default(),
+            resolver: None,
         };
         let place = spread::places(1).remove(0);
         let heading = match calls {

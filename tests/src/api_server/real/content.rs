@@ -60,6 +60,7 @@ pub(super) async fn empty(calls: &Calls) {
             delete(calls, &path).await;
             if kind.name == "Namespace" {
                 finalize(calls, &path).await;
+                until_forgotten(calls, name).await;
             }
         }
     }
@@ -77,6 +78,14 @@ async fn finalize(calls: &Calls, path: &str) {
     namespace["spec"]["finalizers"] = json!([]);
     let done = calls.ask(Method::PUT, &format!("{path}/finalize"), "application/json", &namespace).await;
     done.unwrap_or_else(|refusal| panic!("{refusal}"));
+}
+
+/// Waits until the server has noticed that a namespace is gone: till then it takes nothing for another one of that name.
+async fn until_forgotten(calls: &Calls, name: &str) {
+    let metadata = json!({ "namespace": name, "name": "any" });
+    let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
+    let refused = async || calls.try_out(&object).await.is_err_and(|refusal| refusal.code == 404);
+    wait::until_true(&format!("the namespace {name} is gone"), refused).await;
 }
 
 fn is_own(kind: &str, object: &Value) -> bool {

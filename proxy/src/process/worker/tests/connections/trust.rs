@@ -9,6 +9,7 @@ use hyper::{
     client::conn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use selvedge_xds::alpn;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -31,7 +32,9 @@ impl Caller {
     }
 
     async fn over_http2(sidecar: &Sidecar, context: &tls::TlsContext) -> Self {
-        let stream = over_tls(sidecar.connect().await, &context.http2).await;
+        let mut older = ClientConfig::clone(&context.frames);
+        older.alpn_protocols = vec![alpn::HTTP2.to_vec()];
+        let stream = over_tls(sidecar.connect().await, &Arc::new(older)).await;
         let (mut requests, connection) =
             conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         Self {

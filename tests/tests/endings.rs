@@ -1,0 +1,12 @@
+//! How answers end: one that has arrived wins over a write that failed, and what was received of one goes on before its error.
+
+#[path = "endings/early.rs"]
+mod early;
+#[path = "endings/heads.rs"]
+mod heads;
+#[path = "endings/partial.rs"]
+mod partial;
+#[path = "endings/service.rs"]
+mod service;
+#[path = "endings/told.rs"]
+mod told;
