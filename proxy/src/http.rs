@@ -25,11 +25,22 @@ pub(crate) mod upgrade;
 pub(crate) use body::Body;
 pub(crate) use content::Content;
 
-/// Bytes that may lie unread on an HTTP/2 connection which many callers share; a stream has a fraction of it, so that
-/// readers who pause hold up nobody else (`docs/decisions/`).
-pub(crate) const SHARED_WINDOW: u32 = 16 << 20;
-/// Bytes that may lie unread of one stream of it.
-pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
+/// How much content may lie unread on an HTTP/2 connection which many callers share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    /// Bytes of one stream.
+    pub stream: u32,
+    /// Bytes of all; a stream has a fraction of it, so that readers who pause hold up nobody else (`docs/decisions/`).
+    pub shared: u32,
+}
+
+impl Windows {
+    /// From another sidecar, or from far away.
+    pub(crate) const FAR: Self = Self { stream: 256 << 10, shared: 16 << 20 };
+    /// From the application beside the sidecar. What comes in small frames takes several times its size.
+    pub(crate) const NEAR: Self = Self { stream: 128 << 10, shared: 8 << 20 };
+}
+
 /// Bytes of a message of HTTP/1 that are read at once, or wait to be written: more than a head has.
 pub(crate) const PIECE: usize = 96 << 10;
 /// Bytes of one answer of HTTP/2 that wait to be written.

@@ -23,7 +23,7 @@ use crate::{
     frames::Broken,
     heading::Heading,
     http::{
-        Body, Content, PIECE, SHARED_WINDOW, STREAM_WINDOW, UNSENT, case, coalesce,
+        Body, Content, PIECE, UNSENT, Windows, case, coalesce,
         guard::{FrameGuard, Seen},
         pace::Paced,
         told::{Size, Told},
@@ -230,8 +230,8 @@ where
     if trusted {
         builder
             .max_pending_accept_reset_streams(TRUSTED_RESETS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(SHARED_WINDOW);
+            .initial_stream_window_size(Windows::FAR.stream)
+            .initial_connection_window_size(Windows::FAR.shared);
     }
     // As above, and hyper moves the future of a stream several times on its way to a task of its own.
     let service = service_fn(|asked: Request<Incoming>| {

@@ -19,7 +19,7 @@ use crate::{
     config::{EndpointConfig, Transport, Trust},
     error::Error,
     http::{
-        Body, LocalExec, PIECE, SHARED_WINDOW, STREAM_WINDOW,
+        Body, LocalExec, PIECE, Windows,
         case::{self, Spellings},
         coalesce,
         early::Early,
@@ -170,8 +170,12 @@ pub(crate) async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, S
 }
 
 /// The HTTP/2 handshake, with writes coalesced and frames counted; the connection runs on this worker until it closes.
-/// `max_streams` follows what the peer says.
-pub(crate) async fn http2(stream: Stream, max_streams: MaxStreams) -> Result<http2::SendRequest<Body>, Error> {
+/// `max_streams` follows what the peer says, `windows` is what it may send ahead.
+pub(crate) async fn http2(
+    stream: Stream,
+    windows: Windows,
+    max_streams: MaxStreams,
+) -> Result<http2::SendRequest<Body>, Error> {
     // Many callers share the connection, whoever is at the other end.
     let stream = FrameGuard::client(stream, &Budget::CALLED, max_streams);
     let (sender, connection) = http2::Builder::new(LocalExec)
@@ -181,8 +185,8 @@ pub(crate) async fn http2(stream: Stream, max_streams: MaxStreams) -> Result<htt
         .keep_alive_while_idle(true)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_reset_streams(MAX_RESETS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(SHARED_WINDOW)
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.shared)
         .handshake(TokioIo::new(coalesce::coalesced(stream, None)))
         .await
         .map_err(|e| failure(Reason::UpstreamConnectFailed, e.to_string()))?;

@@ -25,7 +25,7 @@ use crate::{
     error::Error,
     frames::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW},
     http::{
-        Body,
+        Body, Windows,
         guard::MaxStreams,
         link::{self, Caller},
     },
@@ -228,7 +228,8 @@ async fn dial(endpoint: &EndpointConfig, trust: &Trust, (hop, carries): (Hop, Ca
         assumed.learn(u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX));
         Speaks::Frames(Caller::new(stream))
     } else {
-        Speaks::Http2(connect::http2(stream, assumed.clone()).await?)
+        let windows = if endpoint.transport == Transport::Plain { Windows::NEAR } else { Windows::FAR };
+        Speaks::Http2(connect::http2(stream, windows, assumed.clone()).await?)
     };
     Ok(Connection { speaks, carries, standing, streams: Rc::default(), idle: Cell::default(), max_streams: assumed })
 }
