@@ -15,6 +15,8 @@ use super::{BodyError, Source};
 const SMALL: usize = 1024;
 /// What was gathered goes on when it has this size: a whole TLS record, and the largest frame of HTTP/2 by default.
 const SLICE: usize = 16 * 1024;
+/// So many frames are taken before others of the worker have a turn: of a byte each, a slice is a long time.
+const TURN: usize = 128;
 
 type Next = Option<Result<Frame<Bytes>, BodyError>>;
 
@@ -83,7 +85,13 @@ impl Crumbs {
         if let Some(next) = self.next.take() {
             return Poll::Ready(next);
         }
+        let mut taken = 0;
         while self.held.len() < SLICE {
+            if taken == TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            taken += 1;
             match source.poll(cx) {
                 Poll::Ready(next) => match small(&next) {
                     Some(crumb) => {
