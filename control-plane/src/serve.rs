@@ -202,7 +202,8 @@ async fn connection(
     mut stop: Stop,
 ) {
     let established = tokio::select! {
-        established = establish(socket, address, entry, &acceptor, &services.mesh) => established,
+        // Boxed: what a handshake needs is not kept for as long as the connection lasts.
+        established = Box::pin(establish(socket, address, entry, &acceptor, &services.mesh)) => established,
         _ = &mut sent_away => Err("others needed its place".to_owned()),
     };
     let (stream, mut peer, unproven) = match established {

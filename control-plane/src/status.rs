@@ -28,10 +28,12 @@ use crate::{
     store::{ObjectReport, Report},
 };
 
+mod in_force;
 mod namespaces;
 mod observation;
 mod plaintext;
 
+use in_force::InForce;
 pub(crate) use namespaces::NamespaceReport;
 use namespaces::{Beside, Seeing};
 use observation::Observation;
@@ -61,7 +63,7 @@ struct Sidecar {
     identity: Identity,
     address: SocketAddr,
     connected: u64,
-    in_force: BTreeMap<(TypeUrl, String), Arc<Encoded>>,
+    in_force: InForce,
     refused: BTreeMap<(TypeUrl, String), Refused>,
     /// Who called in plaintext; `None` of a sidecar that does not say it.
     plaintext: Option<Callers>,
@@ -198,7 +200,7 @@ impl Sidecars {
             identity,
             address,
             connected: now,
-            in_force: BTreeMap::new(),
+            in_force: InForce::default(),
             refused: BTreeMap::new(),
             plaintext: None,
             ports: Vec::new(),
@@ -231,9 +233,10 @@ impl Sidecars {
         let message = complaint.unwrap_or_default();
         self.change(id, |sidecar| {
             for resource in taken {
-                let key = (resource.kind, resource.name.clone());
-                sidecar.refused.remove(&key);
-                sidecar.in_force.insert(key, resource);
+                if !sidecar.refused.is_empty() {
+                    sidecar.refused.remove(&(resource.kind, resource.name.clone()));
+                }
+                sidecar.in_force.put(resource);
             }
             for resource in refused {
                 let key = (resource.kind, resource.name.clone());
@@ -245,8 +248,7 @@ impl Sidecars {
     /// Records what a resumed client holds already.
     pub(crate) fn confirmed(&self, id: StreamId, resources: Vec<Arc<Encoded>>) {
         if !resources.is_empty() {
-            let keyed = resources.into_iter().map(|resource| ((resource.kind, resource.name.clone()), resource));
-            self.change(id, |sidecar| sidecar.in_force.extend(keyed));
+            self.change(id, |sidecar| resources.into_iter().for_each(|resource| sidecar.in_force.put(resource)));
         }
     }
 
@@ -255,7 +257,7 @@ impl Sidecars {
         if !resources.is_empty() {
             self.change(id, |sidecar| {
                 for key in resources {
-                    sidecar.in_force.remove(key);
+                    sidecar.in_force.remove(key.0, &key.1);
                     sidecar.refused.remove(key);
                 }
             });
@@ -352,9 +354,9 @@ impl Sidecar {
             identity: self.identity.to_string(),
             address: self.address,
             connected_since: self.connected,
-            acknowledged: self.in_force.values().flat_map(|resource| generations(resource)).collect(),
+            acknowledged: self.in_force.iter().flat_map(|resource| generations(resource)).collect(),
             refused: refused.collect(),
-            cannot_enforce: self.in_force.values().flat_map(|resource| unenforceable(resource)).collect(),
+            cannot_enforce: self.in_force.iter().flat_map(|resource| unenforceable(resource)).collect(),
             plaintext_callers: self.plaintext.as_ref().map(|callers| callers.lately(now).collect()),
             plaintext_callers_more: self.plaintext.as_ref().map_or(0, |callers| callers.lately_more(now)),
             ports: self.ports.iter().map(PortReport::from).collect(),

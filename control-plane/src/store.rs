@@ -363,15 +363,21 @@ impl Store {
 
     /// Puts a version in force. Its generation is a new one when its content is.
     fn put_in_force(&mut self, origin: Origin, candidate: Candidate) {
-        let Candidate { object, document, provenance, sound } = candidate;
+        let Candidate { mut object, document, provenance, sound } = candidate;
         let id = object.id.clone();
         let known = self.model.get(&id);
-        let (is_first, is_same) = (known.is_none(), known.is_some_and(|known| known.same_content(&object)));
+        let same = known.filter(|known| known.same_content(&object)).cloned();
+        let (is_first, is_same) = (known.is_none(), same.is_some());
         let generation = self.in_force.generation(&id) + u64::from(!is_same);
         self.concern(&id, is_first);
+        match same {
+            Some(same) => object = same,
+            None => Arc::make_mut(&mut object).generation = generation,
+        }
+        self.units.share(&origin, &object);
         if !is_same {
             compile::affected(&self.model, &id, &mut self.dirty);
-            self.model.put(Arc::new(Object { generation, ..object }));
+            self.model.put(object);
             compile::affected(&self.model, &id, &mut self.dirty);
             self.concern(&id, false);
             let fate = if is_first { Fate::Accepted } else { Fate::Changed };

@@ -35,8 +35,8 @@ pub struct Reading {
 /// An object that can be put in force, with where it comes from.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The object; its generation is not known yet.
-    pub object: Object,
+    /// The object. Its generation is known once it is in force, and its memory is then shared with what is.
+    pub object: Arc<Object>,
     /// The document it was read from, as JSON.
     pub document: Arc<str>,
     /// Where it comes from.
@@ -104,7 +104,8 @@ impl Reading {
 
     /// Adds what `document` is.
     pub(super) fn add(&mut self, document: &Value, checked: Checked, provenance: Provenance) {
-        let candidate = |object, sound| Candidate { object, document: document.to_string().into(), provenance, sound };
+        let document = || document.to_string().into();
+        let candidate = |object, sound| Candidate { object: Arc::new(object), document: document(), provenance, sound };
         match checked.verdict {
             Verdict::Sound(object) => self.objects.push(candidate(object, true)),
             Verdict::Wanting(object) => self.objects.push(candidate(object, false)),

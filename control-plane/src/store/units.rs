@@ -4,12 +4,15 @@
 //! touches. Of two with one id the one in force goes on counting, so that a copy under another name or in another source
 //! changes nothing, also while the origin of the one in force is broken.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::in_force::Entry;
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
-    model::ObjectId,
+    model::{Object, ObjectId},
     source::{Candidate, Origin, Reading},
 };
 
@@ -99,6 +102,18 @@ impl Units {
             }
         }
         unit.stands.into_keys().collect()
+    }
+
+    /// Holds an object in force from `origin` once, where it was read and where it is in force.
+    pub(super) fn share(&mut self, origin: &Origin, object: &Arc<Object>) {
+        let Some(Unit { reading, stands, .. }) = self.units.get_mut(origin) else { return };
+        for at in stands.get(&object.id).into_iter().flat_map(|stand| &stand.candidates) {
+            if let Some(candidate) = reading.objects.get_mut(*at)
+                && candidate.object.same_content(object)
+            {
+                candidate.object = Arc::clone(object);
+            }
+        }
     }
 
     pub(super) fn get(&self, origin: &Origin) -> Option<&Reading> {
@@ -211,7 +226,9 @@ fn duplicate(counts: Place, why: &str, other: &Candidate) -> Diagnostic {
 }
 
 impl Unit {
-    fn new(reading: Reading) -> Self {
+    fn new(mut reading: Reading) -> Self {
+        // Most origins have one.
+        reading.objects.shrink_to_fit();
         let mut stands: HashMap<ObjectId, Stand> = HashMap::new();
         for (at, candidate) in reading.objects.iter().enumerate() {
             stands.entry(candidate.object.id.clone()).or_default().candidates.push(at);

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Borrow,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     hash::{Hash, Hasher},
     sync::Arc,
 };
@@ -31,7 +31,7 @@ pub(super) enum Answer {
     /// It waits for an answer, whatever it may hold.
     Owed,
     /// It resumed with this version.
-    Resumed(String),
+    Resumed(Box<str>),
     /// It was told that there is none.
     Absent,
     /// It was sent this resource, or another version of it.
@@ -85,11 +85,12 @@ pub(super) struct InFlight {
     pub(super) delivered: Vec<Arc<Encoded>>,
 }
 
-/// One kind on one stream.
+/// One kind on one stream. Of names there are some twenty on each of thousands of streams: too few for a tree, whose nodes
+/// would be half empty.
 #[derive(Debug)]
 pub(super) struct Subscription {
     pub(super) kind: TypeUrl,
-    pub(super) asked: BTreeMap<String, Answer>,
+    pub(super) asked: HashMap<Box<str>, Answer>,
     /// Bytes of the names asked for.
     pub(super) text: usize,
     /// The versions sent, one of each resource.
@@ -147,7 +148,7 @@ impl Subscription {
     pub(super) fn new(kind: TypeUrl) -> Self {
         Self {
             kind,
-            asked: BTreeMap::new(),
+            asked: HashMap::new(),
             text: 0,
             sent: HashSet::new(),
             in_flight: None,
@@ -173,7 +174,7 @@ impl Subscription {
         let mut resumed = request.initial_resource_versions;
         let mut released = false;
         for name in &request.resource_names_unsubscribe {
-            if let Some(answer) = self.asked.remove(name) {
+            if let Some(answer) = self.asked.remove(&**name) {
                 self.text -= name.len();
                 released |= answer.held().is_some();
             }
@@ -182,8 +183,9 @@ impl Subscription {
             if name.len() > MAX_NAME {
                 return Err(RequestError::LongName(self.kind));
             }
-            let known = resumed.remove(&name).map(|version| version.chars().take(MAX_VERSION).collect());
-            match self.asked.insert(name.clone(), known.map_or(Answer::Owed, Answer::Resumed)) {
+            let known =
+                resumed.remove(&name).map(|version| version.chars().take(MAX_VERSION).collect::<String>().into());
+            match self.asked.insert(name.as_str().into(), known.map_or(Answer::Owed, Answer::Resumed)) {
                 Some(answer) => released |= answer.held().is_some(),
                 None => self.text += name.len(),
             }
@@ -208,11 +210,11 @@ impl Subscription {
     }
 
     /// The names to be looked at, with what the client knows of each.
-    fn in_question(&self) -> Box<dyn Iterator<Item = (&String, &Answer)> + '_> {
+    fn in_question(&self) -> Box<dyn Iterator<Item = (&str, &Answer)> + '_> {
         match &self.news {
             News::Nothing => Box::new(std::iter::empty()),
-            News::Of(names) => Box::new(names.iter().filter_map(|name| self.asked.get_key_value(name))),
-            News::OfAnything => Box::new(self.asked.iter()),
+            News::Of(names) => Box::new(names.iter().filter_map(|name| Some((&**name, self.asked.get(&**name)?)))),
+            News::OfAnything => Box::new(self.asked.iter().map(|(name, answer)| (&**name, answer))),
         }
     }
 
@@ -231,7 +233,7 @@ impl Subscription {
             return None;
         }
         for name in &absent {
-            self.asked.insert(name.clone(), Answer::Absent);
+            self.asked.insert(name.as_str().into(), Answer::Absent);
         }
         let mut batch = Batch { removed: absent, complete: true, ..Batch::default() };
         let mut bytes = 0;
@@ -241,7 +243,7 @@ impl Subscription {
                 batch.complete = false;
                 continue;
             }
-            if !due && names.iter().any(|name| matches!(self.asked.get(name), Some(Answer::Resumed(_)))) {
+            if !due && names.iter().any(|name| matches!(self.asked.get(&**name), Some(Answer::Resumed(_)))) {
                 self.confirmed.push(Arc::clone(&resource));
             }
             moved |= self.record(&resource, &names);
@@ -264,14 +266,16 @@ impl Subscription {
         for (name, answer) in self.in_question() {
             let Some(resource) = find(self.kind, name) else {
                 if *answer == Answer::Owed {
-                    absent.push(name.clone());
+                    absent.push(name.to_owned());
                 }
                 continue;
             };
             let due = self.is_due(answer, &resource);
-            found.push(Found { resource, names: vec![name.clone()], due });
+            found.push(Found { resource, names: vec![name.to_owned()], due });
         }
-        found.sort_by(|a, b| a.resource.name.cmp(&b.resource.name));
+        // What is said is in order, so that it is the same each time.
+        absent.sort_unstable();
+        found.sort_by(|a, b| (&a.resource.name, &a.names).cmp(&(&b.resource.name, &b.names)));
         found.dedup_by(|next, one| {
             let is_same = next.resource.name == one.resource.name;
             if is_same {
@@ -286,7 +290,7 @@ impl Subscription {
     fn is_due(&self, answer: &Answer, resource: &Encoded) -> bool {
         match answer {
             Answer::Owed | Answer::Absent => true,
-            Answer::Resumed(version) => *version != resource.version,
+            Answer::Resumed(version) => **version != *resource.version,
             Answer::Holds(held) => {
                 let sent = self.sent.get(&*resource.name);
                 held.name != resource.name || sent.is_none_or(|Sent(sent)| sent.version != resource.version)
@@ -298,7 +302,7 @@ impl Subscription {
     fn record(&mut self, resource: &Arc<Encoded>, names: &[String]) -> bool {
         let mut moved = false;
         for name in names {
-            let Some(answer) = self.asked.get_mut(name) else { continue };
+            let Some(answer) = self.asked.get_mut(&**name) else { continue };
             let before = std::mem::replace(answer, Answer::Holds(Arc::clone(resource)));
             moved |= before.held().is_some_and(|held| held != resource.name);
         }
@@ -310,11 +314,12 @@ impl Subscription {
     /// is in flight.
     pub(super) fn removals(&mut self, find: Find<'_>) -> Vec<String> {
         let kind = self.kind;
-        let is_gone = |(name, answer): &(&String, &Answer)| answer.claims_something() && find(kind, name).is_none();
-        let gone: Vec<String> = self.in_question().filter(is_gone).map(|(name, _)| name.clone()).collect();
+        let is_gone = |(name, answer): &(&str, &Answer)| answer.claims_something() && find(kind, name).is_none();
+        let mut gone: Vec<String> = self.in_question().filter(is_gone).map(|(name, _)| name.to_owned()).collect();
+        gone.sort_unstable();
         if self.in_flight.is_none() && !gone.is_empty() {
             for name in &gone {
-                self.asked.insert(name.clone(), Answer::Absent);
+                self.asked.insert(name.as_str().into(), Answer::Absent);
             }
             self.prune();
         }

@@ -76,7 +76,10 @@ impl Text {
             // Of an object that stands twice in a file the first counts, so each is taken once.
             let Some(generation) = generations.remove(&candidate.object.id) else { continue };
             let (provenance, document, sound) = (candidate.provenance, candidate.document, candidate.sound);
-            remembered.add(candidate.object, Entry { origin: origin.clone(), provenance, document, generation, sound });
+            remembered.add(
+                Arc::unwrap_or_clone(candidate.object),
+                Entry { origin: origin.clone(), provenance, document, generation, sound },
+            );
         }
     }
 }

@@ -66,6 +66,12 @@ impl Builder {
     pub(super) fn close(&mut self, end: usize) -> Result<(), Fault> {
         let Some(mut open) = self.open.pop() else { return Ok(()) };
         open.node.span.end = end.max(open.node.span.start);
+        // It is kept for as long as the file says so, and most maps are small.
+        match &mut open.node.content {
+            Content::List(items) => items.shrink_to_fit(),
+            Content::Map(entries) => entries.shrink_to_fit(),
+            _ => {}
+        }
         let anchored = Anchored { node: open.node, weight: open.weight, depth: open.depth };
         self.place(anchored, open.anchor, 0)
     }
