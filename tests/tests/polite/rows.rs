@@ -352,7 +352,7 @@ pub(crate) fn answers() -> Vec<Answer> {
             "GET",
             "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 5\r\n\r\n",
             "HTTP/1.1 304 Not Modified",
-            &["ETag: \"a\""],
+            &["ETag: \"a\"", "Content-Length: 5"],
         ),
         raw(
             "304 without a length",
