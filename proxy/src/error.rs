@@ -73,6 +73,13 @@ impl Error {
     }
 }
 
+impl From<Reason> for Error {
+    /// An ending of which there is no more to say.
+    fn from(reason: Reason) -> Self {
+        Self::new(reason, "")
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.reason, self.detail)?;

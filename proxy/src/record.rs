@@ -283,6 +283,41 @@ pub(crate) fn connection_opened(connection: &Rc<Connection>, endpoint: Option<&R
     Opened { connection, endpoint, service, protocol, since: Instant::now(), audited: None }
 }
 
+/// Records a request that the HTTP/2 library refused by itself: nothing is known of it but why.
+pub(crate) fn request_refused(connection: &Rc<Connection>, error: &Error) {
+    let snapshot = connection.worker.snapshot();
+    let (source, destination) = parties(connection, None, &snapshot.config.own);
+    connection.worker.telemetry.request(&RequestRecord {
+        direction: connection.direction(),
+        source,
+        destination,
+        service: &service_of(connection, &snapshot.config),
+        route: "",
+        code: error.reason.status(),
+        grpc_status: None,
+        reason: Some(error.reason),
+        policy: &error.policy,
+        policy_there: "",
+        detail: &error.detail,
+        audited: "",
+        protocol: connection.protocol,
+        tls: over_tls(connection, None),
+        duration: Duration::ZERO,
+        bytes_received: 0,
+        bytes_sent: 0,
+        retries: 0,
+        method: "",
+        host: "",
+        port: connection.port(),
+        path: "",
+        path_sent: "",
+        peer: connection.peer_address,
+        upstream: None,
+        request_id: "",
+        traceparent: "",
+    });
+}
+
 /// Records a connection that was not let through.
 pub(crate) fn connection_refused(connection: &Rc<Connection>, error: &Error) {
     connection_opened(connection, None).cut(0, 0, error);

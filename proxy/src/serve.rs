@@ -4,7 +4,7 @@
 //! without a request, and slowness ([`crate::http::pace`]). One that has proven its identity multiplexes what its whole
 //! application asks, so it may hold more; an unknown one may not keep others out.
 
-use std::{convert::Infallible, error::Error as _, pin::pin, rc::Rc, time::Duration};
+use std::{convert::Infallible, pin::pin, rc::Rc, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response};
@@ -20,6 +20,7 @@ use crate::{
     arrival::{Identified, ServerStream},
     config::InForce,
     connection::Connection,
+    error::Error,
     frames::Broken,
     heading::Heading,
     http::{
@@ -33,6 +34,7 @@ use crate::{
 };
 
 mod frames;
+mod refused;
 mod streams;
 
 use streams::Streams;
@@ -67,21 +69,26 @@ where
     let Identified { connection, io, .. } = identified;
     let opened = record::connection_opened(&connection, None);
     // What many requests share is boxed: connections of HTTP/1, of which there are more, would keep room for it.
-    let reason = match connection.protocol {
+    let ended = match connection.protocol {
         Protocol::Http2 => {
             let (io, seen) = FrameGuard::server(io, connection.ledger.account(connection.budget()));
+            let refusing = connection.clone();
+            seen.tell_refused(move |reason| record::request_refused(&refusing, &refused::request(reason)));
             let io = coalesce::coalesced(io, Some(connection.pace.clone()));
             let broken = Box::pin(http2(connection, io, &seen, request)).await;
-            seen.reason().or(broken)
+            seen.reason().or(broken).map(Error::from)
         }
-        Protocol::Frames => Box::pin(frames(connection, io, request)).await,
+        Protocol::Frames => Box::pin(frames(connection, io, request)).await.map(Error::from),
         _ => http1(connection, io, request).await,
     };
-    opened.closed(0, 0, reason);
+    match ended {
+        Some(error) => opened.cut(0, 0, &error),
+        None => opened.closed(0, 0, None),
+    }
 }
 
 /// Why the mesh ended the connection, if it did; how its requests ended is in their records.
-async fn http1<F, A>(connection: Rc<Connection>, io: ServerStream, request: F) -> Option<Reason>
+async fn http1<F, A>(connection: Rc<Connection>, io: ServerStream, request: F) -> Option<Error>
 where
     F: Fn(Rc<Connection>, Told, Request<Content>) -> A,
     A: Future<Output = Result<Response<Body>, Infallible>> + 'static,
@@ -118,8 +125,8 @@ where
             served.await
         }
     };
-    let slow = connection.pace.gave_up().then_some(Reason::CallerTimeout);
-    slow.or_else(|| ended.err().as_ref().and_then(refused))
+    let slow = connection.pace.gave_up().then_some(Error::from(Reason::CallerTimeout));
+    slow.or_else(|| ended.err().as_ref().and_then(refused::head))
 }
 
 /// Why the mesh ended the connection, if it did, as [`http1`] does.
@@ -183,30 +190,6 @@ async fn distrusted(connection: &Connection) {
     }
 }
 
-/// A head that hyper itself refused never became an exchange. What is wrong with its framing hyper says in words only;
-/// should they change, the reason is a less exact one.
-fn refused(error: &hyper::Error) -> Option<Reason> {
-    match error.to_string().as_str() {
-        _ if error.is_parse_too_large() => Some(Reason::HeadersTooLarge),
-        "invalid content-length parsed" | "unexpected transfer-encoding parsed" => Some(Reason::MalformedFraming),
-        "invalid transfer-encoding parsed" => Some(Reason::UnsupportedTransferCoding),
-        _ if error.is_parse() => Some(Reason::MalformedHeader),
-        _ => None,
-    }
-}
-
-/// What made the HTTP/2 library end a connection: its code for a head that never ends is COMPRESSION_ERROR, for what is
-/// more than anybody needs ENHANCE_YOUR_CALM, and any other stands for frames that break the protocol.
-fn broken(error: &hyper::Error) -> Option<Reason> {
-    let http2 = error.source()?.downcast_ref::<h2::Error>().filter(|error| error.is_go_away() && error.is_library())?;
-    match http2.reason()? {
-        h2::Reason::NO_ERROR => None,
-        h2::Reason::COMPRESSION_ERROR => Some(Reason::HeadersTooLarge),
-        h2::Reason::ENHANCE_YOUR_CALM => Some(Reason::FrameFlood),
-        _ => Some(Reason::MalformedFraming),
-    }
-}
-
 /// Why the mesh ended the connection, if it did, as [`http1`] does.
 async fn http2<T, F, A>(connection: Rc<Connection>, io: T, seen: &Seen, request: F) -> Option<Reason>
 where
@@ -235,6 +218,7 @@ where
     }
     // As above, and hyper moves the future of a stream several times on its way to a task of its own.
     let service = service_fn(|asked: Request<Incoming>| {
+        seen.given(asked.body().stream_id());
         let size = Size::of(&asked);
         let told = Told { size: size.sent_as(seen.sent(size.held)), ..Told::default() };
         let (wary, answering) = (seen.is_wary(), request(connection.clone(), told, asked.map(Content::Http)));
@@ -255,5 +239,5 @@ where
         }
         () = silent => return Some(Reason::CallerTimeout),
     };
-    ended.err().as_ref().and_then(broken)
+    ended.err().as_ref().and_then(refused::connection)
 }

@@ -6,6 +6,8 @@ mod early;
 mod heads;
 #[path = "endings/partial.rs"]
 mod partial;
+#[path = "endings/refused.rs"]
+mod refused;
 #[path = "endings/service.rs"]
 mod service;
 #[path = "endings/told.rs"]

@@ -152,6 +152,11 @@ async fn a_stranger_has_a_bounded_number_of_streams() {
     })
     .await;
     assert!(refused > 0, "no stream was refused");
+    wait::until_true("what was refused is counted", || async {
+        let labels = ["reason=\"overloaded\"", "direction=\"inbound\""];
+        pair.api.metrics().so_far("selvedge_requests_total", &labels).await > 0.0
+    })
+    .await;
     assert!(pair.upstream.served() - served <= 128, "{}", pair.upstream.served() - served);
     assert_eq!(pair.get("/").await.status, 200);
 }

@@ -16,8 +16,10 @@ use crate::{
 };
 
 mod frames;
+mod refused;
 
-use frames::Frames;
+use frames::{Frames, Passed};
+use refused::Refusals;
 
 /// Watches a stream, and breaks it when its peer floods it with control frames.
 #[derive(Debug)]
@@ -74,6 +76,7 @@ struct Tally {
     wary: Cell<bool>,
     /// Bytes of heads that nobody has accounted for.
     heads: Cell<usize>,
+    refusals: Refusals,
 }
 
 /// Bytes of heads that are remembered until somebody accounts for them: those of streams that are refused nobody does.
@@ -93,6 +96,16 @@ impl Seen {
     /// Whether so many streams were reset that the next one is likely to be.
     pub(crate) fn is_wary(&self) -> bool {
         self.0.wary.get()
+    }
+
+    /// Has `tell` called for each request that the library refuses by itself.
+    pub(crate) fn tell_refused(&self, tell: impl Fn(Reason) + 'static) {
+        self.0.refusals.tell(tell);
+    }
+
+    /// The request of this stream is about to be answered: it was not refused by the library.
+    pub(crate) fn given(&self, stream: u32) {
+        self.0.refusals.given(stream);
     }
 
     /// Bytes that were sent for the next head, of which `held` are held. Heads are read many at a time, so which of them it
@@ -126,12 +139,14 @@ impl FrameGuard {
     /// Books the frames in `bytes` from the peer; `false` when one was too many.
     fn admit(&mut self, bytes: &[u8]) -> bool {
         let Self { incoming, account, last_stream, client, max_streams, seen, .. } = self;
-        let admitted = incoming.pass(bytes, |frame| {
+        let admitted = incoming.pass(bytes, |passed| {
+            let Passed::Frame(frame) = passed else { return true };
             seen.0.begun.set(true);
             let opens = !*client && frame.kind == Kind::Headers && frame.stream > *last_stream;
             if opens {
                 *last_stream = frame.stream;
                 account.stream_opened();
+                seen.0.refusals.opened(frame.stream);
             }
             if matches!(frame.kind, Kind::Headers | Kind::Continuation) {
                 seen.0.heads.update(|heads| (heads + frame.length).min(HEADS));
@@ -153,6 +168,12 @@ impl FrameGuard {
     }
 }
 
+/// Whether a stream is reset with this code for what its peer did: a protocol, a window or a size that was broken, a stream
+/// that is over or was refused (RFC 9113 section 7).
+const fn is_blame(code: u32) -> bool {
+    matches!(code, 1 | 3 | 5 | 6 | 7)
+}
+
 impl Observer for FrameGuard {
     fn read(&mut self, bytes: &[u8]) -> Result<(), End> {
         if !self.seen.0.flood.get() && !self.over && self.admit(bytes) {
@@ -165,17 +186,22 @@ impl Observer for FrameGuard {
     }
 
     fn written(&mut self, bytes: &[u8]) {
-        let Self { outgoing, account, client, over, .. } = self;
-        outgoing.pass(bytes, |frame| {
-            match frame.kind {
-                Kind::Data => account.data_sent(),
-                Kind::Headers if *client => account.stream_opened(),
+        let Self { outgoing, account, client, over, seen, .. } = self;
+        outgoing.pass(bytes, |passed| {
+            match passed {
+                Passed::Frame(frame) if frame.kind == Kind::Data => account.data_sent(),
+                Passed::Frame(frame) if frame.kind == Kind::Headers => match *client {
+                    true => account.stream_opened(),
+                    false => seen.0.refusals.ended(frame.stream, Reason::HeadersTooLarge),
+                },
+                Passed::Reset { stream, code } if !*client => {
+                    *over |= is_blame(code) && !account.received(Kind::Reset, Instant::now);
+                    seen.0.refusals.ended(stream, refused::reason(code));
+                }
                 _ => {}
             }
             true
         });
-        let blamed = if *client { 0 } else { outgoing.blamed() };
-        *over |= (0..blamed).any(|_| !account.received(Kind::Reset, Instant::now));
     }
 }
 

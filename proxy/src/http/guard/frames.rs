@@ -21,6 +21,15 @@ const fn kind(code: u8) -> Kind {
     }
 }
 
+/// What has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// The header of a frame.
+    Frame(Frame),
+    /// The code for which a stream was reset, behind the header that said so (RFC 9113 section 6.4).
+    Reset { stream: u32, code: u32 },
+}
+
 /// What a frame header says that the guard goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
@@ -39,28 +48,27 @@ pub(super) struct Frames {
     /// What the bytes until the next frame header are.
     within: Option<Kind>,
     settings: Settings,
-    resets: Resets,
+    reset: Reset,
 }
 
-/// Reads why streams are reset (RFC 9113 section 7).
+/// Reads why a stream is reset (RFC 9113 section 6.4).
 #[derive(Debug, Default)]
-struct Resets {
+struct Reset {
+    stream: u32,
     code: u32,
     have: usize,
-    blamed: usize,
 }
 
-impl Resets {
-    fn pass(&mut self, bytes: &[u8]) {
-        for byte in bytes {
+impl Reset {
+    /// What it tells, when these bytes are its last.
+    fn pass(&mut self, bytes: &[u8]) -> Option<Passed> {
+        let before = self.have;
+        for byte in bytes.iter().take(size_of::<u32>() - before) {
             self.code = self.code << 8 | u32::from(*byte);
             self.have += 1;
-            if self.have == size_of::<u32>() {
-                // A protocol, a window or a size that was broken, a stream that is over or was refused.
-                self.blamed += usize::from(matches!(self.code, 1 | 3 | 5 | 6 | 7));
-                *self = Self { blamed: self.blamed, ..Self::default() };
-            }
         }
+        let is_told = before < self.have && self.have == size_of::<u32>();
+        is_told.then_some(Passed::Reset { stream: self.stream, code: self.code })
     }
 }
 
@@ -106,19 +114,16 @@ impl Frames {
         self.settings.max_streams
     }
 
-    /// How many streams were reset since this was asked for what their receiver did.
-    pub(super) const fn blamed(&mut self) -> usize {
-        std::mem::replace(&mut self.resets.blamed, 0)
-    }
-
-    /// Passes over `bytes` and calls `each` for every frame header completed in them, until it says `false`.
-    pub(super) fn pass(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame) -> bool) -> bool {
+    /// Passes over `bytes` and calls `each` for every frame header and code completed in them, until it says `false`.
+    pub(super) fn pass(&mut self, mut bytes: &[u8], mut each: impl FnMut(Passed) -> bool) -> bool {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             match self.within {
                 Some(Kind::Settings) => self.settings.pass(&bytes[..skipped]),
-                Some(Kind::Reset) => self.resets.pass(&bytes[..skipped]),
+                Some(Kind::Reset) if self.reset.pass(&bytes[..skipped]).is_some_and(|told| !each(told)) => {
+                    return false;
+                }
                 _ => {}
             }
             bytes = &bytes[skipped..];
@@ -136,7 +141,8 @@ impl Frames {
             let kind = self::kind(kind);
             self.within = Some(kind);
             self.settings.have = 0;
-            if !each(Frame { kind, stream, length: self.skip }) {
+            self.reset = Reset { stream, ..Reset::default() };
+            if !each(Passed::Frame(Frame { kind, stream, length: self.skip })) {
                 return false;
             }
         }
@@ -153,8 +159,8 @@ mod tests {
         let mut frames = Frames::after_preface();
         let mut seen = Vec::new();
         for part in parts {
-            frames.pass(part, |frame| {
-                seen.push(frame);
+            frames.pass(part, |passed| {
+                seen.extend(if let Passed::Frame(frame) = passed { Some(frame) } else { None });
                 true
             });
         }
@@ -190,13 +196,18 @@ mod tests {
     }
 
     #[test]
-    fn resets_for_what_the_receiver_did_are_told_from_others_however_the_bytes_are_cut() {
-        let reset = |code: u8| vec![0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, code];
-        let bytes: Vec<u8> = [0, 1, 2, 3, 5, 6, 7, 8].into_iter().flat_map(reset).collect();
-        for cut in 1..bytes.len() {
-            let mut frames = Frames::default();
-            bytes.chunks(cut).for_each(|part| _ = frames.pass(part, |_| true));
-            assert_eq!((frames.blamed(), frames.blamed()), (5, 0), "cut every {cut} bytes");
+    fn why_streams_are_reset_is_read_however_the_bytes_are_cut() {
+        let reset = |(stream, code): (u8, u8)| vec![0, 0, 4, 3, 0, 0, 0, 0, stream, 0, 0, 0, code];
+        let wanted = [(1, 0), (3, 1), (5, 7), (7, 8)];
+        let bytes: Vec<u8> = wanted.into_iter().flat_map(reset).collect();
+        for cut in 1..=bytes.len() {
+            let (mut frames, mut read) = (Frames::default(), Vec::new());
+            let mut note = |passed| {
+                read.extend(if let Passed::Reset { stream, code } = passed { Some((stream, code)) } else { None });
+                true
+            };
+            bytes.chunks(cut).for_each(|part| _ = frames.pass(part, &mut note));
+            assert_eq!(read, wanted.map(|(stream, code)| (u32::from(stream), u32::from(code))), "every {cut} bytes");
         }
     }
 

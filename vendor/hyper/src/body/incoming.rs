@@ -38,6 +38,7 @@ use crate::proto::h2::ping;
 #[must_use = "streams do nothing unless polled"]
 pub struct Incoming {
     kind: Kind,
+    stream: u32,
 }
 
 enum Kind {
@@ -94,7 +95,17 @@ impl Incoming {
     }
 
     fn new(kind: Kind) -> Incoming {
-        Incoming { kind }
+        Incoming { kind, stream: 0 }
+    }
+
+    /// The HTTP/2 stream that a request came on; 0 where it came on none.
+    pub fn stream_id(&self) -> u32 {
+        self.stream
+    }
+
+    #[cfg(all(feature = "http2", feature = "server"))]
+    pub(crate) fn set_stream_id(&mut self, stream: u32) {
+        self.stream = stream;
     }
 
     #[allow(dead_code)]
