@@ -32,7 +32,7 @@ metadata: { name: strangers-may-call, namespace: shop }
 spec: { mtls: { inbound: PERMISSIVE } }
 ";
 
-const HIDDEN_ADMIN: [&str; 34] = [
+const HIDDEN_ADMIN: [&str; 36] = [
     "/admin",
     "/ADMIN",
     "/%41dmin",
@@ -63,6 +63,8 @@ const HIDDEN_ADMIN: [&str; 34] = [
     "/admin%c0%af",
     "/admin?x",
     "/admin#x",
+    "/admin%3Fx",
+    "/admin%23x",
     "http://api.shop/admin",
     "http://api.shop//x/%2E%2e/admin",
     "/x/..;/admin",

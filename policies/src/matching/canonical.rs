@@ -26,6 +26,9 @@ pub enum Ambiguity {
     /// `;`, also escaped, from which on some services leave a segment out.
     #[error("the path has a ';', perhaps escaped, from which on some services leave a segment out")]
     Parameters,
+    /// An escaped `?` or `#`, which some services decode before they look for the end of the path.
+    #[error("the path has an escaped '?' or '#', at which it ends for some services")]
+    HiddenEnd,
     /// `%` is not followed by two hex digits.
     #[error("a '%' in the path is not followed by two hex digits")]
     BadEscape,
@@ -118,6 +121,7 @@ fn decode_unreserved(path: &[u8]) -> (String, Option<Ambiguity>) {
         found = found.max(match value {
             b'\\' => Some(Ambiguity::HiddenSlash),
             b'/' if was_escaped => Some(Ambiguity::HiddenSlash),
+            b'?' | b'#' if was_escaped => Some(Ambiguity::HiddenEnd),
             b';' => Some(Ambiguity::Parameters),
             b'%' if !was_escaped => Some(Ambiguity::BadEscape),
             0..=0x1f | 0x7f => Some(Ambiguity::NotText),
@@ -191,18 +195,42 @@ pub(crate) fn fold(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// What the [folded](fold) paths begin with that begin with `start`, which may be cut within a character.
-pub(crate) fn fold_start(start: &str) -> String {
-    let bytes = decode(start);
-    let cut = bytes.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
-    in_lower_case(&bytes[..bytes.len() - cut])
+/// A canonical path with each of its escapes as one character, none of which a canonical path has: then no part of it begins
+/// or ends within an escape. Borrowed when it has none.
+pub(crate) fn with_whole_escapes(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut text = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let (before, escaped) = rest.split_at(at);
+        text.push_str(before);
+        let whole = escape(&escaped.as_bytes()[1..]).and_then(|value| char::from_u32(0x100 + u32::from(value)));
+        text.push(whole.unwrap_or('%'));
+        rest = &escaped[if whole.is_some() { 3 } else { 1 }..];
+    }
+    text.push_str(rest);
+    Cow::Owned(text)
 }
 
-/// What the [folded](fold) paths end with that end with `end`, which may be cut within a character.
-pub(crate) fn fold_end(end: &str) -> String {
-    let bytes = decode(end);
-    let cut = bytes.iter().take_while(|byte| matches!(byte, 0x80..=0xbf)).count();
-    in_lower_case(&bytes[cut..])
+/// `start` without what it has of an escape or a character that it cuts in two.
+pub(crate) fn whole_start(start: &str) -> &str {
+    let start = match start.rfind('%') {
+        Some(at) if at + 3 > start.len() => &start[..at],
+        _ => start,
+    };
+    let bytes = decode(start);
+    let rest = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    let is_cut = std::str::from_utf8(rest).is_err_and(|error| error.error_len().is_none());
+    // What is not whole there can only be written as escapes.
+    if is_cut { &start[..start.len() - 3 * rest.len()] } else { start }
+}
+
+/// `end` without what it has of a character that it cuts in two. What it has of an escape are letters and digits as any.
+pub(crate) fn whole_end(end: &str) -> &str {
+    let cut = decode(end).iter().take_while(|byte| matches!(byte, 0x80..=0xbf)).count();
+    &end[3 * cut..]
 }
 
 fn decode(path: &str) -> Vec<u8> {
@@ -253,7 +281,7 @@ mod tests {
     #[test]
     fn what_services_read_in_two_ways_is_told_with_the_form_that_rules_see() {
         use Ambiguity::{
-            AboveRoot, BadEscape, DotSegment, EmptySegment, HiddenSlash, NotAbsolute, NotText, Parameters,
+            AboveRoot, BadEscape, DotSegment, EmptySegment, HiddenEnd, HiddenSlash, NotAbsolute, NotText, Parameters,
         };
         for (given, canonical, why) in [
             ("/x/../admin", "/admin", DotSegment),
@@ -271,6 +299,8 @@ mod tests {
             ("/.;", "/.;", Parameters),
             ("/admin%3ba=b", "/admin%3Ba=b", Parameters),
             ("/public/..%3B/admin", "/public/..%3B/admin", Parameters),
+            ("/admin%3fx", "/admin%3Fx", HiddenEnd),
+            ("/admin%23", "/admin%23", HiddenEnd),
             ("/../admin", "/admin", AboveRoot),
             ("/%2fadmin", "/%2Fadmin", HiddenSlash),
             ("/x%2F..%2fadmin", "/x%2F..%2Fadmin", HiddenSlash),
@@ -305,6 +335,39 @@ mod tests {
         }
         assert_ne!(fold("/%2561dmin"), fold("/admin"), "escapes are decoded once");
         assert_eq!((&*fold("/a%FFb"), &*fold("/a%4")), ("/a%ffb", "/a%4"));
+    }
+
+    #[test]
+    fn an_escape_is_as_long_as_a_character() {
+        assert_eq!(with_whole_escapes("/a/b"), Cow::Borrowed("/a/b"));
+        for path in ["/%20", "/%C3%A9", "/a%2Fb%20"] {
+            let whole = with_whole_escapes(path);
+            assert_eq!(whole.chars().count(), path.len() - 2 * path.matches('%').count(), "{path}");
+            assert!(!whole.contains(['%', ' ']) && whole.matches('/').count() == path.matches('/').count(), "{whole}");
+        }
+        assert_eq!(with_whole_escapes("/a%4"), "/a%4");
+    }
+
+    #[test]
+    fn what_is_cut_in_two_is_found() {
+        for (start, whole) in [
+            ("/a%", "/a"),
+            ("/a%2", "/a"),
+            ("/a%20", "/a%20"),
+            ("/caf%C3", "/caf"),
+            ("/caf%C3%", "/caf"),
+            ("/%E2%82", "/"),
+            ("/%E2%82%AC", "/%E2%82%AC"),
+            ("/caf%C3x", "/caf%C3x"),
+            ("/%FF", "/%FF"),
+        ] {
+            assert_eq!(whole_start(start), whole, "{start}");
+        }
+        for (end, whole) in
+            [("%A9", ""), ("%82%AC/x", "/x"), ("%E2%82%AC", "%E2%82%AC"), ("20", "20"), ("/%20", "/%20")]
+        {
+            assert_eq!(whole_end(end), whole, "{end}");
+        }
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Globs with one `*` at the start or the end, and an index that finds the ones matching a text among thousands.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 /// A pattern: `x` (equal), `x*` (prefix), `*x` (suffix) or `*` (anything).
 ///
@@ -48,6 +48,16 @@ impl Glob {
             Self::Exact(exact) => **exact == *text,
             Self::Prefix(prefix) => text.starts_with(&**prefix),
             Self::Suffix(suffix) => text.ends_with(&**suffix),
+        }
+    }
+
+    /// This pattern for texts that are compared in another `form` than the one in which it is written.
+    pub(crate) fn in_form(&self, form: impl for<'a> Fn(&'a str) -> Cow<'a, str>) -> Self {
+        match self {
+            Self::Any => Self::Any,
+            Self::Exact(text) => Self::Exact(form(text).into()),
+            Self::Prefix(text) => Self::Prefix(form(text).into()),
+            Self::Suffix(text) => Self::Suffix(form(text).into()),
         }
     }
 }

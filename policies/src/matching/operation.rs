@@ -10,13 +10,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    canonical::fold,
+    canonical::{fold, with_whole_escapes},
     failing::failing,
     glob::{Glob, Globs},
     header::{HeaderMatch, HeaderMatcher},
     host::host_glob,
     method,
-    path::{fold_glob, path_glob_problem},
+    path::path_glob_problem,
 };
 use crate::{
     facts::{ConnectionFacts, RequestFacts},
@@ -55,10 +55,10 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    /// The path of a request as conditions on it are compared.
+    /// The path of a request as conditions on it are compared: never by a part of an escape.
     pub(crate) fn path(self, canonical: &str) -> Cow<'_, str> {
         match self {
-            Self::Allow => Cow::Borrowed(canonical),
+            Self::Allow => with_whole_escapes(canonical),
             Self::Deny => fold(canonical),
         }
     }
@@ -117,7 +117,10 @@ impl OperationMatcher {
             problems.push(Problem::new(format!("{path}.ports[{n}]"), "0 is not a port: expected 1 to 65535"));
         }
         let paths = each(&spec.paths, path, "paths", problems, path_glob);
-        let folded: Vec<Glob> = paths.iter().map(fold_glob).collect();
+        let [paths, folded] = [Effect::Allow, Effect::Deny].map(|effect| {
+            let compared = paths.iter().map(|glob| glob.in_form(|text| effect.path(text)));
+            compared.collect::<Vec<Glob>>()
+        });
         Self {
             methods: each(&spec.methods, path, "methods", problems, method::parse),
             folded: (folded != paths).then(|| Globs::new(folded)),

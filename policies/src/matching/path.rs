@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    canonical::{fold, fold_end, fold_start, read},
+    canonical::{read, whole_end, whole_start},
     glob::Glob,
     text::full_regex,
 };
@@ -67,14 +67,24 @@ pub(crate) fn path_problem(path: &str) -> Option<String> {
     part_problem("", path, "")
 }
 
-/// Why `glob` never matches the canonical path of a request, if so.
+/// Why `glob` never matches the canonical path of a request, or does so by a part of a character, if so.
 pub(crate) fn path_glob_problem(glob: &Glob) -> Option<String> {
     match glob {
         Glob::Any => None,
         Glob::Exact(path) => path_problem(path),
-        Glob::Prefix(start) => part_problem("", without_cut_escape(start), "x"),
-        Glob::Suffix(end) => part_problem("/x", end, ""),
+        Glob::Prefix(start) => match whole_start(start) {
+            whole if whole == &**start => part_problem("", start, "x"),
+            whole => Some(cut_problem(&format!("{start}*"), &format!("{whole}*"))),
+        },
+        Glob::Suffix(end) => match whole_end(end) {
+            whole if whole == &**end => part_problem("/x", end, ""),
+            whole => Some(cut_problem(&format!("*{end}"), &format!("*{whole}"))),
+        },
     }
+}
+
+fn cut_problem(pattern: &str, whole: &str) -> String {
+    format!("'{pattern}' has a part of a character only: write all of it, or nothing of it, as in '{whole}'")
 }
 
 /// Why no canonical path consists of `before`, `part` and `after`, if so.
@@ -94,23 +104,6 @@ fn part_problem(before: &str, part: &str, after: &str) -> Option<String> {
     Some(format!(
         "'{part}' is in no request path, because paths are normalised before they are compared: write '{other}'"
     ))
-}
-
-/// The glob by which what refuses compares [folded](fold) paths: it matches what `glob` does, however that is spelt.
-pub(crate) fn fold_glob(glob: &Glob) -> Glob {
-    match glob {
-        Glob::Any => Glob::Any,
-        Glob::Exact(path) => Glob::Exact(fold(path).into()),
-        Glob::Prefix(start) => Glob::Prefix(fold_start(without_cut_escape(start)).into()),
-        Glob::Suffix(end) => Glob::Suffix(fold_end(end).into()),
-    }
-}
-
-fn without_cut_escape(start: &str) -> &str {
-    match start.rfind('%') {
-        Some(at) if at + 3 > start.len() => &start[..at],
-        _ => start,
-    }
 }
 
 /// The prefix that [`PathMatchType::PathPrefix`] compares: without a trailing `/`, so `/` becomes the empty prefix.
@@ -175,16 +168,35 @@ mod tests {
     }
 
     #[test]
-    fn globs_may_cut_a_path_anywhere() {
-        let path = "/.well-known/~u/caf%C3%A9/%E2%82%AC/%F0%9F%A7%B5;v=1/..x/";
-        assert_eq!(read(path).canonical, path);
-        for at in 1..path.len() {
-            let (start, end) = path.split_at(at);
-            let end = if without_cut_escape(start) == start { end } else { "/" };
-            for pattern in [format!("{start}*"), format!("*{end}")] {
+    fn globs_may_cut_a_path_between_any_two_characters() {
+        let parts =
+            ["/", ".", "well", "-", "/~u/caf", "%C3%A9", "/", "%E2%82%AC", "/", "%F0%9F%A7%B5", ";", "v=1", "/..x/"];
+        assert_eq!(read(&parts.concat()).canonical, parts.concat());
+        for at in 1..parts.len() {
+            let (start, end) = parts.split_at(at);
+            for pattern in [format!("{}*", start.concat()), format!("*{}", end.concat())] {
                 assert_eq!(path_glob_problem(&Glob::new(&pattern).unwrap()), None, "{pattern}");
             }
         }
         assert_eq!(path_glob_problem(&Glob::Any), None);
+    }
+
+    #[test]
+    fn a_glob_that_cuts_a_character_in_two_is_a_problem_that_names_what_is_whole() {
+        for (bad, whole) in [
+            ("/a%2*", "/a*"),
+            ("/a%*", "/a*"),
+            ("/caf%C3*", "/caf*"),
+            ("/caf%c3*", "/caf*"),
+            ("/%E2%82*", "/*"),
+            ("*%A9/x", "*/x"),
+            ("*%82%AC", "*"),
+        ] {
+            let problem = path_glob_problem(&Glob::new(bad).unwrap()).unwrap_or_default();
+            assert!(
+                problem.contains(&format!("'{bad}'")) && problem.contains(&format!("'{whole}'")),
+                "{bad}: {problem}"
+            );
+        }
     }
 }

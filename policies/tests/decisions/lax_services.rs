@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{Target, attach};
 
 /// What targets are made of.
-const PIECES: [&str; 40] = [
+const PIECES: [&str; 45] = [
     "/",
     "/",
     "/",
@@ -42,6 +42,10 @@ const PIECES: [&str; 40] = [
     "%2561",
     "%",
     "%zz",
+    "%3f",
+    "%3F",
+    "%23",
+    "20",
     "@scope",
     "%40scope",
     "secret",
@@ -53,11 +57,12 @@ const PIECES: [&str; 40] = [
     "public",
     "x",
     "%20",
+    "%20",
 ];
 
 /// What is closed, and what is open where only that is.
 const CLOSED: [&str; 5] = ["/admin", "/admin/*", "/@scope/secret", "*/private", "/caf%C3%A9/*"];
-const OPEN: [&str; 3] = ["/public", "/public/*", "/x/users"];
+const OPEN: [&str; 4] = ["/public", "/public/*", "/x/users", "*20"];
 
 fn is_closed(path: &str) -> bool {
     matches!(path, "/admin" | "/@scope/secret")
@@ -66,14 +71,14 @@ fn is_closed(path: &str) -> bool {
 }
 
 fn is_open(path: &str) -> bool {
-    matches!(path, "/public" | "/x/users") || path.starts_with("/public/")
+    matches!(path, "/public" | "/x/users") || path.starts_with("/public/") || path.ends_with("20")
 }
 
 /// What a service makes of a path that it is sent.
 type Reads = fn(&str) -> String;
 
 /// Services by how they read paths.
-const SERVICES: [(&str, Reads); 5] = [
+const SERVICES: [(&str, Reads); 6] = [
     ("decodes", decoded),
     ("strips parameters, decodes and resolves", |path| resolved(&decoded(&without_parameters(path)))),
     ("decodes, strips parameters and resolves", |path| resolved(&without_parameters(&decoded(path)))),
@@ -83,6 +88,10 @@ const SERVICES: [(&str, Reads); 5] = [
         resolved(&format!("/{}{}", merged.join("/"), if slashed.ends_with('/') { "/" } else { "" }).replace("//", "/"))
     }),
     ("does not mind case", |path| decoded(path).to_lowercase()),
+    ("decodes and then looks for a query or fragment", |path| {
+        let decoded = decoded(path);
+        decoded.split(['?', '#']).next().unwrap_or_default().to_owned()
+    }),
 ];
 
 fn decoded(path: &str) -> String {
