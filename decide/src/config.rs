@@ -177,8 +177,8 @@ pub struct InboundPort {
     pub routes: RouteTable,
     /// Policies of calls received.
     pub policies: Arc<PolicySet>,
-    /// What becomes of paths that services read in different ways.
-    pub ambiguous_paths: AmbiguousPaths,
+    /// What becomes of paths that services read in different ways; the policies say it where no setting does.
+    pub ambiguous_paths: Option<AmbiguousPaths>,
 }
 
 impl InboundPort {

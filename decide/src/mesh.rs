@@ -78,7 +78,7 @@ use crate::{
 mod outcome;
 mod prepared;
 
-use outcome::{depart, possible, receive, sanitized};
+use outcome::{depart, path, possible, receive, sanitized};
 use prepared::{Called, Document, Workload};
 
 /// Tells where a field of an object is written, such as `spec.rules[0].to`; `None` where that is not known.
@@ -189,7 +189,8 @@ impl Mesh {
         let peer = Peer { identity: config.own.caller.clone(), fingerprint: None, address: request.peer.address };
         let request = &RequestFacts { peer: &peer, ..*request };
         let captured = to.parse::<SocketAddr>().is_ok();
-        let scope = route::outbound(&config, to, captured).unwrap_or_else(|| route::unknown(&config, to, captured));
+        let known = || route::outbound(&config, to, captured).unwrap_or_else(|| route::unknown(&config, to, captured));
+        let scope = path(request).and_then(|_| known());
         match (scope, called) {
             (Ok(scope @ Scope::Outbound(_)), Some(called)) => {
                 trace.destination = Some(scope.service()).filter(|service| !service.is_empty());
@@ -229,7 +230,8 @@ impl Mesh {
     ) -> Option<(Arrival, Ending)> {
         let found = self.workloads.get(workload)?;
         let headers = sanitized(found.config(), request);
-        let seen = RequestFacts { headers: &headers, ..*request };
+        let canonical = path(request).map_or_else(|_| request.path.into(), |reading| reading.canonical);
+        let seen = RequestFacts { headers: &headers, path: &canonical, ..*request };
         let arrival = Arrival {
             workload: workload.to_owned(),
             port: request.port,
@@ -279,14 +281,16 @@ impl Mesh {
         trace: &mut Trace,
     ) -> Result<(), Reason> {
         let Scope::Outbound(destination) = scope else { return Ok(()) };
-        let rule = route::rule(scope, request);
+        let seen = &RequestFacts { path: &path(request)?.canonical, ..*request };
+        let rule = route::rule(scope, seen);
         trace.route = rule.as_ref().ok().copied().flatten().map(|rule| rule.name.clone());
-        let considered = called.considered(request, trace.route.as_deref());
+        let considered = called.considered(seen, trace.route.as_deref());
         trace.considered = considered.map(|(origin, what)| self.placed(origin, what, |what| &what.at)).collect();
         let rule = rule?;
         let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), ..*request };
-        trace.policies = self.judged(called.policies(), &request, context);
-        let (ending, headers) = depart(scope, rule, &request, &mut context.clone());
+        let seen = RequestFacts { route: request.route, ..*seen };
+        trace.policies = self.judged(called.policies(), &seen, context);
+        let (ending, headers) = depart(scope, rule, &seen, &mut context.clone());
         if !ending.passes() {
             trace.stopped = Some(ending);
             return Ok(());

@@ -53,6 +53,7 @@ static NONE: LazyLock<Arc<PolicySet>> = LazyLock::new(Arc::default);
 /// assert_eq!((&*scope.service(), scope.policies().is_empty(), scope.traffic().is_some()), ("shop/web", true, true));
 /// assert!(scope.routes(80).unwrap().is_empty());
 /// assert_eq!(scope.ambiguous_paths(), selvedge_policies::settings::AmbiguousPaths::Pass);
+/// assert!(!scope.policies_say_of_paths(), "that is said where calls are received");
 /// let request = selvedge_policies::testing::Request::new("GET", "/").port(80);
 /// let rule = route::rule(&scope, &request.facts()).unwrap();
 /// assert!(scope.filters(rule).is_none());
@@ -92,13 +93,18 @@ impl Scope {
         }
     }
 
-    /// What becomes of a path that services read in different ways: where calls are received what is set there, and on the
-    /// way there it goes on as it was sent.
+    /// What becomes of a path that services read in different ways: where calls are received what is [set](ambiguous_paths)
+    /// there, and on the way there it goes on as it was sent.
     pub fn ambiguous_paths(&self) -> AmbiguousPaths {
         match self {
-            Self::Inbound(port) => port.ambiguous_paths,
+            Self::Inbound(port) => ambiguous_paths(port),
             Self::Outbound(_) | Self::Passthrough => AmbiguousPaths::Pass,
         }
+    }
+
+    /// Whether it is the policies that say it, because no setting does.
+    pub fn policies_say_of_paths(&self) -> bool {
+        matches!(self, Self::Inbound(port) if port.ambiguous_paths.is_none())
     }
 
     /// The filters of a rule: they act once and by one configuration, that of the caller.
@@ -123,6 +129,23 @@ impl Scope {
             Self::Passthrough => PASSTHROUGH.clone(),
         }
     }
+}
+
+/// What becomes of a path that services read in different ways, where calls come to this port: what a setting says, else it is
+/// refused where policies look at paths.
+///
+/// ```
+/// use selvedge_decide::{config::InboundPort, route};
+/// use selvedge_policies::settings::AmbiguousPaths;
+///
+/// let mut port = InboundPort::default();
+/// assert_eq!(route::ambiguous_paths(&port), AmbiguousPaths::Pass);
+/// port.ambiguous_paths = Some(AmbiguousPaths::Rewrite);
+/// assert_eq!(route::ambiguous_paths(&port), AmbiguousPaths::Rewrite);
+/// ```
+pub fn ambiguous_paths(port: &InboundPort) -> AmbiguousPaths {
+    let by_policies = || if port.policies.needs().paths { AmbiguousPaths::Refuse } else { AmbiguousPaths::Pass };
+    port.ambiguous_paths.unwrap_or_else(by_policies)
 }
 
 /// The port of a service that is meant by who calls it by its host, `named` with or without a port, at an address with the

@@ -130,6 +130,8 @@ pub struct RequestFacts<'a> {
     pub host: &'a str,
     /// Normalised path, begins with `/` (or is `*` for `OPTIONS *`).
     pub path: &'a str,
+    /// Services may read the path that was sent in another way, and it is the policies' to say what becomes of that.
+    pub ambiguous: bool,
     /// Query without `?`, as sent.
     pub query: Option<&'a str>,
     /// Header fields as they will be forwarded.

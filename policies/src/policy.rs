@@ -132,7 +132,7 @@ pub enum Posture {
 pub struct Needs {
     /// It looks into requests, at what opaque bytes do not have.
     pub requests: bool,
-    /// The path of a request makes a difference to its decisions on it.
+    /// The path of a request makes a difference to its decisions on it, so one that services read in different ways is refused.
     pub paths: bool,
     /// The server name of application TLS makes a difference to its decisions on connections.
     pub server_name: bool,

@@ -64,7 +64,7 @@ impl Clock {
 ///
 /// let request = Request::new("POST", "/cart?id=7").from("shop/ui").address("10.0.0.9".parse().unwrap()).host("web.shop").port(80);
 /// let request = request.fingerprint("00ff").sanitized(&selvedge_policies::request::PolicySet::new());
-/// let request = request.header("x-tenant", "gold").route("shop/web/0").server_name("web.shop").body(b"{}");
+/// let request = request.header("x-tenant", "gold").route("shop/web/0").server_name("web.shop").body(b"{}").ambiguous();
 /// let facts = request.facts();
 /// assert_eq!((facts.path, facts.query, facts.host, facts.port), ("/cart", Some("id=7"), "web.shop", 80));
 /// assert_eq!(&*facts.peer.identity.as_ref().unwrap().service_account, "ui");
@@ -77,6 +77,7 @@ pub struct Request {
     method: Method,
     host: String,
     path: String,
+    ambiguous: bool,
     query: Option<String>,
     headers: HeaderMap,
     route: String,
@@ -97,6 +98,7 @@ impl Request {
             method: method.parse().unwrap_or(Method::GET),
             host: "shop".into(),
             path: path.into(),
+            ambiguous: false,
             query,
             headers: HeaderMap::new(),
             route: String::new(),
@@ -139,6 +141,13 @@ impl Request {
     #[must_use]
     pub fn host(mut self, host: &str) -> Self {
         self.host = host.into();
+        self
+    }
+
+    /// With a path of which policies say what becomes of it, because services read it in different ways.
+    #[must_use]
+    pub fn ambiguous(mut self) -> Self {
+        self.ambiguous = true;
         self
     }
 
@@ -187,6 +196,7 @@ impl Request {
             method: &self.method,
             host: &self.host,
             path: &self.path,
+            ambiguous: self.ambiguous,
             query: self.query.as_deref(),
             headers: &self.headers,
             route: &self.route,

@@ -10,6 +10,7 @@ use selvedge_policies::{
     context::{Audited, Changes, Claims},
     facts::{Content, RequestFacts},
     reason::Reason,
+    settings::{AmbiguousPaths, Onward},
 };
 use tokio::time::Instant;
 
@@ -47,6 +48,8 @@ pub(crate) struct Exchange {
     pub version: Version,
     /// The canonical target; `None` until the http stage has passed.
     pub target: Option<Target>,
+    /// Services may read its path in another way, and policies say what becomes of it.
+    pub ambiguous: bool,
     /// `namespace/name` of the service called.
     pub service: Arc<str>,
     /// Its port: that of the connection, unless the service is found by the host of the request.
@@ -108,6 +111,7 @@ impl Exchange {
             method: request.method().clone(),
             version: told.version.unwrap_or(request.version()),
             target: None,
+            ambiguous: false,
             service: Arc::default(),
             port: connection.port(),
             route: Arc::default(),
@@ -144,7 +148,8 @@ impl Exchange {
     pub(crate) fn facts<'a>(&'a self, headers: &'a HeaderMap, route: &'a str) -> Result<RequestFacts<'a>, Error> {
         let content = self.content.as_ref().map(|(start, is_whole)| Content { start, is_whole: *is_whole });
         let facts = facts(&self.connection, &self.method, self.target()?, headers, route);
-        Ok(RequestFacts { port: self.port, body: content.unwrap_or_default(), ..facts })
+        let body = content.unwrap_or_default();
+        Ok(RequestFacts { port: self.port, ambiguous: self.ambiguous, body, ..facts })
     }
 
     /// The request that a tunnel is made of.
@@ -214,6 +219,20 @@ impl Tunnelled {
         self.opaque
     }
 
+    /// Whether the path as it went on may still do so, where this becomes of such that services read in different ways.
+    ///
+    /// # Errors
+    /// It may not, or only in another form.
+    pub(crate) fn may_be_asked_for(&self, paths: AmbiguousPaths) -> Result<(), Error> {
+        let is_canonical = self.target.path_and_query.path() == self.target.path();
+        let why = match paths.onward(self.target.ambiguity) {
+            Onward::Refused(why) => Some(why),
+            Onward::Canonical if !is_canonical => self.target.ambiguity,
+            Onward::AsSent | Onward::Canonical => None,
+        };
+        why.map_or(Ok(()), |why| Err(Error::new(Reason::MalformedPath, why.to_string())))
+    }
+
     /// What request policies look at.
     pub(crate) fn facts<'a>(&'a self, connection: &'a Connection) -> RequestFacts<'a> {
         facts(connection, &self.method, &self.target, &self.headers, &self.route)
@@ -233,6 +252,7 @@ fn facts<'a>(
         method,
         host: target.authority.host(),
         path: target.path(),
+        ambiguous: false,
         query: target.path_and_query.query(),
         headers,
         route,

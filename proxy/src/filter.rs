@@ -8,7 +8,10 @@
 use std::{future::pending, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, request};
-use selvedge_decide::route::Scope;
+use selvedge_decide::{
+    config::InboundPort,
+    route::{Scope, ambiguous_paths},
+};
 use selvedge_policies::{
     context::{Audited, Context, Resumed},
     facts::{AttemptFacts, ConnectionFacts, ResponseFacts, Section},
@@ -186,12 +189,11 @@ async fn decide_response(
     Ok(())
 }
 
-/// The policies again for the request that an open tunnel was made of, when they are others than when it was let pass.
-pub(crate) fn on_open_tunnel(
-    connection: &Connection,
-    tunnelled: &Tunnelled,
-    policies: &PolicySet,
-) -> Result<(), Error> {
+/// The policies again for the request that an open tunnel was made of, when they are others than when it was let pass. One that
+/// would be refused for its path now is.
+pub(crate) fn on_open_tunnel(connection: &Connection, tunnelled: &Tunnelled, port: &InboundPort) -> Result<(), Error> {
+    tunnelled.may_be_asked_for(ambiguous_paths(port))?;
+    let policies = &port.policies;
     let mut context = context(&connection.worker).with_claims(tunnelled.claims.clone());
     let mut refused = policies.on_open_request(&tunnelled.facts(connection), &mut context);
     if refused.is_none() && tunnelled.is_opaque() {

@@ -13,7 +13,7 @@ use std::{future::pending, time::Duration};
 
 use http::Request;
 use hyper::body::Body;
-use selvedge_decide::admission::may_call;
+use selvedge_decide::{admission::may_call, config::InboundPort};
 use selvedge_policies::{reason::Reason, request::PolicySet, verdict::Answer};
 use tokio::time::sleep;
 
@@ -88,19 +88,19 @@ pub(crate) fn is_probe<B: Body>(
 /// is judged where it calls.
 pub(crate) async fn ended(
     connection: &Connection,
-    judge: impl Fn(&RuntimeConfig, &PolicySet) -> Result<(), Error>,
+    judge: impl Fn(&RuntimeConfig, &InboundPort) -> Result<(), Error>,
 ) -> Error {
     let (mut drained, mut configs) = (connection.worker.drain(), connection.worker.configs());
     let revoked = async {
         let Heading::Inbound { port, .. } = connection.heading else { return pending().await };
         let mut snapshot = connection.worker.refresh(&mut configs);
         loop {
-            let policies = &snapshot.config.inbound(port).policies;
-            if let Err(error) = judge(&snapshot.config, policies) {
+            let port = snapshot.config.inbound(port);
+            if let Err(error) = judge(&snapshot.config, port) {
                 return error;
             }
             tokio::select! {
-                () = expired(&connection.worker, policies) => {}
+                () = expired(&connection.worker, &port.policies) => {}
                 changed = configs.changed() => match changed {
                     Ok(()) => snapshot = connection.worker.refresh(&mut configs),
                     Err(_) => return pending().await,

@@ -45,7 +45,7 @@ pub(crate) async fn relay(identified: Identified) {
         }
     };
     let opened = record::connection_opened(&connection, Some(&picked.endpoint)).audited(audited);
-    let judged = judge::ended(&connection, |config, policies| still_admitted(&connection, config, policies));
+    let judged = judge::ended(&connection, |config, port| still_admitted(&connection, config, &port.policies));
     let mut caller = Prefixed::new(io, first);
     let over = join(opened, &connection, (&mut caller, &mut service), judged).await;
     if over.resets(Party::Caller) {
@@ -99,10 +99,10 @@ pub(crate) async fn tunnel(
     let (Some(caller), Some(service)) = tokio::join!(caller.open(), service.open()) else {
         return opened.closed(0, 0, None);
     };
-    let judged = judge::ended(&connection, |config, policies| {
+    let judged = judge::ended(&connection, |config, port| {
         admitted(&connection, config)?;
         match &tunnelled {
-            Some(tunnelled) => filter::on_open_tunnel(&connection, tunnelled, policies),
+            Some(tunnelled) => filter::on_open_tunnel(&connection, tunnelled, port),
             None => Ok(()),
         }
     });

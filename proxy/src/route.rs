@@ -229,6 +229,7 @@ fn refused(snapshot: &Snapshot, name: &str, reason: Reason) -> Error {
 /// None may, in front of a service whose policies look at paths.
 pub(crate) fn path<B>(exchange: &mut Exchange, scope: &Scope, request: &mut Request<B>) -> Result<(), Error> {
     let Some(target) = exchange.target.as_mut().filter(|_| !exchange.probe) else { return Ok(()) };
+    exchange.ambiguous = target.ambiguity.is_some() && scope.policies_say_of_paths();
     match scope.ambiguous_paths().onward(target.ambiguity) {
         Onward::AsSent => {}
         Onward::Canonical => {

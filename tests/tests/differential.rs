@@ -46,7 +46,7 @@ async fn sidecars_decide_as_the_mesh_in_memory_does() {
     for ending in ["200 ", "403 policy_denied", "403 policy_default_deny", "403 plaintext_refused", "404 no_route"] {
         assert!(endings.get(ending).is_some_and(|times| *times > REQUESTS / 100), "{ending} is rare: {endings:?}");
     }
-    for ending in ["500 invalid_route", "503 no_endpoints", "503 unknown_destination"] {
+    for ending in ["400 malformed_path", "500 invalid_route", "503 no_endpoints", "503 unknown_destination"] {
         assert!(endings.contains_key(ending), "{ending} never happened: {endings:?}");
     }
 }

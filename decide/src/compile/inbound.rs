@@ -6,7 +6,7 @@ use selvedge_policies::{
     policy::{Place, Posture, RequestPolicy},
     registry,
     request::PolicySet,
-    settings::{AmbiguousPaths, Settings},
+    settings::Settings,
 };
 use selvedge_xds::proto::mesh::{self, Attachment};
 
@@ -64,14 +64,13 @@ pub(super) fn compile(
     let others = inbound.ports.iter().filter(|other| other.port == port.port && other.service != port.service);
     let mut other_services: Vec<_> = others.filter_map(|other| other.service.parse().ok()).collect();
     other_services.dedup();
-    let looked_at = if policies.needs().paths { AmbiguousPaths::Refuse } else { AmbiguousPaths::Pass };
     Ok(InboundPort {
         service: port.service.parse().ok(),
         other_services,
         protocol: AppProtocol::of(&port.app_protocol),
         routes: routes::table(&port.routes)?,
         policies: Arc::new(with_content_in_bounds(policies.and(decisions(inbound)?))?.refusing(refused)),
-        ambiguous_paths: settings(inbound)?.modes().ambiguous_paths.unwrap_or(looked_at),
+        ambiguous_paths: settings(inbound)?.modes().ambiguous_paths,
     })
 }
 

@@ -4,7 +4,7 @@ use http::{HeaderMap, Method};
 use selvedge_policies::{
     context::{Context, Resumed},
     facts::{ConnectionFacts, RequestFacts, Section},
-    matching::canonical::{Reading, read},
+    matching::canonical::{Ambiguity, Reading, read},
     reason::Reason,
     request::Asked,
     route::{Backend, RouteRule},
@@ -47,15 +47,26 @@ pub(super) fn receive(config: &RuntimeConfig, request: &RequestFacts<'_>, contex
     admission::may_call(request.peer.identity.as_deref(), config)?;
     let port = config.inbound(request.port);
     let scope = Scope::Inbound(port.clone());
-    let Reading { canonical, ambiguity } = read(request.path);
+    let Reading { canonical, ambiguity } = path(request)?;
     if let Onward::Refused(_) = scope.ambiguous_paths().onward(ambiguity) {
         return Err(Reason::MalformedPath);
     }
-    let request = &RequestFacts { path: &canonical, ..*request };
+    let ambiguous = ambiguity.is_some() && scope.policies_say_of_paths();
+    let request = &RequestFacts { path: &canonical, ambiguous, ..*request };
     let rule = route::rule(&scope, request)?;
     let headers = sanitized(config, request);
     let request = RequestFacts { route: rule.map_or("", |rule| &rule.name), headers: &headers, ..*request };
     Ok(judge(Asked::new(&port.policies.afresh(), None), &request, &mut context.clone()))
+}
+
+/// The path of a request as sidecars read it. One that is none they refuse at either end; `*` is for OPTIONS (RFC 9112 section
+/// 3.2.4), and there is one way to read it.
+pub(super) fn path<'a>(request: &RequestFacts<'a>) -> Result<Reading<'a>, Reason> {
+    if request.path == "*" && request.method == Method::OPTIONS {
+        return Ok(Reading { canonical: request.path.into(), ambiguity: None });
+    }
+    let reading = read(request.path);
+    if reading.ambiguity == Some(Ambiguity::NotAbsolute) { Err(Reason::MalformedPath) } else { Ok(reading) }
 }
 
 /// The header section of a request that comes to a sidecar, without what its caller may not say.
@@ -85,6 +96,28 @@ fn judge(asked: Asked<'_>, request: &RequestFacts<'_>, context: &mut Context) ->
             Verdict::Ask(question) => {
                 return Ending { asks: Some(question.to.to_string().into()), ..Ending::default() };
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_policies::testing::Request;
+
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_path_or_that_of_options_for_all() {
+        for (method, target, expected) in [
+            ("OPTIONS", "*", Ok(("*", None))),
+            ("GET", "*", Err(Reason::MalformedPath)),
+            ("OPTIONS", "x", Err(Reason::MalformedPath)),
+            ("GET", "/%61;b", Ok(("/a;b", Some(Ambiguity::Parameters)))),
+        ] {
+            let request = Request::new(method, target);
+            let reading = path(&request.facts());
+            let found = reading.as_ref().map(|reading| (&*reading.canonical, reading.ambiguity));
+            assert_eq!(found.map_err(|reason| *reason), expected, "{method} {target}");
         }
     }
 }

@@ -142,6 +142,9 @@ impl Authorize {
             return Some(default_denied());
         }
         if !self.audit.is_empty() {
+            if request.ambiguous {
+                self.audit.about_paths().inspect(|policy| context.audit(policy, Reason::MalformedPath));
+            }
             note(self.audit.first_match(request, now), context);
         }
         None
@@ -206,7 +209,7 @@ fn compile(
     let expiries = allow.expiries();
     let [hosts, requests] = [RuleIndex::is_about_hosts, RuleIndex::is_about_requests]
         .map(|is_about| [&deny, &allow, &audit].into_iter().any(is_about));
-    let paths = deny.is_about_paths() || allow.is_about_paths();
+    let paths = [&deny, &allow].into_iter().any(|rules| rules.about_paths().is_some());
     Ok(Some(Box::new(Authorize { deny, allow, audit, closed, expiries, hosts, paths, requests })))
 }
 

@@ -208,6 +208,27 @@ fn audit_names_what_a_deny_with_the_same_rules_would_refuse_and_refuses_nothing(
 }
 
 #[test]
+fn audit_names_what_a_deny_in_its_place_would_have_refused_for_its_path() {
+    let with = |operation: Value| {
+        let of = |action: &str, operation: &Value| json!({ "action": action, "rules": [{ "to": [operation] }] });
+        let first = of("AUDIT", &json!({ "methods": ["DELETE"] }));
+        target(&[("shop/first", first), ("shop/second", of("AUDIT", &operation))], Posture::Allow)
+    };
+    let audited = |target: &Target, request: Request| {
+        let mut context = crate::context(Clock::default().now());
+        assert_eq!(target.0.on_request(&request.facts(), &mut context), Verdict::Continue);
+        context.audited.map(|audited| (audited.policy.to_string(), audited.reason))
+    };
+    let paths = with(json!({ "paths": ["/admin"] }));
+    let named = Some(("shop/second".to_owned(), Reason::MalformedPath));
+    assert_eq!(audited(&paths, Request::new("GET", "/x;y").ambiguous()), named);
+    assert_eq!(audited(&paths, Request::new("DELETE", "/x;y").ambiguous()), named, "its path is looked at first");
+    assert_eq!(audited(&paths, Request::new("GET", "/x;y")), None, "a setting lets it pass");
+    let methods = with(json!({ "methods": ["PUT"] }));
+    assert_eq!(audited(&methods, Request::new("GET", "/x;y").ambiguous()), None, "no path is looked at");
+}
+
+#[test]
 fn on_opaque_connections_conditions_on_http_count_against_the_caller() {
     let now = Clock::default().now();
     let caller = Request::new("GET", "/").from("shop/web").port(5432);

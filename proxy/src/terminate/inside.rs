@@ -10,7 +10,8 @@
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use selvedge_policies::{facts::Identity, request::PolicySet};
+use selvedge_decide::config::InboundPort;
+use selvedge_policies::facts::Identity;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     time::timeout,
@@ -57,7 +58,7 @@ pub(super) async fn look<T: AsyncRead + Unpin>(
     let connection = Rc::new(connection);
     let looked = async {
         let dialled = dial::while_there(&connection, io, &mut first, dial::begin(&connection)).await?;
-        let may_stay = |config: &RuntimeConfig, policies: &PolicySet| still_admitted(&connection, config, policies);
+        let may_stay = |config: &RuntimeConfig, port: &InboundPort| still_admitted(&connection, config, &port.policies);
         tokio::select! {
             biased; // what may not be any more is not listened to
             error = judge::ended(&connection, may_stay) => Err(error),

@@ -39,9 +39,9 @@ pub(crate) const CALLED: [(&str, u16); 6] = [
 /// What is called without one, in plaintext.
 const STRAIGHT: [(&str, u16); 3] = [("shop/api-1", 8080), ("pay/ledger-1", 8080), ("pay/ledger-1", 9090)];
 
-const METHODS: [&str; 5] = ["GET", "GET", "POST", "PUT", "DELETE"];
+const METHODS: [&str; 7] = ["GET", "GET", "GET", "POST", "PUT", "DELETE", "OPTIONS"];
 const HOSTS: [&str; 5] = ["api.shop", "api.shop", "a.example.com", "a.b.example.com", "example.com"];
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 25] = [
     "/",
     "/api",
     "/api/",
@@ -60,6 +60,14 @@ const PATHS: [&str; 18] = [
     "/nowhere",
     "/gone",
     "/marked",
+    // As services read them in different ways, and what is no path.
+    "/x/../admin",
+    "/%61dmin/x",
+    "/admin;a=b",
+    "/public/%2e/x",
+    "//api",
+    "/public%3Fx",
+    "*",
 ];
 const QUERIES: [&str; 5] = ["", "", "", "?v=2", "?v=1&v=2"];
 const HEADERS: [(&str, &str); 9] = [
@@ -82,7 +90,8 @@ pub(crate) fn all(chance: &mut fastrand::Rng, count: usize) -> Vec<Case> {
     let made: Vec<Case> = (0..count / ALIKE).map(|number| one(chance, number)).collect();
     let mut all: Vec<Case> = made.iter().cycle().take(count).cloned().collect();
     chance.shuffle(&mut all);
-    all.iter_mut().for_each(|case| case.http2 = chance.bool());
+    // The client has no way to say `*` in HTTP/2.
+    all.iter_mut().for_each(|case| case.http2 = chance.bool() && case.target != "*");
     all
 }
 
@@ -95,7 +104,8 @@ fn one(chance: &mut fastrand::Rng, number: usize) -> Case {
         false => CALLED[chance.usize(..CALLED.len())],
     };
     let pick = |chance: &mut fastrand::Rng, texts: &[&'static str]| texts[chance.usize(..texts.len())];
-    let target = format!("{}{}", pick(chance, &PATHS), pick(chance, &QUERIES));
+    let (path, query) = (pick(chance, &PATHS), pick(chance, &QUERIES));
+    let target = if path == "*" { path.to_owned() } else { format!("{path}{query}") };
     let headers = (0..chance.usize(..3)).map(|_| HEADERS[chance.usize(..HEADERS.len())]).collect();
     Case {
         number,

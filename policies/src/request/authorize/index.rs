@@ -49,9 +49,10 @@ impl RuleIndex {
         self.rules.is_empty()
     }
 
-    /// Whether the path is a condition of a rule.
-    pub(super) fn is_about_paths(&self) -> bool {
-        self.rules.iter().flat_map(|rule| &rule.to).any(OperationMatcher::is_about_paths)
+    /// The policy of the first rule of which the path is a condition.
+    pub(super) fn about_paths(&self) -> Option<&Arc<str>> {
+        let is_about_paths = |rule: &&RuleMatcher| rule.to.iter().any(OperationMatcher::is_about_paths);
+        self.rules.iter().find(is_about_paths).map(|rule| &rule.policy)
     }
 
     /// Whether anything is a condition of a rule that only a request has.
