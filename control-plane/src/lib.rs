@@ -11,6 +11,7 @@ mod guarded;
 mod shared;
 mod crowd;
 mod fair_queue;
+mod few;
 
 pub mod diagnostic;
 pub mod model;

@@ -15,27 +15,28 @@ use super::{
     external_service::ExternalServiceSpec,
     workload::WorkloadSpec,
 };
+use crate::few::Few;
 
 /// The claims and references of all objects.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
-    services: HashMap<IpAddr, BTreeSet<ObjectId>>,
-    workloads: HashMap<SocketAddr, BTreeSet<ObjectId>>,
-    externals: HashMap<IpAddr, BTreeSet<ObjectId>>,
+    services: HashMap<IpAddr, Few<ObjectId>>,
+    workloads: HashMap<SocketAddr, Few<ObjectId>>,
+    externals: HashMap<IpAddr, Few<ObjectId>>,
     referring: HashMap<Target, BTreeSet<ObjectId>>,
-    standing: HashMap<IpAddr, BTreeSet<ObjectId>>,
-    pointing: HashMap<IpAddr, BTreeSet<ObjectId>>,
+    standing: HashMap<IpAddr, Few<ObjectId>>,
+    pointing: HashMap<IpAddr, Few<ObjectId>>,
 }
 
 impl Claims {
     /// The services with this `clusterIP`, in the order in which they answer to it.
     pub fn services(&self, address: IpAddr) -> impl Iterator<Item = &ObjectId> {
-        self.services.get(&address).into_iter().flatten()
+        self.services.get(&address).into_iter().flat_map(Few::iter)
     }
 
     /// The `ExternalService` objects with an endpoint at this address.
     pub fn externals(&self, address: IpAddr) -> impl Iterator<Item = &ObjectId> {
-        self.externals.get(&address).into_iter().flatten()
+        self.externals.get(&address).into_iter().flat_map(Few::iter)
     }
 
     /// The objects that name this target.
@@ -45,12 +46,12 @@ impl Claims {
 
     /// The workloads at this address, on whatever port.
     pub fn standing(&self, address: IpAddr) -> impl Iterator<Item = &ObjectId> {
-        self.standing.get(&address).into_iter().flatten()
+        self.standing.get(&address).into_iter().flat_map(Few::iter)
     }
 
     /// The `EndpointSlice` objects that say of an endpoint no more than this address.
     pub fn pointing(&self, address: IpAddr) -> impl Iterator<Item = &ObjectId> {
-        self.pointing.get(&address).into_iter().flatten()
+        self.pointing.get(&address).into_iter().flat_map(Few::iter)
     }
 
     /// The object of the mesh that an endpoint of an `ExternalService` is the address of.
@@ -58,7 +59,7 @@ impl Claims {
         let endpoint = spec.endpoints.get(endpoint)?;
         let address: IpAddr = endpoint.address.parse().ok()?;
         let mut sockets = spec.ports.iter().map(|port| SocketAddr::new(address, endpoint.port.unwrap_or(port.port)));
-        self.services(address).next().or_else(|| sockets.find_map(|socket| self.workloads.get(&socket)?.last()))
+        self.services(address).next().or_else(|| sockets.find_map(|socket| self.workloads.get(&socket)?.iter().last()))
     }
 
     /// Adds what `object` claims and names, or takes it away.
@@ -67,26 +68,26 @@ impl Claims {
         match &object.spec {
             Spec::Service(spec) => {
                 for address in spec.addresses() {
-                    set(&mut self.services, address, id.clone(), add);
+                    claim(&mut self.services, address, id.clone(), add);
                 }
             }
             Spec::Workload(spec) => {
                 for socket in sockets(spec) {
-                    set(&mut self.workloads, socket, id.clone(), add);
+                    claim(&mut self.workloads, socket, id.clone(), add);
                 }
                 for address in spec.ips() {
-                    set(&mut self.standing, address, id.clone(), add);
+                    claim(&mut self.standing, address, id.clone(), add);
                 }
             }
             Spec::ExternalService(spec) => {
                 for address in spec.endpoints.iter().filter_map(|endpoint| endpoint.address.parse().ok()) {
-                    set(&mut self.externals, address, id.clone(), add);
+                    claim(&mut self.externals, address, id.clone(), add);
                 }
             }
             Spec::EndpointSlice(spec) => {
                 let bare = spec.endpoints.iter().filter(|endpoint| endpoint.pod().is_none());
                 for address in bare.filter_map(SliceEndpoint::ip) {
-                    set(&mut self.pointing, address, id.clone(), add);
+                    claim(&mut self.pointing, address, id.clone(), add);
                 }
             }
             Spec::Node(_) | Spec::MeshPolicy(_) | Spec::ReferenceGrant(_) | Spec::Attached(_) => {}
@@ -121,6 +122,18 @@ fn named(object: &Object) -> BTreeSet<Target> {
             pods.chain(service.map(|name| Target::Service(namespace.clone(), name.into()))).collect()
         }
         Spec::Service(_) | Spec::Workload(_) | Spec::Node(_) | Spec::ReferenceGrant(_) => BTreeSet::new(),
+    }
+}
+
+/// Notes that `id` claims `key`, or that it does no more.
+fn claim<K: std::hash::Hash + Eq>(index: &mut HashMap<K, Few<ObjectId>>, key: K, id: ObjectId, add: bool) {
+    if add {
+        index.entry(key).or_default().insert(id);
+    } else if let Some(ids) = index.get_mut(&key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(&key);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use super::in_force::Entry;
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
+    few::Few,
     model::{Object, ObjectId},
     source::{Candidate, Origin, Reading},
 };
@@ -24,7 +25,7 @@ const MAX_NAMED: usize = 5;
 pub(super) struct Units {
     units: BTreeMap<Origin, Unit>,
     /// The origins that have an object of that id, sound or not.
-    claims: HashMap<ObjectId, BTreeSet<Origin>>,
+    claims: HashMap<ObjectId, Few<Origin>>,
 }
 
 #[derive(Debug)]
@@ -124,7 +125,7 @@ impl Units {
     /// say something. Judging again what was put in force because of it says the same.
     pub(super) fn judge(&self, id: &ObjectId, in_force: Option<&Entry>, is_pending: bool) -> Judged<'_> {
         let home = in_force.map_or(Home::Sure, |entry| self.home(id, entry, is_pending));
-        let origins = self.claims.get(id).into_iter().flatten();
+        let origins = self.claims.get(id).into_iter().flat_map(Few::iter);
         let mut judged = Judged { held: home == Home::Silent, ..Judged::default() };
         let mut candidates = Vec::new();
         for (origin, unit) in origins.filter_map(|origin| Some((origin, self.units.get(origin)?))) {
