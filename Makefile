@@ -6,7 +6,7 @@ CARGO ?= cargo
 export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 8 ? n : 8)))
 .DEFAULT_GOAL := help
 
-.PHONY: help demo release image test check bench clean
+.PHONY: help demo release image test attack check bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,14 @@ test: ## every test; says what it skips and why
 	@.ci/setup test
 	$(CARGO) build --locked --workspace --bins --tests
 	$(CARGO) test --locked --workspace --no-fail-fast
+
+# Suites whose cases are rows of data (docs/testing.md).
+suites := decisions applications attacks balancing bytes detection differential endings floods hygiene interpretation polite
+
+attack: ## the suites of attacks and odd messages in their long form, with figures and seeds
+	@.ci/setup attack
+	$(CARGO) build --locked --workspace --bins
+	SELVEDGE_ATTACK=1 SELVEDGE_TEST_EARLY_ANSWERS=400 $(CARGO) test --locked --workspace --no-fail-fast $(suites:%=--test %) -- --nocapture --test-threads 1
 
 check: ## format, lints, licences and advisories, documentation
 	@.ci/setup build

@@ -9,6 +9,7 @@
 //! - [`recorder`]: a service that takes down every byte and forgives nothing; [`relay`]: the wire, taken down
 //! - [`frames`]: HTTP/2 as raw bytes
 //! - [`pattern`]: bodies to be compared byte for byte; [`metrics`]: numbers to be compared with ==
+//! - [`long`]: suites of data in a short and a long form
 //! - [`wait`]: polling with a deadline, so that no test sleeps and hopes
 //! - [`source`], [`imports`], [`pages`], [`commands`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of
 //!   the house
@@ -21,6 +22,7 @@ pub mod complaints;
 pub mod frames;
 pub mod imports;
 pub mod load;
+pub mod long;
 pub mod lockfile;
 pub mod mesh;
 pub mod metrics;

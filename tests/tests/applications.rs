@@ -14,7 +14,7 @@ use std::{
 };
 
 use selvedge_tests::{
-    client,
+    client, long,
     mesh::{Mesh, Workload},
     ports::Reserved,
     process::{Process, binary},
@@ -152,8 +152,7 @@ async fn applications_do_through_the_mesh_what_they_do_without() {
         return skip("only root can give each application processes of its own");
     }
     let rows: Vec<Row> = serde_saphyr::from_str(ROWS).unwrap();
-    let chosen = env::var("SELVEDGE_TEST_APPLICATION").unwrap_or_default();
-    let rows = rows.into_iter().filter(|row| row.name.contains(&chosen) && row.is_installed());
+    let rows = rows.into_iter().filter(|row| long::is_asked(&row.name) && row.is_installed());
     let all: Vec<Application> = rows.map(Application::new).collect();
 
     let mesh = Mesh::start().await;

@@ -1,12 +1,12 @@
 //! Who is inside is not trusted: what a peer with a good certificate, or the workload's own application, floods the sidecar
-//! with costs it little, and others nothing. `ATTACK_SECONDS` has every attack last so long, and others be answered in time; `ATTACK`
-//! names one.
+//! with costs it little, and others nothing. In the long form every attack lasts, and others are answered in time.
 
 use std::{fs, net::SocketAddr, sync::mpsc, thread, time::Duration};
 
 use http::Method;
 use selvedge_tests::{
     client::{self, Connection, request},
+    long,
     mesh::{Mesh, Sidecar, Workload},
     pair::{DESTINATION, HOST},
     upstream::Upstream,
@@ -166,15 +166,14 @@ async fn endure(target: &mut Target<'_>, attack: &Attack, each: Duration, span: 
 }
 
 async fn endure_all(mut target: Target<'_>) {
-    let seconds = std::env::var("ATTACK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    let patience = if seconds.is_some() { PATIENCE } else { Duration::MAX };
-    let (span, only) = (Duration::from_secs(seconds.unwrap_or(1)), std::env::var("ATTACK").unwrap_or_default());
+    let (seconds, patience) = long::either((1, Duration::MAX), (10, PATIENCE));
+    let span = Duration::from_secs(seconds);
     // What others cost and take without an attack.
     let before = used_by(target.sidecar.process().id());
     let calm = ask(target.entry, span).await.unwrap();
     let each = (used_by(target.sidecar.process().id()) - before) / u32::try_from(calm.took.len()).unwrap();
     let mut wrong = Vec::new();
-    for attack in ATTACKS.iter().filter(|attack| attack.name.contains(&only)) {
+    for attack in ATTACKS.iter().filter(|attack| long::is_asked(attack.name)) {
         let hurts_itself = attack.hurts_itself && matches!(target.door, Door::Own(_));
         if hurts_itself || target.door.round(attack).is_none() {
             continue;

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use selvedge_decide::{mesh::Mesh, trace::Ending};
 use selvedge_policies::{context::Context, facts::Moment};
+use selvedge_tests::long;
 
 #[path = "differential/cases.rs"]
 mod cases;
@@ -14,18 +15,17 @@ mod processes;
 
 use cases::Case;
 use processes::{Processes, Seen};
-/// How many requests are sent.
-const REQUESTS: usize = 10_000;
+/// How many requests are sent, in the short form and the long one.
+const REQUESTS: [usize; 2] = [10_000, 100_000];
 /// How many of them at a time.
 const AT_ONCE: usize = 16;
 
 #[tokio::test]
 async fn sidecars_decide_as_the_mesh_in_memory_does() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    println!("SEED={seed}");
+    let (seed, requests) = (long::seed(), long::either(REQUESTS[0], REQUESTS[1]));
     let processes = Processes::start().await;
     let mesh = processes.in_memory();
-    let cases = cases::all(&mut fastrand::Rng::with_seed(seed), REQUESTS);
+    let cases = cases::all(&mut fastrand::Rng::with_seed(seed), requests);
     let seen = processes.send(&cases, AT_ONCE).await;
 
     let mut decided: HashMap<usize, Decided> = HashMap::new();
@@ -41,10 +41,10 @@ async fn sidecars_decide_as_the_mesh_in_memory_does() {
     println!("{endings:#?}");
     let count = disagreements.len();
     disagreements.truncate(5);
-    assert!(count == 0, "SEED={seed}: {count} of {REQUESTS} differ, such as\n{}", disagreements.join("\n"));
+    assert!(count == 0, "SEED={seed}: {count} of {requests} differ, such as\n{}", disagreements.join("\n"));
     // A comparison that always comes to the same is none.
     for ending in ["200 ", "403 policy_denied", "403 policy_default_deny", "403 plaintext_refused", "404 no_route"] {
-        assert!(endings.get(ending).is_some_and(|times| *times > REQUESTS / 100), "{ending} is rare: {endings:?}");
+        assert!(endings.get(ending).is_some_and(|times| *times > requests / 100), "{ending} is rare: {endings:?}");
     }
     for ending in ["400 malformed_path", "500 invalid_route", "503 no_endpoints", "503 unknown_destination"] {
         assert!(endings.contains_key(ending), "{ending} never happened: {endings:?}");
