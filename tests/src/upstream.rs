@@ -163,6 +163,9 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
         let _ = builder
             .timer(TokioTimer::new())
             .enable_connect_protocol()
+            // Tests are about what the mesh takes of callers that give up; by itself the library takes 20 at once.
+            .max_pending_accept_reset_streams(1_000)
+            .max_local_error_reset_streams(1_000)
             .serve_connection(TokioIo::new(stream), service)
             .await;
     } else {

@@ -19,6 +19,10 @@ use tokio::{
 
 #[path = "attacks/attacker.rs"]
 mod attacker;
+#[path = "attacks/honest.rs"]
+mod honest;
+#[path = "attacks/stalled.rs"]
+mod stalled;
 #[path = "rogue/stolen.rs"]
 mod stolen;
 #[path = "attacks/wire.rs"]

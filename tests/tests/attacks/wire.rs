@@ -100,7 +100,7 @@ fn later(n: u32, open: Round, reset: Round) -> Vec<u8> {
 
 // HTTP/2.
 
-const fn id(n: u32) -> u32 {
+pub(crate) const fn id(n: u32) -> u32 {
     2 * n + 1
 }
 
@@ -117,7 +117,7 @@ fn window(bytes: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[&[0, 4][..], &bytes.to_be_bytes()].concat())
 }
 
-fn get(n: u32) -> Vec<u8> {
+pub(crate) fn get(n: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, id(n), GET)
 }
 
@@ -125,7 +125,7 @@ fn post(n: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, id(n), POST)
 }
 
-fn reset(n: u32) -> Vec<u8> {
+pub(crate) fn reset(n: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, id(n), &[0, 0, 0, 8])
 }
 
