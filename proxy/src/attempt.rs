@@ -117,7 +117,10 @@ async fn one(
     overall: Option<Instant>,
 ) -> Result<upstream::Answer, Error> {
     exchange.request_bytes.set(0);
-    let body = if wanted.is_some() { Body::empty() } else { replay.body().metered(exchange.request_bytes.clone()) };
+    let body = match wanted {
+        Some(Wanted::Connect | Wanted::Stream) => Body::empty(),
+        Some(Wanted::Upgrade(_)) | None => replay.body().metered(exchange.request_bytes.clone()),
+    };
     // Pinned where it is made, because it is large and a timeout would move it.
     let mut sending = pin!(upstream::send(exchange, &picked.endpoint, head, body, wanted));
     let own = upstream.try_timeout().map(|limit| Instant::now() + limit);

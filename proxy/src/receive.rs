@@ -1,6 +1,7 @@
 //! The http stage: takes a request apart into what the other stages may rely on.
 
 use http::{HeaderValue, Method, Request, Version, header::CONTENT_LENGTH};
+use hyper::body::Body as _;
 use selvedge_policies::reason::Reason;
 
 use crate::{
@@ -28,8 +29,8 @@ pub(crate) fn request(exchange: &mut Exchange, mut request: Request<Content>) ->
         return Err(Error::new(Reason::Overloaded, detail));
     }
     exchange.probe = judge::is_probe(&exchange.connection, &exchange.snapshot.config, &request)?;
-    let wanted = upgrade::wanted(&request);
-    if wanted == Some(Wanted::Connect) && !hyper::body::Body::is_end_stream(request.body()) {
+    let (wanted, has_none) = (upgrade::wanted(&request), request.body().is_end_stream());
+    if wanted == Some(Wanted::Connect) && !has_none {
         // What a service took for the content, and what for the tunnel, nobody could know (RFC 9110 section 9.3.6).
         let detail = "a CONNECT request has no content";
         return Err(Error::new(Reason::MalformedFraming, detail));
@@ -55,7 +56,9 @@ pub(crate) fn request(exchange: &mut Exchange, mut request: Request<Content>) ->
         hop::strip_mesh(headers);
     }
     if wanted.is_some() {
-        headers.remove(CONTENT_LENGTH);
+        if has_none {
+            headers.remove(CONTENT_LENGTH);
+        }
         exchange.asked = Some(headers.clone());
         exchange.opaque = exchange.method == Method::CONNECT && upgrade::protocol(&request).is_none();
     }

@@ -172,7 +172,8 @@ fn cut(Failed(end): Failed) -> Error {
 
 fn wire(exchange: &Exchange, endpoint: &Endpoint, body: &Body, wanted: Option<&Wanted>) -> Wire {
     match (&endpoint.config.transport, wanted) {
-        (Transport::Mesh { .. }, Some(_)) => Wire::Frames,
+        // A stream of frames has content or becomes a tunnel.
+        (Transport::Mesh { .. }, Some(_)) if http_body::Body::is_end_stream(body) => Wire::Frames,
         (_, Some(Wanted::Upgrade(_) | Wanted::Connect)) => Wire::Http1,
         (_, Some(Wanted::Stream)) => Wire::Http2,
         (Transport::Mesh { .. }, None) if exchange.version == Version::HTTP_2 || !bulk(endpoint, body) => Wire::Frames,

@@ -1,6 +1,6 @@
 //! Beyond request and response: upgrades, CONNECT, streams in both directions, trailers, 1xx.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
@@ -15,7 +15,7 @@ use selvedge_tests::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     sync::mpsc,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -49,6 +49,49 @@ async fn a_websocket_stays_open_and_carries_bytes_both_ways() {
     for frame in [&b"\x81\x05hello"[..], b"\x82\x03\x00\x01\x02"] {
         stream.write_all(frame).await.unwrap();
         expect_bytes(&mut stream, frame).await;
+    }
+    assert_eq!(pair.get("/").await.status, 200);
+}
+
+/// An application that switches to a protocol of its own when it has read the content, which it says again there.
+async fn switches() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let head = read_head(&mut stream).await.to_lowercase();
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                let mut content = vec![0; length.unwrap_or(0)];
+                stream.read_exact(&mut content).await.unwrap();
+                let answer: &[u8] = match head.contains("upgrade: tcp") && length.is_some() {
+                    true => b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+                    false => b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                };
+                stream.write_all(&[answer, &content].concat()).await.unwrap();
+                let (mut reading, mut writing) = stream.split();
+                let _ = tokio::io::copy(&mut reading, &mut writing).await;
+            });
+        }
+    });
+    address
+}
+
+/// As `docker exec` asks for a terminal.
+#[tokio::test]
+async fn an_upgrade_whose_request_has_content_is_one() {
+    let pair = Pair::in_front_of(switches().await, "http").await;
+    for length in [17, 20_000, 200_000] {
+        let content = "x".repeat(length);
+        let head = format!(
+            "POST /exec/1/start HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: text/plain\r\nConnection: Upgrade\r\nUpgrade: \
+             tcp\r\nContent-Length: {length}\r\n\r\n{content}"
+        );
+        let (mut stream, answer) = raw_head(&pair, &head).await;
+        assert!(answer.starts_with("HTTP/1.1 101") && answer.to_lowercase().contains("upgrade: tcp"), "{answer}");
+        within("the content comes back", expect_bytes(&mut stream, content.as_bytes())).await;
+        stream.write_all(b"ls\n").await.unwrap();
+        within("the tunnel is there", expect_bytes(&mut stream, b"ls\n")).await;
     }
     assert_eq!(pair.get("/").await.status, 200);
 }

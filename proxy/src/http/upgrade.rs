@@ -56,7 +56,8 @@ impl Tunnel {
 /// What comes over frames was [heard](hear) already, and has no fields for it.
 ///
 /// A server may leave `Upgrade` unheeded, and two kinds are: one to another version of HTTP, because the requests in
-/// that tunnel would pass unseen by every policy, and one on a request with a body, which is the plainer half of it.
+/// that tunnel would pass unseen by every policy, and one on a request with content of which nobody has said how long it
+/// is: where that ends and the tunnel begins is the service's to say alone where a length says it, too.
 pub(crate) fn wanted<B: http_body::Body>(request: &Request<B>) -> Option<Wanted> {
     if let Some(heard) = request.extensions().get() {
         return Some(Wanted::clone(heard));
@@ -69,7 +70,8 @@ pub(crate) fn wanted<B: http_body::Body>(request: &Request<B>) -> Option<Wanted>
         value.as_bytes().split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     });
     let protocol = request.headers().get(header::UPGRADE).filter(|_| asks)?;
-    let heeded = request.version() == http::Version::HTTP_11 && request.body().is_end_stream() && !names_http(protocol);
+    let is_sized = request.body().is_end_stream() || request.body().size_hint().exact().is_some();
+    let heeded = request.version() == http::Version::HTTP_11 && is_sized && !names_http(protocol);
     heeded.then(|| Wanted::Upgrade(protocol.clone()))
 }
 
@@ -173,7 +175,10 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_not_lost_to_an_upgrade() {
-        assert_eq!(asked("websocket", "body"), None);
+    fn content_is_not_lost_to_an_upgrade() {
+        assert!(matches!(asked("tcp", "content"), Some(Wanted::Upgrade(_))));
+        let frames = futures_util::stream::empty::<Result<hyper::body::Frame<Bytes>, std::convert::Infallible>>();
+        let chunks = Request::post("/").header("connection", "upgrade").header("upgrade", "tcp");
+        assert_eq!(wanted(&chunks.body(http_body_util::StreamBody::new(frames)).unwrap()), None, "of no known length");
     }
 }
