@@ -2,8 +2,12 @@
 
 #[path = "endings/early.rs"]
 mod early;
+#[path = "endings/early_http2.rs"]
+mod early_http2;
 #[path = "endings/heads.rs"]
 mod heads;
+#[path = "endings/interim.rs"]
+mod interim;
 #[path = "endings/partial.rs"]
 mod partial;
 #[path = "endings/refused.rs"]
