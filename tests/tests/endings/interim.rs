@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -21,32 +21,33 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// An application that answers 103 again and again, until nobody takes it; and whether that was so.
-async fn endless() -> (SocketAddr, Arc<AtomicBool>) {
+/// An application that answers 103 again and again, until nobody takes it; and how many take it now.
+async fn endless() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, left) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
-    let seen = left.clone();
+    let (address, taken) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = taken.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(hint(stream, seen.clone()));
+            tokio::spawn(hint(stream, count.clone()));
         }
     });
-    (address, left)
+    (address, taken)
 }
 
-async fn hint(mut stream: TcpStream, left: Arc<AtomicBool>) {
+async fn hint(mut stream: TcpStream, taken: Arc<AtomicUsize>) {
     if !matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {
         return;
     }
+    taken.fetch_add(1, Relaxed);
     while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await.is_ok() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    left.store(true, Relaxed);
+    taken.fetch_sub(1, Relaxed);
 }
 
 #[tokio::test]
 async fn a_service_that_announces_for_ever_runs_into_the_timeout_and_is_left() {
-    let (application, left) = endless().await;
+    let (application, taken) = endless().await;
     let around = Around::launch(application, "http").await;
     around.mesh.write(
         "traffic.yaml",
@@ -61,5 +62,5 @@ async fn a_service_that_announces_for_ever_runs_into_the_timeout_and_is_left() {
         matches!(answer, Ok(Ok(answer)) if answer.status == 504 && answer.reason() == "attempt_timeout")
     })
     .await;
-    wait::until_true("the application is left", || async { left.load(Relaxed) }).await;
+    wait::until_true("the application is left", || async { taken.load(Relaxed) == 0 }).await;
 }
