@@ -14,6 +14,7 @@ pub(crate) mod content;
 pub(crate) mod early;
 pub(crate) mod guard;
 pub(crate) mod hop;
+pub(crate) mod http2;
 pub(crate) mod link;
 pub(crate) mod pace;
 pub(crate) mod reply;
@@ -47,16 +48,3 @@ impl Windows {
 pub(crate) const PIECE: usize = 96 << 10;
 /// Bytes of one answer of HTTP/2 that wait to be written.
 pub(crate) const UNSENT: usize = 64 << 10;
-
-/// hyper's executor on a worker: every task stays on its thread, so nothing needs `Send`.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct LocalExec;
-
-impl<F> hyper::rt::Executor<F> for LocalExec
-where
-    F: Future<Output: 'static> + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}

@@ -7,12 +7,12 @@
 use std::rc::Rc;
 
 use http::{
-    HeaderValue, Request, Response, Uri, Version,
+    HeaderMap, HeaderValue, Request, Response, Uri, Version,
     header::{HOST, TRANSFER_ENCODING},
     request,
     uri::{self, InvalidUriParts, Scheme},
 };
-use hyper::client::conn::http2;
+use hyper::ext::Protocol;
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
 
 use crate::{
@@ -28,8 +28,7 @@ use crate::{
     http::{
         Body, Content,
         case::Spelling,
-        hop,
-        link::{self, Failed},
+        hop, http2, link,
         upgrade::{self, Wanted},
     },
 };
@@ -95,7 +94,7 @@ async fn over_http1(
     let pool = &endpoint.pool;
     let mut lease = pool.http1(&endpoint.config, &exchange.snapshot.trust).await?;
     let mut request = Request::from_parts(head.clone(), body);
-    address(exchange, endpoint, &mut request, Wire::Http1)?;
+    for_http1(exchange, endpoint, &mut request)?;
     if let Some(wanted) = wanted {
         upgrade::restore(&mut request, wanted);
     }
@@ -120,17 +119,17 @@ async fn over_http1(
 async fn over_http2(
     exchange: &Exchange,
     endpoint: &Endpoint,
-    mut sender: http2::SendRequest<Body>,
+    sender: http2::Sender,
     head: &request::Parts,
     body: Body,
     place: Place,
 ) -> Result<Answer, Error> {
-    let mut request = Request::from_parts(head.clone(), body);
-    address(exchange, endpoint, &mut request, Wire::Http2)?;
-    let sent = sender.try_send_request(request).await;
-    let mut response = sent.map_err(|mut e| failed(endpoint, e.take_message().is_some(), e.error()))?;
+    let failed = |failed| unanswered(endpoint, failed);
+    let turn = sender.turn().await.map_err(failed)?;
+    let sent = http2::send(turn, for_http2(exchange, endpoint, head)?, body).map_err(failed)?;
+    let mut response = sent.await.map_err(failed)?;
     let spelling = hear(endpoint, &mut response);
-    Ok(Answer { response: response.map(Content::Http), held: Held::Shared(place), spelling })
+    Ok(Answer { response, held: Held::Shared(place), spelling })
 }
 
 async fn over_frames(
@@ -157,7 +156,7 @@ async fn over_frames(
 }
 
 /// What a stream between sidecars that ended without an answer means.
-fn cut(Failed(end): Failed) -> Error {
+fn cut(link::Failed(end): link::Failed) -> Error {
     let lost = |outcome, detail| Error::failed_try(Reason::UpstreamReset, outcome, detail);
     match end {
         End::Reset(Code::Refused) => {
@@ -194,73 +193,105 @@ fn bulk(endpoint: &Endpoint, body: &Body) -> bool {
 /// Takes the mesh's own fields out of a response. What they say is believed when a sidecar says it; the reason then
 /// goes on to the caller.
 fn hear<B>(endpoint: &Endpoint, response: &mut Response<B>) -> Option<Spelling> {
-    if matches!(endpoint.config.transport, Transport::Mesh { .. }) {
+    if is_meshed(endpoint) {
         return Spelling::heard(response.headers_mut());
     }
     hop::strip_mesh(response.headers_mut());
     None
 }
 
-/// Gives the request the target form and marks of its wire.
-fn address(exchange: &Exchange, endpoint: &Endpoint, request: &mut Request<Body>, wire: Wire) -> Result<(), Error> {
+/// Gives the request the target form and marks of HTTP/1.
+fn for_http1(exchange: &Exchange, endpoint: &Endpoint, request: &mut Request<Body>) -> Result<(), Error> {
     let target = exchange.target()?;
-    let internal = |e: InvalidUriParts| Error::new(Reason::Internal, e.to_string());
-    let mesh = matches!(endpoint.config.transport, Transport::Mesh { .. });
-    if let Some(version) = hop::original_version(exchange.version).filter(|_| mesh) {
-        request.headers_mut().insert(&hop::ORIGINAL_VERSION, version);
+    mark(exchange, endpoint, request.headers_mut());
+    *request.version_mut() = Version::HTTP_11;
+    // By itself the library frames no body of unknown length on a GET, and drops it.
+    if http_body::Body::size_hint(request.body()).exact().is_none() {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if wire == Wire::Http2 {
-        if let Some(spelling) = exchange.spelling.as_ref().filter(|_| mesh) {
-            spelling.tell(request.headers_mut());
-        }
-        request.headers_mut().remove(HOST);
-        *request.version_mut() = Version::HTTP_2;
-        let mut parts = uri::Parts::default();
-        let outside = matches!(endpoint.config.transport, Transport::External { .. });
-        parts.scheme = Some(if outside { Scheme::HTTPS } else { Scheme::HTTP });
-        parts.authority = Some(target.authority.full().clone());
-        parts.path_and_query = Some(target.path_and_query.clone());
-        *request.uri_mut() = Uri::from_parts(parts).map_err(internal)?;
-    } else {
-        *request.version_mut() = Version::HTTP_11;
-        // By itself the library frames no body of unknown length on a GET, and drops it.
-        if http_body::Body::size_hint(request.body()).exact().is_none() {
-            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        request.headers_mut().insert(HOST, target.authority.host_field().clone());
-        if request.method() == http::Method::CONNECT {
-            *request.uri_mut() = Uri::from(target.authority.full().clone());
-        }
+    request.headers_mut().insert(HOST, target.authority.host_field().clone());
+    if request.method() == http::Method::CONNECT {
+        *request.uri_mut() = Uri::from(target.authority.full().clone());
     }
     Ok(())
 }
 
-/// What a failed send means. `unsent` is true when the endpoint provably did not process the request.
-fn failed(endpoint: &Endpoint, unsent: bool, error: &hyper::Error) -> Error {
-    let http2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    let refused =
-        http2.is_some_and(|e| e.reason() == Some(h2::Reason::REFUSED_STREAM) || (e.is_go_away() && e.is_remote()));
-    if unsent || refused {
-        let detail = "the endpoint closed the connection before it took the request";
-        return Error::failed_try(Reason::UpstreamReset, TryOutcome::Refused, detail);
+/// The request with the target form and marks of HTTP/2.
+fn for_http2(exchange: &Exchange, endpoint: &Endpoint, head: &request::Parts) -> Result<Request<()>, Error> {
+    let target = exchange.target()?;
+    let internal = |e: InvalidUriParts| Error::new(Reason::Internal, e.to_string());
+    let mut request = Request::new(());
+    let headers = request.headers_mut();
+    headers.clone_from(&head.headers);
+    headers.remove(HOST);
+    mark(exchange, endpoint, headers);
+    if let Some(spelling) = exchange.spelling.as_ref().filter(|_| is_meshed(endpoint)) {
+        spelling.tell(headers);
     }
-    let detail = match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
-    // What the library itself refuses of an answer is no HTTP, and no failure of the connection.
-    let refuses = http2.is_some_and(|e| e.is_library() && !e.is_io());
-    let reason = if error.is_parse() || refuses { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
-    let lost = matches!(endpoint.config.transport, Transport::Mesh { .. }) && is_lost(error);
-    Error::failed_try(reason, if lost { TryOutcome::Lost } else { TryOutcome::Reset }, detail)
+    if let Some(protocol) = head.extensions.get::<Protocol>() {
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+    }
+    let mut parts = uri::Parts::default();
+    let outside = matches!(endpoint.config.transport, Transport::External { .. });
+    parts.scheme = Some(if outside { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(target.authority.full().clone());
+    parts.path_and_query = Some(target.path_and_query.clone());
+    *request.uri_mut() = Uri::from_parts(parts).map_err(internal)?;
+    *request.version_mut() = Version::HTTP_2;
+    request.method_mut().clone_from(&head.method);
+    Ok(request)
 }
 
-/// Whether the connection ended without a word of the peer's, as when its process was killed. A peer that gives up one
-/// request says so.
-fn is_lost(error: &hyper::Error) -> bool {
+fn is_meshed(endpoint: &Endpoint) -> bool {
+    matches!(endpoint.config.transport, Transport::Mesh { .. })
+}
+
+/// Tells another sidecar which version the caller spoke.
+fn mark(exchange: &Exchange, endpoint: &Endpoint, headers: &mut HeaderMap) {
+    if let Some(version) = hop::original_version(exchange.version).filter(|_| is_meshed(endpoint)) {
+        headers.insert(&hop::ORIGINAL_VERSION, version);
+    }
+}
+
+/// What a request over HTTP/1 that failed means. `unsent` is true when the endpoint provably did not process it.
+fn failed(endpoint: &Endpoint, unsent: bool, error: &hyper::Error) -> Error {
+    if unsent {
+        return refused();
+    }
     let source = std::error::Error::source(error);
-    let broke = source.is_some_and(|source| {
-        source.is::<std::io::Error>() || source.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_io)
-    });
-    broke || error.is_incomplete_message()
+    let detail = source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+    let reason = if error.is_parse() { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
+    let lost = source.is_some_and(|source| source.is::<std::io::Error>()) || error.is_incomplete_message();
+    broken_off(endpoint, (reason, detail), lost)
+}
+
+/// What a request over HTTP/2 without an answer means.
+fn unanswered(endpoint: &Endpoint, failed: http2::Failed) -> Error {
+    let error = match failed {
+        http2::Failed::Unsent => return refused(),
+        http2::Failed::Silent => {
+            return broken_off(endpoint, (Reason::UpstreamReset, "http2 error: keep-alive timed out".into()), false);
+        }
+        http2::Failed::Ended(error) => error,
+    };
+    if error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote()) {
+        return refused();
+    }
+    let what = if error.is_io() { "connection error" } else { "http2 error" };
+    // What the library itself refuses of an answer is no HTTP, and no failure of the connection.
+    let reason = if error.is_library() { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
+    broken_off(endpoint, (reason, format!("{what}: {error}")), error.is_io())
+}
+
+/// The endpoint provably did not process the request.
+fn refused() -> Error {
+    let detail = "the endpoint closed the connection before it took the request";
+    Error::failed_try(Reason::UpstreamReset, TryOutcome::Refused, detail)
+}
+
+/// The endpoint may have processed the request. `lost` is true when the connection ended without a word of the peer's, as when its
+/// process was killed: a peer that gives up one request says so.
+fn broken_off(endpoint: &Endpoint, (reason, detail): (Reason, String), lost: bool) -> Error {
+    let lost = lost && is_meshed(endpoint);
+    Error::failed_try(reason, if lost { TryOutcome::Lost } else { TryOutcome::Reset }, detail)
 }

@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use selvedge_policies::{attempt::retry::TryOutcome, reason::Reason};
 use selvedge_xds::alpn;
@@ -19,20 +19,16 @@ use crate::{
     config::{EndpointConfig, Transport, Trust},
     error::Error,
     http::{
-        Body, LocalExec, PIECE, Windows,
+        Body, PIECE, Windows,
         case::{self, Spellings},
         coalesce,
         early::Early,
         guard::{FrameGuard, MaxStreams},
+        http2,
     },
     socket::{Side, dial},
     tls,
 };
-
-/// Header sections of HTTP/2 responses are bounded as those of requests; those of HTTP/1 by what is read at once.
-const MAX_HEADER_BYTES: u32 = 64 * 1024;
-/// Resets of a peer that proved its identity are no attack; see `docs/decisions/`.
-const MAX_RESETS: usize = 100_000;
 
 /// What a connection between sidecars carries; each has its ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,25 +167,10 @@ pub(crate) async fn http1(stream: Stream) -> Result<(http1::SendRequest<Body>, S
 
 /// The HTTP/2 handshake, with writes coalesced and frames counted; the connection runs on this worker until it closes.
 /// `max_streams` follows what the peer says, `windows` is what it may send ahead.
-pub(crate) async fn http2(
-    stream: Stream,
-    windows: Windows,
-    max_streams: MaxStreams,
-) -> Result<http2::SendRequest<Body>, Error> {
+pub(crate) async fn http2(stream: Stream, windows: Windows, max_streams: MaxStreams) -> Result<http2::Caller, Error> {
     // Many callers share the connection, whoever is at the other end.
     let stream = FrameGuard::client(stream, &Budget::CALLED, max_streams);
-    let (sender, connection) = http2::Builder::new(LocalExec)
-        .timer(TokioTimer::new())
-        .keep_alive_interval(std::time::Duration::from_secs(20))
-        .keep_alive_timeout(std::time::Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .max_concurrent_reset_streams(MAX_RESETS)
-        .initial_stream_window_size(windows.stream)
-        .initial_connection_window_size(windows.shared)
-        .handshake(TokioIo::new(coalesce::coalesced(stream, None)))
+    http2::Caller::open(coalesce::coalesced(stream, None), windows)
         .await
-        .map_err(|e| failure(Reason::UpstreamConnectFailed, e.to_string()))?;
-    tokio::task::spawn_local(connection);
-    Ok(sender)
+        .map_err(|e| failure(Reason::UpstreamConnectFailed, format!("http2 error: {e}")))
 }

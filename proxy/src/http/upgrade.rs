@@ -9,7 +9,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio_util::either::Either;
 
-use super::{Content, link};
+use super::{Content, content::Stream};
 
 /// What a request asks to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,26 +27,26 @@ pub(crate) enum Wanted {
 pub(crate) enum Tunnel {
     /// What HTTP leaves, once it has switched.
     Http(OnUpgrade),
-    /// A stream of frames.
-    Frames(Box<link::Tunnel>),
+    /// A stream of frames or of HTTP/2.
+    Stream(Stream),
 }
 
 impl Tunnel {
     /// The side of whoever asked, with what it said behind its request.
     pub(crate) fn of_request(request: &mut Request<Content>) -> Self {
-        request.body_mut().take_tunnel().map_or_else(|| Self::Http(hyper::upgrade::on(request)), Self::Frames)
+        request.body_mut().take_tunnel().map_or_else(|| Self::Http(hyper::upgrade::on(request)), Self::Stream)
     }
 
     /// The side of the service, of an answer that accepts.
     pub(crate) fn of_response(response: &mut Response<Content>) -> Self {
-        response.body_mut().take_tunnel().map_or_else(|| Self::Http(hyper::upgrade::on(response)), Self::Frames)
+        response.body_mut().take_tunnel().map_or_else(|| Self::Http(hyper::upgrade::on(response)), Self::Stream)
     }
 
     /// Its bytes, once it is there; nothing when it came to nothing.
-    pub(crate) async fn open(self) -> Option<Either<TokioIo<Upgraded>, Box<link::Tunnel>>> {
+    pub(crate) async fn open(self) -> Option<Either<TokioIo<Upgraded>, Stream>> {
         match self {
             Self::Http(upgrade) => upgrade.await.ok().map(|upgraded| Either::Left(TokioIo::new(upgraded))),
-            Self::Frames(tunnel) => Some(Either::Right(tunnel)),
+            Self::Stream(tunnel) => Some(Either::Right(tunnel)),
         }
     }
 }

@@ -12,7 +12,6 @@ use futures_util::{
     FutureExt,
     future::{LocalBoxFuture, Shared as Joint},
 };
-use hyper::client::conn::http2;
 use selvedge_policies::reason::Reason;
 use tokio::time::Instant;
 
@@ -24,11 +23,7 @@ use crate::{
     config::{EndpointConfig, Transport, Trust},
     error::Error,
     frames::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW},
-    http::{
-        Body, Windows,
-        guard::MaxStreams,
-        link::{self, Caller},
-    },
+    http::{Windows, guard::MaxStreams, http2, link},
 };
 
 /// Connections to one endpoint; when all of them are full, requests wait for a stream.
@@ -76,14 +71,14 @@ pub(crate) enum Carries {
 
 /// What is spoken on a connection.
 enum Speaks {
-    Http2(http2::SendRequest<Body>),
-    Frames(Caller),
+    Http2(http2::Caller),
+    Frames(link::Caller),
 }
 
 /// Sends one request on a shared connection.
 pub(crate) enum Sender {
     /// Over HTTP/2.
-    Http2(http2::SendRequest<Body>),
+    Http2(http2::Sender),
     /// Over frames.
     Frames(link::Sender),
 }
@@ -170,14 +165,14 @@ impl Shared {
 impl Speaks {
     fn is_closed(&self) -> bool {
         match self {
-            Self::Http2(sender) => sender.is_closed(),
+            Self::Http2(caller) => caller.is_closed(),
             Self::Frames(caller) => caller.is_closed(),
         }
     }
 
     fn sender(&self) -> Sender {
         match self {
-            Self::Http2(sender) => Sender::Http2(sender.clone()),
+            Self::Http2(caller) => Sender::Http2(caller.sender()),
             Self::Frames(caller) => Sender::Frames(caller.sender()),
         }
     }
@@ -226,7 +221,7 @@ async fn dial(endpoint: &EndpointConfig, trust: &Trust, (hop, carries): (Hop, Ca
     let assumed = if mesh { MaxStreams::many() } else { MaxStreams::default() };
     let speaks = if connect::takes_frames(&stream) {
         assumed.learn(u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX));
-        Speaks::Frames(Caller::new(stream))
+        Speaks::Frames(link::Caller::new(stream))
     } else {
         let windows = if endpoint.transport == Transport::Plain { Windows::NEAR } else { Windows::FAR };
         Speaks::Http2(connect::http2(stream, windows, assumed.clone()).await?)

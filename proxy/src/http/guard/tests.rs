@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{http::LocalExec, sniff::HTTP2_PREFACE};
+use crate::sniff::HTTP2_PREFACE;
 
 fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -89,11 +89,11 @@ async fn ask_a_hostile_service(flood: Vec<u8>, count: usize) -> (String, Vec<u8>
         let _ = tokio::join!(attack, read.read_to_end(&mut heard));
         heard
     });
-    let guarded = TokioIo::new(FrameGuard::client(ours, &Budget::CALLED, MaxStreams::default()));
-    let (mut requests, driver) = hyper::client::conn::http2::handshake(LocalExec, guarded).await.unwrap();
+    let guarded = FrameGuard::client(ours, &Budget::CALLED, MaxStreams::default());
+    let (mut requests, driver) = h2::client::handshake(guarded).await.unwrap();
     tokio::task::spawn_local(driver);
-    let error = requests.send_request(Request::new(Full::<Bytes>::default())).await.unwrap_err();
-    let told = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    let (answer, _) = requests.send_request(Request::new(()), true).unwrap();
+    let told = answer.await.unwrap_err().to_string();
     drop(requests);
     (told, hostile.await.unwrap())
 }
