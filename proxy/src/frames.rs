@@ -34,6 +34,9 @@ pub(crate) const CONNECTION_WINDOW: usize = 16 << 20;
 pub(crate) const MAX_STREAMS: usize = 10_000;
 /// Bytes of a head or of trailers, in a frame.
 pub(crate) const MAX_HEAD: usize = 80 * 1024;
+/// Bytes of trailers that may lie unread, of all streams of a connection. Content is bounded by its window, heads by whoever
+/// answers them; a trailer is small, and there may be one on each of thousands of streams.
+const MAX_TRAILERS: usize = 4 << 20;
 /// Bytes that may wait to be written before who writes content waits too.
 pub(crate) const BACKLOG: usize = 64 * 1024;
 /// Content in one frame: with its header no more than a TLS record holds.

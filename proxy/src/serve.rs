@@ -213,8 +213,8 @@ where
     if trusted {
         builder
             .max_pending_accept_reset_streams(TRUSTED_RESETS)
-            .initial_stream_window_size(Windows::OLDER.stream)
-            .initial_connection_window_size(Windows::OLDER.shared);
+            .initial_stream_window_size(Windows::REQUESTS.stream)
+            .initial_connection_window_size(Windows::REQUESTS.shared);
     }
     // As above, and hyper moves the future of a stream several times on its way to a task of its own.
     let service = service_fn(|asked: Request<Incoming>| {

@@ -507,5 +507,13 @@ mod tests {
             .request(DeltaDiscoveryRequest { resource_names_unsubscribe: unsubscribe, ..request(DESTINATION) })
             .unwrap();
         assert_eq!(stream.weight(), 0);
+
+        let names: Vec<String> = (0..MAX_NAMES).map(|n| n.to_string()).collect();
+        for gone in [Vec::new(), names.clone()] {
+            let asked = if gone.is_empty() { names.clone() } else { Vec::new() };
+            let request = DeltaDiscoveryRequest { resource_names_subscribe: asked, ..request(DESTINATION) };
+            stream.request(DeltaDiscoveryRequest { resource_names_unsubscribe: gone, ..request }).unwrap();
+        }
+        assert_eq!(stream.subscription(DESTINATION).unwrap().asked.capacity(), 0, "and they take nothing");
     }
 }

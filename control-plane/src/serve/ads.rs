@@ -40,8 +40,10 @@ use crate::{
 /// The service, and its method.
 pub(super) const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-/// How long a response waits for its client to read before it is cut off.
+/// How long a client may take to read [`PART`] of a response before it is cut off.
 const SLOW: Duration = Duration::from_secs(10);
+/// Bytes of a response that are sent at a time.
+const PART: usize = 64 << 10;
 /// How long one waits for others of its identity, which may be thousands that are all told the same news.
 const CROWDED: Duration = Duration::from_secs(60);
 
@@ -97,6 +99,7 @@ impl Ads {
             is_begun: false,
             id,
             seen: 0,
+            unfinished: 0,
             held,
         })
     }
@@ -117,6 +120,8 @@ struct Session {
     id: StreamId,
     /// Number of the snapshot the state machine looked at last.
     seen: u64,
+    /// Bytes that came of a message which is not whole.
+    unfinished: usize,
     /// When its certificate ends, in seconds since the Unix epoch.
     until: u64,
     held: Held,
@@ -142,7 +147,7 @@ impl Session {
         tokio::pin!(expiry, stopped);
         let status = loop {
             tokio::select! {
-                request = requests.next() => match request {
+                request = requests.next(|bytes| self.hold(bytes)) => match request {
                     Ok(Some(request)) => if let Err(status) = self.request(request) { break status },
                     Ok(None) => break Status::ok(""),
                     // One that is too large, say; where the transport is gone nobody is told.
@@ -180,7 +185,13 @@ impl Session {
             self.record(reply);
         }
         self.mesh.sidecars.dropped(self.id, &self.state.dropped());
-        self.held.weigh(self.state.weight()).map_err(|e| full(&self.mesh, &e))
+        self.hold(self.unfinished)
+    }
+
+    /// Accounts for its names, and for so many bytes of a message that is not whole.
+    fn hold(&mut self, unfinished: usize) -> Result<(), Status> {
+        self.unfinished = unfinished;
+        self.held.weigh(self.state.weight() + unfinished).map_err(|e| full(&self.mesh, &e))
     }
 
     fn record(&self, reply: Reply) {
@@ -224,8 +235,11 @@ impl Session {
         }
         let framed: Vec<Bytes> = responses.iter().map(framed).collect();
         room.keep(framed.iter().map(Bytes::len).sum());
-        for response in framed {
-            timeout(SLOW, http2::send(to, response)).await.map_err(|_| Unread)?.map_err(|_| Unread)?;
+        for mut response in framed {
+            while !response.is_empty() {
+                let part = response.split_to(response.len().min(PART));
+                timeout(SLOW, http2::send(to, part)).await.map_err(|_| Unread)?.map_err(|_| Unread)?;
+            }
         }
         if is_news && !responses.is_empty() {
             telemetry.push_seconds.observe(newest.at.elapsed().as_secs_f64());
@@ -289,7 +303,8 @@ mod tests {
         mesh.telemetry.sidecars.inc();
         let (mesh, state) = (Arc::clone(mesh), server::Stream::new(&SELVEDGE));
         let dialect = mesh.dialects.silent(&identity);
-        let session = Session { dialect, is_begun: false, mesh, state, identity, id, seen: 0, until: 0, held };
+        let session =
+            Session { dialect, is_begun: false, mesh, state, identity, id, seen: 0, unfinished: 0, until: 0, held };
         let (to, read) = call(room).await;
         (session, to, read)
     }

@@ -1,6 +1,7 @@
 //! The messages of a discovery stream, as gRPC frames them: a byte that says whether it is compressed, its length, itself.
 //!
-//! Guarantees: one that comes is no longer than [`MAX_MESSAGE`]; nothing is held of a stream that has said all it began to say.
+//! Guarantees: one that comes is no longer than [`MAX_MESSAGE`]; nothing is held of a stream that has said all it began to say,
+//! and what is held of others is accounted for.
 
 use std::fmt::Display;
 
@@ -23,6 +24,8 @@ pub(super) struct Incoming<B> {
     body: B,
     /// What came of messages that are not whole, or not asked for yet.
     rest: BytesMut,
+    /// So many bytes of it are accounted for.
+    counted: usize,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Incoming<B>
@@ -30,14 +33,26 @@ where
     B::Error: Display,
 {
     pub(super) fn new(body: B) -> Self {
-        Self { body, rest: BytesMut::new() }
+        Self { body, rest: BytesMut::new(), counted: 0 }
     }
 
     /// The next message; nothing when the stream is over. What has come stays when this is given up and called again.
-    pub(super) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+    /// `account` is told how many bytes of messages that are not whole are held, whenever they are others.
+    ///
+    /// # Errors
+    /// No message comes any more: the stream broke, what came is none, or `account` refuses to hold more.
+    pub(super) async fn next<M: Message + Default>(
+        &mut self,
+        mut account: impl FnMut(usize) -> Result<(), Status>,
+    ) -> Result<Option<M>, Status> {
         loop {
-            if let Some(message) = self.whole()? {
-                return Ok(Some(message));
+            let message = self.whole()?;
+            if self.counted != self.rest.len() {
+                self.counted = self.rest.len();
+                account(self.counted)?;
+            }
+            if message.is_some() {
+                return Ok(message);
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => frame.data_ref().into_iter().for_each(|data| self.rest.extend_from_slice(data)),
@@ -103,7 +118,7 @@ mod tests {
         let mut incoming = Incoming::new(StreamBody::new(tokio_stream::iter(frames)));
         let mut read = Vec::new();
         loop {
-            match incoming.next::<DeltaDiscoveryRequest>().await {
+            match incoming.next::<DeltaDiscoveryRequest>(|_| Ok(())).await {
                 Ok(Some(message)) => read.push(message.type_url),
                 Ok(None) => return (read, None, incoming.rest.capacity()),
                 Err(status) => return (read, Some(status.code()), 0),
@@ -140,6 +155,26 @@ mod tests {
             assert_eq!((read.len(), ended), (1, Some(code)));
         }
     }
+
+    #[tokio::test]
+    async fn what_is_held_of_a_message_that_is_not_whole_is_accounted_for() {
+        let (one, mut accounted) = (said("a message"), Vec::new());
+        let pieces = [one[..7].to_vec(), one[7..9].to_vec(), [&one[9..], &one[..3]].concat()];
+        let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::from(piece))));
+        let mut incoming = Incoming::new(StreamBody::new(tokio_stream::iter(frames)));
+        let message = incoming.next::<DeltaDiscoveryRequest>(|held| {
+            accounted.push(held);
+            Ok(())
+        });
+        message.await.unwrap().unwrap();
+        assert_eq!(accounted, [7, 9, 3]);
+
+        let frames = [Ok::<_, Infallible>(Frame::data(Bytes::from(one[..7].to_vec())))];
+        let mut incoming = Incoming::new(StreamBody::new(tokio_stream::iter(frames)));
+        let refused = incoming.next::<DeltaDiscoveryRequest>(|_| Err(Status::resource_exhausted("too much")));
+        assert_eq!(refused.await.unwrap_err().code(), Code::ResourceExhausted);
+    }
+
     #[test]
     fn the_end_of_a_stream_says_why() {
         let end = end(&Status::unavailable("it is over"));

@@ -1,7 +1,7 @@
 //! One end of a connection: what was read becomes streams, what is said becomes bytes to be written.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -49,6 +49,8 @@ pub(crate) struct Session {
     newest: u32,
     arrived: VecDeque<Arrived>,
     flow: Flow,
+    /// Bytes of trailers that lie unread.
+    trailers: Rc<Cell<usize>>,
     /// What the peer may send beside messages.
     account: Account,
     /// Whoever drives this end.
@@ -80,7 +82,7 @@ impl Session {
         Self::with(false, account)
     }
 
-    const fn with(calls: bool, account: Account) -> Self {
+    fn with(calls: bool, account: Account) -> Self {
         Self {
             calls,
             partial: Vec::new(),
@@ -90,6 +92,7 @@ impl Session {
             newest: 0,
             arrived: VecDeque::new(),
             flow: Flow::new(),
+            trailers: Rc::default(),
             account,
             driver: None,
             left: false,

@@ -1,7 +1,9 @@
 //! One request and its answer, as one end of the connection sees them.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
+    rc::Rc,
     task::{Context, Poll, Waker},
 };
 
@@ -36,6 +38,27 @@ pub(crate) enum Next {
     Cut(End),
 }
 
+/// Trailers that lie unread, among those of all streams.
+#[derive(Debug)]
+pub(super) struct Unread {
+    trailers: Bytes,
+    all: Rc<Cell<usize>>,
+}
+
+impl Unread {
+    /// Puts `trailers` to `all` that lie unread, while they are kept.
+    pub(super) fn new(trailers: Bytes, all: &Rc<Cell<usize>>) -> Self {
+        all.update(|bytes| bytes + trailers.len());
+        Self { trailers, all: Rc::clone(all) }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.all.update(|bytes| bytes - self.trailers.len());
+    }
+}
+
 /// The state of a stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -45,7 +68,7 @@ pub(crate) struct Stream {
     pub(super) answered: bool,
     /// The head of the answer, until it is taken.
     pub(super) head: Option<Bytes>,
-    pub(super) trailers: Option<Bytes>,
+    pub(super) trailers: Option<Unread>,
     unread: VecDeque<Bytes>,
     crumbs: BytesMut,
     pub(super) window: Window,
@@ -105,8 +128,8 @@ impl Stream {
     /// Bytes that came on it and were not taken.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
-        let aside = [&self.head, &self.trailers].into_iter().flatten();
-        let pieces = self.unread.iter().chain(aside);
+        let trailers = self.trailers.as_ref().map(|unread| &unread.trailers);
+        let pieces = self.unread.iter().chain(&self.head).chain(trailers);
         self.crumbs.len() + pieces.map(Bytes::len).sum::<usize>()
     }
 
@@ -132,7 +155,9 @@ impl Stream {
             return Poll::Ready(Next::Content(content));
         }
         if self.ended {
-            return Poll::Ready(self.trailers.take().map_or(Next::Nothing, Next::Trailers));
+            return Poll::Ready(
+                self.trailers.take().map_or(Next::Nothing, |unread| Next::Trailers(unread.trailers.clone())),
+            );
         }
         if let Some(end) = self.end {
             return Poll::Ready(Next::Cut(end));

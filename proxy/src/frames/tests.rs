@@ -325,6 +325,26 @@ fn trailers_come_after_the_content() {
 }
 
 #[test]
+fn trailers_that_nobody_reads_are_bounded_for_all_streams_together() {
+    let mut pair = Pair::new();
+    let fields =
+        HeaderMap::from_iter([(HeaderName::from_static("x"), HeaderValue::from_bytes(&[b'x'; 60_000]).unwrap())]);
+    let send = |pair: &mut Pair| {
+        let stream = pair.open(false);
+        pair.caller.finish(&stream, Some(&fields));
+        pair.exchange(&[usize::MAX]);
+        (stream, pair.called.arrived().unwrap().stream)
+    };
+    let all: Vec<_> = (0..100).map(|_| send(&mut pair)).collect();
+    let refused = all.iter().filter(|(near, _)| near.borrow().ended_early() == Some(End::Reset(Code::TooLarge)));
+    assert_eq!(100 - refused.count(), MAX_TRAILERS / 60_000);
+    let (_, next) = read(&mut pair.called, &all[0].1);
+    assert!(matches!(next, Some(Next::Trailers(_))), "{next:?}");
+    assert_eq!(send(&mut pair).0.borrow().ended_early(), None, "what is read makes room");
+    drop(all);
+}
+
+#[test]
 fn an_answer_that_is_whole_stays_so_when_the_rest_of_its_request_is_not_needed() {
     let mut pair = Pair::new();
     let stream = pair.open(false);

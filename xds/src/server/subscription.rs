@@ -25,6 +25,9 @@ const MAX_COMPLAINT: usize = 4096;
 /// Characters of a version a client resumes with that are kept: ours have 16.
 const MAX_VERSION: usize = 32;
 
+/// A table that has room for so many times what is in it is made smaller.
+const ROOMY: usize = 8;
+
 /// What the client knows about a name it asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -194,6 +197,10 @@ impl Subscription {
         if released {
             self.prune();
         }
+        // What is no longer asked for is no longer paid for.
+        if self.asked.capacity() > ROOMY * self.asked.len() {
+            self.asked.shrink_to_fit();
+        }
         Ok(())
     }
 
@@ -223,6 +230,9 @@ impl Subscription {
         let held: HashSet<&str> = self.asked.values().filter_map(Answer::held).collect();
         let gone = self.sent.extract_if(|Sent(resource)| !held.contains(&*resource.name));
         self.dropped.extend(gone.map(|Sent(resource)| resource.name.clone()));
+        if self.sent.capacity() > ROOMY * self.sent.len() {
+            self.sent.shrink_to_fit();
+        }
     }
 
     /// The next additions and "there is none" answers, recorded as sent; `None` when there are some and the kind

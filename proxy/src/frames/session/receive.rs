@@ -9,7 +9,8 @@ use super::Session;
 use crate::{
     budget,
     frames::{
-        Arrived, Broken, Code, End, MAX_STREAMS, Stream,
+        Arrived, Broken, Code, End, MAX_STREAMS, MAX_TRAILERS, Stream,
+        stream::Unread,
         wire::{Frame, HEADER, Kind},
     },
 };
@@ -167,7 +168,11 @@ impl Session {
             return Err(Broken("trailers after the end"));
         }
         if !stream.ignored && !payload.is_empty() {
-            stream.trailers = Some(Bytes::copy_from_slice(payload));
+            if self.trailers.get() + payload.len() > MAX_TRAILERS {
+                self.give_up(&mut stream, Code::TooLarge);
+                return Ok(());
+            }
+            stream.trailers = Some(Unread::new(Bytes::copy_from_slice(payload), &self.trailers));
         }
         self.said_all(&mut stream, true);
         Ok(())
