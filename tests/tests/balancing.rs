@@ -6,12 +6,13 @@ use std::time::Duration;
 use http::Request;
 use http_body_util::Full;
 use selvedge_tests::{
-    client::{Connection, Failure},
+    client::{self, Connection, Failure},
     mesh::{Sidecar, Workload},
     pair::{HOST, Pair},
     upstream::{Scenario, Upstream},
     wait,
 };
+use serde_json::Value;
 use tokio::{task::JoinSet, time::Instant};
 
 #[path = "balancing/picture.rs"]
@@ -40,12 +41,20 @@ impl Two {
         Self { pair, twin, _second: second }
     }
 
-    /// Has the caller forget what it has seen of them.
+    /// Has the caller forget what it has seen of them. It begins with what it saved, which may be what was in force before.
     async fn forget(&mut self) {
+        let before = self.configuration().await;
         self.pair.web.restart();
         self.pair.web.ready().await;
+        wait::until_true("it has the same in force", async || self.configuration().await == before).await;
         let entry = self.pair.entry();
         wait::until_true("it listens", || selvedge_tests::client::accepts(entry)).await;
+    }
+
+    async fn configuration(&self) -> Value {
+        let mut shown = client::get(self.pair.web.admin(), "/config").await.unwrap().json();
+        shown["generation"] = Value::Null; // counted from its start
+        shown
     }
 
     /// The share of the second instance in requests of so many callers, each of which has one at a time; every one of them
