@@ -1,9 +1,11 @@
 //! `selvedge control-plane`: what it refuses to start with, what it says, and what does not end it.
+#![expect(clippy::expect_used, reason = "a test may panic")]
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    net::TcpListener,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -106,6 +108,17 @@ fn a_kubeconfig_that_cannot_be_used_is_told_in_its_own_words() {
     assert!(refusal().contains("its current-context 'home' is none of its contexts"));
 }
 
+/// What a control plane that wrote this file says of itself; nothing where it does not answer.
+fn status(ports: &Path) -> String {
+    let ports: serde_json::Value = serde_json::from_slice(&fs::read(ports).expect("its ports")).expect("JSON");
+    let mut answer = String::new();
+    let _silent = TcpStream::connect(ports["admin"].as_str().expect("an address")).and_then(|mut stream| {
+        stream.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        stream.read_to_string(&mut answer)
+    });
+    answer
+}
+
 #[test]
 fn a_log_that_nobody_reads_any_more_does_not_end_it() {
     let directory = TempDir::new().expect("a folder");
@@ -116,6 +129,8 @@ fn a_log_that_nobody_reads_any_more_does_not_end_it() {
         .arg(&config)
         .arg("--state-dir")
         .arg(directory.path().join("state"))
+        .arg("--ports-file")
+        .arg(directory.path().join("ports.json"))
         .stderr(Stdio::piped())
         .spawn()
         .expect("selvedge runs");
@@ -126,9 +141,14 @@ fn a_log_that_nobody_reads_any_more_does_not_end_it() {
         assert!(log.read_line(&mut line).expect("a line") > 0, "it ended before it served");
     }
     drop(log);
-    // Findings are logged.
+    // Findings are logged, right after the status has them.
     fs::write(config.join("a.yaml"), "kind: Nothing\n").expect("written");
-    thread::sleep(Duration::from_secs(3));
+    let found = (0..1200).any(|_| {
+        thread::sleep(Duration::from_millis(50));
+        status(&directory.path().join("ports.json")).contains("a.yaml")
+    });
+    assert!(found, "the finding does not come");
+    thread::sleep(Duration::from_secs(1));
     let ended = running.try_wait().expect("asked");
     let _ = running.kill();
     let _ = running.wait();

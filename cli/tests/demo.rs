@@ -53,13 +53,13 @@ fn processes(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if check() {
             return;
         }
         sleep(Duration::from_millis(20));
     }
-    panic!("{what} within ten seconds");
+    panic!("{what} within a minute");
 }
 
 /// Asserts that nothing is left of the demo that was process `id`.
@@ -110,14 +110,33 @@ fn told(story: &str, heading: &str, after: &str) -> f64 {
 /// what is above is room for requests that a busy machine does not answer in time.
 const HIDDEN: f64 = 0.95;
 
-/// What holds however fast the machine is.
-fn check(summary: &Value) {
-    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("no number in {summary}"));
-    assert!(number(&summary["requests"]) > 50.0, "{summary}");
-    assert!(number(&summary["success_rate"]) > HIDDEN, "faults are hidden: {summary}");
+/// How long a demo runs in which a busy machine shall have time for everything that is planted.
+const LONG: &str = "30s";
+
+/// The summary of a demo of that duration, or of one of [`LONG`] where it was too short for what has to be seen.
+fn check(duration: &str, arguments: &[&str]) -> Value {
+    let run = |duration| json(&[&["--duration", duration], arguments].concat());
+    let summary = run(duration);
+    let missing = missing(&summary);
+    if missing.is_empty() {
+        return summary;
+    }
+    println!("once more: {missing:?}, {summary}");
+    let summary = run(LONG);
+    assert_eq!(self::missing(&summary), Vec::<String>::new(), "{summary}");
+    summary
+}
+
+/// What was not seen in a demo that takes its time to be seen, after what holds at all times.
+fn missing(summary: &Value) -> Vec<String> {
+    let number = |value: &Value| value.as_f64().unwrap_or_default();
     assert_eq!(number(&summary["mtls_share"]), 1.0, "{summary}");
+    let mut missing = Vec::new();
+    let mut see = |seen: bool, what: &str| missing.extend((!seen).then(|| what.to_owned()));
+    see(number(&summary["requests"]) > 50.0, "requests");
+    see(number(&summary["success_rate"]) > HIDDEN, "faults are hidden");
     for planted in ["denied", "rate_limited", "retries", "ready_ms"] {
-        assert!(number(&summary[planted]) > 0.0, "{planted}: {summary}");
+        see(number(&summary[planted]) > 0.0, planted);
     }
     let services = summary["services"].as_array().expect("services");
     let names: Vec<_> = services.iter().filter_map(|service| service["name"].as_str()).collect();
@@ -125,18 +144,18 @@ fn check(summary: &Value) {
     for service in services {
         assert!(number(&service["sidecar_rss_bytes"]) > 1e6, "{service}");
         if service["name"] != "metrics-log" {
-            assert!(number(&service["rps"]) > 0.0 && number(&service["success_rate"]) > 0.9, "{service}");
+            let calls = ["rps", "p50_ms", "sidecar_cpu_us_per_request"].iter().all(|what| number(&service[what]) > 0.0);
+            see(calls && number(&service["success_rate"]) > 0.9, &service.to_string());
             assert!(number(&service["p50_ms"]) <= number(&service["p99_ms"]), "{service}");
-            assert!(number(&service["sidecar_cpu_us_per_request"]) > 0.0, "{service}");
         }
     }
+    missing
 }
 
 #[test]
 fn the_demo_measures_what_the_mesh_does_and_ends_by_itself() {
     let _alone = ALONE.blocking_lock();
-    let summary = json(&["--duration", "10s"]);
-    check(&summary);
+    let summary = check("10s", &[]);
     // Ten times what docs promise.
     assert!(summary["ready_ms"].as_f64().is_some_and(|ready| ready < 50_000.0), "{summary}");
 }
@@ -144,7 +163,12 @@ fn the_demo_measures_what_the_mesh_does_and_ends_by_itself() {
 #[test]
 fn the_demo_tells_what_became_of_each_planted_fault() {
     let _alone = ALONE.blocking_lock();
-    let story = output(&["--duration", "8s"]);
+    let tells_of = |story: &str, heading| story.lines().any(|line| line.trim_start().starts_with(heading));
+    let is_whole = |story: &String| {
+        ["retries", "balancing", "denied", "rate limit", "canary"].iter().all(|heading| tells_of(story, *heading))
+    };
+    let story = Some(output(&["--duration", "8s"])).filter(is_whole);
+    let story = story.unwrap_or_else(|| output(&["--duration", LONG]));
     let (hidden, seen) =
         (told(&story, "retries", " failures of content-2"), told(&story, "retries", " retries failed"));
     assert!(seen < hidden, "most retries hide what content-2 does: {story}");
@@ -153,16 +177,18 @@ fn the_demo_tells_what_became_of_each_planted_fault() {
     assert!(told(&story, "denied", " calls reports -> auth (policy_default_deny)") > 0.0, "{story}");
     let (limited, calls) = (told(&story, "rate limit", " of "), told(&story, "rate limit", " calls to integrations"));
     assert!(limited > 0.0 && limited < calls, "{story}");
-    // Of some 400 pages: further off than four standard deviations.
+    // Further off than five standard deviations, for as many pages as there were.
+    let pages: Option<f64> = story.lines().find_map(|line| line.split_once(" requests, ")?.0.trim().parse().ok());
+    let room = 150.0 / pages.expect("a number of pages").sqrt();
     let canary = told(&story, "canary", " % of the pages");
-    assert!((3.0..20.0).contains(&canary), "{story}");
+    assert!((canary - 10.0).abs() < room, "within {room}: {story}");
 }
 
 #[test]
 fn the_demo_does_the_same_with_captured_connections() {
     if can_capture() {
         let _alone = ALONE.blocking_lock();
-        check(&json(&["--duration", "4s", "--transparent"]));
+        check("4s", &["--transparent"]);
     }
 }
 
@@ -172,7 +198,7 @@ fn the_product_works_with_a_real_database_server_behind_the_mesh() {
         return skip(&reason);
     }
     let _alone = ALONE.blocking_lock();
-    check(&json(&["--duration", "4s", "--database", "postgres"]));
+    check("4s", &["--database", "postgres"]);
 }
 
 /// A demo that shows pages already.

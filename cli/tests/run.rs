@@ -74,7 +74,7 @@ impl Mesh {
 
 /// The address of the control plane, once it has one.
 fn address(ports: &Path) -> String {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if let Ok(text) = fs::read_to_string(ports) {
             let ports: serde_json::Value = serde_json::from_str(&text).expect("JSON");
             return ports["listen"].as_str().expect("an address").to_owned();

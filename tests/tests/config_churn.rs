@@ -40,7 +40,9 @@ async fn routes_change_under_load_and_no_request_notices() {
         let (pair, wanted) = (&pair, format!("v{number}"));
         wait::until_true("the next version is live", || async { pair.get("/").await.header("x-config") == wanted })
             .await;
-        loads[0].progress(20).await;
+        for load in &loads {
+            load.progress(20).await;
+        }
     }
     for load in loads {
         let outcome = load.stop().await;
@@ -87,7 +89,9 @@ async fn policy_and_tls_mode_changes_close_no_connection() {
             client::call(plaintext, request(Method::GET, HOST, "/")).await.is_ok_and(|answer| answer.status == wanted)
         })
         .await;
-        loads[0].progress(40).await;
+        for load in &loads {
+            load.progress(20).await;
+        }
     }
     assert_eq!(between().await, before, "connections between the sidecars are kept");
     for load in loads {

@@ -355,7 +355,7 @@ async fn oversized_heads_are_refused_with_431() {
 #[tokio::test]
 async fn a_refusal_names_its_reason_and_closes() {
     let pair = Pair::start_with("http", &[]).await;
-    let answer = client::exchange(pair.entry(), &get("GET /x HTTP/1.1", "Host: a b\r\n"), Duration::from_secs(2)).await;
+    let answer = client::exchange(pair.entry(), &get("GET /x HTTP/1.1", "Host: a b\r\n"), wait::DEADLINE).await;
     let text = String::from_utf8_lossy(&answer).to_lowercase();
     assert!(text.starts_with("http/1.1 400"), "{text}");
     assert!(text.contains("malformed_host") && text.contains("connection: close"), "{text}");

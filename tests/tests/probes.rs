@@ -56,15 +56,13 @@ impl Probed {
     }
 }
 
-/// What comes back for these bytes, sent in one piece.
+/// What comes back for these bytes, sent in one piece: all of it where the end is asked for, else until nothing more comes.
 async fn raw(api: &Sidecar, from: [u8; 4], port: u16, bytes: &str) -> String {
     let mut stream = connect(from, api.inbound(port)).await;
     let _ = stream.write_all(bytes.as_bytes()).await;
+    let patience = if bytes.contains("Connection: close") { wait::DEADLINE } else { Duration::from_secs(1) };
     let mut answer = Vec::new();
-    let mut chunk = [0; 4096];
-    while let Ok(Ok(read @ 1..)) = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut chunk)).await {
-        answer.extend_from_slice(&chunk[..read]);
-    }
+    while let Ok(Ok(1..)) = tokio::time::timeout(patience, stream.read_buf(&mut answer)).await {}
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -86,7 +84,7 @@ async fn a_probe_passes_from_where_probes_come_from_without_a_policy() {
     let marked = ["route=\"probe\"", "response_code=\"200\"", "tls=\"none\""];
     probed.api.metrics().until("selvedge_requests_total", &marked, 1.0).await;
 
-    let answer = probed.raw(STRANGER, 8080, &format!("{PROBE}\r\n")).await;
+    let answer = probed.raw(STRANGER, 8080, &format!("{PROBE}Connection: close\r\n\r\n")).await;
     assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("plaintext_refused"), "{answer}");
     assert!(answer.contains("127.0.0.3") && answer.contains("config.selvedge.dev/probers"), "{answer}");
     let refused = ["protocol=\"http1\"", "outcome=\"refused\""];

@@ -1,6 +1,6 @@
 //! Beyond request and response: upgrades, CONNECT, streams in both directions, trailers, 1xx.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
@@ -11,7 +11,7 @@ use selvedge_tests::{
     client::{self, expect_bytes},
     pair::{HOST, Pair},
     upstream::raw::{RawUpstream, Script},
-    wait::within,
+    wait::{DEADLINE, within},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -133,7 +133,7 @@ async fn an_interim_response_is_dropped_and_the_final_one_arrives() {
     let upstream = RawUpstream::start(Script::replies(reply.as_bytes())).await;
     let pair = Pair::in_front_of(upstream.address(), "http").await;
     let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
-    let answer = client::exchange(pair.entry(), head.as_bytes(), Duration::from_secs(2)).await;
+    let answer = client::exchange(pair.entry(), head.as_bytes(), DEADLINE).await;
     let text = String::from_utf8_lossy(&answer);
     assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("\r\n\r\nfinal"), "{text}");
     assert!(!text.contains("103") && !text.contains("a.css"), "{text}");
