@@ -8,12 +8,12 @@ use selvedge_proxy::TlsContext;
 use selvedge_tests::{
     frames::{ACK, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, frame, hello, parse},
     pair::Pair,
-    upstream::Scenario,
-    wait::within,
+    upstream::{Scenario, Upstream},
+    wait::{DEADLINE, within},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 #[path = "rogue/stolen.rs"]
@@ -21,13 +21,16 @@ mod stolen;
 
 use stolen::{connect, older, stolen};
 
-/// Sends `bytes` as `selvedge-tcp` and returns all that comes back until the peer closes or is silent for a while.
-async fn as_opaque(tls: &TlsContext, peer: SocketAddr, bytes: &[u8]) -> String {
+/// Sends `bytes` as `selvedge-tcp` and returns what comes back until it says `wanted`, or the peer closes or is silent for
+/// `patience`.
+async fn as_opaque(tls: &TlsContext, peer: SocketAddr, bytes: &str, wanted: &str, patience: Duration) -> String {
     let mut stream = connect(&tls.tcp, peer).await;
-    stream.write_all(bytes).await.unwrap();
-    let mut answer = Vec::new();
-    while let Ok(Ok(1..)) = timeout(Duration::from_secs(1), stream.read_buf(&mut answer)).await {}
-    String::from_utf8_lossy(&answer).into_owned()
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let (mut answer, mut text) = (Vec::new(), String::new());
+    while !text.contains(wanted) && matches!(timeout(patience, stream.read_buf(&mut answer)).await, Ok(Ok(1..))) {
+        text = String::from_utf8_lossy(&answer).into_owned();
+    }
+    text
 }
 
 #[tokio::test]
@@ -40,13 +43,14 @@ async fn http_called_opaque_meets_the_limits_and_checks_for_requests() {
     );
     pair.until_status("/", 429).await;
     let (tls, peer) = (stolen(pair.web.home()), pair.api.inbound(8080));
-    let ask = |text: &'static str| as_opaque(&tls, peer, text.as_bytes());
+    let ask = |text: &'static str, wanted: &'static str| as_opaque(&tls, peer, text, wanted, DEADLINE);
     let served = pair.upstream.served();
-    let limited = ask("GET /opaque HTTP/1.1\r\nHost: api.shop\r\n\r\n").await;
+    let limited = ask("GET /opaque HTTP/1.1\r\nHost: api.shop\r\n\r\n", "rate_limited").await;
     assert!(limited.starts_with("HTTP/1.1 429") && limited.contains("rate_limited"), "{limited}");
-    let malformed = ask("GET /opaque HTTP/1.1\r\nHost: api.shop\r\nHost: other\r\n\r\n").await;
+    let malformed = ask("GET /opaque HTTP/1.1\r\nHost: api.shop\r\nHost: other\r\n\r\n", "\r\n\r\n").await;
     assert!(malformed.starts_with("HTTP/1.1 400"), "{malformed}");
-    ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    // Nothing is answered.
+    as_opaque(&tls, peer, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/1.1 200", Duration::from_secs(1)).await;
     assert_eq!(pair.upstream.served(), served, "{:?}", pair.upstream.targets());
     // It is counted as a request.
     pair.api.metrics().until("selvedge_requests_total", &["reason=\"malformed_host\""], 1.0).await;
@@ -57,17 +61,18 @@ const THINKING: Duration = Duration::from_millis(500);
 
 /// Asks again and again on one connection until the peer announces its end, which nothing but the end of the certificate
 /// is a reason for; each answer must be whole and good.
-async fn ask_until_closed(config: &Arc<ClientConfig>, peer: SocketAddr) {
+async fn ask_until_closed(config: &Arc<ClientConfig>, peer: SocketAddr, service: &Upstream) {
     let mut stream = connect(config, peer).await;
-    loop {
-        if stream.write_all(b"GET / HTTP/1.1\r\nHost: api.shop\r\n\r\n").await.is_err() {
+    for answered in 0.. {
+        if stream.write_all(b"GET /closed HTTP/1.1\r\nHost: api.shop\r\n\r\n").await.is_err() {
             return; // it was closed while nothing was asked
         }
-        let (asked, mut answer) = (Instant::now(), Vec::new());
+        let mut answer = Vec::new();
         while !answer.ends_with(b"}") {
-            if within("the answer", stream.read_buf(&mut answer)).await.expect("it is whole") == 0 {
+            if !matches!(within("the answer", stream.read_buf(&mut answer)).await, Ok(1..)) {
                 // A request may cross the end of a connection that had none.
-                let crossed = answer.is_empty() && asked.elapsed() < THINKING / 2;
+                let served = service.targets().iter().filter(|target| *target == "/closed").count();
+                let crossed = answer.is_empty() && served == answered;
                 return assert!(crossed, "cut off after {:?}", String::from_utf8_lossy(&answer));
             }
         }
@@ -123,7 +128,7 @@ async fn a_connection_lives_as_long_as_its_callers_certificate() {
     let pair = Pair::start_with("", &["--certificate-lifetime", "6s"]).await;
     pair.upstream.play(Scenario::Slow(THINKING));
     let (http1, http2) = tokio::join!(
-        outlived(&pair, async |tls, peer| ask_until_closed(&tls.http1, peer).await),
+        outlived(&pair, async |tls, peer| ask_until_closed(&tls.http1, peer, &pair.upstream).await),
         outlived(&pair, async |tls, peer| ask_until_goaway(&older(&tls), peer).await),
     );
     for outlived in [http1, http2] {

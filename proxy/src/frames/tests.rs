@@ -482,7 +482,7 @@ fn what_a_peer_may_make_this_end_keep_is_bounded() {
     flooded.receive(&frame(1, 1, 10)).unwrap();
     let piece = frame(0, 1, 16_000);
     let taken = (0..100).take_while(|_| flooded.receive(&piece).is_ok()).count();
-    assert!((taken * 16_000..=STREAM_WINDOW).contains(&(taken * 16_000)) && taken < 70, "{taken}");
+    assert!(taken * 16_000 <= STREAM_WINDOW, "{taken}");
 
     let mut crowded = session();
     for id in 1..=MAX_STREAMS as u32 {
