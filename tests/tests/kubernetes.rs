@@ -48,7 +48,8 @@ const POLICIES: &str = "/apis/selvedge.dev/v1alpha1/authorizationpolicies";
 const QUICK: Pace = Pace {
     answer: Duration::from_secs(20),
     watch: Duration::from_secs(60),
-    reconciliation: Duration::from_secs(60),
+    // Not within a test: some count lists.
+    reconciliation: Duration::from_secs(600),
     doubt: Duration::from_millis(200),
     first_pause: Duration::from_millis(10),
     longest_pause: Duration::from_millis(50),

@@ -121,15 +121,16 @@ async fn a_caller_waits_for_a_sidecar_that_learns_who_may_call() {
     wait::until_true("strangers may call", || client::answers(inside)).await;
     let file = pair.mesh.config_dir().join("workload-shop-api.yaml");
     let workload = std::fs::read_to_string(file).unwrap();
-    wait::until_true("a caller is answered once the sidecar knows", || async {
+    // A busy machine may need longer than the two seconds that a caller waits, and the next time it may not.
+    wait::until_within(3 * wait::DEADLINE, "a caller is answered once the sidecar knows", || async {
         pair.mesh.remove("workload-shop-api.yaml");
         wait::until_true("it knows no more", || async { asked(inside).await.0 == 503 }).await;
         let (status, took) = asked(inside).await;
-        assert!(status == 503 && (1900..6000).contains(&took.as_millis()), "{status} after {took:?}");
+        assert!(status == 503 && took.as_millis() >= 1900, "{status} after {took:?}");
+        let is_short = took < Duration::from_secs(6);
         let waits = tokio::spawn(asked(inside));
         pair.mesh.write("workload-shop-api.yaml", &workload);
-        // A busy machine may need longer than the two seconds.
-        waits.await.unwrap().0 == 200
+        (waits.await.unwrap().0 == 200 && is_short).then_some(())
     })
     .await;
 }
@@ -143,7 +144,7 @@ async fn asked(inside: SocketAddr) -> (u16, Duration) {
 
 #[tokio::test]
 async fn a_sidecar_restarted_with_an_expired_certificate_is_not_ready() {
-    let mut pair = Pair::start_with("", &["--certificate-lifetime", "4s"]).await;
+    let mut pair = Pair::start_with("", &["--certificate-lifetime", "10s"]).await;
     pair.mesh.kill_control_plane();
     let expiry = pair.web.metric("selvedge_certificate_expiration_timestamp_seconds", &[]).await;
     let folder = pair.mesh.folder().to_path_buf();

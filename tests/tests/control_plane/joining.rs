@@ -68,7 +68,7 @@ async fn a_certificate_renews_itself_and_only_itself() {
 
 #[tokio::test]
 async fn credentials_survive_a_restart_and_are_renewed_in_time() {
-    let control_plane = ControlPlane::start_with(Duration::from_secs(3), DOMAIN).await;
+    let control_plane = ControlPlane::start_with(Duration::from_secs(8), DOMAIN).await;
     let state = TempDir::new().unwrap();
     let token_file = state.path().join("token");
     std::fs::write(&token_file, control_plane.token(grant("web"))).unwrap();

@@ -185,8 +185,9 @@ async fn who_does_not_end_its_handshake_is_closed_in_three_seconds() {
     let mut servers = ApiServer::each();
     while let Some(server) = servers.next().await {
         let control_plane = injecting(&server).await;
-        let mut silent = Anybody::new(&server, &control_plane).await.silent().await;
+        let anybody = Anybody::new(&server, &control_plane).await;
         let began = Instant::now();
+        let mut silent = anybody.silent().await;
         assert!(is_closed(&mut silent).await);
         assert!(began.elapsed() >= Duration::from_secs(2), "it has time for a handshake: {:?}", began.elapsed());
     }

@@ -42,7 +42,7 @@ async fn a_rotation_of_the_authority_refuses_no_pod() {
     let mut servers = ApiServer::each();
     while let Some(server) = servers.next().await {
         install(&server).await;
-        let lifetime = Duration::from_secs(4);
+        let lifetime = Duration::from_secs(8);
         let _control_plane =
             ControlPlane::start_with(&server, |settings| settings.certificate_lifetime = lifetime).await;
         server.put(settings_of_injection()).await;
