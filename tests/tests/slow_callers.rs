@@ -25,9 +25,10 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Longer than any limit of these tests.
-const LONG: Duration = Duration::from_millis(2500);
+const LONG: Duration = Duration::from_secs(5);
 
-/// `web` calls `api`; both sidecars give callers one second for everything, unless a test says otherwise.
+/// `web` calls `api`; both sidecars give callers three seconds for everything, unless a test says otherwise: a busy machine
+/// stands still for less.
 struct Hasty {
     web: Sidecar,
     _api: Sidecar,
@@ -37,7 +38,7 @@ struct Hasty {
 
 impl Hasty {
     async fn start() -> Self {
-        Self::start_with("1s").await
+        Self::start_with("3s").await
     }
 
     /// The same with another limit.

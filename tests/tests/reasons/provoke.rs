@@ -177,7 +177,7 @@ async fn silence(inside: SocketAddr) -> Told {
     until(inside, "strangers may call", |answer| answer.status == 200).await;
     let start = Instant::now();
     let told = closed(inside, b"").await;
-    assert!((10..14).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!((10..30).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     told
 }
 

@@ -406,7 +406,9 @@ async fn a_policy_answers_waits_and_changes_tries_and_responses() {
 
 #[tokio::test]
 async fn a_policy_asks_a_service_and_its_claims_reach_the_next_policy_and_the_response() {
-    let sidecar = Sidecar::start(AppProtocol::Http, serve(oracle).await, Duration::from_millis(500)).await;
+    // The other answers come sooner, on a busy machine too.
+    let patience = Duration::from_secs(3);
+    let sidecar = Sidecar::start(AppProtocol::Http, serve(oracle).await, patience).await;
     let (status, text) = sidecar.get("/ask").await;
     assert!(status == 200 && text.ends_with("x-tenant: acme x-try: 0"), "{text}");
     assert!(text.contains("x-tenant-was: acme"), "{text}");
@@ -414,7 +416,7 @@ async fn a_policy_asks_a_service_and_its_claims_reach_the_next_policy_and_the_re
     assert_eq!(sidecar.get("/ask/long").await.0, 431, "the reply is longer than the policy wants");
     let began = Instant::now();
     assert_eq!(sidecar.get("/ask/late").await.0, 504);
-    assert!(began.elapsed() >= Duration::from_millis(500));
+    assert!(began.elapsed() >= patience);
     assert_eq!(sidecar.get("/").await.0, 200, "who does not ask does not wait");
 }
 
