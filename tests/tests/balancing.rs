@@ -57,6 +57,18 @@ impl Two {
         shown
     }
 
+    /// The share of the second instance for callers that have seen neither. Where it is not right, the middle one of three:
+    /// a busy machine may hold an instance up once.
+    async fn usual_share(&mut self, load: (usize, usize), grpc: bool, is_right: impl Fn(f64) -> bool) -> f64 {
+        let mut shares = Vec::new();
+        while shares.len() < 3 && !(shares.len() == 1 && is_right(shares[0])) {
+            self.forget().await;
+            shares.push(self.share_of_twin(load.0, load.1, grpc).await);
+        }
+        shares.sort_by(f64::total_cmp);
+        shares[shares.len() / 2]
+    }
+
     /// The share of the second instance in requests of so many callers, each of which has one at a time; every one of them
     /// was given to exactly one instance.
     async fn share_of_twin(&self, callers: usize, each: usize, grpc: bool) -> f64 {
@@ -113,10 +125,9 @@ async fn one_that_refuses_gets_hardly_anything() {
         two.twin.play(scenario);
         let mut bars = Vec::new();
         for (callers, each) in LOADS {
-            two.forget().await;
-            let share = two.share_of_twin(callers, each, grpc).await;
-            let refuses = title != "200";
-            assert!(!refuses || share <= 0.05, "{callers} callers gave {share} to the one that says {title}");
+            let is_right = |share: f64| title == "200" || share <= 0.05;
+            let share = two.usual_share((callers, each), grpc, is_right).await;
+            assert!(is_right(share), "{callers} callers gave {share} to the one that says {title}");
             bars.push((callers, share));
         }
         groups.push(Group { title, bars });
@@ -131,9 +142,9 @@ async fn instances_that_refuse_alike_stay_evenly_spread() {
         two.twin.play(scenario);
         two.pair.upstream.play(scenario);
         for (callers, each) in LOADS {
-            two.forget().await;
-            let share = two.share_of_twin(callers, each, false).await;
-            assert!((0.3..0.7).contains(&share), "{callers} callers gave {share} to one of two that say {scenario:?}");
+            let is_right = |share: f64| (0.3..0.7).contains(&share);
+            let share = two.usual_share((callers, each), false, is_right).await;
+            assert!(is_right(share), "{callers} callers gave {share} to one of two that say {scenario:?}");
         }
     }
 }
