@@ -37,7 +37,7 @@ suites := decisions applications attacks balancing bytes detection differential 
 attack: ## the suites of attacks and odd messages in their long form, with figures and seeds
 	@.ci/setup attack
 	$(CARGO) build --locked --workspace --bins
-	SELVEDGE_ATTACK=1 SELVEDGE_TEST_EARLY_ANSWERS=400 $(CARGO) test --locked --workspace --no-fail-fast $(suites:%=--test %) -- --nocapture --test-threads 1
+	SELVEDGE_ATTACK=1 $(CARGO) test --locked --workspace --no-fail-fast $(suites:%=--test %) -- --nocapture --test-threads 1
 
 check: ## format, lints, licences and advisories, documentation
 	@.ci/setup build

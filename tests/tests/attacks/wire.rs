@@ -79,7 +79,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     attack("endless head", Some(|n| first(n, &frame(HEADERS, 0, 1, GET), &frame(CONTINUATION, 0, 1, b""))), None),
     times(500, attack("endless requests", Some(post), Some(begin))),
     times(500, attack("large heads", Some(bomb), Some(heavy))),
-    // Each may hold 256 KiB.
+    // So many fill what an application may send ahead on a connection.
     hurting_itself(times(
         64,
         unread(attack("unread answers", Some(|n| first(n, &window(u32::MAX >> 1), &big(n))), Some(large))),

@@ -2,15 +2,15 @@
 
 use std::{fs, net::SocketAddr, process::Command};
 
-use selvedge_tests::{around::Around, client, pair::HOST, ports::Reserved, process::Process, program, wait};
+use selvedge_tests::{around::Around, client, long, pair::HOST, ports::Reserved, process::Process, program, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::service::{Ends, Play, Service};
 
 /// How often each row is tried by `make test`.
 const TRIES: usize = 10;
-/// How often each is tried beside HAProxy, where this says so.
-const LONG: &str = "SELVEDGE_TEST_EARLY_ANSWERS";
+/// How often each is tried beside HAProxy, by `make attack`.
+const LONG: usize = 400;
 
 /// How a caller sends its upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ async fn an_answer_that_comes_before_the_upload_was_read_arrives() {
 }
 
 fn tries() -> Option<usize> {
-    std::env::var(LONG).ok().and_then(|tries| tries.parse().ok())
+    long::is_long().then_some(LONG)
 }
 
 /// What callers got.
