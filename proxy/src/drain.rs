@@ -4,9 +4,11 @@
 //! it by their configuration they are told on their connections. Everything is served as before.
 //!
 //! A drain has phases. First readiness goes off and calls to the application finish: peers are told by GOAWAY or
-//! `Connection: close`, new connections are still served. After a third of the deadline no new ones are taken, for
-//! callers that hear of nothing. The application's own calls, and new ones, work until it is gone or said to be done, or
-//! the deadline passes; connections that it leaves idle are closed. Then those finish too and the process ends.
+//! `Connection: close`, new connections are still served. For as long as the application takes connections they are until
+//! the end, because there may be nobody else to take them. Where it is gone none are taken any more, and where it is said
+//! to be done none after a third of the deadline, for callers that hear of nothing. The application's own calls, and new
+//! ones, work until nothing has been in flight for a while, or the deadline passes; connections that it leaves idle are
+//! closed. Then those finish too and the process ends.
 
 use std::{
     net::SocketAddr,
@@ -28,18 +30,22 @@ use application::Application;
 
 /// How often the end of a drain is looked for.
 const LOOK: Duration = Duration::from_millis(50);
+/// The same where nobody is listened to any more: each moment that nobody serves costs callers.
+const LAST_LOOK: Duration = Duration::from_millis(2);
 /// How long new calls are still taken after the last one ended: peers need this long to hear of the drain.
 const QUIET: Duration = Duration::from_millis(500);
+/// The same while the application may have more to say: many close their listener first and say their last words to other
+/// services after that.
+const LINGER: Duration = Duration::from_secs(2);
 /// The same where the application is gone: what it said last is on its way through the kernel.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long the application may leave a connection idle before it is closed in a drain.
-const IDLE: Duration = Duration::from_secs(5);
-/// The part of the deadline after which new connections to the application are not taken any more.
+const IDLE: Duration = Duration::from_secs(2);
+/// The part of the deadline after which new connections to an application that is done are not taken any more.
 const TAKEN: u32 = 3;
 /// How often it is looked whether the application is gone.
 const ASK: Duration = Duration::from_secs(1);
-/// How long the application takes no connections before it is gone: many close their listener first and say their last
-/// words to other services after that.
+/// How long the application takes no connections before it is gone.
 const AWAY: Duration = Duration::from_secs(2);
 /// How long the application's calls have after the deadline to close in order.
 const LAST: Duration = Duration::from_secs(1);
@@ -197,8 +203,9 @@ pub(crate) async fn leave(phases: &watch::Sender<Phase>, open: &Open, hearing: D
     reach(phases, Phase::Told);
 }
 
-/// Drains: returns when the process may end. That is when nothing is in flight any more and the application `is_gone` or
-/// said to be `done`, and at the latest when `deadline` has passed.
+/// Drains: returns when the process may end. That is when nothing has been in flight for a while, a shorter one once the
+/// application is said to be `done`, and at the latest when `deadline` has passed. Until then an application that is not
+/// seen to be gone is called.
 pub(crate) async fn drain(
     phases: &watch::Sender<Phase>,
     open: &Open,
@@ -208,8 +215,7 @@ pub(crate) async fn drain(
 ) {
     let (began, mut done) = (Instant::now(), pin!(done));
     reach(phases, Phase::Draining);
-    let mut look = interval(LOOK);
-    let mut quiet = Quiet::new(open, QUIET);
+    let (mut look, mut quiet) = (interval(LOOK), Quiet::new(open));
     let mut application = Presence::new();
     let mut is_done = false;
     while began.elapsed() < deadline {
@@ -217,12 +223,10 @@ pub(crate) async fn drain(
             _ = look.tick() => {}
             () = done.as_mut(), if !is_done => is_done = true,
         }
-        if began.elapsed() >= deadline / TAKEN {
+        if is_done && began.elapsed() >= deadline / TAKEN || application.has_ended(&is_gone).await {
             reach(phases, Phase::Shut);
         }
-        if !quiet.lasts(open) {
-            application = Presence::new();
-        } else if is_done || application.has_ended(&is_gone).await {
+        if quiet.lasts(open) >= if is_done { QUIET } else { LINGER } {
             break;
         }
     }
@@ -234,10 +238,10 @@ pub(crate) async fn drain(
 pub(crate) async fn follow(phases: &watch::Sender<Phase>, open: &Open, deadline: Duration) {
     let began = Instant::now();
     reach(phases, Phase::Gone);
-    let (mut look, mut quiet) = (interval(LOOK), Quiet::new(open, LAST_WORDS));
+    let (mut look, mut quiet) = (interval(LOOK), Quiet::new(open));
     while began.elapsed() < deadline {
         look.tick().await;
-        if quiet.lasts(open) {
+        if quiet.lasts(open) >= LAST_WORDS {
             break;
         }
     }
@@ -247,32 +251,30 @@ pub(crate) async fn follow(phases: &watch::Sender<Phase>, open: &Open, deadline:
 /// Lets what is open close in order, for a moment.
 async fn close(phases: &watch::Sender<Phase>, open: &Open) {
     reach(phases, Phase::Closing);
-    let (mut look, last) = (interval(LOOK), Instant::now() + LAST);
+    let (mut look, last) = (interval(LAST_LOOK), Instant::now() + LAST);
     while open.all() > 0 && Instant::now() < last {
         look.tick().await;
     }
 }
 
-/// Whether anything is or was in flight a moment ago.
+/// Since when nothing is in flight.
 struct Quiet {
-    least: Duration,
     busy: Instant,
     ever: usize,
 }
 
 impl Quiet {
-    /// Quiet means that nothing was in flight for at `least` so long.
-    fn new(open: &Open, least: Duration) -> Self {
-        Self { least, busy: Instant::now(), ever: open.ever.load(Ordering::Relaxed) }
+    fn new(open: &Open) -> Self {
+        Self { busy: Instant::now(), ever: open.ever.load(Ordering::Relaxed) }
     }
 
-    /// A connection may have come and gone between two looks.
-    fn lasts(&mut self, open: &Open) -> bool {
+    /// How long nothing has been. A connection may have come and gone between two looks.
+    fn lasts(&mut self, open: &Open) -> Duration {
         let before = std::mem::replace(&mut self.ever, open.ever.load(Ordering::Relaxed));
         if open.all() > 0 || self.ever != before {
             self.busy = Instant::now();
         }
-        self.busy.elapsed() >= self.least
+        self.busy.elapsed()
     }
 }
 
@@ -338,7 +340,7 @@ mod tests {
         let (mut view, pace, began) = (Drain::new(receiver), Pace::default(), Instant::now());
         let calls = async {
             for _ in 0..4 {
-                tokio::time::sleep(Duration::from_secs(4)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
                 let turn = pace.begin();
                 tokio::time::sleep(Duration::from_secs(20)).await;
                 drop(turn);
@@ -346,8 +348,8 @@ mod tests {
         };
         let heading = outbound();
         tokio::join!(calls, view.begun(&heading, &pace));
-        let idle = began.elapsed().as_secs() - 4 * 24;
-        assert!((5..=10).contains(&idle), "{idle} s after the last call");
+        let idle = began.elapsed().as_secs() - 4 * 21;
+        assert!((1..=3).contains(&idle), "{idle} s after the last call");
     }
 
     #[tokio::test(start_paused = true)]
@@ -363,6 +365,28 @@ mod tests {
         };
         tokio::join!(drain(&phases, &open, Duration::from_secs(30), there, async {}), callers);
         assert!(began.elapsed().as_secs() < 12, "nothing is in flight any more");
+    }
+
+    /// When it turns callers away that come without end, whose application is there or `gone`; and when it ends.
+    async fn turned_away_and_ended(gone: bool) -> (u64, u64) {
+        let (phases, receiver) = watch::channel(Phase::Serving);
+        let (open, began) = (Open::default(), Instant::now());
+        open.opened(&inbound());
+        let callers = async {
+            Drain::new(receiver.clone()).shut(true).await;
+            let turned_away = began.elapsed().as_secs();
+            open.closed(&inbound());
+            turned_away
+        };
+        let draining = drain(&phases, &open, Duration::from_secs(30), async || gone, pending());
+        let (turned_away, ()) = tokio::join!(callers, draining);
+        (turned_away, began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_application_that_takes_connections_is_called_until_the_deadline() {
+        assert_eq!(turned_away_and_ended(false).await, (30, 30), "and nothing is waited for after that");
+        assert_eq!(turned_away_and_ended(true).await, (2, 4), "nobody would answer");
     }
 
     #[tokio::test(start_paused = true)]
@@ -461,10 +485,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_application_that_lives_may_call_until_the_deadline() {
-        assert_eq!(idle_drain(None, None).await, 30);
-        assert!((12..=14).contains(&idle_drain(Some(10), None).await), "it is gone");
-        assert_eq!(idle_drain(None, Some(10)).await, 10, "it is said to be done");
+    async fn it_ends_soon_where_nothing_is_in_flight_whether_or_not_the_application_goes_on() {
+        assert_eq!(idle_drain(None, None).await, 2, "the application goes on");
+        assert_eq!(idle_drain(Some(1), None).await, 2, "it is gone");
+        assert_eq!(idle_drain(None, Some(1)).await, 1, "it is said to be done");
         assert_eq!(idle_drain(None, Some(0)).await, 0);
     }
 

@@ -107,14 +107,14 @@ impl Pace {
         Turn::new(&self.0)
     }
 
-    /// Waits until no request has been under way for this long, give or take as much again.
+    /// Waits until no request has been under way for this long, give or take a quarter.
     pub(crate) async fn idle(&self, span: Duration) {
-        loop {
-            let (begun, open) = (self.0.begun.load(Relaxed), self.0.open.load(Relaxed));
-            sleep(span).await;
-            if open == 0 && self.0.begun.load(Relaxed) == begun {
-                return;
-            }
+        let (part, mut begun, mut idle) = (span / 4, self.0.begun.load(Relaxed), Duration::ZERO);
+        while idle < span {
+            sleep(part).await;
+            let before = std::mem::replace(&mut begun, self.0.begun.load(Relaxed));
+            let is_idle = self.0.open.load(Relaxed) == 0 && begun == before;
+            idle = if is_idle { idle + part } else { Duration::ZERO };
         }
     }
 
