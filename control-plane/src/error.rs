@@ -44,6 +44,17 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The join socket cannot be had.
+    #[error(
+        "the join socket {path} cannot be opened; does another control plane run there, and is the path short enough for one?"
+    )]
+    JoinSocket {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What the system says of it.
+        #[source]
+        source: std::io::Error,
+    },
     /// There are no threads to serve sidecars on.
     #[error("no thread can be started to serve sidecars on")]
     Threads(#[source] std::io::Error),

@@ -33,6 +33,7 @@ pub mod settings;
 pub mod status;
 mod serve;
 mod admin;
+mod join_socket;
 mod webhook;
 mod pod_events;
 pub mod run;

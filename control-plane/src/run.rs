@@ -22,6 +22,7 @@ use crate::{
         Admission, Authority, Reviewer, Sightings,
         cluster::{Keeper, SECRET},
     },
+    join_socket::{JoinSocket, Told},
     pod_events,
     serve::{self, Mesh},
     settings::{Kubernetes, Settings},
@@ -192,11 +193,20 @@ async fn admit(
         Some(address) => Some(bind("health", address).await?),
         None => None,
     };
+    let join_socket = match &settings.join_socket {
+        Some(path) => Some(JoinSocket::bind(path).map_err(|source| Error::JoinSocket { path: path.clone(), source })?),
+        None => None,
+    };
     let mesh = Mesh::new(authority, telemetry.clone()).remembering(&settings.state_dir).admitting(admission);
     let mesh = Arc::new(mesh);
     let snapshots = configuration.snapshots.clone();
     let (stop_sender, stop) = watch::channel(false);
     let mut chores = JoinSet::new();
+    if let Some(socket) = join_socket {
+        let authority = Arc::clone(&mesh.authority);
+        let told = Told { authority, config_dir: settings.config_dir.clone(), sidecars: sidecars_at, admin: admin_at };
+        chores.spawn(socket.serve(told, stop.clone()));
+    }
     let webhook_at = match (settings.webhook, &cluster) {
         (Some(address), Some((client, _))) => {
             let (listener, at) = bind("webhook", address).await?;

@@ -23,6 +23,8 @@ pub struct Settings {
     pub health: Option<SocketAddr>,
     /// Where the API server asks for sidecars, in TLS; nowhere when absent. It needs `kubernetes`.
     pub webhook: Option<SocketAddr>,
+    /// The Unix socket on which the user of the control plane and root get join tokens; none when absent.
+    pub join_socket: Option<PathBuf>,
     /// Trust domain of the mesh.
     pub trust_domain: String,
     /// Where to write the addresses really bound, as JSON.
@@ -53,6 +55,7 @@ impl Settings {
             admin: ([127, 0, 0, 1], 15014).into(),
             health: None,
             webhook: None,
+            join_socket: None,
             trust_domain: "mesh.local".to_owned(),
             ports_file: None,
             certificate_lifetime: LEAF_LIFETIME,

@@ -39,6 +39,9 @@ pub struct ControlPlaneArgs {
     /// Where the API server asks for sidecars, in TLS, in a cluster that cannot put them into pods by itself.
     #[arg(long, value_name = "ADDR", requires = "kubernetes")]
     webhook: Option<SocketAddr>,
+    /// A Unix socket on which this user and root get join tokens, as `selvedge join` does.
+    #[arg(long, value_name = "PATH")]
+    join_socket: Option<PathBuf>,
     /// A setting of all sidecars, such as image=registry.example/mesh/selvedge-proxy@sha256:...; once for each.
     #[arg(long = "sidecar", value_name = "KEY=VALUE", requires = "kubernetes", value_parser = Setting::written)]
     sidecars: Vec<(&'static Setting, String)>,
@@ -72,6 +75,7 @@ pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
         admin: args.admin,
         health: args.health,
         webhook: args.webhook,
+        join_socket: args.join_socket,
         trust_domain: args.trust_domain,
         ports_file: args.ports_file,
         certificate_lifetime: args.certificate_lifetime.0,

@@ -1,0 +1,180 @@
+//! The join socket: a Unix socket on which the user that the control plane runs as, and root, learn what the mesh is and get
+//! join tokens of it, as `selvedge join` does.
+//!
+//! Guarantees: whoever else connects is told nothing, whatever the mode of the file or its folder (the kernel says who
+//! connects, `SO_PEERCRED` of socket(7)). Who is answered could read the authority's key in the state directory as well, so
+//! the socket opens nothing that was closed.
+
+use std::{
+    convert::Infallible,
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use selvedge_policies::{facts::Identity, names};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{net::UnixListener, task::JoinSet, time::timeout};
+
+use crate::{
+    clock,
+    identity::{Authority, Grant},
+    stop::{self, Stop},
+};
+
+/// How long one connection lasts at most.
+const CONNECTION: Duration = Duration::from_secs(10);
+/// Connections at once; more wait in the kernel's queue.
+const CONNECTIONS: usize = 16;
+/// Longest request, in bytes.
+const MAX_REQUEST: usize = 16 * 1024;
+/// How long a token may be used. Who asks is about to.
+const TOKEN_SECONDS: u64 = 600;
+
+/// A socket that is listened on, and the file that goes with it.
+pub(crate) struct JoinSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    owner: u32,
+}
+
+/// What is told on the socket.
+pub(crate) struct Told {
+    /// Signs, and makes tokens.
+    pub(crate) authority: Arc<Authority>,
+    /// The folder of what users write, if there is one.
+    pub(crate) config_dir: Option<PathBuf>,
+    /// Where sidecars connect.
+    pub(crate) sidecars: SocketAddr,
+    /// The admin port.
+    pub(crate) admin: SocketAddr,
+}
+
+/// Whom a token is for.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Wanted {
+    /// `namespace/serviceAccount`.
+    identity: String,
+    /// `namespace/name` of the only workload that may use it.
+    workload: String,
+}
+
+impl JoinSocket {
+    /// Listens at `path`. A socket that a control plane left there which is gone is replaced.
+    ///
+    /// # Errors
+    /// Somebody listens there, or the file cannot be made.
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path: path.to_owned(), owner: rustix::process::geteuid().as_raw() })
+    }
+
+    /// Answers until `stop` turns true or its sender is gone.
+    pub(crate) async fn serve(self, told: Told, mut stop: Stop) {
+        let told = Arc::new(told);
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if connections.len() < CONNECTIONS => {
+                    let Ok((socket, _)) = accepted else { continue };
+                    if !socket.peer_cred().is_ok_and(|peer| [0, self.owner].contains(&peer.uid())) {
+                        tracing::warn!("another user was sent away from the join socket");
+                        continue;
+                    }
+                    let told = Arc::clone(&told);
+                    connections.spawn(async move {
+                        let service = service_fn(move |request| {
+                            let told = Arc::clone(&told);
+                            async move { Ok::<_, Infallible>(answer(&told, request).await) }
+                        });
+                        let connection = http1::Builder::new()
+                            .timer(TokioTimer::new())
+                            .header_read_timeout(CONNECTION)
+                            .max_buf_size(MAX_REQUEST)
+                            .serve_connection(TokioIo::new(socket), service);
+                        let _ended = timeout(CONNECTION, connection).await;
+                    });
+                }
+                Some(_) = connections.join_next() => {}
+                () = stop::requested(&mut stop) => return,
+            }
+        }
+    }
+}
+
+impl Drop for JoinSocket {
+    fn drop(&mut self) {
+        // What cannot be removed is replaced by the next control plane.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn answer(told: &Told, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    match (request.method().clone(), request.uri().path()) {
+        (Method::GET, "/mesh") => respond(StatusCode::OK, mesh(told).to_string()),
+        (Method::POST, "/token") => match token(told, request).await {
+            Ok(token) => respond(StatusCode::OK, token),
+            Err(why) => respond(StatusCode::BAD_REQUEST, why),
+        },
+        _ => respond(StatusCode::NOT_FOUND, "there are GET /mesh and POST /token".to_owned()),
+    }
+}
+
+fn mesh(told: &Told) -> Value {
+    json!({
+        "configDir": told.config_dir.as_deref().and_then(|path| std::path::absolute(path).ok()),
+        "controlPlane": from_here(told.sidecars),
+        "admin": from_here(told.admin),
+        "trustDomain": told.authority.trust_domain(),
+    })
+}
+
+/// The address by which this machine reaches a listener.
+fn from_here(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    address
+}
+
+/// Makes a token; what is wrong with the request otherwise.
+async fn token(told: &Told, request: Request<Incoming>) -> Result<String, String> {
+    let body = Limited::new(request.into_body(), MAX_REQUEST).collect().await.map_err(|e| e.to_string())?.to_bytes();
+    let Wanted { identity, workload } = serde_json::from_slice(&body).map_err(|e| e.to_string())?;
+    let parts = |text: &str, of: &str| match names::parts(text) {
+        Some((namespace, name)) => Ok((namespace.to_owned(), name.to_owned())),
+        None => Err(format!("{of} '{text}' is not of the form NS/NAME")),
+    };
+    let (namespace, service_account) = parts(&identity, "identity")?;
+    parts(&workload, "workload")?;
+    let identity =
+        Identity::new(told.authority.trust_domain(), &namespace, &service_account).map_err(|e| e.to_string())?;
+    let grant = Grant { identity, workload: Some(workload), expires: clock::unix().saturating_add(TOKEN_SECONDS) };
+    let authority = Arc::clone(&told.authority);
+    let made = tokio::task::spawn_blocking(move || authority.create_token(&grant).map_err(|e| e.to_string()));
+    made.await.map_err(|e| e.to_string())?
+}
+
+fn respond(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+}
