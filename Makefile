@@ -6,14 +6,17 @@ CARGO ?= cargo
 export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 8 ? n : 8)))
 .DEFAULT_GOAL := help
 
-.PHONY: help demo release image test attack check bench clean
+.PHONY: help build demo release image test attack check bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## seven services behind sidecars, with mTLS, policies and planted faults; Ctrl-C ends it
+build: ## the programs, in target/fast, within minutes
 	@.ci/setup build
-	@$(CARGO) run --locked --profile fast --package selvedge -- demo $(DEMO)
+	$(CARGO) build --locked --profile fast --package selvedge --package selvedge-proxy --bins
+
+demo: build ## seven services behind sidecars, with mTLS, policies and planted faults; Ctrl-C ends it
+	@$(or $(CARGO_TARGET_DIR),target)/fast/selvedge demo $(DEMO)
 
 release: ## the programs, the sidecar made fast for what a sidecar does most (profile-guided), in target/release
 	@.ci/setup release

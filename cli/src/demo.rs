@@ -124,11 +124,8 @@ async fn act(
 ) -> anyhow::Result<()> {
     let mut told = std::pin::pin!(told);
     if args.output == Output::Text {
-        println!(
-            "selvedge demo: {} sidecars, a process each; state in {}",
-            stage.places.len(),
-            files.path("").display()
-        );
+        println!("selvedge demo: {} sidecars, a process each", stage.places.len());
+        println!("  its policies, logs and state lie in {}", files.path("").display());
     }
     let sidecars = tokio::select! {
         sidecars = launch(files, stage, children) => sidecars?,
@@ -144,13 +141,18 @@ async fn act(
     }
     let ready_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     if args.output == Output::Text {
-        println!("first page through the mesh after {ready_ms} ms; Ctrl-C ends everything\n");
+        println!("first page through the mesh after {ready_ms} ms; Ctrl-C ends everything");
+        println!("  try: change a file of mesh/ there, such as a limit, and see the table follow\n");
     }
     let mut show = Show { args, ready_ms, sidecars, screen: Screen::new(), rested: Rested::default() };
     tokio::select! {
-        result = show.run(load, told) => result,
-        failure = children.failure() => Err(failure),
+        result = show.run(load, told) => result?,
+        failure = children.failure() => return Err(failure),
     }
+    if args.output == Output::Text {
+        println!("\nnext: `selvedge up` starts a mesh for your own services, `selvedge join` brings them in");
+    }
+    Ok(())
 }
 
 fn not_ready(files: &Files) -> String {

@@ -169,6 +169,10 @@ fn the_demo_tells_what_became_of_each_planted_fault() {
     };
     let story = Some(output(&["--duration", "8s"])).filter(is_whole);
     let story = story.unwrap_or_else(|| output(&["--duration", LONG]));
+    let table = story.lines().skip_while(|line| !line.starts_with(" service"));
+    for line in table {
+        assert!(line.chars().count() <= 80, "wider than a terminal: {line}");
+    }
     let (hidden, seen) =
         (told(&story, "retries", " failures of content-2"), told(&story, "retries", " retries failed"));
     assert!(seen < hidden, "most retries hide what content-2 does: {story}");

@@ -41,15 +41,14 @@ fn retries(span: &Span) -> Option<String> {
     let made = |wanted| total(span.grown("selvedge_retries_total").filter(outcome(wanted)));
     let (hidden, failed) = (made("success"), made("failure"));
     (hidden + failed > 0.0).then(|| {
-        format!("retries      {hidden:.0} failures of content-2 (fails 30 %) hidden by a retry; {failed:.0} retries failed too")
+        format!("retries      {hidden:.0} failures of content-2 hidden by a retry; {failed:.0} retries failed")
     })
 }
 
 fn breakers(rested: &Rested) -> Option<String> {
-    let of = rested.of;
-    let parts: Vec<String> =
-        rested.looks.iter().map(|(name, looks)| format!("{name} was rested at {looks} of {of} looks")).collect();
-    (!parts.is_empty()).then(|| format!("breaker      {}, a second apart", parts.join(", ")))
+    let parts: Vec<String> = rested.looks.iter().map(|(name, looks)| format!("{name} at {looks}")).collect();
+    (!parts.is_empty())
+        .then(|| format!("breaker      rested {} of {} looks, a second apart", parts.join(", "), rested.of))
 }
 
 /// How much of the load the slow instance got.
@@ -85,7 +84,7 @@ fn limits(span: &Span) -> Option<String> {
             .filter(|(sidecar, s)| sidecar.instance.service == "integrations" && s.label("direction") == "inbound"),
     );
     (count > 0.0)
-        .then(|| format!("rate limit   {count:.0} of {all:.0} calls to integrations answered 429 (2 a second allowed)"))
+        .then(|| format!("rate limit   {count:.0} of {all:.0} calls to integrations got 429 (2 a second pass)"))
 }
 
 fn canary(span: &Span) -> Option<String> {
