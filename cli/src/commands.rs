@@ -3,10 +3,14 @@
 pub mod ca;
 pub mod confirm;
 pub mod control_plane;
+pub mod down;
 pub mod inject;
 pub mod install;
+pub mod join;
+pub mod leave;
 pub mod lint;
 pub mod proxy;
 pub mod run;
 pub mod token;
 pub mod uninstall;
+pub mod up;

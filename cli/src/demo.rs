@@ -150,7 +150,7 @@ async fn act(
         failure = children.failure() => return Err(failure),
     }
     if args.output == Output::Text {
-        println!("\nnext: `selvedge up` starts a mesh for your own services, `selvedge join` brings them in");
+        println!("\nnext: a mesh for services of your own: selvedge up, then selvedge join");
     }
     Ok(())
 }

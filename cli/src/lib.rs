@@ -5,6 +5,8 @@
 pub mod commands;
 pub mod demo;
 
+pub mod home;
+pub mod background;
 pub mod child;
 mod manifest;
 mod probe;

@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use selvedge::{
-    child,
-    commands::{ca, confirm, control_plane, inject, install, lint, proxy, run, token, uninstall},
+    background, child,
+    commands::{
+        ca, confirm, control_plane, down, inject, install, join, leave, lint, proxy, run, token, uninstall, up,
+    },
     demo,
 };
 use tracing_subscriber::EnvFilter;
@@ -24,6 +26,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Up(up::UpArgs),
+    Join(join::JoinArgs),
+    Leave(leave::LeaveArgs),
+    Down(down::DownArgs),
     Lint(lint::LintArgs),
     Install(install::InstallArgs),
     Uninstall(uninstall::UninstallArgs),
@@ -36,10 +42,15 @@ enum Command {
     Proxy(proxy::ProxyArgs),
     /// Run the example application behind sidecars, with load and planted faults.
     Demo(demo::DemoArgs),
+    /// Redirect this network namespace's TCP connections to a sidecar, or stop doing so.
+    #[command(subcommand)]
+    Capture(selvedge_capture::Command),
     /// Run a command with a sidecar beside it.
     Run(run::RunArgs),
     #[command(hide = true)]
     DemoService(demo::ServiceArgs),
+    #[command(hide = true)]
+    Background(background::BackgroundArgs),
     #[command(hide = true)]
     Child(child::ChildArgs),
 }
@@ -66,6 +77,10 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).init();
     let done = |()| ExitCode::SUCCESS;
     let result = match command {
+        Command::Up(args) => up::run(&args).map(done),
+        Command::Join(args) => join::run(&args).map(done),
+        Command::Leave(args) => leave::run(&args).map(done),
+        Command::Down(args) => down::run(&args).map(done),
         Command::Lint(args) => lint::run(&args),
         Command::Install(args) => install::run(&args).map(done),
         Command::Uninstall(args) => uninstall::run(&args).map(done),
@@ -78,11 +93,18 @@ fn main() -> ExitCode {
         Command::Proxy(args) => proxy::run(&args).map(done),
         Command::Demo(args) => demo::run(&args).map(done),
         Command::Run(args) => run::run(args),
+        Command::Capture(rules) => capture(&rules).map(done),
         Command::DemoService(args) => demo::run_service(args).map(done),
+        Command::Background(args) => background::run(args).map(done),
         Command::Child(args) => child::run(args).map(done),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::from(2)
     })
+}
+
+fn capture(rules: &selvedge_capture::Command) -> anyhow::Result<()> {
+    println!("{}", rules.run()?.trim_end());
+    Ok(())
 }

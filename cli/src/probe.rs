@@ -1,13 +1,17 @@
 //! Small questions to the HTTP listeners of sidecars and control plane.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 
 const LIMIT: usize = 8 << 20;
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,11 +48,42 @@ async fn ask(method: Method, address: SocketAddr, path: &str) -> anyhow::Result<
     Ok(body)
 }
 
+/// `GET path` of a Unix socket; the body of a successful answer.
+pub(crate) async fn get_local(socket: &Path, path: &str) -> anyhow::Result<String> {
+    ask_local(Method::GET, socket, path, Bytes::new()).await
+}
+
+/// `POST path` of a Unix socket with this body; the body of a successful answer.
+pub(crate) async fn post_local(socket: &Path, path: &str, body: String) -> anyhow::Result<String> {
+    ask_local(Method::POST, socket, path, body.into()).await
+}
+
+async fn ask_local(method: Method, socket: &Path, path: &str, body: Bytes) -> anyhow::Result<String> {
+    let asking = async {
+        let stream =
+            UnixStream::connect(socket).await.with_context(|| format!("connecting to {}", socket.display()))?;
+        exchange_on(stream, "localhost", method, path, body).await
+    };
+    let Answer { status, body } = timeout(PATIENCE, asking).await.context("it took too long")??;
+    ensure!(status.is_success(), "{path} answered {status}: {}", body.trim());
+    Ok(body)
+}
+
 async fn exchange(method: Method, address: SocketAddr, path: &str, body: Bytes) -> anyhow::Result<Answer> {
     let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+    exchange_on(stream, &address.to_string(), method, path, body).await
+}
+
+async fn exchange_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> anyhow::Result<Answer> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let _connection = tokio::spawn(connection);
-    let builder = Request::builder().method(method).uri(path).header(HOST, address.to_string());
+    let builder = Request::builder().method(method).uri(path).header(HOST, host);
     let response = sender.send_request(builder.body(Full::new(body))?).await?;
     let status = response.status();
     let body = Limited::new(response, LIMIT).collect().await.map_err(|e| anyhow::anyhow!(e))?;

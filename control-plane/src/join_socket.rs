@@ -53,9 +53,9 @@ pub(crate) struct Told {
     pub(crate) authority: Arc<Authority>,
     /// The folder of what users write, if there is one.
     pub(crate) config_dir: Option<PathBuf>,
-    /// Where sidecars connect.
+    /// The listener for sidecars, as it is bound.
     pub(crate) sidecars: SocketAddr,
-    /// The admin port.
+    /// The listener for operators, as it is bound.
     pub(crate) admin: SocketAddr,
 }
 

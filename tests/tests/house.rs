@@ -49,6 +49,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "selvedge-policies",
+            "selvedge-identity",
             "selvedge-xds",
             "selvedge-decide",
             "selvedge-control-plane",

@@ -1,0 +1,190 @@
+//! Two commands from nothing to the first service in a mesh, four to a pair of them, and back to nothing.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use http::StatusCode;
+use selvedge_tests::{client, metrics::Metrics, ports::Reserved, process::binary, upstream::Upstream, wait};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// How long the four commands may take. The test waits ten times as long.
+const PAIR: Duration = Duration::from_secs(30);
+
+/// A folder of a mesh; what runs in it ends with the value.
+struct Home {
+    folder: TempDir,
+    /// Of the control plane: where sidecars connect, and its admin port.
+    ports: [Reserved; 2],
+}
+
+impl Home {
+    fn new() -> Self {
+        Self {
+            folder: TempDir::with_prefix("selvedge-test-").expect("a folder"),
+            ports: [Reserved::new(), Reserved::new()],
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("home").join(name)
+    }
+
+    /// Runs `selvedge` here, as a user types it.
+    fn ask(&self, words: &str) -> Output {
+        let mut command = Command::new(binary("selvedge"));
+        command.args(words.split_whitespace()).env("SELVEDGE_HOME", self.folder.path().join("home"));
+        command.output().expect("selvedge runs")
+    }
+
+    /// What it prints; it has to succeed.
+    fn say(&self, words: &str) -> String {
+        let Output { status, stdout, stderr } = self.ask(words);
+        let [out, problems] = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(status.success(), "selvedge {words}: {status}\n{out}\n{problems}");
+        out
+    }
+
+    fn up(&self) -> String {
+        self.say(&self.up_command())
+    }
+
+    fn up_command(&self) -> String {
+        let [listen, admin] = &self.ports;
+        format!("up --listen {} --admin {}", listen.address(), admin.address())
+    }
+
+    /// What it says against the command, with exit code 2.
+    fn refusal(&self, words: &str) -> String {
+        let Output { status, stderr, .. } = self.ask(words);
+        assert_eq!(status.code(), Some(2), "selvedge {words}");
+        String::from_utf8_lossy(&stderr).into_owned()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let ended = self.ask("down");
+        if std::thread::panicking() {
+            println!("{}", String::from_utf8_lossy(&ended.stderr));
+            for log in std::fs::read_dir(self.path("logs")).into_iter().flatten().flatten() {
+                println!("--- {}\n{}", log.path().display(), std::fs::read_to_string(log.path()).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// The address behind these words in what was printed.
+fn told(printed: &str, words: &str) -> SocketAddr {
+    let line =
+        printed.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("no '{words}' in\n{printed}"));
+    let text = line.rsplit("http://").next().unwrap_or_default();
+    let text = text.split('/').next().unwrap_or_default();
+    text.parse().unwrap_or_else(|_| panic!("no address in '{line}'"))
+}
+
+async fn answers_200(address: SocketAddr) -> bool {
+    client::get(address, "/").await.is_ok_and(|answer| answer.status == StatusCode::OK)
+}
+
+#[tokio::test]
+async fn four_commands_make_a_pair_over_mutual_tls() {
+    let (home, api) = (Home::new(), Upstream::start("api").await);
+    let port = api.address().port();
+    let began = Instant::now();
+    let up = home.up();
+    assert!(up.contains("the control plane runs\n"), "{up}");
+    home.say(&format!("join api --port {port}"));
+    let web = home.say(&format!("join web --call api:{port}"));
+    let entry = told(&web, "it calls");
+    wait::until_true("the service is reached", || answers_200(entry)).await;
+    let took = began.elapsed();
+    println!("from nothing to the first answer: {took:?}, goal {PAIR:?}");
+    assert!(took < PAIR * 10, "{took:?}");
+    let metrics = Metrics::at(told(&web, "its metrics"));
+    let labels = [r#"destination_service="default/api""#, r#"tls="mtls""#, r#"response_code="200""#];
+    assert!(metrics.value("selvedge_requests_total", &labels).await >= 1.0);
+
+    // The same command again changes nothing.
+    let lock = std::fs::read_to_string(home.path("run/sidecar-web.lock")).expect("a lock file");
+    assert_eq!(home.say(&format!("join web --call api:{port}")), web);
+    assert_eq!(std::fs::read_to_string(home.path("run/sidecar-web.lock")).expect("a lock file"), lock);
+    assert!(home.up().contains("the control plane runs already"));
+
+    // A second process of the service, and the first one leaves.
+    let second = Upstream::start("api").await;
+    home.say(&format!("join api --port {}", second.address().port()));
+    wait::until_true("both are called", || async { answers_200(entry).await && second.served() > 0 }).await;
+    home.say(&format!("leave api-{port}"));
+    assert!(!home.path("mesh").join(format!("api-{port}.workload.yaml")).exists());
+    wait::until_true("the second is called alone", || answers_200(entry)).await;
+    let served = api.served();
+    for _ in 0..10 {
+        wait::until_true("the second is called alone", || answers_200(entry)).await;
+    }
+    assert_eq!(api.served(), served, "nobody calls what has left");
+
+    // What was written stays, and all of it starts again.
+    let down = home.say("down");
+    assert!(down.contains("the sidecar web has ended") && down.contains("the control plane has ended"), "{down}");
+    assert!(!client::accepts(entry).await, "nothing goes on");
+    let up = home.up();
+    assert!(up.contains("the sidecar web runs again"), "{up}");
+    wait::until_true("the service is reached again", || answers_200(entry)).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_said_in_words() {
+    let home = Home::new();
+    let refused = home.refusal("join api --port 8080");
+    assert!(refused.contains("start one with `selvedge up`"), "{refused}");
+    for (words, wanted) in [
+        ("join Api --port 8080", "no name of a service"),
+        ("join api", "say with --port where api listens"),
+        ("join api --port 0", "0 is not in 1..=65535"),
+        ("join api --port 8080 --call other", "'other' is not SERVICE:PORT"),
+        ("leave api", "nobody was joined"),
+    ] {
+        let refused = home.refusal(words);
+        assert!(refused.contains(wanted), "{words}: {refused}");
+    }
+    home.up();
+    std::fs::write(home.path("mesh/mine.yaml"), service("default", 9)).expect("a file");
+    let refused = home.refusal("join api --port 8080");
+    assert!(refused.contains("has no port whose targetPort is 8080; it has 9"), "{refused}");
+    let refused = Home::new().refusal(&home.up_command());
+    assert!(refused.contains("is something else using the port"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_service_that_is_there_is_joined_by_its_own_labels() {
+    let (home, api) = (Home::new(), Upstream::start("api").await);
+    let port = api.address().port();
+    home.up();
+    let service = service("shop", port);
+    std::fs::write(home.path("mesh/mine.yaml"), &service).expect("a file");
+    home.say(&format!("join shop/api --port {port}"));
+    let local = Reserved::new();
+    let web = home.say(&format!("join shop/web --call shop/api:80={}", local.address().port()));
+    assert_eq!(told(&web, "it calls"), local.address());
+    wait::until_true("the service is reached", || answers_200(local.address())).await;
+    assert_eq!(std::fs::read_to_string(home.path("mesh/mine.yaml")).expect("the file"), service);
+    assert!(is_private(&home.path("run/join.sock")));
+}
+
+/// A `Service` that a user wrote.
+fn service(namespace: &str, target: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{ name: api, namespace: {namespace} }}\n\
+         spec: {{ selector: {{ run: api }}, ports: [{{ port: 80, targetPort: {target} }}] }}\n"
+    )
+}
+
+fn is_private(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).expect("it is there").permissions().mode() & 0o077 == 0
+}
