@@ -28,7 +28,7 @@ use crate::{
         pace::{Deadline, Polled},
         reply,
     },
-    telemetry::{ConnectionRecord, Ends, Flow, Party, Protocol, RequestRecord},
+    telemetry::{ConnectionRecord, Ends, Flow, Hop, Party, Protocol, RequestRecord},
 };
 
 /// How often it is looked whether an answer that broke off has gone out as far as it came.
@@ -123,7 +123,7 @@ impl Open {
             detail: &self.detail,
             audited: exchange.audited.as_ref().map_or("", |audited| &audited.policy),
             protocol,
-            tls: over_tls(connection, exchange.endpoint.as_deref()),
+            hop: hop(connection, exchange.endpoint.as_deref(), exchange.reason),
             duration: exchange.started.elapsed(),
             bytes_received: exchange.request_bytes.get(),
             bytes_sent: exchange.response_bytes.get(),
@@ -243,11 +243,26 @@ fn parties<'a>(connection: &'a Connection, endpoint: Option<&'a Endpoint>, own: 
     }
 }
 
-fn over_tls(connection: &Connection, endpoint: Option<&Endpoint>) -> bool {
-    match connection.heading {
-        Heading::Inbound { .. } => connection.peer.identity.is_some(),
-        Heading::Outbound { .. } => endpoint.is_some_and(|endpoint| !endpoint.config.identity.is_empty()),
-    }
+fn hop(connection: &Connection, endpoint: Option<&Endpoint>, reason: Option<Reason>) -> Hop {
+    let proven = match (&connection.heading, endpoint) {
+        (Heading::Inbound { .. }, _) => connection.peer.identity.is_some(),
+        (Heading::Outbound { .. }, Some(endpoint)) if !reason.is_some_and(is_before_the_hop) => {
+            !endpoint.config.identity.is_empty()
+        }
+        (Heading::Outbound { .. }, _) => return Hop::Nowhere,
+    };
+    if proven { Hop::Mtls } else { Hop::Plain }
+}
+
+/// Whether what ended for this reason had no connection to travel on.
+const fn is_before_the_hop(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::UpstreamConnectFailed
+            | Reason::UpstreamConnectTimeout
+            | Reason::UpstreamTlsFailed
+            | Reason::UpstreamIdentityMismatch
+    )
 }
 
 /// The service that a connection is for, `namespace/name`; empty for an address that nobody knows and that may not be
@@ -275,8 +290,8 @@ pub(crate) struct Opened {
 
 /// Counts a connection or tunnel as open.
 pub(crate) fn connection_opened(connection: &Rc<Connection>, endpoint: Option<&Rc<Endpoint>>) -> Opened {
-    let tls = over_tls(connection, endpoint.map(Rc::as_ref));
-    connection.worker.telemetry.connection_opened(connection.direction(), tls);
+    let hop = hop(connection, endpoint.map(Rc::as_ref), None);
+    connection.worker.telemetry.connection_opened(connection.direction(), hop);
     let service = service_of(connection, &connection.worker.snapshot().config);
     let (connection, endpoint) = (connection.clone(), endpoint.cloned());
     let protocol = connection.protocol;
@@ -301,7 +316,7 @@ pub(crate) fn request_refused(connection: &Rc<Connection>, error: &Error) {
         detail: &error.detail,
         audited: "",
         protocol: connection.protocol,
-        tls: over_tls(connection, None),
+        hop: hop(connection, None, None),
         duration: Duration::ZERO,
         bytes_received: 0,
         bytes_sent: 0,
@@ -337,7 +352,7 @@ impl Opened {
     /// Where its bytes are counted for metrics.
     pub(crate) fn flow(&self) -> Rc<Flow> {
         let config = &self.connection.worker.snapshot().config;
-        self.connection.worker.telemetry.flow(&self.ends(&config.own))
+        self.connection.worker.telemetry.flow(&self.ends(&config.own, None))
     }
 
     /// Counts it as closed by the sidecar; logs it with the bytes from and to the caller.
@@ -350,7 +365,7 @@ impl Opened {
         self.end((received, sent), reason, "", "");
     }
 
-    fn ends<'a>(&'a self, own: &'a Own) -> Ends<'a> {
+    fn ends<'a>(&'a self, own: &'a Own, reason: Option<Reason>) -> Ends<'a> {
         let (connection, endpoint) = (&self.connection, self.endpoint.as_deref());
         let (source, destination) = parties(connection, endpoint, own);
         Ends {
@@ -359,14 +374,14 @@ impl Opened {
             destination,
             service: &self.service,
             protocol: self.protocol,
-            tls: over_tls(connection, endpoint),
+            hop: hop(connection, endpoint, reason),
         }
     }
 
     fn end(&self, (received, sent): (u64, u64), reason: Option<Reason>, policy: &str, detail: &str) {
         let connection = &self.connection;
         connection.worker.telemetry.connection_closed(&ConnectionRecord {
-            ends: self.ends(&connection.worker.snapshot().config.own),
+            ends: self.ends(&connection.worker.snapshot().config.own, reason),
             port: connection.port(),
             reason,
             policy,

@@ -25,11 +25,10 @@ use crate::{
     heading::Heading,
     resolver,
     routed::{Target, Upstream},
+    telemetry::PROBE,
     worker::Worker,
 };
 
-/// What logs and metrics have in the place of a route's name, which has slashes.
-const PROBE: &str = "probe";
 /// How long a first request waits for the control plane to name its destination.
 const DISCOVERY: Duration = Duration::from_secs(2);
 

@@ -9,27 +9,32 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use selvedge_decide::config::AccessLogMode;
-use tokio::sync::{Mutex, mpsc};
+use selvedge_decide::config::{AccessLogMode, RuntimeConfig};
+use tokio::sync::{Mutex, mpsc, watch};
 
 mod access_log;
 mod cardinality;
 mod cells;
+mod configured;
 mod delta;
 mod flow;
 pub(crate) mod metrics;
+mod origin;
+mod outcome;
 mod process;
 mod record;
 mod store;
 mod worker;
 
 pub(crate) use flow::Flow;
+pub(crate) use metrics::PROBE;
 pub(crate) use record::{
-    BreakerSeen, ConnectionRecord, Direction, Ends, Party, ProbeOutcome, Protocol, RequestRecord, RetryOutcome,
+    BreakerSeen, ConnectionRecord, Direction, Ends, Hop, Party, ProbeOutcome, Protocol, RequestRecord, RetryOutcome,
 };
 pub(crate) use worker::WorkerTelemetry;
 
 use access_log::Sink;
+use configured::Configured;
 use process::ProcessMetrics;
 use store::{Link, Store};
 
@@ -60,6 +65,7 @@ pub(crate) struct Telemetry {
 struct Shared {
     process: ProcessMetrics,
     store: Mutex<Store>,
+    configured: watch::Sender<Arc<Configured>>,
     joining: mpsc::UnboundedSender<Link>,
     log: Sink,
 }
@@ -74,6 +80,7 @@ impl Telemetry {
         let shared = Shared {
             process: ProcessMetrics::new(settings).map_err(io::Error::other)?,
             store: Mutex::new(Store::new(joined, SERIES_LIMIT)),
+            configured: watch::Sender::default(),
             joining,
             log: Sink::open(settings.access_log_file.as_deref())?,
         };
@@ -91,13 +98,13 @@ impl Telemetry {
     /// All metrics in the Prometheus text format, the workers' numbers as of now.
     pub(crate) async fn render(&self) -> String {
         let mut store = self.shared.store.lock().await;
-        store.collect(FLUSH_LIMIT).await;
+        store.collect(FLUSH_LIMIT, &self.configured()).await;
         metrics::encode(self.shared.process.gather().iter().chain(store.families()))
     }
 
     /// Writes out every access log line so far, those that workers still hold too; call this last.
     pub(crate) async fn finish_log(&self) {
-        self.shared.store.lock().await.collect(FLUSH_LIMIT).await;
+        self.shared.store.lock().await.collect(FLUSH_LIMIT, &self.configured()).await;
         self.shared.log.finish().await;
     }
 
@@ -106,9 +113,14 @@ impl Telemetry {
         self.shared.process.set_certificate_expiration(unix_seconds);
     }
 
-    /// Says that the configuration with this number is in force.
-    pub(crate) fn config_applied(&self, generation: u64) {
-        self.shared.process.config_applied(generation);
+    /// Says that this configuration is in force: what may happen by it is shown from now on, at zero.
+    pub(crate) fn config_applied(&self, config: &RuntimeConfig) {
+        self.shared.process.config_applied(config.generation);
+        self.shared.configured.send_replace(Arc::new(Configured::of(config)));
+    }
+
+    fn configured(&self) -> Arc<Configured> {
+        self.shared.configured.borrow().clone()
     }
 
     /// Says why the newest change was refused and what it would have replaced stays in force; `None` when nothing is

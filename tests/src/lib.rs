@@ -9,6 +9,7 @@
 //! - [`recorder`]: a service that takes down every byte and forgives nothing; [`relay`]: the wire, taken down
 //! - [`frames`]: HTTP/2 as raw bytes
 //! - [`pattern`]: bodies to be compared byte for byte; [`metrics`]: numbers to be compared with ==
+//! - [`prometheus`]: a real one, where it is installed
 //! - [`long`]: suites of data in a short and a long form
 //! - [`wait`]: polling with a deadline, so that no test sleeps and hopes
 //! - [`source`], [`imports`], [`pages`], [`commands`], [`lockfile`], [`complaints`]: the workspace as text, for the rules of
@@ -33,6 +34,7 @@ pub mod pair;
 pub mod pattern;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod recorder;
 pub mod relay;
 pub mod source;

@@ -1,16 +1,14 @@
 //! Scraping: the application's metrics behind the sidecar's, by identity, and by address, under STRICT; by a real Prometheus
 //! where there is one.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use selvedge_tests::{
     client,
     mesh::{Mesh, Sidecar, Workload},
-    ports::Reserved,
-    process::Process,
-    program, wait,
+    prometheus::{Job, Prometheus},
+    wait,
 };
-use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -67,46 +65,9 @@ async fn the_applications_metrics_stand_behind_the_sidecars_and_never_harm_them(
     api.metrics().value("selvedge_application_metrics_errors_total", &["error=\"malformed\""]).await;
 }
 
-/// Prometheus that scrapes these targets, by the name of the job.
-struct Prometheus {
-    address: SocketAddr,
-    _process: Process,
-}
-
-impl Prometheus {
-    fn start(program: &Path, folder: &Path, jobs: &[(&str, SocketAddr, &str)]) -> Self {
-        let job = |(name, target, path): &(&str, SocketAddr, &str)| {
-            format!("- {{job_name: {name}, metrics_path: {path}, static_configs: [{{targets: ['{target}']}}]}}\n")
-        };
-        let jobs: String = jobs.iter().map(job).collect();
-        let config = folder.join("prometheus.yaml");
-        fs::write(&config, format!("global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n{jobs}"))
-            .unwrap();
-        let address = Reserved::new().address();
-        let mut command = Command::new(program);
-        command.arg(format!("--config.file={}", config.display()));
-        command.arg(format!("--storage.tsdb.path={}", folder.join("prometheus").display()));
-        command.arg(format!("--web.listen-address={address}"));
-        Self { address, _process: Process::start("prometheus", &mut command, folder) }
-    }
-
-    /// The first value of this query; `None` while there is none.
-    async fn value(&self, query: &str) -> Option<String> {
-        let query: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = client::get(self.address, &format!("/api/v1/query?query={query}")).await.ok()?;
-        let result: Value = answer.json()["data"]["result"][0]["value"][1].clone();
-        Some(result.as_str()?.to_owned())
-    }
-
-    async fn until(&self, query: &str, wanted: &str) {
-        let what = format!("{query} is {wanted}");
-        wait::until_true(&what, || async { self.value(query).await.as_deref() == Some(wanted) }).await;
-    }
-}
-
 #[tokio::test]
 async fn prometheus_scrapes_a_strict_workload_from_outside_and_inside() {
-    let Some(program) = program("prometheus") else { return };
+    let Some(program) = Prometheus::installed() else { return };
     let (mesh, metrics) = (Mesh::start().await, watch::Sender::new(METRICS.to_owned()));
     mesh.service("shop/api", 80, 8080, "http");
     let address = application(&metrics).await;
@@ -122,12 +83,13 @@ async fn prometheus_scrapes_a_strict_workload_from_outside_and_inside() {
         client::get(entry, "/stats").await.is_ok_and(|answer| answer.status == 200)
     })
     .await;
+    let job = |name, target, path| Job { name, targets: vec![target], path };
     let jobs = [
-        ("merged", api.metrics().address(), "/metrics"),
-        ("refused", api.inbound(8080), "/stats"),
-        ("address", api.inbound(7070), "/stats"),
-        ("elsewhere", api.inbound(7070), "/metrics"),
-        ("identity", entry, "/stats"),
+        job("merged", api.metrics().address(), "/metrics"),
+        job("refused", api.inbound(8080), "/stats"),
+        job("address", api.inbound(7070), "/stats"),
+        job("elsewhere", api.inbound(7070), "/metrics"),
+        job("identity", entry, "/stats"),
     ];
     let prometheus = Prometheus::start(&program, mesh.folder(), &jobs);
     for job in ["merged", "address", "identity"] {

@@ -35,6 +35,7 @@ use crate::{
     snapshot::Snapshot,
     status::StreamId,
     stop::{self, Stop},
+    telemetry,
 };
 
 /// The service, and its method.
@@ -201,7 +202,7 @@ impl Session {
         {
             tracing::warn!(sidecar = %self.identity, %complaint, left_out, "a sidecar refused configuration");
         }
-        self.mesh.telemetry.replies.with_label_values(&[&*label(reply.kind), answer]).inc();
+        self.mesh.telemetry.replies.with_label_values(&[&*telemetry::kind_label(reply.kind), answer]).inc();
         self.mesh.sidecars.reply(self.id, reply, clock::unix());
     }
 
@@ -229,7 +230,7 @@ impl Session {
         self.mesh.sidecars.dropped(self.id, &self.state.dropped());
         let telemetry = &self.mesh.telemetry;
         for response in &responses {
-            telemetry.responses.with_label_values(&[label(response.kind)]).inc();
+            telemetry.responses.with_label_values(&[telemetry::kind_label(response.kind)]).inc();
             let bytes: usize = response.resources.iter().map(|(resource, _)| resource.body.len()).sum();
             telemetry.response_bytes.inc_by(bytes as u64);
         }
@@ -253,18 +254,6 @@ fn find(snapshot: &Snapshot, client: &Identity, kind: TypeUrl, name: &str) -> Op
         INBOUND if snapshot.identity_of_workload(name)? != client.to_string() => None,
         _ => snapshot.seen_from(&client.namespace, kind, name),
     }
-}
-
-/// The kind as metrics have it, such as `trust_bundle`.
-fn label(kind: TypeUrl) -> String {
-    let mut label = String::new();
-    for c in kind.name().chars() {
-        if c.is_ascii_uppercase() && !label.is_empty() {
-            label.push('_');
-        }
-        label.push(c.to_ascii_lowercase());
-    }
-    label
 }
 
 fn full(mesh: &Mesh, limit: &Full) -> Status {

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     config::RuntimeConfig,
     surroundings::captured::Captured,
-    telemetry::{Direction, RetryOutcome, TelemetrySettings},
+    telemetry::{Direction, Hop, RetryOutcome, TelemetrySettings},
 };
 
 struct Desk {
@@ -164,7 +164,7 @@ fn busy_worker(telemetry: Telemetry, seed: u64) -> oneshot::Receiver<()> {
             }));
             for _ in 0..EVENTS {
                 worker.retry("shop/web", RetryOutcome::Success);
-                worker.connection_opened(Direction::Inbound, true);
+                worker.connection_opened(Direction::Inbound, Hop::Mtls);
                 sleep(Duration::from_micros(500)).await;
             }
             let _ = done.send(());

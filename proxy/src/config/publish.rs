@@ -58,7 +58,7 @@ impl Publisher {
             let config = known.map_or_else(|| Arc::new(compiler.compile(&resources)), |known| known.config);
             let now = in_force.insert(InForce { config, trust: Arc::clone(&keeper.trust) });
             if !is_same {
-                self.telemetry.config_applied(now.config.generation);
+                self.telemetry.config_applied(&now.config);
                 self.configs.send_replace(now.clone());
             }
             tokio::select! {

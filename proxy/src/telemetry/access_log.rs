@@ -14,7 +14,7 @@ use selvedge_decide::config::AccessLogMode;
 use selvedge_policies::reason::Reason;
 use tokio::{sync::Notify, time::sleep};
 
-use super::{ConnectionRecord, Party, Protocol, RequestRecord};
+use super::{ConnectionRecord, Hop, Party, Protocol, RequestRecord, metrics, outcome};
 use crate::allowance::Allowance;
 
 mod json;
@@ -72,7 +72,7 @@ impl AccessLog {
     }
 
     pub(super) fn request(&self, record: &RequestRecord<'_>) {
-        let failed = record.code >= 500 || record.grpc_status.is_some_and(is_server_error);
+        let failed = record.code >= 500 || outcome::is_server_error(metrics::grpc_status(record.grpc_status));
         let Some(suppressed) = self.admit(failed || worth_it(record.reason, record.audited)) else { return };
         self.line(suppressed, |line| {
             let http = matches!(record.protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
@@ -96,7 +96,7 @@ impl AccessLog {
                 .plain("http.response.body.size", record.bytes_sent);
             who(line, (&record.source, record.peer), (&record.destination, record.upstream), record.service);
             let policy = if record.policy.is_empty() { record.policy_there } else { record.policy };
-            verdict(line, record.tls, record.reason, policy, record.detail);
+            verdict(line, record.hop, record.reason, policy, record.detail);
             line.text("selvedge.audited", record.audited);
             line.plain("selvedge.retries", record.retries).text("request_id", record.request_id);
             trace(line, record.traceparent);
@@ -120,7 +120,7 @@ impl AccessLog {
                 .plain("selvedge.bytes_received", record.bytes_received)
                 .plain("selvedge.bytes_sent", record.bytes_sent);
             who(line, (&ends.source, record.peer), (&ends.destination, record.upstream), ends.service);
-            verdict(line, ends.tls, record.reason, record.policy, record.detail);
+            verdict(line, ends.hop, record.reason, record.policy, record.detail);
             line.text("selvedge.audited", record.audited);
         });
     }
@@ -212,15 +212,9 @@ const fn worth_it(reason: Option<Reason>, audited: &str) -> bool {
     reason.is_some() || !audited.is_empty()
 }
 
-/// True for the gRPC statuses that are the service's fault, not the caller's: UNKNOWN, DEADLINE_EXCEEDED,
-/// RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE and DATA_LOSS. Their HTTP status is 200.
-const fn is_server_error(grpc_status: u16) -> bool {
-    matches!(grpc_status, 2 | 4 | 8 | 13 | 14 | 15)
-}
-
 /// What the mesh had to say.
-fn verdict(line: &mut Object<'_>, tls: bool, reason: Option<Reason>, policy: &str, detail: &str) {
-    line.text("selvedge.tls", super::metrics::tls(tls));
+fn verdict(line: &mut Object<'_>, hop: Hop, reason: Option<Reason>, policy: &str, detail: &str) {
+    line.text("selvedge.tls", hop.as_str());
     if let Some(reason) = reason {
         line.text("selvedge.reason", reason.code()).text("selvedge.response_flag", reason.flag());
     }

@@ -8,7 +8,12 @@
 use prometheus::proto::MetricFamily;
 use selvedge_policies::reason::Reason;
 
-use super::cells::{Bounds, DETECTION_BOUNDS, DURATION_BOUNDS, Histogram, RequestCell};
+use super::{
+    cells::{Bounds, DETECTION_BOUNDS, DURATION_BOUNDS, Histogram, RequestCell},
+    origin::Origin,
+    outcome::{self, ACTIONS, OUTCOMES, REASONS},
+    record::RETRY_OUTCOMES,
+};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +30,12 @@ pub(crate) enum MetricKind {
 /// thread. `None` makes no series.
 #[derive(Debug)]
 pub(super) enum Fold {
-    /// From requests, by why they ended; empty when the service answered.
-    Requests(fn(&str, &RequestCell) -> Option<u64>),
+    /// From requests.
+    Requests(fn(&Origin<'_>, &RequestCell) -> Option<u64>),
     /// From the durations of requests.
     Durations(fn(&RequestCell) -> &Histogram),
-    /// From connections that ended, by why they did, and how many those were.
-    Connections(fn(&str, u64) -> Option<u64>),
+    /// From connections that ended, and how many those were.
+    Connections(fn(&Origin<'_>, u64) -> Option<u64>),
     /// From bytes that passed, received and sent.
     Flows(fn(u64, u64) -> u64),
 }
@@ -44,6 +49,9 @@ pub(crate) struct Metric {
     pub kind: MetricKind,
     /// The names of its labels, in the order in which they are shown.
     pub labels: &'static [&'static str],
+    /// All values of its last label: as soon as there is a series with one of them, those with the others are there, at zero.
+    /// Empty where values are as they come.
+    pub zeros: &'static [&'static str],
     /// One sentence, shown as `# HELP`.
     pub help: &'static str,
     /// Where its numbers come from.
@@ -78,11 +86,23 @@ const DECISION: [&str; 10] = behind(ENDS, ["route", "policy"]);
 /// What is worth a histogram: one for each peer, route and class, not one for each code.
 const REQUEST_SIZE: [&str; 12] = behind(ENDS, ["route", "response_class", "protocol", "tls"]);
 
-/// All of [`REQUEST`] but the policy.
-const REQUEST_OUTCOME: &[&str] = REQUEST.split_at(15).0;
+/// All of [`REQUEST`] but the policy, and what it came to.
+const REQUEST_OUTCOME: [&str; 16] = instead_of_the_last(REQUEST, "outcome");
 
-/// All of [`CONNECTION`] but the policy.
-const CONNECTION_OUTCOME: &[&str] = CONNECTION.split_at(11).0;
+/// All of [`CONNECTION`] but the policy, and what it came to.
+const CONNECTION_OUTCOME: [&str; 12] = instead_of_the_last(CONNECTION, "outcome");
+
+/// What a caller and a service have with each other, whichever endpoints, routes and codes there were.
+const EDGE: [&str; 6] =
+    ["direction", "source_workload", "source_namespace", "source_identity", "destination_service", "outcome"];
+
+const fn instead_of_the_last<'a, const N: usize>(mut names: [&'a str; N], last: &'a str) -> [&'a str; N] {
+    names[N - 1] = last;
+    names
+}
+
+/// What metrics and logs have in the place of a route's name, which has slashes, for a probe.
+pub(crate) const PROBE: &str = "probe";
 
 /// Labels of the ends with `more` behind them; for their names and for their values.
 pub(super) const fn behind<'a, const M: usize, const N: usize>(ends: [&'a str; 8], more: [&'a str; M]) -> [&'a str; N] {
@@ -97,9 +117,17 @@ pub(super) const fn behind<'a, const M: usize, const N: usize>(ends: [&'a str; 8
 }
 
 macro_rules! metrics {
-    ($($constant:ident $kind:expr, $name:literal $labels:expr, $help:literal $(, $fold:expr)*;)*) => {
-        $(pub(super) static $constant: Metric =
-            Metric { name: $name, kind: $kind, labels: $labels, help: $help, folds: &[$($fold),*] };)*
+    (@zeros) => { &[] };
+    (@zeros $zeros:expr) => { $zeros };
+    ($($constant:ident $kind:expr, $name:literal $labels:expr $(=> $zeros:expr)?, $help:literal $(, $fold:expr)*;)*) => {
+        $(pub(super) static $constant: Metric = Metric {
+            name: $name,
+            kind: $kind,
+            labels: $labels,
+            zeros: metrics!(@zeros $($zeros)?),
+            help: $help,
+            folds: &[$($fold),*],
+        };)*
 
         /// Every metric, in the order of the documentation.
         pub(crate) static ALL: &[&Metric] = &[$(&$constant,)*];
@@ -110,9 +138,12 @@ use Fold::{Connections, Durations, Flows, Requests};
 use MetricKind::{Counter, Gauge, Histogram as Observed};
 
 metrics! {
-    REQUESTS Counter, "selvedge_requests_total" REQUEST_OUTCOME,
+    REQUESTS Counter, "selvedge_requests_total" &REQUEST_OUTCOME,
         "Requests that ended, by how they ended.",
         Requests(|_, cell| Some(cell.count));
+    EDGE_REQUESTS Counter, "selvedge_edge_requests_total" &EDGE => &OUTCOMES,
+        "The same but for probes, by who called which service: at zero from when the service may be called, or first was.",
+        Requests(|from, cell| (from.get("route") != PROBE).then_some(cell.count));
     REQUEST_DURATION Observed(&DURATION_BOUNDS), "selvedge_request_duration_seconds" &REQUEST_SIZE,
         "Time from the first byte of a request to the last byte of its response.",
         Durations(|cell| &cell.duration);
@@ -124,22 +155,33 @@ metrics! {
         Requests(|_, cell| Some(cell.bytes_sent));
     DENIALS Counter, "selvedge_denials_total" &CONNECTION,
         "Requests and connections refused by policy.",
-        Requests(|reason, cell| is_denial(reason).then_some(cell.count)),
-        Connections(|reason, count| is_denial(reason).then_some(count));
+        Requests(|from, cell| outcome::is_denial(from.get("reason")).then_some(cell.count)),
+        Connections(|from, count| outcome::is_denial(from.get("reason")).then_some(count));
+    POLICY_ACTIONS Counter, "selvedge_policy_actions_total" &["direction", "policy", "action"] => &ACTIONS,
+        "Requests and connections that a policy has denied or limited, or would have (audited): at zero from when it is in force.",
+        Requests(|from, cell| (!from.get("action").is_empty()).then_some(cell.count)),
+        Connections(|from, count| (!from.get("action").is_empty()).then_some(count));
+    REASONS_SEEN Counter, "selvedge_reasons_total" &["direction", "reason"] => &REASONS,
+        "Requests and connections that ended without the service's own answer, by why: each at zero from the start.",
+        Requests(|from, cell| (!from.get("reason").is_empty()).then_some(cell.count)),
+        Connections(|from, count| (!from.get("reason").is_empty()).then_some(count));
     AUDITED Counter, "selvedge_audited_total" &DECISION,
         "Requests and connections that an AUDIT policy would have refused, and that were let pass.";
     RATE_LIMITED Counter, "selvedge_rate_limited_total" &DECISION,
         "Requests refused because the caller is over a rate limit.",
-        Requests(|reason, cell| (reason == Reason::RateLimited.code()).then_some(cell.count));
-    RETRIES Counter, "selvedge_retries_total" &["destination_service", "outcome"],
+        Requests(|from, cell| (from.get("reason") == Reason::RateLimited.code()).then_some(cell.count));
+    RETRIES Counter, "selvedge_retries_total" &["destination_service", "outcome"] => &RETRY_OUTCOMES,
         "Retries made (success, failure) and not made (over_budget, not_replayable).";
     BREAKER_STATE Gauge, "selvedge_breaker_state" &["destination_service", "endpoint"],
         "Circuit breaker of an endpoint: 0 closed, 1 half open, 2 open; the worst of all workers.";
     TCP_OPENED Counter, "selvedge_tcp_connections_opened_total" &["direction", "tls"],
         "Connections accepted, whatever they carry, and tunnels through them.";
-    TCP_CLOSED Counter, "selvedge_tcp_connections_closed_total" CONNECTION_OUTCOME,
+    TCP_CLOSED Counter, "selvedge_tcp_connections_closed_total" &CONNECTION_OUTCOME,
         "The same, when they end.",
         Connections(|_, count| Some(count));
+    EDGE_CONNECTIONS Counter, "selvedge_edge_connections_total" &EDGE => &OUTCOMES,
+        "Opaque connections that ended, and others that were refused, by who called which service; at zero as requests are.",
+        Connections(|from, count| (is_opaque(from) || !from.get("reason").is_empty()).then_some(count));
     TCP_OPEN Gauge, "selvedge_tcp_connections_open" &["direction"],
         "Connections and tunnels open now.";
     TCP_RECEIVED Counter, "selvedge_tcp_received_bytes_total" &FLOW,
@@ -182,14 +224,32 @@ metrics! {
         "Records counted under the overflow series of a metric because it has too many series.";
 }
 
-/// Whether what ended for this reason was refused by policy.
-fn is_denial(reason: &str) -> bool {
-    [Reason::PolicyDenied, Reason::PolicyDefaultDeny, Reason::PlaintextRefused].iter().any(|r| r.code() == reason)
+/// Whether a connection carried bytes that nobody looked into.
+fn is_opaque(from: &Origin<'_>) -> bool {
+    matches!(from.get("protocol"), "tcp" | "tls")
 }
 
-/// The label of a hop: `mtls` or `none`.
-pub(super) const fn tls(tls: bool) -> &'static str {
-    if tls { "mtls" } else { "none" }
+/// An HTTP status as a label, written into `buffer`: `none` for 0, and `other` for what is neither in the registry (RFC 9110
+/// section 16.2) nor 499, so that a service that makes codes up does not fill its callers' tables.
+pub(super) fn code(code: u16, buffer: &mut [u8; 5]) -> &str {
+    match code {
+        0 => "none",
+        100..=104
+        | 200..=208
+        | 226
+        | 300..=308
+        | 400..=418
+        | 421..=426
+        | 428
+        | 429
+        | 431
+        | 451
+        | 499
+        | 500..=508
+        | 510
+        | 511 => decimal(code, buffer),
+        _ => "other",
+    }
 }
 
 /// The class of an HTTP status (RFC 9110 section 15): `1xx` to `5xx`, `none` for 0, `other` for what is no status.
@@ -213,7 +273,7 @@ pub(super) fn grpc_status(status: Option<u16>) -> &'static str {
 }
 
 /// `number` in decimal, written into `buffer`.
-pub(super) fn decimal(mut number: u16, buffer: &mut [u8; 5]) -> &str {
+fn decimal(mut number: u16, buffer: &mut [u8; 5]) -> &str {
     let mut start = buffer.len();
     loop {
         start -= 1;

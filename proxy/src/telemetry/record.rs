@@ -24,6 +24,28 @@ impl Direction {
     }
 }
 
+/// How something goes from one sidecar to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Hop {
+    /// Under mutual TLS.
+    Mtls,
+    /// Without it.
+    Plain,
+    /// Nothing travelled: it ended before.
+    Nowhere,
+}
+
+impl Hop {
+    /// The value of the label `tls`: `mtls`, `none`, or empty.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mtls => "mtls",
+            Self::Plain => "none",
+            Self::Nowhere => "",
+        }
+    }
+}
+
 /// What a connection or request speaks, as far as the sidecar reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Protocol {
@@ -79,8 +101,8 @@ pub(crate) struct Ends<'a> {
     pub service: &'a str,
     /// What is spoken, as far as the sidecar reads it.
     pub protocol: Protocol,
-    /// Whether the hop between sidecars is mTLS.
-    pub tls: bool,
+    /// How it goes from one sidecar to the other.
+    pub hop: Hop,
 }
 
 /// One HTTP request, when its last byte has gone out or it has failed.
@@ -113,8 +135,8 @@ pub(crate) struct RequestRecord<'a> {
     pub audited: &'a str,
     /// What the caller spoke.
     pub protocol: Protocol,
-    /// Whether the hop between sidecars was mTLS.
-    pub tls: bool,
+    /// How it went from one sidecar to the other.
+    pub hop: Hop,
     /// From the first byte of the request to the last of the response.
     pub duration: Duration,
     /// Body bytes from the caller.
@@ -172,6 +194,9 @@ pub(crate) struct ConnectionRecord<'a> {
     pub upstream: Option<SocketAddr>,
 }
 
+/// The word of every [`RetryOutcome`].
+pub(super) const RETRY_OUTCOMES: [&str; 4] = ["success", "failure", "over_budget", "not_replayable"];
+
 /// What became of one retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum RetryOutcome {
@@ -186,14 +211,9 @@ pub(crate) enum RetryOutcome {
 }
 
 impl RetryOutcome {
-    /// The label value: `success`, `failure`, `over_budget` or `not_replayable`.
+    /// The label value: one of [`RETRY_OUTCOMES`].
     pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::OverBudget => "over_budget",
-            Self::NotReplayable => "not_replayable",
-        }
+        RETRY_OUTCOMES[self as usize]
     }
 }
 

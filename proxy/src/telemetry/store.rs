@@ -11,13 +11,15 @@ use tokio::{
 
 use super::{
     BreakerSeen, Direction,
+    configured::Configured,
     delta::Delta,
     metrics::{self, Fold, Metric},
+    origin::Origin,
 };
 
 mod family;
 
-use family::{Family, Labels};
+use family::Family;
 
 /// The control thread's end of one worker.
 #[derive(Debug)]
@@ -82,9 +84,9 @@ impl Store {
         Self { joined, workers: Vec::new(), families: Families(families.collect()) }
     }
 
-    /// Adds what the workers counted since the last call; waits for them `limit` in all. Who asked may leave at any moment,
+    /// Adds what the workers counted since the last call, and shows what is `known` of before it happens; waits for them `limit` in all. Who asked may leave at any moment,
     /// and then the rest of this is never run: across an await nothing is missing from `self`.
-    pub(super) async fn collect(&mut self, limit: Duration) {
+    pub(super) async fn collect(&mut self, limit: Duration, known: &Configured) {
         while let Ok(link) = self.joined.try_recv() {
             self.workers.push(link);
         }
@@ -101,6 +103,7 @@ impl Store {
             }
         }
         self.workers.retain(|worker| !worker.gone);
+        self.families.bear(known, now);
         self.families.set_open(&self.workers, now);
         self.families.set_breakers(&self.workers, now);
         self.families.set_overflows(now);
@@ -128,15 +131,15 @@ impl Families {
         }
         for (metric, series) in &delta.counted {
             for (values, count) in series {
-                self.family(metric).count(&Labels { names: metric.labels, values, now, records: *count }, *count);
+                self.family(metric).count(&Origin { names: metric.labels, values, now, records: *count }, *count);
             }
         }
         for (metric, series) in &delta.timed {
             for (values, seen) in series {
-                self.family(metric).observe(&Labels { names: metric.labels, values, now, records: seen.count() }, seen);
+                self.family(metric).observe(&Origin { names: metric.labels, values, now, records: seen.count() }, seen);
             }
         }
-        let from = Labels { names: &[], values: &[], now, records: 1 };
+        let from = Origin { names: &[], values: &[], now, records: 1 };
         self.family(&metrics::LOG_LOST).count(&from, delta.log_lines_lost);
     }
 
@@ -145,28 +148,35 @@ impl Families {
         match fold {
             Fold::Requests(value) => {
                 for (values, cell) in &delta.requests {
-                    let from = Labels { names: &metrics::REQUEST, values, now, records: cell.count };
-                    value(from.get("reason"), cell).into_iter().for_each(|value| family.count(&from, value));
+                    let from = Origin { names: &metrics::REQUEST, values, now, records: cell.count };
+                    value(&from, cell).into_iter().for_each(|value| family.count(&from, value));
                 }
             }
             Fold::Durations(seen) => {
                 for (values, cell) in &delta.requests {
-                    let from = Labels { names: &metrics::REQUEST, values, now, records: cell.count };
+                    let from = Origin { names: &metrics::REQUEST, values, now, records: cell.count };
                     family.observe(&from, seen(cell));
                 }
             }
             Fold::Connections(value) => {
                 for (values, count) in &delta.connections {
-                    let from = Labels { names: &metrics::CONNECTION, values, now, records: *count };
-                    value(from.get("reason"), *count).into_iter().for_each(|value| family.count(&from, value));
+                    let from = Origin { names: &metrics::CONNECTION, values, now, records: *count };
+                    value(&from, *count).into_iter().for_each(|value| family.count(&from, value));
                 }
             }
             Fold::Flows(value) => {
                 for (values, (received, sent)) in &delta.flows {
-                    let from = Labels { names: &metrics::FLOW, values, now, records: 1 };
+                    let from = Origin { names: &metrics::FLOW, values, now, records: 1 };
                     family.count(&from, value(*received, *sent));
                 }
             }
+        }
+    }
+
+    fn bear(&mut self, known: &Configured, now: Instant) {
+        for (metric, values) in &known.0 {
+            let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
+            self.family(metric).bear(&values, now);
         }
     }
 
@@ -174,7 +184,7 @@ impl Families {
         for direction in [Direction::Inbound, Direction::Outbound] {
             let open: u64 = workers.iter().map(|worker| worker.open[direction as usize]).sum();
             let values = [direction.as_str().into()];
-            let from = Labels { names: metrics::TCP_OPEN.labels, values: &values, now, records: 1 };
+            let from = Origin { names: metrics::TCP_OPEN.labels, values: &values, now, records: 1 };
             self.family(&metrics::TCP_OPEN).set(&from, open as f64);
         }
     }
@@ -193,7 +203,7 @@ impl Families {
         let mut family = Family::new(&metrics::BREAKER_STATE, super::SERIES_LIMIT);
         for ((name, endpoint), state) in shown {
             let values = [Box::from(name), endpoint.to_string().into()];
-            let from = Labels { names: metrics::BREAKER_STATE.labels, values: &values, now, records: 1 };
+            let from = Origin { names: metrics::BREAKER_STATE.labels, values: &values, now, records: 1 };
             family.set(&from, f64::from(state));
         }
         self.0.insert(metrics::BREAKER_STATE.name, family);
@@ -202,7 +212,7 @@ impl Families {
     fn set_overflows(&mut self, now: Instant) {
         let counts: Vec<_> = self.0.values_mut().map(|f| (f.metric.name, f.take_overflowed())).collect();
         for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-            let from = Labels { names: metrics::OVERFLOW.labels, values: &[name.into()], now, records: count };
+            let from = Origin { names: metrics::OVERFLOW.labels, values: &[name.into()], now, records: count };
             self.family(&metrics::OVERFLOW).count(&from, count);
         }
     }

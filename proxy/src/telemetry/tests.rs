@@ -1,6 +1,15 @@
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+};
 
+use selvedge_decide::{
+    config::{AppProtocol, Destination, DestinationPort},
+    resources::Resources,
+};
 use selvedge_policies::{attempt::breaker::BreakerState, reason::Reason};
+use selvedge_xds::proto::mesh::{Attachment, Inbound, Origin};
 use tokio::task::LocalSet;
 
 use super::*;
@@ -32,7 +41,7 @@ fn request() -> RequestRecord<'static> {
         detail: "",
         audited: "",
         protocol: Protocol::Http1,
-        tls: true,
+        hop: Hop::Mtls,
         duration: Duration::from_millis(3),
         bytes_received: 10,
         bytes_sent: 100,
@@ -55,7 +64,7 @@ const ENDS: Ends<'_> = Ends {
     destination: CALLED,
     service: "shop/db",
     protocol: Protocol::Tcp,
-    tls: true,
+    hop: Hop::Mtls,
 };
 
 fn connection() -> ConnectionRecord<'static> {
@@ -143,8 +152,8 @@ async fn refusals_and_connections_have_metrics_of_their_own() {
                 policy: "shop/slow",
                 ..request()
             });
-            worker.connection_opened(Direction::Inbound, true);
-            worker.connection_opened(Direction::Inbound, true);
+            worker.connection_opened(Direction::Inbound, Hop::Mtls);
+            worker.connection_opened(Direction::Inbound, Hop::Mtls);
             worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDefaultDeny), ..connection() });
             worker.retry("shop/web", RetryOutcome::Success);
             let text = telemetry.render().await;
@@ -162,6 +171,111 @@ async fn refusals_and_connections_have_metrics_of_their_own() {
             assert_eq!(sample(&telemetry.render().await, &["selvedge_tcp_sent_bytes_total", "\"shop/db\""]), 7.0);
             other.sent(1);
             assert_eq!(sample(&telemetry.render().await, &["selvedge_tcp_sent_bytes_total"]), 8.0);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_and_a_service_have_every_outcome_from_their_first_request_on() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let worker = telemetry.worker();
+            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
+            let text = telemetry.render().await;
+            assert!(!text.contains("selvedge_edge_requests_total{"));
+            for reason in Reason::ALL {
+                let label = format!("reason=\"{}\"", reason.code());
+                for direction in ["inbound", "outbound"] {
+                    assert_eq!(sample(&text, &["selvedge_reasons_total{", &label, direction]), 0.0);
+                }
+            }
+            worker.request(&RequestRecord { code: 502, reason: Some(Reason::UpstreamReset), ..request() });
+            // An answer that broke off, and one whose caller hung up on it.
+            worker.request(&RequestRecord { reason: Some(Reason::UpstreamReset), ..request() });
+            worker.request(&RequestRecord { code: 499, reason: Some(Reason::DownstreamClosed), ..request() });
+            worker.request(&RequestRecord { route: PROBE, ..request() });
+            let text = telemetry.render().await;
+            let edge = |outcome: &str| {
+                sample(&text, &["selvedge_edge_requests_total{", "\"shop/web\"", &format!("outcome=\"{outcome}\"")])
+            };
+            assert_eq!(["success", "failure", "refused", "cancelled"].map(edge), [0.0, 2.0, 0.0, 1.0]);
+            assert_eq!(sample(&text, &["selvedge_requests_total{", "\"499\"", "outcome=\"cancelled\""]), 1.0);
+            assert_eq!(sample(&text, &["selvedge_reasons_total{", "\"upstream_reset\"", "inbound"]), 2.0);
+            worker.connection_opened(Direction::Inbound, Hop::Mtls);
+            worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDenied), ..connection() });
+            let text = telemetry.render().await;
+            for (outcome, count) in [("success", 0.0), ("refused", 1.0)] {
+                let outcome = format!("outcome=\"{outcome}\"");
+                assert_eq!(sample(&text, &["selvedge_edge_connections_total{", "\"shop/db\"", &outcome]), count);
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_may_happen_by_a_configuration_is_shown_before_it_does() {
+    let attached = |kind: &str, name: &str| Attachment {
+        origin: Some(Origin { kind: kind.into(), namespace: "shop".into(), name: name.into(), generation: 1 }),
+        ..Attachment::default()
+    };
+    let inbound = Inbound {
+        policies: vec![attached("AuthorizationPolicy", "deny"), attached("TrafficPolicy", "slow")],
+        ..Inbound::default()
+    };
+    let port = |protocol| DestinationPort { protocol, cluster: None };
+    let service = Arc::new(Destination {
+        name: "shop/api".parse().unwrap(),
+        service: "shop/api".into(),
+        external: false,
+        routes: HashMap::new(),
+        policies: Arc::default(),
+        ports: HashMap::from([(80, port(AppProtocol::Http)), (25, port(AppProtocol::Opaque))]),
+        backends: HashMap::new(),
+        traffic: Arc::default(),
+        traffic_from: BTreeMap::new(),
+    });
+    let config = RuntimeConfig {
+        destinations: HashMap::from([("shop/api".parse().unwrap(), service)]),
+        resources: Arc::new(Resources { inbound: Some(Arc::new(inbound)), ..Resources::default() }),
+        ..RuntimeConfig::default()
+    };
+    let telemetry = telemetry();
+    telemetry.config_applied(&config);
+    let text = telemetry.render().await;
+    for outcome in ["success", "failure", "refused", "cancelled"].map(|outcome| format!("outcome=\"{outcome}\"")) {
+        for metric in ["selvedge_edge_requests_total{", "selvedge_edge_connections_total{"] {
+            assert_eq!(sample(&text, &[metric, "outbound", "destination_service=\"shop/api\"", &outcome]), 0.0);
+        }
+    }
+    for action in ["denied", "limited", "audited"].map(|action| format!("action=\"{action}\"")) {
+        for policy in ["policy=\"shop/deny\"", "policy=\"\""] {
+            assert_eq!(sample(&text, &["selvedge_policy_actions_total{", "inbound", policy, &action]), 0.0);
+        }
+    }
+    assert!(!text.contains("shop/slow"), "settings refuse nobody");
+    assert_eq!(sample(&text, &["selvedge_retries_total{", "\"shop/api\"", "over_budget"]), 0.0);
+    telemetry.config_applied(&config);
+    assert_eq!(telemetry.render().await, text, "and that once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn codes_that_nobody_has_registered_are_one() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let worker = telemetry.worker();
+            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
+            (100..1000).for_each(|code| worker.request(&RequestRecord { code, ..request() }));
+            worker.request(&RequestRecord { code: 0, ..request() });
+            let text = telemetry.render().await;
+            let count = |parts: &[&str]| sample(&text, &[&["selvedge_requests_total{"], parts].concat());
+            for code in ["200", "404", "429", "499", "503", "none"] {
+                assert_eq!(count(&[&format!("response_code=\"{code}\"")]), 1.0);
+            }
+            assert_eq!(count(&["response_code=\"other\"", "response_class=\"5xx\""]), 89.0);
+            let series = text.lines().filter(|line| line.starts_with("selvedge_requests_total{")).count();
+            assert!(series < 80, "{series} series");
         })
         .await;
 }
@@ -251,7 +365,7 @@ async fn a_full_metric_forgets_what_is_no_longer_used() {
 #[tokio::test]
 async fn a_refused_configuration_is_told_until_it_is_mended() {
     let telemetry = telemetry();
-    telemetry.config_applied(3);
+    telemetry.config_applied(&RuntimeConfig { generation: 3, ..RuntimeConfig::default() });
     telemetry.config_error(Some("no such \"field\""));
     let text = telemetry.render().await;
     assert_eq!(sample(&text, &["selvedge_config_last_error_info", "no such \\\"field\\\""]), 1.0);
@@ -287,7 +401,7 @@ async fn every_metric_is_declared_with_its_labels_and_documented() {
                 state: BreakerState::HalfOpen,
             };
             tokio::task::spawn_local(worker.clone().serve_flushes(move || vec![breaker.clone()]));
-            worker.connection_opened(Direction::Inbound, true);
+            worker.connection_opened(Direction::Inbound, Hop::Mtls);
             worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDenied), ..connection() });
             worker.request(&RequestRecord { reason: Some(Reason::RateLimited), ..request() });
             worker.request(&RequestRecord { audited: "shop/try", ..request() });

@@ -5,8 +5,8 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Ends, Flow, Party, ProbeOutcome, Protocol, RequestRecord,
-    RetryOutcome,
+    AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Ends, Flow, Hop, Party, ProbeOutcome, Protocol,
+    RequestRecord, RetryOutcome,
     access_log::{AccessLog, Sink},
     cardinality::Table,
     cells::{DETECTION_BOUNDS, Histogram, RequestCell},
@@ -97,10 +97,10 @@ impl WorkerTelemetry {
     }
 
     /// Counts a connection that was accepted (inbound and outbound alike are accepted by the sidecar).
-    pub(crate) fn connection_opened(&self, direction: Direction, tls: bool) {
+    pub(crate) fn connection_opened(&self, direction: Direction, hop: Hop) {
         let mut counts = self.inner.counts.borrow_mut();
         counts.open[direction as usize] += 1;
-        *counts.counted.series(&metrics::TCP_OPENED, &[direction.as_str(), metrics::tls(tls)]) += 1;
+        *counts.counted.series(&metrics::TCP_OPENED, &[direction.as_str(), hop.as_str()]) += 1;
     }
 
     /// Where the bytes of an open connection are counted.
@@ -184,12 +184,12 @@ impl Counts {
             ends,
             [
                 record.route,
-                metrics::decimal(record.code, &mut digits),
+                metrics::code(record.code, &mut digits),
                 metrics::class(record.code),
                 metrics::grpc_status(record.grpc_status),
                 record.reason.map_or("", |reason| reason.code()),
                 record.protocol.as_str(),
-                metrics::tls(record.tls),
+                record.hop.as_str(),
                 record.policy,
             ],
         );
@@ -206,18 +206,19 @@ impl Counts {
         }
         let reason = reason.map_or("", |reason| reason.code());
         let labels: [&str; metrics::CONNECTION.len()] =
-            metrics::behind(ends, [reason, of.protocol.as_str(), metrics::tls(of.tls), policy]);
+            metrics::behind(ends, [reason, of.protocol.as_str(), of.hop.as_str(), policy]);
         *self.connections.series(&labels) += 1;
     }
 
     fn flow(&mut self, of: &Ends<'_>) -> Rc<Flow> {
         let ends = ends(of.direction, &of.source, &of.destination, of.service);
-        self.flows.flow(&metrics::behind(ends, [of.protocol.as_str(), metrics::tls(of.tls)]))
+        self.flows.flow(&metrics::behind(ends, [of.protocol.as_str(), of.hop.as_str()]))
     }
 
     fn audited(&mut self, ends: [&str; 8], route: &str, policy: &str) {
         let labels: [&str; 10] = metrics::behind(ends, [route, policy]);
         *self.counted.series(&metrics::AUDITED, &labels) += 1;
+        *self.counted.series(&metrics::POLICY_ACTIONS, &[ends[0], policy, "audited"]) += 1;
     }
 
     fn drain(&mut self) -> Delta {

@@ -110,7 +110,7 @@ async fn what_was_asked_and_said_is_counted() {
     let metrics = Metrics::at(control_plane.admin);
     let certificates = "selvedge_control_plane_certificates_total";
     let (joined, renewed) = (["way=\"join\"", "result=\"issued\""], ["way=\"renew\"", "result=\"issued\""]);
-    metrics.absent(certificates, &[]).await;
+    metrics.until(certificates, &[], 0.0).await;
     let first = control_plane.join().await;
     let current = renew(&control_plane.address(), WORKLOAD, &first).await.unwrap();
     renew(&control_plane.address(), WORKLOAD, &current).await.unwrap();
@@ -120,7 +120,7 @@ async fn what_was_asked_and_said_is_counted() {
     // Nothing was published, so nobody is known to have the identity, and nobody is known not to.
     metrics.until("selvedge_control_plane_unborne_renewals_total", &[], 2.0).await;
     metrics.until("selvedge_control_plane_certificates_total", &["way=\"join\"", "result=\"refused\""], 1.0).await;
-    metrics.absent(certificates, &["way=\"renew\"", "result=\"refused\""]).await;
+    metrics.until(certificates, &["way=\"renew\"", "result=\"refused\""], 0.0).await;
     let expiry = metrics.value("selvedge_control_plane_certificate_expiry_seconds", &[]).await;
     let left = expiry - clock::unix() as f64;
     assert!((3500.0..=3600.0).contains(&left), "{left} s are left of an hour");
@@ -138,7 +138,7 @@ async fn what_was_asked_and_said_is_counted() {
         metrics.until("selvedge_control_plane_replies_total", &acknowledged, 1.0).await;
     }
     metrics.until("selvedge_control_plane_response_bytes_total", &[], control_plane.resource_bytes() as f64).await;
-    metrics.absent("selvedge_control_plane_replies_total", &["answer=\"nack\""]).await;
+    metrics.until("selvedge_control_plane_replies_total", &["answer=\"nack\""], 0.0).await;
     let pushes = metrics.value("selvedge_control_plane_push_seconds_count", &[]).await;
     let snapshot = metrics.value("selvedge_control_plane_snapshot", &[]).await;
     control_plane.publish(|draft| service(draft, "cart", 666, "cart.shop"));

@@ -9,28 +9,13 @@ use crate::telemetry::{
     cardinality::OVERFLOW,
     cells::Histogram,
     metrics::{Metric, MetricKind},
+    origin::Origin,
 };
 
 /// A series that did not change for so long makes room when its metric is full.
 const IDLE: Duration = Duration::from_secs(600);
-
-/// Where a number comes from: named label values, and how many records it sums up.
-pub(super) struct Labels<'a> {
-    pub(super) names: &'a [&'a str],
-    pub(super) values: &'a [Box<str>],
-    pub(super) now: Instant,
-    pub(super) records: u64,
-}
-
-impl Labels<'_> {
-    pub(super) fn get(&self, name: &str) -> &str {
-        self.names.iter().position(|have| *have == name).map_or("", |at| &self.values[at])
-    }
-
-    fn is_overflow(&self) -> bool {
-        !self.values.is_empty() && self.values.iter().all(|value| &**value == OVERFLOW)
-    }
-}
+/// Between the values in a key: no value has it.
+const SEPARATOR: &str = "\u{1f}";
 
 /// One metric with its series.
 #[derive(Debug)]
@@ -62,21 +47,21 @@ impl Family {
         std::mem::take(&mut self.overflowed)
     }
 
-    pub(super) fn count(&mut self, from: &Labels<'_>, by: u64) {
+    pub(super) fn count(&mut self, from: &Origin<'_>, by: u64) {
         let series = self.series(from);
         let mut counter = Counter::default();
         counter.set_value(series.get_counter().get_value() + by as f64);
         series.set_counter(counter);
     }
 
-    pub(super) fn set(&mut self, from: &Labels<'_>, value: f64) {
+    pub(super) fn set(&mut self, from: &Origin<'_>, value: f64) {
         let mut gauge = Gauge::default();
         gauge.set_value(value);
         self.series(from).set_gauge(gauge);
     }
 
     /// Adds observations; a metric without bounds has none.
-    pub(super) fn observe(&mut self, from: &Labels<'_>, seen: &Histogram) {
+    pub(super) fn observe(&mut self, from: &Origin<'_>, seen: &Histogram) {
         let MetricKind::Histogram(bounds) = self.metric.kind else { return };
         let series = self.series(from);
         let mut sum = series.get_histogram().clone();
@@ -95,9 +80,9 @@ impl Family {
     }
 
     /// The series a number belongs to; the overflow series when there is no room for another.
-    fn series(&mut self, from: &Labels<'_>) -> &mut Series {
+    fn series(&mut self, from: &Origin<'_>) -> &mut Series {
         let values: Vec<&str> = self.metric.labels.iter().map(|name| from.get(name)).collect();
-        let mut key = values.join("\u{1f}");
+        let mut key = values.join(SEPARATOR);
         let mut overflow = from.is_overflow();
         if !overflow && self.index.len() >= self.limit && !self.index.contains_key(&key) {
             self.forget_idle(from.now);
@@ -106,16 +91,41 @@ impl Family {
         let values = if overflow { vec![OVERFLOW; values.len()] } else { values };
         if overflow {
             self.overflowed += from.records;
-            key = values.join("\u{1f}");
+            key = values.join(SEPARATOR);
         }
-        let at = *self.index.entry(key).or_insert_with(|| {
-            let labels = self.metric.labels.iter().zip(values).map(|(name, value)| pair(name, value)).collect();
-            self.shown.mut_metric().push(Series::from_label(labels));
-            self.changed.push(from.now);
-            self.changed.len() - 1
-        });
+        let at = match self.index.get(&key) {
+            Some(at) => *at,
+            None => {
+                let at = self.another(key, &values, from.now);
+                if !overflow && let Some((_, known)) = values.split_last() {
+                    self.bear(known, from.now);
+                }
+                at
+            }
+        };
         self.changed[at] = from.now;
         &mut self.shown.mut_metric()[at]
+    }
+
+    /// Shows the series at zero that there are as soon as these values of all labels but the last are known, as far as there
+    /// is room.
+    pub(super) fn bear(&mut self, known: &[&str], now: Instant) {
+        for last in self.metric.zeros {
+            let values = [known, &[*last]].concat();
+            let key = values.join(SEPARATOR);
+            if self.index.len() < self.limit && !self.index.contains_key(&key) {
+                let at = self.another(key, &values, now);
+                self.shown.mut_metric()[at].set_counter(Counter::default());
+            }
+        }
+    }
+
+    fn another(&mut self, key: String, values: &[&str], now: Instant) -> usize {
+        let labels = self.metric.labels.iter().zip(values).map(|(name, value)| pair(name, value)).collect();
+        self.shown.mut_metric().push(Series::from_label(labels));
+        self.changed.push(now);
+        self.index.insert(key, self.changed.len() - 1);
+        self.changed.len() - 1
     }
 
     fn forget_idle(&mut self, now: Instant) {
