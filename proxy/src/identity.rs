@@ -70,8 +70,19 @@ pub enum IdentityError {
         /// What of its content cannot be understood.
         problem: String,
     },
+    /// The file with the join token is not there.
+    #[error(
+        "there is no join token in {path}: print one with `selvedge token create --identity NS/SA --workload {workload}` on the \
+         control plane's machine and put it there"
+    )]
+    NoTokenThere {
+        /// Where it is looked for.
+        path: PathBuf,
+        /// The workload that joins, `namespace/name`.
+        workload: String,
+    },
     /// The token is not of the known form.
-    #[error("the join token is not of the form sv1.ID.SECRET.PIN")]
+    #[error("the join token is not of the form sv1.ID.SECRET.PIN; put one there as `selvedge token create` prints it")]
     MalformedToken,
     /// No connection to the control plane, which includes one that does not match the token's pin or the trust bundle.
     #[error("no connection to the control plane at {address}")]

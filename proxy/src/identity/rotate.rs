@@ -1,6 +1,6 @@
 //! The task that keeps credentials valid.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use rcgen::KeyPair;
 use tokio::{sync::watch, time::sleep};
@@ -23,6 +23,7 @@ pub async fn keep(settings: Settings, credentials: watch::Sender<Option<Arc<Cred
     let mut joining = None;
     let mut pause = FIRST_PAUSE;
     let mut wait = Duration::ZERO;
+    let mut said = String::new();
     loop {
         let turn = async {
             clock::reached(due).await;
@@ -41,11 +42,18 @@ pub async fn keep(settings: Settings, credentials: watch::Sender<Option<Arc<Cred
                 credentials.send_replace(Some(new));
                 pause = FIRST_PAUSE;
                 joining = None;
+                said.clear();
             }
             Err(e) => {
                 wait = pause.mul_f64(0.5 + 0.5 * fastrand::f64());
                 pause = (pause * 2).min(LONGEST_PAUSE);
-                tracing::warn!(problem = explain(&e), "no new certificate; trying again");
+                let problem = explain(&e);
+                if problem == said {
+                    tracing::debug!(problem, "no new certificate yet");
+                } else {
+                    tracing::warn!(problem, "no new certificate; trying again until there is one");
+                    said = problem;
+                }
             }
         }
     }
@@ -79,7 +87,13 @@ async fn obtain(
         let roots = [&*account.trust_bundle, stored].concat();
         return join::join_pod(control_plane, workload, token.trim(), &roots, key).await;
     }
-    let token = read(settings.join_token_file.as_ref().ok_or(IdentityError::NoToken)?)?;
+    let path = settings.join_token_file.as_ref().ok_or(IdentityError::NoToken)?;
+    let token = read(path).map_err(|error| match error {
+        IdentityError::File { source, path, .. } if source.kind() == io::ErrorKind::NotFound => {
+            IdentityError::NoTokenThere { path, workload: workload.clone() }
+        }
+        error => error,
+    })?;
     join::join(control_plane, workload, token.trim(), key).await
 }
 
@@ -137,5 +151,22 @@ mod tests {
             assert!((60..=200).contains(&count), "{count} of 1000 renew between {from} and a hundredth later");
         }
         assert_eq!(renewal_between(now, now), now + SHORTEST_WAIT, "what has run out is not asked for in a tight loop");
+    }
+
+    #[tokio::test]
+    async fn who_has_no_token_is_told_how_to_get_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            control_plane: "127.0.0.1:1".to_owned(),
+            workload: "shop/web-1".to_owned(),
+            join_token_file: Some(folder.path().join("token")),
+            service_account: None,
+            state_dir: folder.path().join("state"),
+        };
+        let missing = obtain(&settings, None, &mut None).await.err().map(|error| explain(&error)).unwrap_or_default();
+        assert!(missing.contains("selvedge token create --identity NS/SA --workload shop/web-1"), "{missing}");
+        fs::write(folder.path().join("token"), "sv1.what").unwrap();
+        let broken = obtain(&settings, None, &mut None).await.err().map(|error| explain(&error)).unwrap_or_default();
+        assert!(broken.contains("as `selvedge token create` prints it"), "{broken}");
     }
 }

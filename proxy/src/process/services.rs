@@ -41,7 +41,9 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener could not be bound.
-    #[error("cannot listen on {address} ({purpose})")]
+    #[error(
+        "cannot listen on {address} ({purpose}); if another sidecar has it, give this one another address in its file"
+    )]
     Listen {
         /// The address that cannot be listened on.
         address: SocketAddr,
