@@ -12,6 +12,7 @@ mod shared;
 mod crowd;
 mod fair_queue;
 mod few;
+mod own_process;
 
 pub mod diagnostic;
 pub mod model;

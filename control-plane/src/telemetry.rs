@@ -6,7 +6,7 @@ use prometheus::{
 
 use selvedge_xds::{kinds::SELVEDGE, resource::TypeUrl};
 
-use crate::store::Counts;
+use crate::{own_process::OwnProcess, store::Counts};
 
 /// Every metric of the control plane, in one registry.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Telemetry {
     pub unborne_renewals: IntCounter,
     /// `selvedge_control_plane_certificate_expiry_seconds`: end of the own certificate, Unix time.
     pub certificate_expiry: IntGauge,
+    /// `selvedge_control_plane_authority_expiry_seconds`: end of the authority that signs, Unix time.
+    pub authority_expiry: IntGauge,
     /// `selvedge_control_plane_injections_total{result}`: what the webhook answered about pods: `injected`, `unchanged` for
     /// one that has a sidecar, `left_alone`, `refused`, and `failed` when the cluster could not be looked at.
     pub injections: IntCounterVec,
@@ -40,6 +42,8 @@ pub struct Telemetry {
     pub pods_without_sidecar: IntGauge,
     /// `selvedge_control_plane_handshakes_refused_total`: TLS handshakes that failed or took too long, and connections over the limits.
     pub handshakes_refused: IntCounter,
+    /// `selvedge_control_plane_process_*`: what the program itself takes.
+    own: OwnProcess,
 }
 
 impl Telemetry {
@@ -85,12 +89,14 @@ impl Telemetry {
                 "Certificates renewed for identities that no workload is known to have.",
             )?,
             certificate_expiry: gauge("certificate_expiry_seconds", "End of the own certificate, Unix time.")?,
+            authority_expiry: gauge("authority_expiry_seconds", "End of the authority that signs, Unix time.")?,
             injections: counters("injections_total", "What the webhook answered about pods.", &["result"])?,
             pods_without_sidecar: gauge("pods_without_sidecar", "Pods that should have a sidecar and have none.")?,
             handshakes_refused: counter(
                 "handshakes_refused_total",
                 "TLS handshakes that failed or took too long, and connections over the limits.",
             )?,
+            own: OwnProcess::new(&registry, &name("process_"))?,
             registry,
         };
         telemetry.show_zeros();
@@ -126,6 +132,7 @@ impl Telemetry {
 
     /// The Prometheus text format.
     pub fn render(&self) -> String {
+        self.own.look();
         let mut text = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             Ok(()) => String::from_utf8_lossy(&text).into_owned(),
@@ -157,7 +164,7 @@ mod tests {
         let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/control-plane.md")).unwrap();
         let telemetry = Telemetry::new().unwrap();
         let families = telemetry.registry.gather();
-        assert_eq!(families.len(), 13);
+        assert_eq!(families.len(), 18);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not documented", family.name());
         }

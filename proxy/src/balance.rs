@@ -5,9 +5,8 @@ use std::{rc::Rc, time::Duration};
 use selvedge_policies::{facts::Moment, reason::Reason};
 
 use crate::{
-    cluster::{Cluster, Snapshot, endpoint::Endpoint},
+    cluster::{Cluster, endpoint::Endpoint},
     error::Error,
-    telemetry::BreakerSeen,
     worker::Worker,
 };
 
@@ -52,17 +51,6 @@ pub(crate) fn pick(worker: &Worker, cluster: &Cluster, avoid: Option<&Endpoint>)
         Some(endpoint) => Ok(Picked::new(endpoint, now)),
         None => refuse(Reason::BreakerOpen, Reason::BreakerOpen.summary()),
     }
-}
-
-/// The breaker of every endpoint that has one, as it is now: what opened half again without a request says so, and what
-/// is gone from the configuration is not in it.
-pub(crate) fn breakers(snapshot: &Snapshot, now: Moment) -> Vec<BreakerSeen> {
-    let endpoints = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);
-    let seen = endpoints.filter_map(|endpoint| {
-        let state = endpoint.breaker_state(now)?;
-        Some(BreakerSeen { service: endpoint.config.service().into(), endpoint: endpoint.config.address, state })
-    });
-    seen.collect()
 }
 
 impl Picked {

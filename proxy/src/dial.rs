@@ -25,6 +25,7 @@ use crate::{
     judge, route,
     routed::FREE_REPEATS,
     sniff::{FIRST_BYTES, Prefixed},
+    telemetry::Direction,
     worker::Worker,
 };
 
@@ -77,11 +78,12 @@ pub(crate) async fn dial(connection: &Rc<Connection>) -> Result<Dialled, Error> 
             dial_any(worker, &cluster, &snapshot.trust).await?
         }
         (Heading::Inbound { forward, .. }, _) => {
-            let picked = Picked::new(worker.local(*forward), worker.now());
+            let picked = Picked::new(worker.local(Direction::Inbound, *forward), worker.now());
             dial_one(worker, picked, &snapshot.trust).await.map_err(Error::of_application)?
         }
         (Heading::Outbound { original: Some(address), .. }, _) => {
-            dial_one(worker, Picked::new(worker.local(*address), worker.now()), &snapshot.trust).await?
+            dial_one(worker, Picked::new(worker.local(Direction::Outbound, *address), worker.now()), &snapshot.trust)
+                .await?
         }
         (Heading::Outbound { destination, .. }, _) => return Err(route::no_endpoints(destination)),
     };

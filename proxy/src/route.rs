@@ -25,7 +25,7 @@ use crate::{
     heading::Heading,
     resolver,
     routed::{Target, Upstream},
-    telemetry::PROBE,
+    telemetry::{Direction, PROBE},
     worker::Worker,
 };
 
@@ -270,7 +270,7 @@ pub(crate) fn upstream<'a>(
     let (worker, policies) = (&exchange.connection.worker, scope.policies());
     match (&exchange.connection.heading, scope) {
         (Heading::Inbound { forward, .. }, _) => Ok(Upstream {
-            target: Target::One(worker.local(*forward)),
+            target: Target::One(worker.local(Direction::Inbound, *forward)),
             traffic: None,
             rule: None,
             backend: None,
@@ -284,7 +284,7 @@ pub(crate) fn upstream<'a>(
             Ok(Upstream { target: Target::Cluster(cluster), traffic, rule, backend, policies })
         }
         (Heading::Outbound { original: Some(original), .. }, _) => Ok(Upstream {
-            target: Target::One(worker.local(*original)),
+            target: Target::One(worker.local(Direction::Outbound, *original)),
             traffic: None,
             rule: None,
             backend: None,

@@ -29,7 +29,8 @@ mod worker;
 pub(crate) use flow::Flow;
 pub(crate) use metrics::PROBE;
 pub(crate) use record::{
-    BreakerSeen, ConnectionRecord, Direction, Ends, Hop, Party, ProbeOutcome, Protocol, RequestRecord, RetryOutcome,
+    ConnectionRecord, Direction, EndpointSeen, Ends, Hop, Party, ProbeOutcome, Protocol, RequestRecord, RetryOutcome,
+    WorkerSeen,
 };
 pub(crate) use worker::WorkerTelemetry;
 

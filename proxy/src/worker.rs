@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     clock::{self, TimeOfDay},
-    cluster::{Snapshot, carry, endpoint::Endpoint},
+    cluster::{Cluster, Snapshot, carry, endpoint::Endpoint},
     config::{EndpointConfig, InForce, Transport},
     drain::{Drain, Open, Phase},
     heading::Heading,
@@ -28,7 +28,7 @@ use crate::{
     probes::{Peer, Probes},
     resolver::Question,
     surroundings::Surroundings,
-    telemetry::{Telemetry, WorkerTelemetry},
+    telemetry::{Direction, Telemetry, WorkerSeen, WorkerTelemetry},
     xds::{Demand, Heard},
 };
 
@@ -90,7 +90,7 @@ pub(crate) struct Worker {
     pub resolver: Option<mpsc::Sender<Question>>,
     snapshot: RefCell<Rc<Snapshot>>,
     /// Endpoints that belong to no cluster: the application, and addresses outside the mesh.
-    locals: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
+    locals: RefCell<HashMap<(Direction, SocketAddr), Rc<Endpoint>>>,
     chance: RefCell<fastrand::Rng>,
     started: Instant,
     time_of_day: TimeOfDay,
@@ -222,10 +222,10 @@ impl Worker {
         self.plaintext.borrow_mut().add(caller.to_canonical());
     }
 
-    /// The endpoint at an address that is in no cluster.
-    pub(crate) fn local(&self, address: SocketAddr) -> Rc<Endpoint> {
+    /// The endpoint at an address that is in no cluster: the application's, for calls received, or one outside the mesh.
+    pub(crate) fn local(&self, direction: Direction, address: SocketAddr) -> Rc<Endpoint> {
         let mut locals = self.locals.borrow_mut();
-        if let Some(endpoint) = locals.get(&address) {
+        if let Some(endpoint) = locals.get(&(direction, address)) {
             return endpoint.clone();
         }
         if locals.len() >= LOCALS {
@@ -242,7 +242,7 @@ impl Worker {
             traffic: Arc::default(),
         };
         let endpoint = Rc::new(Endpoint::new(Arc::new(config)));
-        locals.insert(address, endpoint.clone());
+        locals.insert((direction, address), endpoint.clone());
         endpoint
     }
 
@@ -271,6 +271,23 @@ impl Worker {
         match heading {
             Heading::Inbound { .. } => &self.connections[0],
             Heading::Outbound { .. } => &self.connections[1],
+        }
+    }
+
+    /// What metrics say of it now.
+    pub(crate) fn look(&self) -> WorkerSeen {
+        let (snapshot, now) = (self.snapshot(), self.now());
+        let endpoints = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);
+        let budget = |cluster: &Rc<Cluster>| (Box::from(&**cluster.config.name.service.text()), cluster.budget.left(now));
+        let mut elsewhere = [0; 2];
+        for ((direction, _), endpoint) in self.locals.borrow().iter() {
+            elsewhere[*direction as usize] += endpoint.in_flight();
+        }
+        WorkerSeen {
+            endpoints: endpoints.map(|endpoint| endpoint.look(now)).collect(),
+            budgets: snapshot.clusters.iter().map(budget).collect(),
+            elsewhere,
+            max_connections: self.max_connections as u64,
         }
     }
 

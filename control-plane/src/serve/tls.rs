@@ -24,7 +24,7 @@ pub(super) fn config(
 ) -> Result<(watch::Receiver<Arc<ServerConfig>>, impl Future<Output = ()> + use<>), Error> {
     let changes = authority.changes();
     let (first, not_after) = build(authority)?;
-    telemetry.certificate_expiry.set(not_after);
+    show_ends(telemetry, authority, not_after);
     let (configs, current) = watch::channel(first);
     Ok((current, renew(configs, Arc::clone(authority), changes, telemetry.clone(), not_after)))
 }
@@ -51,6 +51,13 @@ fn build(authority: &Authority) -> Result<(Arc<ServerConfig>, i64), Error> {
     Ok((Arc::new(config), own.not_after))
 }
 
+/// Says when the own certificate ends, and the authority that signed it.
+fn show_ends(telemetry: &Telemetry, authority: &Authority, own: i64) {
+    telemetry.certificate_expiry.set(own);
+    let signs = authority.describe().first().map(|signs| signs.not_after);
+    telemetry.authority_expiry.set(signs.unwrap_or_default());
+}
+
 async fn renew<T>(
     configs: watch::Sender<Arc<ServerConfig>>,
     authority: Arc<Authority>,
@@ -72,7 +79,7 @@ async fn renew<T>(
         (due, wait) = match build(&authority) {
             Ok((fresh, end)) => {
                 configs.send_replace(fresh);
-                telemetry.certificate_expiry.set(end);
+                show_ends(&telemetry, &authority, end);
                 (renewal(end), Duration::ZERO)
             }
             Err(e) => {

@@ -231,8 +231,8 @@ const WINDOW: u64 = 10;
 /// for _ in 0..10 {
 ///     budget.deposit(now);
 /// }
-/// assert!(budget.withdraw(now) && budget.withdraw(now), "a fifth of ten requests");
-/// assert!(!budget.withdraw(now));
+/// assert!(budget.withdraw(now) && budget.left(now) == 1 && budget.withdraw(now), "a fifth of ten requests");
+/// assert!(!budget.withdraw(now) && budget.left(now) == 0);
 /// ```
 #[derive(Debug)]
 pub struct RetryBudget {
@@ -253,11 +253,16 @@ impl RetryBudget {
         cell.set(second);
     }
 
-    /// Takes one retry from the budget; false when it is used up.
-    pub fn withdraw(&self, now: Moment) -> bool {
+    /// How many retries it would allow now.
+    pub fn left(&self, now: Moment) -> u64 {
         let (requests, retries) = self.window(now);
         let earned = requests * u64::from(self.spec.percent) / 100;
-        if retries >= earned + u64::from(self.spec.min_per_second) * WINDOW {
+        (earned + u64::from(self.spec.min_per_second) * WINDOW).saturating_sub(retries)
+    }
+
+    /// Takes one retry from the budget; false when it is used up.
+    pub fn withdraw(&self, now: Moment) -> bool {
+        if self.left(now) == 0 {
             return false;
         }
         let (cell, mut second) = self.second(now);

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     config::RuntimeConfig,
     surroundings::captured::Captured,
-    telemetry::{Direction, Hop, RetryOutcome, TelemetrySettings},
+    telemetry::{Direction, Hop, RetryOutcome, TelemetrySettings, WorkerSeen},
 };
 
 struct Desk {
@@ -160,7 +160,7 @@ fn busy_worker(telemetry: Telemetry, seed: u64) -> oneshot::Receiver<()> {
             drop(telemetry); // whose end is the worker's
             let flushes = tokio::task::spawn_local(worker.clone().serve_flushes(|| {
                 std::thread::sleep(Duration::from_micros(fastrand::u64(..2_000)));
-                Vec::new()
+                WorkerSeen::default()
             }));
             for _ in 0..EVENTS {
                 worker.retry("shop/web", RetryOutcome::Success);

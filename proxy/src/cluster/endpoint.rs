@@ -13,7 +13,7 @@ use selvedge_policies::{
     facts::Moment,
 };
 
-use crate::{cluster::pool::Pool, config::EndpointConfig};
+use crate::{cluster::pool::Pool, config::EndpointConfig, telemetry::EndpointSeen};
 
 /// An endpoint with its live state.
 #[derive(Debug)]
@@ -35,6 +35,10 @@ struct Books {
     failed_in_a_row: Cell<u32>,
     /// Monotonic nanoseconds until which it is thought unreachable.
     unreachable_until: Cell<u64>,
+    /// Tries since somebody looked: well, and not.
+    tries: [Cell<u64>; 2],
+    /// How often the breaker has opened and closed since somebody looked.
+    switched: [Cell<u64>; 2],
 }
 
 /// How long an endpoint that took no connection, closed it, or only fails is left alone where there are others.
@@ -122,6 +126,7 @@ impl Endpoint {
 
     /// A try is over, well or not: one that only fails is left alone, without a breaker too.
     pub(crate) fn fared(&self, well: bool, now: Moment) {
+        self.books.tries[usize::from(!well)].update(|tries| tries + 1);
         self.books.failed_in_a_row.update(|failed| if well { 0 } else { failed.saturating_add(1) });
         if self.books.failed_in_a_row.get() >= ONLY_FAILS {
             self.leave_alone(now);
@@ -135,10 +140,16 @@ impl Endpoint {
 
     /// While the breaker is half open only its probe decides, not tries from before it opened.
     pub(crate) fn record(&self, ok: bool, probe: bool, now: Moment, chance: &mut fastrand::Rng) {
-        if let Some(breaker) = &self.breaker
-            && (probe || breaker.state(now) != BreakerState::HalfOpen)
-        {
+        let Some(breaker) = &self.breaker else { return };
+        let before = breaker.state(now);
+        if probe || before != BreakerState::HalfOpen {
             breaker.record(ok, now, chance);
+            match breaker.state(now) {
+                after if after == before => {}
+                BreakerState::Open => self.books.switched[0].update(|times| times + 1),
+                BreakerState::Closed => self.books.switched[1].update(|times| times + 1),
+                BreakerState::HalfOpen => {}
+            }
         }
     }
 
@@ -152,6 +163,27 @@ impl Endpoint {
     /// The state of its breaker; `None` when it has none.
     pub(crate) fn breaker_state(&self, now: Moment) -> Option<BreakerState> {
         Some(self.breaker.as_ref()?.state(now))
+    }
+
+    /// Calls under way to it.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.books.in_flight.get().into()
+    }
+
+    /// What metrics say of it. What has added up since the last look is taken: it is told once.
+    pub(crate) fn look(&self, now: Moment) -> EndpointSeen {
+        let (shared, streams) = self.pool.shared.open();
+        EndpointSeen {
+            service: self.config.service().into(),
+            endpoint: self.config.address,
+            breaker: self.breaker_state(now),
+            left_alone: !self.reachable(now),
+            in_flight: self.in_flight(),
+            connections: [shared, self.pool.idle()],
+            streams,
+            tries: self.books.tries.each_ref().map(Cell::take),
+            switched: self.books.switched.each_ref().map(Cell::take),
+        }
     }
 }
 

@@ -121,6 +121,11 @@ impl Pool {
         self.idle.leases.borrow_mut().clear();
     }
 
+    /// How many HTTP/1 connections are idle.
+    pub(crate) fn idle(&self) -> u64 {
+        self.idle.leases.borrow().len() as u64
+    }
+
     /// Mean payload of recent responses in bytes; tells bulk services from chatty ones.
     pub(crate) const fn mean_response(&self) -> u64 {
         self.mean_response.get()

@@ -7,7 +7,6 @@ use tokio::{net::TcpStream, sync::mpsc, time::interval};
 use super::door::Door;
 use crate::{
     arrival::Accepted,
-    balance,
     heading::Purpose,
     pipeline,
     worker::{
@@ -38,8 +37,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
         let found = shared.surroundings.clone();
         let worker = Rc::new(Worker::new(place, shared));
         let seen = worker.clone();
-        let breakers = move || balance::breakers(&seen.snapshot(), seen.now());
-        tokio::task::spawn_local(worker.telemetry.clone().serve_flushes(breakers));
+        tokio::task::spawn_local(worker.telemetry.clone().serve_flushes(move || seen.look()));
         for (listener, purpose) in listeners {
             let door = Door::new(listener, &purpose, found.clone());
             tokio::task::spawn_local(accept(worker.clone(), door, purpose));

@@ -1,7 +1,9 @@
 //! What a worker hands over when somebody looks.
 
+use std::time::Duration;
+
 use super::{
-    BreakerSeen,
+    WorkerSeen,
     cardinality::Labels,
     cells::{Histogram, RequestCell},
     metrics::Metric,
@@ -10,7 +12,7 @@ use super::{
 /// Series that changed, with what was counted.
 pub(super) type Series<V> = Vec<(Labels, V)>;
 
-/// What a worker counted since it was last asked; open connections and breakers as they are now.
+/// What a worker counted since it was last asked; open connections and what else it has as it is now.
 #[derive(Debug, Default)]
 pub(super) struct Delta {
     /// By [`super::metrics::REQUEST`].
@@ -25,6 +27,9 @@ pub(super) struct Delta {
     pub(super) timed: Vec<(&'static Metric, Series<Histogram>)>,
     /// By [`super::Direction`].
     pub(super) open: [u64; 2],
-    pub(super) breakers: Vec<BreakerSeen>,
+    /// What the worker has now.
+    pub(super) seen: WorkerSeen,
+    /// How long the worker was busy with something else before it answered.
+    pub(super) lag: Duration,
     pub(super) log_lines_lost: u64,
 }

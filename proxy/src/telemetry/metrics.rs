@@ -172,6 +172,20 @@ metrics! {
         Requests(|from, cell| (from.get("reason") == Reason::RateLimited.code()).then_some(cell.count));
     RETRIES Counter, "selvedge_retries_total" &["destination_service", "outcome"] => &RETRY_OUTCOMES,
         "Retries made (success, failure) and not made (over_budget, not_replayable).";
+    TRIES Counter, "selvedge_tries_total" &["destination_service", "endpoint", "outcome"] => &["success", "failure"],
+        "Tries of requests and opaque connections at an endpoint, retries among them: answered below 500 or connected, and others.";
+    ENDPOINTS Gauge, "selvedge_endpoints" &["destination_service", "state"],
+        "Endpoints of a service, as the worker that is worst off sees each: available, left_alone (for a second), breaker_open.";
+    IN_FLIGHT Gauge, "selvedge_calls_in_flight" &["direction", "destination_service"],
+        "Requests and opaque connections under way now; inbound to the application.";
+    UPSTREAM_CONNECTIONS Gauge, "selvedge_upstream_connections" &["destination_service", "state"],
+        "Connections kept to the endpoints of a service: shared by many requests, or idle ones of HTTP/1.";
+    UPSTREAM_STREAMS Gauge, "selvedge_upstream_streams" &["destination_service"],
+        "Requests and tunnels on the shared connections.";
+    RETRY_BUDGET Gauge, "selvedge_retry_budget_remaining" &["destination_service"],
+        "Retries that the budget of a service would still allow now.";
+    BREAKER_SWITCHES Counter, "selvedge_breaker_switches_total" &["destination_service", "endpoint", "to"] => &["open", "closed"],
+        "How often the circuit breaker of an endpoint opened, also after a probe that failed, and closed, on all workers.";
     BREAKER_STATE Gauge, "selvedge_breaker_state" &["destination_service", "endpoint"],
         "Circuit breaker of an endpoint: 0 closed, 1 half open, 2 open; the worst of all workers.";
     TCP_OPENED Counter, "selvedge_tcp_connections_opened_total" &["direction", "tls"],
@@ -184,6 +198,8 @@ metrics! {
         Connections(|from, count| (is_opaque(from) || !from.get("reason").is_empty()).then_some(count));
     TCP_OPEN Gauge, "selvedge_tcp_connections_open" &["direction"],
         "Connections and tunnels open now.";
+    TCP_LIMIT Gauge, "selvedge_tcp_connections_limit" &["direction"],
+        "Connections that all workers together may have open.";
     TCP_RECEIVED Counter, "selvedge_tcp_received_bytes_total" &FLOW,
         "Bytes of opaque connections and tunnels received from callers, counted as they pass.",
         Flows(|received, _| received);
@@ -218,6 +234,12 @@ metrics! {
         "Resident memory of the sidecar.";
     CPU Counter, "selvedge_process_cpu_seconds_total" &[],
         "User and system CPU time of the sidecar.";
+    OPEN_FILES Gauge, "selvedge_process_open_fds" &[],
+        "Files and sockets that the sidecar has open.";
+    MAX_FILES Gauge, "selvedge_process_max_fds" &[],
+        "Files and sockets that it may have open.";
+    WORKER_LAG Gauge, "selvedge_worker_lag_seconds" &[],
+        "How long the worker that was busiest took to look up from its work for this scrape.";
     LOG_LOST Counter, "selvedge_access_log_lost_lines_total" &[],
         "Access log lines dropped because their reader is too slow.";
     OVERFLOW Counter, "selvedge_metrics_overflow_total" &["metric"],

@@ -28,6 +28,8 @@ pub(super) struct ProcessMetrics {
     enforced: IntGaugeVec,
     application_errors: IntCounterVec,
     memory: IntGauge,
+    open_files: IntGauge,
+    max_files: IntGauge,
     cpu: Counter,
 }
 
@@ -52,6 +54,8 @@ impl ProcessMetrics {
                 IntCounterVec::new(opts(&metrics::APPLICATION_ERRORS), metrics::APPLICATION_ERRORS.labels)?,
             )?,
             memory: gauge(&metrics::MEMORY)?,
+            open_files: gauge(&metrics::OPEN_FILES)?,
+            max_files: gauge(&metrics::MAX_FILES)?,
             cpu: register(&registry, GenericCounter::with_opts(opts(&metrics::CPU))?)?,
             registry,
         })
@@ -59,6 +63,8 @@ impl ProcessMetrics {
 
     pub(super) fn gather(&self) -> Vec<MetricFamily> {
         self.memory.set(resident_memory().unwrap_or_default());
+        self.open_files.set(open_files().unwrap_or_default());
+        self.max_files.set(max_files());
         let cpu = cpu_seconds().unwrap_or_default();
         self.cpu.inc_by((cpu - self.cpu.get()).max(0.0));
         self.registry.gather()
@@ -116,6 +122,18 @@ fn resident_memory() -> Option<i64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// Open files and sockets; `None` where `/proc` is not Linux's.
+fn open_files() -> Option<i64> {
+    // The folder that is read is one of them.
+    i64::try_from(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1)).ok()
+}
+
+/// As many as there may be.
+fn max_files() -> i64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX)
 }
 
 /// CPU time of all threads, user and system, in seconds. Fields 14 and 15 of `/proc/self/stat` (proc(5)), counted

@@ -239,13 +239,38 @@ impl ProbeOutcome {
     }
 }
 
-/// One endpoint's circuit breaker, as one worker sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BreakerSeen {
+/// What one worker has now, as it is when somebody looks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WorkerSeen {
+    /// Every endpoint of the services that may be called.
+    pub endpoints: Vec<EndpointSeen>,
+    /// Retries that each service may still get, by `namespace/name`.
+    pub budgets: Vec<(Box<str>, u64)>,
+    /// Calls under way to the application, and to addresses outside the mesh.
+    pub elsewhere: [u64; 2],
+    /// Connections it holds at most in each direction.
+    pub max_connections: u64,
+}
+
+/// One endpoint, as one worker sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct EndpointSeen {
     /// The service the endpoint belongs to, `namespace/name`.
     pub service: Box<str>,
-    /// Address of the endpoint.
+    /// Its address.
     pub endpoint: SocketAddr,
-    /// What it does with the next try.
-    pub state: BreakerState,
+    /// What its breaker does with the next try; `None` when it has none.
+    pub breaker: Option<BreakerState>,
+    /// It took no connection a moment ago, or only fails.
+    pub left_alone: bool,
+    /// Requests and opaque connections under way to it.
+    pub in_flight: u64,
+    /// Connections to it that are kept: shared ones, and idle ones of HTTP/1.
+    pub connections: [u64; 2],
+    /// Requests and tunnels on the shared ones.
+    pub streams: u64,
+    /// Tries since the last look that it answered below 500, and others.
+    pub tries: [u64; 2],
+    /// How often its breaker has opened and closed since the last look.
+    pub switched: [u64; 2],
 }

@@ -1,16 +1,15 @@
 //! The sum of what all workers counted, kept by the control thread in the form it is shown.
 
-use std::{cmp::Reverse, collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use prometheus::proto::MetricFamily;
-use selvedge_policies::attempt::breaker::BreakerState;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
 };
 
 use super::{
-    BreakerSeen, Direction,
+    Direction, WorkerSeen,
     configured::Configured,
     delta::Delta,
     metrics::{self, Fold, Metric},
@@ -18,28 +17,31 @@ use super::{
 };
 
 mod family;
+mod seen;
 
 use family::Family;
 
 /// The control thread's end of one worker.
 #[derive(Debug)]
 pub(super) struct Link {
-    ask: mpsc::Sender<()>,
+    ask: mpsc::Sender<Instant>,
     answers: mpsc::Receiver<Delta>,
     asked: bool,
     gone: bool,
     open: [u64; 2],
-    breakers: Vec<BreakerSeen>,
+    seen: WorkerSeen,
+    lag: Duration,
 }
 
 impl Link {
-    pub(super) fn new(ask: mpsc::Sender<()>, answers: mpsc::Receiver<Delta>) -> Self {
-        Self { ask, answers, asked: false, gone: false, open: [0; 2], breakers: Vec::new() }
+    pub(super) fn new(ask: mpsc::Sender<Instant>, answers: mpsc::Receiver<Delta>) -> Self {
+        let (seen, lag) = (WorkerSeen::default(), Duration::ZERO);
+        Self { ask, answers, asked: false, gone: false, open: [0; 2], seen, lag }
     }
 
     /// Asks for a delta unless one is already on its way, as from a worker that was too busy last time.
     fn ask(&mut self) {
-        self.asked = self.asked || self.ask.try_send(()).is_ok();
+        self.asked = self.asked || self.ask.try_send(Instant::now()).is_ok();
     }
 
     /// An answer that came when the call that had asked for it was over already.
@@ -65,7 +67,8 @@ impl Link {
     fn note(&mut self, mut delta: Delta) -> Delta {
         self.asked = false;
         self.open = delta.open;
-        self.breakers = std::mem::take(&mut delta.breakers);
+        self.seen = std::mem::take(&mut delta.seen);
+        self.lag = delta.lag;
         delta
     }
 }
@@ -105,7 +108,10 @@ impl Store {
         self.workers.retain(|worker| !worker.gone);
         self.families.bear(known, now);
         self.families.set_open(&self.workers, now);
-        self.families.set_breakers(&self.workers, now);
+        for family in seen::families(self.workers.iter().map(|worker| (&worker.seen, worker.lag)), now) {
+            self.families.0.insert(family.metric.name, family);
+        }
+        self.families.bear_endpoints(&self.workers, now);
         self.families.set_overflows(now);
     }
 
@@ -189,24 +195,15 @@ impl Families {
         }
     }
 
-    /// Shows each breaker as the worker that is worst off sees it. When there are too many the closed ones go first, and
-    /// the worst of those left out stands for them.
-    fn set_breakers(&mut self, workers: &[Link], now: Instant) {
-        let mut worst: HashMap<(&str, SocketAddr), u8> = HashMap::new();
-        for seen in workers.iter().flat_map(|worker| &worker.breakers) {
-            let level = worst.entry((&seen.service, seen.endpoint)).or_default();
-            *level = (*level).max(breaker_level(seen.state));
+    /// Shows the tries at each endpoint, and the switches of each breaker, before there are any.
+    fn bear_endpoints(&mut self, workers: &[Link], now: Instant) {
+        for endpoint in workers.iter().flat_map(|worker| &worker.seen.endpoints) {
+            let address = endpoint.endpoint.to_string();
+            self.family(&metrics::TRIES).bear(&[&endpoint.service, &address], now);
+            if endpoint.breaker.is_some() {
+                self.family(&metrics::BREAKER_SWITCHES).bear(&[&endpoint.service, &address], now);
+            }
         }
-        let mut shown: Vec<_> = worst.into_iter().collect();
-        shown.sort_unstable_by_key(|(breaker, level)| (Reverse(*level), *breaker));
-        shown.truncate(super::SERIES_LIMIT + 1);
-        let mut family = Family::new(&metrics::BREAKER_STATE, super::SERIES_LIMIT);
-        for ((name, endpoint), state) in shown {
-            let values = [Box::from(name), endpoint.to_string().into()];
-            let from = Origin { names: metrics::BREAKER_STATE.labels, values: &values, now, records: 1 };
-            family.set(&from, f64::from(state));
-        }
-        self.0.insert(metrics::BREAKER_STATE.name, family);
     }
 
     fn set_overflows(&mut self, now: Instant) {
@@ -215,14 +212,5 @@ impl Families {
             let from = Origin { names: metrics::OVERFLOW.labels, values: &[name.into()], now, records: count };
             self.family(&metrics::OVERFLOW).count(&from, count);
         }
-    }
-}
-
-/// A breaker's state as a number.
-const fn breaker_level(state: BreakerState) -> u8 {
-    match state {
-        BreakerState::Closed => 0,
-        BreakerState::HalfOpen => 1,
-        BreakerState::Open => 2,
     }
 }

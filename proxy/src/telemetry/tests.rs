@@ -100,7 +100,7 @@ async fn a_scrape_sums_up_the_workers() {
             let telemetry = telemetry();
             let workers = [telemetry.worker(), telemetry.worker()];
             for worker in &workers {
-                tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
+                tokio::task::spawn_local(worker.clone().serve_flushes(WorkerSeen::default));
                 worker.request(&request());
             }
             workers[0].request(&RequestRecord { code: 503, ..request() });
@@ -129,7 +129,7 @@ async fn a_busy_worker_delays_a_scrape_and_loses_nothing() {
             assert!(!telemetry.render().await.contains("selvedge_requests_total"));
             assert_eq!(before.elapsed(), FLUSH_LIMIT);
             worker.request(&request());
-            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
+            tokio::task::spawn_local(worker.clone().serve_flushes(WorkerSeen::default));
             let text = telemetry.render().await;
             assert_eq!(sample(&text, &["selvedge_requests_total{"]), 2.0);
         })
@@ -142,7 +142,7 @@ async fn refusals_and_connections_have_metrics_of_their_own() {
         .run_until(async {
             let telemetry = telemetry();
             let worker = telemetry.worker();
-            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
+            tokio::task::spawn_local(worker.clone().serve_flushes(WorkerSeen::default));
             let denied =
                 RequestRecord { code: 403, reason: Some(Reason::PolicyDenied), policy: "shop/no", ..request() };
             worker.request(&denied);
@@ -181,7 +181,7 @@ async fn a_caller_and_a_service_have_every_outcome_from_their_first_request_on()
         .run_until(async {
             let telemetry = telemetry();
             let worker = telemetry.worker();
-            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
+            tokio::task::spawn_local(worker.clone().serve_flushes(WorkerSeen::default));
             let text = telemetry.render().await;
             assert!(!text.contains("selvedge_edge_requests_total{"));
             for reason in Reason::ALL {
@@ -265,7 +265,7 @@ async fn codes_that_nobody_has_registered_are_one() {
         .run_until(async {
             let telemetry = telemetry();
             let worker = telemetry.worker();
-            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
+            tokio::task::spawn_local(worker.clone().serve_flushes(WorkerSeen::default));
             (100..1000).for_each(|code| worker.request(&RequestRecord { code, ..request() }));
             worker.request(&RequestRecord { code: 0, ..request() });
             let text = telemetry.render().await;
@@ -280,19 +280,83 @@ async fn codes_that_nobody_has_registered_are_one() {
         .await;
 }
 
+fn endpoint(n: u16) -> EndpointSeen {
+    EndpointSeen {
+        service: "shop/web".into(),
+        endpoint: ([10, 0, 0, 2], n).into(),
+        breaker: None,
+        left_alone: false,
+        in_flight: 2,
+        connections: [1, 4],
+        streams: 3,
+        tries: [0; 2],
+        switched: [0; 2],
+    }
+}
+
+fn breaker(n: u16, state: BreakerState) -> EndpointSeen {
+    EndpointSeen { breaker: Some(state), ..endpoint(n) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_workers_have_now_is_summed_up_by_service_and_gone_with_it() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let first = Rc::new(RefCell::new(WorkerSeen {
+                endpoints: vec![endpoint(1), EndpointSeen { left_alone: true, ..endpoint(2) }, endpoint(3)],
+                budgets: vec![("shop/web".into(), 30)],
+                elsewhere: [5, 1],
+                max_connections: 100,
+            }));
+            let second = WorkerSeen {
+                endpoints: vec![breaker(1, BreakerState::Open), endpoint(2), endpoint(3)],
+                budgets: vec![("shop/web".into(), 12)],
+                elsewhere: [1, 0],
+                max_connections: 100,
+            };
+            let source = first.clone();
+            tokio::task::spawn_local(telemetry.worker().serve_flushes(move || source.borrow().clone()));
+            tokio::task::spawn_local(telemetry.worker().serve_flushes(move || second.clone()));
+            let text = telemetry.render().await;
+            let value = |parts: &[&str]| sample(&text, parts);
+            for state in ["available", "left_alone", "breaker_open"] {
+                assert_eq!(value(&["selvedge_endpoints{", "\"shop/web\"", state]), 1.0);
+            }
+            assert_eq!(value(&["selvedge_calls_in_flight{", "\"shop/web\""]), 12.0);
+            assert_eq!(value(&["selvedge_calls_in_flight{", "inbound"]), 6.0);
+            assert_eq!(value(&["selvedge_calls_in_flight{", "passthrough"]), 1.0);
+            assert_eq!(value(&["selvedge_upstream_connections{", "shared"]), 6.0);
+            assert_eq!(value(&["selvedge_upstream_connections{", "idle"]), 24.0);
+            assert_eq!(value(&["selvedge_upstream_streams{"]), 18.0);
+            assert_eq!(value(&["selvedge_retry_budget_remaining{"]), 42.0);
+            assert_eq!(value(&["selvedge_tcp_connections_limit{", "inbound"]), 200.0);
+            assert_eq!(value(&["selvedge_tries_total{", "10.0.0.2:3", "failure"]), 0.0);
+
+            let failing = EndpointSeen { tries: [1, 5], switched: [2, 0], ..breaker(3, BreakerState::Open) };
+            first.replace(WorkerSeen { endpoints: vec![failing], ..WorkerSeen::default() });
+            let text = telemetry.render().await;
+            assert_eq!(sample(&text, &["selvedge_tries_total{", "10.0.0.2:3", "failure"]), 5.0);
+            assert_eq!(sample(&text, &["selvedge_breaker_switches_total{", "10.0.0.2:3", "to=\"open\""]), 2.0);
+            assert_eq!(sample(&text, &["selvedge_breaker_switches_total{", "10.0.0.2:3", "to=\"closed\""]), 0.0);
+            assert_eq!(sample(&text, &["selvedge_endpoints{", "left_alone"]), 0.0);
+        })
+        .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn breakers_are_shown_as_the_workers_see_them_now_and_open_ones_first() {
-    let seen = |n: u16, state| BreakerSeen { service: "shop/web".into(), endpoint: ([10, 0, 0, 2], n).into(), state };
     LocalSet::new()
         .run_until(async {
             let telemetry = telemetry();
             let (first, second) = (Rc::new(RefCell::default()), Rc::new(RefCell::default()));
             for source in [&first, &second] {
-                let source: Rc<RefCell<Vec<BreakerSeen>>> = Rc::clone(source);
-                tokio::task::spawn_local(telemetry.worker().serve_flushes(move || source.borrow().clone()));
+                let source: Rc<RefCell<Vec<EndpointSeen>>> = Rc::clone(source);
+                let look = move || WorkerSeen { endpoints: source.borrow().clone(), ..WorkerSeen::default() };
+                tokio::task::spawn_local(telemetry.worker().serve_flushes(look));
             }
-            first.replace(vec![seen(1, BreakerState::HalfOpen), seen(2, BreakerState::Closed)]);
-            second.replace(vec![seen(1, BreakerState::Open), seen(2, BreakerState::Closed)]);
+            first.replace(vec![breaker(1, BreakerState::HalfOpen), breaker(2, BreakerState::Closed)]);
+            second.replace(vec![breaker(1, BreakerState::Open), breaker(2, BreakerState::Closed)]);
             let text = telemetry.render().await;
             assert_eq!(sample(&text, &["selvedge_breaker_state", "\"shop/web\"", "10.0.0.2:1\""]), 2.0);
             assert_eq!(sample(&text, &["selvedge_breaker_state", "\"shop/web\"", "10.0.0.2:2\""]), 0.0);
@@ -303,7 +367,7 @@ async fn breakers_are_shown_as_the_workers_see_them_now_and_open_ones_first() {
 
             let limit = u16::try_from(SERIES_LIMIT).unwrap();
             let state = |n| if n == limit + 9 { BreakerState::Open } else { BreakerState::Closed };
-            first.replace((0..limit + 10).map(|n| seen(n, state(n))).collect());
+            first.replace((0..limit + 10).map(|n| breaker(n, state(n))).collect());
             let text = telemetry.render().await;
             assert_eq!(
                 text.lines().filter(|line| line.starts_with("selvedge_breaker_state{")).count(),
@@ -321,7 +385,7 @@ async fn series_are_capped_and_nothing_goes_uncounted() {
         .run_until(async {
             let telemetry = telemetry();
             let worker = telemetry.worker();
-            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
+            tokio::task::spawn_local(worker.clone().serve_flushes(WorkerSeen::default));
             let names: Vec<String> = (0..SERIES_LIMIT + 500).map(|n| format!("caller-{n}")).collect();
             for workload in &names {
                 worker.request(&RequestRecord { source: Party { workload, ..CALLER }, ..request() });
@@ -341,7 +405,7 @@ async fn a_full_metric_forgets_what_is_no_longer_used() {
         .run_until(async {
             let telemetry = telemetry();
             let worker = telemetry.worker();
-            tokio::task::spawn_local(worker.clone().serve_flushes(Vec::new));
+            tokio::task::spawn_local(worker.clone().serve_flushes(WorkerSeen::default));
             let call = |round: usize| {
                 for n in 0..SERIES_LIMIT {
                     let workload = format!("caller-{round}-{n}");
@@ -395,12 +459,12 @@ async fn every_metric_is_declared_with_its_labels_and_documented() {
         .run_until(async {
             let telemetry = telemetry();
             let worker = telemetry.worker();
-            let breaker = BreakerSeen {
-                service: "shop/web".into(),
-                endpoint: ([10, 0, 0, 2], 80).into(),
-                state: BreakerState::HalfOpen,
+            let look = || WorkerSeen {
+                endpoints: vec![breaker(80, BreakerState::HalfOpen)],
+                budgets: vec![("shop/web".into(), 7)],
+                ..WorkerSeen::default()
             };
-            tokio::task::spawn_local(worker.clone().serve_flushes(move || vec![breaker.clone()]));
+            tokio::task::spawn_local(worker.clone().serve_flushes(look));
             worker.connection_opened(Direction::Inbound, Hop::Mtls);
             worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDenied), ..connection() });
             worker.request(&RequestRecord { reason: Some(Reason::RateLimited), ..request() });
@@ -451,7 +515,7 @@ async fn the_access_log_says_what_happened_and_cannot_be_forged() {
     worker.connection_closed(&connection());
     worker.set_access_log(AccessLogMode::Off);
     worker.request(&RequestRecord { code: 500, ..request() });
-    let flushes = worker.clone().serve_flushes(Vec::new);
+    let flushes = worker.clone().serve_flushes(WorkerSeen::default);
     tokio::select! {
         () = flushes => unreachable!("telemetry is still there"),
         () = telemetry.finish_log() => {}

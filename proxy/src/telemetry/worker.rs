@@ -2,11 +2,11 @@
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    AccessLogMode, BreakerSeen, ConnectionRecord, Direction, Ends, Flow, Hop, Party, ProbeOutcome, Protocol,
-    RequestRecord, RetryOutcome,
+    AccessLogMode, ConnectionRecord, Direction, Ends, Flow, Hop, Party, ProbeOutcome, Protocol, RequestRecord,
+    RetryOutcome, WorkerSeen,
     access_log::{AccessLog, Sink},
     cardinality::Table,
     cells::{DETECTION_BOUNDS, Histogram, RequestCell},
@@ -32,7 +32,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct Flushes {
-    asked: mpsc::Receiver<()>,
+    asked: mpsc::Receiver<Instant>,
     answers: mpsc::Sender<Delta>,
 }
 
@@ -135,15 +135,19 @@ impl WorkerTelemetry {
         counts.timed.series(&metrics::DETECTION, &[protocol.as_str()]).observe(&DETECTION_BOUNDS, duration);
     }
 
-    /// Answers the scrapes of the control thread, with what `breakers` says at that moment, and writes the access log out
+    /// Answers the scrapes of the control thread, with what `look` says at that moment, and writes the access log out
     /// in time. Spawn it once on the worker; it ends when [`super::Telemetry`] is gone, and further calls end at once.
-    pub(crate) async fn serve_flushes(self, breakers: impl Fn() -> Vec<BreakerSeen>) {
+    pub(crate) async fn serve_flushes(self, look: impl Fn() -> WorkerSeen) {
         let Some(mut flushes) = self.inner.flushes.take() else { return };
         loop {
             tokio::select! {
                 asked = flushes.asked.recv() => {
-                    let delta = Delta { breakers: breakers(), ..self.inner.drain() };
-                    if asked.is_none() || flushes.answers.send(delta).await.is_err() {
+                    let Some(asked) = asked else { return };
+                    let lag = asked.elapsed();
+                    let seen = look();
+                    self.inner.counts.borrow_mut().endpoints(&seen);
+                    let delta = Delta { seen, lag, ..self.inner.drain() };
+                    if flushes.answers.send(delta).await.is_err() {
                         return;
                     }
                 }
@@ -219,6 +223,20 @@ impl Counts {
         let labels: [&str; 10] = metrics::behind(ends, [route, policy]);
         *self.counted.series(&metrics::AUDITED, &labels) += 1;
         *self.counted.series(&metrics::POLICY_ACTIONS, &[ends[0], policy, "audited"]) += 1;
+    }
+
+    /// Adds what endpoints have counted by themselves since the last look.
+    fn endpoints(&mut self, seen: &WorkerSeen) {
+        for endpoint in &seen.endpoints {
+            let tried = (&metrics::TRIES, ["success", "failure"].into_iter().zip(endpoint.tries));
+            let switched = (&metrics::BREAKER_SWITCHES, ["open", "closed"].into_iter().zip(endpoint.switched));
+            for (metric, counts) in [tried, switched] {
+                for (last, count) in counts.filter(|(_, count)| *count > 0) {
+                    let address = endpoint.endpoint.to_string();
+                    *self.counted.series(metric, &[&endpoint.service, &address, last]) += count;
+                }
+            }
+        }
     }
 
     fn drain(&mut self) -> Delta {

@@ -142,6 +142,13 @@ impl Shared {
         });
     }
 
+    /// How many connections are open, and how many streams on them.
+    pub(crate) fn open(&self) -> (u64, u64) {
+        let connections = self.connections.borrow();
+        let open = connections.iter().filter(|connection| !connection.speaks.is_closed());
+        open.fold((0, 0), |(open, streams), connection| (open + 1, streams + u64::from(connection.streams.get())))
+    }
+
     /// A place on the first connection with room; on the emptiest when there is to be no other, or may be none.
     fn find(
         &self,
