@@ -36,6 +36,8 @@ pub(crate) struct AdminState {
     pub telemetry: Telemetry,
     /// Whose metrics `/metrics` shows behind the sidecar's.
     pub application: Option<Application>,
+    /// Whether OpenMetrics says when each counter began.
+    pub created_timestamps: bool,
     /// Whether the sidecar takes traffic.
     pub ready: watch::Receiver<bool>,
     /// What was found out about where it stands.

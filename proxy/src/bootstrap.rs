@@ -54,6 +54,9 @@ pub struct Bootstrap {
     /// Metrics of the application, to be shown behind the sidecar's own.
     #[serde(default)]
     pub application_metrics: Option<ApplicationMetrics>,
+    /// Whether OpenMetrics says when each counter began.
+    #[serde(default)]
+    pub created_timestamps: bool,
     /// Where to write the addresses really bound, as JSON; for ports given as 0.
     #[serde(default)]
     pub ports_file: Option<PathBuf>,

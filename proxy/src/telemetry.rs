@@ -19,6 +19,7 @@ mod configured;
 mod delta;
 mod flow;
 pub(crate) mod metrics;
+mod open_metrics;
 mod origin;
 mod outcome;
 mod process;
@@ -100,7 +101,17 @@ impl Telemetry {
     pub(crate) async fn render(&self) -> String {
         let mut store = self.shared.store.lock().await;
         store.collect(FLUSH_LIMIT, &self.configured()).await;
-        metrics::encode(self.shared.process.gather().iter().chain(store.families()))
+        let ours = store.families().map(|family| &family.shown);
+        metrics::encode(self.shared.process.gather().iter().chain(ours))
+    }
+
+    /// The same as OpenMetrics, with the time when each counter and histogram began if that is asked for.
+    pub(crate) async fn render_open_metrics(&self, created: bool) -> String {
+        let mut store = self.shared.store.lock().await;
+        store.collect(FLUSH_LIMIT, &self.configured()).await;
+        let process = self.shared.process.gather();
+        let ours = store.families().map(|family| (&family.shown, Some(family)));
+        open_metrics::encode(process.iter().map(|shown| (shown, None)).chain(ours), created)
     }
 
     /// Writes out every access log line so far, those that workers still hold too; call this last.

@@ -20,8 +20,10 @@ use crate::{
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The Prometheus text format, as `prometheus::TEXT_FORMAT` with its character set.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// OpenMetrics, as its section on negotiation has it.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const INDEX: &str = "\
-GET  /metrics  metrics in the Prometheus text format
+GET  /metrics  metrics in the Prometheus text format, or as OpenMetrics
 GET  /ready    200 when traffic is taken, else 503
 GET  /live     200 while the process runs
 GET  /config   the configuration in force, as JSON
@@ -41,7 +43,7 @@ pub(super) async fn answer(request: &Parts, state: &AdminState, scope: Scope, ow
     let admin = scope == Scope::Admin;
     match request.uri.path() {
         "/metrics" => match get_only(request) {
-            None => page(StatusCode::OK, EXPOSITION, metrics(state, own).await),
+            None => metrics(request, state, own).await,
             Some(refusal) => refusal,
         },
         "/ready" => get_only(request).unwrap_or_else(|| ready(state)),
@@ -54,13 +56,37 @@ pub(super) async fn answer(request: &Parts, state: &AdminState, scope: Scope, ow
     }
 }
 
-/// The application's last, so that what is missing of them is counted in the same scrape.
-async fn metrics(state: &AdminState, own: Option<IpAddr>) -> String {
-    let application = match &state.application {
-        Some(application) => application.metrics(own, &state.telemetry).await,
-        None => String::new(),
+/// The application's last, so that what is missing of them is counted in the same scrape. They are in the text format of
+/// Prometheus, which cannot stand in OpenMetrics.
+async fn metrics(request: &Parts, state: &AdminState, own: Option<IpAddr>) -> Page {
+    let text = match &state.application {
+        None if accepts_open_metrics(request) => {
+            let text = state.telemetry.render_open_metrics(state.created_timestamps).await;
+            return page(StatusCode::OK, OPEN_METRICS, text);
+        }
+        None => state.telemetry.render().await,
+        Some(application) => {
+            let application = application.metrics(own, &state.telemetry).await;
+            state.telemetry.render().await + &application
+        }
     };
-    state.telemetry.render().await + &application
+    page(StatusCode::OK, EXPOSITION, text)
+}
+
+/// Whether OpenMetrics is asked for by name (RFC 9110 section 12.5.1), and no more modestly than plain text is.
+fn accepts_open_metrics(request: &Parts) -> bool {
+    let weight = |name: &str| {
+        let lines = request.headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+        let wanted = lines.flat_map(|line| line.split(',')).filter_map(|item| {
+            let mut parts = item.split(';').map(str::trim);
+            parts.next().filter(|kind| kind.eq_ignore_ascii_case(name))?;
+            let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |weight| weight.parse().ok());
+            weight.filter(|weight: &f64| weight.is_finite())
+        });
+        wanted.fold(0.0, f64::max)
+    };
+    let open_metrics = weight("application/openmetrics-text");
+    open_metrics > 0.0 && open_metrics >= weight("text/plain")
 }
 
 fn ready(state: &AdminState) -> Page {

@@ -37,6 +37,7 @@ async fn desk(scope: Scope) -> Desk {
     let state = AdminState {
         telemetry: telemetry.clone(),
         application: None,
+        created_timestamps: false,
         ready: is_ready,
         surroundings: found,
         config,
@@ -88,6 +89,19 @@ async fn the_metrics_port_shows_metrics_and_nothing_that_matters() {
     let desk = desk(Scope::Metrics).await;
     let answer = desk.ask("GET /metrics HTTP/1.1\r\nHost: 10.0.0.1:15020\r\n\r\n").await;
     assert!(answer.contains("selvedge_build_info{") && answer.contains("version=0.0.4"), "{answer}");
+    let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                      text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    for (accept, is_open) in [
+        (prometheus, true),
+        ("application/openmetrics-text", true),
+        ("text/plain, application/openmetrics-text;q=0.5", false),
+        ("application/openmetrics-text;q=0", false),
+        ("*/*", false),
+    ] {
+        let answer = desk.ask(&format!("GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n")).await;
+        let kind = if is_open { "openmetrics-text; version=1.0.0" } else { "text/plain; version=0.0.4" };
+        assert!(answer.contains(kind) && answer.ends_with("# EOF\n") == is_open, "{accept}: {answer}");
+    }
     for line in ["GET /config", "POST /drain", "POST /leave", "GET /", "GET /metrics/../config"] {
         assert_eq!(desk.status(line).await, 404, "{line}");
     }
@@ -225,7 +239,8 @@ async fn scrapes_that_end_early_cost_no_count() {
         counted.await.unwrap();
     }
     let text = desk.telemetry.render().await;
-    for series in ["selvedge_retries_total{", "selvedge_tcp_connections_open{direction=\"inbound\"}"] {
+    let retries = "selvedge_retries_total{destination_service=\"shop/web\",outcome=\"success\"}";
+    for series in [retries, "selvedge_tcp_connections_open{direction=\"inbound\"}"] {
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(series)).collect();
         assert_eq!(lines.len(), 1, "{text}");
         assert!(lines[0].ends_with(&format!(" {}", 2 * EVENTS)), "{lines:?}");

@@ -67,6 +67,7 @@ async fn serve(bootstrap: Bootstrap) -> Result<(), StartError> {
     let state = AdminState {
         telemetry: telemetry.clone(),
         application: bootstrap.application_metrics.clone().map(Application::new),
+        created_timestamps: bootstrap.created_timestamps,
         ready,
         surroundings: found.subscribe(),
         config: configs.clone(),

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use prometheus::proto::MetricFamily;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
@@ -19,7 +18,7 @@ use super::{
 mod family;
 mod seen;
 
-use family::Family;
+pub(super) use family::Family;
 
 /// The control thread's end of one worker.
 #[derive(Debug)]
@@ -116,9 +115,9 @@ impl Store {
     }
 
     /// The families that have series, in the order of the documentation.
-    pub(super) fn families(&self) -> impl Iterator<Item = &MetricFamily> {
+    pub(super) fn families(&self) -> impl Iterator<Item = &Family> {
         let ours = metrics::ALL.iter().filter_map(|metric| self.families.0.get(metric.name));
-        ours.map(|family| &family.shown).filter(|shown| !shown.get_metric().is_empty())
+        ours.filter(|family| !family.shown.get_metric().is_empty())
     }
 }
 
@@ -162,6 +161,7 @@ impl Families {
                 for (values, cell) in &delta.requests {
                     let from = Origin { names: &metrics::REQUEST, values, now, records: cell.count };
                     family.observe(&from, seen(cell));
+                    cell.example.into_iter().for_each(|example| family.exemplify(&from, example));
                 }
             }
             Fold::Connections(value) => {

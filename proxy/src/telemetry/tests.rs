@@ -260,6 +260,42 @@ async fn what_may_happen_by_a_configuration_is_shown_before_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn open_metrics_has_the_same_numbers_and_when_they_began_and_traces_beside_them() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let worker = telemetry.worker();
+            tokio::task::spawn_local(worker.clone().serve_flushes(WorkerSeen::default));
+            let trace = "0af7651916cd43dd8448eb211c80319c";
+            let recorded = format!("00-{trace}-b7ad6b7169203331-01");
+            worker.request(&RequestRecord { traceparent: &recorded, ..request() });
+            for unheard in ["00-0af7651916cd43dd8448eb211c80319d-b7ad6b7169203331-00", "00-nothing", "\u{e9}"] {
+                worker.request(&RequestRecord { traceparent: unheard, ..request() });
+            }
+            telemetry.config_error(Some("a \"quoted\"\nline \\"));
+            let text = telemetry.render_open_metrics(false).await;
+            assert!(text.ends_with("\n# EOF\n") && !text.contains("_created"), "{text}");
+            assert!(text.contains("# TYPE selvedge_requests counter\n"), "{text}");
+            assert!(text.contains("error=\"a \\\"quoted\\\"\\nline \\\\\"} 1\n"), "{text}");
+            assert_eq!(sample(&text, &["selvedge_requests_total{"]), 4.0);
+            assert_eq!(sample(&text, &["selvedge_request_duration_seconds_count{"]), 4.0);
+            assert_eq!(sample(&text, &["selvedge_request_duration_seconds_bucket{", "le=\"+Inf\""]), 4.0);
+            let examples: Vec<&str> = text.lines().filter(|line| line.contains(" # {")).collect();
+            assert_eq!(examples.len(), 1, "{examples:?}");
+            assert!(examples[0].contains("le=\"0.005\"} 4 # {trace_id=\""), "{examples:?}");
+            assert!(examples[0].ends_with(&format!("\"{trace}\"}} 0.003")), "{examples:?}");
+
+            let text = telemetry.render_open_metrics(true).await;
+            let now = crate::clock::since_epoch().as_secs_f64();
+            for series in ["selvedge_requests_created{", "selvedge_request_duration_seconds_created{"] {
+                let began = sample(&text, &[series]);
+                assert!((now - 600.0..=now).contains(&began), "{began} at {now}");
+            }
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn codes_that_nobody_has_registered_are_one() {
     LocalSet::new()
         .run_until(async {

@@ -9,7 +9,7 @@ use super::{
     RetryOutcome, WorkerSeen,
     access_log::{AccessLog, Sink},
     cardinality::Table,
-    cells::{DETECTION_BOUNDS, Histogram, RequestCell},
+    cells::{DETECTION_BOUNDS, Example, Histogram, RequestCell},
     delta::{Delta, Series},
     flow::Flows,
     metrics::{self, Metric},
@@ -197,7 +197,11 @@ impl Counts {
                 record.policy,
             ],
         );
-        self.requests.series(&labels).add(record.duration, record.bytes_received, record.bytes_sent);
+        let cell = self.requests.series(&labels);
+        cell.add(record.duration, record.bytes_received, record.bytes_sent);
+        if !record.traceparent.is_empty() {
+            cell.example = Example::of(record.traceparent, record.duration).or(cell.example);
+        }
     }
 
     fn connection(&mut self, record: &ConnectionRecord<'_>) {

@@ -5,11 +5,14 @@ use std::{collections::HashMap, time::Duration};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric as Series, MetricFamily, MetricType};
 use tokio::time::Instant;
 
-use crate::telemetry::{
-    cardinality::OVERFLOW,
-    cells::Histogram,
-    metrics::{Metric, MetricKind},
-    origin::Origin,
+use crate::{
+    clock,
+    telemetry::{
+        cardinality::OVERFLOW,
+        cells::{Example, Histogram},
+        metrics::{Metric, MetricKind},
+        origin::Origin,
+    },
 };
 
 /// A series that did not change for so long makes room when its metric is full.
@@ -17,14 +20,23 @@ const IDLE: Duration = Duration::from_secs(600);
 /// Between the values in a key: no value has it.
 const SEPARATOR: &str = "\u{1f}";
 
+/// When a series began, as time since the Unix epoch, and when a number was added to it last.
+#[derive(Debug)]
+struct Age {
+    created: Duration,
+    changed: Instant,
+}
+
 /// One metric with its series.
 #[derive(Debug)]
-pub(super) struct Family {
+pub(in crate::telemetry) struct Family {
     pub(super) metric: &'static Metric,
     /// Key (label values, one after the other) to the position in `shown`.
     index: HashMap<String, usize>,
-    changed: Vec<Instant>,
-    pub(super) shown: MetricFamily,
+    ages: Vec<Age>,
+    /// By the place of the series and that of the bucket.
+    examples: HashMap<(usize, usize), Example>,
+    pub(in crate::telemetry) shown: MetricFamily,
     limit: usize,
     overflowed: u64,
 }
@@ -39,7 +51,7 @@ impl Family {
             MetricKind::Gauge => MetricType::GAUGE,
             MetricKind::Histogram(_) => MetricType::HISTOGRAM,
         });
-        Self { metric, index: HashMap::new(), changed: Vec::new(), shown, limit, overflowed: 0 }
+        Self { metric, index: HashMap::new(), ages: Vec::new(), examples: HashMap::new(), shown, limit, overflowed: 0 }
     }
 
     /// Records counted under the overflow series since the last call.
@@ -79,8 +91,31 @@ impl Family {
         series.set_histogram(sum);
     }
 
-    /// The series a number belongs to; the overflow series when there is no room for another.
+    /// Shows a request as an example of what its bucket counts.
+    pub(super) fn exemplify(&mut self, from: &Origin<'_>, example: Example) {
+        let MetricKind::Histogram(bounds) = self.metric.kind else { return };
+        let bucket = bounds.partition_point(|bound| *bound < example.seconds);
+        let at = self.place(from);
+        self.examples.insert((at, bucket), example);
+    }
+
+    /// The example of this bucket of the series at this place.
+    pub(in crate::telemetry) fn example(&self, at: usize, bucket: usize) -> Option<&Example> {
+        self.examples.get(&(at, bucket))
+    }
+
+    /// When the series at this place began, as time since the Unix epoch.
+    pub(in crate::telemetry) fn created(&self, at: usize) -> Option<Duration> {
+        self.ages.get(at).map(|age| age.created)
+    }
+
     fn series(&mut self, from: &Origin<'_>) -> &mut Series {
+        let at = self.place(from);
+        &mut self.shown.mut_metric()[at]
+    }
+
+    /// The place of the series a number belongs to; the overflow series when there is no room for another.
+    fn place(&mut self, from: &Origin<'_>) -> usize {
         let values: Vec<&str> = self.metric.labels.iter().map(|name| from.get(name)).collect();
         let mut key = values.join(SEPARATOR);
         let mut overflow = from.is_overflow();
@@ -103,8 +138,8 @@ impl Family {
                 at
             }
         };
-        self.changed[at] = from.now;
-        &mut self.shown.mut_metric()[at]
+        self.ages[at].changed = from.now;
+        at
     }
 
     /// Shows the series at zero that there are as soon as these values of all labels but the last are known, as far as there
@@ -123,13 +158,14 @@ impl Family {
     fn another(&mut self, key: String, values: &[&str], now: Instant) -> usize {
         let labels = self.metric.labels.iter().zip(values).map(|(name, value)| pair(name, value)).collect();
         self.shown.mut_metric().push(Series::from_label(labels));
-        self.changed.push(now);
-        self.index.insert(key, self.changed.len() - 1);
-        self.changed.len() - 1
+        self.ages.push(Age { created: clock::since_epoch(), changed: now });
+        self.index.insert(key, self.ages.len() - 1);
+        self.ages.len() - 1
     }
 
     fn forget_idle(&mut self, now: Instant) {
-        let keep: Vec<bool> = self.changed.iter().map(|changed| now.duration_since(*changed) < IDLE).collect();
+        let keep: Vec<bool> = self.ages.iter().map(|age| now.duration_since(age.changed) < IDLE).collect();
+        self.examples.clear();
         let mut at = 0;
         let new_place: Vec<usize> = keep
             .iter()
@@ -145,7 +181,7 @@ impl Family {
             kept
         });
         let mut kept = keep.iter();
-        self.changed.retain(|_| kept.next().copied().unwrap_or(true));
+        self.ages.retain(|_| kept.next().copied().unwrap_or(true));
         let mut kept = keep.iter();
         self.shown.mut_metric().retain(|_| kept.next().copied().unwrap_or(true));
     }
