@@ -21,6 +21,12 @@ impl Allowance {
         Self { per_second, burst, left: Cell::new(burst), since: Cell::new(None), refused: Cell::new(0) }
     }
 
+    /// Whether it would give leave as often at once as ever.
+    pub(crate) fn has_rested(&self) -> bool {
+        let passed = self.since.get().map_or(f64::MAX, |since| since.elapsed().as_secs_f64());
+        self.left.get() + passed * self.per_second >= self.burst
+    }
+
     /// Leave for once, with the number refused since the last; `None` when there is none.
     pub(crate) fn take(&self) -> Option<u64> {
         let now = Instant::now();

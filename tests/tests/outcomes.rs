@@ -6,8 +6,10 @@ use http::Method;
 use selvedge_tests::{
     around::Around,
     client::{self, Connection, request},
+    load::{Load, Plan},
     mesh::{Mesh, Workload},
-    pair::{DESTINATION, HOST},
+    pair::{DESTINATION, HOST, Pair},
+    upstream::Scenario,
     wait,
 };
 use tokio::{
@@ -52,6 +54,9 @@ async fn serve(mut stream: TcpStream, silent: watch::Sender<bool>) {
     let _ = stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await;
 }
 
+const DENY: &str = "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: no, namespace: shop}\n\
+                    spec: {action: DENY, rules: [{to: [{paths: [/denied]}]}]}\n";
+
 const OUTCOMES: [&str; 4] = ["success", "failure", "refused", "cancelled"];
 
 /// Labels of what ended in this way between `web` and `api`.
@@ -67,11 +72,7 @@ fn edge(outcome: &str) -> [String; 3] {
 async fn a_call_has_the_same_outcome_at_both_ends() {
     let (address, mut is_silent) = application().await;
     let around = Around::start(address, "http").await;
-    around.mesh.write(
-        "deny.yaml",
-        "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: no, namespace: shop}\n\
-         spec: {action: DENY, rules: [{to: [{paths: [/denied]}]}]}\n",
-    );
+    around.mesh.write("deny.yaml", DENY);
     let entry = around.entry();
     let asks = async |path: &str| client::call(entry, request(Method::GET, HOST, path)).await.ok();
     let status = async |path: &str| asks(path).await.map(|answer| answer.status.as_u16());
@@ -137,4 +138,24 @@ async fn what_may_be_called_is_there_at_zero_and_its_first_failure_counts() {
     }
     metrics.until("selvedge_reasons_total", &nobody, 2.0).await;
     metrics.until("selvedge_requests_total", &["outcome=\"failure\"", "tls=\"\""], 1.0).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_denials_hides_no_other_refusal_from_the_log() {
+    let pair = Pair::start().await;
+    pair.mesh.write("deny.yaml", DENY);
+    pair.until_status("/denied", 403).await;
+    let flood = Plan::new(pair.entry(), HOST, "/denied");
+    let flood = Load::start(&flood, 4, |answer| (answer.status != 403).then(|| answer.text()));
+    wait::until_true("lines are left out", || async {
+        pair.api.metrics().value("selvedge_access_log_suppressed_lines_total", &[]).await > 0.0
+    })
+    .await;
+    pair.upstream.play(Scenario::Close);
+    assert_eq!(pair.get("/").await.reason(), "upstream_reset");
+    wait::until_true("it is in the log", || async {
+        pair.api.access_log().iter().any(|line| line["selvedge.reason"] == "upstream_reset")
+    })
+    .await;
+    flood.stop().await.assert_flawless(50);
 }

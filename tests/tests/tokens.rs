@@ -26,7 +26,13 @@ async fn a_token_is_worth_one_certificate_and_only_to_its_workload() {
     let again = join(&mesh, "shop/web-1", &token).await.expect_err("another key").to_string();
     assert!(again.contains("used already"), "{again}");
     let log = mesh.control_plane_log();
-    assert!(log.contains("it is for another workload") && log.contains("certificate issued"), "{log}");
+    assert!(log.contains("it is for another workload"), "{log}");
+    // Who has which certificate is known afterwards.
+    let issued = log.lines().find(|line| line.contains("certificate issued")).unwrap_or_else(|| panic!("{log}"));
+    let expires = joined.svid.not_after.to_string();
+    for part in ["shop/sa/web", "shop/web-1", "127.0.0.1", "serial", &expires] {
+        assert!(issued.contains(part), "{part} is not in {issued}");
+    }
 }
 
 #[tokio::test]

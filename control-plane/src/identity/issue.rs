@@ -26,6 +26,8 @@ pub struct Issued {
     pub chain: Vec<CertificateDer<'static>>,
     /// Whom it stands for.
     pub identity: Identity,
+    /// Its serial number, in hex.
+    pub serial: String,
     /// Start of validity, seconds since the Unix epoch.
     pub not_before: i64,
     /// End of validity, seconds since the Unix epoch.
@@ -83,8 +85,9 @@ pub(super) fn leaf(
 ) -> Result<Issued, IdentityError> {
     request.params = params(&identity, lifetime, now)?;
     let (not_before, not_after) = validity(&request.params);
+    let serial = request.params.serial_number.as_ref().map(ToString::to_string).unwrap_or_default();
     let certificate = request.signed_by(ca.issuer()).map_err(IdentityError::Signing)?;
-    Ok(Issued { chain: vec![certificate.der().clone()], identity, not_before, not_after })
+    Ok(Issued { chain: vec![certificate.der().clone()], identity, serial, not_before, not_after })
 }
 
 /// A new key and a leaf over it, by which a server proves to have this DNS name, and nothing else.

@@ -39,15 +39,17 @@ impl certificates_server::Certificates for Certificates {
         let is_join = !request.join_token.is_empty() || !request.service_account_token.is_empty();
         let way = if is_join { "join" } else { "renew" };
         let workload: String = request.workload.chars().take(NAME_MAX).collect();
+        let holder = leaf.as_ref().map(|leaf| leaf.identity.to_string()).unwrap_or_default();
         let issued = self.issue(leaf, address, request, is_join).await;
         let result = if issued.is_ok() { "issued" } else { "refused" };
         self.mesh.telemetry.certificates.with_label_values(&[way, result]).inc();
         let issued = issued.inspect_err(|refusal| {
             if let Some(left_out) = quiet.may_say() {
-                tracing::warn!(way, workload, left_out, "no certificate: {}", refusal.message());
+                tracing::warn!(way, workload, %address, holder, left_out, "no certificate: {}", refusal.message());
             }
         })?;
-        tracing::info!(identity = %issued.identity, way, "certificate issued");
+        let Issued { identity, serial, not_after, .. } = &issued;
+        tracing::info!(%identity, workload, serial, expires = not_after, %address, way, "certificate issued");
         let bytes = |chain: &[rustls::pki_types::CertificateDer<'_>]| chain.iter().map(|c| c.to_vec().into()).collect();
         Ok(Response::new(SignResponse {
             chain: bytes(&issued.chain),

@@ -6,6 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    hash::Hash,
     net::SocketAddr,
     time::Duration,
 };
@@ -15,13 +16,13 @@ use selvedge_policies::reason::Reason;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{ConnectionRecord, Hop, Party, Protocol, RequestRecord, metrics, outcome};
-use crate::allowance::Allowance;
-
 mod json;
+mod kinds;
 mod sink;
 mod timestamp;
 
 use json::Object;
+use kinds::Kinds;
 pub(super) use sink::Sink;
 use timestamp::Timestamp;
 
@@ -29,10 +30,6 @@ use timestamp::Timestamp;
 const BATCH: usize = 16 * 1024;
 /// How long a line may wait for others to be written with.
 const DELAY: Duration = Duration::from_secs(1);
-
-/// Lines about refusals and errors each worker may write in a second, and in a burst.
-const ERRORS_PER_SECOND: f64 = 50.0;
-const ERRORS_BURST: f64 = 200.0;
 
 /// The access log of one worker.
 #[derive(Debug)]
@@ -44,7 +41,7 @@ pub(super) struct AccessLog {
     /// The first line of a buffer is in it. Nothing looks at the clock before.
     begun: Notify,
     lost: Cell<u64>,
-    errors: Allowance,
+    errors: Kinds,
     timestamp: RefCell<Timestamp>,
 }
 
@@ -57,7 +54,7 @@ impl AccessLog {
             lines: Cell::new(0),
             begun: Notify::new(),
             lost: Cell::new(0),
-            errors: Allowance::new(ERRORS_PER_SECOND, ERRORS_BURST),
+            errors: Kinds::new(),
             timestamp: RefCell::default(),
         }
     }
@@ -71,9 +68,15 @@ impl AccessLog {
         self.lost.take()
     }
 
+    /// Lines about refusals and errors that were not written since the last call, because there were too many alike.
+    pub(super) fn take_suppressed(&self) -> u64 {
+        self.errors.take_suppressed()
+    }
+
     pub(super) fn request(&self, record: &RequestRecord<'_>) {
         let failed = record.code >= 500 || outcome::is_server_error(metrics::grpc_status(record.grpc_status));
-        let Some(suppressed) = self.admit(failed || worth_it(record.reason, record.audited)) else { return };
+        let kind = kind(&record.source, record.peer, record.reason, record.audited);
+        let Some(suppressed) = self.admit(failed || worth_it(record.reason, record.audited), kind) else { return };
         self.line(suppressed, |line| {
             let http = matches!(record.protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
             line.text("selvedge.direction", record.direction.as_str())
@@ -110,7 +113,8 @@ impl AccessLog {
         if !opaque && record.reason.is_none() {
             return;
         }
-        let Some(suppressed) = self.admit(worth_it(record.reason, record.audited)) else { return };
+        let kind = kind(&ends.source, record.peer, record.reason, record.audited);
+        let Some(suppressed) = self.admit(worth_it(record.reason, record.audited), kind) else { return };
         self.line(suppressed, |line| {
             line.text("selvedge.direction", ends.direction.as_str())
                 .plain("server.port", record.port)
@@ -126,10 +130,10 @@ impl AccessLog {
     }
 
     /// Whether a line may be written now, and how many were suppressed before it.
-    fn admit(&self, error: bool) -> Option<u64> {
+    fn admit(&self, error: bool, kind: impl Hash) -> Option<u64> {
         match self.mode.get() {
             AccessLogMode::Off => None,
-            AccessLogMode::Errors if error => self.errors.take(),
+            AccessLogMode::Errors if error => self.errors.take(kind),
             AccessLogMode::Errors => None,
             AccessLogMode::All => Some(0),
         }
@@ -205,6 +209,12 @@ fn who(
     if let Some(upstream) = upstream {
         line.address("destination.address", upstream.ip()).plain("destination.port", upstream.port());
     }
+}
+
+/// What lines about refusals and errors have in common that are counted together: the caller, by its identity or else its
+/// address, and the reason.
+fn kind<'a>(source: &Party<'a>, peer: SocketAddr, reason: Option<Reason>, audited: &'a str) -> impl Hash + use<'a> {
+    (source.identity, source.identity.is_empty().then_some(peer.ip()), reason, audited)
 }
 
 /// Whether the mesh had anything to say.

@@ -32,4 +32,5 @@ pub(super) struct Delta {
     /// How long the worker was busy with something else before it answered.
     pub(super) lag: Duration,
     pub(super) log_lines_lost: u64,
+    pub(super) log_lines_suppressed: u64,
 }

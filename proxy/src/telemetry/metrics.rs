@@ -242,6 +242,8 @@ metrics! {
         "How long the worker that was busiest took to look up from its work for this scrape.";
     LOG_LOST Counter, "selvedge_access_log_lost_lines_total" &[],
         "Access log lines dropped because their reader is too slow.";
+    LOG_SUPPRESSED Counter, "selvedge_access_log_suppressed_lines_total" &[],
+        "Access log lines about refusals and errors not written because there were too many of one caller and reason.";
     OVERFLOW Counter, "selvedge_metrics_overflow_total" &["metric"],
         "Records counted under the overflow series of a metric because it has too many series.";
 }

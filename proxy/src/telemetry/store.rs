@@ -86,8 +86,9 @@ impl Store {
         Self { joined, workers: Vec::new(), families: Families(families.collect()) }
     }
 
-    /// Adds what the workers counted since the last call, and shows what is `known` of before it happens; waits for them `limit` in all. Who asked may leave at any moment,
-    /// and then the rest of this is never run: across an await nothing is missing from `self`.
+    /// Adds what the workers counted since the last call, and shows what is `known` before it happens; waits for them `limit`
+    /// in all. Who asked may leave at any moment, and then the rest of this is never run: across an await nothing is missing
+    /// from `self`.
     pub(super) async fn collect(&mut self, limit: Duration, known: &Configured) {
         while let Ok(link) = self.joined.try_recv() {
             self.workers.push(link);
@@ -146,6 +147,7 @@ impl Families {
         }
         let from = Origin { names: &[], values: &[], now, records: 1 };
         self.family(&metrics::LOG_LOST).count(&from, delta.log_lines_lost);
+        self.family(&metrics::LOG_SUPPRESSED).count(&from, delta.log_lines_suppressed);
     }
 
     fn fold(&mut self, metric: &'static Metric, fold: &Fold, delta: &Delta, now: Instant) {

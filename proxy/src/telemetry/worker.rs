@@ -162,6 +162,7 @@ impl Inner {
         self.log.flush();
         let mut delta = self.counts.borrow_mut().drain();
         delta.log_lines_lost = self.log.take_lost();
+        delta.log_lines_suppressed = self.log.take_suppressed();
         delta
     }
 }
