@@ -105,7 +105,8 @@ impl Telemetry {
         metrics::encode(self.shared.process.gather().iter().chain(ours))
     }
 
-    /// The same as OpenMetrics, with the time when each counter and histogram began if that is asked for.
+    /// All metrics as OpenMetrics 1.0, the workers' numbers as of now; `created`: with the time when each counter and histogram
+    /// began.
     pub(crate) async fn render_open_metrics(&self, created: bool) -> String {
         let mut store = self.shared.store.lock().await;
         store.collect(FLUSH_LIMIT, &self.configured()).await;

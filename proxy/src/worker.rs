@@ -278,7 +278,8 @@ impl Worker {
     pub(crate) fn look(&self) -> WorkerSeen {
         let (snapshot, now) = (self.snapshot(), self.now());
         let endpoints = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);
-        let budget = |cluster: &Rc<Cluster>| (Box::from(&**cluster.config.name.service.text()), cluster.budget.left(now));
+        let budget =
+            |cluster: &Rc<Cluster>| (Box::from(&**cluster.config.name.service.text()), cluster.budget.left(now));
         let mut elsewhere = [0; 2];
         for ((direction, _), endpoint) in self.locals.borrow().iter() {
             elsewhere[*direction as usize] += endpoint.in_flight();

@@ -257,7 +257,7 @@ pub(crate) struct WorkerSeen {
 pub(crate) struct EndpointSeen {
     /// The service the endpoint belongs to, `namespace/name`.
     pub service: Box<str>,
-    /// Its address.
+    /// Address of the endpoint.
     pub endpoint: SocketAddr,
     /// What its breaker does with the next try; `None` when it has none.
     pub breaker: Option<BreakerState>,

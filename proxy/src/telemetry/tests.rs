@@ -599,7 +599,8 @@ async fn refusals_do_not_flood_the_log() {
     let denied = RequestRecord { code: 403, reason: Some(Reason::PolicyDenied), ..request() };
     (0..10_000).for_each(|_| worker.request(&denied));
     // Whoever else is refused, and for another reason, is in it.
-    worker.request(&RequestRecord { source: Party { identity: "spiffe://mesh.local/ns/shop/sa/b", ..CALLER }, ..denied });
+    worker
+        .request(&RequestRecord { source: Party { identity: "spiffe://mesh.local/ns/shop/sa/b", ..CALLER }, ..denied });
     worker.request(&RequestRecord { code: 429, reason: Some(Reason::RateLimited), ..request() });
     tokio::time::advance(Duration::from_secs(1)).await;
     worker.request(&denied);
