@@ -38,8 +38,7 @@ pub(crate) struct Windows {
 impl Windows {
     /// Of answers from another sidecar, or from far away.
     pub(crate) const FAR: Self = Self { stream: 256 << 10, shared: 16 << 20 };
-    /// Of requests from the workload itself, or from a sidecar that knows no frames. What comes in small frames takes several
-    /// times its size.
+    /// Of requests from the workload itself, or from a sidecar that knows no frames.
     pub(crate) const REQUESTS: Self = Self { stream: 256 << 10, shared: 8 << 20 };
     /// Of answers from the application beside the sidecar.
     pub(crate) const NEAR: Self = Self { stream: 128 << 10, shared: 8 << 20 };

@@ -25,6 +25,8 @@ mod honest;
 mod stalled;
 #[path = "rogue/stolen.rs"]
 mod stolen;
+#[path = "attacks/unread.rs"]
+mod unread;
 #[path = "attacks/wire.rs"]
 mod wire;
 

@@ -113,7 +113,7 @@ fn priority(stream: u32, of: u32) -> Vec<u8> {
 }
 
 /// Settings by which so much of each answer may come.
-fn window(bytes: u32) -> Vec<u8> {
+pub(crate) fn window(bytes: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[&[0, 4][..], &bytes.to_be_bytes()].concat())
 }
 
@@ -137,7 +137,7 @@ fn bomb(n: u32) -> Vec<u8> {
 }
 
 /// `GET /events/1000000`: 60 MB, as they are read.
-fn big(n: u32) -> Vec<u8> {
+pub(crate) fn big(n: u32) -> Vec<u8> {
     let fields = [&b"\x82\x86\x04\x0f/events/1000000"[..], b"\x01\x08api.shop"].concat();
     frame(HEADERS, END_HEADERS | END_STREAM, id(n), &fields)
 }

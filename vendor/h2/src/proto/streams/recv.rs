@@ -3,6 +3,7 @@ use crate::codec::UserError;
 use crate::frame::{PushPromiseHeaderError, Reason, DEFAULT_INITIAL_WINDOW_SIZE};
 use crate::proto;
 
+use bytes::BytesMut;
 use http::{HeaderMap, Request, Response};
 
 use std::cmp::Ordering;
@@ -68,8 +69,21 @@ pub(super) enum Event {
 
 #[derive(Debug)]
 pub(super) struct DataEvent {
-    pub(super) payload: Bytes,
-    pub(super) is_budgeted: bool,
+    pub(super) payload: Payload,
+    /// The length of the frame that the budget was charged for, zero if it was
+    /// charged for none.
+    pub(super) budgeted_len: usize,
+}
+
+/// Content that waits to be read.
+#[derive(Debug)]
+pub(super) enum Payload {
+    /// One frame, which shares the buffer that it was read into.
+    Frame(Bytes),
+    /// Small frames that came one after the other, copied into one place: what
+    /// they hold is what they count for in the flow-control windows, at most
+    /// twice.
+    Gathered(BytesMut),
 }
 
 #[derive(Debug)]
@@ -82,6 +96,47 @@ pub(super) enum RecvHeaderBlockError {
 pub(crate) enum Open {
     PushPromise,
     Headers,
+}
+
+/// Frames below this size are gathered while they wait: each place that is taken
+/// beyond that of the stream itself has this much content before it.
+const GATHERED_FRAME_LEN: usize = 1024;
+/// Content that is gathered in one place at most: what one frame may have.
+const GATHERED_LEN: usize = frame::DEFAULT_MAX_FRAME_SIZE as usize;
+
+impl Payload {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Payload::Frame(frame) => frame.len(),
+            Payload::Gathered(gathered) => gathered.len(),
+        }
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self {
+            Payload::Frame(frame) => frame,
+            Payload::Gathered(gathered) => gathered.freeze(),
+        }
+    }
+
+    /// Copies what comes next onto it and returns true, unless one of the two is
+    /// too large for that.
+    fn gather(&mut self, next: &[u8]) -> bool {
+        if next.len() >= GATHERED_FRAME_LEN || self.len() + next.len() > GATHERED_LEN {
+            return false;
+        }
+        match self {
+            Payload::Frame(first) if first.len() >= GATHERED_FRAME_LEN => return false,
+            Payload::Frame(first) => {
+                let mut gathered = BytesMut::with_capacity(first.len() + next.len());
+                gathered.extend_from_slice(first);
+                gathered.extend_from_slice(next);
+                *self = Payload::Gathered(gathered);
+            }
+            Payload::Gathered(gathered) => gathered.extend_from_slice(next),
+        }
+        true
+    }
 }
 
 impl Recv {
@@ -648,7 +703,13 @@ impl Recv {
         stream.pending_recv.is_empty()
     }
 
-    pub fn recv_data(&mut self, frame: frame::Data, stream: &mut store::Ptr) -> Result<(), Error> {
+    /// Returns the length of a frame that is to be recorded: not of a small one
+    /// that takes no place of its own, or the only one of its stream.
+    pub fn recv_data(
+        &mut self,
+        frame: frame::Data,
+        stream: &mut store::Ptr,
+    ) -> Result<Option<usize>, Error> {
         // could include padding
         let sz = frame.flow_controlled_len();
 
@@ -657,6 +718,10 @@ impl Recv {
         assert!(sz <= MAX_WINDOW_SIZE as usize);
 
         let sz = sz as WindowSize;
+
+        // One that is ignored, or has no effect, is recorded if it is empty.
+        let is_empty = frame.payload().is_empty() && !frame.is_end_stream();
+        let ignored = if is_empty { Some(0) } else { None };
 
         let is_ignoring_frame = stream.state.is_local_error();
 
@@ -682,7 +747,7 @@ impl Recv {
                 "recv_data; frame ignored on locally reset {:?} for some time",
                 stream.id,
             );
-            return self.ignore_data(sz);
+            return self.ignore_data(sz).map(|()| ignored);
         }
 
         // Ensure that there is enough capacity on the connection before acting
@@ -734,7 +799,7 @@ impl Recv {
                 stream.id,
             );
             self.release_connection_capacity(sz, &mut None);
-            return Ok(());
+            return Ok(ignored);
         }
 
         // Update stream level flow control
@@ -763,21 +828,49 @@ impl Recv {
         // An empty DATA frame without END_STREAM has no effect on the HTTP
         // message. Padding has already been accounted for and released above,
         // so there is no event to pass to the user.
-        if frame.payload().is_empty() && !frame.is_end_stream() {
-            return Ok(());
+        if is_empty {
+            return Ok(ignored);
         }
 
-        let is_budgeted = !frame.is_end_stream();
-        let event = Event::Data(DataEvent {
-            payload: frame.into_payload(),
-            is_budgeted,
-        });
+        let is_end_stream = frame.is_end_stream();
+        let payload = frame.into_payload();
+        let is_small = payload.len() < GATHERED_FRAME_LEN;
+        let is_behind = match stream.pending_recv.back_mut(&mut self.buffer) {
+            Some(Event::Data(last)) => {
+                if last.payload.gather(&payload) {
+                    stream.notify_recv();
+                    return Ok(None);
+                }
+                true
+            }
+            _ => false,
+        };
+        // A stream can receive at most one final DATA frame, so it cannot be
+        // used to create unbounded framing overhead on that stream. The same is
+        // true of a small one that has no other before it.
+        let recorded = if !is_end_stream && (is_behind || !is_small) {
+            Some(payload.len())
+        } else {
+            None
+        };
+        // While nobody waits for it, it keeps no buffer that it has little of.
+        let payload = if stream.recv_task.is_none() && is_small {
+            Payload::Gathered(BytesMut::from(&payload[..]))
+        } else {
+            Payload::Frame(payload)
+        };
 
         // Push the frame onto the recv buffer
-        stream.pending_recv.push_back(&mut self.buffer, event);
+        stream.pending_recv.push_back(
+            &mut self.buffer,
+            Event::Data(DataEvent {
+                payload,
+                budgeted_len: recorded.unwrap_or(0),
+            }),
+        );
         stream.notify_recv();
 
-        Ok(())
+        Ok(recorded)
     }
 
     pub fn ignore_data(&mut self, sz: WindowSize) -> Result<(), Error> {
@@ -963,9 +1056,7 @@ impl Recv {
         let mut to_release: WindowSize = 0;
         while let Some(event) = stream.pending_recv.pop_front(&mut self.buffer) {
             if let Event::Data(data) = &event {
-                if data.is_budgeted {
-                    counts.release_data_frame(data.payload.len());
-                }
+                counts.release_data_frame(data.budgeted_len);
                 to_release = to_release
                     .saturating_add(data.payload.len() as WindowSize)
                     .min(stream.in_flight_recv_data);
@@ -1304,8 +1395,8 @@ mod tests {
             stream.pending_recv.push_back(
                 &mut recv.buffer,
                 Event::Data(DataEvent {
-                    payload: data.clone(),
-                    is_budgeted: true,
+                    payload: Payload::Frame(data.clone()),
+                    budgeted_len: data.len(),
                 }),
             );
         }

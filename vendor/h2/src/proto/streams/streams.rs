@@ -650,17 +650,14 @@ impl Inner {
 
         self.counts.transition(stream, |counts, stream| {
             let sz = frame.flow_controlled_len();
-            let is_end_stream = frame.is_end_stream();
-            let payload_len = frame.payload().len();
-            let mut res = actions.recv.recv_data(frame, stream);
-            // A stream can receive at most one final DATA frame, so it cannot
-            // be used to create unbounded framing overhead on that stream.
-            if res.is_ok() && !is_end_stream {
-                res = counts.record_data_frame(payload_len).map_err(|_| {
+            let res = actions.recv.recv_data(frame, stream);
+            let res = res.and_then(|recorded| match recorded {
+                Some(len) => counts.record_data_frame(len).map_err(|_| {
                     tracing::debug!("too many small DATA frames");
                     Error::library_go_away_data(Reason::ENHANCE_YOUR_CALM, "too_many_data_frames")
-                });
-            }
+                }),
+                None => Ok(()),
+            });
 
             // Any stream error after receiving a DATA frame means
             // we won't give the data to the user, and so they can't
@@ -1532,10 +1529,8 @@ impl OpaqueStreamRef {
             .poll_data(cx, &mut stream)
             .map(|result| match result {
                 Some(Ok(data)) => {
-                    if data.is_budgeted {
-                        me.counts.release_data_frame(data.payload.len());
-                    }
-                    Some(Ok(data.payload))
+                    me.counts.release_data_frame(data.budgeted_len);
+                    Some(Ok(data.payload.into_bytes()))
                 }
                 Some(Err(err)) => Some(Err(err)),
                 None => None,
