@@ -1,8 +1,9 @@
-//! Places for callers that may be anybody: so many at once, and the address that has most gives way (max-min fairness).
+//! Room for callers that may be anybody: so much at once, and the address that has most gives way (max-min fairness).
 //!
-//! Guarantees: whoever comes gets a place at once; where that is one too many, a caller that waits is sent away: of the
+//! Guarantees: whoever comes gets a place at once; where that is too much in all, callers that wait are sent away: of the
 //! address with most such callers the one that was silent longest. So neither many connections nor idle ones keep others
-//! out. A caller that is being answered stays.
+//! out. A caller that is being answered stays. One may take more room than another, as of bytes; that is counted then in
+//! the place of callers.
 
 use std::{
     cmp::Reverse,
@@ -38,37 +39,40 @@ pub(crate) struct Crowd {
 struct Callers {
     /// Counts how often anybody was heard.
     moment: u64,
+    /// What all take that were not sent away.
     all: usize,
     /// Those that may be sent away, of each address by when they were heard last.
     waiting: HashMap<IpAddr, BTreeMap<u64, Stay>>,
 }
 
-/// Dropped when its caller is sent away.
-type Stay = oneshot::Sender<Infallible>;
+/// The place of a caller.
+#[derive(Debug)]
+struct Stay {
+    takes: usize,
+    /// Dropped when its caller is sent away.
+    _told: oneshot::Sender<Infallible>,
+}
 
 /// Ends when the place is needed for somebody else, whatever it ends with.
 pub(crate) type SentAway = oneshot::Receiver<Infallible>;
 
 impl Crowd {
-    /// A crowd of at most `limit` callers, those excepted that are being answered.
+    /// A crowd of at most `limit` callers, or what they take instead; those excepted that are being answered.
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, callers: Arc::default() }
     }
 
     /// Gives a caller from `address` a place until the value is dropped, and says when it is needed for somebody else.
     pub(crate) fn enter(&self, address: IpAddr) -> (Caller, SentAway) {
-        let (stay, sent_away) = oneshot::channel();
+        let (told, sent_away) = oneshot::channel();
         let address = network(address);
         let heard = self.callers.with(|callers| {
             callers.all += 1;
-            let heard = callers.put(address, stay);
-            if callers.all > self.limit {
-                callers.send_one_away();
-            }
+            let heard = callers.put(address, Stay { takes: 1, _told: told });
+            callers.make_room(self.limit);
             heard
         });
-        let callers = Arc::clone(&self.callers);
-        (Caller { address, callers, heard: AtomicU64::new(heard) }, sent_away)
+        (Caller { address, crowd: self.clone(), heard: AtomicU64::new(heard) }, sent_away)
     }
 }
 
@@ -88,10 +92,14 @@ impl Callers {
         stay
     }
 
-    fn send_one_away(&mut self) {
-        let silent = self.waiting.iter().filter_map(|(address, all)| Some((all.len(), *all.keys().next()?, *address)));
-        if let Some((_, heard, address)) = silent.max_by_key(|(count, heard, _)| (*count, Reverse(*heard))) {
-            drop(self.take(address, heard));
+    fn make_room(&mut self, limit: usize) {
+        while self.all > limit {
+            let taken = |all: &BTreeMap<u64, Stay>| all.values().map(|stay| stay.takes).sum::<usize>();
+            let silent =
+                self.waiting.iter().filter_map(|(address, all)| Some((taken(all), *all.keys().next()?, *address)));
+            let most = silent.max_by_key(|(taken, heard, _)| (*taken, Reverse(*heard)));
+            let Some(stay) = most.and_then(|(_, heard, address)| self.take(address, heard)) else { return };
+            self.all -= stay.takes;
         }
     }
 }
@@ -100,11 +108,21 @@ impl Callers {
 #[derive(Debug)]
 pub(crate) struct Caller {
     address: IpAddr,
-    callers: Arc<Guarded<Callers>>,
+    crowd: Crowd,
     heard: AtomicU64,
 }
 
 impl Caller {
+    /// It takes so much from now on, and was heard.
+    pub(crate) fn takes(&self, much: usize) {
+        let mut answered = self.answered();
+        let Some(stay) = &mut answered.stay else { return };
+        let before = std::mem::replace(&mut stay.takes, much);
+        self.crowd.callers.with(|callers| callers.all = callers.all - before + much);
+        drop(answered);
+        self.crowd.callers.with(|callers| callers.make_room(self.crowd.limit));
+    }
+
     /// It was heard now, so others have been silent longer.
     pub(crate) fn heard(&self) {
         drop(self.answered());
@@ -113,16 +131,16 @@ impl Caller {
     /// It is being answered until the value is dropped, and not sent away meanwhile.
     pub(crate) fn answered(&self) -> Answered<'_> {
         let heard = self.heard.load(Ordering::Relaxed);
-        Answered { caller: self, stay: self.callers.with(|callers| callers.take(self.address, heard)) }
+        Answered { caller: self, stay: self.crowd.callers.with(|callers| callers.take(self.address, heard)) }
     }
 }
 
 impl Drop for Caller {
     fn drop(&mut self) {
         let heard = self.heard.load(Ordering::Relaxed);
-        self.callers.with(|callers| {
-            callers.all -= 1;
-            callers.take(self.address, heard)
+        self.crowd.callers.with(|callers| {
+            let stay = callers.take(self.address, heard);
+            callers.all -= stay.map_or(0, |stay| stay.takes);
         });
     }
 }
@@ -138,7 +156,7 @@ pub(crate) struct Answered<'a> {
 impl Drop for Answered<'_> {
     fn drop(&mut self) {
         let Some(stay) = self.stay.take() else { return };
-        let heard = self.caller.callers.with(|callers| callers.put(self.caller.address, stay));
+        let heard = self.caller.crowd.callers.with(|callers| callers.put(self.caller.address, stay));
         self.caller.heard.store(heard, Ordering::Relaxed);
     }
 }
@@ -187,6 +205,28 @@ mod tests {
         assert!(stays(&mut caller.1));
         let mut next = crowd.enter(ip("10.0.0.2"));
         assert!(!stays(&mut caller.1) && stays(&mut next.1));
+    }
+
+    #[test]
+    fn who_takes_more_room_gives_way_and_who_goes_on_before_who_stalls_does() {
+        let crowd = Crowd::new(100);
+        let mut whole = crowd.enter(ip("10.0.0.1"));
+        let mut stalled: Vec<_> = (0..20).map(|_| crowd.enter(ip("10.0.0.1"))).collect();
+        stalled.iter().for_each(|(caller, _)| caller.takes(4));
+        whole.0.takes(20);
+        assert!(
+            stays(&mut whole.1) && stalled.iter_mut().all(|(_, sent_away)| stays(sent_away)),
+            "there is room for all"
+        );
+        whole.0.takes(26);
+        let staying: Vec<bool> = stalled.iter_mut().map(|(_, sent_away)| stays(sent_away)).collect();
+        assert_eq!((stays(&mut whole.1), &staying[..3]), (true, &[false, false, true][..]), "the longest silent go");
+        let mut other = crowd.enter(ip("10.0.0.2"));
+        other.0.takes(40);
+        assert!(stays(&mut other.1) && !stays(&mut stalled[9].1), "the address with most gives way");
+        stalled[0].0.takes(50);
+        drop((whole, other, stalled));
+        crowd.callers.with(|callers| assert!(callers.all == 0 && callers.waiting.is_empty(), "{callers:?}"));
     }
 
     #[test]

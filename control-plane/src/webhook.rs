@@ -54,8 +54,9 @@ const HEAD: usize = 16 * 1024;
 const MAX_REVIEW: usize = 4 * 1024 * 1024;
 /// Reviews are smaller, but for the rarest.
 const USUAL_REVIEW: usize = 64 * 1024;
-/// How many larger ones are read at once: what bounds the memory that callers can take.
-const LARGE: usize = 16;
+/// Bytes of larger ones that are held at once: what bounds the memory that callers can take. Counted is what has come, so
+/// who only announces much takes nothing from others.
+const LARGE: usize = 64 * 1024 * 1024;
 const MANY_LARGE: &str = "too many large contents at once";
 /// How many reviews are looked up at once.
 const LOOK_UPS: usize = 64;
@@ -73,7 +74,7 @@ struct Answers {
     cluster: Cluster,
     telemetry: Telemetry,
     callers: Crowd,
-    /// Those of them that send large reviews.
+    /// Those of them that send large reviews, by the bytes that have come.
     large: Crowd,
     turns: FairQueue,
 }
@@ -214,8 +215,10 @@ impl Visit {
             let Some(frame) = frame else { return Ok((content, large)) };
             let frame = frame.map_err(|_| format!("the content is not whole, or longer than {MAX_REVIEW} bytes"))?;
             content.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-            if large.is_none() && content.len() > USUAL_REVIEW {
-                large = Some(self.answers.large.enter(self.address));
+            if content.len() > USUAL_REVIEW {
+                let (place, _) = large.get_or_insert_with(|| self.answers.large.enter(self.address));
+                // Who goes on is heard, so those that have stalled give way before it.
+                place.takes(content.len());
             }
         }
     }
