@@ -62,6 +62,7 @@ mod error;
 mod budget;
 mod allowance;
 mod clock;
+mod turn;
 
 pub use bootstrap::{Bootstrap, Source as BootstrapSource};
 pub use channel::{connect, explain};

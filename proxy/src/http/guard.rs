@@ -3,7 +3,7 @@
 //! The HTTP/2 library answers every PING and SETTINGS and takes every PRIORITY, WINDOW_UPDATE and unknown frame,
 //! however many come (CVE-2019-9511 to 9518, RFC 9113 section 10.5). [`FrameGuard`] sits between TLS and that library,
 //! reads the nine-byte frame headers as they pass and ends the connection when a peer is over its [`Budget`]. It never
-//! changes, delays or buffers a byte.
+//! changes or buffers a byte, and delays those behind many small frames for no longer than others of the worker have a turn.
 
 use std::{cell::Cell, io, rc::Rc};
 
@@ -32,6 +32,8 @@ pub(crate) struct FrameGuard {
     last_stream: u32,
     /// Its peer did too much for which streams were reset.
     over: bool,
+    /// Frames that were read since others had a turn.
+    taken: usize,
     seen: Seen,
     max_streams: MaxStreams,
 }
@@ -78,6 +80,10 @@ struct Tally {
     heads: Cell<usize>,
     refusals: Refusals,
 }
+
+/// So many frames are read before others of the worker have a turn: the library goes on for as long as there is something to
+/// read, and frames of a byte are read in thousands.
+const TURN: usize = 128;
 
 /// Bytes of heads that are remembered until somebody accounts for them: those of streams that are refused nobody does.
 const HEADS: usize = 1 << 20;
@@ -133,15 +139,26 @@ impl FrameGuard {
     }
 
     fn new(account: Account, incoming: Frames, outgoing: Frames, client: bool, max_streams: MaxStreams) -> Self {
-        Self { incoming, outgoing, account, client, last_stream: 0, over: false, seen: Seen::default(), max_streams }
+        Self {
+            incoming,
+            outgoing,
+            account,
+            client,
+            last_stream: 0,
+            over: false,
+            taken: 0,
+            seen: Seen::default(),
+            max_streams,
+        }
     }
 
     /// Books the frames in `bytes` from the peer; `false` when one was too many.
     fn admit(&mut self, bytes: &[u8]) -> bool {
-        let Self { incoming, account, last_stream, client, max_streams, seen, .. } = self;
+        let Self { incoming, account, last_stream, client, max_streams, seen, taken, .. } = self;
         let admitted = incoming.pass(bytes, |passed| {
             let Passed::Frame(frame) = passed else { return true };
             seen.0.begun.set(true);
+            *taken += 1;
             let opens = !*client && frame.kind == Kind::Headers && frame.stream > *last_stream;
             if opens {
                 *last_stream = frame.stream;
@@ -183,6 +200,14 @@ impl Observer for FrameGuard {
         let farewell = if self.seen.0.flood.replace(true) { None } else { self.goodbye() };
         let error = io::Error::other("the peer sends HTTP/2 control frames faster than anybody needs");
         Err(End { farewell, error })
+    }
+
+    fn is_full(&mut self) -> bool {
+        let full = self.taken >= TURN;
+        if full {
+            self.taken = 0;
+        }
+        full
     }
 
     fn written(&mut self, bytes: &[u8]) {

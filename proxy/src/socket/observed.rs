@@ -1,5 +1,5 @@
-//! A stream that somebody watches: each byte is shown to an [`Observer`] as it passes, and is neither changed, delayed nor
-//! kept.
+//! A stream that somebody watches: each byte is shown to an [`Observer`] as it passes, and is neither changed nor kept, nor
+//! delayed but by the turns of others.
 
 use std::{
     io::{self, IoSlice},
@@ -9,6 +9,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::turn;
+
 /// Who watches a stream.
 pub(crate) trait Observer {
     /// These bytes were read from the peer; none when it has sent no more. An error ends the stream.
@@ -16,6 +18,11 @@ pub(crate) trait Observer {
 
     /// These bytes were written to the peer.
     fn written(&mut self, bytes: &[u8]);
+
+    /// Whether what was read is so much work that others have a turn before more is.
+    fn is_full(&mut self) -> bool {
+        false
+    }
 
     /// All was written, and the peer told so.
     fn finished(&mut self) {}
@@ -47,6 +54,9 @@ impl<T, O> Observed<T, O> {
 impl<T: AsyncRead + AsyncWrite + Unpin, O: Observer + Unpin> AsyncRead for Observed<T, O> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { io, observer } = &mut *self;
+        if observer.is_full() {
+            return turn::end(cx);
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut *io).poll_read(cx, buf);
         let Poll::Ready(Ok(())) = result else { return result };

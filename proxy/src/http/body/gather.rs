@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
 use super::{BodyError, Source};
+use crate::turn;
 
 /// Frames below this size are gathered.
 const SMALL: usize = 1024;
@@ -88,8 +89,7 @@ impl Crumbs {
         let mut taken = 0;
         while self.held.len() < SLICE {
             if taken == TURN {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                return turn::end(cx);
             }
             taken += 1;
             match source.poll(cx) {
@@ -111,8 +111,7 @@ impl Crumbs {
                 Poll::Pending if self.waited => break,
                 Poll::Pending => {
                     self.waited = true;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+                    return turn::end(cx);
                 }
             }
         }
