@@ -36,6 +36,8 @@ pub(crate) struct Buffered<T, B> {
     flush_pipeline: bool,
     io: T,
     partial_len: Option<usize>,
+    /// Bytes of interim responses (1xx) before the final one, which may be as long as a head.
+    interim_len: usize,
     read_blocked: bool,
     read_buf: BytesMut,
     read_buf_strategy: ReadStrategy,
@@ -70,6 +72,7 @@ where
             flush_pipeline: false,
             io,
             partial_len: None,
+            interim_len: 0,
             read_blocked: false,
             read_buf: BytesMut::with_capacity(0),
             read_buf_strategy: ReadStrategy::default(),
@@ -183,6 +186,7 @@ where
         S: Http1Transaction,
     {
         loop {
+            let before = self.read_buf.len();
             if let Some(msg) = super::role::parse_headers::<S>(
                 &mut self.read_buf,
                 self.partial_len,
@@ -202,9 +206,11 @@ where
             )? {
                 debug!("parsed {} headers", msg.head.headers.len());
                 self.partial_len = None;
+                self.interim_len = 0;
                 return Poll::Ready(Ok(msg));
             } else {
                 let curr_len = self.read_buf.len();
+                self.interim_len += before - curr_len;
                 if let Some(max_header_size) = parse_ctx.h1_max_header_size {
                     if curr_len >= max_header_size {
                         debug!("max_header_size ({}) reached, closing", max_header_size);
@@ -212,7 +218,7 @@ where
                     }
                 }
                 let max = self.read_buf_strategy.max();
-                if curr_len >= max {
+                if curr_len >= max || self.interim_len >= max {
                     debug!("max_buf_size ({}) reached, closing", max);
                     return Poll::Ready(Err(crate::Error::new_too_large()));
                 }
