@@ -56,6 +56,7 @@ pub fn run(args: BackgroundArgs) -> anyhow::Result<()> {
             Err(_) => bail!("{} is locked: it runs already", args.lock.display()),
         }
     }
+    // What is in it is of the process before; whoever looks in this moment finds none.
     lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).context("writing the lock file")?;
     // It may be the first process of its session already.
     let _ = setsid();
@@ -93,7 +94,8 @@ impl Place {
             return Ok(None);
         }
         let mut lock = open(&self.lock)?;
-        match lock.try_lock() {
+        // Several may look at once, and keep nobody from looking.
+        match lock.try_lock_shared() {
             Ok(()) => return Ok(None),
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(e)) => return Err(e).with_context(|| format!("locking {}", self.lock.display())),
@@ -159,11 +161,12 @@ impl Place {
         Some(address)
     }
 
-    /// What was said last, after `from`.
+    /// What was complained of last, after `from`.
     fn tail(&self, from: u64) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let from = usize::try_from(from.max((text.len() as u64).saturating_sub(TAIL))).unwrap_or(0);
-        String::from_utf8_lossy(text.get(from..).unwrap_or_default()).trim_end().to_owned()
+        let text = String::from_utf8_lossy(text.get(from..).unwrap_or_default());
+        text.lines().filter(|line| !line.contains(" INFO ")).collect::<Vec<_>>().join("\n")
     }
 
     /// Tells it to end, and returns when it has; false when there is none.
@@ -172,10 +175,6 @@ impl Place {
     /// It cannot be told, or goes on for longer than `patience`.
     pub(crate) async fn end(&self, patience: Duration) -> anyhow::Result<bool> {
         let Some(pid) = self.running()? else { return Ok(false) };
-        if let Some(admin) = self.port("admin") {
-            // A sidecar does not wait for its application then; a control plane knows no such page.
-            let _ = probe::post(admin, "/drain").await;
-        }
         kill_process(pid, Signal::TERM).context("telling it to end")?;
         let until = Instant::now() + patience;
         while self.running()?.is_some() {

@@ -2,11 +2,13 @@
 //! were joined here, and what runs.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::geteuid;
 
 use crate::background::Place;
@@ -29,14 +31,33 @@ impl HomeArgs {
     /// # Errors
     /// Nothing says where it is.
     pub(crate) fn find(&self) -> anyhow::Result<Home> {
-        let named = self.home.clone().or_else(|| env::var_os("SELVEDGE_HOME").map(PathBuf::from));
-        let path = match (named, env::var_os("HOME")) {
+        // Empty is as good as unset, as it is to a shell.
+        let told = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = self.home.clone().or_else(|| told("SELVEDGE_HOME"));
+        let path = match (named, told("HOME")) {
             (Some(path), _) => path,
             (None, _) if geteuid().is_root() => "/var/lib/selvedge".into(),
-            (None, Some(home)) => Path::new(&home).join(".selvedge"),
+            (None, Some(home)) => home.join(".selvedge"),
             (None, None) => bail!("HOME is not set: say with --home which folder the mesh is to be kept in"),
         };
-        Ok(Home(std::path::absolute(&path).with_context(|| format!("'{}' is no path", path.display()))?))
+        let path = std::path::absolute(&path).with_context(|| format!("'{}' is no path", path.display()))?;
+        if let Ok(metadata) = fs::metadata(&path) {
+            let (owner, own) = (metadata.uid(), geteuid().as_raw());
+            ensure!(owner == own, "{} belongs to user {owner}, and you are {own}: run it as that user", path.display());
+        }
+        Ok(Home(path))
+    }
+
+    /// The folder, where there is a mesh in it, and a lock of it.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be locked.
+    pub(crate) fn enter(&self) -> anyhow::Result<(Home, File)> {
+        let home = self.find()?;
+        let path = home.path().display();
+        ensure!(home.sidecars().is_dir(), "no mesh is kept in {path}: start one with `selvedge up`");
+        let lock = home.lock()?;
+        Ok((home, lock))
     }
 }
 
@@ -55,6 +76,24 @@ impl Home {
             selvedge_identity::file::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Waits until no other command changes anything here, and keeps others waiting until the value is dropped.
+    ///
+    /// # Errors
+    /// The file of the lock cannot be opened.
+    pub(crate) fn lock(&self) -> anyhow::Result<File> {
+        let path = self.0.join("run/commands.lock");
+        let lock = File::options().write(true).create(true).truncate(false).open(&path).and_then(|file| {
+            file.lock()?;
+            Ok(file)
+        });
+        lock.with_context(|| format!("locking {}", path.display()))
+    }
+
+    /// Where `selvedge up` keeps the addresses that it was told.
+    pub(crate) fn addresses(&self) -> PathBuf {
+        self.0.join("up.json")
     }
 
     /// The folder that users write policies in.

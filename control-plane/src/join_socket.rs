@@ -9,7 +9,10 @@ use std::{
     convert::Infallible,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -23,11 +26,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::{facts::Identity, names};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{net::UnixListener, task::JoinSet, time::timeout};
+use tokio::{
+    net::UnixListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
     clock,
     identity::{Authority, Grant},
+    serve::ACCEPT_PAUSE,
     stop::{self, Stop},
 };
 
@@ -78,9 +86,8 @@ impl JoinSocket {
         if UnixStream::connect(path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+        if fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket()) {
+            fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
@@ -94,7 +101,14 @@ impl JoinSocket {
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if connections.len() < CONNECTIONS => {
-                    let Ok((socket, _)) = accepted else { continue };
+                    let socket = match accepted {
+                        Ok((socket, _)) => socket,
+                        Err(e) => {
+                            tracing::warn!(error = &e as &dyn std::error::Error, "a connection could not be accepted");
+                            sleep(ACCEPT_PAUSE).await;
+                            continue;
+                        }
+                    };
                     if !socket.peer_cred().is_ok_and(|peer| [0, self.owner].contains(&peer.uid())) {
                         tracing::warn!("another user was sent away from the join socket");
                         continue;

@@ -1,6 +1,7 @@
 //! Two commands from nothing to the first service in a mesh, four to a pair of them, and back to nothing.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -8,7 +9,14 @@ use std::{
 };
 
 use http::StatusCode;
-use selvedge_tests::{client, metrics::Metrics, ports::Reserved, process::binary, upstream::Upstream, wait};
+use selvedge_tests::{
+    client,
+    metrics::Metrics,
+    ports::Reserved,
+    process::binary,
+    upstream::{Scenario, Upstream},
+    wait,
+};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -34,23 +42,27 @@ impl Home {
         self.folder.path().join("home").join(name)
     }
 
-    /// Runs `selvedge` here, as a user types it.
-    fn ask(&self, words: &str) -> Output {
+    /// `selvedge` here, as a user types it.
+    fn command(&self, words: &str) -> Command {
         let mut command = Command::new(binary("selvedge"));
         command.args(words.split_whitespace()).env("SELVEDGE_HOME", self.folder.path().join("home"));
-        command.output().expect("selvedge runs")
+        command
+    }
+
+    async fn ask(&self, words: &str) -> Output {
+        tokio::process::Command::from(self.command(words)).output().await.expect("selvedge runs")
     }
 
     /// What it prints; it has to succeed.
-    fn say(&self, words: &str) -> String {
-        let Output { status, stdout, stderr } = self.ask(words);
+    async fn say(&self, words: &str) -> String {
+        let Output { status, stdout, stderr } = self.ask(words).await;
         let [out, problems] = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
         assert!(status.success(), "selvedge {words}: {status}\n{out}\n{problems}");
         out
     }
 
-    fn up(&self) -> String {
-        self.say(&self.up_command())
+    async fn up(&self) -> String {
+        self.say(&self.up_command()).await
     }
 
     fn up_command(&self) -> String {
@@ -59,8 +71,8 @@ impl Home {
     }
 
     /// What it says against the command, with exit code 2.
-    fn refusal(&self, words: &str) -> String {
-        let Output { status, stderr, .. } = self.ask(words);
+    async fn refusal(&self, words: &str) -> String {
+        let Output { status, stderr, .. } = self.ask(words).await;
         assert_eq!(status.code(), Some(2), "selvedge {words}");
         String::from_utf8_lossy(&stderr).into_owned()
     }
@@ -68,9 +80,9 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        let ended = self.ask("down");
+        let ended = self.command("down").output();
         if std::thread::panicking() {
-            println!("{}", String::from_utf8_lossy(&ended.stderr));
+            println!("{ended:?}");
             for log in std::fs::read_dir(self.path("logs")).into_iter().flatten().flatten() {
                 println!("--- {}\n{}", log.path().display(), std::fs::read_to_string(log.path()).unwrap_or_default());
             }
@@ -78,12 +90,17 @@ impl Drop for Home {
     }
 }
 
-/// The address behind these words in what was printed.
+/// The address of a page behind these words in what was printed.
 fn told(printed: &str, words: &str) -> SocketAddr {
+    told_as(printed, words, '/')
+}
+
+/// The address behind these words, and before what begins with `end`.
+fn told_as(printed: &str, words: &str, end: char) -> SocketAddr {
     let line =
         printed.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("no '{words}' in\n{printed}"));
-    let text = line.rsplit("http://").next().unwrap_or_default();
-    let text = text.split('/').next().unwrap_or_default();
+    let text = line.split_once(words).map_or("", |(_, text)| text.trim());
+    let text = text.rsplit("http://").next().unwrap_or_default().split([end, ',']).next().unwrap_or_default();
     text.parse().unwrap_or_else(|_| panic!("no address in '{line}'"))
 }
 
@@ -93,14 +110,16 @@ async fn answers_200(address: SocketAddr) -> bool {
 
 #[tokio::test]
 async fn four_commands_make_a_pair_over_mutual_tls() {
-    let (home, api) = (Home::new(), Upstream::start("api").await);
+    let (home, api, local) = (Home::new(), Upstream::start("api").await, Reserved::new());
     let port = api.address().port();
     let began = Instant::now();
-    let up = home.up();
+    let up = home.up().await;
     assert!(up.contains("the control plane runs\n"), "{up}");
-    home.say(&format!("join api --port {port}"));
-    let web = home.say(&format!("join web --call api:{port}"));
+    home.say(&format!("join api --port {port}")).await;
+    let join = format!("join web --call api:{port}={}", local.address().port());
+    let web = home.say(&join).await;
     let entry = told(&web, "it calls");
+    assert_eq!(entry, local.address());
     wait::until_true("the service is reached", || answers_200(entry)).await;
     let took = began.elapsed();
     println!("from nothing to the first answer: {took:?}, goal {PAIR:?}");
@@ -110,53 +129,81 @@ async fn four_commands_make_a_pair_over_mutual_tls() {
     assert!(metrics.value("selvedge_requests_total", &labels).await >= 1.0);
 
     // The same command again changes nothing.
-    let lock = std::fs::read_to_string(home.path("run/sidecar-web.lock")).expect("a lock file");
-    assert_eq!(home.say(&format!("join web --call api:{port}")), web);
-    assert_eq!(std::fs::read_to_string(home.path("run/sidecar-web.lock")).expect("a lock file"), lock);
-    assert!(home.up().contains("the control plane runs already"));
-
-    // A second process of the service, and the first one leaves.
-    let second = Upstream::start("api").await;
-    home.say(&format!("join api --port {}", second.address().port()));
-    wait::until_true("both are called", || async { answers_200(entry).await && second.served() > 0 }).await;
-    home.say(&format!("leave api-{port}"));
-    assert!(!home.path("mesh").join(format!("api-{port}.workload.yaml")).exists());
-    wait::until_true("the second is called alone", || answers_200(entry)).await;
-    let served = api.served();
-    for _ in 0..10 {
-        wait::until_true("the second is called alone", || answers_200(entry)).await;
-    }
-    assert_eq!(api.served(), served, "nobody calls what has left");
+    let lock = || std::fs::read_to_string(home.path("run/sidecar-web.lock")).expect("a lock file");
+    let before = lock();
+    assert_eq!(home.say(&join).await, web);
+    assert_eq!(lock(), before);
+    assert!(home.up().await.contains("the control plane runs already"));
 
     // What was written stays, and all of it starts again.
-    let down = home.say("down");
+    let down = home.say("down").await;
     assert!(down.contains("the sidecar web has ended") && down.contains("the control plane has ended"), "{down}");
     assert!(!client::accepts(entry).await, "nothing goes on");
-    let up = home.up();
+    let up = home.say("up").await;
     assert!(up.contains("the sidecar web runs again"), "{up}");
     wait::until_true("the service is reached again", || answers_200(entry)).await;
 }
 
 #[tokio::test]
+async fn who_leaves_answers_what_is_in_flight() {
+    let (home, slow, local) = (Home::new(), Upstream::start("api").await, Reserved::new());
+    home.up().await;
+    let port = slow.address().port();
+    home.say(&format!("join api --port {port}")).await;
+    let entry = told(&home.say(&format!("join web --call api:{port}={}", local.address().port())).await, "it calls");
+    wait::until_true("the service is reached", || answers_200(entry)).await;
+    for (words, after) in
+        [(format!("leave api-{port}"), format!("join api --port {port}")), ("down".to_owned(), "up".to_owned())]
+    {
+        slow.play(Scenario::Slow(Duration::from_secs(3)));
+        let (called, served) = (&slow, slow.served());
+        let call = tokio::spawn(async move { client::get(entry, "/").await.map(|answer| answer.status).ok() });
+        wait::until_true("the request is under way", || async move { called.served() > served }).await;
+        home.say(&words).await;
+        assert_eq!(call.await.expect("no panic"), Some(StatusCode::OK), "{words}");
+        slow.play(Scenario::Echo);
+        home.say(&after).await;
+        wait::until_true("the service is reached again", || answers_200(entry)).await;
+    }
+}
+
+#[tokio::test]
+async fn several_join_at_once() {
+    let home = Home::new();
+    home.up().await;
+    let ups = [Upstream::start("api").await, Upstream::start("api").await, Upstream::start("api").await];
+    let joins: Vec<String> = ups.iter().map(|api| format!("join api --port {}", api.address().port())).collect();
+    let joined = futures_util::future::join_all(joins.iter().map(|words| home.say(words))).await;
+    let reached: BTreeSet<SocketAddr> = joined.iter().map(|printed| told_as(printed, "peers reach it", ' ')).collect();
+    assert_eq!(reached.len(), 3, "{joined:?}");
+    let service = std::fs::read_to_string(home.path("mesh/api.service.yaml")).expect("a Service");
+    let first = ups.iter().filter(|api| service.contains(&format!("port: {},", api.address().port()))).count();
+    assert_eq!(first, 1, "the first who joined has said the port: {service}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_is_said_in_words() {
     let home = Home::new();
-    let refused = home.refusal("join api --port 8080");
+    let refused = home.refusal("join api --port 8080").await;
     assert!(refused.contains("start one with `selvedge up`"), "{refused}");
     for (words, wanted) in [
         ("join Api --port 8080", "no name of a service"),
         ("join api", "say with --port where api listens"),
+        ("join api --port 8080 --call api:80=0", "'0' is no port"),
         ("join api --port 0", "0 is not in 1..=65535"),
         ("join api --port 8080 --call other", "'other' is not SERVICE:PORT"),
-        ("leave api", "nobody was joined"),
+        ("leave api", "no mesh is kept in"),
     ] {
-        let refused = home.refusal(words);
+        let refused = home.refusal(words).await;
         assert!(refused.contains(wanted), "{words}: {refused}");
     }
-    home.up();
-    std::fs::write(home.path("mesh/mine.yaml"), service("default", 9)).expect("a file");
-    let refused = home.refusal("join api --port 8080");
+    home.up().await;
+    assert!(home.refusal("leave api").await.contains("nobody was joined"));
+    std::fs::create_dir(home.path("mesh/mine")).expect("a folder");
+    std::fs::write(home.path("mesh/mine/api.yaml"), service("default", 9)).expect("a file");
+    let refused = home.refusal("join api --port 8080").await;
     assert!(refused.contains("has no port whose targetPort is 8080; it has 9"), "{refused}");
-    let refused = Home::new().refusal(&home.up_command());
+    let refused = Home::new().refusal(&home.up_command()).await;
     assert!(refused.contains("is something else using the port"), "{refused}");
 }
 
@@ -164,12 +211,12 @@ async fn what_cannot_be_is_said_in_words() {
 async fn a_service_that_is_there_is_joined_by_its_own_labels() {
     let (home, api) = (Home::new(), Upstream::start("api").await);
     let port = api.address().port();
-    home.up();
+    home.up().await;
     let service = service("shop", port);
     std::fs::write(home.path("mesh/mine.yaml"), &service).expect("a file");
-    home.say(&format!("join shop/api --port {port}"));
+    home.say(&format!("join shop/api --port {port}")).await;
     let local = Reserved::new();
-    let web = home.say(&format!("join shop/web --call shop/api:80={}", local.address().port()));
+    let web = home.say(&format!("join shop/web --call shop/api:80={}", local.address().port())).await;
     assert_eq!(told(&web, "it calls"), local.address());
     wait::until_true("the service is reached", || answers_200(local.address())).await;
     assert_eq!(std::fs::read_to_string(home.path("mesh/mine.yaml")).expect("the file"), service);

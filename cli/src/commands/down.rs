@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::home::HomeArgs;
 
@@ -23,17 +23,23 @@ pub struct DownArgs {
 /// Returns when everything has ended.
 ///
 /// # Errors
-/// Something does not end; what comes after it goes on.
+/// Something does not end.
 pub fn run(args: &DownArgs) -> anyhow::Result<()> {
-    let home = args.home.find()?;
+    let (home, _lock) = args.home.enter()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
-        let names = if home.path().exists() { home.joined()? } else { Vec::new() };
+        let names = home.joined()?;
         let places: Vec<_> = names.iter().map(|name| home.running_sidecar(name)).collect();
         let ends = places.iter().map(|place| place.end(SIDECAR));
+        let mut failed = 0;
         for (name, ended) in names.iter().zip(futures_util::future::join_all(ends).await) {
-            if ended.with_context(|| format!("the sidecar {name}"))? {
-                println!("the sidecar {name} has ended");
+            match ended {
+                Ok(true) => println!("the sidecar {name} has ended"),
+                Ok(false) => {}
+                Err(error) => {
+                    eprintln!("error: the sidecar {name}: {error:#}");
+                    failed += 1;
+                }
             }
         }
         if home.control_plane().end(CONTROL_PLANE).await.context("the control plane")? {
@@ -41,6 +47,7 @@ pub fn run(args: &DownArgs) -> anyhow::Result<()> {
         } else {
             println!("no control plane ran in {}", home.path().display());
         }
+        ensure!(failed == 0, "{failed} of {} sidecars go on", names.len());
         Ok(())
     })
 }

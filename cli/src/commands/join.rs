@@ -2,15 +2,21 @@
 //! started, and a sidecar in the background.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fmt::Write as _,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use selvedge_control_plane::{
+    model::ObjectId,
+    source::{Change, files},
+};
 use selvedge_identity::file;
 use selvedge_policies::names::{self, PortName};
 use serde::{Deserialize, Serialize};
@@ -26,6 +32,9 @@ use crate::{
 const READY: Duration = Duration::from_secs(30);
 /// The first local port tried for services that are called.
 const FIRST_CALL: u16 = 9001;
+/// The ports for peers are looked for from one of these on: below those that the kernel gives to connections
+/// (`ip_local_port_range`), which would have it after a restart.
+const INBOUND: Range<u16> = 20_000..30_000;
 /// The name of the port in what is written.
 const PORT: &str = "main";
 
@@ -41,6 +50,9 @@ pub struct JoinArgs {
     /// SERVICE:PORT=LOCAL; once for each.
     #[arg(long = "call", value_name = "SERVICE:PORT")]
     calls: Vec<Call>,
+    /// The name of the Service's port that the application is for, where the Service has several by name (`targetPort`).
+    #[arg(long, value_name = "NAME", requires = "port")]
+    target_port: Option<String>,
     #[command(flatten)]
     home: HomeArgs,
 }
@@ -57,7 +69,10 @@ impl std::str::FromStr for Call {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (to, local) = match text.split_once('=') {
-            Some((to, local)) => (to, Some(local.parse().map_err(|_| format!("'{local}' is no port"))?)),
+            Some((to, local)) => match local.parse() {
+                Ok(port) if port != 0 => (to, Some(port)),
+                _ => return Err(format!("'{local}' is no port")),
+            },
             None => (text, None),
         };
         let to = if to.contains('/') { to.to_owned() } else { names::object("default", to) };
@@ -98,6 +113,9 @@ struct Sidecar {
     inbound: Vec<Inbound>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     outbound: Vec<Outbound>,
+    /// What the user has added.
+    #[serde(flatten)]
+    rest: serde_json::Map<String, Value>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,13 +135,13 @@ struct Outbound {
 /// # Errors
 /// No mesh runs here, a `Service` of this name means something else, or the sidecar does not get ready.
 pub fn run(args: &JoinArgs) -> anyhow::Result<()> {
-    let home = args.home.find()?;
     let member = Member::new(&args.service, args.port)?;
     ensure!(
         args.port.is_some() || !args.calls.is_empty(),
         "say with --port where {} listens, or with --call what it calls",
         args.service
     );
+    let (home, _lock) = args.home.enter()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(join(&home, &member, args))
 }
@@ -153,18 +171,65 @@ async fn join(home: &Home, member: &Member<'_>, args: &JoinArgs) -> anyhow::Resu
     let mesh = mesh(home).await?;
     let folder = home.sidecar(&member.name);
     let before = read(&folder);
-    let sidecar = sidecar(home, member, args, mesh.control_plane, before.as_ref())?;
-    write_objects(home, member, args.port, &sidecar)?;
+    if before.is_some() {
+        let had = identity_of(home, &member.name)?;
+        ensure!(
+            had == member.identity(),
+            "{} is a process of {had} already; `selvedge leave` takes it out",
+            member.name
+        );
+    }
     let place = home.running_sidecar(&member.name);
-    let is_same = before.as_ref() == Some(&sidecar);
-    if !is_same || place.running()?.is_none() {
+    let runs = place.running()?.is_some();
+    let sidecar = sidecar(home, member, args, mesh.control_plane, (before.as_ref(), runs))?;
+    write_objects(home, member, args, &sidecar)?;
+    if before.as_ref() != Some(&sidecar) || !runs {
         file::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
-        write(&folder, &sidecar)?;
         place.end(down::SIDECAR).await.context("ending the sidecar before")?;
-        start(home, &member.name, &sidecar, &member.identity()).await?;
+        write(&folder, &sidecar)?;
+        let started = start(home, &member.name, &sidecar, &member.identity()).await;
+        if started.is_err() && before.is_none() {
+            // Nothing is left of what never was.
+            place.end(down::SIDECAR).await.context("ending the sidecar")?;
+            fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+            let workload = workload_file(home, &member.name);
+            fs::remove_file(&workload).with_context(|| format!("removing {}", workload.display()))?;
+        }
+        started?;
     }
     print!("{}", summary(home, member, &sidecar)?);
+    for note in notes(home, args).await {
+        println!("note: {note}");
+    }
     Ok(())
+}
+
+/// What will keep calls from working, or policies from holding, as far as it can be seen from here.
+async fn notes(home: &Home, args: &JoinArgs) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(port) = args.port {
+        if !listens(Ipv4Addr::LOCALHOST, port).await {
+            notes.push(format!("nobody listens on 127.0.0.1:{port} yet"));
+        } else if listens(Ipv4Addr::new(127, 0, 0, 2), port).await {
+            notes.push(format!(
+                "the application listens on all addresses, where callers can go past its sidecar and every policy: let it \
+                 listen on 127.0.0.1:{port} only"
+            ));
+        }
+    }
+    for Call { to, .. } in &args.calls {
+        let Some((namespace, name)) = to.rsplit_once(':').and_then(|(service, _)| names::parts(service)) else {
+            continue;
+        };
+        if matches!(service_of(&home.config_dir(), namespace, name), Ok(None)) {
+            notes.push(format!("there is no Service {namespace}/{name} yet"));
+        }
+    }
+    notes
+}
+
+async fn listens(address: Ipv4Addr, port: u16) -> bool {
+    tokio::net::TcpStream::connect((address, port)).await.is_ok()
 }
 
 /// What the control plane says of the mesh.
@@ -175,34 +240,44 @@ async fn mesh(home: &Home) -> anyhow::Result<Mesh> {
     serde_json::from_str(&told).context("reading what the control plane says of the mesh")
 }
 
-/// The file of the sidecar. Ports that it had before it keeps.
+/// The file of the sidecar. Ports that it had before it keeps, unless somebody else has them now.
 fn sidecar(
     home: &Home,
     member: &Member<'_>,
     args: &JoinArgs,
     control_plane: String,
-    before: Option<&Sidecar>,
+    (before, runs): (Option<&Sidecar>, bool),
 ) -> anyhow::Result<Sidecar> {
     let folder = home.sidecar(&member.name);
+    let mut taken = taken(home, &member.name)?;
+    let mut kept = |had: Option<SocketAddr>, first: u16| {
+        let had = had.filter(|had| runs || is_free(had.port())).map(|had| had.port());
+        let port = had.or_else(|| (first..).find(|port| !taken.contains(port) && is_free(*port)));
+        let port = port.context("no local port is free")?;
+        taken.insert(port);
+        anyhow::Ok(local(port))
+    };
     let mut inbound = Vec::new();
     if let Some(port) = args.port {
-        let listen = match before.and_then(|before| before.inbound.first()) {
-            Some(before) => before.listen,
-            None => free(0).context("looking for a free port")?,
-        };
-        inbound.push(Inbound { listen, forward: local(port) });
+        let had = before.and_then(|before| before.inbound.first()).map(|before| before.listen);
+        inbound.push(Inbound { listen: kept(had, first_inbound())?, forward: local(port) });
     }
     let mut outbound: Vec<Outbound> = Vec::new();
     for call in &args.calls {
-        let had = before.into_iter().flat_map(|before| &before.outbound).find(|before| before.to == call.to);
-        let taken = |port: u16| outbound.iter().any(|other| other.listen.port() == port);
-        let listen = match (call.local, had) {
-            (Some(port), _) => local(port),
-            (None, Some(before)) => before.listen,
-            (None, None) => (FIRST_CALL..)
-                .filter(|port| !taken(*port))
-                .find_map(|port| free(port).ok())
-                .context("no local port is free for the services that are called")?,
+        let had = before.into_iter().flat_map(|before| &before.outbound);
+        let had = had.filter(|before| before.to == call.to).map(|before| before.listen).next();
+        let listen = match call.local.map(local) {
+            None => kept(had, FIRST_CALL)?,
+            Some(wanted) => {
+                let own = runs
+                    && before.into_iter().flat_map(|before| &before.outbound).any(|before| before.listen == wanted);
+                ensure!(
+                    own || is_free(wanted.port()),
+                    "somebody else listens on {wanted}: give {} another port",
+                    call.to
+                );
+                wanted
+            }
         };
         outbound.push(Outbound { listen, to: call.to.clone() });
     }
@@ -216,16 +291,36 @@ fn sidecar(
         ports_file: home.running_sidecar(&member.name).ports,
         inbound,
         outbound,
+        rest: before.map(|before| before.rest.clone()).unwrap_or_default(),
     })
+}
+
+/// The ports of all other processes that were joined here, whether they run or not: who listened on one of them would be called
+/// in their place, or call in their name.
+fn taken(home: &Home, name: &str) -> anyhow::Result<BTreeSet<u16>> {
+    let others = home.joined()?.into_iter().filter(|other| other != name);
+    let others = others.filter_map(|other| read(&home.sidecar(&other)));
+    Ok(others
+        .flat_map(|other| {
+            let inbound = other.inbound.into_iter().map(|inbound| inbound.listen.port());
+            inbound.chain(other.outbound.into_iter().map(|outbound| outbound.listen.port())).collect::<Vec<_>>()
+        })
+        .collect())
+}
+
+/// Another one for each command, so that two in different folders do not find the same.
+fn first_inbound() -> u16 {
+    let number = std::process::id() % u32::from(INBOUND.end - INBOUND.start);
+    INBOUND.start + u16::try_from(number).unwrap_or(0)
 }
 
 fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// This port of 127.0.0.1, or any for 0, if nobody has it.
-fn free(port: u16) -> std::io::Result<SocketAddr> {
-    TcpListener::bind(local(port))?.local_addr()
+/// Whether nobody listens on this port of 127.0.0.1.
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(local(port)).is_ok()
 }
 
 fn path(folder: &Path) -> PathBuf {
@@ -243,15 +338,16 @@ fn write(folder: &Path, sidecar: &Sidecar) -> anyhow::Result<()> {
 }
 
 /// Says of the application what the mesh has to know. A `Service` that is there stays as it is.
-fn write_objects(home: &Home, member: &Member<'_>, port: Option<u16>, sidecar: &Sidecar) -> anyhow::Result<()> {
+fn write_objects(home: &Home, member: &Member<'_>, args: &JoinArgs, sidecar: &Sidecar) -> anyhow::Result<()> {
+    let port = args.port;
     let Member { namespace, service, workload, name } = member;
     let config_dir = home.config_dir();
     let (mut labels, mut port_name) = (json!({ "app": service }), PORT.to_owned());
     if let Some(port) = port {
-        match service_of(&config_dir, namespace, service) {
+        match service_of(&config_dir, namespace, service)? {
             Some(known) => {
-                (labels, port_name) =
-                    fits(&known, port).with_context(|| format!("the Service {namespace}/{service}"))?
+                let fitting = fits(&known, port, args.target_port.as_deref());
+                (labels, port_name) = fitting.with_context(|| format!("the Service {namespace}/{service}"))?;
             }
             None => {
                 let text = SERVICE
@@ -279,71 +375,103 @@ fn write_objects(home: &Home, member: &Member<'_>, port: Option<u16>, sidecar: &
     publish(&workload_file(home, name), &text)
 }
 
-const SERVICE: &str = "\
-# Written by `selvedge join`, and yours to change. Its callers name this port; the processes behind it may listen on others.
+const SERVICE: &str = r#"# Written by `selvedge join`, and yours to change. Its callers name this port; the processes behind it may listen on others.
 apiVersion: v1
 kind: Service
-metadata: { name: SERVICE, namespace: NAMESPACE }
+metadata: { name: "SERVICE", namespace: "NAMESPACE" }
 spec:
-  selector: { app: SERVICE }
+  selector: { app: "SERVICE" }
   ports: [{ name: main, port: PORT, targetPort: main }]
-";
+"#;
 
-const WORKLOAD: &str = "\
-# Written by `selvedge join`, which writes it anew; `selvedge leave` removes it.
+const WORKLOAD: &str = r#"# Written by `selvedge join`, which writes it anew; `selvedge leave` removes it.
 apiVersion: selvedge.dev/v1alpha1
 kind: Workload
-metadata: { name: WORKLOAD, namespace: NAMESPACE, labels: LABELS }
+metadata: { name: "WORKLOAD", namespace: "NAMESPACE", labels: LABELS }
 spec:
-  serviceAccount: SERVICE
+  serviceAccount: "SERVICE"
   address: 127.0.0.1PORTS
-";
+"#;
 
 fn publish(path: &Path, text: &str) -> anyhow::Result<()> {
     file::publish(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The `Service` of this name that a file of the folder has.
-fn service_of(config_dir: &Path, namespace: &str, name: &str) -> Option<Value> {
-    let files = fs::read_dir(config_dir).ok()?.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
-    let documents = files.flat_map(|text| serde_saphyr::from_multiple::<Value>(&text).unwrap_or_default());
-    documents.into_iter().find(|document| {
-        let metadata = &document["metadata"];
-        let of = metadata["namespace"].as_str().unwrap_or("default");
-        document["kind"] == "Service" && metadata["name"] == name && of == namespace
-    })
+/// The `Service` of this name that the files of the folder have, read as the control plane reads them.
+///
+/// # Errors
+/// One of them cannot be read, which may be the one.
+fn service_of(config_dir: &Path, namespace: &str, name: &str) -> anyhow::Result<Option<Value>> {
+    let changes = files::once(config_dir).map_err(|reason| anyhow!("{reason}"))?;
+    let readings: Vec<_> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Put(origin, reading) => Some((origin, reading)),
+            _ => None,
+        })
+        .collect();
+    let is_it = |id: &ObjectId| id.kind == "Service" && *id.namespace == *namespace && *id.name == *name;
+    for (origin, reading) in &readings {
+        if let Some(found) = reading.objects.iter().find(|found| is_it(&found.object.id)) {
+            return Ok(Some(serde_json::from_str(&found.document).context("reading the Service")?));
+        }
+        ensure!(
+            !reading.incomplete && !reading.refused.iter().any(is_it),
+            "{origin} cannot be read, and may have the Service {namespace}/{name}: `selvedge lint {}` says what is wrong",
+            config_dir.display()
+        );
+    }
+    Ok(None)
 }
 
 /// The labels that a `Service` selects, and the name of the port that an application on `port` has for it: empty where it
 /// goes by the number.
-fn fits(service: &Value, port: u16) -> anyhow::Result<(Value, String)> {
+fn fits(service: &Value, port: u16, wanted: Option<&str>) -> anyhow::Result<(Value, String)> {
     let selector = &service["spec"]["selector"];
     ensure!(selector.is_object(), "has no selector, and no process can be chosen for it");
     let ports = service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
     let targets: Vec<&Value> = ports.iter().map(|port| port.get("targetPort").unwrap_or(&port["port"])).collect();
-    if targets.iter().any(|target| target.as_u64() == Some(port.into())) {
+    if wanted.is_none() && targets.iter().any(|target| target.as_u64() == Some(port.into())) {
         return Ok((selector.clone(), String::new()));
     }
-    match targets.iter().find_map(|target| target.as_str()) {
-        Some(name) => Ok((selector.clone(), name.to_owned())),
-        None => {
+    let named: BTreeSet<&str> = targets.iter().filter_map(|target| target.as_str()).collect();
+    let fitting: Vec<&&str> = named.iter().filter(|name| wanted.is_none_or(|wanted| wanted == **name)).collect();
+    match fitting.as_slice() {
+        [name] => Ok((selector.clone(), (**name).to_owned())),
+        [] => {
             let listed: Vec<String> = targets.iter().map(ToString::to_string).collect();
-            bail!("has no port whose targetPort is {port}; it has {}", listed.join(", "))
+            let wanted = wanted.map_or_else(|| port.to_string(), str::to_owned);
+            bail!("has no port whose targetPort is {wanted}; it has {}", listed.join(", "))
+        }
+        _ => {
+            let listed: Vec<&str> = named.into_iter().collect();
+            bail!("has several named ports: say with --target-port which the application is for: {}", listed.join(", "))
         }
     }
 }
 
-/// Starts the sidecar of this name, unless it runs.
+/// Starts the sidecar of this name, unless it runs with the control plane that there is.
 pub(super) async fn start_again(home: &Home, name: &str) -> anyhow::Result<()> {
-    if home.running_sidecar(name).running()?.is_none() {
-        let folder = home.sidecar(name);
-        let mut sidecar =
-            read(&folder).with_context(|| format!("{} is damaged: join it again", path(&folder).display()))?;
-        sidecar.control_plane = mesh(home).await?.control_plane;
-        write(&folder, &sidecar)?;
-        start(home, name, &sidecar, &identity_of(home, name)?).await?;
-        println!("the sidecar {name} runs again");
+    let (folder, place) = (home.sidecar(name), home.running_sidecar(name));
+    let mut sidecar =
+        read(&folder).with_context(|| format!("{} is damaged: join it again", path(&folder).display()))?;
+    let control_plane = mesh(home).await?.control_plane;
+    if place.running()?.is_some() && sidecar.control_plane == control_plane {
+        return Ok(());
     }
+    let identity = identity_of(home, name)?;
+    for listen in sidecar.inbound.iter().map(|inbound| inbound.listen).chain(sidecar.outbound.iter().map(|o| o.listen))
+    {
+        ensure!(
+            place.running()?.is_some() || is_free(listen.port()),
+            "somebody else listens on {listen}, a port of the sidecar {name}: end that, or `selvedge leave {name}` and join anew"
+        );
+    }
+    place.end(down::SIDECAR).await.with_context(|| format!("ending the sidecar {name}"))?;
+    sidecar.control_plane = control_plane;
+    write(&folder, &sidecar)?;
+    start(home, name, &sidecar, &identity).await?;
+    println!("the sidecar {name} runs again");
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! `selvedge up`: a control plane on this machine, in the background, and the sidecars that were joined before.
 
-use std::{ffi::OsString, net::SocketAddr, path::Path, time::Duration};
+use std::{ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
+use selvedge_identity::file;
+use serde::{Deserialize, Serialize};
 
 use super::join;
 use crate::home::{Home, HomeArgs};
@@ -17,12 +19,35 @@ const FIRST: &str = include_str!("up/mesh.yaml");
 pub struct UpArgs {
     #[command(flatten)]
     home: HomeArgs,
-    /// Where sidecars connect; 0.0.0.0:15010 lets those of other machines do so too.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15010")]
+    /// Where sidecars connect: 127.0.0.1:15010, or what was said last time. With 0.0.0.0 those of other machines can, which are
+    /// set up by hand.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where /metrics, /ready, /live and /status are: 127.0.0.1:15014, or what was said last time; keep it on loopback.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+}
+
+/// Where the control plane listens.
+#[derive(Debug, Serialize, Deserialize)]
+struct Addresses {
     listen: SocketAddr,
-    /// Where /metrics, /ready, /live and /status are; keep it on loopback.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15014")]
     admin: SocketAddr,
+}
+
+impl Addresses {
+    /// What is said now, or was said last time.
+    fn of(home: &Home, args: &UpArgs) -> Self {
+        let last: Option<Self> = fs::read(home.addresses()).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let last =
+            last.unwrap_or(Self { listen: ([127, 0, 0, 1], 15010).into(), admin: ([127, 0, 0, 1], 15014).into() });
+        Self { listen: args.listen.unwrap_or(last.listen), admin: args.admin.unwrap_or(last.admin) }
+    }
+
+    fn save(&self, home: &Home) -> anyhow::Result<()> {
+        let text = serde_json::to_vec(self).context("writing the addresses")?;
+        file::publish(&home.addresses(), &text).context("writing the addresses")
+    }
 }
 
 /// Returns once all of it is ready, and says where it is.
@@ -32,16 +57,19 @@ pub struct UpArgs {
 pub fn run(args: &UpArgs) -> anyhow::Result<()> {
     let home = args.home.find()?;
     home.make()?;
+    let _lock = home.lock()?;
     write_first(&home.config_dir())?;
+    let addresses = Addresses::of(&home, args);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let place = home.control_plane();
         let is_new = place.running()?.is_none();
         if is_new {
-            place
-                .start(&words(&home, args), ("admin", "/ready"), READY)
-                .await
-                .context("the control plane did not start")?;
+            let started = place.start(&words(&home, &addresses), ("admin", "/ready"), READY).await;
+            started.context("the control plane did not start")?;
+            addresses.save(&home)?;
+        } else if args.listen.is_some() || args.admin.is_some() {
+            println!("note: what runs keeps its addresses; `selvedge down` ends it");
         }
         let address = |port| place.port(port).map_or_else(|| "not known".to_owned(), |address| address.to_string());
         println!("the control plane {}", if is_new { "runs" } else { "runs already" });
@@ -62,7 +90,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
     })
 }
 
-fn words(home: &Home, args: &UpArgs) -> Vec<OsString> {
+fn words(home: &Home, addresses: &Addresses) -> Vec<OsString> {
     let place = home.control_plane();
     vec![
         "control-plane".into(),
@@ -75,9 +103,9 @@ fn words(home: &Home, args: &UpArgs) -> Vec<OsString> {
         "--ports-file".into(),
         place.ports.into(),
         "--listen".into(),
-        args.listen.to_string().into(),
+        addresses.listen.to_string().into(),
         "--admin".into(),
-        args.admin.to_string().into(),
+        addresses.admin.to_string().into(),
     ]
 }
 
@@ -86,7 +114,7 @@ fn write_first(config_dir: &Path) -> anyhow::Result<()> {
     let mut entries = config_dir.read_dir().with_context(|| format!("reading {}", config_dir.display()))?;
     if entries.next().is_none() {
         let path = config_dir.join("mesh.yaml");
-        std::fs::write(&path, FIRST).with_context(|| format!("writing {}", path.display()))?;
+        fs::write(&path, FIRST).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }
