@@ -30,6 +30,8 @@ pub(crate) struct Brain {
     folder: PathBuf,
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
+    /// How many processors it has.
+    pub(crate) processors: u32,
 }
 
 impl Brain {
@@ -55,7 +57,8 @@ impl Brain {
         let text = timeout(PATIENCE, listens).await.context("the control plane does not listen")??;
         let ports: serde_json::Value = serde_json::from_str(&text)?;
         let bound: SocketAddr = ports["listen"].as_str().context("the ports file names no port")?.parse()?;
-        let brain = Self { folder: folder.to_owned(), process, address: ([127, 0, 0, 1], bound.port()).into() };
+        let address = ([127, 0, 0, 1], bound.port()).into();
+        let brain = Self { folder: folder.to_owned(), process, address, processors: processors.count() };
         brain.write(0, 1)?;
         Ok(brain)
     }

@@ -24,21 +24,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two changes, for each to be heard of alone.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// All sidecars connected so far.
+/// Sidecars that are connected.
 pub(crate) struct Fleet {
-    brain: std::net::SocketAddr,
-    /// By namespace: workloads of one account share a certificate.
-    tls: Vec<Arc<ClientConfig>>,
     connected: usize,
     at_once: usize,
-    tell: mpsc::UnboundedSender<Instant>,
     told: mpsc::UnboundedReceiver<Instant>,
     connecting: Duration,
 }
 
 /// What was measured with so many sidecars.
 pub(crate) struct Pushed {
+    /// Of the control plane.
+    processors: u32,
     sidecars: usize,
+    /// How many of them connected at a time.
+    at_once: usize,
     connected_in: Duration,
     resident: u64,
     peak: u64,
@@ -52,53 +52,25 @@ pub(crate) struct Pushed {
 }
 
 impl Fleet {
-    /// No sidecar yet, but a certificate for each namespace.
-    pub(crate) async fn join(brain: &Brain, at_once: usize) -> anyhow::Result<Self> {
-        let mut tls = Vec::new();
-        for namespace in (0..mesh::NAMESPACES).map(mesh::namespace) {
-            let (address, token) = (brain.address.to_string(), brain.token(&namespace)?);
-            let key = new_key()?;
-            let credentials = join(&address, &format!("{namespace}/any"), &token, &key).await?;
-            tls.push(to_control_plane(&credentials)?);
-        }
-        let (tell, told) = mpsc::unbounded_channel();
-        Ok(Self { brain: brain.address, tls, connected: 0, at_once, tell, told, connecting: Duration::ZERO })
-    }
-
-    /// Connects sidecars until there are `count`.
-    pub(crate) async fn grow(&mut self, count: usize) -> anyhow::Result<()> {
+    /// Connects `count` sidecars, so many `at_once`.
+    pub(crate) async fn connect(brain: &Brain, count: usize, at_once: usize) -> anyhow::Result<Self> {
         ensure!(count <= u16::MAX.into(), "there are not so many addresses");
+        let tls = join_all(brain).await?;
+        let (tell, told) = mpsc::unbounded_channel();
         let started = Instant::now();
-        let members = (self.connected..count).map(|number| self.member(number).start(self.tell.clone()));
-        let all = stream::iter(members).buffer_unordered(self.at_once).try_collect::<()>();
+        let members = (0..count).map(|number| member(brain, &tls, number).start(tell.clone()));
+        let all = stream::iter(members).buffer_unordered(at_once).try_collect::<()>();
         timeout(PATIENCE * 5, all).await.context("the sidecars do not get what they ask for")??;
-        self.connected = self.connected.max(count);
-        self.connecting += started.elapsed();
-        Ok(())
-    }
-
-    fn member(&self, number: usize) -> Member {
-        let (service, n) = (number % mesh::SERVICES, number / mesh::SERVICES % mesh::WORKLOADS_EACH);
-        let others = (1..CALLS).map(|call| (number * CALLS + call) % mesh::SERVICES).filter(|other| *other != HOT);
-        Member {
-            control_plane: self.brain,
-            address: Ipv4Addr::new(
-                127,
-                1,
-                u8::try_from(number / 256).unwrap_or(0),
-                u8::try_from(number % 256).unwrap_or(0),
-            ),
-            tls: Arc::clone(&self.tls[service % mesh::NAMESPACES]),
-            workload: mesh::workload(service, n),
-            calls: [HOT].into_iter().chain(others).map(mesh::service).collect(),
-        }
+        Ok(Self { connected: count, at_once: at_once.min(count), told, connecting: started.elapsed() })
     }
 
     /// Changes one endpoint `changes` times and waits until every sidecar has heard of each.
     pub(crate) async fn measure(&mut self, brain: &mut Brain, changes: usize) -> anyhow::Result<Pushed> {
         brain.at_rest().await?;
         let mut pushed = Pushed {
+            processors: brain.processors,
             sidecars: self.connected,
+            at_once: self.at_once,
             connected_in: self.connecting,
             resident: brain.process.resident_bytes(),
             peak: brain.process.peak_bytes(),
@@ -132,6 +104,32 @@ impl Fleet {
     }
 }
 
+/// A certificate for each namespace: workloads of one account share it.
+async fn join_all(brain: &Brain) -> anyhow::Result<Vec<Arc<ClientConfig>>> {
+    let mut tls = Vec::new();
+    for namespace in (0..mesh::NAMESPACES).map(mesh::namespace) {
+        let (address, token) = (brain.address.to_string(), brain.token(&namespace)?);
+        let key = new_key()?;
+        let credentials = join(&address, &format!("{namespace}/any"), &token, &key).await?;
+        tls.push(to_control_plane(&credentials)?);
+    }
+    Ok(tls)
+}
+
+/// The sidecar of this number, with an address and a workload of its own.
+fn member(brain: &Brain, tls: &[Arc<ClientConfig>], number: usize) -> Member {
+    let (service, n) = (number % mesh::SERVICES, number / mesh::SERVICES % mesh::WORKLOADS_EACH);
+    let others = (1..CALLS).map(|call| (number * CALLS + call) % mesh::SERVICES).filter(|other| *other != HOT);
+    let [high, low] = u16::try_from(number).unwrap_or(0).to_be_bytes();
+    Member {
+        control_plane: brain.address,
+        address: Ipv4Addr::new(127, 1, high, low),
+        tls: Arc::clone(&tls[service % mesh::NAMESPACES]),
+        workload: mesh::workload(service, n),
+        calls: [HOT].into_iter().chain(others).map(mesh::service).collect(),
+    }
+}
+
 /// A picture of what a sidecar costs at a change while there are more and more.
 pub(crate) fn picture(measured: &[Pushed]) -> String {
     let points = measured.iter().filter_map(|pushed| Some((pushed.sidecars, Spread::new(pushed.each.clone())?)));
@@ -141,16 +139,17 @@ pub(crate) fn picture(measured: &[Pushed]) -> String {
 
 /// A Markdown table of the measurements.
 pub(crate) fn table(measured: &[Pushed]) -> String {
-    let mut table =
-        "| sidecars connected | all connected in | control plane MiB | at most | change heard, p50 ms | p99 ms | by the last, \
-                     median ms | worst ms | control plane CPU a change, ms | of that for each sidecar, us |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n"
-            .to_owned();
+    let mut table = "| processors | sidecars | at a time | all connected in | control plane MiB | at most | change heard, \
+                     p50 ms | p99 ms | by the last, median ms | worst ms | control plane CPU a change, ms | of that for each \
+                     sidecar, us |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
     for pushed in measured {
         let (all, last) = (sorted(&pushed.all), sorted(&pushed.last));
         table += &format!(
-            "| {} | {:.1} s | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} |\n",
+            "| {} | {} | {} | {:.1} s | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} |\n",
+            pushed.processors,
             pushed.sidecars,
+            pushed.at_once,
             pushed.connected_in.as_secs_f64(),
             pushed.resident as f64 / f64::from(1 << 20),
             pushed.peak as f64 / f64::from(1 << 20),

@@ -40,6 +40,9 @@ struct Arguments {
     out: Option<PathBuf>,
 }
 
+/// The picture of a mesh that grows.
+const OF_SIDECARS: &str = "growth-sidecars.svg";
+
 /// The cost of a request at each size.
 type Grown = (Growing, Vec<(usize, Spread)>);
 
@@ -69,7 +72,12 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         let picture = curve::svg(growing.title(), "CPU us per request of the pair", points);
         fs::write(folder.join(growing.picture()), picture)?;
     }
-    page::replace(&folder.join("README.md"), "growth", &page_of(&machine, (rounds, each), &measured))
+    let mut page = page_of(&machine, (rounds, each), &measured);
+    // What a change costs while sidecars grow in number, another program draws (benches/run).
+    if folder.join(OF_SIDECARS).exists() {
+        page += &format!("![sidecars]({OF_SIDECARS})\n");
+    }
+    page::replace(&folder.join("README.md"), "growth", &page)
 }
 
 fn page_of(machine: &Machine, (rounds, each): (usize, u64), measured: &[Grown]) -> String {

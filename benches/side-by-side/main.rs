@@ -45,7 +45,7 @@ mod versus;
 #[derive(Parser)]
 #[command(name = "side-by-side")]
 struct Arguments {
-    /// One short round: a minute instead of ten; good enough to see that it works.
+    /// One short round: a minute instead of fifteen; good enough to see that it works.
     #[arg(long)]
     quick: bool,
     /// How often every peer is put under every load.
@@ -64,7 +64,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',')]
     peers: Vec<Name>,
     /// Which processors proxies, load and application may use; all of these in each round.
-    #[arg(long, value_delimiter = ',', default_values = ["free", "pinned"])]
+    #[arg(long, value_delimiter = ',', default_values = ["free", "pinned", "single"])]
     placement: Vec<Placement>,
     /// Folder of `selvedge` and `selvedge-proxy`; that of this program when absent.
     #[arg(long, value_name = "DIR")]
