@@ -42,22 +42,32 @@ impl Capabilities {
         nested(PROJECT, nested(ENFORCES, enforces))
     }
 
+    /// Whether `node` says exactly this, as [`Self::to_metadata`] writes it. Cheaper by far than to take apart what it says.
+    pub fn are_said_by(&self, node: &Node) -> bool {
+        let Some(enforces) = listed(node) else { return false };
+        let is_same = |(known, words): (&String, &BTreeSet<String>), (kind, value): (&String, &Value)| match &value.kind
+        {
+            Some(Kind::ListValue(list)) => known == kind && words.iter().map(Some).eq(list.values.iter().map(word)),
+            _ => false,
+        };
+        self.0.len() == enforces.fields.len()
+            && self.0.iter().zip(&enforces.fields).all(|(known, said)| is_same(known, said))
+    }
+
     /// What `node` says; `None` when it says nothing, as sidecars did that came before this was asked. What is no list of
     /// words is passed over.
     ///
     /// # Errors
     /// There are more words than a sidecar may say.
     pub fn of(node: &Node) -> Result<Option<Self>, TooMany> {
-        let enforces =
-            node.metadata.as_ref().and_then(|fields| field(fields, PROJECT)).and_then(|own| field(own, ENFORCES));
-        let Some(enforces) = enforces else { return Ok(None) };
+        let Some(enforces) = listed(node) else { return Ok(None) };
         let (mut count, mut bytes) = (0, 0);
         let mut known = BTreeMap::new();
         for (kind, value) in &enforces.fields {
             let Some(Kind::ListValue(list)) = &value.kind else { continue };
             let mut words = BTreeSet::new();
             for value in &list.values {
-                let Some(Kind::StringValue(word)) = &value.kind else { continue };
+                let Some(word) = word(value) else { continue };
                 (count, bytes) = (count + 1, bytes + word.len());
                 if count > MOST_WORDS || bytes > MOST_BYTES {
                     return Err(TooMany);
@@ -73,6 +83,18 @@ impl Capabilities {
     /// Whether everything that `other` knows is known here.
     pub fn include(&self, other: &Self) -> bool {
         other.0.iter().all(|(kind, words)| self.0.get(kind).is_some_and(|known| known.is_superset(words)))
+    }
+}
+
+/// The lists of words, by kind, in what `node` says.
+fn listed(node: &Node) -> Option<&Struct> {
+    field(field(node.metadata.as_ref()?, PROJECT)?, ENFORCES)
+}
+
+fn word(value: &Value) -> Option<&String> {
+    match &value.kind {
+        Some(Kind::StringValue(word)) => Some(word),
+        _ => None,
     }
 }
 
@@ -108,6 +130,22 @@ mod tests {
         assert_eq!(Capabilities::of(&node(Capabilities::default().to_metadata())), Ok(Some(Capabilities::default())));
         assert_eq!(Capabilities::of(&Node::default()), Ok(None));
         assert_eq!(Capabilities::of(&node(nested("istio", Struct::default()))), Ok(None));
+    }
+
+    #[test]
+    fn what_is_said_is_the_same_or_it_is_not() {
+        let words = |words: &[&str]| capabilities(words.iter().map(|word| (*word).to_owned()));
+        let said = node(words(&["limits", "per"]).to_metadata());
+        assert!(words(&["limits", "per"]).are_said_by(&said));
+        for other in [words(&["limits"]), words(&["limits", "per", "to"]), words(&["limits", "key"]), words(&[])] {
+            assert!(!other.are_said_by(&said), "{other:?}");
+        }
+        assert!(!Capabilities::default().are_said_by(&said));
+        assert!(!Capabilities::default().are_said_by(&Node::default()), "nothing said is not nothing known");
+        let kinds =
+            |kinds: &[&str]| Capabilities(kinds.iter().map(|kind| ((*kind).to_owned(), BTreeSet::new())).collect());
+        assert!(!kinds(&["A"]).are_said_by(&node(kinds(&["B"]).to_metadata())));
+        assert!(!kinds(&["A"]).are_said_by(&node(nested(PROJECT, nested(ENFORCES, nested("A", Struct::default()))))));
     }
 
     #[test]
