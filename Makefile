@@ -18,7 +18,7 @@ build: ## the programs, in target/fast, within minutes
 demo: build ## seven services behind sidecars, with mTLS, policies and planted faults; Ctrl-C ends it
 	@$(or $(CARGO_TARGET_DIR),target)/fast/selvedge demo $(DEMO)
 
-release: ## the programs, the sidecar made fast for what a sidecar does most (profile-guided), in target/release
+release: ## the programs, each made fast for what it does most (profile-guided), in target/release
 	@.ci/setup release
 	benches/release
 
