@@ -60,11 +60,15 @@ enum Next<B> {
     Continuation(frame::Continuation),
 }
 
-/// Initialize the connection with this amount of write buffer.
+/// Buffer frames up to this amount before they are written.
 ///
 /// The minimum MAX_FRAME_SIZE is 16kb, so always be able to send a HEADERS
 /// frame that big.
 const DEFAULT_BUFFER_CAPACITY: usize = 16 * 1_024;
+
+/// Initialize the connection with this amount of write buffer, and return to it
+/// when all is written.
+const INITIAL_BUFFER_CAPACITY: usize = 1_024;
 
 /// Chain payloads bigger than this when vectored I/O is enabled. The remote
 /// will never advertise a max frame size less than this (well, the spec says
@@ -93,7 +97,7 @@ where
             final_flush_done: false,
             encoder: Encoder {
                 hpack: hpack::Encoder::default(),
-                buf: Cursor::new(BytesMut::with_capacity(DEFAULT_BUFFER_CAPACITY)),
+                buf: Cursor::new(BytesMut::with_capacity(INITIAL_BUFFER_CAPACITY)),
                 next: None,
                 last_data_frame: None,
                 max_frame_size: frame::DEFAULT_MAX_FRAME_SIZE,
@@ -199,7 +203,11 @@ where
     fn unset_frame(&mut self) -> ControlFlow {
         // Clear internal buffer
         self.buf.set_position(0);
-        self.buf.get_mut().clear();
+        if self.buf.get_ref().capacity() > INITIAL_BUFFER_CAPACITY {
+            *self.buf.get_mut() = BytesMut::with_capacity(INITIAL_BUFFER_CAPACITY);
+        } else {
+            self.buf.get_mut().clear();
+        }
 
         // The data frame has been written, so unset it
         match self.next.take() {
@@ -307,9 +315,9 @@ where
     }
 
     fn has_capacity(&self) -> bool {
-        self.next.is_none()
-            && (self.buf.get_ref().capacity() - self.buf.get_ref().len()
-                >= self.min_buffer_capacity)
+        let buf = self.buf.get_ref();
+        let capacity = buf.capacity().max(DEFAULT_BUFFER_CAPACITY);
+        self.next.is_none() && (capacity - buf.len() >= self.min_buffer_capacity)
     }
 
     fn is_empty(&self) -> bool {
