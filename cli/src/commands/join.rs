@@ -218,11 +218,9 @@ async fn notes(home: &Home, args: &JoinArgs) -> Vec<String> {
         }
     }
     for Call { to, .. } in &args.calls {
-        let Some((namespace, name)) = to.rsplit_once(':').and_then(|(service, _)| names::parts(service)) else {
-            continue;
-        };
-        if matches!(service_of(&home.config_dir(), namespace, name), Ok(None)) {
-            notes.push(format!("there is no Service {namespace}/{name} yet"));
+        let Ok(PortName { service, .. }) = to.parse() else { continue };
+        if matches!(service_of(&home.config_dir(), service.namespace(), service.name()), Ok(None)) {
+            notes.push(format!("there is no Service {service} yet"));
         }
     }
     notes
