@@ -27,6 +27,11 @@ impl Allowance {
         self.left.get() + passed * self.per_second >= self.burst
     }
 
+    /// Counts once and these more as refused: leave that was given could not be used.
+    pub(crate) fn withdraw(&self, refused: u64) {
+        self.refused.update(|before| before + refused + 1);
+    }
+
     /// Leave for once, with the number refused since the last; `None` when there is none.
     pub(crate) fn take(&self) -> Option<u64> {
         let now = Instant::now();

@@ -98,7 +98,7 @@ async fn sidecars_end_soon_while_their_applications_go_on() {
 async fn an_application_that_goes_on_is_called_for_as_long_as_its_sidecar_runs() {
     let (mesh, upstream) = (Mesh::start().await, Upstream::start("api").await);
     mesh.service("shop/api", 80, 8080, "http");
-    let serving = Workload::new("shop/api").serves(8080, upstream.address()).with("drainDeadline: 18s\n");
+    let serving = Workload::new("shop/api").serves(8080, upstream.address()).with("drainDeadline: 45s\n");
     let mut api = mesh.sidecar(serving).await;
     let web = mesh.sidecar(Workload::new("shop/web").calls(DESTINATION)).await;
     let entry = web.outbound(DESTINATION);
@@ -107,7 +107,7 @@ async fn an_application_that_goes_on_is_called_for_as_long_as_its_sidecar_runs()
     load.progress(20).await;
     api.process().terminate();
     // Longer than the third of the deadline that is left to callers of an application that is done.
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    tokio::time::sleep(Duration::from_secs(16)).await;
     load.progress(20).await;
     let outcome = load.stop().await;
     assert!(api.process().is_running(), "this machine was too slow to see anything");

@@ -30,17 +30,22 @@ pub(super) struct Link {
     open: [u64; 2],
     seen: WorkerSeen,
     lag: Duration,
+    /// When the question was sent that nobody has answered yet.
+    waiting: Option<Instant>,
 }
 
 impl Link {
     pub(super) fn new(ask: mpsc::Sender<Instant>, answers: mpsc::Receiver<Delta>) -> Self {
         let (seen, lag) = (WorkerSeen::default(), Duration::ZERO);
-        Self { ask, answers, asked: false, gone: false, open: [0; 2], seen, lag }
+        Self { ask, answers, asked: false, gone: false, open: [0; 2], seen, lag, waiting: None }
     }
 
     /// Asks for a delta unless one is already on its way, as from a worker that was too busy last time.
     fn ask(&mut self) {
-        self.asked = self.asked || self.ask.try_send(Instant::now()).is_ok();
+        let now = Instant::now();
+        if !self.asked && self.ask.try_send(now).is_ok() {
+            (self.asked, self.waiting) = (true, Some(now));
+        }
     }
 
     /// An answer that came when the call that had asked for it was over already.
@@ -64,11 +69,17 @@ impl Link {
 
     /// Notes what the worker has now; what it counted is left in the delta.
     fn note(&mut self, mut delta: Delta) -> Delta {
-        self.asked = false;
+        (self.asked, self.waiting) = (false, None);
         self.open = delta.open;
         self.seen = std::mem::take(&mut delta.seen);
-        self.lag = delta.lag;
+        self.lag = self.lag.max(delta.lag);
         delta
+    }
+
+    /// The longest time that the worker has let a question wait since the last call, one that waits yet included.
+    fn take_lag(&mut self, now: Instant) -> Duration {
+        let waiting = self.waiting.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        std::mem::take(&mut self.lag).max(waiting)
     }
 }
 
@@ -108,7 +119,9 @@ impl Store {
         self.workers.retain(|worker| !worker.gone);
         self.families.bear(known, now);
         self.families.set_open(&self.workers, now);
-        for family in seen::families(self.workers.iter().map(|worker| (&worker.seen, worker.lag)), now) {
+        let later = Instant::now();
+        let lags: Vec<Duration> = self.workers.iter_mut().map(|worker| worker.take_lag(later)).collect();
+        for family in seen::families(self.workers.iter().map(|worker| &worker.seen).zip(lags), now) {
             self.families.0.insert(family.metric.name, family);
         }
         self.families.bear_endpoints(&self.workers, now);

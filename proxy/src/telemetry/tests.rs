@@ -256,7 +256,10 @@ async fn what_may_happen_by_a_configuration_is_shown_before_it_does() {
     assert!(!text.contains("shop/slow"), "settings refuse nobody");
     assert_eq!(sample(&text, &["selvedge_retries_total{", "\"shop/api\"", "over_budget"]), 0.0);
     telemetry.config_applied(&config);
-    assert_eq!(telemetry.render().await, text, "and that once");
+    // What the process takes differs from one moment to the next.
+    let of_calls =
+        |text: &str| text.lines().filter(|line| !line.contains("_process_")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(of_calls(&telemetry.render().await), of_calls(&text), "and that once");
 }
 
 #[tokio::test(start_paused = true)]
