@@ -5,6 +5,7 @@
 use std::{fmt, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use selvedge_policies::finding::Code;
 use serde::Serialize;
 
 /// How bad it is.
@@ -15,6 +16,19 @@ pub enum Severity {
     Error,
     /// The object is in force, but hardly does what was meant.
     Warning,
+    /// Nothing is wrong; it is said how something is read.
+    Note,
+}
+
+impl Severity {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
 }
 
 /// A place in a file.
@@ -37,9 +51,20 @@ struct Excerpt {
     span: Range<usize>,
 }
 
+/// What to write in a place instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fix {
+    /// The text, without quotes.
+    pub text: String,
+    /// True when it is certain that this is meant; else it is the likeliest.
+    pub certain: bool,
+}
+
 /// One complaint about what users wrote, as commands print it and `/status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
+    /// What kind of complaint it is.
+    pub code: Code,
     /// How bad it is.
     pub severity: Severity,
     /// What is wrong, without place and without what was expected.
@@ -47,6 +72,9 @@ pub struct Diagnostic {
     /// What was expected or probably meant; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub hint: String,
+    /// What to write instead, where that is one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<Fix>,
     /// The file and line it is about, or what its source calls the object.
     #[serde(flatten)]
     pub place: Place,
@@ -102,6 +130,38 @@ impl Place {
         Self { file: file.to_owned(), line: 0, column: 0, excerpt: None }
     }
 
+    /// `text`, which the file has, with this place in it written otherwise; `None` when the place is not there any more.
+    pub fn rewrite(&self, text: &str, with: &str) -> Option<String> {
+        let excerpt = self.excerpt.as_ref()?;
+        let start: usize = text.split_inclusive('\n').take(self.line.checked_sub(1)?).map(str::len).sum();
+        let span = start + excerpt.span.start..start + excerpt.span.end;
+        let is_there = text.get(span.clone()).is_some_and(|was| *was == excerpt.text[excerpt.span.clone()]);
+        is_there.then(|| Some([&text[..span.start], &self.written(with)?, &text[span.end..]].concat()))?
+    }
+
+    /// `with` as it is written in this place, in the quotes that are there or in such as it needs; `None` for a whole file.
+    pub fn written(&self, with: &str) -> Option<String> {
+        let excerpt = self.excerpt.as_ref()?;
+        let is_plain = with.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+        Some(match excerpt.text[excerpt.span.clone()].chars().next()? {
+            quote @ ('\'' | '"') => format!("{quote}{with}{quote}"),
+            _ if is_plain => with.to_owned(),
+            _ => format!("'{with}'"),
+        })
+    }
+
+    /// What is written there, without quotes, as far as that is known.
+    fn text(&self) -> &str {
+        let text = self.excerpt.as_ref().map_or("", |excerpt| &excerpt.text[excerpt.span.clone()]);
+        text.trim_matches(['\'', '"'])
+    }
+
+    /// The column after its last character, from 1; its own column where that is not known.
+    pub fn end_column(&self) -> usize {
+        let length = |excerpt: &Excerpt| excerpt.text[excerpt.span.clone()].chars().count();
+        self.column + self.excerpt.as_ref().map_or(0, length)
+    }
+
     fn element<'a>(&'a self, kind: AnnotationKind, label: &'a str, group: Group<'a>) -> Group<'a> {
         let label = (!label.is_empty()).then_some(label);
         match &self.excerpt {
@@ -124,6 +184,15 @@ impl Place {
     }
 }
 
+/// What follows is the text to write instead.
+const WRITE: &str = ": write '";
+
+/// The text that a hint names, when it names one.
+fn replacement(hint: &str) -> Option<&str> {
+    let (text, rest) = hint.strip_prefix("did you mean '").or_else(|| hint.strip_prefix(&WRITE[2..]))?.split_once('\'')?;
+    matches!(rest, "" | "?").then_some(text)
+}
+
 /// The nearest character boundary at or before `at`.
 fn floor_boundary(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
@@ -134,12 +203,22 @@ fn floor_boundary(text: &str, at: usize) -> usize {
 }
 
 impl Diagnostic {
-    /// A complaint. What follows the first `: did you mean` or `: expected` of the message becomes the hint.
-    pub fn new(severity: Severity, place: Place, message: impl Into<String>) -> Self {
+    /// A complaint. What follows the first `: did you mean`, `: expected` or `: write '` of the message becomes the hint.
+    pub fn new(code: Code, severity: Severity, place: Place, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        let cut = [": did you mean", ": expected"].iter().filter_map(|mark| message.find(mark)).min();
+        let cut = [": did you mean", ": expected", WRITE].iter().filter_map(|mark| message.find(mark)).min();
         let hint = cut.map_or(String::new(), |cut| message.split_off(cut)[2..].to_owned());
-        Self { severity, message, hint, place, field: String::new(), object: String::new(), related: None }
+        // Letters in another case are no other word.
+        let fix = replacement(&hint)
+            .map(|text| Fix { text: text.to_owned(), certain: place.text().eq_ignore_ascii_case(text) });
+        Self { code, severity, message, hint, fix, place, field: String::new(), object: String::new(), related: None }
+    }
+
+    /// This complaint, of which it is certain what to write instead.
+    #[must_use]
+    pub fn certain(mut self) -> Self {
+        self.fix.iter_mut().for_each(|fix| fix.certain = true);
+        self
     }
 
     /// This complaint, about the field of this path, as `spec.rules[0].to`.
@@ -168,8 +247,9 @@ impl Diagnostic {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
+            Severity::Note => Level::NOTE,
         };
-        let group = Group::with_title(level.primary_title(self.message.as_str()));
+        let group = Group::with_title(level.primary_title(self.message.as_str()).id(self.code.name()));
         let group = self.place.element(AnnotationKind::Primary, &self.hint, group);
         let note = match (self.field.as_str(), self.object.as_str()) {
             ("", "") => None,
@@ -191,7 +271,7 @@ impl Diagnostic {
 /// One line: place, severity, message.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = if self.severity == Severity::Error { "error" } else { "warning" };
+        let severity = self.severity.name();
         write!(f, "{}", self.place.file)?;
         if self.place.line > 0 {
             write!(f, ":{}:{}", self.place.line, self.place.column)?;

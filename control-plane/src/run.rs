@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::D
 
 use bytes::Bytes;
 use selvedge_identity::file;
-use selvedge_policies::facts::Moment;
+use selvedge_policies::{facts::Moment, finding::Code};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -290,7 +290,7 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration, s
 
 /// What is wrong with the authority that a cluster keeps, as a finding.
 fn finding(why: &str) -> Diagnostic {
-    Diagnostic::new(Severity::Error, Place::file(&format!("Secret {SECRET}")), why)
+    Diagnostic::new(Code::Unreadable, Severity::Error, Place::file(&format!("Secret {SECRET}")), why)
 }
 
 /// Keeps the gauges of the configuration current.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use selvedge_policies::finding::Code;
 
 use crate::{
     compile::{self, Mesh, Subject},
@@ -26,6 +27,7 @@ use crate::{
     },
 };
 
+mod advice;
 mod conflicts;
 mod enforceable;
 mod event;
@@ -41,13 +43,14 @@ mod report;
 mod shadows;
 mod units;
 
+pub use advice::Beside;
 use event::{Event, Fate};
 pub use feed::run;
 use gone::Gone;
 pub use in_force::InForce;
 use in_force::{Entry, From};
 pub use keeper::keep;
-pub use lint::{lint, lint_all};
+pub use lint::{Linted, lint, lint_all};
 pub use memory::Memory;
 use references::InVain;
 use report::{About, Standing};
@@ -216,7 +219,7 @@ impl Store {
                     self.confirmed.insert(origin(name));
                 }
                 Change::Unavailable { origin, reason } => {
-                    let finding = Diagnostic::new(Severity::Error, Place::file(&origin), &*reason);
+                    let finding = Diagnostic::new(Code::Unreadable, Severity::Error, Place::file(&origin), &*reason);
                     unavailable.insert(origin, finding);
                 }
                 Change::Complete => {}

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use schemars::JsonSchema;
 use selvedge_policies::{
+    finding::Code,
     kind::{self, Kind, Problem},
     timestamp,
 };
@@ -170,6 +171,20 @@ fn check_enveloped(document: &Value, author: Author) -> Checked {
         (None, ..) => Verdict::Unnamed,
     };
     Checked { verdict, object, complaints }
+}
+
+/// What kind of finding a complaint of this module is.
+pub fn code(problem: &Problem) -> Code {
+    let says = |text: &str| problem.message.starts_with(text);
+    let is_about = |text: &str| problem.message.contains(text);
+    match () {
+        () if says("unknown field") => Code::UnknownField,
+        () if says("unknown kind") => Code::UnknownKind,
+        () if says("missing field") => Code::MissingField,
+        () if says("no namespace is written") => Code::NoNamespace,
+        () if is_about("as when values get lost") || is_about("asks nothing") => Code::EmptyValue,
+        () => Code::InvalidValue,
+    }
 }
 
 fn text<'a>(document: &'a Value, field: &str) -> Option<&'a str> {

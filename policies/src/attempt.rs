@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    advice,
     balance::BalancerSpec,
     duration::Span,
     kind::{self, Kind, Problem},
@@ -78,6 +79,7 @@ pub const KIND: PolicyKind = PolicyKind {
     bind: policy::bind_target,
     explain: policy::no_rules,
     shadows: policy::no_shadows,
+    advise: advice::no_advice,
 };
 
 /// `on` has values when it is left out, so an empty one says something: that only `codes` are retried.

@@ -48,6 +48,31 @@ impl Cidr {
     pub fn network(&self) -> (IpAddr, u8) {
         (self.0.network(), self.0.prefix_len())
     }
+
+    /// The network as it is usually written, where every bit of its address counts; `None` when it is one address.
+    ///
+    /// ```
+    /// use selvedge_policies::cidr::Cidr;
+    ///
+    /// let written: Cidr = "10.1.2.3/8".parse().unwrap();
+    /// assert_eq!(written.without_host_bits().unwrap().to_string(), "10.0.0.0/8");
+    /// assert_eq!("10.1.2.3".parse::<Cidr>().unwrap().without_host_bits(), None);
+    /// ```
+    pub fn without_host_bits(&self) -> Option<Self> {
+        (self.0.prefix_len() < self.0.max_prefix_len()).then(|| Self(self.0.trunc()))
+    }
+
+    /// True when every address of `other` is in this network.
+    ///
+    /// ```
+    /// use selvedge_policies::cidr::Cidr;
+    ///
+    /// let [wide, narrow] = ["10.0.0.0/8", "10.1.0.0/16"].map(|text| text.parse::<Cidr>().unwrap());
+    /// assert!(wide.covers(&narrow) && !narrow.covers(&wide));
+    /// ```
+    pub fn covers(&self, other: &Self) -> bool {
+        self.0.contains(&other.0)
+    }
 }
 
 impl From<IpNet> for Cidr {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kind::{self, Problem};
 
+pub(crate) mod advise;
 pub mod canonical;
 pub(crate) mod covers;
 pub(crate) mod failing;
@@ -16,6 +17,7 @@ pub mod host;
 pub(crate) mod method;
 pub mod operation;
 pub mod path;
+pub mod ports;
 pub mod principal;
 pub mod query;
 pub mod rule;

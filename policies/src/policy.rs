@@ -11,6 +11,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::{
+    advice::Advise,
     context::Context,
     facts::{AttemptFacts, ConnectionFacts, Moment, RequestFacts, ResponseFacts, Section},
     kind::{Attached, Kind, Problem},
@@ -41,6 +42,8 @@ pub struct PolicyKind {
     pub explain: Explain,
     /// Says which rules make no difference beside the others.
     pub shadows: Shadows,
+    /// Says what is odd in a document.
+    pub advise: Advise,
 }
 
 impl PolicyKind {

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    advice,
     duration::Span,
     kind::{self, Kind},
     matching::{header::HeaderMatch, path::PathMatch, query::QueryParamMatch},
@@ -113,4 +114,5 @@ pub const KIND: PolicyKind = PolicyKind {
     bind: bind::bind,
     explain: policy::no_rules,
     shadows: shadows::shadows,
+    advise: advice::no_advice,
 };

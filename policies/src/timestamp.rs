@@ -15,6 +15,21 @@ pub fn unix_seconds(text: &str) -> Result<u64, String> {
     })
 }
 
+/// How long before its end something is said to be near it: a week, in seconds.
+const SOON: u64 = 7 * 86_400;
+
+/// Whether a moment that is to come is near, both in seconds since the Unix epoch.
+///
+/// ```
+/// use selvedge_policies::timestamp::is_soon;
+///
+/// let now = 1_767_225_600;
+/// assert!(is_soon(now + 3600, now) && !is_soon(now + 30 * 86_400, now) && !is_soon(now, now));
+/// ```
+pub const fn is_soon(moment: u64, now: u64) -> bool {
+    now < moment && moment - now <= SOON
+}
+
 fn parse(text: &str) -> Option<u64> {
     let (year, rest) = number(text, 4, "-")?;
     let (month, rest) = number(rest, 2, "-")?;

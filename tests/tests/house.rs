@@ -8,7 +8,7 @@ use selvedge_control_plane::{
     source::{Document, files},
     store,
 };
-use selvedge_policies::{kind::Kind, reason::Reason};
+use selvedge_policies::{finding::Code, kind::Kind, reason::Reason};
 use selvedge_proxy::Bootstrap;
 use selvedge_tests::{
     complaints::{self, Complaints},
@@ -338,6 +338,21 @@ fn every_reason_has_its_page_and_every_page_its_reason() {
         {
             complaints.file("docs/codes/README.md", format!("has no row for {reason}, or another one"));
         }
+    }
+    complaints.report();
+}
+
+#[test]
+fn every_kind_of_finding_has_its_section() {
+    let mut complaints = Complaints::new("docs/findings.md says of each code what it means and what to do");
+    let page = unwrapped(&complaints::read_page("docs", "findings"));
+    for code in Code::ALL {
+        if !page.contains(&format!("## {} {} ", code.name(), code.summary())) {
+            complaints.file("docs/findings.md", format!("has no section {code} that begins with '{}'", code.summary()));
+        }
+    }
+    if page.matches("## ").count() != Code::ALL.len() {
+        complaints.file("docs/findings.md", "has a section of no code");
     }
     complaints.report();
 }

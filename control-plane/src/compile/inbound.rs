@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use selvedge_decide::compile::by_number;
-use selvedge_policies::{kind, names::WorkloadName, policy::Posture, settings::Log};
+use selvedge_policies::{kind, matching::ports, names::WorkloadName, policy::Posture, settings::Log};
 use selvedge_xds::proto::mesh::{self, Attachment, Inbound, InboundPort, SettingOrigin};
 
 use super::{Mesh, attachment, destination, identity, origin, route};
@@ -91,11 +91,32 @@ fn ports(model: &Model, object: &Object, service: &ServiceSpec, workload: &Workl
             routes: of_port
                 .filter_map(|(of, document)| route(model, of, document, &target, (&carried, true)))
                 .collect(),
-            policies: in_order(policies.iter().filter(|(_, document)| document.port.is_none_or(|port| port == p.port))),
+            policies: own_ports(
+                in_order(policies.iter().filter(|(_, document)| document.port.is_none_or(|port| port == p.port))),
+                service,
+                workload,
+            ),
         })
     };
     // Two ports of a service may lead to one port of the application.
     by_number(&carried.iter().filter_map(port).collect::<Vec<_>>())
+}
+
+/// The policies of a service, in which the ports of the service that the application does not have are those that they lead to.
+fn own_ports(mut policies: Vec<Attachment>, service: &ServiceSpec, workload: &WorkloadSpec) -> Vec<Attachment> {
+    for policy in policies.iter_mut().filter(|policy| ports::are_named(&policy.document)) {
+        let Ok(mut document) = serde_json::from_str(&policy.document) else { continue };
+        let mut is_other = false;
+        ports::each(&mut document, &mut |_, port| {
+            let own = service.application_port(port, workload);
+            is_other |= own != port;
+            own
+        });
+        if is_other {
+            policy.document = document.to_string();
+        }
+    }
+    policies
 }
 
 /// Documents as attachments, in order of kind and name.

@@ -288,6 +288,17 @@ impl ServiceSpec {
         self.ports.iter().filter(|port| port.transport() == Transport::Tcp)
     }
 
+    /// What a policy of this service means by a port: that of the application where it has one of that number, else that which
+    /// the port of the service leads to.
+    pub fn application_port(&self, number: u16, workload: &WorkloadSpec) -> u16 {
+        let is_listed = workload.ports.iter().any(|port| port.port == number);
+        let mut targets = self.carried().map(|port| (port.port, port.target(workload)));
+        if is_listed || targets.clone().any(|(_, target)| target == Some(number)) {
+            return number;
+        }
+        targets.find(|(port, _)| *port == number).and_then(|(_, target)| target).unwrap_or(number)
+    }
+
     /// True for a service whose own address, the first of them, is of IPv6.
     pub fn is_first_ipv6(&self) -> bool {
         let first = self.cluster_ip.iter().chain(&self.cluster_ips).find_map(|address| address.parse::<IpAddr>().ok());

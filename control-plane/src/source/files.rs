@@ -68,6 +68,34 @@ pub fn once(dir: &Path) -> Result<Vec<Change>, Arc<str>> {
     Ok(read(dir)?.into_iter().map(document).collect())
 }
 
+/// What one file says now, or a text that is read from somewhere and called by that name.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn one(name: &str, text: impl std::io::Read) -> std::io::Result<Change> {
+    let text = scan::read_text(text)?.map_err(|why| Unread { why, held: Held::Lost });
+    Ok(Document { origin: name.into(), text }.put())
+}
+
+/// The files below a directory that are passed over although their names end as one of YAML does but for `.txt`, as some
+/// programs add it.
+pub fn misnamed(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| !scan::is_hidden(path)) {
+            if path.is_dir() && !path.is_symlink() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "txt") && scan::is_yaml(&path.with_extension("")) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 /// A directory to be watched.
 #[derive(Debug)]
 pub struct Files {

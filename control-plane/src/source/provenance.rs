@@ -2,6 +2,8 @@
 
 use std::{ops::Range, sync::Arc};
 
+use selvedge_policies::finding::Code;
+
 use super::files::Node;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 
@@ -74,13 +76,13 @@ impl Provenance {
     }
 
     /// A complaint at a field.
-    pub fn finding(&self, severity: Severity, path: &str, message: impl Into<String>) -> Diagnostic {
+    pub fn finding(&self, code: Code, severity: Severity, path: &str, message: impl Into<String>) -> Diagnostic {
         let message = message.into();
         let place = match self {
             Self::File(written) => written.at(written.node.locate(path, message.starts_with("unknown field"))),
             Self::Cluster(_) | Self::Remembered(_) => Place::file(self.name()),
         };
-        Diagnostic::new(severity, place, message).field(path)
+        Diagnostic::new(code, severity, place, message).field(path)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use selvedge_policies::kind::Problem;
+use selvedge_policies::{finding::Code, kind::Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,6 +28,8 @@ pub struct Reading {
     pub unclear: Vec<(Arc<str>, Arc<str>)>,
     /// How what the origin said last is held, when nobody can tell what it says now.
     pub held: Option<Held>,
+    /// The kinds of documents that are of some other system, each as often as it was passed over.
+    pub passed_over: Vec<Arc<str>>,
     /// The complaints; of very many the first, and how many more there are.
     pub findings: Vec<Diagnostic>,
 }
@@ -78,7 +80,7 @@ impl Reading {
         let provenance = Provenance::Cluster(of);
         let findings = checked.complaints.iter();
         let findings = findings.map(|(severity, problem)| {
-            provenance.finding(*severity, &problem.path, &*problem.message).object(&checked.object)
+            provenance.finding(validate::code(problem), *severity, &problem.path, &*problem.message).object(&checked.object)
         });
         reading.findings.extend(findings);
         reading.add(document, checked, provenance);
@@ -90,7 +92,7 @@ impl Reading {
         let known = self.objects.iter().map(|candidate| &candidate.object.id).chain(&self.refused);
         let object = known.map(ObjectId::to_string).next().unwrap_or_default();
         let warning = |Problem { path, message }| {
-            of.finding(Severity::Warning, &format!("spec.{path}"), message).object(&*object)
+            of.finding(Code::NotDone, Severity::Warning, &format!("spec.{path}"), message).object(&*object)
         };
         self.findings.extend(problems.into_iter().map(warning));
         self
@@ -98,12 +100,13 @@ impl Reading {
 
     /// Of an origin of that name nobody can tell what it says.
     pub fn unread(name: &str, unread: &Unread) -> Self {
-        let finding = Diagnostic::new(Severity::Error, Place::file(name), &*unread.why);
+        let finding = Diagnostic::new(Code::Unreadable, Severity::Error, Place::file(name), &*unread.why);
         Self { incomplete: true, held: Some(unread.held), findings: vec![finding], ..Self::default() }
     }
 
     /// Adds what `document` is.
     pub(super) fn add(&mut self, document: &Value, checked: Checked, provenance: Provenance) {
+        let document_kind = document.get("kind");
         let document = || document.to_string().into();
         let candidate = |object, sound| Candidate { object: Arc::new(object), document: document(), provenance, sound };
         match checked.verdict {
@@ -111,7 +114,10 @@ impl Reading {
             Verdict::Wanting(object) => self.objects.push(candidate(object, false)),
             Verdict::Refused(id) => self.refused.push(id),
             Verdict::Unclear(namespace, name) => self.unclear.push((namespace, name)),
-            Verdict::Foreign => {}
+            Verdict::Foreign => {
+                let kind = document_kind.and_then(Value::as_str).unwrap_or_default();
+                self.passed_over.push(kind.into());
+            }
             Verdict::Unnamed => self.incomplete = true,
         }
     }

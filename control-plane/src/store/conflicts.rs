@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use selvedge_policies::{
+    finding::Code,
     merge::{self, Conflict},
     settings::Settings,
 };
@@ -96,7 +97,7 @@ fn told(
              them to leave it out",
             winner.id
         );
-        let finding = written.finding(Severity::Warning, &path, message);
+        let finding = written.finding(Code::Overridden, Severity::Warning, &path, message);
         match in_force.get(&winner.id) {
             Some(other) => finding.related(other.provenance.place(&path), "what is in force stands here"),
             None => finding,

@@ -1,7 +1,7 @@
 //! What compiles, and what no sidecar can put in force all the same: every sidecar that asks for it would refuse it.
 
 use selvedge_decide::compile::check;
-use selvedge_policies::names::PortName;
+use selvedge_policies::{finding::Code, names::PortName};
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, SELVEDGE, origin},
     resource::Encoded,
@@ -22,7 +22,7 @@ pub(super) fn findings(snapshot: &Snapshot, in_force: &InForce) -> Vec<Diagnosti
         let id = object(snapshot, resource)?;
         let message = format!("no sidecar can put {} in force: {why}", resource.name);
         let provenance = &in_force.get(&id)?.provenance;
-        Some(provenance.finding(Severity::Error, "metadata.name", message).object(id.to_string()))
+        Some(provenance.finding(Code::Unenforceable, Severity::Error, "metadata.name", message).object(id.to_string()))
     });
     findings.collect()
 }

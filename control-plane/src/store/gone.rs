@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use selvedge_policies::policy::Posture;
+use selvedge_policies::{finding::Code, policy::Posture};
 
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
@@ -26,7 +26,7 @@ impl Gone {
             "{} is removed with its file{opened}: expected the file, or `selvedge confirm {file}` when that is meant",
             object.id
         );
-        let finding = Diagnostic::new(Severity::Warning, Place::file(file), message).object(object.id.to_string());
+        let finding = Diagnostic::new(Code::Held, Severity::Warning, Place::file(file), message).object(object.id.to_string());
         self.told.push((object.id.clone(), file.clone(), finding));
         self.told.drain(..self.told.len().saturating_sub(MAX_TOLD));
     }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_policies::{kind::Problem, names::service_of_host, policy::Reference, registry};
+use selvedge_policies::{finding::Code, kind::Problem, names::service_of_host, policy::Reference, registry};
 
 use super::{conflicts, in_force::InForce};
 use crate::{
@@ -147,11 +147,11 @@ impl Check<'_> {
     fn service(&mut self, object: &Object, spec: &ServiceSpec, written: &Provenance) {
         if !spec.selector.is_empty() && !self.model.selects_any(&object.id.namespace, &spec.selector) {
             let message = format!("no {} of namespace '{}' has these labels", self.workloads, object.id.namespace);
-            self.findings.push(written.finding(Severity::Warning, "spec.selector", message));
+            self.findings.push(written.finding(Code::CoversNothing, Severity::Warning, "spec.selector", message));
         }
         if spec.session_affinity == Some(SessionAffinity::ClientIP) {
             let message = "calls of one client do not stay with one workload in the mesh: expected None";
-            self.findings.push(written.finding(Severity::Warning, "spec.sessionAffinity", message));
+            self.findings.push(written.finding(Code::NotDone, Severity::Warning, "spec.sessionAffinity", message));
         }
         self.named_ports(object, spec, written);
         for address in spec.addresses() {
@@ -177,13 +177,13 @@ impl Check<'_> {
                 "calls on port {} do not reach {}{more}: expected a port with the name '{name}' there",
                 port.port, first.id
             );
-            self.findings.push(written.finding(self.missing, &format!("spec.ports[{n}].targetPort"), message));
+            self.findings.push(written.finding(Code::UnknownPort, self.missing, &format!("spec.ports[{n}].targetPort"), message));
         }
     }
 
     /// Says that a field claims what another object claims too.
     fn claimed_twice(&mut self, path: &str, message: String, written: &Provenance, other: &ObjectId, at: &str) {
-        let finding = written.finding(self.missing, path, message);
+        let finding = written.finding(Code::ClaimedTwice, self.missing, path, message);
         let finding = match self.in_force.get(other) {
             Some(other) => finding.related(other.provenance.place(at), "it stands here too"),
             None => finding,
@@ -194,13 +194,13 @@ impl Check<'_> {
     fn external_service(&mut self, object: &Object, spec: &ExternalServiceSpec, written: &Provenance) {
         if self.model.service(&object.id.namespace, &object.id.name).is_some() {
             let message = "a Service of this name is in the namespace, and it goes before an ExternalService";
-            self.findings.push(written.finding(self.missing, "metadata.name", message));
+            self.findings.push(written.finding(Code::ClaimedTwice, self.missing, "metadata.name", message));
         }
         for (n, host) in spec.hosts.iter().enumerate() {
             let Some((namespace, name)) = service_of_host(host) else { continue };
             if self.model.service(namespace, name).is_some() {
                 let message = format!("this host is that of Service {namespace}/{name}, which goes before this one");
-                self.findings.push(written.finding(Severity::Warning, &format!("spec.hosts[{n}]"), message));
+                self.findings.push(written.finding(Code::ClaimedTwice, Severity::Warning, &format!("spec.hosts[{n}]"), message));
             }
         }
         for (n, endpoint) in spec.endpoints.iter().enumerate() {
@@ -258,7 +258,7 @@ impl Check<'_> {
 
     fn document(&mut self, object: &Object, attached: &Attached, written: &Provenance) {
         for Problem { path, message } in &attached.warnings {
-            self.findings.push(written.finding(self.missing, &format!("spec.{path}"), message));
+            self.findings.push(written.finding(Code::NotDone, self.missing, &format!("spec.{path}"), message));
         }
         attached.references.iter().for_each(|reference| self.reference(object.id.kind, reference, written));
         let closed = attached.targets.iter().flat_map(|target| granted::closed(self.model, object, attached, target));
@@ -276,7 +276,7 @@ impl Check<'_> {
              (invalid_route): expected a grant there: {}",
             reference_grant::wanted(&object.id, kind.kind.group(), namespace, name)
         );
-        self.findings.push(written.finding(self.missing, &format!("spec.{}", reference.path), message));
+        self.findings.push(written.finding(Code::NotGranted, self.missing, &format!("spec.{}", reference.path), message));
     }
 
     fn reference(&mut self, kind: &str, reference: &Reference, written: &Provenance) {
@@ -296,7 +296,7 @@ impl Check<'_> {
                 if self.model.in_namespace(workload::KIND.name, namespace).next().is_none() =>
             {
                 let message = format!("this {kind} covers namespace '{namespace}', which has no {}", self.workloads);
-                self.findings.push(written.finding(Severity::Warning, "metadata", message));
+                self.findings.push(written.finding(Code::CoversNothing, Severity::Warning, "metadata", message));
             }
             _ => {}
         }
@@ -317,7 +317,7 @@ impl Check<'_> {
             _ => port.port.to_string(),
         });
         let message = format!("Service '{name}' has {wanted}: expected {}", known.collect::<Vec<_>>().join(" or "));
-        self.findings.push(written.finding(self.missing, &format!("{path}.{field}"), message));
+        self.findings.push(written.finding(Code::UnknownPort, self.missing, &format!("{path}.{field}"), message));
     }
 
     fn unknown(&mut self, kind: &'static str, namespace: &str, name: &str, path: &str, written: &Provenance) {
@@ -330,6 +330,6 @@ impl Check<'_> {
         };
         let what = if kind == workload::KIND.name { self.workloads } else { kind };
         let message = format!("there is no {what} '{name}' in namespace '{namespace}'{hint}");
-        self.findings.push(written.finding(self.missing, &format!("{path}.name"), message));
+        self.findings.push(written.finding(Code::UnknownName, self.missing, &format!("{path}.name"), message));
     }
 }

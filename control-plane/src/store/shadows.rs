@@ -6,6 +6,7 @@ use std::{
 };
 
 use selvedge_policies::{
+    finding::Code,
     kind, names,
     policy::{Reference, Relation, Shadowed, Target},
     registry,
@@ -42,7 +43,7 @@ fn told(in_force: &InForce, object: &Object, shadowed: BTreeMap<String, Shadowed
             found.by_at, found.how
         );
         let path = format!("spec.{}", found.at);
-        let finding = in_force.get(&object.id)?.provenance.finding(Severity::Warning, &path, message);
+        let finding = in_force.get(&object.id)?.provenance.finding(Code::NoDifference, Severity::Warning, &path, message);
         let other = in_force.get(&by)?.provenance.place(&format!("spec.{}", found.by_at));
         Some(finding.object(object.id.to_string()).related(other, "what decides in its place stands here"))
     });

@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use selvedge_policies::finding::Code;
+
 use super::in_force::Entry;
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
@@ -179,7 +181,7 @@ impl Units {
             "it cannot be told whether this still has {}, so the last good version stays in force",
             named.join(", ")
         );
-        vec![Diagnostic::new(Severity::Warning, Place::file(&origin.name), message)]
+        vec![Diagnostic::new(Code::Held, Severity::Warning, Place::file(&origin.name), message)]
     }
 }
 
@@ -222,7 +224,7 @@ fn may_be_taken(candidate: &Candidate, in_force: Option<&Entry>) -> bool {
 
 fn duplicate(counts: Place, why: &str, other: &Candidate) -> Diagnostic {
     let message = format!("{} is written twice", other.object.id);
-    let finding = other.provenance.finding(Severity::Error, "metadata.name", message);
+    let finding = other.provenance.finding(Code::DuplicateObject, Severity::Error, "metadata.name", message);
     finding.object(other.object.id.to_string()).related(counts, why)
 }
 

@@ -52,7 +52,8 @@ fn covers_operation(broad: &Operation, narrow: &Operation) -> bool {
         && broad.headers.iter().all(|header| narrow.headers.contains(header))
 }
 
-fn covers_identity(broad: &str, narrow: &str) -> bool {
+/// Whether one pattern for identities matches all that another one matches.
+pub(crate) fn covers_identity(broad: &str, narrow: &str) -> bool {
     let (Ok(broad), Ok(narrow)) = (IdentityPattern::new(broad), IdentityPattern::new(narrow)) else { return false };
     match (&broad, &narrow) {
         (IdentityPattern::Any, _) => true,

@@ -37,7 +37,7 @@ pub struct Operation {
     /// matches any characters.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
-    /// Ports of the workload.
+    /// Ports of the workload; in a policy of a service also those of the service, where the workload has none of that number.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<u16>,
     /// Headers that must all match.

@@ -26,6 +26,7 @@ use crate::{
     verdict::{Answer, Verdict},
 };
 
+mod advise;
 mod index;
 mod shadows;
 
@@ -87,6 +88,7 @@ pub const KIND: PolicyKind = PolicyKind {
     bind: policy::bind_target,
     explain,
     shadows: shadows::shadows,
+    advise: advise::advise,
 };
 
 /// All authorization policies of one target.

@@ -15,12 +15,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    advice::{Advice, Surroundings},
     context::{Context, Resumed},
     duration::Span,
     facts::{ConnectionFacts, Moment, RequestFacts},
+    finding::Code,
     kind::{self, Attached, Kind, Problem},
     matching::{
         TargetRef,
+        advise::of_rule,
         operation::{Effect, Operation, OperationMatcher},
         rule::{self, Rule, RuleMatcher, Source},
     },
@@ -97,6 +100,7 @@ pub const KIND: PolicyKind = PolicyKind {
     bind: policy::bind_target,
     explain,
     shadows: policy::no_shadows,
+    advise: advise,
 };
 
 /// The longest that faults hold a call up: longer than any caller waits, and it is held here all the time.
@@ -198,6 +202,24 @@ impl Delay {
             _ => None,
         }
     }
+}
+
+/// What is odd in the conditions of faults, and that none of them happens any more.
+fn advise(document: &Attached<Value>, around: &Surroundings<'_>) -> Vec<Advice> {
+    let Ok(policies) = kind::parse_all::<FaultInjectionSpec>(std::slice::from_ref(document), close) else {
+        return Vec::new();
+    };
+    let mut advice = Vec::new();
+    for policy in &policies {
+        if unix_seconds(&policy.spec.expires).is_ok_and(|expires| expires <= around.now) {
+            let message = "this has expired, so no fault happens any more: expected a later moment, or the object removed";
+            advice.push(Advice::new(Code::Expired, "expires", message));
+        }
+        for (n, fault) in policy.spec.faults.iter().enumerate() {
+            advice.extend(of_rule(&fault.rule(), &policy.name, &format!("faults[{n}]"), "nothing happens", around));
+        }
+    }
+    advice
 }
 
 fn drawn<'a, T>(chance: Option<&'a Chance<T>>, random: &mut fastrand::Rng) -> Option<&'a T> {

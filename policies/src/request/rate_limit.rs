@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    advice::{Advice, Surroundings},
     context::Context,
     duration::Span,
     facts::{ConnectionFacts, Moment, RequestFacts},
     kind::{self, Attached, Kind, Problem},
     matching::{
         TargetRef,
+        advise::of_operations,
         operation::{Effect, Operation, OperationMatcher, matches_one},
     },
     policy::{self, Before, Looked, Needs, OnUnsupported, Phase, Place, PolicyKind, Posture, RequestPolicy, Role},
@@ -102,6 +104,7 @@ pub const KIND: PolicyKind = PolicyKind {
     bind: policy::bind_target,
     explain,
     shadows: policy::no_shadows,
+    advise: advise,
 };
 
 /// All rate limits of one target.
@@ -280,6 +283,16 @@ fn explain(document: &Attached<Value>, request: &RequestFacts<'_>, _: Moment) ->
         Looked { at, fails }
     });
     looked.collect()
+}
+
+/// What is odd in the conditions of limits.
+fn advise(document: &Attached<Value>, around: &Surroundings<'_>) -> Vec<Advice> {
+    let policies = kind::parse_all::<RateLimitSpec>(std::slice::from_ref(document), close);
+    let limits = policies.into_iter().flatten().flat_map(|policy| policy.spec.limits).enumerate();
+    let odd = limits.flat_map(|(n, limit)| {
+        of_operations(&limit.matches, &format!("limits[{n}].match"), "this counts nothing", around)
+    });
+    odd.collect()
 }
 
 /// A limit with what is written and empty counts every request, all of them together where it is the key.

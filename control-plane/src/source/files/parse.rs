@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use selvedge_policies::finding::Code;
+
 use super::{
     tree::{Content, Node},
     yaml::{self, Fault},
@@ -58,7 +60,7 @@ fn read(written: Written, author: Author, repeated: &[Fault], reading: &mut Read
     let mut checked = validate::check(&document, author);
     let provenance = Provenance::File(written.clone());
     for (severity, problem) in &checked.complaints {
-        let finding = || provenance.finding(*severity, &problem.path, &*problem.message).object(&checked.object);
+        let finding = || provenance.finding(validate::code(problem), *severity, &problem.path, &*problem.message).object(&checked.object);
         complaints.add(finding);
     }
     for fault in repeated {
@@ -105,7 +107,7 @@ fn list_items(node: &Node) -> Option<&[Node]> {
 }
 
 fn complaint(file: &str, text: &str, fault: &Fault) -> Diagnostic {
-    let finding = Diagnostic::new(Severity::Error, Place::new(file, text, fault.span.clone()), &*fault.message);
+    let finding = Diagnostic::new(Code::Syntax, Severity::Error, Place::new(file, text, fault.span.clone()), &*fault.message);
     match &fault.repeats {
         Some(field) => finding.related(Place::new(file, text, field.first.clone()), "it stands here first"),
         None => finding,
@@ -131,7 +133,7 @@ impl Complaints {
         self.findings.sort_by_key(|finding| (finding.place.line, finding.place.column));
         if self.more > 0 {
             let message = format!("and {} more complaints about this file", self.more);
-            self.findings.push(Diagnostic::new(Severity::Error, Place::file(file), message));
+            self.findings.push(Diagnostic::new(Code::Syntax, Severity::Error, Place::file(file), message));
         }
         self.findings
     }

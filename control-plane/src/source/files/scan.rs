@@ -206,7 +206,7 @@ fn unlistable(path: &Path, error: &io::Error) -> String {
     )
 }
 
-pub(super) fn read_text(file: fs::File) -> io::Result<Text> {
+pub(super) fn read_text(file: impl Read) -> io::Result<Text> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {

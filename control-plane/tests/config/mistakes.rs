@@ -1,0 +1,297 @@
+//! Mistakes that people make, and what `selvedge lint` says of each: the code, the line, and what to write instead.
+
+use std::fs;
+
+use selvedge_control_plane::{
+    diagnostic::Severity::{self, Error, Note, Warning},
+    store,
+};
+use selvedge_policies::finding::Code;
+
+/// A small mesh without a mistake, on 19 lines.
+const SHOP: &str = "\
+apiVersion: v1
+kind: Service
+metadata: { name: api, namespace: shop }
+spec: { selector: { app: api }, ports: [{ name: http, port: 80, targetPort: 8080, appProtocol: http }] }
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: Workload
+metadata: { name: api-1, namespace: shop, labels: { app: api } }
+spec: { serviceAccount: api, address: 192.0.2.1, ports: [{ port: 8080 }] }
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: Workload
+metadata: { name: web-1, namespace: shop, labels: { app: web } }
+spec: { serviceAccount: web, address: 192.0.2.2 }
+---
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: { name: default, namespace: shop }
+spec: { defaultPosture: deny }
+";
+
+/// An object of `shop` behind it: `metadata` on its line 4, `spec` on its line 5.
+fn object(kind: &str, name: &str, spec: &str) -> String {
+    let version = match kind {
+        "Service" => "v1",
+        "EndpointSlice" => "discovery.k8s.io/v1",
+        "HTTPRoute" | "ReferenceGrant" => "gateway.networking.k8s.io/v1",
+        _ => "selvedge.dev/v1alpha1",
+    };
+    format!("---\napiVersion: {version}\nkind: {kind}\nmetadata: {{ name: {name}, namespace: shop }}\nspec: {{ {spec} }}\n")
+}
+
+/// A policy for the service.
+fn policy(spec: &str) -> String {
+    object("AuthorizationPolicy", "p", &format!("targetRef: {{ kind: Service, name: api }}, {spec}"))
+}
+
+/// An ALLOW policy with one rule.
+fn allow(rule: &str) -> String {
+    policy(&format!("action: ALLOW, rules: [{{ {rule} }}]"))
+}
+
+/// How bad, which code, on which line, and a part of what to write instead.
+type Due = (Severity, Code, usize, &'static str);
+
+/// What lint says of the shop with these documents behind it.
+fn lint(documents: &str) -> Vec<(Severity, Code, usize, String)> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("mesh.yaml"), [SHOP, documents].concat()).unwrap();
+    let found = store::lint(dir.path()).unwrap().into_iter();
+    found.map(|found| (found.severity, found.code, found.place.line, format!("{}: {}", found.message, found.hint))).collect()
+}
+
+fn check(table: &[(&str, String, &[Due])]) {
+    for (name, documents, due) in table {
+        let found = lint(documents);
+        let is_due = |((severity, code, line, text), due): (&(Severity, Code, usize, String), &Due)| {
+            (*severity, *code, *line) == (due.0, due.1, due.2) && text.contains(due.3)
+        };
+        assert!(found.len() == due.len() && found.iter().zip(*due).all(is_due), "{name}: {found:#?}");
+    }
+}
+
+#[test]
+fn mistakes_about_callers_are_told() {
+    let account = |text: &str| allow(&format!("from: [{{ serviceAccounts: [{text}] }}]"));
+    let elsewhere = object("AuthorizationPolicy", "p", "action: ALLOW, rules: [{ from: [{ serviceAccounts: [web] }] }]")
+        .replace("namespace: shop", "namespace: shp");
+    check(&[
+        ("a clean mesh", String::new(), &[]),
+        ("01 a misspelt account", account("wbe"), &[(Warning, Code::UnknownIdentity, 24, "did you mean 'web'?")]),
+        (
+            "03 a misspelt namespace",
+            allow("from: [{ namespaces: [shpo] }]"),
+            &[(Warning, Code::UnknownNamespace, 24, "did you mean 'shop'?")],
+        ),
+        (
+            "04 a policy in another namespace",
+            elsewhere,
+            &[
+                (Warning, Code::CoversNothing, 23, "covers namespace 'shp', which has no Workload"),
+                (Warning, Code::UnknownIdentity, 24, "did you mean 'shop/web'?"),
+            ],
+        ),
+        ("06 everyone", policy("action: ALLOW, rules: [{}]"), &[(Warning, Code::AllowAll, 24, "who may call in 'from'")]),
+        (
+            "07 conditions that ask nothing",
+            allow("from: [{}], to: [{}]"),
+            &[
+                (Error, Code::EmptyValue, 24, "leave 'from' out where any is meant"),
+                (Error, Code::EmptyValue, 24, "leave 'to' out where any is meant"),
+            ],
+        ),
+        (
+            "08 an empty list",
+            allow("from: [{ serviceAccounts: [] }]"),
+            &[(Error, Code::EmptyValue, 24, "leave the field out where any is meant")],
+        ),
+        (
+            "19 a network that is none",
+            allow("from: [{ ipBlocks: ['10.0.0.0/33'] }]"),
+            &[(Error, Code::InvalidValue, 24, "such as 10.0.0.0/8")],
+        ),
+        (
+            "22 a contradiction",
+            allow("from: [{ serviceAccounts: [web], notServiceAccounts: [web] }]"),
+            &[(Warning, Code::MatchesNothing, 24, "expected one of the two to be changed")],
+        ),
+        (
+            "23 anyone among others",
+            allow("from: [{ identities: ['spiffe://mesh.local/ns/shop/sa/web', '*'] }]"),
+            &[(Warning, Code::NoDifference, 24, "expected it alone, or left out")],
+        ),
+        (
+            "27 an account of three parts",
+            account("shop/web/x"),
+            &[(Error, Code::InvalidValue, 24, "expected NAME or NAMESPACE/NAME")],
+        ),
+        (
+            "29 a pattern of namespaces",
+            allow("from: [{ namespaces: ['*'] }]"),
+            &[(Error, Code::InvalidValue, 24, "expected its plain name")],
+        ),
+        (
+            "another trust domain",
+            allow("from: [{ identities: ['spiffe://cluster.local/ns/shop/sa/web'] }]"),
+            &[(Warning, Code::UnknownTrustDomain, 24, "did you mean 'spiffe://mesh.local/ns/shop/sa/web'?")],
+        ),
+        (
+            "an identity of nobody",
+            allow("from: [{ identities: ['spiffe://mesh.local/ns/shop/sa/wbe', 'spiffe://mesh.local/ns/shop/*'] }]"),
+            &[(Warning, Code::UnknownIdentity, 24, "did you mean 'spiffe://mesh.local/ns/shop/sa/web'?")],
+        ),
+        (
+            "bits that do not count",
+            allow("from: [{ ipBlocks: [10.1.2.3/8] }]"),
+            &[(Warning, Code::HostBits, 24, "write '10.0.0.0/8'")],
+        ),
+        ("everyone, and meant", allow("from: [{ ipBlocks: [0.0.0.0/0, '::/0'] }]"), &[]),
+    ]);
+}
+
+#[test]
+fn mistakes_about_what_is_called_are_told() {
+    let to = |operation: &str| allow(&format!("from: [{{ serviceAccounts: [web] }}], to: [{{ {operation} }}]"));
+    check(&[
+        ("11 a method in small letters", to("methods: [get]"), &[(Error, Code::InvalidValue, 24, "did you mean 'GET'?")]),
+        (
+            "12 the port of the Service",
+            to("ports: [80]"),
+            &[(Note, Code::ServicePort, 24, "80 is the port of Service shop/api, which is port 8080 of its workloads")],
+        ),
+        (
+            "12 the port of the Service, and of another of its ports",
+            [
+                to("ports: [80]").replace("name: api }", "name: two }"),
+                object("Service", "two", "selector: { app: api }, ports: [{ name: a, port: 80, targetPort: 8080 }, { name: b, port: 81, targetPort: 80 }]"),
+            ]
+            .concat(),
+            &[
+                (Warning, Code::ServicePort, 24, "here it is the workloads' own: expected 8080"),
+                (Warning, Code::UnlistedPort, 29, "expected one that they list, as Workload shop/api-1 does 8080"),
+            ],
+        ),
+        (
+            "14 a path with a query",
+            to("paths: ['/orders?id=*']"),
+            &[(Error, Code::InvalidValue, 24, "which are not part of a path")],
+        ),
+        ("15 a host with a port", to("hosts: ['api:80']"), &[(Error, Code::InvalidValue, 24, "write 'api'")]),
+        (
+            "16 a star inside",
+            to("paths: ['/a/*/b']"),
+            &[(Error, Code::InvalidValue, 24, "only one, at the start or at the end")],
+        ),
+        (
+            "a pattern that ends inside a segment",
+            to("paths: ['/api*']"),
+            &[(Warning, Code::PathPrefix, 24, "expected '/api' and '/api/*'")],
+        ),
+        (
+            "09 a rule behind another",
+            policy(
+                "action: ALLOW, rules: [{ from: [{ serviceAccounts: [web] }] }, { from: [{ serviceAccounts: [web] }], \
+                 to: [{ methods: [GET] }] }]",
+            ),
+            &[(Warning, Code::NoDifference, 24, "expected one of the two to be changed or taken away")],
+        ),
+        (
+            "10 a DENY of everything",
+            [
+                allow("from: [{ serviceAccounts: [web] }]"),
+                object("AuthorizationPolicy", "d", "targetRef: { kind: Service, name: api }, action: DENY, rules: [{}]"),
+            ]
+            .concat(),
+            &[(Warning, Code::NoDifference, 24, "refuses all that this would let pass")],
+        ),
+    ]);
+}
+
+#[test]
+fn mistakes_in_the_form_of_a_policy_are_told() {
+    let istio = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: p, namespace: shop }\n\
+                 spec: { selector: { matchLabels: { app: api } }, rules: [{ from: [{ source: { principals: [a] } }] }] }\n";
+    let twice = allow("from: [{ serviceAccounts: [web] }]");
+    let kubernetes = "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: { name: web, namespace: shop }\n---\n\
+                      apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: web, namespace: shop }\nspec: {}\n";
+    check(&[
+        (
+            "05 a misspelt target",
+            policy("action: ALLOW, rules: []").replace("name: api }", "name: apii }"),
+            &[(Error, Code::UnknownName, 24, "did you mean 'api'?")],
+        ),
+        ("24 no action", policy("rules: [{}]"), &[(Error, Code::MissingField, 24, "missing field 'action'")]),
+        (
+            "25 a selector",
+            object("AuthorizationPolicy", "p", "selector: { matchLabels: { app: api } }, action: ALLOW, rules: []"),
+            &[(Error, Code::UnknownField, 24, "expected one of action, expires, onUnsupported, rules, targetRef")],
+        ),
+        (
+            "26 the kind of another mesh",
+            istio.to_owned(),
+            &[
+                (Error, Code::InvalidValue, 21, "expected selvedge.dev/v1alpha1"),
+                (Error, Code::MissingField, 24, "missing field 'action'"),
+                (Error, Code::UnknownField, 24, "unknown field 'selector'"),
+                (Error, Code::UnknownField, 24, "expected one of identities, ipBlocks"),
+            ],
+        ),
+        (
+            "30 when",
+            allow("when: [{ key: 'request.headers[x]', values: [a] }]"),
+            &[(Error, Code::UnknownField, 24, "expected one of from, to")],
+        ),
+        (
+            "32 the namespace of a target",
+            policy("action: ALLOW, rules: []").replace("name: api }", "name: api, namespace: shop }"),
+            &[(Error, Code::UnknownField, 24, "expected one of kind, name, port")],
+        ),
+        (
+            "34 the port of the workload",
+            policy("action: ALLOW, rules: []").replace("name: api }", "name: api, port: 8080 }"),
+            &[(Error, Code::UnknownPort, 24, "expected 80")],
+        ),
+        (
+            "35 twice",
+            [twice.clone(), twice].concat(),
+            &[(Error, Code::DuplicateObject, 28, "AuthorizationPolicy shop/p is written twice")],
+        ),
+        (
+            "37 the whole mesh from another namespace",
+            object("MeshPolicy", "zz", "targetRef: { kind: Mesh }, defaultPosture: deny"),
+            &[(Error, Code::InvalidValue, 24, "expected namespace selvedge-system, or no targetRef")],
+        ),
+        (
+            "38 callers of a limit",
+            object(
+                "RateLimit",
+                "r",
+                "targetRef: { kind: Service, name: api }, limits: [{ requests: 10, per: 1s, match: [{ paths: [/x], from: [web] }] }]",
+            ),
+            &[(Error, Code::UnknownField, 24, "expected one of headers, hosts, methods, ")],
+        ),
+        (
+            "42 kinds of Kubernetes",
+            kubernetes.to_owned(),
+            &[(Note, Code::PassedOver, 0, "2 documents are not of the mesh and passed over: 1 Deployment, 1 ServiceAccount")],
+        ),
+    ]);
+}
+
+#[test]
+fn moments_in_the_past_are_told() {
+    let expired = |action: &str, rules: &str| {
+        policy(&format!("action: {action}, expires: '2020-01-01T00:00:00Z', rules: [{{ {rules} }}]"))
+    };
+    check(&[
+        (
+            "17 an ALLOW",
+            expired("ALLOW", "from: [{ serviceAccounts: [web] }]"),
+            &[(Warning, Code::Expired, 24, "lets nobody pass any more: expected a later moment, or the policy removed")],
+        ),
+        ("18 a DENY", expired("DENY", ""), &[(Warning, Code::Expired, 24, "refuses nothing any more")]),
+    ]);
+}
