@@ -189,7 +189,8 @@ const WRITE: &str = ": write '";
 
 /// The text that a hint names, when it names one.
 fn replacement(hint: &str) -> Option<&str> {
-    let (text, rest) = hint.strip_prefix("did you mean '").or_else(|| hint.strip_prefix(&WRITE[2..]))?.split_once('\'')?;
+    let (text, rest) =
+        hint.strip_prefix("did you mean '").or_else(|| hint.strip_prefix(&WRITE[2..]))?.split_once('\'')?;
     matches!(rest, "" | "?").then_some(text)
 }
 

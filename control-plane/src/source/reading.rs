@@ -80,7 +80,9 @@ impl Reading {
         let provenance = Provenance::Cluster(of);
         let findings = checked.complaints.iter();
         let findings = findings.map(|(severity, problem)| {
-            provenance.finding(validate::code(problem), *severity, &problem.path, &*problem.message).object(&checked.object)
+            provenance
+                .finding(validate::code(problem), *severity, &problem.path, &*problem.message)
+                .object(&checked.object)
         });
         reading.findings.extend(findings);
         reading.add(document, checked, provenance);

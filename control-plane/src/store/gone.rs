@@ -26,7 +26,8 @@ impl Gone {
             "{} is removed with its file{opened}: expected the file, or `selvedge confirm {file}` when that is meant",
             object.id
         );
-        let finding = Diagnostic::new(Code::Held, Severity::Warning, Place::file(file), message).object(object.id.to_string());
+        let finding =
+            Diagnostic::new(Code::Held, Severity::Warning, Place::file(file), message).object(object.id.to_string());
         self.told.push((object.id.clone(), file.clone(), finding));
         self.told.drain(..self.told.len().saturating_sub(MAX_TOLD));
     }

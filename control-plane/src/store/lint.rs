@@ -54,7 +54,9 @@ pub fn lint_all<'a>(sources: impl IntoIterator<Item = (&'a str, Vec<Change>)>, b
     linted.findings.extend(enforceable::findings(&snapshot, &store.in_force));
     linted.findings.extend(shadows::findings(&store.model, &store.in_force));
     linted.findings.extend(advice::findings(&store.model, &store.in_force, beside));
-    let place = |finding: &Diagnostic| (finding.place.file.clone(), finding.place.line, finding.place.column);
+    let place = |finding: &Diagnostic| {
+        (finding.place.file.clone(), finding.place.line, finding.place.column, finding.severity, finding.code)
+    };
     linted.findings.sort_by_cached_key(place);
     linted
 }

@@ -177,7 +177,12 @@ impl Check<'_> {
                 "calls on port {} do not reach {}{more}: expected a port with the name '{name}' there",
                 port.port, first.id
             );
-            self.findings.push(written.finding(Code::UnknownPort, self.missing, &format!("spec.ports[{n}].targetPort"), message));
+            self.findings.push(written.finding(
+                Code::UnknownPort,
+                self.missing,
+                &format!("spec.ports[{n}].targetPort"),
+                message,
+            ));
         }
     }
 
@@ -200,7 +205,12 @@ impl Check<'_> {
             let Some((namespace, name)) = service_of_host(host) else { continue };
             if self.model.service(namespace, name).is_some() {
                 let message = format!("this host is that of Service {namespace}/{name}, which goes before this one");
-                self.findings.push(written.finding(Code::ClaimedTwice, Severity::Warning, &format!("spec.hosts[{n}]"), message));
+                self.findings.push(written.finding(
+                    Code::ClaimedTwice,
+                    Severity::Warning,
+                    &format!("spec.hosts[{n}]"),
+                    message,
+                ));
             }
         }
         for (n, endpoint) in spec.endpoints.iter().enumerate() {
@@ -276,7 +286,12 @@ impl Check<'_> {
              (invalid_route): expected a grant there: {}",
             reference_grant::wanted(&object.id, kind.kind.group(), namespace, name)
         );
-        self.findings.push(written.finding(Code::NotGranted, self.missing, &format!("spec.{}", reference.path), message));
+        self.findings.push(written.finding(
+            Code::NotGranted,
+            self.missing,
+            &format!("spec.{}", reference.path),
+            message,
+        ));
     }
 
     fn reference(&mut self, kind: &str, reference: &Reference, written: &Provenance) {

@@ -182,7 +182,9 @@ impl Reports {
             for finding in findings.iter().filter(|finding| !known.contains(&finding.to_string())) {
                 match finding.severity {
                     Severity::Error => tracing::error!(object = %finding.object, field = %finding.field, "{finding}"),
-                    Severity::Warning | Severity::Note => tracing::warn!(object = %finding.object, field = %finding.field, "{finding}"),
+                    Severity::Warning | Severity::Note => {
+                        tracing::warn!(object = %finding.object, field = %finding.field, "{finding}")
+                    }
                 }
             }
         }

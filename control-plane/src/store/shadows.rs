@@ -43,7 +43,8 @@ fn told(in_force: &InForce, object: &Object, shadowed: BTreeMap<String, Shadowed
             found.by_at, found.how
         );
         let path = format!("spec.{}", found.at);
-        let finding = in_force.get(&object.id)?.provenance.finding(Code::NoDifference, Severity::Warning, &path, message);
+        let finding =
+            in_force.get(&object.id)?.provenance.finding(Code::NoDifference, Severity::Warning, &path, message);
         let other = in_force.get(&by)?.provenance.place(&format!("spec.{}", found.by_at));
         Some(finding.object(object.id.to_string()).related(other, "what decides in its place stands here"))
     });

@@ -39,7 +39,9 @@ fn object(kind: &str, name: &str, spec: &str) -> String {
         "HTTPRoute" | "ReferenceGrant" => "gateway.networking.k8s.io/v1",
         _ => "selvedge.dev/v1alpha1",
     };
-    format!("---\napiVersion: {version}\nkind: {kind}\nmetadata: {{ name: {name}, namespace: shop }}\nspec: {{ {spec} }}\n")
+    format!(
+        "---\napiVersion: {version}\nkind: {kind}\nmetadata: {{ name: {name}, namespace: shop }}\nspec: {{ {spec} }}\n"
+    )
 }
 
 /// A policy for the service.
@@ -60,7 +62,9 @@ fn lint(documents: &str) -> Vec<(Severity, Code, usize, String)> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("mesh.yaml"), [SHOP, documents].concat()).unwrap();
     let found = store::lint(dir.path()).unwrap().into_iter();
-    found.map(|found| (found.severity, found.code, found.place.line, format!("{}: {}", found.message, found.hint))).collect()
+    found
+        .map(|found| (found.severity, found.code, found.place.line, format!("{}: {}", found.message, found.hint)))
+        .collect()
 }
 
 fn check(table: &[(&str, String, &[Due])]) {
@@ -76,8 +80,9 @@ fn check(table: &[(&str, String, &[Due])]) {
 #[test]
 fn mistakes_about_callers_are_told() {
     let account = |text: &str| allow(&format!("from: [{{ serviceAccounts: [{text}] }}]"));
-    let elsewhere = object("AuthorizationPolicy", "p", "action: ALLOW, rules: [{ from: [{ serviceAccounts: [web] }] }]")
-        .replace("namespace: shop", "namespace: shp");
+    let elsewhere =
+        object("AuthorizationPolicy", "p", "action: ALLOW, rules: [{ from: [{ serviceAccounts: [web] }] }]")
+            .replace("namespace: shop", "namespace: shp");
     check(&[
         ("a clean mesh", String::new(), &[]),
         ("01 a misspelt account", account("wbe"), &[(Warning, Code::UnknownIdentity, 24, "did you mean 'web'?")]),
@@ -94,7 +99,11 @@ fn mistakes_about_callers_are_told() {
                 (Warning, Code::UnknownIdentity, 24, "did you mean 'shop/web'?"),
             ],
         ),
-        ("06 everyone", policy("action: ALLOW, rules: [{}]"), &[(Warning, Code::AllowAll, 24, "who may call in 'from'")]),
+        (
+            "06 everyone",
+            policy("action: ALLOW, rules: [{}]"),
+            &[(Warning, Code::AllowAll, 24, "who may call in 'from'")],
+        ),
         (
             "07 conditions that ask nothing",
             allow("from: [{}], to: [{}]"),
@@ -172,6 +181,19 @@ fn mistakes_about_what_is_called_are_told() {
             &[
                 (Warning, Code::ServicePort, 24, "here it is the workloads' own: expected 8080"),
                 (Warning, Code::UnlistedPort, 29, "expected one that they list, as Workload shop/api-1 does 8080"),
+            ],
+        ),
+        (
+            "31 everything but a path",
+            allow("to: [{ notPaths: ['/healthz'] }]"),
+            &[(Warning, Code::AllowAll, 24, "lets everyone call everything but /healthz")],
+        ),
+        (
+            "a path that is left out again",
+            to("paths: [/a], notPaths: ['/a*']"),
+            &[
+                (Warning, Code::MatchesNothing, 24, "this leaves out what paths names"),
+                (Warning, Code::PathPrefix, 24, "expected '/a' and '/a/*'"),
             ],
         ),
         (
@@ -276,7 +298,12 @@ fn mistakes_in_the_form_of_a_policy_are_told() {
         (
             "42 kinds of Kubernetes",
             kubernetes.to_owned(),
-            &[(Note, Code::PassedOver, 0, "2 documents are not of the mesh and passed over: 1 Deployment, 1 ServiceAccount")],
+            &[(
+                Note,
+                Code::PassedOver,
+                0,
+                "2 documents are not of the mesh and passed over: 1 Deployment, 1 ServiceAccount",
+            )],
         ),
     ]);
 }
@@ -290,7 +317,12 @@ fn moments_in_the_past_are_told() {
         (
             "17 an ALLOW",
             expired("ALLOW", "from: [{ serviceAccounts: [web] }]"),
-            &[(Warning, Code::Expired, 24, "lets nobody pass any more: expected a later moment, or the policy removed")],
+            &[(
+                Warning,
+                Code::Expired,
+                24,
+                "lets nobody pass any more: expected a later moment, or the policy removed",
+            )],
         ),
         ("18 a DENY", expired("DENY", ""), &[(Warning, Code::Expired, 24, "refuses nothing any more")]),
     ]);

@@ -2,7 +2,10 @@
 //! more than they read.
 
 use super::{
+    covers::covers_glob,
     glob::Glob,
+    header::HeaderMatch,
+    host::host_glob,
     operation::Operation,
     rule::{Rule, home},
 };
@@ -36,7 +39,9 @@ pub(crate) fn of_operations(
     let each = operations.iter().enumerate().flat_map(|(n, operation)| {
         let at = format!("{path}[{n}]");
         let prefixes = open_prefixes(&operation.paths, &format!("{at}.paths"));
-        prefixes.into_iter().chain(unseen(operation, &at, at_opaque, around))
+        let left_out = open_prefixes(&operation.not_paths, &format!("{at}.notPaths"));
+        let unseen = unseen(operation, &at, at_opaque, around);
+        prefixes.into_iter().chain(left_out).chain(unseen).chain(contradiction(operation, &at))
     });
     each.collect()
 }
@@ -56,12 +61,44 @@ fn open_prefixes(patterns: &[String], path: &str) -> Vec<Advice> {
     open.collect()
 }
 
+/// A field that leaves out all that another one names.
+fn contradiction(operation: &Operation, path: &str) -> Option<Advice> {
+    let is_covered = |not: &String, is: &String| covers_glob(Glob::new(not), Glob::new(is));
+    let is_host = |not: &String, is: &String| covers_glob(host_glob(not), host_glob(is));
+    let has = |name: &String| |header: &HeaderMatch| header.name.eq_ignore_ascii_case(name);
+    let fields = [
+        ("notMethods", "methods", excludes(&operation.not_methods, &operation.methods, String::eq)),
+        ("notPaths", "paths", excludes(&operation.not_paths, &operation.paths, is_covered)),
+        ("notHosts", "hosts", excludes(&operation.not_hosts, &operation.hosts, is_host)),
+        ("notPorts", "ports", excludes(&operation.not_ports, &operation.ports, u16::eq)),
+        (
+            "absentHeaders",
+            "headers",
+            operation.absent_headers.iter().any(|name| operation.headers.iter().any(has(name))),
+        ),
+    ];
+    let (field, named, _) = fields.into_iter().find(|(_, _, excludes)| *excludes)?;
+    let message = format!("nothing matches: this leaves out what {named} names: expected one of the two to be changed");
+    Some(Advice::new(Code::MatchesNothing, format!("{path}.{field}"), message))
+}
+
+/// Whether each of `named`, of which there are some, is one that `left_out` leaves out.
+fn excludes<L, N>(left_out: &[L], named: &[N], covers: impl Fn(&L, &N) -> bool) -> bool {
+    !named.is_empty() && named.iter().all(|named| left_out.iter().any(|left_out| covers(left_out, named)))
+}
+
 /// A condition on requests where none are seen.
 fn unseen(operation: &Operation, path: &str, at_opaque: &str, around: &Surroundings<'_>) -> Option<Advice> {
     let what = around.opaque?;
-    let fields =
-        [("methods", operation.methods.len()), ("paths", operation.paths.len()), ("headers", operation.headers.len())];
-    let (field, _) = fields.into_iter().find(|(_, count)| *count > 0)?;
+    let fields = [
+        ("methods", operation.methods.is_empty()),
+        ("paths", operation.paths.is_empty()),
+        ("headers", operation.headers.is_empty()),
+        ("notMethods", operation.not_methods.is_empty()),
+        ("notPaths", operation.not_paths.is_empty()),
+        ("absentHeaders", operation.absent_headers.is_empty()),
+    ];
+    let (field, _) = fields.into_iter().find(|(_, is_empty)| !is_empty)?;
     let message =
         format!("{what} carries no requests of HTTP, so {at_opaque}: expected conditions on callers, ports or hosts");
     Some(Advice::new(Code::HttpOnTcp, format!("{path}.{field}"), message))

@@ -50,6 +50,15 @@ fn covers_operation(broad: &Operation, narrow: &Operation) -> bool {
         && each(&broad.hosts, &narrow.hosts, |broad, narrow| covers_glob(host_glob(broad), host_glob(narrow)))
         && each(&broad.ports, &narrow.ports, PartialEq::eq)
         && broad.headers.iter().all(|header| narrow.headers.contains(header))
+        && leaves_out(&broad.not_methods, &narrow.not_methods, String::eq)
+        && leaves_out(&broad.not_paths, &narrow.not_paths, |narrow, broad| {
+            covers_glob(Glob::new(narrow), Glob::new(broad))
+        })
+        && leaves_out(&broad.not_hosts, &narrow.not_hosts, |narrow, broad| {
+            covers_glob(host_glob(narrow), host_glob(broad))
+        })
+        && leaves_out(&broad.not_ports, &narrow.not_ports, PartialEq::eq)
+        && leaves_out(&broad.absent_headers, &narrow.absent_headers, |one, other| one.eq_ignore_ascii_case(other))
 }
 
 /// Whether one pattern for identities matches all that another one matches.
@@ -63,7 +72,8 @@ pub(crate) fn covers_identity(broad: &str, narrow: &str) -> bool {
     }
 }
 
-fn covers_glob(broad: Result<Glob, String>, narrow: Result<Glob, String>) -> bool {
+/// Whether one pattern matches all that another one matches.
+pub(crate) fn covers_glob(broad: Result<Glob, String>, narrow: Result<Glob, String>) -> bool {
     let (Ok(broad), Ok(narrow)) = (broad, narrow) else { return false };
     match (&broad, &narrow) {
         (Glob::Any, _) => true,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The fields of conditions that list ports.
-const FIELDS: [&str; 1] = ["ports"];
+const FIELDS: [&str; 2] = ["ports", "notPorts"];
 
 /// Whether the text of a document may have such a field.
 ///

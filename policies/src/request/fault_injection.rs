@@ -212,7 +212,8 @@ fn advise(document: &Attached<Value>, around: &Surroundings<'_>) -> Vec<Advice> 
     let mut advice = Vec::new();
     for policy in &policies {
         if unix_seconds(&policy.spec.expires).is_ok_and(|expires| expires <= around.now) {
-            let message = "this has expired, so no fault happens any more: expected a later moment, or the object removed";
+            let message =
+                "this has expired, so no fault happens any more: expected a later moment, or the object removed";
             advice.push(Advice::new(Code::Expired, "expires", message));
         }
         for (n, fault) in policy.spec.faults.iter().enumerate() {

@@ -21,6 +21,7 @@ mod cors;
 mod documents;
 mod fault;
 mod lax_services;
+mod left_out;
 mod rate_limit;
 mod routes;
 mod shadows;

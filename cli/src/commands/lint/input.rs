@@ -35,7 +35,8 @@ pub(super) fn odd(path: &Path, read: &[Change]) -> Vec<Diagnostic> {
     for file in &misnamed {
         let meant = file.with_extension("");
         let meant = meant.file_name().unwrap_or_default().to_string_lossy();
-        let message = format!("the file is passed over, since its name does not end as one of YAML: did you mean '{meant}'?");
+        let message =
+            format!("the file is passed over, since its name does not end as one of YAML: did you mean '{meant}'?");
         odd.push(warning(Code::MisnamedFile, file, message));
     }
     if read.is_empty() && misnamed.is_empty() {

@@ -87,8 +87,8 @@ fn artifact(place: &Place) -> Value {
 /// The same for a finding that has only moved, in every release: FNV-1a of 64 bits.
 fn fingerprint(finding: &Diagnostic) -> String {
     let said = [finding.code.name(), &finding.object, &finding.field, &finding.message].join("\n");
-    let hash = said.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = said
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }

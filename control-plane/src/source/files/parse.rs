@@ -60,7 +60,11 @@ fn read(written: Written, author: Author, repeated: &[Fault], reading: &mut Read
     let mut checked = validate::check(&document, author);
     let provenance = Provenance::File(written.clone());
     for (severity, problem) in &checked.complaints {
-        let finding = || provenance.finding(validate::code(problem), *severity, &problem.path, &*problem.message).object(&checked.object);
+        let finding = || {
+            provenance
+                .finding(validate::code(problem), *severity, &problem.path, &*problem.message)
+                .object(&checked.object)
+        };
         complaints.add(finding);
     }
     for fault in repeated {
@@ -107,7 +111,8 @@ fn list_items(node: &Node) -> Option<&[Node]> {
 }
 
 fn complaint(file: &str, text: &str, fault: &Fault) -> Diagnostic {
-    let finding = Diagnostic::new(Code::Syntax, Severity::Error, Place::new(file, text, fault.span.clone()), &*fault.message);
+    let finding =
+        Diagnostic::new(Code::Syntax, Severity::Error, Place::new(file, text, fault.span.clone()), &*fault.message);
     match &fault.repeats {
         Some(field) => finding.related(Place::new(file, text, field.first.clone()), "it stands here first"),
         None => finding,

@@ -1,5 +1,6 @@
 //! Callers that nobody is, and conditions on callers that exclude each other.
 
+use super::excludes;
 use crate::{
     advice::{Advice, Surroundings},
     cidr::Cidr,
@@ -98,7 +99,8 @@ fn account(text: &str, home: &str, around: &Surroundings<'_>) -> Option<(Code, S
 fn meant<'a>(namespace: &str, name: &str, around: &Surroundings<'a>) -> Option<(&'a str, &'a str)> {
     let mut all = around.accounts.iter().map(|(of, name)| (&**of, &**name));
     let there = all.clone().filter(|(of, _)| *of == namespace).map(|(of, name)| (of, name));
-    all.find(|(_, known)| *known == name).or_else(|| Some((there.clone().next()?.0, nearest(name, there.map(|(_, name)| name))?)))
+    all.find(|(_, known)| *known == name)
+        .or_else(|| Some((there.clone().next()?.0, nearest(name, there.map(|(_, name)| name))?)))
 }
 
 fn namespace(text: &str, _: &str, around: &Surroundings<'_>) -> Option<(Code, String)> {
@@ -124,7 +126,8 @@ fn star_among_others(identities: &[String], path: &str) -> Option<Advice> {
 
 fn host_bits(network: &Cidr, path: &str) -> Option<Advice> {
     let meant = network.without_host_bits().filter(|meant| meant != network)?;
-    let message = format!("'{network}' has bits that its prefix length leaves out, it is the whole network: write '{meant}'");
+    let message =
+        format!("'{network}' has bits that its prefix length leaves out, it is the whole network: write '{meant}'");
     Some(Advice { is_certain: true, ..Advice::new(Code::HostBits, path, message) })
 }
 
@@ -162,11 +165,7 @@ fn contradiction(source: &Source, home: &str, path: &str) -> Option<Advice> {
         ("notIpBlocks", "ipBlocks", excludes(&source.not_ip_blocks, &source.ip_blocks, Cidr::covers)),
     ];
     let (field, named, _) = leaves_out.into_iter().find(|(_, _, excludes)| *excludes)?;
-    let message = format!("nobody matches: this leaves out all that {named} names: expected one of the two to be changed");
+    let message =
+        format!("nobody matches: this leaves out all that {named} names: expected one of the two to be changed");
     Some(Advice::new(Code::MatchesNothing, format!("{path}.{field}"), message))
-}
-
-/// Whether each of `named`, of which there are some, is one that `left_out` leaves out.
-fn excludes<L, N>(left_out: &[L], named: &[N], covers: impl Fn(&L, &N) -> bool) -> bool {
-    !named.is_empty() && named.iter().all(|named| left_out.iter().any(|left_out| covers(left_out, named)))
 }

@@ -7,7 +7,7 @@ use crate::{
     advice::{Advice, Surroundings},
     finding::Code,
     kind::{self, Attached},
-    matching::advise,
+    matching::{advise, operation::Operation},
     timestamp::{is_soon, unix_seconds},
 };
 
@@ -31,6 +31,15 @@ fn of(policy: &Attached<AuthorizationPolicySpec>, around: &Surroundings<'_>) -> 
     for (n, rule) in policy.spec.rules.iter().enumerate() {
         let at = format!("rules[{n}]");
         advice.extend(advise::of_rule(rule, &policy.name, &at, at_opaque, around));
+        for operation in rule.to.iter().filter(|_| allows && rule.from.is_empty()) {
+            advice.extend(all_but(operation).map(|but| {
+                let message = format!(
+                    "this lets everyone call everything but {but}, callers without an identity too: expected who may call in \
+                     'from', or what in 'paths' and 'methods'"
+                );
+                Advice::new(Code::AllowAll, at.clone(), message)
+            }));
+        }
         if allows && rule.from.is_empty() && rule.to.is_empty() {
             let message = "this lets everyone call everything, callers without an identity too: expected who may call in \
                            'from', or from: [{ipBlocks: [0.0.0.0/0, '::/0']}] where everyone is meant";
@@ -38,6 +47,22 @@ fn of(policy: &Attached<AuthorizationPolicySpec>, around: &Surroundings<'_>) -> 
         }
     }
     advice
+}
+
+/// What an operation leaves out, in words, when that is all that it says.
+fn all_but(operation: &Operation) -> Option<String> {
+    let left_out = Operation {
+        not_methods: operation.not_methods.clone(),
+        not_paths: operation.not_paths.clone(),
+        not_hosts: operation.not_hosts.clone(),
+        not_ports: operation.not_ports.clone(),
+        absent_headers: operation.absent_headers.clone(),
+        ..Operation::default()
+    };
+    let ports = left_out.not_ports.iter().map(|port| format!("port {port}"));
+    let headers = left_out.absent_headers.iter().map(|name| format!("requests with {name}"));
+    let texts = [&left_out.not_methods, &left_out.not_paths, &left_out.not_hosts].into_iter().flatten().cloned();
+    (left_out == *operation).then(|| texts.chain(ports).chain(headers).collect::<Vec<_>>().join(", "))
 }
 
 /// What is to be said of the moment from which the rules match nothing.
@@ -50,7 +75,8 @@ fn expiry(spec: &AuthorizationPolicySpec, now: u64) -> Option<Advice> {
         Action::Audit => ("notes nothing any more", "notes nothing any more"),
     };
     let (code, message) = if expires <= now {
-        let message = format!("this has expired, so the policy {since}: expected a later moment, or the policy removed");
+        let message =
+            format!("this has expired, so the policy {since}: expected a later moment, or the policy removed");
         (Code::Expired, message)
     } else if is_soon(expires, now) {
         (Code::ExpiresSoon, format!("from then on the policy {then}: expected a later moment, or none"))

@@ -180,7 +180,7 @@ fn exact(pattern: &IdentityPattern) -> Option<Caller<'_>> {
 
 /// The paths that one of `to` may match.
 fn paths(to: &[OperationMatcher], effect: Effect) -> Vec<Glob> {
-    if to.is_empty() || to.iter().any(|operation| !operation.is_about_paths()) {
+    if to.is_empty() || to.iter().any(|operation| operation.paths(effect).is_empty()) {
         return vec![Glob::Any];
     }
     to.iter().flat_map(|operation| operation.paths(effect).list()).cloned().collect()
