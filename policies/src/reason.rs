@@ -50,7 +50,7 @@ macro_rules! reasons {
 
 reasons! {
     PolicyDenied "policy_denied" 403 "RBAC" Downstream "A DENY rule of an AuthorizationPolicy matched the request.";
-    PolicyDefaultDeny "policy_default_deny" 403 "RBAC" Downstream "No ALLOW rule matched and the default posture is deny.";
+    PolicyDefaultDeny "policy_default_deny" 403 "RBAC" Downstream "No ALLOW rule matched, where an ALLOW policy covers the target or the default posture is deny.";
     PolicyUnenforceable "policy_unenforceable" 500 "-" Mesh "A policy or route rule covers the request, and the sidecar is too old to enforce it.";
     PlaintextRefused "plaintext_refused" 403 "RBAC" Downstream "The caller came without mTLS and the workload accepts only mTLS.";
     RateLimited "rate_limited" 429 "RL" Downstream "The caller is over a RateLimit.";

@@ -34,6 +34,7 @@ pub enum Verdict {
 ///
 /// let refused = Answer::refuse(Reason::RateLimited, "shop/few".into()).retry_after(Duration::from_secs(2));
 /// assert_eq!((refused.status.as_u16(), refused.retry_after), (429, Some(Duration::from_secs(2))));
+/// assert_eq!(refused.because("shop/few lets 2 pass".into()).detail, "shop/few lets 2 pass");
 /// assert_eq!(Answer::reply(StatusCode::NO_CONTENT, "shop/web".into()).reason, None, "that is no error");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +52,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The content. An error without content tells its reason as every error of the mesh does.
     pub body: Vec<u8>,
+    /// More of why, in words for people; empty when the reason says all.
+    pub detail: String,
     /// When the caller may try again.
     pub retry_after: Option<Duration>,
 }
@@ -71,8 +74,15 @@ impl Answer {
             policy,
             headers: HeaderMap::new(),
             body: Vec::new(),
+            detail: String::new(),
             retry_after: None,
         }
+    }
+
+    /// This answer, with more of why.
+    #[must_use]
+    pub fn because(self, detail: String) -> Self {
+        Self { detail, ..self }
     }
 
     /// This answer, saying after what time the caller may try again (`retry-after`, RFC 9110 section 10.2.3).

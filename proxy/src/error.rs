@@ -60,6 +60,8 @@ impl Error {
     /// A policy's answer. One without a reason is no error for a request; a connection that it ends is refused.
     pub(crate) fn answered(answer: Answer) -> Self {
         let reason = answer.reason.unwrap_or(Reason::PolicyDenied);
+        let detail =
+            if answer.detail.is_empty() { Cow::Borrowed(reason.summary()) } else { Cow::Owned(answer.detail.clone()) };
         let is_plain = answer.status.as_u16() == reason.status()
             && answer.grpc_status.is_none()
             && answer.headers.is_empty()
@@ -68,7 +70,7 @@ impl Error {
             policy: answer.policy.clone(),
             retry_after: answer.retry_after,
             answer: (!is_plain).then(|| Box::new(answer)),
-            ..Self::new(reason, reason.summary())
+            ..Self::new(reason, detail)
         }
     }
 }

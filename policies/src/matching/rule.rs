@@ -64,6 +64,8 @@ pub struct Source {
 pub(crate) struct RuleMatcher {
     /// `namespace/name` of the policy it is of.
     pub(crate) policy: Arc<str>,
+    /// Which of the rules of its policy it is, from 0.
+    pub(crate) number: u32,
     /// Unix second from which it no longer matches.
     pub(crate) expires: u64,
     /// Callers, of which one has to match; none stands for every caller.
@@ -80,22 +82,32 @@ impl RuleMatcher {
         let from = from.map(|(n, source)| SourceMatcher::new(source, home, &format!("{path}.from[{n}]"), problems));
         let from = from.collect();
         let to = OperationMatcher::all(&spec.to, &format!("{path}.to"), problems);
-        Self { policy: policy.clone(), expires, from, to }
+        Self { policy: policy.clone(), number: 0, expires, from, to }
     }
 
     /// True when caller and operation of `request` match; doubt is decided against the caller, which `effect` says how.
     pub(crate) fn matches(&self, request: &RequestFacts<'_>, effect: Effect) -> bool {
-        self.matches_peer(request.peer, effect) && matches_one(&self.to, |operation| operation.matches(request, effect))
+        self.matches_peer(request.peer, effect) && self.matches_operation(request, effect)
+    }
+
+    /// True when the operation of `request` matches, whoever calls.
+    pub(crate) fn matches_operation(&self, request: &RequestFacts<'_>, effect: Effect) -> bool {
+        matches_one(&self.to, |operation| operation.matches(request, effect))
     }
 
     /// As `matches`, of a connection that is not HTTP: conditions on requests are in doubt, and doubt is decided
     /// against the caller.
     pub(crate) fn matches_connection(&self, connection: &ConnectionFacts<'_>, effect: Effect) -> bool {
-        let matches = |operation: &OperationMatcher| operation.matches_connection(connection, effect);
-        self.matches_peer(connection.peer, effect) && matches_one(&self.to, matches)
+        self.matches_peer(connection.peer, effect) && self.matches_bytes(connection, effect)
     }
 
-    fn matches_peer(&self, peer: &Peer, effect: Effect) -> bool {
+    /// True when what `connection` is for matches, whoever calls.
+    pub(crate) fn matches_bytes(&self, connection: &ConnectionFacts<'_>, effect: Effect) -> bool {
+        matches_one(&self.to, |operation: &OperationMatcher| operation.matches_connection(connection, effect))
+    }
+
+    /// True when the caller matches, whatever is called.
+    pub(crate) fn matches_peer(&self, peer: &Peer, effect: Effect) -> bool {
         matches_one(&self.from, |source| source.matches(peer, effect))
     }
 }

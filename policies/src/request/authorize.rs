@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     context::Context,
-    facts::{ConnectionFacts, Moment, RequestFacts},
+    facts::{ConnectionFacts, Moment, Peer, RequestFacts},
     kind::{self, Attached, Kind, Problem},
     matching::{
         TargetRef,
@@ -28,6 +28,7 @@ use crate::{
 
 mod advise;
 mod index;
+mod nearest;
 mod shadows;
 
 use index::RuleIndex;
@@ -98,6 +99,8 @@ struct Authorize {
     audit: RuleIndex,
     /// Whether a request needs an ALLOW rule to pass.
     closed: bool,
+    /// The first ALLOW policy, if there is one.
+    covering: Option<Arc<str>>,
     /// When ALLOW rules expire, in order.
     expiries: Vec<u64>,
     /// Whether the host is a condition of a rule.
@@ -141,7 +144,8 @@ impl Authorize {
             return Some(denied(policy));
         }
         if self.closed && !self.allow.any_match(request, now) {
-            return Some(default_denied());
+            let is_operation = |rule: &RuleMatcher| rule.matches_operation(request, Effect::Allow);
+            return Some(self.default_denied(now, request.peer, is_operation));
         }
         if !self.audit.is_empty() {
             if request.ambiguous {
@@ -158,12 +162,21 @@ impl Authorize {
             return Some(denied(policy));
         }
         if self.closed && self.allow.first_connection_match(connection, now).is_none() {
-            return Some(default_denied());
+            let is_operation = |rule: &RuleMatcher| rule.matches_bytes(connection, Effect::Allow);
+            return Some(self.default_denied(now, connection.peer, is_operation));
         }
         if !self.audit.is_empty() {
             note(self.audit.first_connection_match(connection, now), context);
         }
         None
+    }
+}
+
+impl Authorize {
+    fn default_denied(&self, now: Moment, peer: &Peer, is_operation: impl Fn(&RuleMatcher) -> bool) -> Answer {
+        let is_caller = |rule: &RuleMatcher| rule.matches_peer(peer, Effect::Allow);
+        let why = nearest::why(&self.allow, self.covering.as_deref(), now, is_caller, is_operation);
+        Answer::refuse(Reason::PolicyDefaultDeny, Arc::default()).because(why)
     }
 }
 
@@ -176,10 +189,6 @@ fn note(policy: Option<&Arc<str>>, context: &mut Context) {
 
 fn denied(policy: &Arc<str>) -> Answer {
     Answer::refuse(Reason::PolicyDenied, policy.clone())
-}
-
-fn default_denied() -> Answer {
-    Answer::refuse(Reason::PolicyDefaultDeny, Arc::default())
 }
 
 fn compile(
@@ -204,7 +213,8 @@ fn compile(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let closed = posture == Posture::Deny || policies.iter().any(|policy| policy.spec.action == Action::Allow);
+    let covering = policies.iter().find(|policy| policy.spec.action == Action::Allow).map(|policy| policy.name.clone());
+    let closed = posture == Posture::Deny || covering.is_some();
     if !closed && deny.is_empty() && audit.is_empty() {
         return Ok(None);
     }
@@ -212,7 +222,7 @@ fn compile(
     let [hosts, requests] = [RuleIndex::is_about_hosts, RuleIndex::is_about_requests]
         .map(|is_about| [&deny, &allow, &audit].into_iter().any(is_about));
     let paths = [&deny, &allow].into_iter().any(|rules| rules.about_paths().is_some());
-    Ok(Some(Box::new(Authorize { deny, allow, audit, closed, expiries, hosts, paths, requests })))
+    Ok(Some(Box::new(Authorize { deny, allow, audit, closed, covering, expiries, hosts, paths, requests })))
 }
 
 /// Compiles the rules of one policy, and says what is wrong with them.
@@ -224,9 +234,10 @@ fn rules_of(spec: &AuthorizationPolicySpec, name: &Arc<str>) -> (Vec<RuleMatcher
             0
         })
     });
-    let rules = spec.rules.iter().enumerate();
-    let rules =
-        rules.map(|(number, rule)| RuleMatcher::new(rule, name, expires, &format!("rules[{number}]"), &mut problems));
+    let rules = (0..).zip(&spec.rules).map(|(number, rule)| {
+        let rule = RuleMatcher::new(rule, name, expires, &format!("rules[{number}]"), &mut problems);
+        RuleMatcher { number, ..rule }
+    });
     (rules.collect(), problems)
 }
 

@@ -57,7 +57,9 @@ fn what_cannot_be_seen_is_decided_against_the_caller() {
         (!refuses("ALLOW"), refuses("DENY"))
     };
     let caller = || Request::new("GET", "/").port(8080);
-    for operation in [json!({ "notPaths": ["/a"] }), json!({ "notMethods": ["GET"] }), json!({ "absentHeaders": ["x"] })] {
+    for operation in
+        [json!({ "notPaths": ["/a"] }), json!({ "notMethods": ["GET"] }), json!({ "absentHeaders": ["x"] })]
+    {
         assert_eq!(connection(&operation, &caller()), (false, true), "{operation}");
     }
     let (ports, hosts) = (json!({ "notPorts": [9090] }), json!({ "notHosts": ["a.shop"] }));

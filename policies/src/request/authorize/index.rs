@@ -49,6 +49,11 @@ impl RuleIndex {
         self.rules.is_empty()
     }
 
+    /// All rules, in the order in which they were added.
+    pub(super) fn rules(&self) -> &[RuleMatcher] {
+        &self.rules
+    }
+
     /// The policy of the first rule of which the path is a condition.
     pub(super) fn about_paths(&self) -> Option<&Arc<str>> {
         let is_about_paths = |rule: &&RuleMatcher| rule.to.iter().any(OperationMatcher::is_about_paths);
