@@ -20,7 +20,7 @@ use selvedge_xds::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    compile::{by_number, in_order},
+    compile::{self, by_number, in_order},
     config::{
         AccessLogMode, CONNECT_TIMEOUT, ClusterConfig, Destination, EndpointConfig, InboundPort, RuntimeConfig,
         Traffic, Transport,
@@ -72,7 +72,7 @@ fn inbound(config: &RuntimeConfig) -> Value {
     });
     json!({
         "mode": if config.permissive { "PERMISSIVE" } else { "STRICT" },
-        "defaultPosture": if source.posture.is_empty() { "allow" } else { &source.posture },
+        "defaultPosture": compile::posture(source).unwrap_or_default().name(),
         "ports": ports.collect::<Map<_, _>>(),
         "otherPorts": inbound_port(&config.other_ports, source, &mesh::InboundPort::default()),
     })

@@ -358,7 +358,7 @@ impl Mesh {
         let set = inbound.settings_from.iter().find(|setting| setting.field == POSTURE);
         let written = set.and_then(|setting| self.written(setting));
         // No other word was let in.
-        let posture = if inbound.posture == "deny" { Posture::Deny } else { Posture::Allow };
+        let posture = compile::posture(inbound).unwrap_or_default();
         DefaultPosture { posture, written }
     }
 

@@ -195,7 +195,7 @@ impl Ending {
 /// `deny, by spec.defaultPosture of MeshPolicy shop/closed (mesh.yaml:4)`.
 impl fmt::Display for DefaultPosture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.posture == Posture::Deny { "deny" } else { "allow" })?;
+        f.write_str(self.posture.name())?;
         match &self.written {
             Some(written) => write!(f, ", by {written}"),
             None if self.posture == Posture::default() => f.write_str(", the built-in default"),

@@ -128,6 +128,25 @@ pub enum Posture {
     /// Let it pass where no ALLOW policy covers the target.
     #[default]
     Allow,
+    /// As `allow`, and what `deny` would refuse is noted.
+    Audit,
+}
+
+impl Posture {
+    /// The word that users write.
+    ///
+    /// ```
+    /// use selvedge_policies::policy::Posture;
+    ///
+    /// assert_eq!(Posture::Audit.name(), "audit");
+    /// ```
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+            Self::Audit => "audit",
+        }
+    }
 }
 
 /// What a policy, or a set of them, has to be told.

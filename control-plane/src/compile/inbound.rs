@@ -44,9 +44,11 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
         mode: if modes.permissive { mesh::InboundMode::Permissive } else { mesh::InboundMode::Strict }.into(),
         outbound_mode: if modes.passthrough { mesh::OutboundMode::Prefer } else { mesh::OutboundMode::Require }.into(),
         posture: match modes.posture {
-            Posture::Deny => "deny",
-            Posture::Allow => "allow",
+            Posture::Deny => Posture::Deny,
+            // What is noted stands in the settings, which sidecars of earlier releases can leave out.
+            Posture::Allow | Posture::Audit => Posture::Allow,
         }
+        .name()
         .to_owned(),
         access_log: match modes.log {
             Log::Errors => mesh::AccessLog::Errors,

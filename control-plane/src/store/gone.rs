@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use selvedge_policies::{finding::Code, policy::Posture};
+use selvedge_policies::finding::Code;
 
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
@@ -76,7 +76,7 @@ fn uncovered(model: &Model, kind: &str, target: &Target) -> String {
         }
         Target::Namespace(namespace) => (namespace, Arc::default()),
     };
-    let posture = posture(model.effective(namespace, &workload).0.modes().posture);
+    let posture = model.effective(namespace, &workload).0.modes().posture.name();
     format!("; no {kind} names {} any more, and its default posture is {posture}", name(target))
 }
 
@@ -93,7 +93,7 @@ fn settings(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> String {
     let now = settings.modes();
     let inbound = if now.permissive { "PERMISSIVE" } else { "STRICT" };
     let mut opened =
-        format!("; what it covered has mTLS mode {inbound} and default posture {} now", posture(now.posture));
+        format!("; what it covered has mTLS mode {inbound} and default posture {} now", now.posture.name());
     for field in spec.settings.deciding().filter(|field| !merged.from.contains_key(field)) {
         opened.push_str(&format!("; nobody sets {field} any more"));
     }
@@ -115,13 +115,6 @@ fn covered(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> (Arc<str>, Ar
     let mut covered = workloads.filter(|object| is_wide || object.id.namespace == id.namespace);
     let pod = covered.find(|object| matches!(&object.spec, Spec::Workload(spec) if spec.pod));
     pod.map_or_else(|| (id.namespace.clone(), Arc::default()), |pod| (pod.id.namespace.clone(), pod.id.name.clone()))
-}
-
-fn posture(posture: Posture) -> &'static str {
-    match posture {
-        Posture::Allow => "allow",
-        Posture::Deny => "deny",
-    }
 }
 
 fn name(target: &Target) -> String {

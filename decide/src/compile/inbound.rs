@@ -96,9 +96,10 @@ fn decisions(inbound: &mesh::Inbound) -> Result<Vec<Arc<dyn RequestPolicy>>, Str
 }
 
 /// A posture this sidecar does not know must not be taken for leave.
-fn posture(inbound: &mesh::Inbound) -> Result<Posture, String> {
+pub(crate) fn posture(inbound: &mesh::Inbound) -> Result<Posture, String> {
     match inbound.posture.as_str() {
         "deny" => Ok(Posture::Deny),
+        "" | "allow" if settings(inbound)?.modes().posture == Posture::Audit => Ok(Posture::Audit),
         "" | "allow" => Ok(Posture::Allow),
         other => Err(format!("posture '{other}' is not known to this version of the sidecar")),
     }

@@ -92,6 +92,9 @@ pub const KIND: PolicyKind = PolicyKind {
     advise: advise::advise,
 };
 
+/// What stands in place of a policy where the default posture would have refused.
+const AUDITED: &str = "defaultPosture";
+
 /// All authorization policies of one target.
 struct Authorize {
     deny: RuleIndex,
@@ -101,6 +104,8 @@ struct Authorize {
     closed: bool,
     /// The first ALLOW policy, if there is one.
     covering: Option<Arc<str>>,
+    /// What is noted of what passes and a default posture of deny would have refused.
+    rehearsed: Option<Arc<str>>,
     /// When ALLOW rules expire, in order.
     expiries: Vec<u64>,
     /// Whether the host is a condition of a rule.
@@ -153,6 +158,7 @@ impl Authorize {
             }
             note(self.audit.first_match(request, now), context);
         }
+        self.rehearse(context);
         None
     }
 
@@ -168,11 +174,18 @@ impl Authorize {
         if !self.audit.is_empty() {
             note(self.audit.first_connection_match(connection, now), context);
         }
+        self.rehearse(context);
         None
     }
 }
 
 impl Authorize {
+    fn rehearse(&self, context: &mut Context) {
+        if let Some(posture) = &self.rehearsed {
+            context.audit(posture, Reason::PolicyDefaultDeny);
+        }
+    }
+
     fn default_denied(&self, now: Moment, peer: &Peer, is_operation: impl Fn(&RuleMatcher) -> bool) -> Answer {
         let is_caller = |rule: &RuleMatcher| rule.matches_peer(peer, Effect::Allow);
         let why = nearest::why(&self.allow, self.covering.as_deref(), now, is_caller, is_operation);
@@ -215,14 +228,15 @@ fn compile(
     }
     let covering = policies.iter().find(|policy| policy.spec.action == Action::Allow).map(|policy| policy.name.clone());
     let closed = posture == Posture::Deny || covering.is_some();
-    if !closed && deny.is_empty() && audit.is_empty() {
+    let rehearsed = (posture == Posture::Audit && !closed).then(|| AUDITED.into());
+    if !closed && rehearsed.is_none() && deny.is_empty() && audit.is_empty() {
         return Ok(None);
     }
     let expiries = allow.expiries();
     let [hosts, requests] = [RuleIndex::is_about_hosts, RuleIndex::is_about_requests]
         .map(|is_about| [&deny, &allow, &audit].into_iter().any(is_about));
     let paths = [&deny, &allow].into_iter().any(|rules| rules.about_paths().is_some());
-    Ok(Some(Box::new(Authorize { deny, allow, audit, closed, covering, expiries, hosts, paths, requests })))
+    Ok(Some(Box::new(Authorize { deny, allow, audit, closed, covering, rehearsed, expiries, hosts, paths, requests })))
 }
 
 /// Compiles the rules of one policy, and says what is wrong with them.

@@ -9,7 +9,7 @@ pub(super) const SETTING: Setting = Setting {
     field: "defaultPosture",
     schema: |generator| generator.subschema_for::<Option<Posture>>(),
     check: |_| Vec::new(),
-    strict: &[("defaultPosture", Strictness::Words(&["deny", "allow"]))],
+    strict: &[("defaultPosture", Strictness::Words(&["deny", "audit", "allow"]))],
     effect: Effect::Chooses(|value, modes| {
         modes.posture = Posture::deserialize(value)?;
         Ok(())

@@ -111,7 +111,7 @@ pub(super) fn open(model: &Model, object: &Object, target: &Reference) -> Option
         let own: BTreeSet<u16> =
             own.flat_map(|(_, service)| service.carried()).filter_map(|port| port.target(workload)).collect();
         let is_open = |port: &u16| !own.contains(port) && !is_covered(model, object, behind, *port);
-        let is_allowed = || model.effective(namespace, &of.id.name).0.modes().posture == Posture::Allow;
+        let is_allowed = || model.effective(namespace, &of.id.name).0.modes().posture != Posture::Deny;
         let port = known(behind).into_iter().find(is_open).filter(|_| is_allowed())?;
         Some(format!("port {port} of {}", of.id))
     })
