@@ -132,6 +132,9 @@ fn affected_by_document(model: &Model, attached: &Attached, subjects: &mut BTree
             Target::Workload(namespace, name) => {
                 subjects.insert(Subject::Workload(namespace.clone(), name.clone()));
             }
+            Target::Mesh(_) => {
+                subjects.extend(model.of_kind(workload::KIND.name).map(|object| Subject::workload(object)));
+            }
             Target::Namespace(namespace) => {
                 subjects.extend(workloads_of(model, namespace));
                 if attached.acts_at_callers() {

@@ -49,7 +49,7 @@ pub(crate) use {
     address::{answering, compile as at_address},
     attached::{read, sorted},
     cluster::{reached_by_tls, without_plaintext},
-    inbound::in_order,
+    inbound::{in_order, posture},
     nearby::used,
     routes::{is_for, read_routes},
 };

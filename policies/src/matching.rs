@@ -30,7 +30,8 @@ pub struct TargetRef {
     /// The kind of the target.
     #[serde(default)]
     pub kind: TargetKind,
-    /// The name of the target, in the namespace of the policy.
+    /// The name of the target, in the namespace of the policy; none for the mesh.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Only this port of it; every port when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,22 +43,41 @@ impl TargetRef {
     pub(crate) fn called_problems(target: Option<&Self>) -> Vec<Problem> {
         let mut problems = Vec::new();
         let Some(target) = target else { return problems };
+        if target.kind == TargetKind::Mesh {
+            let is_bare = target.name.is_empty() && target.port.is_none();
+            problems.extend(
+                (!is_bare).then(|| {
+                    Problem::new("targetRef", "the mesh has no name and no port: expected none with kind Mesh")
+                }),
+            );
+            return problems;
+        }
         if target.kind == TargetKind::ExternalService {
             let why = "this policy is enforced at the called workload: expected Service or Workload";
             problems.push(Problem::new("targetRef.kind", why));
         }
-        problems.extend(kind::name_problem(&target.name).map(|why| Problem::new("targetRef.name", why)));
+        problems.extend(target.name_problem());
         problems
+    }
+
+    fn name_problem(&self) -> Option<Problem> {
+        if self.name.is_empty() {
+            return Some(Problem::new(
+                "targetRef",
+                format!("missing field 'name': expected that of a {:?}", self.kind),
+            ));
+        }
+        kind::name_problem(&self.name).map(|why| Problem::new("targetRef.name", why))
     }
 
     /// What is wrong with the target of a policy of this kind, which is enforced where calls are made.
     pub(crate) fn caller_problems(&self, of: &str) -> Vec<Problem> {
         let mut problems = Vec::new();
-        if self.kind == TargetKind::Workload {
-            let why = format!("a {of} is about a Service or an ExternalService, not a Workload");
+        if let TargetKind::Workload | TargetKind::Mesh = self.kind {
+            let why = format!("a {of} is about a Service or an ExternalService, not a {:?}", self.kind);
             problems.push(Problem::new("targetRef.kind", why));
         }
-        problems.extend(kind::name_problem(&self.name).map(|why| Problem::new("targetRef.name", why)));
+        problems.extend(self.name_problem());
         if self.port.is_some() {
             let why = format!("a {of} is about all ports of its service: leave the port out");
             problems.push(Problem::new("targetRef.port", why));
@@ -76,4 +96,6 @@ pub enum TargetKind {
     Workload,
     /// An `ExternalService`: what is called outside the mesh.
     ExternalService,
+    /// Every workload of the mesh, for policies in the namespace of those who run it.
+    Mesh,
 }

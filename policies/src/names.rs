@@ -47,6 +47,9 @@ pub fn parts(text: &str) -> Option<(&str, &str)> {
     text.split_once('/').filter(|(namespace, name)| is_part(namespace) && is_part(name))
 }
 
+/// The namespace of those who run the mesh: what covers all of it is written here.
+pub const ROOT_NAMESPACE: &str = "selvedge-system";
+
 /// What follows `NAME.NAMESPACE` in the host names of a service of the mesh.
 const DOMAINS: [&str; 3] = ["", ".svc", ".svc.cluster.local"];
 

@@ -3,7 +3,13 @@
 use std::net::IpAddr;
 
 use selvedge_decide::compile::by_number;
-use selvedge_policies::{kind, matching::ports, names::WorkloadName, policy::Posture, settings::Log};
+use selvedge_policies::{
+    kind,
+    matching::ports,
+    names::{self, WorkloadName},
+    policy::Posture,
+    settings::Log,
+};
 use selvedge_xds::proto::mesh::{self, Attachment, Inbound, InboundPort, SettingOrigin};
 
 use super::{Mesh, attachment, destination, identity, origin, route};
@@ -19,7 +25,8 @@ pub(super) fn compile(model: &Model, mesh: &Mesh, namespace: &str, name: &str) -
     let (object, spec) = model.workload(namespace, name).filter(|(_, spec)| spec.sidecar)?;
     let own = model.attached(&Target::Workload(id.namespace.clone(), id.name.clone()), Attached::acts_where_called);
     let shared = model.attached(&Target::Namespace(id.namespace.clone()), Attached::acts_where_called);
-    let covering: Vec<(&Object, &Attached)> = own.into_iter().chain(shared).collect();
+    let wide = model.attached(&Target::Mesh(names::ROOT_NAMESPACE.into()), Attached::acts_where_called);
+    let covering: Vec<(&Object, &Attached)> = own.into_iter().chain(shared).chain(wide).collect();
     let on_port = |port: Option<u16>| in_order(covering.iter().filter(|(_, document)| document.port == port));
     let mut ports: Vec<InboundPort> = model
         .selecting(&id.namespace, &object.labels)

@@ -86,8 +86,7 @@ impl ScopeRef {
     }
 }
 
-/// The namespace of those who run the mesh: what covers all of it is written here.
-pub const ROOT_NAMESPACE: &str = "selvedge-system";
+pub use selvedge_policies::names::ROOT_NAMESPACE;
 
 /// Why a policy of `namespace` may not cover what it names, if so: who may write to one namespace does not decide for
 /// the others.

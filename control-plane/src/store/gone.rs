@@ -74,7 +74,7 @@ fn uncovered(model: &Model, kind: &str, target: &Target) -> String {
         Target::Workload(namespace, workload) | Target::ExternalService(namespace, workload) => {
             (namespace, workload.clone())
         }
-        Target::Namespace(namespace) => (namespace, Arc::default()),
+        Target::Namespace(namespace) | Target::Mesh(namespace) => (namespace, Arc::default()),
     };
     let posture = model.effective(namespace, &workload).0.modes().posture.name();
     format!("; no {kind} names {} any more, and its default posture is {posture}", name(target))
@@ -123,5 +123,6 @@ fn name(target: &Target) -> String {
         Target::ExternalService(namespace, name) => format!("ExternalService {namespace}/{name}"),
         Target::Workload(namespace, name) => format!("Workload {namespace}/{name}"),
         Target::Namespace(namespace) => format!("namespace {namespace}"),
+        Target::Mesh(_) => "the mesh".to_owned(),
     }
 }

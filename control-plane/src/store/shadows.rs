@@ -89,12 +89,16 @@ fn among(kind: &str, documents: &[(&Object, &Attached)]) -> Vec<Shadowed> {
     registry::find(kind).map(|kind| (kind.shadows)(&read.collect::<Vec<_>>())).unwrap_or_default()
 }
 
-/// The documents of a kind that hold wherever one does that is attached so, itself among them. What covers a namespace holds
-/// at each of its workloads.
+/// The documents of a kind that hold wherever one does that is attached so, itself among them. What covers a namespace
+/// or the mesh holds at each of its workloads.
 fn holding<'m>(model: &'m Model, kind: &str, reference: &Reference) -> Vec<(&'m Object, &'m Attached)> {
+    let mesh = || Target::Mesh(names::ROOT_NAMESPACE.into());
     let wide = match &reference.to {
-        Target::Service(namespace, _) | Target::Workload(namespace, _) => Some(Target::Namespace(namespace.clone())),
-        Target::ExternalService(..) | Target::Namespace(_) => None,
+        Target::Service(namespace, _) | Target::Workload(namespace, _) => {
+            vec![Target::Namespace(namespace.clone()), mesh()]
+        }
+        Target::Namespace(_) => vec![mesh()],
+        Target::ExternalService(..) | Target::Mesh(_) => Vec::new(),
     };
     let holds = |other: &Reference| {
         let is_whole = other.port.is_none() && other.section.is_none();
@@ -104,7 +108,7 @@ fn holding<'m>(model: &'m Model, kind: &str, reference: &Reference) -> Vec<(&'m 
         let mut others = attached.references.iter().filter(|other| other.relation == Relation::AttachedTo);
         others.any(|other| other.to == *target && holds(other))
     };
-    let targets = [Some(&reference.to), wide.as_ref()].into_iter().flatten();
+    let targets = std::iter::once(&reference.to).chain(&wide);
     let holding = targets.flat_map(|target| model.attached(target, |attached| is_attached(attached, target)));
     holding.filter(|(other, _)| other.id.kind == kind).collect()
 }

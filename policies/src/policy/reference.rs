@@ -7,9 +7,10 @@ use serde_json::Value;
 use crate::{
     kind::{self, Problem},
     matching::{TargetKind, TargetRef},
+    names,
 };
 
-/// An object, or all workloads of a namespace.
+/// An object, or all workloads of a namespace or of the mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     /// The `Service` of that namespace and name.
@@ -20,6 +21,8 @@ pub enum Target {
     Workload(Arc<str>, Arc<str>),
     /// Every workload of that namespace.
     Namespace(Arc<str>),
+    /// Every workload of the mesh, with the namespace in which alone that can be said.
+    Mesh(Arc<str>),
 }
 
 impl Target {
@@ -36,7 +39,8 @@ impl Target {
             Self::Service(namespace, _)
             | Self::ExternalService(namespace, _)
             | Self::Workload(namespace, _)
-            | Self::Namespace(namespace) => namespace,
+            | Self::Namespace(namespace)
+            | Self::Mesh(namespace) => namespace,
         }
     }
 }
@@ -125,6 +129,9 @@ impl Bound {
 /// let spec = json!({ "targetRef": { "kind": "Service", "name": "web", "port": 80 } });
 /// let bound = bind_target(&spec, "shop").unwrap();
 /// assert_eq!((bound.targets(), bound.port), (vec![Target::Service("shop".into(), "web".into())], Some(80)));
+/// let mesh = json!({ "targetRef": { "kind": "Mesh" } });
+/// assert_eq!(bind_target(&mesh, "selvedge-system").unwrap().document, json!({}), "sidecars need not know it");
+/// assert!(bind_target(&mesh, "shop").is_err());
 /// assert_eq!(bind_target(&json!({}), "shop").unwrap().targets(), [Target::Namespace("shop".into())]);
 /// ```
 pub fn bind_target(document: &Value, namespace: &str) -> Result<Bound, Vec<Problem>> {
@@ -140,9 +147,23 @@ pub fn bind_target(document: &Value, namespace: &str) -> Result<Bound, Vec<Probl
             TargetKind::Service => Target::Service(namespace, name.into()),
             TargetKind::ExternalService => Target::ExternalService(namespace, name.into()),
             TargetKind::Workload => Target::Workload(namespace, name.into()),
+            TargetKind::Mesh if *namespace != *names::ROOT_NAMESPACE => {
+                let why = format!(
+                    "a policy of namespace '{namespace}' cannot cover the whole mesh: expected namespace {}, or no \
+                     targetRef",
+                    names::ROOT_NAMESPACE
+                );
+                return Err(vec![Problem::new("targetRef.kind", why)]);
+            }
+            TargetKind::Mesh => Target::Mesh(namespace),
         },
     };
     let (path, relation) = ("targetRef".to_owned(), Relation::AttachedTo);
     let references = vec![Reference { to, port, section: None, path, relation }];
-    Ok(Bound { references, port, warnings: Vec::new(), document: document.clone() })
+    let mut document = document.clone();
+    if let ([Reference { to: Target::Mesh(_), .. }], Some(fields)) = (&*references, document.as_object_mut()) {
+        // Sidecars of earlier releases do not know the word, and need none: they are told what covers their workload.
+        fields.remove("targetRef");
+    }
+    Ok(Bound { references, port, warnings: Vec::new(), document })
 }

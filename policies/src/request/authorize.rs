@@ -40,10 +40,12 @@ use index::RuleIndex;
     extend("x-kubernetes-validations" = [
         { "rule": "!has(self.targetRef) || !has(self.targetRef.kind) || self.targetRef.kind != 'ExternalService'",
           "message": "this policy is enforced at the called workload: expected Service or Workload" },
+        { "rule": "!has(self.targetRef) || (has(self.targetRef.kind) && self.targetRef.kind == 'Mesh') != has(self.targetRef.name)",
+          "message": "a Service and a Workload have a name, and the mesh has none" },
     ])
 )]
 pub struct AuthorizationPolicySpec {
-    /// The called service or workload; every workload of the namespace when absent.
+    /// The called service or workload, or the mesh; every workload of the namespace when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<TargetRef>,
     /// What happens to what the rules match.

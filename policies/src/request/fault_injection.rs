@@ -41,8 +41,10 @@ use abort::Abort;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(
     extend("x-kubernetes-validations" = [
-        { "rule": "!has(self.targetRef.kind) || self.targetRef.kind != 'Workload'",
-          "message": "a FaultInjection is about a Service or an ExternalService, not a Workload" },
+        { "rule": "!has(self.targetRef.kind) || !(self.targetRef.kind in ['Workload', 'Mesh'])",
+          "message": "a FaultInjection is about a Service or an ExternalService" },
+        { "rule": "has(self.targetRef.name)",
+          "message": "a Service and an ExternalService have a name" },
         { "rule": "!has(self.targetRef.port)",
           "message": "a FaultInjection is about all ports of its service: leave the port out" },
     ])

@@ -6,6 +6,7 @@ use selvedge_policies::{
     advice::Advice,
     finding::Code,
     matching::ports,
+    names,
     policy::{Posture, Reference, Relation, Target},
 };
 
@@ -33,6 +34,10 @@ fn covered<'m>(model: &'m Model, target: &Target) -> Vec<Behind<'m>> {
         Target::Namespace(namespace) => {
             let objects = model.in_namespace(workload::KIND.name, namespace);
             objects.filter_map(|object| model.workload(namespace, &object.id.name)).map(behind).collect()
+        }
+        Target::Mesh(_) => {
+            let objects = model.of_kind(workload::KIND.name);
+            objects.filter_map(|object| model.workload(&object.id.namespace, &object.id.name)).map(behind).collect()
         }
         Target::ExternalService(..) => Vec::new(),
     }
@@ -137,6 +142,7 @@ fn is_covered(model: &Model, object: &Object, (of, workload, services): &Behind<
     by_service
         || covers(&Target::Workload(namespace.clone(), name.clone()), &is_number)
         || covers(&Target::Namespace(namespace.clone()), &is_number)
+        || covers(&Target::Mesh(names::ROOT_NAMESPACE.into()), &is_number)
 }
 
 /// Whether a workload says which ports it has.
