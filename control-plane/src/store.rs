@@ -441,6 +441,15 @@ impl Store {
         self.reports.clone()
     }
 
+    /// As [`Self::account`], with what is to be said of moments that are near or past at this one, in seconds since the Unix
+    /// epoch.
+    pub fn account_at(&mut self, now: u64) -> Reports {
+        self.account();
+        let beside = Beside { trust_domain: &self.mesh.trust_domain, now };
+        self.reports.say(About::Time, advice::of_time(&self.model, &self.in_force, beside));
+        self.reports.clone()
+    }
+
     /// Compiles what is dirty. A snapshot that refers to what is not there would be a defect of the compiler: the
     /// one before stays, and its subjects stay dirty.
     fn compile(&mut self) {

@@ -34,6 +34,8 @@ pub struct Model {
     /// By the first pair of the selector: a workload the service selects has that label.
     services_by_label: HashMap<LabelKey, BTreeSet<Arc<str>>>,
     attached: HashMap<Target, BTreeSet<ObjectId>>,
+    /// Documents that cease to hold at a moment.
+    expiring: BTreeSet<ObjectId>,
     claims: Claims,
     nodes: Nodes,
     pods: Pods,
@@ -78,6 +80,11 @@ impl Model {
     /// Where something that has a sidecar may be.
     pub fn networks(&self) -> &Networks {
         &self.networks
+    }
+
+    /// The documents that cease to hold at a moment.
+    pub fn expiring(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.expiring.iter().filter_map(|id| self.get(id))
     }
 
     /// All objects, by kind, namespace and name.
@@ -225,6 +232,11 @@ impl Model {
             Spec::Attached(attached) => {
                 for target in &attached.targets {
                     set(&mut self.attached, target.clone(), object.id.clone(), add);
+                }
+                if !add {
+                    self.expiring.remove(&object.id);
+                } else if attached.document.contains("\"expires\":") {
+                    self.expiring.insert(object.id.clone());
                 }
             }
             Spec::EndpointSlice(_)

@@ -50,7 +50,7 @@ pub(super) fn findings(model: &Model, in_force: &InForce, beside: Beside<'_>) ->
 /// What is to be said of moments that are near or past, at this one.
 pub(super) fn of_time(model: &Model, in_force: &InForce, beside: Beside<'_>) -> Vec<Diagnostic> {
     let nobody = BTreeSet::new();
-    let documents = model.objects().filter_map(|object| match &object.spec {
+    let documents = model.expiring().filter_map(|object| match &object.spec {
         Spec::Attached(attached) => Some((object, attached)),
         _ => None,
     });

@@ -1,21 +1,24 @@
 //! Feeds a running store from its sources.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::sleep,
 };
 
 use super::{InForce, Reports, Store};
 use crate::{
-    Error,
+    Error, clock,
     snapshot::Snapshot,
     source::{Change, Source},
 };
 
 /// How many steps of all sources wait for the store.
 const WAITING: usize = 64;
+/// How often it is looked at whether something expires soon, or has.
+const LOOK: Duration = Duration::from_secs(600);
 
 /// Feeds a store from its sources until the last reader of snapshots is gone. `roots` are the trusted authorities; a change
 /// of them makes a snapshot of its own. What is then in force goes to `saves`, from where [`keep`](super::keep) takes the
@@ -48,6 +51,7 @@ pub async fn run(
                 rotates = rotated.is_ok();
                 Step::Roots(roots.borrow_and_update().clone())
             }
+            () = sleep(LOOK), if store.model.expiring().next().is_some() => Step::Time,
             () = snapshots.closed() => return Ok(()),
         };
         let (mut same, published) = blocking(move || store.step(step)).await?;
@@ -59,7 +63,7 @@ pub async fn run(
             // What is published comes first.
             let before = Arc::clone(&reports.borrow());
             let account = move || {
-                let now = same.account();
+                let now = same.account_at(clock::unix());
                 now.log(&before);
                 let unsaved = same.unsaved();
                 (same, now, unsaved)
@@ -96,6 +100,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 enum Step {
     Change(Arc<str>, Change),
     Roots(Vec<bytes::Bytes>),
+    /// It is time to look at the clock: something expires by itself.
+    Time,
     /// A source has ended.
     End,
 }
@@ -110,6 +116,7 @@ impl Store {
                 self.set_roots(roots);
                 self.is_complete()
             }
+            Step::Time => self.is_complete(),
             Step::End => false,
         };
         let published = due.then(|| self.publish());

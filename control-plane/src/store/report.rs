@@ -91,6 +91,8 @@ pub(super) enum About {
     Holding(Origin),
     /// The objects that went with their origin.
     Gone,
+    /// Moments that are near or past.
+    Time,
     /// An object that stands twice.
     Twice(ObjectId),
     /// What an object has to do with the others.

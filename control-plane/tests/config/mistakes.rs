@@ -4,7 +4,8 @@ use std::fs;
 
 use selvedge_control_plane::{
     diagnostic::Severity::{self, Error, Note, Warning},
-    store,
+    source::{Change, files},
+    store::{self, Store},
 };
 use selvedge_policies::finding::Code;
 
@@ -326,4 +327,28 @@ fn moments_in_the_past_are_told() {
         ),
         ("18 a DENY", expired("DENY", ""), &[(Warning, Code::Expired, 24, "refuses nothing any more")]),
     ]);
+}
+
+#[test]
+fn a_running_control_plane_warns_before_a_policy_expires_and_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = policy("action: DENY, expires: '2030-01-01T00:00:00Z', rules: [{}]");
+    fs::write(dir.path().join("mesh.yaml"), [SHOP, &policy].concat()).unwrap();
+    let mut store = Store::new("mesh.local");
+    for change in files::once(dir.path()).unwrap().into_iter().chain([Change::Complete]) {
+        store.take(files::NAME, change);
+    }
+    store.publish();
+    let expires = 1_893_456_000;
+    for (now, code) in [
+        (expires - 30 * 86_400, None),
+        (expires - 86_400, Some(Code::ExpiresSoon)),
+        (expires, Some(Code::Expired)),
+        (expires + 365 * 86_400, Some(Code::Expired)),
+    ] {
+        let report = store.account_at(now).report();
+        assert_eq!(report.findings.first().map(|finding| finding.code), code, "{now}");
+        let object = report.objects.iter().find(|object| object.name == "p").unwrap();
+        assert_eq!(object.problems.len(), usize::from(code.is_some()), "{now}: {:?}", object.problems);
+    }
 }
