@@ -136,7 +136,7 @@ impl Place {
         let start: usize = text.split_inclusive('\n').take(self.line.checked_sub(1)?).map(str::len).sum();
         let span = start + excerpt.span.start..start + excerpt.span.end;
         let is_there = text.get(span.clone()).is_some_and(|was| *was == excerpt.text[excerpt.span.clone()]);
-        is_there.then(|| Some([&text[..span.start], &self.written(with)?, &text[span.end..]].concat()))?
+        if is_there { Some([&text[..span.start], &self.written(with)?, &text[span.end..]].concat()) } else { None }
     }
 
     /// `with` as it is written in this place, in the quotes that are there or in such as it needs; `None` for a whole file.

@@ -177,14 +177,15 @@ fn check_enveloped(document: &Value, author: Author) -> Checked {
 pub fn code(problem: &Problem) -> Code {
     let says = |text: &str| problem.message.starts_with(text);
     let is_about = |text: &str| problem.message.contains(text);
-    match () {
-        () if says("unknown field") => Code::UnknownField,
-        () if says("unknown kind") => Code::UnknownKind,
-        () if says("missing field") => Code::MissingField,
-        () if says("no namespace is written") => Code::NoNamespace,
-        () if is_about("as when values get lost") || is_about("asks nothing") => Code::EmptyValue,
-        () => Code::InvalidValue,
-    }
+    let known: [(bool, Code); 6] = [
+        (says("unknown field"), Code::UnknownField),
+        (says("unknown kind"), Code::UnknownKind),
+        (says("missing field"), Code::MissingField),
+        (says("no namespace is written"), Code::NoNamespace),
+        (is_about("as when values get lost"), Code::EmptyValue),
+        (is_about("asks nothing"), Code::EmptyValue),
+    ];
+    known.into_iter().find(|(is, _)| *is).map_or(Code::InvalidValue, |(_, code)| code)
 }
 
 fn text<'a>(document: &'a Value, field: &str) -> Option<&'a str> {

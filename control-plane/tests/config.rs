@@ -19,6 +19,8 @@ mod mistakes;
 mod restart;
 #[path = "config/routes.rs"]
 mod routes;
+#[path = "config/scope.rs"]
+mod scope;
 #[path = "config/settings.rs"]
 mod settings;
 #[path = "config/shadows.rs"]

@@ -58,7 +58,6 @@ use selvedge_policies::{
     context::Context,
     facts::{Peer, RequestFacts},
     names,
-    policy::Posture,
     reason::Reason,
 };
 use selvedge_xds::{

@@ -43,6 +43,13 @@ pub struct Advice {
 
 impl Advice {
     /// Something odd at `at`.
+    ///
+    /// ```
+    /// use selvedge_policies::{advice::Advice, finding::Code};
+    ///
+    /// let advice = Advice::new(Code::Expired, "expires", "this has expired: expected a later moment");
+    /// assert!(!advice.is_note && !advice.is_certain);
+    /// ```
     pub fn new(code: Code, at: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code, at: at.into(), message: message.into(), is_note: false, is_certain: false }
     }

@@ -207,3 +207,49 @@ async fn the_access_log_holds_what_its_mode_says() {
     let paths = wait::until("the last request is logged", logged).await;
     assert_eq!(paths, ["/denied/errors", "/denied/all", "/served/all"]);
 }
+
+#[tokio::test]
+async fn a_policy_for_the_whole_mesh_refuses_all_but_what_it_leaves_out() {
+    let pair = Pair::start().await;
+    let wide = "apiVersion: selvedge.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: all, namespace: \
+                selvedge-system}\nspec: {targetRef: {kind: Mesh}, action: DENY, rules: [{to: [{notPaths: [/open]}]}]}\n";
+    pair.mesh.write("wide.yaml", wide);
+    let refused = pair.until_reason("/", "policy_denied").await;
+    assert_eq!(refused.json()["policy"], "selvedge-system/all", "{}", refused.text());
+    assert_eq!(pair.get("/open").await.status, 200);
+    assert_eq!(pair.get("/Open").await.reason(), "policy_denied", "only what is certain is spared");
+    pair.mesh.write("wide.yaml", &wide.replace("DENY", "ALLOW").replace("notPaths", "paths"));
+    let refused = pair.until_reason("/", "policy_default_deny").await;
+    let nearest =
+        "No ALLOW rule matches: the nearest is rules[0] of selvedge-system/all, of which 'to' does not match.";
+    assert_eq!(refused.json()["detail"], nearest, "{}", refused.text());
+    assert_eq!(pair.get("/open").await.status, 200);
+    pair.mesh.remove("wide.yaml");
+    pair.until_status("/", 200).await;
+}
+
+#[tokio::test]
+async fn what_a_posture_of_deny_would_refuse_is_noted_before_it_does() {
+    let pair = Pair::start().await;
+    let posture = |word: &str| {
+        format!(
+            "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {{name: try, namespace: shop}}\nspec: \
+             {{defaultPosture: {word}}}\n"
+        )
+    };
+    pair.mesh.write("posture.yaml", &posture("audit"));
+    let (api, pair) = (&pair.api, &pair);
+    let labels = ["policy=\"defaultPosture\"", "source_identity=\"spiffe://mesh.local/ns/shop/sa/web\""];
+    wait::until_true("it is counted", || async move {
+        assert_eq!(pair.get("/").await.status, 200);
+        api.metrics().so_far("selvedge_audited_total", &labels).await > 0.0
+    })
+    .await;
+    wait::until_true("it is logged", || async move {
+        api.access_log().iter().any(|line| line["selvedge.audited"] == "defaultPosture")
+    })
+    .await;
+    pair.mesh.write("posture.yaml", &posture("deny"));
+    let refused = pair.until_reason("/", "policy_default_deny").await;
+    assert_eq!(refused.json()["detail"], "No ALLOW policy covers this, and the default posture is deny.");
+}

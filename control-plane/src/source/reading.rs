@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Provenance, provenance::ClusterObject};
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
-    model::{Object, ObjectId},
+    model::{self, Object, ObjectId},
     validate::{self, Author, Checked, Verdict},
 };
 
@@ -118,7 +118,10 @@ impl Reading {
             Verdict::Unclear(namespace, name) => self.unclear.push((namespace, name)),
             Verdict::Foreign => {
                 let kind = document_kind.and_then(Value::as_str).unwrap_or_default();
-                self.passed_over.push(kind.into());
+                // A Service may be another name for something, of which there is nothing to say.
+                if model::kinds().all(|ours| ours.name != kind) {
+                    self.passed_over.push(kind.into());
+                }
             }
             Verdict::Unnamed => self.incomplete = true,
         }

@@ -27,6 +27,9 @@ pub struct Beside<'a> {
     pub now: u64,
 }
 
+/// Service accounts, each with its namespace first.
+type Accounts = BTreeSet<(Arc<str>, Arc<str>)>;
+
 /// Everything odd, by object.
 pub(super) fn findings(model: &Model, in_force: &InForce, beside: Beside<'_>) -> Vec<Diagnostic> {
     let accounts = accounts(model);
@@ -73,8 +76,8 @@ fn told(in_force: &InForce, object: &Object, advice: Vec<Advice>) -> Vec<Diagnos
     told.collect()
 }
 
-/// The service accounts of all workloads, each with its namespace first.
-fn accounts(model: &Model) -> BTreeSet<(Arc<str>, Arc<str>)> {
+/// The service accounts of all workloads.
+fn accounts(model: &Model) -> Accounts {
     let workloads = model.of_kind(workload::KIND.name).filter_map(|object| match &object.spec {
         Spec::Workload(spec) => Some((object.id.namespace.clone(), Arc::from(&*spec.service_account))),
         _ => None,
@@ -87,7 +90,7 @@ fn of_document(
     model: &Model,
     object: &Object,
     attached: &Attached,
-    (accounts, beside): (&BTreeSet<(Arc<str>, Arc<str>)>, Beside<'_>),
+    (accounts, beside): (&Accounts, Beside<'_>),
 ) -> Vec<Advice> {
     let Some(kind) = registry::find(object.id.kind) else { return Vec::new() };
     let targets = || attached.references.iter().filter(|reference| reference.relation == Relation::AttachedTo);

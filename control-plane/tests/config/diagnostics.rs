@@ -466,7 +466,7 @@ fn a_finding_looks_like_a_compilers() {
     let text = object("Service", "  selectro: {app: a}\n  ports: [{port: 80}]\n");
     let rendered = read(&text).findings[0].render(false);
     let expected = "\
-error: unknown field 'selectro'
+error[unknown_field]: unknown field 'selectro'
  --> mesh.yaml:6:3
   |
 6 |   selectro: {app: a}

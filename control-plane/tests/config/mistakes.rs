@@ -119,11 +119,6 @@ fn mistakes_about_callers_are_told() {
             &[(Error, Code::EmptyValue, 24, "leave the field out where any is meant")],
         ),
         (
-            "19 a network that is none",
-            allow("from: [{ ipBlocks: ['10.0.0.0/33'] }]"),
-            &[(Error, Code::InvalidValue, 24, "such as 10.0.0.0/8")],
-        ),
-        (
             "22 a contradiction",
             allow("from: [{ serviceAccounts: [web], notServiceAccounts: [web] }]"),
             &[(Warning, Code::MatchesNothing, 24, "expected one of the two to be changed")],
@@ -153,12 +148,23 @@ fn mistakes_about_callers_are_told() {
             allow("from: [{ identities: ['spiffe://mesh.local/ns/shop/sa/wbe', 'spiffe://mesh.local/ns/shop/*'] }]"),
             &[(Warning, Code::UnknownIdentity, 24, "did you mean 'spiffe://mesh.local/ns/shop/sa/web'?")],
         ),
+        ("everyone, and meant", allow("from: [{ ipBlocks: [0.0.0.0/0, '::/0'] }]"), &[]),
+    ]);
+}
+
+#[test]
+fn mistakes_about_networks_are_told() {
+    check(&[
+        (
+            "19 a network that is none",
+            allow("from: [{ ipBlocks: ['10.0.0.0/33'] }]"),
+            &[(Error, Code::InvalidValue, 24, "such as 10.0.0.0/8")],
+        ),
         (
             "bits that do not count",
             allow("from: [{ ipBlocks: [10.1.2.3/8] }]"),
             &[(Warning, Code::HostBits, 24, "write '10.0.0.0/8'")],
         ),
-        ("everyone, and meant", allow("from: [{ ipBlocks: [0.0.0.0/0, '::/0'] }]"), &[]),
     ]);
 }
 
@@ -294,7 +300,7 @@ fn mistakes_in_the_form_of_a_policy_are_told() {
                 "r",
                 "targetRef: { kind: Service, name: api }, limits: [{ requests: 10, per: 1s, match: [{ paths: [/x], from: [web] }] }]",
             ),
-            &[(Error, Code::UnknownField, 24, "expected one of headers, hosts, methods, ")],
+            &[(Error, Code::UnknownField, 24, "expected one of absentHeaders, headers, hosts, methods, ")],
         ),
         (
             "42 kinds of Kubernetes",
@@ -327,6 +333,222 @@ fn moments_in_the_past_are_told() {
         ),
         ("18 a DENY", expired("DENY", ""), &[(Warning, Code::Expired, 24, "refuses nothing any more")]),
     ]);
+}
+
+/// A document with fields beside `spec`, or none of it, in no namespace that is not written.
+fn raw(version: &str, kind: &str, rest: &str) -> String {
+    format!("---\napiVersion: {version}\nkind: {kind}\n{rest}\n")
+}
+
+#[test]
+fn mistakes_in_the_nouns_of_the_mesh_are_told() {
+    let workload = |name: &str, spec: &str| {
+        object("Workload", name, spec).replace("namespace: shop }", "namespace: shop, labels: { app: api } }")
+    };
+    let slice = |rest: &str| {
+        raw("discovery.k8s.io/v1", "EndpointSlice", &format!("metadata: {{ name: s, namespace: shop }}\n{rest}"))
+    };
+    check(&[
+        (
+            "Service: a port that nobody lists",
+            object("Service", "s", "selector: { app: api }, ports: [{ port: 8081 }]"),
+            &[(Warning, Code::UnlistedPort, 24, "expected one that they list, as Workload shop/api-1 does 8080")],
+        ),
+        (
+            "Service: labels of nobody",
+            object("Service", "s", "selector: { app: apo }, ports: [{ port: 80 }]"),
+            &[(Warning, Code::CoversNothing, 24, "no Workload of namespace 'shop' has these labels")],
+        ),
+        (
+            "Workload: the port of its service is not listed",
+            workload("api-2", "serviceAccount: api, address: 192.0.2.3, ports: [{ port: 9090 }]"),
+            &[(Warning, Code::UnlistedPort, 24, "expected it among the ports, or another label")],
+        ),
+        (
+            "Workload: the address of another",
+            workload("api-2", "serviceAccount: api, address: 192.0.2.1"),
+            &[(Warning, Code::ClaimedTwice, 24, "192.0.2.1:8080 is where Workload 'api-1' is called, too")],
+        ),
+        (
+            "EndpointSlice: an address that is none",
+            slice("addressType: IPv4\nendpoints: [{ addresses: [here] }]"),
+            &[(Error, Code::InvalidValue, 21, "'here' is not an IP address")],
+        ),
+        (
+            "EndpointSlice: a type of addresses that is none",
+            slice("addressType: IPv5\nendpoints: []"),
+            &[(Error, Code::InvalidValue, 21, "did you mean 'IPv4'?")],
+        ),
+        (
+            "Node: in a namespace",
+            raw("v1", "Node", "metadata: { name: n, namespace: shop }\nspec: {}"),
+            &[(Error, Code::InvalidValue, 23, "a Node is in no namespace: leave it out")],
+        ),
+        (
+            "Node: a network that is none",
+            raw("v1", "Node", "metadata: { name: n }\nspec: { podCIDRs: [10.0.0.0/33] }"),
+            &[(Error, Code::InvalidValue, 24, "such as 10.0.0.0/8")],
+        ),
+        (
+            "ExternalService: the host of a Service",
+            object(
+                "ExternalService",
+                "e",
+                "hosts: [api.shop], ports: [{ port: 80 }], endpoints: [{ address: 198.51.100.1 }]",
+            ),
+            &[(Warning, Code::ClaimedTwice, 24, "this host is that of Service shop/api")],
+        ),
+        (
+            "ExternalService: no host",
+            object("ExternalService", "e", "ports: [{ port: 80 }], endpoints: [{ address: 198.51.100.1 }]"),
+            &[(Error, Code::MissingField, 24, "missing field 'hosts'")],
+        ),
+        (
+            "ReferenceGrant: a misspelt field",
+            object("ReferenceGrant", "g", "form: [], from: [], to: []"),
+            &[(Error, Code::UnknownField, 24, "did you mean 'from'?")],
+        ),
+        (
+            "ReferenceGrant: no namespace",
+            object(
+                "ReferenceGrant",
+                "g",
+                "from: [{ group: gateway.networking.k8s.io, kind: HTTPRoute }], to: [{ group: '', kind: Service }]",
+            ),
+            &[(Error, Code::MissingField, 24, "missing field 'namespace'")],
+        ),
+    ]);
+}
+
+#[test]
+fn mistakes_in_the_policies_of_the_mesh_are_told() {
+    let database =
+        object("Service", "db", "selector: { app: api }, ports: [{ port: 5432, targetPort: 8080, appProtocol: tcp }]");
+    let db = |kind: &str, spec: &str| [database.clone(), object(kind, "p", spec)].concat();
+    let limit = |spec: &str| format!("targetRef: {{ kind: Service, name: db }}, limits: [{{ per: 1s, {spec} }}]");
+    let faults = "faults: [{ from: [{ serviceAccounts: [web] }], delay: { percentage: 1, duration: 1s } }]";
+    check(&[
+        (
+            "MeshPolicy: a second one for the namespace",
+            object("MeshPolicy", "open", "defaultPosture: allow"),
+            &[(Warning, Code::Overridden, 24, "MeshPolicy shop/default sets defaultPosture of the same target")],
+        ),
+        (
+            "MeshPolicy: no namespace",
+            raw("selvedge.dev/v1alpha1", "MeshPolicy", "metadata: { name: all }\nspec: { defaultPosture: deny }"),
+            &[(Warning, Code::NoNamespace, 23, "or selvedge-system with targetRef {kind: Mesh}")],
+        ),
+        (
+            "AuthorizationPolicy: paths where there are none",
+            db(
+                "AuthorizationPolicy",
+                "targetRef: { kind: Service, name: db }, action: DENY, rules: [{ to: [{ paths: [/a] }] }]",
+            ),
+            &[(Warning, Code::HttpOnTcp, 29, "expected conditions on callers, ports or hosts")],
+        ),
+        (
+            "AuthorizationPolicy: the port of a Service, for a workload",
+            object(
+                "AuthorizationPolicy",
+                "p",
+                "targetRef: { kind: Workload, name: api-1 }, action: DENY, rules: [{ to: [{ ports: [80] }] }]",
+            ),
+            &[(Warning, Code::ServicePort, 24, "did you mean '8080'?")],
+        ),
+        (
+            "RateLimit: paths where there are none",
+            db("RateLimit", &limit("requests: 1, match: [{ paths: [/a] }]")),
+            &[(Warning, Code::HttpOnTcp, 29, "so this counts nothing")],
+        ),
+        (
+            "RateLimit: nothing",
+            db("RateLimit", &limit("requests: 0")),
+            &[(Error, Code::InvalidValue, 29, "expected at least 1")],
+        ),
+        (
+            "FaultInjection: over",
+            object(
+                "FaultInjection",
+                "f",
+                &format!("targetRef: {{ kind: Service, name: api }}, expires: '2020-01-01T00:00:00Z', {faults}"),
+            ),
+            &[(Warning, Code::Expired, 24, "so no fault happens any more")],
+        ),
+        (
+            "FaultInjection: nobody",
+            object(
+                "FaultInjection",
+                "f",
+                &format!("targetRef: {{ kind: Service, name: api }}, expires: '2999-01-01T00:00:00Z', {faults}")
+                    .replace("[web]", "[wbe]"),
+            ),
+            &[(Warning, Code::UnknownIdentity, 24, "did you mean 'web'?")],
+        ),
+    ]);
+}
+
+#[test]
+fn mistakes_about_where_calls_go_are_told() {
+    let database =
+        object("Service", "db", "selector: { app: api }, ports: [{ port: 5432, targetPort: 8080, appProtocol: tcp }]");
+    let route = |name: &str, rule: &str| {
+        object(
+            "HTTPRoute",
+            name,
+            &format!("parentRefs: [{{ kind: Service, group: '', name: api }}], rules: [{{ {rule} }}]"),
+        )
+    };
+    let traffic = |name: &str, attempts: u8| {
+        object(
+            "TrafficPolicy",
+            name,
+            &format!("targetRef: {{ kind: Service, name: api }}, retry: {{ attempts: {attempts}, on: [reset] }}"),
+        )
+    };
+    check(&[
+        (
+            "TrafficPolicy: two of one Service",
+            [traffic("a", 2), traffic("b", 3)].concat(),
+            &[(Warning, Code::Overridden, 29, "TrafficPolicy shop/a sets retry.attempts of the same target")],
+        ),
+        (
+            "TrafficPolicy: a port",
+            traffic("a", 2).replace("name: api }", "name: api, port: 80 }"),
+            &[(Error, Code::InvalidValue, 24, "leave the port out")],
+        ),
+        (
+            "HTTPRoute: two that take all",
+            [route("a", ""), route("b", "")].concat(),
+            &[(Warning, Code::NoDifference, 29, "takes every request that this matches")],
+        ),
+        (
+            "HTTPRoute: where there are no requests",
+            [database.clone(), route("a", "").replace("name: api }", "name: db }")].concat(),
+            &[(Warning, Code::HttpOnTcp, 29, "expected a port that does, or no route")],
+        ),
+    ]);
+}
+
+#[test]
+fn a_port_that_a_policy_for_a_service_leaves_open_is_told() {
+    let open = SHOP
+        .replace("defaultPosture: deny", "accessLog: all")
+        .replace("ports: [{ port: 8080 }]", "ports: [{ port: 8080 }, { port: 9090 }]");
+    let allow = allow("from: [{ serviceAccounts: [web] }]");
+    let told = |documents: &str| -> Vec<(Code, usize)> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mesh.yaml"), documents).unwrap();
+        store::lint(dir.path()).unwrap().iter().map(|found| (found.code, found.place.line)).collect()
+    };
+    assert_eq!(told(&[&*open, &allow].concat()), [(Code::OpenPort, 24)]);
+    let rest = object(
+        "AuthorizationPolicy",
+        "rest",
+        "targetRef: { kind: Workload, name: api-1, port: 9090 }, action: ALLOW, rules: []",
+    );
+    assert_eq!(told(&[&*open, &allow, &rest].concat()), [], "another policy covers it");
+    let closed = open.replace("accessLog: all", "defaultPosture: deny");
+    assert_eq!(told(&[&*closed, &allow].concat()), [], "the posture does");
 }
 
 #[test]

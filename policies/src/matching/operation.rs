@@ -104,7 +104,8 @@ pub(crate) fn matches_one<T>(alternatives: &[T], matches: impl Fn(&T) -> bool) -
 #[derive(Debug)]
 pub(crate) struct OperationMatcher {
     is: Lists,
-    is_not: Lists,
+    /// What is left out; few rules leave anything out.
+    is_not: Option<Box<Lists>>,
     headers: Vec<HeaderMatcher>,
     absent: Vec<HeaderName>,
 }
@@ -196,9 +197,11 @@ impl OperationMatcher {
         let is: Written<'_> = [("methods", &spec.methods), ("paths", &spec.paths), ("hosts", &spec.hosts)];
         let is_not: Written<'_> =
             [("notMethods", &spec.not_methods), ("notPaths", &spec.not_paths), ("notHosts", &spec.not_hosts)];
+        let has_exceptions = is_not.iter().any(|(_, texts)| !texts.is_empty());
         Self {
             is: Lists::new(is, ("ports", &spec.ports), path, problems),
-            is_not: Lists::new(is_not, ("notPorts", &spec.not_ports), path, problems),
+            is_not: (has_exceptions || !spec.not_ports.is_empty())
+                .then(|| Box::new(Lists::new(is_not, ("notPorts", &spec.not_ports), path, problems))),
             headers,
             absent: each(&spec.absent_headers, path, "absentHeaders", problems, field_name),
         }
@@ -231,10 +234,17 @@ impl OperationMatcher {
     }
 
     fn excepts(&self, request: &RequestFacts<'_>, effect: Effect) -> bool {
-        self.is_not.ports.contains(&request.port)
-            || self.is_not.has_method(request, effect)
-            || self.is_not.has_path(request, effect)
-            || self.is_not.has_host(request.host)
+        self.is_not.as_ref().is_some_and(|left_out| {
+            left_out.ports.contains(&request.port)
+                || left_out.has_method(request, effect)
+                || left_out.has_path(request, effect)
+                || left_out.has_host(request.host)
+        })
+    }
+
+    /// Whether what is left out is such; true when nothing is.
+    fn all_left_out(&self, such: impl Fn(&Lists) -> bool) -> bool {
+        self.is_not.as_ref().is_none_or(|left_out| such(left_out))
     }
 
     /// On a connection that is not HTTP the conditions on requests are in doubt, and the one on hosts where there is no
@@ -243,15 +253,15 @@ impl OperationMatcher {
         let in_doubt = effect == Effect::Deny;
         let is_host = |matches: &dyn Fn(&str) -> bool| connection.server_name.map_or(in_doubt, matches);
         (self.is.ports.is_empty() || self.is.ports.contains(&connection.port))
-            && !self.is_not.ports.contains(&connection.port)
+            && self.all_left_out(|left_out| !left_out.ports.contains(&connection.port))
             && (self.is.hosts.is_empty() || is_host(&|name| self.is.has_host(name)))
-            && (self.is_not.hosts.is_empty() || is_host(&|name| !self.is_not.has_host(name)))
+            && self.all_left_out(|left_out| left_out.hosts.is_empty() || is_host(&|name| !left_out.has_host(name)))
             && (in_doubt || !self.is_about_http())
     }
 
     /// True when the path decides.
     pub(crate) fn is_about_paths(&self) -> bool {
-        !(self.is.paths.is_empty() && self.is_not.paths.is_empty())
+        !self.is.paths.is_empty() || !self.all_left_out(|left_out| left_out.paths.is_empty())
     }
 
     /// True when it is about what only a request has.
@@ -261,12 +271,12 @@ impl OperationMatcher {
 
     fn is_about_http(&self) -> bool {
         let is_about_headers = !(self.headers.is_empty() && self.absent.is_empty());
-        is_about_headers || self.is.is_about_requests() || self.is_not.is_about_requests()
+        is_about_headers || self.is.is_about_requests() || !self.all_left_out(|left_out| !left_out.is_about_requests())
     }
 
     /// True when the host decides, which a connection that is not HTTP may say as its server name.
     pub(crate) fn is_about_hosts(&self) -> bool {
-        !(self.is.hosts.is_empty() && self.is_not.hosts.is_empty())
+        !self.is.hosts.is_empty() || !self.all_left_out(|left_out| left_out.hosts.is_empty())
     }
 }
 

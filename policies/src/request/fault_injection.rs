@@ -102,7 +102,7 @@ pub const KIND: PolicyKind = PolicyKind {
     bind: policy::bind_target,
     explain,
     shadows: policy::no_shadows,
-    advise: advise,
+    advise,
 };
 
 /// The longest that faults hold a call up: longer than any caller waits, and it is held here all the time.

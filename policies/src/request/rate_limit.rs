@@ -106,7 +106,7 @@ pub const KIND: PolicyKind = PolicyKind {
     bind: policy::bind_target,
     explain,
     shadows: policy::no_shadows,
-    advise: advise,
+    advise,
 };
 
 /// All rate limits of one target.

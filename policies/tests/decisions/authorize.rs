@@ -67,6 +67,74 @@ fn without_policies_the_posture_decides() {
 }
 
 #[test]
+fn a_rehearsal_of_deny_refuses_nothing_and_notes_what_deny_would_refuse() {
+    let (request, now) = (Request::new("GET", "/").from("shop/web"), Clock::default().now());
+    let audited = |policies: &[(&str, Value)]| {
+        let target = target(policies, Posture::Audit);
+        let mut context = crate::context(now);
+        let refused = crate::answer(target.0.on_request(&request.facts(), &mut context)).is_some();
+        let mut of_connection = crate::context(now);
+        let closed = crate::answer(target.0.on_connection(&request.connection(), &mut of_connection)).is_some();
+        assert_eq!((refused, &context.audited), (closed, &of_connection.audited), "connections as requests");
+        (refused, context.audited.map(|audited| (audited.policy.to_string(), audited.reason)))
+    };
+    let noted = |policy: &str, reason| (false, Some((policy.to_owned(), reason)));
+    assert_eq!(audited(&[]), noted("defaultPosture", Reason::PolicyDefaultDeny));
+    let of = |action: &str, account: &str| json!({ "action": action, "rules": [{ "from": [{ "serviceAccounts": [account] }] }] });
+    assert_eq!(audited(&[("shop/p", of("ALLOW", "web"))]), (false, None), "who is named would pass");
+    assert_eq!(audited(&[("shop/p", of("ALLOW", "ui"))]), (true, None), "an ALLOW policy closes its target as ever");
+    assert_eq!(audited(&[("shop/p", of("DENY", "web"))]), (true, None));
+    assert_eq!(audited(&[("shop/p", of("DENY", "ui"))]), noted("defaultPosture", Reason::PolicyDefaultDeny));
+    assert_eq!(audited(&[("shop/p", of("AUDIT", "web"))]), noted("shop/p", Reason::PolicyDenied));
+}
+
+#[test]
+fn a_refusal_by_default_says_why_and_names_the_nearest_rule() {
+    let now = Clock::default().now();
+    let detail = |policies: &[(&str, Value)], posture, request: &Request| {
+        let target = target(policies, posture);
+        let told = [target.refusal(request, now), target.connection_refusal(request, now)];
+        told.map(|answer| answer.expect("it is refused").detail)
+    };
+    let get = Request::new("GET", "/a").from("shop/web");
+    let [of_request, of_connection] = detail(&[], Posture::Deny, &get);
+    assert_eq!(
+        (&*of_request, &of_connection),
+        ("No ALLOW policy covers this, and the default posture is deny.", &of_request)
+    );
+    let none = json!({ "action": "ALLOW" });
+    assert_eq!(
+        detail(&[("shop/none", none)], Posture::Allow, &get)[0],
+        "No ALLOW rule matches: shop/none covers this and has none."
+    );
+    let from = |account: &str| json!([{ "serviceAccounts": [account] }]);
+    let paths = |path: &str| json!([{ "paths": [path] }]);
+    let rules = |rules: Value| json!({ "action": "ALLOW", "rules": rules });
+    let mut ended = rules(json!([{ "from": from("web") }]));
+    ended["expires"] = "2020-01-01T00:00:00Z".into();
+    for (spec, words) in [
+        (
+            rules(json!([{ "from": from("ui"), "to": paths("/b") }])),
+            "rules[0] of shop/p, of which neither 'from' nor 'to' matches.",
+        ),
+        (
+            rules(json!([{ "from": from("ui") }, { "from": from("web"), "to": paths("/b") }])),
+            "rules[1] of shop/p, of which 'to' does not match.",
+        ),
+        (
+            rules(json!([{ "from": from("ui"), "to": paths("/b") }, { "from": from("ui") }])),
+            "rules[1] of shop/p, of which 'from' does not match.",
+        ),
+        (ended, "rules[0] of shop/p, which has expired."),
+    ] {
+        assert_eq!(
+            detail(&[("shop/p", spec)], Posture::Allow, &get)[0],
+            format!("No ALLOW rule matches: the nearest is {words}")
+        );
+    }
+}
+
+#[test]
 fn one_allow_policy_closes_its_target() {
     let target = target(
         &[("shop/web", json!({ "action": "ALLOW", "rules": [{ "from": [{ "serviceAccounts": ["web"] }] }] }))],

@@ -10,10 +10,11 @@ use selvedge_policies::{
     registry,
     route::RouteTable,
     testing::{Clock, Request},
+    verdict::Answer,
 };
 use serde_json::{Value, json};
 
-use crate::{Target, attach, context};
+use crate::{Target, answer, attach, context};
 
 const AUTHORIZATION: &str = "AuthorizationPolicy";
 const ROUTE: &str = "HTTPRoute";
@@ -208,8 +209,10 @@ fn decisions(documents: &[(String, Value)], posture: Posture) -> Vec<String> {
         for _ in 0..3 {
             let now = clock.advance(Duration::from_secs(2_000));
             let mut context = context(now);
-            let verdict = target.0.on_request(&request.facts(), &mut context);
-            let connection = target.connection_refusal(&request, now);
+            // Which rule is the nearest is for people.
+            let alike = |answer: Answer| answer.because(String::new());
+            let verdict = answer(target.0.on_request(&request.facts(), &mut context)).map(alike);
+            let connection = target.connection_refusal(&request, now).map(alike);
             decided.push(format!("{verdict:?} {:?} {connection:?}", context.audited));
         }
     }

@@ -98,7 +98,7 @@ fn account(text: &str, home: &str, around: &Surroundings<'_>) -> Option<(Code, S
 /// close.
 fn meant<'a>(namespace: &str, name: &str, around: &Surroundings<'a>) -> Option<(&'a str, &'a str)> {
     let mut all = around.accounts.iter().map(|(of, name)| (&**of, &**name));
-    let there = all.clone().filter(|(of, _)| *of == namespace).map(|(of, name)| (of, name));
+    let there = all.clone().filter(|(of, _)| *of == namespace);
     all.find(|(_, known)| *known == name)
         .or_else(|| Some((there.clone().next()?.0, nearest(name, there.map(|(_, name)| name))?)))
 }
