@@ -47,7 +47,7 @@ pub(crate) async fn protocol(admitted: Admitted) -> Option<Detected> {
     let (mut drain, heading) = (worker.drain(), heading.clone());
     let left_silent = async {
         match heading {
-            Heading::Outbound { .. } => Box::pin(drain.begun(&heading, &Pace::default())).await,
+            Heading::Outbound { .. } => Box::pin(drain.begun(&heading, &Pace::default(), false)).await,
             Heading::Inbound { .. } => drain.gone().await,
         }
     };

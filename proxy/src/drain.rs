@@ -9,11 +9,16 @@
 //! to be done none after a third of the deadline, for callers that hear of nothing. The application's own calls, and new
 //! ones, work until nothing has been in flight for a while, or the deadline passes; connections that it leaves idle are
 //! closed. Then those finish too and the process ends.
+//!
+//! Where another process takes the connections all are told at once, and end as soon as they can without loss.
 
 use std::{
     net::SocketAddr,
     pin::pin,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -68,6 +73,8 @@ pub(crate) enum Phase {
     Draining,
     /// Calls to the application finish, and no new connections to it are taken.
     Shut,
+    /// Another process takes the connections: all calls finish, and callers come back there.
+    Replaced,
     /// The application is gone: what is in flight finishes, and what it has left idle is over.
     Gone,
     /// All calls finish, those of the application too.
@@ -125,6 +132,22 @@ impl Open {
     }
 }
 
+/// Where a process that is replaced goes on listening, because the new one does not: known before it is [`Phase::Replaced`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept(Arc<OnceLock<Vec<SocketAddr>>>);
+
+impl Kept {
+    /// Says which addresses stay; counts once.
+    pub(crate) fn keep(&self, addresses: Vec<SocketAddr>) {
+        let _ = self.0.set(addresses); // a process is replaced once
+    }
+
+    /// Whether the one at this address stays.
+    pub(crate) fn contains(&self, address: SocketAddr) -> bool {
+        self.0.get().is_some_and(|kept| kept.contains(&address))
+    }
+}
+
 /// A connection's view of the drain.
 #[derive(Clone, Debug)]
 pub(crate) struct Drain(watch::Receiver<Phase>);
@@ -136,22 +159,36 @@ impl Drain {
     }
 
     /// Waits until a connection with this heading should finish. The application's own may be idle for a while: it is
-    /// at the end of something, and what comes next is needed.
-    pub(crate) async fn begun(&mut self, heading: &Heading, pace: &Pace) {
+    /// at the end of something, and what comes next is needed. With a protocol in which a connection cannot be `asked` to
+    /// finish while nothing is under way it is left idle for a while before it is closed, where a process takes the place of
+    /// this one: who asks something at that moment would get no answer.
+    pub(crate) async fn begun(&mut self, heading: &Heading, pace: &Pace, asked: bool) {
         if matches!(heading, Heading::Inbound { .. }) {
             self.reached(Phase::Told).await;
+            if asked || !self.is_replaced() {
+                return;
+            }
         } else {
             self.reached(Phase::Draining).await;
-            tokio::select! {
-                () = pace.idle(IDLE) => {}
-                () = self.gone() => {}
-            }
+        }
+        tokio::select! {
+            () = pace.idle(IDLE) => {}
+            () = self.reached(if asked { Phase::Replaced } else { Phase::Gone }) => {}
         }
     }
 
-    /// Waits until no new connection with this heading is taken.
-    pub(crate) async fn shut(&mut self, inbound: bool) {
-        self.reached(if inbound { Phase::Shut } else { Phase::Closing }).await;
+    fn is_replaced(&self) -> bool {
+        *self.0.borrow() == Phase::Replaced
+    }
+
+    /// Waits until no new connection with this heading is taken; where another process takes the place of this one, unless the
+    /// listener `is_kept`.
+    pub(crate) async fn shut(&mut self, inbound: bool, is_kept: impl Fn() -> bool) {
+        self.until(|now| match now {
+            Phase::Replaced => !is_kept(),
+            now => now >= if inbound { Phase::Shut } else { Phase::Closing },
+        })
+        .await;
     }
 
     /// Whether connections with this heading should finish.
@@ -170,7 +207,11 @@ impl Drain {
     }
 
     async fn reached(&mut self, phase: Phase) {
-        if self.0.wait_for(|now| *now >= phase).await.is_err() {
+        self.until(|now| now >= phase).await;
+    }
+
+    async fn until(&mut self, holds: impl Fn(Phase) -> bool) {
+        if self.0.wait_for(|now| holds(*now)).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -180,7 +221,7 @@ impl Drain {
 const fn end_of(heading: &Heading) -> Phase {
     match heading {
         Heading::Inbound { .. } => Phase::Told,
-        Heading::Outbound { .. } => Phase::Gone,
+        Heading::Outbound { .. } => Phase::Replaced,
     }
 }
 
@@ -236,8 +277,18 @@ pub(crate) async fn drain(
 /// Ends with an application that is gone: returns when nothing is in flight any more, at the latest when `deadline` has
 /// passed. Callers whose connections are not taken any more repeat their calls elsewhere.
 pub(crate) async fn follow(phases: &watch::Sender<Phase>, open: &Open, deadline: Duration) {
+    finish(phases, open, Phase::Gone, deadline).await;
+}
+
+/// Gives way to another process, which takes connections by now: returns when nothing is in flight any more, at the latest
+/// when `deadline` has passed.
+pub(crate) async fn give_way(phases: &watch::Sender<Phase>, open: &Open, deadline: Duration) {
+    finish(phases, open, Phase::Replaced, deadline).await;
+}
+
+async fn finish(phases: &watch::Sender<Phase>, open: &Open, phase: Phase, deadline: Duration) {
     let began = Instant::now();
-    reach(phases, Phase::Gone);
+    reach(phases, phase);
     let (mut look, mut quiet) = (interval(LOOK), Quiet::new(open));
     while began.elapsed() < deadline {
         look.tick().await;
@@ -300,7 +351,7 @@ impl Presence {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, future::pending, sync::Arc};
+    use std::{cell::Cell, future::pending};
 
     use super::*;
 
@@ -326,7 +377,7 @@ mod tests {
             async move { drain(&phases, &open, Duration::from_secs(30), there, async {}).await }
         });
         let mut view = Drain::new(receiver.clone());
-        view.begun(&inbound(), &Pace::default()).await;
+        view.begun(&inbound(), &Pace::default(), true).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(*receiver.borrow() < Phase::Closing, "the application still has a connection");
         open.closed(&outbound());
@@ -347,7 +398,7 @@ mod tests {
             }
         };
         let heading = outbound();
-        tokio::join!(calls, view.begun(&heading, &pace));
+        tokio::join!(calls, view.begun(&heading, &pace, true));
         let idle = began.elapsed().as_secs() - 4 * 21;
         assert!((1..=3).contains(&idle), "{idle} s after the last call");
     }
@@ -359,7 +410,7 @@ mod tests {
         open.opened(&inbound());
         let began = Instant::now();
         let callers = async {
-            Drain::new(receiver.clone()).shut(true).await;
+            Drain::new(receiver.clone()).shut(true, || false).await;
             assert_eq!(began.elapsed().as_secs(), 10);
             open.closed(&inbound());
         };
@@ -373,7 +424,7 @@ mod tests {
         let (open, began) = (Open::default(), Instant::now());
         open.opened(&inbound());
         let callers = async {
-            Drain::new(receiver.clone()).shut(true).await;
+            Drain::new(receiver.clone()).shut(true, || false).await;
             let turned_away = began.elapsed().as_secs();
             open.closed(&inbound());
             turned_away
@@ -409,14 +460,14 @@ mod tests {
         let (phases, receiver) = watch::channel(Phase::Serving);
         open.note_call();
         let caller = async {
-            Drain::new(receiver.clone()).begun(&inbound(), &Pace::default()).await;
+            Drain::new(receiver.clone()).begun(&inbound(), &Pace::default(), true).await;
             assert_eq!(began.elapsed().as_secs(), 5);
         };
         tokio::join!(leave(&phases, &open, hearing), caller);
         assert!(!Drain::new(receiver.clone()).has_begun(&outbound()));
         let (heading, pace) = (outbound(), Pace::default());
         let mut view = Drain::new(receiver.clone());
-        let own = tokio::time::timeout(Duration::from_secs(600), view.begun(&heading, &pace)).await;
+        let own = tokio::time::timeout(Duration::from_secs(600), view.begun(&heading, &pace, true)).await;
         assert!(own.is_err(), "the application's connections go on, idle ones too");
 
         phases.send_replace(Phase::Gone);
@@ -435,7 +486,7 @@ mod tests {
         let (heading, pace, began) = (outbound(), Pace::default(), Instant::now());
         open.opened(&heading);
         let last_call = async {
-            Drain::new(receiver.clone()).begun(&heading, &pace).await;
+            Drain::new(receiver.clone()).begun(&heading, &pace, true).await;
             assert!(began.elapsed().is_zero(), "the application asks nothing more");
             tokio::time::sleep(Duration::from_secs(7)).await;
             open.closed(&heading);
@@ -447,6 +498,32 @@ mod tests {
         open.opened(&heading);
         follow(&phases, &open, Duration::from_secs(30)).await;
         assert_eq!(began.elapsed().as_secs(), 31, "the deadline ends this, too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_is_replaced_takes_nothing_new_but_what_nobody_else_would() {
+        let (phases, receiver) = watch::channel(Phase::Serving);
+        let (open, pace, began) = (Open::default(), Pace::default(), Instant::now());
+        open.opened(&outbound());
+        let view = || Drain::new(receiver.clone());
+        let meanwhile = async {
+            view().shut(true, || false).await;
+            view().shut(false, || false).await;
+            view().begun(&inbound(), &pace, true).await;
+            view().begun(&outbound(), &pace, true).await;
+            assert!(began.elapsed().is_zero() && view().has_begun(&outbound()));
+            for heading in [inbound(), outbound()] {
+                let before = Instant::now();
+                view().begun(&heading, &pace, false).await;
+                assert_eq!(before.elapsed(), IDLE, "it may be asked something at this moment");
+            }
+            let (mut kept, mut opaque) = (view(), view());
+            tokio::join!(kept.shut(false, || true), opaque.passed());
+            assert_eq!(began.elapsed().as_secs(), 30);
+            open.closed(&outbound());
+        };
+        tokio::join!(give_way(&phases, &open, Duration::from_secs(30)), meanwhile);
+        assert!(began.elapsed() < Duration::from_secs(31), "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

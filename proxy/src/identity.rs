@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 use rustls::pki_types::CertificateDer;
 
+use crate::tenure::Tenure;
+
 pub use self::{
     join::{join, join_pod, new_key, renew},
     rotate::keep,
@@ -31,6 +33,8 @@ pub struct Settings {
     pub service_account: Option<ServiceAccount>,
     /// Directory of the key and certificate.
     pub state_dir: PathBuf,
+    /// Whether this process keeps them.
+    pub tenure: Tenure,
 }
 
 /// How a pod proves its service account.

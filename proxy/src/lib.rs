@@ -47,6 +47,7 @@ mod identity;
 mod channel;
 mod tls;
 mod credentials;
+mod tenure;
 mod surroundings;
 mod probes;
 mod bootstrap;
@@ -74,5 +75,6 @@ pub use grpc::{
 pub use identity::{IdentityError, ServiceAccount, Settings as IdentitySettings, join, join_pod, keep, new_key, renew};
 pub use process::{control::run, descriptors, leave};
 pub use socket::{Side, dial, expect_capture, original_dst};
+pub use tenure::Tenure;
 pub use tls::{TlsContext, to_control_plane};
 pub use xds::{Demand, Handle, IDLE, Settings as FollowSettings, spawn as follow};

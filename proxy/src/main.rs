@@ -20,7 +20,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the sidecar until SIGTERM, then drain.
-    Run(BootstrapSource),
+    Run {
+        #[command(flatten)]
+        bootstrap: BootstrapSource,
+        /// Take the place of the sidecar that runs with this state directory, without a refused connection; started as usual
+        /// where none runs.
+        #[arg(long)]
+        replace: bool,
+    },
     /// Take the workload out of the mesh before it ends, as a preStop hook: returns when its callers have been told.
     Leave(leave::Command),
     /// Redirect this network namespace's TCP connections to the sidecar, or stop doing so.
@@ -36,14 +43,14 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .init();
     match Arguments::parse().command {
-        Command::Run(bootstrap) => end(run(&bootstrap)),
+        Command::Run { bootstrap, replace } => end(run(&bootstrap, replace)),
         Command::Leave(leave) => end(leave.run().map_err(Into::into)),
         Command::Capture(rules) => end(redirect(&rules)),
     }
 }
 
-fn run(bootstrap: &BootstrapSource) -> Result<(), Box<dyn std::error::Error>> {
-    Ok(selvedge_proxy::run(bootstrap.load()?)?)
+fn run(bootstrap: &BootstrapSource, replace: bool) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(selvedge_proxy::run(bootstrap.load()?, replace)?)
 }
 
 fn redirect(rules: &selvedge_capture::Command) -> Result<(), Box<dyn std::error::Error>> {

@@ -7,7 +7,7 @@
 use std::{convert::Infallible, pin::pin, rc::Rc, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_policies::reason::Reason;
@@ -112,7 +112,9 @@ where
             service_fn(|asked| {
                 let spelling = spellings.of_request(&asked);
                 let told = Told { version: None, spelling, size: Size::of(&asked) };
-                Box::pin(request(connection.clone(), told, asked.map(Content::Http)))
+                let (connection, tunnel) = (connection.clone(), *asked.method() == Method::CONNECT);
+                let answering = request(connection.clone(), told, asked.map(Content::Http));
+                Box::pin(async move { answering.await.map(|answer| last(&connection, tunnel, answer)) })
             }),
         )
         .with_upgrades();
@@ -127,6 +129,16 @@ where
     };
     let slow = connection.pace.gave_up().then_some(Error::from(Reason::CallerTimeout));
     slow.or_else(|| ended.err().as_ref().and_then(refused::head))
+}
+
+/// Has the answer be the last on its connection where another process has taken the place of this one. A tunnel has its own
+/// end.
+fn last(connection: &Connection, tunnel: bool, mut answer: Response<Body>) -> Response<Body> {
+    let upgrades = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if connection.worker.is_replaced() && !tunnel && !upgrades {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 /// Why the mesh ended the connection, if it did, as [`http1`] does.
@@ -163,7 +175,7 @@ async fn over(connection: Rc<Connection>) {
         }
     };
     tokio::select! {
-        () = drain.begun(&connection.heading, &connection.pace) => {}
+        () = drain.begun(&connection.heading, &connection.pace, connection.protocol != Protocol::Http1) => {}
         () = expired => {}
         () = distrusted(&connection) => {}
     }

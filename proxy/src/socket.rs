@@ -6,6 +6,7 @@ mod keepalive;
 mod listen;
 mod observed;
 mod original_dst;
+pub(crate) mod pass;
 mod reset;
 
 pub(crate) use dial::dial_host;

@@ -21,7 +21,7 @@ use crate::{
     clock::{self, TimeOfDay},
     cluster::{Cluster, Snapshot, carry, endpoint::Endpoint},
     config::{EndpointConfig, InForce, Transport},
-    drain::{Drain, Open, Phase},
+    drain::{Drain, Kept, Open, Phase},
     heading::Heading,
     http::pace::CallerTimeouts,
     ledger::{Everywhere, Ledgers},
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub everywhere: Everywhere,
     /// Where it is asked whether an address is one of a host's; `None` where no address is known that was called.
     pub resolver: Option<mpsc::Sender<Question>>,
+    /// The listeners that stay with this process when another takes its place.
+    pub kept: Kept,
 }
 
 /// The state of one worker. It never leaves its thread.
@@ -107,6 +109,7 @@ pub(crate) struct Worker {
     /// Who called in plaintext since the control plane was told last.
     plaintext: RefCell<Seen>,
     phases: watch::Receiver<Phase>,
+    kept: Kept,
     open: Arc<Open>,
     /// Its place among the workers.
     pub place: Place,
@@ -119,7 +122,7 @@ impl Worker {
     /// The state of a worker that has seen nothing yet. Call it on the worker's thread.
     pub(crate) fn new(place: Place, shared: Shared) -> Self {
         let Shared { configs, resources, demand, heard, telemetry, phases, open, .. } = shared;
-        let Shared { max_connections, caller_timeouts, by_host, probes, everywhere, resolver, .. } = shared;
+        let Shared { max_connections, caller_timeouts, by_host, probes, everywhere, resolver, kept, .. } = shared;
         let InForce { config, trust } = configs.borrow().clone();
         Self {
             telemetry: telemetry.worker(),
@@ -141,6 +144,7 @@ impl Worker {
             used: RefCell::default(),
             plaintext: RefCell::default(),
             phases,
+            kept,
             open,
             place,
             connections: Default::default(),
@@ -249,6 +253,16 @@ impl Worker {
     /// The drain, as a connection sees it.
     pub(crate) fn drain(&self) -> Drain {
         Drain::new(self.phases.clone())
+    }
+
+    /// Whether another process has taken the place of this one, so that who calls anew gets there.
+    pub(crate) fn is_replaced(&self) -> bool {
+        *self.phases.borrow() == Phase::Replaced
+    }
+
+    /// Whether the listener at this address stays with this process when another takes its place.
+    pub(crate) fn keeps(&self, address: Option<SocketAddr>) -> bool {
+        address.is_some_and(|address| self.kept.contains(address))
     }
 
     /// Whether whoever has this address may probe the port in the way that `may` asks for.

@@ -29,7 +29,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::credentials::Credentials;
+use crate::{credentials::Credentials, tenure::Tenure};
 
 /// How long a destination that nobody uses stays subscribed to.
 pub const IDLE: Duration = Duration::from_secs(600);
@@ -62,6 +62,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// How long a destination that nobody uses stays subscribed to; [`IDLE`].
     pub idle: Duration,
+    /// Whether this process stores them.
+    pub tenure: Tenure,
 }
 
 /// Counts what was heard of the control plane: each stream that it took, and each response. Whoever waited in vain while it

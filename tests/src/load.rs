@@ -148,11 +148,23 @@ async fn one(plan: &Plan, kept: &mut Option<Connection>, opened: &mut u64) -> Re
         Some(connection) => connection,
         None => open(plan).await.inspect(|_| *opened += 1).map_err(|e| format!("connect: {e}"))?,
     };
-    let asked = request(Method::GET, &plan.host, &plan.target);
-    let answer = connection.call(asked).await.map_err(|e| format!("call: {e:?}"))?;
+    let asked = || request(Method::GET, &plan.host, &plan.target);
+    let answer = match connection.call(asked()).await {
+        Err(error) if plan.http2 && was_not_sent(&error) => {
+            connection = open(plan).await.inspect(|_| *opened += 1).map_err(|e| format!("connect: {e}"))?;
+            connection.call(asked()).await
+        }
+        other => other,
+    };
+    let answer = answer.map_err(|e| format!("call: {e:?}"))?;
     let closing = answer.header("connection").eq_ignore_ascii_case("close");
     *kept = (!closing).then_some(connection);
     Ok(answer)
+}
+
+/// Whether nothing of a request went out, because a GOAWAY came at that moment. Clients send it again (RFC 9113 section 6.8).
+fn was_not_sent(error: &Failure) -> bool {
+    error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
 }
 
 async fn open(plan: &Plan) -> Result<Connection, Failure> {

@@ -7,6 +7,10 @@ use selvedge_proxy::BootstrapSource;
 pub struct ProxyArgs {
     #[command(flatten)]
     bootstrap: BootstrapSource,
+    /// Take the place of the sidecar that runs with this state directory, without a refused connection; started as usual where
+    /// none runs.
+    #[arg(long)]
+    replace: bool,
 }
 
 /// Runs until the sidecar has drained.
@@ -14,5 +18,5 @@ pub struct ProxyArgs {
 /// # Errors
 /// What keeps the sidecar from starting.
 pub fn run(args: &ProxyArgs) -> anyhow::Result<()> {
-    Ok(selvedge_proxy::run(args.bootstrap.load()?)?)
+    Ok(selvedge_proxy::run(args.bootstrap.load()?, args.replace)?)
 }

@@ -24,10 +24,12 @@ pub async fn keep(settings: Settings, credentials: watch::Sender<Option<Arc<Cred
     let mut pause = FIRST_PAUSE;
     let mut wait = Duration::ZERO;
     let mut said = String::new();
+    let mut tenure = settings.tenure.clone();
     loop {
         let turn = async {
             clock::reached(due).await;
             sleep(wait).await;
+            tenure.begun().await;
         };
         tokio::select! {
             () = turn => {}
@@ -35,7 +37,10 @@ pub async fn keep(settings: Settings, credentials: watch::Sender<Option<Arc<Cred
         }
         match obtain(&settings, current.as_deref(), &mut joining).await {
             Ok(new) => {
-                save(&settings, &new);
+                // What another process keeps by now is newer.
+                if settings.tenure.is_ours() {
+                    save(&settings, &new);
+                }
                 let new = Arc::new(new);
                 current = Some(Arc::clone(&new));
                 (due, wait) = (renewal(&new), Duration::ZERO);
@@ -135,6 +140,7 @@ fn renewal_between(now: Duration, end: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tenure::Tenure;
 
     #[test]
     fn a_certificate_is_renewed_at_about_two_thirds_of_its_life_and_not_all_at_once() {
@@ -162,6 +168,7 @@ mod tests {
             join_token_file: Some(folder.path().join("token")),
             service_account: None,
             state_dir: folder.path().join("state"),
+            tenure: Tenure::default(),
         };
         let missing = obtain(&settings, None, &mut None).await.err().map(|error| explain(&error)).unwrap_or_default();
         assert!(missing.contains("selvedge token create --identity NS/SA --workload shop/web-1"), "{missing}");

@@ -1,7 +1,7 @@
 //! A listener that takes connections only while the application does, where somebody may come who only looks whether it
 //! does: to them a connection is the answer. Any other listener takes connections all the time.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -16,7 +16,7 @@ use crate::{
 
 /// A listener, open or not.
 pub(super) struct Door {
-    socket: std::net::TcpListener,
+    socket: Arc<std::net::TcpListener>,
     /// There is none while it refuses connections.
     listener: Option<TcpListener>,
     /// The application behind it, and what is known of it.
@@ -25,13 +25,22 @@ pub(super) struct Door {
 
 impl Door {
     /// For this listener.
-    pub(super) fn new(socket: std::net::TcpListener, purpose: &Purpose, found: watch::Receiver<Surroundings>) -> Self {
+    pub(super) fn new(
+        socket: Arc<std::net::TcpListener>,
+        purpose: &Purpose,
+        found: watch::Receiver<Surroundings>,
+    ) -> Self {
         let forward = match purpose {
             Purpose::Declared(Heading::Inbound { forward, .. }) => Some(*forward),
             _ => None,
         };
         let behind = forward.filter(|forward| found.borrow().is_looked_for(*forward)).map(|forward| (forward, found));
         Self { socket, listener: None, behind }
+    }
+
+    /// Where it is; nowhere when the system does not say.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
     }
 
     /// Waits for a connection. What it waits for next it does not forget when it is not waited for any more.
@@ -96,7 +105,7 @@ mod tests {
             ..Default::default()
         });
         let purpose = Purpose::Declared(Heading::Inbound { forward, port: 8080 });
-        let mut door = Door::new(listeners.remove(0), &purpose, seen);
+        let mut door = Door::new(Arc::new(listeners.remove(0)), &purpose, seen);
         let arrived = watch::Sender::new(0_u32);
         let mut arrivals = arrived.subscribe();
         tokio::spawn(async move {

@@ -5,9 +5,9 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     panic::{self, AssertUnwindSafe},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -15,9 +15,12 @@ use std::{
 use selvedge_decide::resources::Resources;
 use selvedge_identity::file;
 use selvedge_policies::names::WorkloadName;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
 
-use super::{cluster, resolver, surroundings, worker};
+use super::{cluster, error::StartError, listeners::Shares, resolver, surroundings, worker};
 use crate::{
     admin::{self, AdminState, Scope},
     bootstrap::{Bootstrap, Capture, OutboundListener},
@@ -25,69 +28,16 @@ use crate::{
     config::{self, InForce, publish::Publisher},
     credentials::Credentials,
     drain::{self, Open, Phase},
-    heading::{Heading, Purpose},
     identity,
     probes::{Probes, gateway},
     resolver::Question,
-    socket,
     surroundings::{Surroundings, captured::Captured},
     telemetry::{Telemetry, TelemetrySettings},
+    tenure::Tenure,
     tls::{self, ExternalTls},
     worker::{Shared, spread},
     xds::{self, Demand, Heard},
 };
-
-/// Why a sidecar could not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A listener could not be bound.
-    #[error(
-        "cannot listen on {address} ({purpose}); if another sidecar has it, give this one another address in its file"
-    )]
-    Listen {
-        /// The address that cannot be listened on.
-        address: SocketAddr,
-        /// What it is for.
-        purpose: &'static str,
-        /// What the system says of it.
-        source: io::Error,
-    },
-    /// The access log cannot be written to.
-    #[error("cannot open the access log {path}")]
-    AccessLog {
-        /// The file of the access log.
-        path: PathBuf,
-        /// What the system says of it.
-        source: io::Error,
-    },
-    /// The addresses bound could not be written.
-    #[error("cannot write the ports file {path}")]
-    Ports {
-        /// The file that was to name the ports.
-        path: PathBuf,
-        /// What the system says of it.
-        source: io::Error,
-    },
-    /// The state directory cannot be used.
-    #[error("cannot use the state directory {path}")]
-    State {
-        /// The state directory, as it was given.
-        path: PathBuf,
-        /// What the system says of it.
-        source: io::Error,
-    },
-    /// A service that traffic needs could not be started, or ended before the sidecar.
-    #[error("{service} does not run")]
-    Service {
-        /// The name of the service, as the log has it.
-        service: String,
-        /// How it ended, or why it did not start.
-        source: io::Error,
-    },
-    /// The operating system refused a runtime or a signal handler.
-    #[error("cannot start")]
-    System(#[from] io::Error),
-}
 
 /// Calls that may ask at once whether an address is one of a host's.
 const QUESTIONS: usize = 1024;
@@ -96,9 +46,11 @@ const QUESTIONS: usize = 1024;
 type CredentialsReceiver = watch::Receiver<Option<Arc<Credentials>>>;
 
 /// Runs `service` on the control thread until the process ends.
-fn start(name: &'static str, service: impl Future<Output = ()> + Send + 'static) {
+fn start(name: &'static str, service: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
     let task = tokio::spawn(service);
+    let handle = task.abort_handle();
     tokio::spawn(watch_over(name, task));
+    handle
 }
 
 async fn watch_over(name: &'static str, task: tokio::task::JoinHandle<()>) {
@@ -135,7 +87,7 @@ pub(super) fn telemetry(bootstrap: &Bootstrap) -> Result<Telemetry, StartError> 
 }
 
 /// Obtains certificates and renews them.
-pub(super) fn identity(bootstrap: &Bootstrap) -> CredentialsReceiver {
+pub(super) fn identity(bootstrap: &Bootstrap, tenure: Tenure) -> CredentialsReceiver {
     let (sender, receiver) = watch::channel(None);
     let settings = identity::Settings {
         control_plane: bootstrap.control_plane.clone(),
@@ -146,6 +98,7 @@ pub(super) fn identity(bootstrap: &Bootstrap) -> CredentialsReceiver {
             trust_bundle: bootstrap.trust_bundle.as_ref().map(|bundle| bundle.roots().to_vec()).unwrap_or_default(),
         }),
         state_dir: bootstrap.state_dir.clone(),
+        tenure,
     };
     start("identity", identity::keep(settings, sender));
     receiver
@@ -155,12 +108,14 @@ pub(super) fn identity(bootstrap: &Bootstrap) -> CredentialsReceiver {
 pub(super) fn discovery(
     bootstrap: &Bootstrap,
     credentials: &CredentialsReceiver,
+    tenure: Tenure,
 ) -> (watch::Receiver<Arc<Resources>>, mpsc::UnboundedSender<Demand>, Heard) {
     let settings = xds::Settings {
         control_plane: bootstrap.control_plane.clone(),
         workload: bootstrap.workload.clone(),
         state_dir: bootstrap.state_dir.clone(),
         idle: xds::IDLE,
+        tenure,
     };
     let xds::Handle { resources, demand, heard, task } = xds::spawn(settings, credentials.clone(), config::check);
     tokio::spawn(watch_over("discovery", task));
@@ -271,39 +226,25 @@ pub(super) fn look_around(
     start("look at ports", surroundings::direct(found.clone(), inbound.to_vec(), telemetry.clone(), demand));
 }
 
-/// Answers operators at `address`; returns where that is.
+/// Answers operators on `listener` until it is aborted.
 pub(super) fn pages(
     name: &'static str,
-    address: SocketAddr,
+    listener: Arc<TcpListener>,
     state: AdminState,
     scope: Scope,
-) -> Result<SocketAddr, StartError> {
-    let failed = |source| StartError::Listen { address, purpose: name, source };
-    let (bound, mut listeners) = socket::bind(address, 1).map_err(failed)?;
-    if let Some(listener) = listeners.pop() {
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-        start(name, async move {
-            let _ = admin::serve(listener, state, scope).await; // it answers until the process ends
-        });
-    }
-    Ok(bound)
+) -> Result<AbortHandle, StartError> {
+    let own = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
+    Ok(start(name, async move {
+        let _ = admin::serve(own, state, scope).await; // it answers until the process ends
+        drop(listener);
+    }))
 }
 
-/// Workers that run.
-pub(super) struct Workers {
-    /// Where they take calls to the application.
-    pub(super) inbound: Vec<SocketAddr>,
-    /// Where they take those that the application makes.
-    pub(super) outbound: Vec<SocketAddr>,
-    /// Tells when one ends, and why.
-    pub(super) ended: mpsc::Receiver<Result<(), StartError>>,
-}
-
-/// Carries traffic: a thread for each worker.
-pub(super) fn workers(bootstrap: &Bootstrap, shared: &Shared) -> Result<Workers, StartError> {
-    let (inbound, outbound, shares) = listeners(bootstrap)?;
+/// Carries traffic: a thread for each worker, with its share of the listeners. Tells when one ends, and why.
+pub(super) fn workers(shares: Shares, shared: &Shared) -> Result<mpsc::Receiver<Result<(), StartError>>, StartError> {
     let (sender, ended) = mpsc::channel(1);
-    for (index, (listeners, place)) in shares.into_iter().zip(spread::places(bootstrap.workers)).enumerate() {
+    let places = spread::places(shares.len());
+    for (index, (listeners, place)) in shares.into_iter().zip(places).enumerate() {
         let service = format!("worker-{index}");
         let failed = |source| StartError::Service { service: service.clone(), source };
         let setup = worker::Setup { listeners, place, shared: shared.clone() };
@@ -316,42 +257,5 @@ pub(super) fn workers(bootstrap: &Bootstrap, shared: &Shared) -> Result<Workers,
         };
         std::thread::Builder::new().name(service.clone()).spawn(run).map_err(failed)?;
     }
-    Ok(Workers { inbound, outbound, ended })
-}
-
-/// Bound listeners with what each is for, one share a worker.
-type Shares = Vec<Vec<(std::net::TcpListener, Purpose)>>;
-
-/// Binds what the bootstrap declares: inbound addresses, outbound addresses, and each worker's share.
-fn listeners(bootstrap: &Bootstrap) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>, Shares), StartError> {
-    let mut shares: Shares = (0..bootstrap.workers).map(|_| Vec::new()).collect();
-    let mut bind = |address, purpose: &'static str, what: &Purpose| -> Result<SocketAddr, StartError> {
-        let (bound, listeners) = socket::bind(address, bootstrap.workers).map_err(|source| StartError::Listen {
-            address,
-            purpose,
-            source,
-        })?;
-        for (share, listener) in shares.iter_mut().zip(listeners) {
-            share.push((listener, what.clone()));
-        }
-        Ok(bound)
-    };
-    let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
-    if bootstrap.capture == Capture::Transparent {
-        let listen = bootstrap.transparent;
-        inbound.push(bind(listen.inbound_listen, "captured inbound", &Purpose::CapturedInbound)?);
-        outbound.push(bind(listen.outbound_listen, "captured outbound", &Purpose::CapturedOutbound)?);
-    }
-    for declared in &bootstrap.inbound {
-        let heading = Heading::Inbound { forward: declared.forward, port: declared.port() };
-        inbound.push(bind(declared.listen, "inbound", &Purpose::Declared(heading))?);
-    }
-    for declared in &bootstrap.outbound {
-        if let Some(called) = declared.target() {
-            let (destination, port) = (called.service.text().clone(), called.port);
-            let heading = Heading::Outbound { destination, port, original: None };
-            outbound.push(bind(declared.listen, "outbound", &Purpose::Declared(heading))?);
-        }
-    }
-    Ok((inbound, outbound, shares))
+    Ok(ended)
 }

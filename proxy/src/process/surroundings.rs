@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    bootstrap::{Ask, Bootstrap, Capture},
+    bootstrap::{Ask, Bootstrap, Capture, InboundListener},
     socket::{Side, dial},
     surroundings::{
         Surroundings,
@@ -29,13 +29,17 @@ const PROBED: Duration = Duration::from_secs(1);
 /// How long an application may take to take a connection that is not seen to listen.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What is known of the surroundings before anybody has looked.
-pub(super) fn before(bootstrap: &Bootstrap) -> watch::Sender<Surroundings> {
+/// What is known of the surroundings before anybody has looked. A process that takes over refuses nobody before it has.
+pub(super) fn before(bootstrap: &Bootstrap, takes_over: bool) -> watch::Sender<Surroundings> {
     let captured = if bootstrap.capture_required { Captured::unknown() } else { Captured::NotRequired };
     let declared = if bootstrap.capture == Capture::Explicit { &bootstrap.inbound[..] } else { &[] };
     let probes = bootstrap.probed();
     let probed = |port| probes.iter().any(|probe| probe.port == port && probe.ask == Ask::Connect);
-    let inbound = declared.iter().map(|declared| InboundPort::declared(declared, probed(declared.port()))).collect();
+    let port = |declared: &InboundListener| {
+        let port = InboundPort::declared(declared, probed(declared.port()));
+        InboundPort { away: port.away && !takes_over, ..port }
+    };
+    let inbound = declared.iter().map(port).collect();
     watch::Sender::new(Surroundings { captured, inbound })
 }
 

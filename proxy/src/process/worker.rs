@@ -1,6 +1,6 @@
 //! The thread of one worker: its runtime, its listeners, and what it does from time to time.
 
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{net::TcpStream, sync::mpsc, time::interval};
 
@@ -21,7 +21,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// What a worker is started with.
 pub(crate) struct Setup {
     /// Bound listeners, with what each is for.
-    pub listeners: Vec<(std::net::TcpListener, Purpose)>,
+    pub listeners: Vec<(Arc<std::net::TcpListener>, Purpose)>,
     /// Its place among the workers, and what others hand to it.
     pub place: (Place, mpsc::UnboundedReceiver<Handed>),
     /// What it shares with the rest of the sidecar.
@@ -70,10 +70,11 @@ async fn keep_house(worker: Rc<Worker>) {
 async fn accept(worker: Rc<Worker>, mut door: Door, purpose: Purpose) {
     let mut drain = worker.drain();
     let inbound = purpose.is_inbound();
+    let address = door.address();
     loop {
         let accepted = tokio::select! {
             accepted = door.accept() => accepted,
-            () = drain.shut(inbound) => return,
+            () = drain.shut(inbound, || worker.keeps(address)) => return,
         };
         match accepted {
             Ok((socket, peer)) if worker.place.is_crowded() => hand_over(&worker, socket, peer, purpose.clone()),

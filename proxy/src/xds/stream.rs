@@ -261,7 +261,8 @@ impl Task {
             self.note(true); // a refusal may be among what is given up
         }
         self.tell();
-        if std::mem::take(&mut self.unsaved)
+        if self.settings.tenure.is_ours()
+            && std::mem::take(&mut self.unsaved)
             && let Err(e) = self.cache.store(&self.client)
         {
             tracing::warn!(error = &e as &dyn std::error::Error, "the last good configuration was not saved");

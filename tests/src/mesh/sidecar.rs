@@ -188,11 +188,11 @@ impl Sidecar {
         let (admin, metrics) = (Reserved::new(), Reserved::new());
         let bootstrap = workload.bootstrap(control_plane, &home, admin.address(), metrics.address());
         fs::write(home.join("sidecar.yaml"), bootstrap).expect("the bootstrap file");
-        let process = Self::spawn(&workload, &home);
+        let process = Self::spawn(&workload, &home, &[]);
         Self { workload, home, admin, metrics, process }
     }
 
-    fn spawn(workload: &Workload, home: &Path) -> Process {
+    fn spawn(workload: &Workload, home: &Path, arguments: &[&str]) -> Process {
         let mut command = Command::new(binary("selvedge-proxy"));
         let file = home.join("sidecar.yaml");
         if workload.pod.is_some() {
@@ -201,6 +201,7 @@ impl Sidecar {
         } else {
             command.arg("run").arg("--config").arg(file);
         }
+        command.args(arguments);
         Process::start(&workload.name, &mut command, home)
     }
 
@@ -267,7 +268,18 @@ impl Sidecar {
     /// Kills the process without warning and starts it again on the same ports and state.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = Self::spawn(&self.workload, &self.home);
+        self.process = Self::spawn(&self.workload, &self.home, &[]);
+    }
+
+    /// Starts a process that is to take the place of the running one.
+    pub fn start_replacement(&self) -> Process {
+        Self::spawn(&self.workload, &self.home, &["--replace"])
+    }
+
+    /// Replaces the process by a new one, which is this sidecar's from now on; the one before, which finishes.
+    pub fn replace(&mut self) -> Process {
+        let new = self.start_replacement();
+        std::mem::replace(&mut self.process, new)
     }
 
     /// Kills the process and starts it again on the same ports, without anything it has learnt: as on a node that was
@@ -275,6 +287,6 @@ impl Sidecar {
     pub fn restart_without_state(&mut self) {
         self.process.kill();
         fs::remove_dir_all(self.home.join("state")).expect("its state is removed");
-        self.process = Self::spawn(&self.workload, &self.home);
+        self.process = Self::spawn(&self.workload, &self.home, &[]);
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use selvedge_control_plane::identity::Grant;
-use selvedge_proxy::{Credentials, IdentityError, IdentitySettings, explain, keep, renew};
+use selvedge_proxy::{Credentials, IdentityError, IdentitySettings, Tenure, explain, keep, renew};
 use tempfile::TempDir;
 use tokio::{sync::watch, time::timeout};
 
@@ -78,6 +78,7 @@ async fn credentials_survive_a_restart_and_are_renewed_in_time() {
         join_token_file: Some(token_file),
         service_account: None,
         state_dir: state.path().join("state"),
+        tenure: Tenure::default(),
     };
     let next = async |receiver: &mut watch::Receiver<Option<Arc<Credentials>>>| {
         timeout(PATIENCE, receiver.changed()).await.expect("credentials in time").unwrap();

@@ -11,7 +11,7 @@ use selvedge_control_plane::{
     snapshot::{self, Draft, Snapshot},
 };
 use selvedge_decide::resources::Resources;
-use selvedge_proxy::{Credentials, Demand, FollowSettings, Handle, IDLE, IdentityError, follow, new_key};
+use selvedge_proxy::{Credentials, Demand, FollowSettings, Handle, IDLE, IdentityError, Tenure, follow, new_key};
 use selvedge_xds::{
     kinds::{DESTINATION, ENDPOINTS, INBOUND, SELVEDGE, TRUST_BUNDLE, origin as origin_of},
     proto::mesh::{Destination, Endpoint, Endpoints, Inbound, Origin, Port, TrustBundle},
@@ -214,7 +214,9 @@ impl Sidecar {
         idle: Duration,
     ) -> Self {
         let (sender, receiver) = watch::channel(credentials.map(Arc::new));
-        let settings = FollowSettings { control_plane, workload: WORKLOAD.into(), state_dir: state_dir.into(), idle };
+        let tenure = Tenure::default();
+        let settings =
+            FollowSettings { control_plane, workload: WORKLOAD.into(), state_dir: state_dir.into(), idle, tenure };
         Self { handle: follow(settings, receiver, check), credentials: sender }
     }
 

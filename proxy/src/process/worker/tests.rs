@@ -31,7 +31,7 @@ use tokio::{
 use super::{Setup, run};
 use crate::{
     config::{AppProtocol, ClusterConfig, EndpointConfig, InForce, Own, RuntimeConfig, Transport, Trust},
-    drain::{Open, Phase},
+    drain::{Kept, Open, Phase},
     heading::{Heading, Purpose},
     http::pace::CallerTimeouts,
     ledger::Everywhere,
@@ -339,13 +339,14 @@ impl Sidecar {
             surroundings: watch::channel(Surroundings::default()).1,
             everywhere: Everywhere::default(),
             resolver: None,
+            kept: Kept::default(),
         };
         let place = spread::places(1).remove(0);
         let heading = match calls {
             Some(_) => Heading::Outbound { destination: "shop/api".into(), port: PORT, original: None },
             None => Heading::Inbound { forward, port: PORT },
         };
-        let listeners = vec![(listener, Purpose::Declared(heading))];
+        let listeners = vec![(Arc::new(listener), Purpose::Declared(heading))];
         thread::spawn(move || run(Setup { listeners, place, shared }));
         let (_, pausing) = mpsc::unbounded_channel();
         Self { address, configs, phases, pausing, open, _demand: demanded, _resources: resources }
