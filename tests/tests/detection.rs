@@ -18,6 +18,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+#[path = "detection/greetings.rs"]
+mod greetings;
+
 /// What clients of protocols other than HTTP begin with.
 const OPENINGS: &[(&str, &[u8])] = &[
     ("ZooKeeper, four-letter word", b"ruok"),

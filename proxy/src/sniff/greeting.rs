@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::PATIENCE;
+use super::UNFINISHED;
 
 const TYPE_SETTINGS: u8 = 4;
 /// Bytes of one setting (RFC 9113 section 6.5.1).
@@ -43,7 +43,7 @@ pub(crate) async fn read<T: AsyncRead + Unpin>(service: &mut T, bytes: &mut Byte
         while classify(bytes) == Greeting::NeedMore && matches!(service.read_buf(bytes).await, Ok(1..)) {}
         classify(bytes)
     };
-    match timeout(PATIENCE, rest).await {
+    match timeout(UNFINISHED, rest).await {
         Ok(Greeting::Http2) => Greeting::Http2,
         _ => Greeting::Opaque,
     }
