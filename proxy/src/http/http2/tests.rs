@@ -15,6 +15,7 @@ use super::*;
 use crate::http::{Body, Content, Windows};
 
 mod ahead;
+mod interim;
 
 /// More than any of them takes, on a clock that stands still while somebody has something to do.
 const LONG: Duration = Duration::from_secs(36_000);

@@ -11,6 +11,12 @@ use std::io;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+// All informational responses of a stream together, as that of header lists: more than any service has to announce.
+const MAX_INTERIM_SIZE: usize = 96 * 1024;
+
+// What a field, and a response, cost besides their bytes (RFC 9113 section 6.5.2).
+const INTERIM_OVERHEAD: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct Recv {
     /// Initial window size of remote initiated streams
@@ -329,6 +335,17 @@ impl Recv {
             }
         } else {
             // This is an informational response (1xx status code)
+            let size = INTERIM_OVERHEAD
+                + fields
+                    .iter()
+                    .map(|(name, value)| name.as_str().len() + value.len() + INTERIM_OVERHEAD)
+                    .sum::<usize>();
+            stream.interim_size += size;
+            if stream.interim_size > MAX_INTERIM_SIZE {
+                proto_err!(stream: "too many informational responses; stream={:?}", stream.id);
+                return Err(Error::library_reset(stream.id, Reason::PROTOCOL_ERROR).into());
+            }
+
             // Convert to response and store it for polling
             let message = counts
                 .peer()

@@ -100,6 +100,9 @@ pub(super) struct Stream {
     /// Frames pending for this stream to read
     pub pending_recv: buffer::Deque,
 
+    /// Size of all informational responses so far, as that of header lists
+    pub interim_size: usize,
+
     /// When the RecvStream drop occurs, no data should be received.
     pub is_recv: bool,
 
@@ -189,6 +192,7 @@ impl Stream {
             reset_at: None,
             next_reset_expire: None,
             pending_recv: buffer::Deque::new(),
+            interim_size: 0,
             is_recv: true,
             recv_task: None,
             push_task: None,
