@@ -18,9 +18,6 @@ use tokio::io::AsyncRead;
 use tokio_util::codec::FramedRead as InnerFramedRead;
 use tokio_util::codec::{LengthDelimitedCodec, LengthDelimitedCodecError};
 
-// What is read at once, unless a frame is larger.
-const READ_BUFFER_CAPACITY: usize = 8 * 1024;
-
 // 16 MB "sane default" taken from golang http2
 const DEFAULT_SETTINGS_MAX_HEADER_LIST_SIZE: usize = 16 << 20;
 
@@ -424,20 +421,10 @@ where
         let _e = span.enter();
         loop {
             tracing::trace!("poll");
-            if self.inner.read_buffer().capacity() == 0 {
-                *self.inner.read_buffer_mut() = BytesMut::with_capacity(READ_BUFFER_CAPACITY);
-            }
-            let bytes = match Pin::new(&mut self.inner).poll_next(cx) {
-                Poll::Ready(Some(Ok(bytes))) => bytes,
-                Poll::Ready(Some(Err(e))) => return Poll::Ready(Some(Err(map_err(e)))),
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => {
-                    // While there is nothing to read, there is no need for room.
-                    if self.inner.read_buffer().is_empty() {
-                        *self.inner.read_buffer_mut() = BytesMut::new();
-                    }
-                    return Poll::Pending;
-                }
+            let bytes = match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
+                Some(Ok(bytes)) => bytes,
+                Some(Err(e)) => return Poll::Ready(Some(Err(map_err(e)))),
+                None => return Poll::Ready(None),
             };
 
             tracing::trace!(read.bytes = bytes.len());
