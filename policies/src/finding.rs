@@ -75,6 +75,8 @@ pub enum Code {
     UnlistedPort,
     /// Conditions on requests where none are seen.
     HttpOnTcp,
+    /// A port of which nobody says what is spoken there.
+    UndeclaredProtocol,
     /// A folder without files.
     NothingRead,
     /// A file that is passed over for its name.
@@ -118,6 +120,7 @@ impl Code {
         Self::HostBits,
         Self::UnlistedPort,
         Self::HttpOnTcp,
+        Self::UndeclaredProtocol,
         Self::NothingRead,
         Self::MisnamedFile,
         Self::PassedOver,
@@ -167,6 +170,9 @@ impl Code {
             Self::HostBits => ("host_bits", "The address has bits that its prefix length leaves out."),
             Self::UnlistedPort => ("unlisted_port", "A Service calls a port that the workload does not list."),
             Self::HttpOnTcp => ("http_on_tcp", "Conditions on requests, where the port carries no HTTP."),
+            Self::UndeclaredProtocol => {
+                ("undeclared_protocol", "Requests are looked into on a port that does not say what it speaks.")
+            }
             Self::NothingRead => ("nothing_read", "There is no file to read."),
             Self::MisnamedFile => ("misnamed_file", "The file is passed over for the end of its name."),
             Self::PassedOver => ("passed_over", "Documents that are not of the mesh were passed over."),

@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod ports;
+mod undeclared;
 
 /// What is known beside the objects.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,11 @@ pub(super) fn findings(model: &Model, in_force: &InForce, beside: Beside<'_>) ->
                 advice.extend(ports::of_document(model, attached));
                 advice
             }
-            Spec::Service(spec) => ports::of_service(model, object, spec),
+            Spec::Service(spec) => {
+                let mut advice = ports::of_service(model, object, spec);
+                advice.extend(undeclared::of_service(model, object, spec));
+                advice
+            }
             Spec::Workload(spec) => ports::of_workload(model, object, spec),
             _ => Vec::new(),
         };

@@ -552,6 +552,43 @@ fn a_port_that_a_policy_for_a_service_leaves_open_is_told() {
 }
 
 #[test]
+fn a_port_that_does_not_say_what_it_speaks_is_told_where_requests_are_looked_into() {
+    let told = |shop: &str, documents: &str| -> Vec<(Severity, Code, usize)> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mesh.yaml"), [shop, documents].concat()).unwrap();
+        let found = store::lint(dir.path()).unwrap();
+        found.iter().map(|found| (found.severity, found.code, found.place.line)).collect()
+    };
+    let undeclared = SHOP.replace(", appProtocol: http", "");
+    let note = [(Note, Code::UndeclaredProtocol, 4)];
+    let paths = "to: [{ paths: [/a] }]";
+    let policy =
+        |target: &str| object("AuthorizationPolicy", "p", &format!("{target}action: DENY, rules: [{{ {paths} }}]"));
+    let limit = object("RateLimit", "l", "targetRef: { kind: Service, name: api }, limits: [{ requests: 1, per: 1s }]");
+    let route = object("HTTPRoute", "r", "parentRefs: [{ kind: Service, group: '', name: api }], rules: [{}]");
+    for (name, documents) in [
+        ("the service", policy("targetRef: { kind: Service, name: api }, ")),
+        ("a port of the service", policy("targetRef: { kind: Service, name: api, port: 80 }, ")),
+        ("a workload", policy("targetRef: { kind: Workload, name: api-1 }, ")),
+        ("a port of a workload", policy("targetRef: { kind: Workload, name: api-1, port: 8080 }, ")),
+        ("the namespace", policy("")),
+        ("a limit", limit),
+        ("a route", route),
+    ] {
+        assert_eq!(told(&undeclared, &documents), note, "{name}");
+        assert_eq!(told(SHOP, &documents), [], "{name}, declared");
+        let named = undeclared.replace("name: http", "name: tcp-api");
+        assert!(!told(&named, &documents).contains(&note[0]), "{name}, named tcp");
+    }
+    assert_eq!(
+        told(&undeclared, &allow("from: [{ serviceAccounts: [web] }]")),
+        [],
+        "callers are known without requests"
+    );
+    assert_eq!(told(&undeclared, ""), [], "nothing looks into them");
+}
+
+#[test]
 fn a_running_control_plane_warns_before_a_policy_expires_and_after() {
     let dir = tempfile::tempdir().unwrap();
     let policy = policy("action: DENY, expires: '2030-01-01T00:00:00Z', rules: [{}]");

@@ -8,7 +8,9 @@ const SHOP: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
-spec: {selector: {app: web}, ports: [{name: a, port: 80}, {name: b, port: 81}]}
+spec:
+  selector: {app: web}
+  ports: [{name: a, port: 80, appProtocol: http}, {name: b, port: 81, appProtocol: http}]
 ---
 apiVersion: selvedge.dev/v1alpha1
 kind: Workload
