@@ -3,7 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -108,6 +108,35 @@ async fn takes_few(streams: u32) -> SocketAddr {
         }
     });
     address
+}
+
+/// An HTTP/2 service that begins and ends the content of an answer with an empty frame, on the one connection that it takes.
+async fn says_nothing_first_and_last() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        while let Some(Ok((_, mut answer))) = connection.accept().await {
+            let mut content = answer.send_response(Response::new(()), false).unwrap();
+            for piece in ["", "here", ""] {
+                content.send_data(Bytes::from(piece), false).unwrap();
+            }
+            content.send_trailers(HeaderMap::new()).unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_service_that_says_nothing_now_and_then_keeps_its_connection() {
+    let around = Around::launch(says_nothing_first_and_last().await, "http2").await;
+    let mut connection = Connection::open_http2(around.entry()).await.unwrap();
+    for n in 0..300 {
+        let answer = connection.call(request(Method::GET, HOST, "/")).await.unwrap();
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, b"here".as_slice()), "{n}");
+    }
 }
 
 /// `GET target` on a connection of its own; `None` when there is no answer in good time.

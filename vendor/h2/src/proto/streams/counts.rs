@@ -84,7 +84,7 @@ pub(super) struct Counts {
     data_frame_budget_is_auto: bool,
 
     /// Number of empty, non-final DATA frames received over the lifetime of
-    /// the connection.
+    /// the connection, beyond one for each frame that brought something.
     num_recv_empty_data_frames: usize,
 }
 
@@ -135,6 +135,12 @@ impl Counts {
                 .replenish(payload_len - DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD);
             Ok(())
         }
+    }
+
+    /// Records that a frame brought something, so that one that is empty was not
+    /// sent for nothing.
+    pub fn excuse_empty_data_frame(&mut self) {
+        self.num_recv_empty_data_frames = self.num_recv_empty_data_frames.saturating_sub(1);
     }
 
     /// Releases the framing overhead of a DATA frame that is no longer
@@ -491,6 +497,21 @@ mod tests {
         // still consumes the independently configured DATA frame budget.
         assert!(counts.record_data_frame(0).is_err());
         assert!(counts.record_data_frame(1).is_err());
+    }
+
+    #[test]
+    fn empty_data_frames_are_excused_by_frames_that_bring_something() {
+        let mut counts = counts();
+
+        for _ in 0..MAX_RECV_EMPTY_DATA_FRAMES * 10 {
+            counts.excuse_empty_data_frame();
+            counts.record_data_frame(0).unwrap();
+        }
+        // What was brought before excuses nothing that comes later.
+        for _ in 1..MAX_RECV_EMPTY_DATA_FRAMES {
+            counts.record_data_frame(0).unwrap();
+        }
+        assert!(counts.record_data_frame(0).is_err());
     }
 
     #[test]

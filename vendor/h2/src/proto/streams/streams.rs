@@ -548,6 +548,7 @@ impl Inner {
                 stream.id,
                 stream.state
             );
+            counts.excuse_empty_data_frame();
 
             let res = if stream.state.is_recv_headers() {
                 match actions.recv.recv_headers(frame, stream, counts) {
@@ -650,6 +651,9 @@ impl Inner {
 
         self.counts.transition(stream, |counts, stream| {
             let sz = frame.flow_controlled_len();
+            if !frame.payload().is_empty() {
+                counts.excuse_empty_data_frame();
+            }
             let res = actions.recv.recv_data(frame, stream);
             let res = res.and_then(|recorded| match recorded {
                 Some(len) => counts.record_data_frame(len).map_err(|_| {
