@@ -1,6 +1,7 @@
 //! The operators' commands: each a file with its arguments and a `run` that does it and says what went wrong.
 
 pub mod ca;
+pub mod completions;
 pub mod confirm;
 pub mod control_plane;
 pub mod down;
@@ -11,6 +12,7 @@ pub mod leave;
 pub mod lint;
 pub mod proxy;
 pub mod run;
+pub mod share;
 pub mod token;
 pub mod uninstall;
 pub mod up;

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use selvedge::{
     background, child,
     commands::{
-        ca, confirm, control_plane, down, inject, install, join, leave, lint, proxy, run, token, uninstall, up,
+        ca, completions, confirm, control_plane, down, inject, install, join, leave, lint, proxy, run, share, token,
+        uninstall, up,
     },
     demo,
 };
@@ -47,6 +48,9 @@ enum Command {
     Capture(selvedge_capture::Command),
     /// Run a command with a sidecar beside it.
     Run(run::RunArgs),
+    Completions(completions::CompletionsArgs),
+    #[command(hide = true)]
+    Share(share::ShareArgs),
     #[command(hide = true)]
     DemoService(demo::ServiceArgs),
     #[command(hide = true)]
@@ -93,6 +97,8 @@ fn main() -> ExitCode {
         Command::Proxy(args) => proxy::run(&args).map(done),
         Command::Demo(args) => demo::run(&args).map(done),
         Command::Run(args) => run::run(args),
+        Command::Completions(args) => completions::run(&args, Arguments::command()).map(done),
+        Command::Share(args) => share::run(&args, Arguments::command()).map(done),
         Command::Capture(rules) => capture(&rules).map(done),
         Command::DemoService(args) => demo::run_service(args).map(done),
         Command::Background(args) => background::run(args).map(done),

@@ -7,10 +7,12 @@
 //! accept → detect → tls → identity → http → route → filter → attempt → balance → upstream → respond → record.
 //! Configuration comes in through `xds` and `config`; `process` holds the threads.
 //!
-//! Named outside are the start of a sidecar ([`run`], [`Bootstrap`]), what redirected connections need ([`Side`]),
-//! and the sidecar's end of the control channel, which tests and benches hold against control planes: how it joins
-//! ([`join`], [`join_pod`], [`renew`], [`keep`]), connects ([`connect`]) and follows what the mesh is ([`follow`]).
+//! Named outside are the start of a sidecar ([`run`], [`Bootstrap`]), what its program takes ([`Arguments`]), what redirected
+//! connections need ([`Side`]), and the sidecar's end of the control channel, which tests and benches hold against control
+//! planes: how it joins ([`join`], [`join_pod`], [`renew`], [`keep`]), connects ([`connect`]) and follows what the mesh is
+//! ([`follow`]).
 
+mod arguments;
 mod process;
 mod admin;
 
@@ -65,6 +67,7 @@ mod allowance;
 mod clock;
 mod turn;
 
+pub use arguments::{Arguments, Command};
 pub use bootstrap::{Bootstrap, Source as BootstrapSource};
 pub use channel::{connect, explain};
 pub use credentials::{Credentials, Svid};

@@ -2,38 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use selvedge_proxy::{BootstrapSource, leave};
+use clap::Parser;
+use selvedge_proxy::{Arguments, BootstrapSource, Command};
 
 /// jemalloc keeps a sidecar small: it gives memory back after a burst, which the C library's allocator does not.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// The Selvedge sidecar.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the sidecar until SIGTERM, then drain.
-    Run {
-        #[command(flatten)]
-        bootstrap: BootstrapSource,
-        /// Take the place of the sidecar that runs with this state directory, without a refused connection; started as usual
-        /// where none runs.
-        #[arg(long)]
-        replace: bool,
-    },
-    /// Take the workload out of the mesh before it ends, as a preStop hook: returns when its callers have been told.
-    Leave(leave::Command),
-    /// Redirect this network namespace's TCP connections to the sidecar, or stop doing so.
-    #[command(subcommand)]
-    Capture(selvedge_capture::Command),
-}
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
