@@ -6,7 +6,7 @@ CARGO ?= cargo
 export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 8 ? n : 8)))
 .DEFAULT_GOAL := help
 
-.PHONY: help build demo release image test attack check bench clean
+.PHONY: help build demo release dist image test attack check bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ demo: build ## seven services behind sidecars, with mTLS, policies and planted f
 release: ## the programs, each made fast for what it does most (profile-guided), in target/release
 	@.ci/setup release
 	benches/release
+
+dist: $(if $(PROGRAMS),,release) ## deb packages and a tarball of these programs, or of those in PROGRAMS=DIR, in target/dist
+	@.ci/setup dist
+	deploy/package $(or $(PROGRAMS),$(or $(CARGO_TARGET_DIR),target)/release) target/dist
 
 image: ## OCI archives of the programs, and their digests, in target/image; needs no container engine
 	@.ci/setup build
