@@ -56,16 +56,18 @@ async fn main() -> ExitCode {
 
 /// Prints every figure; of requests alone, and of the programs in `binaries`, when that is given.
 async fn measure(binaries: Option<PathBuf>) -> anyhow::Result<()> {
-    let show = |name: &str, instructions: f64| println!("{name:32} {instructions:8.1} instructions");
+    let show = |name: &str, instructions: f64| println!("{name:44} {instructions:8.1} instructions");
     if binaries.is_none() {
         for (index, (name, _)) in DECISIONS.iter().enumerate() {
             show(name, per_decision(index).context(*name)?);
         }
     }
     let binaries = run::binaries(binaries.as_deref())?;
-    for (name, over_http2) in [("request of HTTP/1 through a pair", false), ("request of HTTP/2 through a pair", true)]
-    {
-        show(name, pair::per_request(&binaries, over_http2).await.context(name)?);
+    for over_http2 in [false, true] {
+        let name = format!("request of HTTP/{} through a pair", if over_http2 { 2 } else { 1 });
+        for (name, everything) in [(name.clone(), true), (format!("{name}, mTLS only"), false)] {
+            show(&name, pair::per_request(&binaries, over_http2, everything).await.context(name.clone())?);
+        }
     }
     Ok(())
 }

@@ -20,28 +20,23 @@ const MANY: u64 = 4_200;
 /// How often it is looked whether the sidecars rest.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Instructions of the workers of both sidecars for one request of a kept connection, with every kind of policy in force.
-pub(crate) async fn per_request(binaries: &Path, over_http2: bool) -> anyhow::Result<f64> {
-    let few = counted(binaries, over_http2, FEW).await?;
-    let many = counted(binaries, over_http2, MANY).await?;
+/// Instructions of the workers of both sidecars for one request of a kept connection, with every kind of policy in force or
+/// with mTLS alone.
+pub(crate) async fn per_request(binaries: &Path, over_http2: bool, everything: bool) -> anyhow::Result<f64> {
+    let few = counted(binaries, over_http2, everything, FEW).await?;
+    let many = counted(binaries, over_http2, everything, MANY).await?;
     Ok(many.saturating_sub(few) as f64 / (MANY - FEW) as f64)
 }
 
-async fn counted(binaries: &Path, over_http2: bool, requests: u64) -> anyhow::Result<u64> {
+async fn counted(binaries: &Path, over_http2: bool, everything: bool, requests: u64) -> anyhow::Result<u64> {
     let folder = tempfile::Builder::new().prefix("selvedge-bench-").tempdir().context("a temporary folder")?;
     let application = [application::start(false).await?, application::start(true).await?];
     let counts = folder.path().join("callgrind.%p");
     let out = format!("--callgrind-out-file={}", counts.display());
     // The control thread has its own timers, so what it does depends on how long a run takes.
     let under = &["valgrind", "--tool=callgrind", "--separate-threads=yes", &out];
-    let plan = Plan {
-        folder: folder.path().to_owned(),
-        binaries,
-        everything: true,
-        application,
-        extent: Extent::default(),
-        under,
-    };
+    let plan =
+        Plan { folder: folder.path().to_owned(), binaries, everything, application, extent: Extent::default(), under };
     let mut pair = plan.start().await?;
     let (address, ask) = if over_http2 { (pair.http2, Ask::Http2) } else { (pair.http1, Ask::Http1) };
     while let Err(error) = client::probe(address, ask).await {
