@@ -64,6 +64,8 @@ impl Claims {
 pub struct Audited {
     /// The user's object, `namespace/name`.
     pub policy: Arc<str>,
+    /// Which rule of it, from 0; `None` where no single rule would have.
+    pub rule: Option<u32>,
     /// The reason it would have refused with.
     pub reason: Reason,
 }
@@ -103,8 +105,8 @@ const MOST_PAUSES: u8 = 16;
 ///
 /// let now = Moment { nanos: 0, unix: 1_800_000_000 };
 /// let mut context = Context::new(now, fastrand::Rng::with_seed(7)).with_claims(Claims::default());
-/// context.audit(&"shop/first".into(), Reason::PolicyDenied);
-/// context.audit(&"shop/second".into(), Reason::PolicyDenied);
+/// context.audit(&"shop/first".into(), Some(0), Reason::PolicyDenied);
+/// context.audit(&"shop/second".into(), None, Reason::PolicyDenied);
 /// assert_eq!(&*context.audited.as_ref().unwrap().policy, "shop/first");
 /// context.changes().request.remove(http::header::REFERER);
 /// assert!(!context.take_changes().unwrap().request.is_empty());
@@ -159,10 +161,10 @@ impl Context {
         Self { claims, ..self }
     }
 
-    /// Notes that `policy` would have refused. The first one counts.
-    pub fn audit(&mut self, policy: &Arc<str>, reason: Reason) {
+    /// Notes that `policy`, by this rule of it, would have refused. The first one counts.
+    pub fn audit(&mut self, policy: &Arc<str>, rule: Option<u32>, reason: Reason) {
         if self.audited.is_none() {
-            self.audited = Some(Audited { policy: policy.clone(), reason });
+            self.audited = Some(Audited { policy: policy.clone(), rule, reason });
         }
     }
 

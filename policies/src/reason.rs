@@ -21,6 +21,7 @@ macro_rules! reasons {
         ///
         /// let reason = Reason::RateLimited;
         /// assert_eq!((reason.code(), reason.status(), reason.flag()), ("rate_limited", 429, "RL"));
+        /// assert_eq!(reason.page(), "docs/codes/rate_limited.md");
         /// assert_eq!((reason.fault(), reason.summary()), (Fault::Downstream, "The caller is over a RateLimit."));
         /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +33,11 @@ macro_rules! reasons {
 
             /// The stable code, `snake_case`; `docs/codes/<code>.md` explains it.
             pub const fn code(self) -> &'static str { match self { $(Reason::$variant => $code,)* } }
+
+            /// The page that explains it, from the root of the repository or of the documentation.
+            pub const fn page(self) -> &'static str {
+                match self { $(Reason::$variant => concat!("docs/codes/", $code, ".md"),)* }
+            }
 
             /// The HTTP status (RFC 9110 section 15) of the answer.
             pub const fn status(self) -> u16 { match self { $(Reason::$variant => $status,)* } }

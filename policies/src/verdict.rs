@@ -34,6 +34,7 @@ pub enum Verdict {
 ///
 /// let refused = Answer::refuse(Reason::RateLimited, "shop/few".into()).retry_after(Duration::from_secs(2));
 /// assert_eq!((refused.status.as_u16(), refused.retry_after), (429, Some(Duration::from_secs(2))));
+/// assert_eq!(refused.clone().by_rule(2).rule, Some(2));
 /// assert_eq!(refused.because("shop/few lets 2 pass".into()).detail, "shop/few lets 2 pass");
 /// assert_eq!(Answer::reply(StatusCode::NO_CONTENT, "shop/web".into()).reason, None, "that is no error");
 /// ```
@@ -48,6 +49,8 @@ pub struct Answer {
     pub reason: Option<Reason>,
     /// The user's object that decided, `namespace/name`; empty when no object did (a default posture).
     pub policy: Arc<str>,
+    /// Which rule of it, from 0; `None` where no single rule did.
+    pub rule: Option<u32>,
     /// Further fields of the answer.
     pub headers: HeaderMap,
     /// The content. An error without content tells its reason as every error of the mesh does.
@@ -72,6 +75,7 @@ impl Answer {
             grpc_status: None,
             reason: None,
             policy,
+            rule: None,
             headers: HeaderMap::new(),
             body: Vec::new(),
             detail: String::new(),
@@ -83,6 +87,12 @@ impl Answer {
     #[must_use]
     pub fn because(self, detail: String) -> Self {
         Self { detail, ..self }
+    }
+
+    /// This answer, which that rule of the policy has decided.
+    #[must_use]
+    pub fn by_rule(self, rule: u32) -> Self {
+        Self { rule: Some(rule), ..self }
     }
 
     /// This answer, saying after what time the caller may try again (`retry-after`, RFC 9110 section 10.2.3).

@@ -90,6 +90,9 @@ pub struct Bootstrap {
     /// Access log file; standard output when absent.
     #[serde(default)]
     pub access_log_file: Option<PathBuf>,
+    /// Audit log file; standard output when absent.
+    #[serde(default)]
+    pub audit_log_file: Option<PathBuf>,
     /// PEM file with the authorities that external TLS services are verified against.
     #[serde(default)]
     pub external_roots_file: Option<PathBuf>,

@@ -16,6 +16,8 @@ pub(crate) struct Error {
     pub detail: Cow<'static, str>,
     /// The user's object that decided, empty when none did.
     pub policy: Arc<str>,
+    /// Which rule of it, from 0, where one did.
+    pub rule: Option<u32>,
     /// When the caller may try again.
     pub retry_after: Option<Duration>,
     /// The answer of a policy that says more than the reason: another status, fields or content of its own.
@@ -27,7 +29,15 @@ pub(crate) struct Error {
 impl Error {
     /// An ending with this reason.
     pub(crate) fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), policy: Arc::default(), retry_after: None, answer: None, outcome: None }
+        Self {
+            reason,
+            detail: detail.into(),
+            policy: Arc::default(),
+            rule: None,
+            retry_after: None,
+            answer: None,
+            outcome: None,
+        }
     }
 
     /// The failure of one try, after which there may be another.
@@ -68,6 +78,7 @@ impl Error {
             && answer.body.is_empty();
         Self {
             policy: answer.policy.clone(),
+            rule: answer.rule,
             retry_after: answer.retry_after,
             answer: (!is_plain).then(|| Box::new(answer)),
             ..Self::new(reason, detail)

@@ -66,6 +66,8 @@ pub(crate) struct Exchange {
     pub reason: Option<Reason>,
     /// The object that decided.
     pub policy: Arc<str>,
+    /// Which rule of it, from 0, where one did.
+    pub rule: Option<u32>,
     /// The object that decided at the called side.
     pub policy_there: Box<str>,
     /// The policy that only looks on and would have refused it.
@@ -120,6 +122,7 @@ impl Exchange {
             in_doubt: Cell::new(false),
             reason: None,
             policy: Arc::default(),
+            rule: None,
             policy_there: Box::default(),
             audited: None,
             claims: Claims::default(),

@@ -119,9 +119,10 @@ impl Open {
             grpc_status: self.grpc_status,
             reason: exchange.reason,
             policy: &exchange.policy,
+            rule: exchange.rule,
             policy_there: &exchange.policy_there,
             detail: &self.detail,
-            audited: exchange.audited.as_ref().map_or("", |audited| &audited.policy),
+            audited: exchange.audited.as_ref(),
             protocol,
             hop: hop(connection, exchange.endpoint.as_deref(), exchange.reason),
             duration: exchange.started.elapsed(),
@@ -312,9 +313,10 @@ pub(crate) fn request_refused(connection: &Rc<Connection>, error: &Error) {
         grpc_status: None,
         reason: Some(error.reason),
         policy: &error.policy,
+        rule: error.rule,
         policy_there: "",
         detail: &error.detail,
-        audited: "",
+        audited: None,
         protocol: connection.protocol,
         hop: hop(connection, None, None),
         duration: Duration::ZERO,
@@ -357,12 +359,12 @@ impl Opened {
 
     /// Counts it as closed by the sidecar; logs it with the bytes from and to the caller.
     pub(crate) fn cut(self, received: u64, sent: u64, error: &Error) {
-        self.end((received, sent), Some(error.reason), &error.policy, &error.detail);
+        self.end((received, sent), Some(error.reason), (&error.policy, error.rule), &error.detail);
     }
 
     /// Counts it as closed; logs it with the bytes from and to the caller.
     pub(crate) fn closed(self, received: u64, sent: u64, reason: Option<Reason>) {
-        self.end((received, sent), reason, "", "");
+        self.end((received, sent), reason, ("", None), "");
     }
 
     fn ends<'a>(&'a self, own: &'a Own, reason: Option<Reason>) -> Ends<'a> {
@@ -378,15 +380,16 @@ impl Opened {
         }
     }
 
-    fn end(&self, (received, sent): (u64, u64), reason: Option<Reason>, policy: &str, detail: &str) {
-        let connection = &self.connection;
+    fn end(&self, (received, sent): (u64, u64), reason: Option<Reason>, by: (&str, Option<u32>), detail: &str) {
+        let (connection, (policy, rule)) = (&self.connection, by);
         connection.worker.telemetry.connection_closed(&ConnectionRecord {
             ends: self.ends(&connection.worker.snapshot().config.own, reason),
             port: connection.port(),
             reason,
             policy,
+            rule,
             detail,
-            audited: self.audited.as_ref().map_or("", |audited| &audited.policy),
+            audited: self.audited.as_ref(),
             duration: self.since.elapsed(),
             bytes_received: received,
             bytes_sent: sent,

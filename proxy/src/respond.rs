@@ -30,6 +30,7 @@ fn respond(mut open: Open, outcome: Result<Answered, Halt>) -> Response<Body> {
         Err(Halt::Error(error)) => {
             open.exchange.reason = Some(error.reason);
             open.exchange.policy = error.policy.clone();
+            open.exchange.rule = error.rule;
             let mut response = reply::reply(&error, open.exchange.caller());
             if let Some(changes) = open.exchange.changes.take() {
                 changes.response.apply(response.headers_mut());

@@ -1,4 +1,4 @@
-//! Everything the sidecar says about itself: metrics and the access log.
+//! Everything the sidecar says about itself: metrics, the access log and the audit log.
 //!
 //! Recording takes no lock and shares nothing: each worker counts in cells of its own ([`WorkerTelemetry`]) and hands
 //! over what it counted when somebody looks. [`Telemetry::render`], on the control thread, asks every worker, waits
@@ -10,9 +10,12 @@
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use selvedge_decide::config::{AccessLogMode, RuntimeConfig};
+use selvedge_identity::audit::Trail;
+use selvedge_policies::names;
 use tokio::sync::{Mutex, mpsc, watch};
 
 mod access_log;
+mod audit_log;
 mod cardinality;
 mod cells;
 mod configured;
@@ -35,7 +38,9 @@ pub(crate) use record::{
 };
 pub(crate) use worker::WorkerTelemetry;
 
-use access_log::Sink;
+use access_log::{FINISH_LIMIT, Sink};
+use audit_log::AuditLog;
+pub(crate) use audit_log::open as open_audit_log;
 use configured::Configured;
 use process::ProcessMetrics;
 use store::{Link, Store};
@@ -55,6 +60,8 @@ pub(crate) struct TelemetrySettings {
     pub namespace: String,
     /// Where access log lines go; standard output when absent. Opened for appending.
     pub access_log_file: Option<PathBuf>,
+    /// The audit log; it goes to standard output when absent.
+    pub audit_log: Option<Trail>,
 }
 
 /// The metrics and the access log of one process; clones share them.
@@ -70,13 +77,16 @@ struct Shared {
     configured: watch::Sender<Arc<Configured>>,
     joining: mpsc::UnboundedSender<Link>,
     log: Sink,
+    audit: Trail,
+    /// `namespace/name` of the workload, as the audit log has it.
+    reporter: Arc<str>,
 }
 
 impl Telemetry {
     /// Starts with no workers and all counters at zero.
     ///
     /// # Errors
-    /// When the access log file cannot be opened or its writer thread cannot be started.
+    /// When the access log file cannot be opened or a writer thread cannot be started.
     pub(crate) fn new(settings: &TelemetrySettings) -> io::Result<Self> {
         let (joining, joined) = mpsc::unbounded_channel();
         let shared = Shared {
@@ -85,13 +95,16 @@ impl Telemetry {
             configured: watch::Sender::default(),
             joining,
             log: Sink::open(settings.access_log_file.as_deref())?,
+            audit: settings.audit_log.clone().map_or_else(|| audit_log::open(None), Ok)?,
+            reporter: names::object(&settings.namespace, &settings.workload).into(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The recorder of the calling worker thread. The worker must also spawn [`WorkerTelemetry::serve_flushes`].
     pub(crate) fn worker(&self) -> WorkerTelemetry {
-        let (worker, link) = WorkerTelemetry::new(self.shared.log.clone(), SERIES_LIMIT);
+        let audit = AuditLog::new(self.shared.audit.clone(), Arc::clone(&self.shared.reporter));
+        let (worker, link) = WorkerTelemetry::new(self.shared.log.clone(), audit, SERIES_LIMIT);
         // The receiver lives as long as `shared`.
         let _ = self.shared.joining.send(link);
         worker
@@ -115,10 +128,16 @@ impl Telemetry {
         open_metrics::encode(process.iter().map(|shown| (shown, None)).chain(ours), created)
     }
 
-    /// Writes out every access log line so far, those that workers still hold too; call this last.
-    pub(crate) async fn finish_log(&self) {
+    /// Writes out every line of both logs so far, those that workers still hold too; call this last.
+    pub(crate) async fn finish_logs(&self) {
         self.shared.store.lock().await.collect(FLUSH_LIMIT, &self.configured()).await;
         self.shared.log.finish().await;
+        let audit = self.shared.audit.clone();
+        // It fails when the runtime ends, and then nobody waits.
+        let finished = tokio::task::spawn_blocking(move || audit.finish(FINISH_LIMIT)).await;
+        if !finished.unwrap_or(true) {
+            tracing::warn!("the last audit log lines are lost: nobody reads them");
+        }
     }
 
     /// Says when the workload's certificate expires, in seconds since the Unix epoch.

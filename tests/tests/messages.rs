@@ -177,7 +177,10 @@ async fn a_denied_grpc_call_ends_with_a_grpc_status() {
     let response = within("the denial", sender.send_request(call)).await.unwrap();
     let answer = Answer::read(response).await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.header("grpc-status")), (200, "7"), "{answer:?}");
-    assert_eq!((answer.header("grpc-message"), answer.reason()), ("policy_denied", "policy_denied"));
+    assert_eq!(
+        (answer.header("grpc-message"), answer.reason()),
+        ("policy_denied, see docs/codes/policy_denied.md", "policy_denied")
+    );
     assert_eq!(answer.header("content-type"), "application/grpc");
     for sidecar in [&pair.web, &pair.api] {
         let sent = ["protocol=\"grpc\"", "response_code=\"200\"", "grpc_status=\"7\"", "reason=\"policy_denied\""];

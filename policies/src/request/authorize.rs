@@ -147,8 +147,8 @@ impl RequestPolicy for Authorize {
 impl Authorize {
     fn refuses_request(&self, request: &RequestFacts<'_>, context: &mut Context) -> Option<Answer> {
         let now = context.now;
-        if let Some(policy) = self.deny.first_match(request, now) {
-            return Some(denied(policy));
+        if let Some(rule) = self.deny.first_match(request, now) {
+            return Some(denied(rule));
         }
         if self.closed && !self.allow.any_match(request, now) {
             let is_operation = |rule: &RuleMatcher| rule.matches_operation(request, Effect::Allow);
@@ -156,7 +156,9 @@ impl Authorize {
         }
         if !self.audit.is_empty() {
             if request.ambiguous {
-                self.audit.about_paths().inspect(|policy| context.audit(policy, Reason::MalformedPath));
+                self.audit
+                    .about_paths()
+                    .inspect(|rule| context.audit(&rule.policy, Some(rule.number), Reason::MalformedPath));
             }
             note(self.audit.first_match(request, now), context);
         }
@@ -166,8 +168,8 @@ impl Authorize {
 
     fn refuses_connection(&self, connection: &ConnectionFacts<'_>, context: &mut Context) -> Option<Answer> {
         let now = context.now;
-        if let Some(policy) = self.deny.first_connection_match(connection, now) {
-            return Some(denied(policy));
+        if let Some(rule) = self.deny.first_connection_match(connection, now) {
+            return Some(denied(rule));
         }
         if self.closed && self.allow.first_connection_match(connection, now).is_none() {
             let is_operation = |rule: &RuleMatcher| rule.matches_bytes(connection, Effect::Allow);
@@ -184,7 +186,7 @@ impl Authorize {
 impl Authorize {
     fn rehearse(&self, context: &mut Context) {
         if let Some(posture) = &self.rehearsed {
-            context.audit(posture, Reason::PolicyDefaultDeny);
+            context.audit(posture, None, Reason::PolicyDefaultDeny);
         }
     }
 
@@ -196,14 +198,14 @@ impl Authorize {
 }
 
 /// An AUDIT policy is one that would have denied.
-fn note(policy: Option<&Arc<str>>, context: &mut Context) {
-    if let Some(policy) = policy {
-        context.audit(policy, Reason::PolicyDenied);
+fn note(rule: Option<&RuleMatcher>, context: &mut Context) {
+    if let Some(rule) = rule {
+        context.audit(&rule.policy, Some(rule.number), Reason::PolicyDenied);
     }
 }
 
-fn denied(policy: &Arc<str>) -> Answer {
-    Answer::refuse(Reason::PolicyDenied, policy.clone())
+fn denied(rule: &RuleMatcher) -> Answer {
+    Answer::refuse(Reason::PolicyDenied, rule.policy.clone()).by_rule(rule.number)
 }
 
 fn compile(

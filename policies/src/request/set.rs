@@ -329,7 +329,7 @@ mod tests {
 
     impl RequestPolicy for Says {
         fn on_request(&self, _: &RequestFacts<'_>, context: &mut Context) -> Verdict {
-            context.audit(&"shop/looks-on".into(), Reason::PolicyDenied);
+            context.audit(&"shop/looks-on".into(), None, Reason::PolicyDenied);
             assert_eq!(context.resumed(), None, "what another has waited for is not this one's");
             self.0.map_or(Verdict::Continue, |reason| Verdict::Answer(Answer::refuse(reason, "shop/says".into())))
         }

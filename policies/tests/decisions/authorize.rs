@@ -264,7 +264,11 @@ fn audit_names_what_a_deny_with_the_same_rules_would_refuse_and_refuses_nothing(
         Request::new("GET", "/").from("shop/other"),
     ] {
         let would = |refused: Option<Answer>| {
-            refused.map(|answer| Audited { policy: answer.policy, reason: answer.reason.expect("it is an error") })
+            refused.map(|answer| {
+                assert_eq!(answer.rule, Some(0), "it names its rule");
+                let reason = answer.reason.expect("it is an error");
+                Audited { policy: answer.policy, rule: answer.rule, reason }
+            })
         };
         let mut context = crate::context(now);
         assert_eq!(audit.0.on_request(&request.facts(), &mut context), Verdict::Continue);

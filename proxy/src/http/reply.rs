@@ -154,7 +154,7 @@ const fn is_untrustworthy(reason: Reason) -> bool {
 }
 
 fn json(error: &Error, caller: Caller) -> Response<Body> {
-    let mut body = serde_json::json!({ "error": error.reason.code() });
+    let mut body = serde_json::json!({ "error": error.reason.code(), "page": error.reason.page() });
     if caller.meshed {
         body["detail"] = error.detail.as_ref().into();
         if !error.policy.is_empty() {
@@ -174,8 +174,15 @@ fn grpc(error: &Error) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(&GRPC_STATUS, HeaderValue::from(code.unwrap_or(grpc_status(status))));
-    headers.insert(&GRPC_MESSAGE, HeaderValue::from_static(error.reason.code()));
+    headers.insert(&GRPC_MESSAGE, grpc_message(error.reason));
     response
+}
+
+/// What a person reads who calls by gRPC: the code, and the page that explains it.
+fn grpc_message(reason: Reason) -> HeaderValue {
+    // Both are ASCII without anything to escape, so that it never fails.
+    HeaderValue::try_from(format!("{reason}, see {}", reason.page()))
+        .unwrap_or_else(|_| HeaderValue::from_static(reason.code()))
 }
 
 /// The gRPC status code for a status (gRPC's table of HTTP statuses, with 429 as RESOURCE_EXHAUSTED).
@@ -211,6 +218,25 @@ mod tests {
         assert!(!own.headers().contains_key(&hop::DETAIL), "an application has it in the content");
         let stranger = reply(&denied(), Caller { meshed: false, sidecar: false, grpc: false });
         assert!(!stranger.headers().contains_key("selvedge-reason"));
+    }
+
+    #[tokio::test]
+    async fn every_refusal_names_its_page_to_whoever_called() {
+        for reason in Reason::ALL {
+            let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+            let page = std::fs::read_to_string(format!("{root}/{}", reason.page())).unwrap();
+            assert!(page.starts_with(&format!("# {reason}\n")), "{reason}");
+            for meshed in [true, false] {
+                let caller = Caller { meshed, sidecar: meshed, grpc: false };
+                let answer = reply(&Error::new(*reason, "because"), caller);
+                let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+                let told: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!((&told["error"], &told["page"]), (&reason.code().into(), &reason.page().into()));
+                assert!(body.len() < 200, "{reason}: {} bytes", body.len());
+                let called = reply(&Error::new(*reason, "because"), Caller { grpc: true, ..caller });
+                assert_eq!(called.headers()["grpc-message"], format!("{reason}, see {}", reason.page()));
+            }
+        }
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl Running {
                 finish(drain::drain(phases, open, at_most, is_gone, done), signals).await;
             }
         }
-        self.telemetry.finish_log().await;
+        self.telemetry.finish_logs().await;
     }
 
     /// Lets go of everything that the new process has.

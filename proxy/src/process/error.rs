@@ -25,6 +25,14 @@ pub enum StartError {
         /// What the system says of it.
         source: io::Error,
     },
+    /// The audit log cannot be written to.
+    #[error("cannot open the audit log {path}")]
+    AuditLog {
+        /// The file of the audit log.
+        path: PathBuf,
+        /// What the system says of it.
+        source: io::Error,
+    },
     /// The addresses bound could not be written.
     #[error("cannot write the ports file {path}")]
     Ports {

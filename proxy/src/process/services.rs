@@ -7,7 +7,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     panic::{self, AssertUnwindSafe},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -32,7 +32,7 @@ use crate::{
     probes::{Probes, gateway},
     resolver::Question,
     surroundings::{Surroundings, captured::Captured},
-    telemetry::{Telemetry, TelemetrySettings},
+    telemetry::{Telemetry, TelemetrySettings, open_audit_log},
     tenure::Tenure,
     tls::{self, ExternalTls},
     worker::{Shared, spread},
@@ -72,13 +72,17 @@ pub(super) fn state(bootstrap: &Bootstrap) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Metrics and access log.
+/// Metrics, access log and audit log.
 pub(super) fn telemetry(bootstrap: &Bootstrap) -> Result<Telemetry, StartError> {
     let workload = bootstrap.workload.parse::<WorkloadName>().ok();
+    let audit_log = |path: &PathBuf| {
+        open_audit_log(Some(path)).map_err(|source| StartError::AuditLog { path: path.clone(), source })
+    };
     let settings = TelemetrySettings {
         workload: workload.as_ref().map_or(&*bootstrap.workload, WorkloadName::name).to_owned(),
         namespace: workload.as_ref().map_or("", WorkloadName::namespace).to_owned(),
         access_log_file: bootstrap.access_log_file.clone(),
+        audit_log: bootstrap.audit_log_file.as_ref().map(audit_log).transpose()?,
     };
     Telemetry::new(&settings).map_err(|source| match settings.access_log_file {
         Some(path) => StartError::AccessLog { path, source },

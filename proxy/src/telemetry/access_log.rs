@@ -12,19 +12,18 @@ use std::{
 };
 
 use selvedge_decide::config::AccessLogMode;
-use selvedge_policies::reason::Reason;
+use selvedge_identity::line::Object;
+use selvedge_policies::{context::Audited, reason::Reason};
 use tokio::{sync::Notify, time::sleep};
 
 use super::{ConnectionRecord, Hop, Party, Protocol, RequestRecord, metrics, outcome};
-mod json;
 mod kinds;
 mod sink;
 mod timestamp;
 
-use json::Object;
 use kinds::Kinds;
-pub(super) use sink::Sink;
-use timestamp::Timestamp;
+pub(super) use sink::{FINISH_LIMIT, Sink};
+pub(super) use timestamp::Timestamp;
 
 /// A buffer this full is handed over at once.
 const BATCH: usize = 16 * 1024;
@@ -99,8 +98,8 @@ impl AccessLog {
                 .plain("http.response.body.size", record.bytes_sent);
             who(line, (&record.source, record.peer), (&record.destination, record.upstream), record.service);
             let policy = if record.policy.is_empty() { record.policy_there } else { record.policy };
-            verdict(line, record.hop, record.reason, policy, record.detail);
-            line.text("selvedge.audited", record.audited);
+            verdict(line, record.hop, record.reason, (policy, record.rule), record.detail);
+            looked_on(line, record.audited);
             line.plain("selvedge.retries", record.retries).text("request_id", record.request_id);
             trace(line, record.traceparent);
         });
@@ -124,8 +123,8 @@ impl AccessLog {
                 .plain("selvedge.bytes_received", record.bytes_received)
                 .plain("selvedge.bytes_sent", record.bytes_sent);
             who(line, (&ends.source, record.peer), (&ends.destination, record.upstream), ends.service);
-            verdict(line, ends.hop, record.reason, record.policy, record.detail);
-            line.text("selvedge.audited", record.audited);
+            verdict(line, ends.hop, record.reason, (record.policy, record.rule), record.detail);
+            looked_on(line, record.audited);
         });
     }
 
@@ -213,22 +212,41 @@ fn who(
 
 /// What lines about refusals and errors have in common that are counted together: the caller, by its identity or else its
 /// address, and the reason.
-fn kind<'a>(source: &Party<'a>, peer: SocketAddr, reason: Option<Reason>, audited: &'a str) -> impl Hash + use<'a> {
-    (source.identity, source.identity.is_empty().then_some(peer.ip()), reason, audited)
+fn kind<'a>(
+    source: &Party<'a>,
+    peer: SocketAddr,
+    reason: Option<Reason>,
+    audited: Option<&'a Audited>,
+) -> impl Hash + use<'a> {
+    (source.identity, source.identity.is_empty().then_some(peer.ip()), reason, audited.map(|audited| &*audited.policy))
 }
 
 /// Whether the mesh had anything to say.
-const fn worth_it(reason: Option<Reason>, audited: &str) -> bool {
-    reason.is_some() || !audited.is_empty()
+const fn worth_it(reason: Option<Reason>, audited: Option<&Audited>) -> bool {
+    reason.is_some() || audited.is_some()
 }
 
 /// What the mesh had to say.
-fn verdict(line: &mut Object<'_>, hop: Hop, reason: Option<Reason>, policy: &str, detail: &str) {
+fn verdict(line: &mut Object<'_>, hop: Hop, reason: Option<Reason>, by: (&str, Option<u32>), detail: &str) {
     line.text("selvedge.tls", hop.as_str());
     if let Some(reason) = reason {
         line.text("selvedge.reason", reason.code()).text("selvedge.response_flag", reason.flag());
+        line.text("selvedge.page", reason.page());
     }
-    line.text("selvedge.policy", policy).text("selvedge.detail", detail);
+    line.text("selvedge.policy", by.0);
+    if let Some(rule) = by.1 {
+        line.plain("selvedge.rule", format_args!("\"rules[{rule}]\""));
+    }
+    line.text("selvedge.detail", detail);
+}
+
+/// What a policy that only looks on had to say.
+fn looked_on(line: &mut Object<'_>, audited: Option<&Audited>) {
+    let Some(Audited { policy, rule, .. }) = audited else { return };
+    line.text("selvedge.audited", policy);
+    if let Some(rule) = rule {
+        line.plain("selvedge.audited_rule", format_args!("\"rules[{rule}]\""));
+    }
 }
 
 /// Trace and span id out of a `traceparent` (W3C Trace Context section 3.2); nothing when it is malformed.

@@ -18,10 +18,11 @@ use super::{
 pub(super) struct Configured(pub(super) Vec<(&'static Metric, Vec<Box<str>>)>);
 
 impl Default for Configured {
-    /// What there is without any configuration: the reasons.
+    /// What there is without any configuration: the reasons, and what becomes of events for the audit log.
     fn default() -> Self {
         let reasons = [Direction::Inbound, Direction::Outbound].map(|direction| (&metrics::REASONS_SEEN, direction));
-        Self(reasons.map(|(metric, direction)| (metric, vec![direction.as_str().into()])).into())
+        let reasons = reasons.map(|(metric, direction)| (metric, vec![direction.as_str().into()]));
+        Self(reasons.into_iter().chain([(&metrics::AUDIT_EVENTS, Vec::new())]).collect())
     }
 }
 

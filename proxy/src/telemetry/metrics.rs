@@ -9,6 +9,7 @@ use prometheus::proto::MetricFamily;
 use selvedge_policies::reason::Reason;
 
 use super::{
+    audit_log,
     cells::{Bounds, DETECTION_BOUNDS, DURATION_BOUNDS, Histogram, RequestCell},
     origin::Origin,
     outcome::{self, ACTIONS, OUTCOMES, REASONS},
@@ -210,6 +211,8 @@ metrics! {
         "Probes of the application: let through (passed), connected to nobody (failed), from where none are taken (refused).";
     HOSTS_NOT_ASKED Counter, "selvedge_hosts_not_asked_total" &[],
         "Calls that went to the address they were sent to whatever their host is, because more new hosts came than are asked for.";
+    AUDIT_EVENTS Counter, "selvedge_audit_events_total" &["result"] => &audit_log::RESULTS,
+        "Events for the audit log: written, left out because one caller caused too many, or lost because they could not be written.";
     DETECTION Observed(&DETECTION_BOUNDS), "selvedge_detection_duration_seconds" &["protocol"],
         "Time from accept to knowing what a connection speaks.";
     CERTIFICATE_EXPIRATION Gauge, "selvedge_certificate_expiration_timestamp_seconds" &[],

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use selvedge_policies::{attempt::breaker::BreakerState, reason::Reason};
+use selvedge_policies::{attempt::breaker::BreakerState, context::Audited, reason::Reason};
 
 /// Which side of the workload traffic is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,13 +126,15 @@ pub(crate) struct RequestRecord<'a> {
     pub reason: Option<Reason>,
     /// The policy that denied or limited it, `namespace/name`; else empty.
     pub policy: &'a str,
+    /// Which rule of it, from 0, where one did; in logs only.
+    pub rule: Option<u32>,
     /// The policy that the called sidecar names, `namespace/name`; else empty. In the log alone: a peer could make up any
     /// number of series.
     pub policy_there: &'a str,
     /// What exactly went wrong; in the access log only.
     pub detail: &'a str,
-    /// The AUDIT policy that would have denied it, `namespace/name`; else empty.
-    pub audited: &'a str,
+    /// The policy that only looks on and would have denied it.
+    pub audited: Option<&'a Audited>,
     /// What the caller spoke.
     pub protocol: Protocol,
     /// How it went from one sidecar to the other.
@@ -176,10 +178,12 @@ pub(crate) struct ConnectionRecord<'a> {
     pub reason: Option<Reason>,
     /// The policy that denied it, `namespace/name`; else empty.
     pub policy: &'a str,
+    /// Which rule of it, from 0, where one did; in logs only.
+    pub rule: Option<u32>,
     /// What exactly went wrong; in the access log only.
     pub detail: &'a str,
-    /// The AUDIT policy that would have denied it, `namespace/name`; else empty.
-    pub audited: &'a str,
+    /// The policy that only looks on and would have denied it.
+    pub audited: Option<&'a Audited>,
     /// From accept to close.
     pub duration: Duration,
     /// Bytes from the caller; in the access log only, metrics have counted them as they passed.

@@ -8,7 +8,7 @@ use selvedge_decide::{
     config::{AppProtocol, Destination, DestinationPort},
     resources::Resources,
 };
-use selvedge_policies::{attempt::breaker::BreakerState, reason::Reason};
+use selvedge_policies::{attempt::breaker::BreakerState, context::Audited, reason::Reason};
 use selvedge_xds::proto::mesh::{Attachment, Inbound, Origin};
 use tokio::task::LocalSet;
 
@@ -19,6 +19,7 @@ fn telemetry() -> Telemetry {
         workload: "web-1".into(),
         namespace: "shop".into(),
         access_log_file: Some("/dev/null".into()),
+        audit_log: Some(open_audit_log(Some("/dev/null".as_ref())).unwrap()),
     };
     Telemetry::new(&settings).unwrap()
 }
@@ -37,9 +38,10 @@ fn request() -> RequestRecord<'static> {
         grpc_status: None,
         reason: None,
         policy: "",
+        rule: None,
         policy_there: "",
         detail: "",
-        audited: "",
+        audited: None,
         protocol: Protocol::Http1,
         hop: Hop::Mtls,
         duration: Duration::from_millis(3),
@@ -73,8 +75,9 @@ fn connection() -> ConnectionRecord<'static> {
         port: 5432,
         reason: None,
         policy: "",
+        rule: None,
         detail: "",
-        audited: "",
+        audited: None,
         duration: Duration::from_secs(2),
         bytes_received: 5,
         bytes_sent: 7,
@@ -82,6 +85,10 @@ fn connection() -> ConnectionRecord<'static> {
         peer: ([10, 0, 0, 1], 40_001).into(),
         upstream: None,
     }
+}
+
+fn looks_on() -> Audited {
+    Audited { policy: "shop/try".into(), rule: Some(1), reason: Reason::PolicyDenied }
 }
 
 /// The value of the only sample that holds all of `parts`.
@@ -507,7 +514,7 @@ async fn every_metric_is_declared_with_its_labels_and_documented() {
             worker.connection_opened(Direction::Inbound, Hop::Mtls);
             worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDenied), ..connection() });
             worker.request(&RequestRecord { reason: Some(Reason::RateLimited), ..request() });
-            worker.request(&RequestRecord { audited: "shop/try", ..request() });
+            worker.request(&RequestRecord { audited: Some(&looks_on()), ..request() });
             worker.retry("shop/web", RetryOutcome::OverBudget);
             worker.flow(&ENDS).received(1);
             worker.probe(Protocol::Http1, ProbeOutcome::Refused);
@@ -557,7 +564,7 @@ async fn the_access_log_says_what_happened_and_cannot_be_forged() {
     let flushes = worker.clone().serve_flushes(WorkerSeen::default);
     tokio::select! {
         () = flushes => unreachable!("telemetry is still there"),
-        () = telemetry.finish_log() => {}
+        () = telemetry.finish_logs() => {}
     }
     let text = std::fs::read_to_string(file).unwrap();
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -585,7 +592,7 @@ async fn the_errors_of_grpc_services_are_errors_in_the_log() {
         worker.request(&RequestRecord { protocol: Protocol::Grpc, grpc_status: Some(status), ..request() });
     }
     drop(worker);
-    telemetry.finish_log().await;
+    telemetry.finish_logs().await;
     let text = std::fs::read_to_string(file).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let logged: Vec<_> = lines.map(|line| line["rpc.grpc.status_code"].as_u64().unwrap()).collect();
@@ -610,9 +617,69 @@ async fn refusals_do_not_flood_the_log() {
     drop(worker);
     // The writer is a thread, for which a paused clock does not wait.
     tokio::time::resume();
-    telemetry.finish_log().await;
+    telemetry.finish_logs().await;
     let text = std::fs::read_to_string(file).unwrap();
     assert_eq!(text.lines().count(), 53);
     let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["selvedge.suppressed_lines"], 9_950);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_audit_log_has_the_first_denial_of_each_caller_whatever_others_cause() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("audit.log");
+    let audit_log = Some(open_audit_log(Some(&file)).unwrap());
+    let settings = TelemetrySettings {
+        workload: "web-1".into(),
+        namespace: "shop".into(),
+        access_log_file: Some("/dev/null".into()),
+        audit_log,
+    };
+    let telemetry = Telemetry::new(&settings).unwrap();
+    let worker = telemetry.worker();
+    worker.set_access_log(AccessLogMode::Off);
+    let nobody = RequestRecord { code: 403, upstream: None, ..request() };
+    let denied =
+        RequestRecord { reason: Some(Reason::PolicyDenied), policy: "shop/no-deletes", rule: Some(2), ..nobody };
+    (0..1000).for_each(|_| worker.request(&denied));
+    for n in 0..1000_u16 {
+        let stranger = Party { identity: "", ..CALLER };
+        let peer = ([10, 1, (n / 200) as u8, (n % 200) as u8], 40_000).into();
+        worker.request(&RequestRecord { source: stranger, peer, reason: Some(Reason::PlaintextRefused), ..nobody });
+    }
+    let other = Party { identity: "spiffe://mesh.local/ns/shop/sa/other", ..CALLER };
+    let detail = "No ALLOW rule matches";
+    worker.request(&RequestRecord { source: other, reason: Some(Reason::PolicyDefaultDeny), detail, ..nobody });
+    worker.request(&RequestRecord { source: other, audited: Some(&looks_on()), ..request() });
+    worker.connection_closed(&ConnectionRecord { reason: Some(Reason::PolicyDenied), rule: Some(0), ..connection() });
+    // What the application or a peer says was decided by nobody here.
+    worker.request(&RequestRecord { reason: Some(Reason::PolicyDenied), ..request() });
+    let outbound = RequestRecord { direction: Direction::Outbound, ..request() };
+    worker.request(&RequestRecord { reason: Some(Reason::PolicyDenied), policy_there: "shop/there", ..outbound });
+    worker.request(&RequestRecord { reason: Some(Reason::RateLimited), ..nobody });
+    tokio::time::advance(Duration::from_secs(1)).await;
+    worker.request(&denied);
+    drop(worker);
+    // The writer is a thread, for which a paused clock does not wait.
+    tokio::time::resume();
+    telemetry.finish_logs().await;
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |subject: &str| lines.iter().filter(|line| line["subject"] == subject).collect::<Vec<_>>();
+    let flood = of(CALLER.identity);
+    assert_eq!(flood.len(), 20 + 1 + 1, "{text}");
+    assert_eq!((&flood[0]["policy"], &flood[0]["rule"]), (&"shop/no-deletes".into(), &"rules[2]".into()));
+    assert_eq!((&flood[0]["event"], &flood[0]["request_id"]), (&"denied".into(), &"4242".into()));
+    assert_eq!(
+        (&flood[0]["reporter"], &flood[0]["page"]),
+        (&"shop/web-1".into(), &"docs/codes/policy_denied.md".into())
+    );
+    assert_eq!(flood.last().unwrap()["left_out"], 980);
+    let others = of(other.identity);
+    assert_eq!(others.len(), 2);
+    assert_eq!((&others[0]["reason"], &others[0]["detail"]), (&"policy_default_deny".into(), &detail.into()));
+    assert_eq!((&others[1]["event"], &others[1]["rule"]), (&"would_be_denied".into(), &"rules[1]".into()));
+    let strangers = lines.iter().filter(|line| line.get("subject").is_none()).count();
+    assert_eq!(strangers + flood.len() + others.len(), lines.len());
+    assert!((256..=500).contains(&strangers), "{strangers} lines of 1000 addresses");
 }

@@ -8,6 +8,7 @@ use super::{
     AccessLogMode, ConnectionRecord, Direction, Ends, Flow, Hop, Party, ProbeOutcome, Protocol, RequestRecord,
     RetryOutcome, WorkerSeen,
     access_log::{AccessLog, Sink},
+    audit_log::{AuditLog, RESULTS},
     cardinality::Table,
     cells::{DETECTION_BOUNDS, Example, Histogram, RequestCell},
     delta::{Delta, Series},
@@ -27,6 +28,7 @@ pub(crate) struct WorkerTelemetry {
 struct Inner {
     counts: RefCell<Counts>,
     log: AccessLog,
+    audit: AuditLog,
     flushes: RefCell<Option<Flushes>>,
 }
 
@@ -74,12 +76,13 @@ impl<V: Default + PartialEq> Own<V> {
 }
 
 impl WorkerTelemetry {
-    pub(super) fn new(sink: Sink, limit: usize) -> (Self, Link) {
+    pub(super) fn new(sink: Sink, audit: AuditLog, limit: usize) -> (Self, Link) {
         let (ask, asked) = mpsc::channel(1);
         let (answers, answered) = mpsc::channel(1);
         let inner = Inner {
             counts: RefCell::new(Counts::new(limit)),
             log: AccessLog::new(sink),
+            audit,
             flushes: RefCell::new(Some(Flushes { asked, answers })),
         };
         (Self { inner: Rc::new(inner) }, Link::new(ask, answered))
@@ -94,6 +97,7 @@ impl WorkerTelemetry {
     pub(crate) fn request(&self, record: &RequestRecord<'_>) {
         self.inner.counts.borrow_mut().request(record);
         self.inner.log.request(record);
+        self.inner.audit.request(record);
     }
 
     /// Counts a connection that was accepted (inbound and outbound alike are accepted by the sidecar).
@@ -112,6 +116,7 @@ impl WorkerTelemetry {
     pub(crate) fn connection_closed(&self, record: &ConnectionRecord<'_>) {
         self.inner.counts.borrow_mut().connection(record);
         self.inner.log.connection(record);
+        self.inner.audit.connection(record);
     }
 
     /// Counts one retry, or one that was refused, towards `destination` (`namespace/name`).
@@ -160,7 +165,11 @@ impl WorkerTelemetry {
 impl Inner {
     fn drain(&self) -> Delta {
         self.log.flush();
-        let mut delta = self.counts.borrow_mut().drain();
+        let mut counts = self.counts.borrow_mut();
+        for (result, events) in RESULTS.into_iter().zip(self.audit.take()).filter(|(_, events)| *events > 0) {
+            *counts.counted.series(&metrics::AUDIT_EVENTS, &[result]) += events;
+        }
+        let mut delta = counts.drain();
         delta.log_lines_lost = self.log.take_lost();
         delta.log_lines_suppressed = self.log.take_suppressed();
         delta
@@ -181,8 +190,8 @@ impl Counts {
 
     fn request(&mut self, record: &RequestRecord<'_>) {
         let ends = ends(record.direction, &record.source, &record.destination, record.service);
-        if !record.audited.is_empty() {
-            self.audited(ends, record.route, record.audited);
+        if let Some(audited) = record.audited {
+            self.audited(ends, record.route, &audited.policy);
         }
         let mut digits = [0; 5];
         let labels: [&str; metrics::REQUEST.len()] = metrics::behind(
@@ -210,8 +219,8 @@ impl Counts {
         let open = &mut self.open[of.direction as usize];
         *open = open.saturating_sub(1);
         let ends = ends(of.direction, &of.source, &of.destination, of.service);
-        if !audited.is_empty() {
-            self.audited(ends, "", audited);
+        if let Some(audited) = audited {
+            self.audited(ends, "", &audited.policy);
         }
         let reason = reason.map_or("", |reason| reason.code());
         let labels: [&str; metrics::CONNECTION.len()] =

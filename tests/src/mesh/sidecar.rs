@@ -154,8 +154,8 @@ impl Workload {
         };
         let mut yaml = format!(
             "workload: {}\ncontrolPlane: {control_plane}\n{token}: {home}/token\nstateDir: {home}/state\nadmin: \
-             {admin}\nmetrics: {metrics}\nportsFile: {home}/ports.json\naccessLogFile: {home}/access.log\ncapture: \
-             {}\n",
+             {admin}\nmetrics: {metrics}\nportsFile: {home}/ports.json\naccessLogFile: {home}/access.log\nauditLogFile: \
+             {home}/audit.log\ncapture: {}\n",
             self.name,
             self.capture,
             home = home.display()
@@ -246,6 +246,12 @@ impl Sidecar {
     /// The lines of the access log so far, as JSON.
     pub fn access_log(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.home.join("access.log")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The lines of the audit log so far, as JSON.
+    pub fn audit_log(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.home.join("audit.log")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 

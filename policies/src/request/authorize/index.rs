@@ -1,7 +1,7 @@
 //! Finds the few rules, among thousands, that may match a request: by the caller's service account or namespace, then
 //! by path. Every rule found is judged in full, so the index may only find too many, never too few.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use crate::{
     facts::{ConnectionFacts, Identity, Moment, Peer, RequestFacts},
@@ -54,10 +54,10 @@ impl RuleIndex {
         &self.rules
     }
 
-    /// The policy of the first rule of which the path is a condition.
-    pub(super) fn about_paths(&self) -> Option<&Arc<str>> {
+    /// The first rule of which the path is a condition.
+    pub(super) fn about_paths(&self) -> Option<&RuleMatcher> {
         let is_about_paths = |rule: &&RuleMatcher| rule.to.iter().any(OperationMatcher::is_about_paths);
-        self.rules.iter().find(is_about_paths).map(|rule| &rule.policy)
+        self.rules.iter().find(is_about_paths)
     }
 
     /// Whether anything is a condition of a rule that only a request has.
@@ -101,8 +101,8 @@ impl RuleIndex {
         self.rules.push(rule);
     }
 
-    /// The policy of the first rule, in the order they were added, that matches.
-    pub(super) fn first_match(&self, request: &RequestFacts<'_>, now: Moment) -> Option<&Arc<str>> {
+    /// The first rule, in the order they were added, that matches.
+    pub(super) fn first_match(&self, request: &RequestFacts<'_>, now: Moment) -> Option<&RuleMatcher> {
         if self.is_empty() {
             return None;
         }
@@ -122,7 +122,7 @@ impl RuleIndex {
     }
 
     /// As [`Self::first_match`], for an opaque connection.
-    pub(super) fn first_connection_match(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Option<&Arc<str>> {
+    pub(super) fn first_connection_match(&self, connection: &ConnectionFacts<'_>, now: Moment) -> Option<&RuleMatcher> {
         let found = self.by_caller(connection.peer).flat_map(GlobIndex::values);
         self.first(found, now, |rule| rule.matches_connection(connection, self.effect))
     }
@@ -132,7 +132,7 @@ impl RuleIndex {
         found: impl Iterator<Item = u32>,
         now: Moment,
         matches: impl Fn(&RuleMatcher) -> bool,
-    ) -> Option<&Arc<str>> {
+    ) -> Option<&RuleMatcher> {
         let mut first: Option<u32> = None;
         for number in found {
             let rule = &self.rules[number as usize];
@@ -140,7 +140,7 @@ impl RuleIndex {
                 first = Some(number);
             }
         }
-        first.map(|number| &self.rules[number as usize].policy)
+        first.map(|number| &self.rules[number as usize])
     }
 
     fn by_caller<'a>(&'a self, peer: &'a Peer) -> impl Iterator<Item = &'a GlobIndex<u32>> + 'a {

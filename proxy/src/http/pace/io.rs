@@ -21,8 +21,8 @@ use super::{
 use crate::socket::reset;
 
 /// What a caller is told that did not finish a head; sent only where nothing else is on its way.
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: 27\r\n\
-    connection: close\r\n\r\n{\"error\":\"caller_timeout\"}\n";
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: 65\r\n\
+    connection: close\r\n\r\n{\"error\":\"caller_timeout\",\"page\":\"docs/codes/caller_timeout.md\"}\n";
 
 /// A stream whose end can outlive it.
 pub(crate) trait Outlives {

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 /// The longest a process that ends waits for whoever reads its log.
-const FINISH_LIMIT: Duration = Duration::from_secs(2);
+pub(in crate::telemetry) const FINISH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Batches that may wait to be written: with full ones about 1 MiB.
 const WAITING_MAX: usize = 64;

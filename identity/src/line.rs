@@ -6,19 +6,31 @@ use std::{fmt::Display, io::Write, net::IpAddr};
 const VALUE_MAX: usize = 1024;
 
 /// Writes one object and ends it with a line feed.
-pub(super) struct Object<'a> {
+///
+/// ```
+/// use selvedge_identity::line::Object;
+///
+/// let mut line = Vec::new();
+/// let mut object = Object::open(&mut line);
+/// object.text("path", "/a\"b").text("host", "").plain("port", 80).address("from", [127, 0, 0, 1].into());
+/// object.close();
+/// assert_eq!(line, b"{\"path\":\"/a\\\"b\",\"port\":80,\"from\":\"127.0.0.1\"}\n");
+/// ```
+#[derive(Debug)]
+pub struct Object<'a> {
     line: &'a mut Vec<u8>,
     first: bool,
 }
 
 impl<'a> Object<'a> {
-    pub(super) fn open(line: &'a mut Vec<u8>) -> Self {
+    /// Begins an object behind what `line` has.
+    pub fn open(line: &'a mut Vec<u8>) -> Self {
         line.push(b'{');
         Self { line, first: true }
     }
 
     /// Appends a string; nothing when it is empty.
-    pub(super) fn text(&mut self, key: &'static str, value: &str) -> &mut Self {
+    pub fn text(&mut self, key: &'static str, value: &str) -> &mut Self {
         if !value.is_empty() {
             self.key(key);
             self.line.push(b'"');
@@ -29,7 +41,7 @@ impl<'a> Object<'a> {
     }
 
     /// Appends a number or a boolean, whatever prints as JSON does.
-    pub(super) fn plain(&mut self, key: &'static str, value: impl Display) -> &mut Self {
+    pub fn plain(&mut self, key: &'static str, value: impl Display) -> &mut Self {
         self.key(key);
         // Writing to a Vec cannot fail.
         let _ = write!(self.line, "{value}");
@@ -37,11 +49,12 @@ impl<'a> Object<'a> {
     }
 
     /// Appends an address as a string.
-    pub(super) fn address(&mut self, key: &'static str, value: IpAddr) -> &mut Self {
+    pub fn address(&mut self, key: &'static str, value: IpAddr) -> &mut Self {
         self.plain(key, format_args!("\"{value}\""))
     }
 
-    pub(super) fn close(self) {
+    /// Ends it, and the line.
+    pub fn close(self) {
         self.line.extend_from_slice(b"}\n");
     }
 
