@@ -220,6 +220,7 @@ async fn admit(
     }
     chores.spawn(sweep(Arc::clone(&mesh.authority)));
     chores.spawn(measure(telemetry.clone(), configuration.snapshots.clone(), configuration.reports.clone()));
+    chores.spawn(tell(settings.ready.clone(), configuration.snapshots.clone()));
     let started = Instant::now();
     chores.spawn(observe(Arc::clone(&mesh), configuration.snapshots.clone(), configuration.reports.clone(), started));
     let pages = Arc::new(pages(&mesh, telemetry, configuration, started));
@@ -291,6 +292,13 @@ fn pages(mesh: &Arc<Mesh>, telemetry: Telemetry, configuration: Configuration, s
 /// What is wrong with the authority that a cluster keeps, as a finding.
 fn finding(why: &str) -> Diagnostic {
     Diagnostic::new(Code::Unreadable, Severity::Error, Place::file(&format!("Secret {SECRET}")), why)
+}
+
+/// Says when the whole configuration has been read.
+async fn tell(ready: watch::Sender<bool>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+    if snapshots.wait_for(|snapshot| snapshot.is_complete()).await.is_ok() {
+        ready.send_replace(true);
+    }
 }
 
 /// Keeps the gauges of the configuration current.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use selvedge_inject::setting;
+use tokio::sync::watch;
 
 use crate::identity::LEAF_LIFETIME;
 
@@ -33,6 +34,8 @@ pub struct Settings {
     pub certificate_lifetime: Duration,
     /// Threads that serve sidecars beside the one that runs the control plane; when there are none, that one serves them.
     pub threads: usize,
+    /// Is told whether it is ready: it serves, and has read the whole configuration.
+    pub ready: watch::Sender<bool>,
 }
 
 /// Which cluster is watched, and what its pods get.
@@ -60,6 +63,7 @@ impl Settings {
             ports_file: None,
             certificate_lifetime: LEAF_LIFETIME,
             threads: 0,
+            ready: watch::Sender::new(false),
         }
     }
 }

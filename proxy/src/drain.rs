@@ -10,7 +10,8 @@
 //! ones, work until nothing has been in flight for a while, or the deadline passes; connections that it leaves idle are
 //! closed. Then those finish too and the process ends.
 //!
-//! Where another process takes the connections all are told at once, and end as soon as they can without loss.
+//! Where another process takes the connections all are told at once, and end as soon as they can without loss. Where it takes them
+//! only once this one has ended new ones are served, and told, until those are gone that were there at first.
 
 use std::{
     net::SocketAddr,
@@ -73,12 +74,21 @@ pub(crate) enum Phase {
     Draining,
     /// Calls to the application finish, and no new connections to it are taken.
     Shut,
+    /// Another process takes the connections when this one has ended: all calls finish, and new ones are served meanwhile.
+    Restarting,
     /// Another process takes the connections: all calls finish, and callers come back there.
     Replaced,
     /// The application is gone: what is in flight finishes, and what it has left idle is over.
     Gone,
     /// All calls finish, those of the application too.
     Closing,
+}
+
+impl Phase {
+    /// Whether whoever calls anew gets to another process, now or soon.
+    pub(crate) const fn gives_way(self) -> bool {
+        matches!(self, Self::Restarting | Self::Replaced)
+    }
 }
 
 /// Connections open on all workers.
@@ -88,6 +98,10 @@ pub(crate) struct Open {
     outbound: AtomicUsize,
     /// All that there were.
     ever: AtomicUsize,
+    /// Of those that are open the ones that have come late.
+    late: AtomicUsize,
+    /// Whether those that come now come late.
+    is_late: AtomicBool,
     /// Whether anybody has called the application, other than to see how it is.
     called: AtomicBool,
     /// Where inbound ones lead.
@@ -107,18 +121,27 @@ impl Open {
         }
     }
 
-    /// Counts one more connection of this heading.
-    pub(crate) fn opened(&self, heading: &Heading) {
+    /// Counts one more connection of this heading; whether it comes late.
+    pub(crate) fn opened(&self, heading: &Heading) -> bool {
         self.of(heading).fetch_add(1, Ordering::Relaxed);
         self.ever.fetch_add(1, Ordering::Relaxed);
         if let Heading::Inbound { forward, .. } = heading {
             self.application.called(*forward);
         }
+        let is_late = self.is_late.load(Ordering::Relaxed);
+        self.late.fetch_add(is_late.into(), Ordering::Relaxed);
+        is_late
     }
 
-    /// Counts one connection less of this heading.
-    pub(crate) fn closed(&self, heading: &Heading) {
+    /// Counts one connection less of this heading, which had come late or not.
+    pub(crate) fn closed(&self, heading: &Heading, was_late: bool) {
         self.of(heading).fetch_sub(1, Ordering::Relaxed);
+        self.late.fetch_sub(was_late.into(), Ordering::Relaxed);
+    }
+
+    /// How many are open that have not come late.
+    fn early(&self) -> usize {
+        self.all().saturating_sub(self.late.load(Ordering::Relaxed))
     }
 
     /// Notes that somebody calls the application.
@@ -165,7 +188,7 @@ impl Drain {
     pub(crate) async fn begun(&mut self, heading: &Heading, pace: &Pace, asked: bool) {
         if matches!(heading, Heading::Inbound { .. }) {
             self.reached(Phase::Told).await;
-            if asked || !self.is_replaced() {
+            if asked || !self.gives_way() {
                 return;
             }
         } else {
@@ -173,18 +196,19 @@ impl Drain {
         }
         tokio::select! {
             () = pace.idle(IDLE) => {}
-            () = self.reached(if asked { Phase::Replaced } else { Phase::Gone }) => {}
+            () = self.reached(if asked { Phase::Restarting } else { Phase::Gone }) => {}
         }
     }
 
-    fn is_replaced(&self) -> bool {
-        *self.0.borrow() == Phase::Replaced
+    fn gives_way(&self) -> bool {
+        self.0.borrow().gives_way()
     }
 
     /// Waits until no new connection with this heading is taken; where another process takes the place of this one, unless the
     /// listener `is_kept`.
     pub(crate) async fn shut(&mut self, inbound: bool, is_kept: impl Fn() -> bool) {
         self.until(|now| match now {
+            Phase::Restarting => false,
             Phase::Replaced => !is_kept(),
             now => now >= if inbound { Phase::Shut } else { Phase::Closing },
         })
@@ -221,7 +245,7 @@ impl Drain {
 const fn end_of(heading: &Heading) -> Phase {
     match heading {
         Heading::Inbound { .. } => Phase::Told,
-        Heading::Outbound { .. } => Phase::Replaced,
+        Heading::Outbound { .. } => Phase::Restarting,
     }
 }
 
@@ -284,6 +308,25 @@ pub(crate) async fn follow(phases: &watch::Sender<Phase>, open: &Open, deadline:
 /// when `deadline` has passed.
 pub(crate) async fn give_way(phases: &watch::Sender<Phase>, open: &Open, deadline: Duration) {
     finish(phases, open, Phase::Replaced, deadline).await;
+}
+
+/// Ends for a process that takes the connections, and those that wait, when this one has ended: returns when nothing is in flight
+/// any more, at the latest when `deadline` has passed. Who comes is served for as long as any connection is open that was when it
+/// began, so that nobody waits for what lives long; and no longer, nor where the application is gone.
+pub(crate) async fn restart(
+    phases: &watch::Sender<Phase>,
+    open: &Open,
+    deadline: Duration,
+    is_gone: impl AsyncFn() -> bool,
+) {
+    let began = Instant::now();
+    open.is_late.store(true, Ordering::Relaxed);
+    reach(phases, Phase::Restarting);
+    let (mut look, mut application) = (interval(LOOK), Presence::new());
+    while open.early() > 0 && began.elapsed() < deadline && !application.has_ended(&is_gone).await {
+        look.tick().await;
+    }
+    finish(phases, open, Phase::Replaced, deadline.saturating_sub(began.elapsed())).await;
 }
 
 async fn finish(phases: &watch::Sender<Phase>, open: &Open, phase: Phase, deadline: Duration) {
@@ -350,243 +393,4 @@ impl Presence {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{cell::Cell, future::pending};
-
-    use super::*;
-
-    async fn there() -> bool {
-        false
-    }
-
-    fn inbound() -> Heading {
-        Heading::Inbound { forward: ([127, 0, 0, 1], 80).into(), port: 80 }
-    }
-
-    fn outbound() -> Heading {
-        Heading::Outbound { destination: "a/b".into(), port: 80, original: None }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_applications_calls_go_on_until_the_last_is_over() {
-        let (phases, receiver) = watch::channel(Phase::Serving);
-        let open = Arc::new(Open::default());
-        open.opened(&outbound());
-        let draining = tokio::spawn({
-            let (open, phases) = (open.clone(), phases.clone());
-            async move { drain(&phases, &open, Duration::from_secs(30), there, async {}).await }
-        });
-        let mut view = Drain::new(receiver.clone());
-        view.begun(&inbound(), &Pace::default(), true).await;
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        assert!(*receiver.borrow() < Phase::Closing, "the application still has a connection");
-        open.closed(&outbound());
-        draining.await.unwrap();
-        assert_eq!(*receiver.borrow(), Phase::Closing);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_applications_connection_finishes_when_it_is_left_idle() {
-        let (_phases, receiver) = watch::channel(Phase::Draining);
-        let (mut view, pace, began) = (Drain::new(receiver), Pace::default(), Instant::now());
-        let calls = async {
-            for _ in 0..4 {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let turn = pace.begin();
-                tokio::time::sleep(Duration::from_secs(20)).await;
-                drop(turn);
-            }
-        };
-        let heading = outbound();
-        tokio::join!(calls, view.begun(&heading, &pace, true));
-        let idle = began.elapsed().as_secs() - 4 * 21;
-        assert!((1..=3).contains(&idle), "{idle} s after the last call");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn callers_that_hear_of_nothing_are_turned_away_after_a_third_of_the_deadline() {
-        let (phases, receiver) = watch::channel(Phase::Serving);
-        let open = Arc::new(Open::default());
-        open.opened(&inbound());
-        let began = Instant::now();
-        let callers = async {
-            Drain::new(receiver.clone()).shut(true, || false).await;
-            assert_eq!(began.elapsed().as_secs(), 10);
-            open.closed(&inbound());
-        };
-        tokio::join!(drain(&phases, &open, Duration::from_secs(30), there, async {}), callers);
-        assert!(began.elapsed().as_secs() < 12, "nothing is in flight any more");
-    }
-
-    /// When it turns callers away that come without end, whose application is there or `gone`; and when it ends.
-    async fn turned_away_and_ended(gone: bool) -> (u64, u64) {
-        let (phases, receiver) = watch::channel(Phase::Serving);
-        let (open, began) = (Open::default(), Instant::now());
-        open.opened(&inbound());
-        let callers = async {
-            Drain::new(receiver.clone()).shut(true, || false).await;
-            let turned_away = began.elapsed().as_secs();
-            open.closed(&inbound());
-            turned_away
-        };
-        let draining = drain(&phases, &open, Duration::from_secs(30), async || gone, pending());
-        let (turned_away, ()) = tokio::join!(callers, draining);
-        (turned_away, began.elapsed().as_secs())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_application_that_takes_connections_is_called_until_the_deadline() {
-        assert_eq!(turned_away_and_ended(false).await, (30, 30), "and nothing is waited for after that");
-        assert_eq!(turned_away_and_ended(true).await, (2, 4), "nobody would answer");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_deadline_ends_a_drain() {
-        let (phases, _receiver) = watch::channel(Phase::Serving);
-        let open = Arc::new(Open::default());
-        open.opened(&inbound());
-        let began = Instant::now();
-        drain(&phases, &open, Duration::from_secs(5), there, pending()).await;
-        assert_eq!(began.elapsed().as_secs(), 6, "with the second that calls have to close in order");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_leaves_tells_callers_once_they_could_have_heard_and_leaves_the_applications_calls_alone() {
-        let (phases, receiver) = watch::channel(Phase::Serving);
-        let (open, began, hearing) = (Open::default(), Instant::now(), Duration::from_secs(5));
-        leave(&phases, &open, hearing).await;
-        assert!(began.elapsed().is_zero() && *receiver.borrow() == Phase::Told, "nobody has called");
-
-        let (phases, receiver) = watch::channel(Phase::Serving);
-        open.note_call();
-        let caller = async {
-            Drain::new(receiver.clone()).begun(&inbound(), &Pace::default(), true).await;
-            assert_eq!(began.elapsed().as_secs(), 5);
-        };
-        tokio::join!(leave(&phases, &open, hearing), caller);
-        assert!(!Drain::new(receiver.clone()).has_begun(&outbound()));
-        let (heading, pace) = (outbound(), Pace::default());
-        let mut view = Drain::new(receiver.clone());
-        let own = tokio::time::timeout(Duration::from_secs(600), view.begun(&heading, &pace, true)).await;
-        assert!(own.is_err(), "the application's connections go on, idle ones too");
-
-        phases.send_replace(Phase::Gone);
-        leave(&phases, &open, hearing).await;
-        assert_eq!(*receiver.borrow(), Phase::Gone, "who has left long ago does not come back");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_sidecar_whose_application_is_gone_stays_for_what_is_in_flight_only() {
-        let phases = watch::Sender::new(Phase::Serving);
-        let (open, began) = (Open::default(), Instant::now());
-        follow(&phases, &open, Duration::from_secs(30)).await;
-        assert!(began.elapsed() < Duration::from_millis(200), "nothing was in flight: {:?}", began.elapsed());
-
-        let (phases, receiver) = watch::channel(Phase::Serving);
-        let (heading, pace, began) = (outbound(), Pace::default(), Instant::now());
-        open.opened(&heading);
-        let last_call = async {
-            Drain::new(receiver.clone()).begun(&heading, &pace, true).await;
-            assert!(began.elapsed().is_zero(), "the application asks nothing more");
-            tokio::time::sleep(Duration::from_secs(7)).await;
-            open.closed(&heading);
-        };
-        tokio::join!(follow(&phases, &open, Duration::from_secs(30)), last_call);
-        assert_eq!(began.elapsed().as_secs(), 7);
-
-        let (phases, began) = (watch::Sender::new(Phase::Serving), Instant::now());
-        open.opened(&heading);
-        follow(&phases, &open, Duration::from_secs(30)).await;
-        assert_eq!(began.elapsed().as_secs(), 31, "the deadline ends this, too");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_process_that_is_replaced_takes_nothing_new_but_what_nobody_else_would() {
-        let (phases, receiver) = watch::channel(Phase::Serving);
-        let (open, pace, began) = (Open::default(), Pace::default(), Instant::now());
-        open.opened(&outbound());
-        let view = || Drain::new(receiver.clone());
-        let meanwhile = async {
-            view().shut(true, || false).await;
-            view().shut(false, || false).await;
-            view().begun(&inbound(), &pace, true).await;
-            view().begun(&outbound(), &pace, true).await;
-            assert!(began.elapsed().is_zero() && view().has_begun(&outbound()));
-            for heading in [inbound(), outbound()] {
-                let before = Instant::now();
-                view().begun(&heading, &pace, false).await;
-                assert_eq!(before.elapsed(), IDLE, "it may be asked something at this moment");
-            }
-            let (mut kept, mut opaque) = (view(), view());
-            tokio::join!(kept.shut(false, || true), opaque.passed());
-            assert_eq!(began.elapsed().as_secs(), 30);
-            open.closed(&outbound());
-        };
-        tokio::join!(give_way(&phases, &open, Duration::from_secs(30)), meanwhile);
-        assert!(began.elapsed() < Duration::from_secs(31), "{:?}", began.elapsed());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn calls_that_are_open_at_the_deadline_have_a_second_to_close_in_order() {
-        let (phases, receiver) = watch::channel(Phase::Serving);
-        let (open, began) = (Open::default(), Instant::now());
-        open.opened(&outbound());
-        let last_call = async {
-            Drain::new(receiver.clone()).passed().await;
-            assert_eq!(began.elapsed().as_secs(), 5);
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            open.closed(&outbound());
-        };
-        let draining = async {
-            drain(&phases, &open, Duration::from_secs(5), there, pending()).await;
-            assert_eq!(open.all(), 0, "the process ended before the call");
-        };
-        tokio::join!(draining, last_call);
-        assert!(began.elapsed() < Duration::from_secs(6), "and it waits no longer: {:?}", began.elapsed());
-    }
-
-    /// Seconds that a drain takes when nothing is in flight and the application goes, or is said to be done, after so many.
-    async fn idle_drain(gone: Option<u64>, done: Option<u64>) -> u64 {
-        let (phases, receiver) = watch::channel(Phase::Serving);
-        let began = Instant::now();
-        let after = |seconds: Option<u64>| seconds.is_some_and(|seconds| began.elapsed().as_secs() >= seconds);
-        let done = async {
-            match done {
-                Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
-                None => pending().await,
-            }
-        };
-        drain(&phases, &Open::default(), Duration::from_secs(30), async || after(gone), done).await;
-        assert_eq!(*receiver.borrow(), Phase::Closing);
-        began.elapsed().as_secs()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn it_ends_soon_where_nothing_is_in_flight_whether_or_not_the_application_goes_on() {
-        assert_eq!(idle_drain(None, None).await, 2, "the application goes on");
-        assert_eq!(idle_drain(Some(1), None).await, 2, "it is gone");
-        assert_eq!(idle_drain(None, Some(1)).await, 1, "it is said to be done");
-        assert_eq!(idle_drain(None, Some(0)).await, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_application_that_closed_its_listener_may_say_its_last_words() {
-        let (phases, receiver) = watch::channel(Phase::Serving);
-        let (open, over) = (Open::default(), Cell::new(false));
-        let last_words = async {
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-            assert!(*receiver.borrow() < Phase::Closing && !over.get());
-            open.opened(&outbound());
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            open.closed(&outbound());
-            assert!(*receiver.borrow() < Phase::Closing && !over.get());
-        };
-        let draining = async {
-            drain(&phases, &open, Duration::from_secs(30), async || true, pending()).await;
-            over.set(true);
-        };
-        let began = Instant::now();
-        tokio::join!(draining, last_words);
-        assert!((8..=10).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
-    }
-}
+mod tests;

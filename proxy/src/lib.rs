@@ -76,7 +76,7 @@ pub use grpc::{
     mesh::certificates_client::CertificatesClient,
 };
 pub use identity::{IdentityError, ServiceAccount, Settings as IdentitySettings, join, join_pod, keep, new_key, renew};
-pub use process::{control::run, descriptors, leave};
+pub use process::{control::run, descriptors, leave, manager::Manager};
 pub use socket::{Side, dial, expect_capture, original_dst};
 pub use tenure::Tenure;
 pub use tls::{TlsContext, to_control_plane};

@@ -10,6 +10,7 @@ pub(crate) mod door;
 mod error;
 pub mod leave;
 mod listeners;
+pub(crate) mod manager;
 mod replacement;
 pub(crate) mod resolver;
 pub(crate) mod services;

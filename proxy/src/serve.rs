@@ -131,11 +131,11 @@ where
     slow.or_else(|| ended.err().as_ref().and_then(refused::head))
 }
 
-/// Has the answer be the last on its connection where another process has taken the place of this one. A tunnel has its own
+/// Has the answer be the last on its connection where another process takes the place of this one. A tunnel has its own
 /// end.
 fn last(connection: &Connection, tunnel: bool, mut answer: Response<Body>) -> Response<Body> {
     let upgrades = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if connection.worker.is_replaced() && !tunnel && !upgrades {
+    if connection.worker.gives_way() && !tunnel && !upgrades {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     answer

@@ -11,7 +11,7 @@ mod reset;
 
 pub(crate) use dial::dial_host;
 pub use dial::{Side, dial, expect_capture};
-pub(crate) use listen::{bind, refuse, take};
+pub(crate) use listen::{adopt, bind, refuse, take};
 pub(crate) use observed::{End, Observed, Observer};
 pub use original_dst::original_dst;
 pub(crate) use reset::reset;

@@ -255,9 +255,9 @@ impl Worker {
         Drain::new(self.phases.clone())
     }
 
-    /// Whether another process has taken the place of this one, so that who calls anew gets there.
-    pub(crate) fn is_replaced(&self) -> bool {
-        *self.phases.borrow() == Phase::Replaced
+    /// Whether another process takes the place of this one, so that who calls anew gets there.
+    pub(crate) fn gives_way(&self) -> bool {
+        self.phases.borrow().gives_way()
     }
 
     /// Whether the listener at this address stays with this process when another takes its place.
@@ -337,22 +337,24 @@ impl fmt::Debug for Worker {
 pub(crate) struct Permit {
     worker: Rc<Worker>,
     heading: Heading,
+    /// Whether it was taken when a drain had begun.
+    is_late: bool,
 }
 
 impl Permit {
     /// Counts one more connection.
     pub(crate) fn take(worker: &Rc<Worker>, heading: &Heading) -> Self {
         worker.connections(heading).update(|open| open + 1);
-        worker.open.opened(heading);
+        let is_late = worker.open.opened(heading);
         worker.place.opened();
-        Self { worker: worker.clone(), heading: heading.clone() }
+        Self { worker: worker.clone(), heading: heading.clone(), is_late }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.worker.connections(&self.heading).update(|open| open.saturating_sub(1));
-        self.worker.open.closed(&self.heading);
+        self.worker.open.closed(&self.heading, self.is_late);
         self.worker.place.closed();
     }
 }

@@ -3,6 +3,7 @@
 //! - [`mesh`]: a control plane and sidecars as real processes on ports of their own
 //! - [`namespace`]: a test in a network of its own
 //! - [`nodes`]: sidecars with transparent capture, each in a network namespace with an address of its own
+//! - [`manager`]: a service manager, as processes see one
 //! - [`pair`]: the smallest mesh with a request path; [`around`]: the same around any application
 //! - [`api_server`]: API servers of Kubernetes: a double, and a real one where there is one
 //! - [`upstream`]: services that answer as a scenario says; [`client`]: callers, one request or a load
@@ -25,6 +26,7 @@ pub mod imports;
 pub mod load;
 pub mod long;
 pub mod lockfile;
+pub mod manager;
 pub mod mesh;
 pub mod metrics;
 pub mod namespace;

@@ -9,8 +9,11 @@ use selvedge_control_plane::{
 };
 use selvedge_inject::setting::Setting;
 use selvedge_policies::duration::Span;
-use selvedge_proxy::descriptors;
-use tokio::signal::unix::{SignalKind, signal};
+use selvedge_proxy::{Manager, descriptors};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 /// Serve configuration and certificates to sidecars.
 #[derive(Debug, clap::Args)]
@@ -91,6 +94,18 @@ pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
+        let manager = Manager::of_environment();
+        attend(&manager, settings.ready.subscribe());
+        let told_to_stop = async {
+            told_to_stop.await;
+            manager.stopping("ending");
+        };
         Ok(control_plane::run(settings, told_to_stop).await?)
     })
+}
+
+/// Tells the service manager when the control plane is ready, and that the thread lives that runs it.
+fn attend(manager: &Manager, ready: watch::Receiver<bool>) {
+    tokio::spawn(manager.clone().follow(ready, ["reading the configuration", "serving"]));
+    tokio::spawn(manager.clone().watch(|| std::future::ready(())));
 }

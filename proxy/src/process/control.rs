@@ -16,6 +16,7 @@ use super::{
     descriptors,
     error::StartError,
     listeners::{Bound, Declared, Listeners},
+    manager::{self, Handed, Manager},
     replacement::{self, Before, Offer, Taken},
     services, surroundings,
 };
@@ -41,6 +42,8 @@ struct Ports {
     outbound: Vec<SocketAddr>,
 }
 
+/// How long one whose listeners others have had before may let callers wait until it is complete.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a process that takes the place of one that is ready may take to get ready, too.
 const START: Duration = Duration::from_secs(30);
 
@@ -63,7 +66,8 @@ fn descriptors_wanted(bootstrap: &Bootstrap) -> u64 {
 
 /// Starts a sidecar, waits until it is to end, and ends it.
 async fn serve(bootstrap: Bootstrap, replaces: bool) -> Result<(), StartError> {
-    let mut running = start(&bootstrap, replaces).await?;
+    let manager = Manager::of_environment();
+    let mut running = start(&bootstrap, replaces, &manager).await?;
     let mut signals = Signals::new()?;
     let end = tokio::select! {
         () = signals.next() => End::Told,
@@ -72,19 +76,19 @@ async fn serve(bootstrap: Bootstrap, replaces: bool) -> Result<(), StartError> {
         // Half a sidecar would look alive: whoever supervises it starts a whole one.
         Some(outcome) = running.ended.recv() => return outcome,
     };
-    running.end(&bootstrap, end, &mut signals).await;
+    running.end(&bootstrap, end, &mut signals, &manager).await;
     Ok(())
 }
 
 /// Starts the services of a sidecar, each of which needs those before it. Where it takes the place of another process it
 /// takes no connection before it is as ready as that one is.
-async fn start(bootstrap: &Bootstrap, replaces: bool) -> Result<Running, StartError> {
+async fn start(bootstrap: &Bootstrap, replaces: bool, manager: &Manager) -> Result<Running, StartError> {
     if bootstrap.capture == Capture::Transparent {
         socket::expect_capture();
     }
     services::state(bootstrap)?;
     let telemetry = services::telemetry(bootstrap)?;
-    let (before, declared, listeners) = listen(bootstrap, replaces)?;
+    let (before, handed, declared, listeners) = listen(bootstrap, replaces)?;
     let (tenure, own) = Tenure::new(before.is_none());
     let (phases, phase) = watch::channel(Phase::Serving);
     let open = Arc::new(Open::new(bootstrap.inbound.iter().map(|declared| declared.forward)));
@@ -93,7 +97,7 @@ async fn start(bootstrap: &Bootstrap, replaces: bool) -> Result<Running, StartEr
     let credentials = services::identity(bootstrap, own.clone());
     let (resources, demand, heard) = services::discovery(bootstrap, &credentials, own);
     let configs = services::configuration(bootstrap, resources.clone(), credentials, &telemetry);
-    let found = surroundings::before(bootstrap, before.is_some());
+    let found = surroundings::before(bootstrap, before.is_some() || handed.is_any());
     let ready = services::readiness(&configs, &phase, &found.subscribe());
     let state = AdminState {
         telemetry: telemetry.clone(),
@@ -108,6 +112,8 @@ async fn start(bootstrap: &Bootstrap, replaces: bool) -> Result<Running, StartEr
     };
     if before.as_ref().is_some_and(|before| before.ready) {
         until_complete(bootstrap, configs.clone()).await?;
+    } else if handed.is_any() {
+        while_queued(configs.clone()).await;
     }
     let ports = Ports::of(&declared);
     let pages = [
@@ -132,26 +138,48 @@ async fn start(bootstrap: &Bootstrap, replaces: bool) -> Result<Running, StartEr
         everywhere: Everywhere::default(),
         kept: kept.clone(),
     };
-    let ended = services::workers(declared.shares, &shared)?;
+    let (ended, pulses) = services::workers(declared.shares, &shared)?;
     services::look_around(&found, &ports.inbound, &telemetry, demand);
     ports.tell(bootstrap)?;
-    let (listeners, taken) = listeners.finish();
-    let addresses = listeners.iter().map(|bound| (bound.name.clone(), bound.address)).collect();
-    let socket = match before {
-        Some(before) => before.serves(taken, &tenure).await,
-        None => None,
-    };
-    let replaced = offer(bootstrap, listeners, ready, socket);
-    Ok(Running { phases, open, telemetry, tenure, kept, addresses, pages, drain_asked, replaced, ended, _found: found })
+    let (listeners, taken, left) = listeners.finish();
+    handed.refuse(&left);
+    let is_kept = manager.keep(&listeners, &handed);
+    services::attend(manager, ready.clone(), pulses);
+    let addresses = listeners.iter().map(Bound::place).collect();
+    let replaced = offer(bootstrap, listeners, ready, replacement::serves(before, taken, &tenure).await);
+    Ok(Running {
+        phases,
+        open,
+        telemetry,
+        tenure,
+        kept,
+        is_kept,
+        addresses,
+        pages,
+        drain_asked,
+        replaced,
+        ended,
+        _found: found,
+    })
 }
 
-/// Binds what is declared, or takes it from the process that this one replaces.
-fn listen(bootstrap: &Bootstrap, replaces: bool) -> Result<(Option<Before>, Declared, Listeners), StartError> {
+/// What a process listens with, and whom it has it of.
+type Listening = (Option<Before>, Handed, Declared, Listeners);
+
+/// Binds what is declared, or takes it from the process that this one replaces, or of the service manager.
+fn listen(bootstrap: &Bootstrap, replaces: bool) -> Result<Listening, StartError> {
     let mut before = if replaces { replacement::find(&bootstrap.state_dir)? } else { None };
-    let inherited = before.as_mut().map(|before| mem::take(&mut before.listeners)).unwrap_or_default();
+    let mut handed = Handed::default();
+    let inherited = match &mut before {
+        Some(before) => mem::take(&mut before.listeners),
+        None => {
+            handed = manager::handed().map_err(StartError::Handed)?;
+            mem::take(&mut handed.listeners)
+        }
+    };
     let mut listeners = Listeners::new(inherited);
     match Declared::bind(bootstrap, &mut listeners) {
-        Ok(declared) => Ok((before, declared, listeners)),
+        Ok(declared) => Ok((before, handed, declared, listeners)),
         Err(error) if replaces && before.is_none() => Err(unoffered(bootstrap, error)),
         Err(error) => Err(error),
     }
@@ -179,6 +207,11 @@ async fn until_complete(bootstrap: &Bootstrap, mut configs: watch::Receiver<InFo
     }
     let problem = format!("the new process has no valid certificate and configuration after {START:?}");
     Err(StartError::Replace { path: bootstrap.state_dir.clone(), problem })
+}
+
+/// Waits for them for a while: who comes meanwhile is in the queue, and finds out nothing of a start.
+async fn while_queued(mut configs: watch::Receiver<InForce>) {
+    let _ = timeout(PATIENCE, configs.wait_for(InForce::is_complete)).await; // else who comes finds out
 }
 
 /// Says what to do where somebody listens who does not hand anything over.
@@ -212,6 +245,8 @@ struct Running {
     telemetry: Telemetry,
     tenure: watch::Sender<bool>,
     kept: Kept,
+    /// Whether its listeners are kept for a next process.
+    is_kept: bool,
     /// Where its listeners are, by name.
     addresses: Vec<(String, SocketAddr)>,
     pages: [AbortHandle; 2],
@@ -223,8 +258,9 @@ struct Running {
 }
 
 impl Running {
-    async fn end(mut self, bootstrap: &Bootstrap, end: End, signals: &mut Signals) {
+    async fn end(mut self, bootstrap: &Bootstrap, end: End, signals: &mut Signals, manager: &Manager) {
         self.replaced.close();
+        manager.stopping("finishing what is in flight");
         let at_most = bootstrap.drain_deadline.0;
         let is_done = matches!(end, End::Done);
         match end {
@@ -236,6 +272,11 @@ impl Running {
             End::Told if bootstrap.sigterm == Sigterm::ApplicationGone => {
                 tracing::info!(?at_most, "the application is gone: finishing what is in flight");
                 finish(drain::follow(&self.phases, &self.open, at_most), signals).await;
+            }
+            End::Told if self.is_kept => {
+                tracing::info!(?at_most, "the service manager keeps the listeners: finishing what is in flight");
+                let is_gone = async || self.open.application.is_gone().await;
+                finish(drain::restart(&self.phases, &self.open, at_most, is_gone), signals).await;
             }
             End::Told | End::Done => {
                 tracing::info!(?at_most, "draining");

@@ -65,6 +65,11 @@ pub enum StartError {
         /// Why not.
         problem: String,
     },
+    /// The service manager has listeners for the sidecar.
+    #[error(
+        "the listeners that the service manager hands over cannot be taken; it has to be allowed pidfd_getfd, of Linux 5.6"
+    )]
+    Handed(#[source] io::Error),
     /// The operating system refused a runtime or a signal handler.
     #[error("cannot start")]
     System(#[from] io::Error),

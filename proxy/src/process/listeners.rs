@@ -91,7 +91,7 @@ fn one(
 }
 
 /// A listener as it is declared: the address, and which of those that are declared alike it is, as with port 0.
-fn name(declared: SocketAddr, number: usize) -> String {
+pub(super) fn name(declared: SocketAddr, number: usize) -> String {
     format!("{declared}#{number}")
 }
 
@@ -105,6 +105,13 @@ pub(super) struct Bound {
     /// One for each worker of the process that bound it.
     pub(super) sockets: Vec<Weak<TcpListener>>,
     declared: SocketAddr,
+}
+
+impl Bound {
+    /// Its name, and where it is.
+    pub(super) fn place(&self) -> (String, SocketAddr) {
+        (self.name.clone(), self.address)
+    }
 }
 
 /// All listeners of a process.
@@ -147,10 +154,9 @@ impl Listeners {
         Ok((address, sockets.iter().cycle().take(all).cloned().collect()))
     }
 
-    /// What was bound, and the names of what was taken from the process before. What of that is not declared any more is left
-    /// to it.
-    pub(super) fn finish(self) -> (Vec<Bound>, Vec<String>) {
-        (self.bound, self.taken)
+    /// What was bound, the names of what was taken of what had been handed over, and what was not.
+    pub(super) fn finish(self) -> (Vec<Bound>, Vec<String>, Vec<TcpListener>) {
+        (self.bound, self.taken, self.inherited.into_values().flatten().collect())
     }
 }
 
@@ -175,7 +181,7 @@ mod tests {
             let first = before.bind(ANY.into(), workers).unwrap();
             let second = before.bind(ANY.into(), workers).unwrap();
             assert_ne!(first.0, second.0);
-            let (bound, taken) = before.finish();
+            let (bound, taken, _) = before.finish();
             assert!(taken.is_empty());
 
             let mut after = Listeners::new(handed(&bound));
@@ -183,8 +189,8 @@ mod tests {
             assert_eq!((again.0, again.1.len()), (first.0, shares));
             drop((first, second));
             // The other one is declared no more.
-            let (_, taken) = after.finish();
-            assert_eq!(taken, [bound[0].name.clone()]);
+            let (_, taken, left) = after.finish();
+            assert_eq!((taken, left.len()), (vec![bound[0].name.clone()], workers));
             let callers: Vec<_> = (0..20).map(|_| TcpStream::connect(again.0).unwrap()).collect();
             let mut came = 0;
             while came < callers.len() {

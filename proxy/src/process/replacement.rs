@@ -22,7 +22,7 @@ mod offer;
 mod take;
 
 pub(super) use offer::{Offer, Taken};
-pub(super) use take::{Before, find};
+pub(super) use take::{Before, find, serves};
 
 /// The socket at which a running sidecar is found.
 const FILE: &str = "replace.sock";

@@ -16,11 +16,11 @@ use selvedge_decide::resources::Resources;
 use selvedge_identity::file;
 use selvedge_policies::names::WorkloadName;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::AbortHandle,
 };
 
-use super::{cluster, error::StartError, listeners::Shares, resolver, surroundings, worker};
+use super::{cluster, error::StartError, listeners::Shares, manager::Manager, resolver, surroundings, worker};
 use crate::{
     admin::{self, AdminState, Scope},
     bootstrap::{Bootstrap, Capture, OutboundListener},
@@ -244,14 +244,42 @@ pub(super) fn pages(
     }))
 }
 
-/// Carries traffic: a thread for each worker, with its share of the listeners. Tells when one ends, and why.
-pub(super) fn workers(shares: Shares, shared: &Shared) -> Result<mpsc::Receiver<Result<(), StartError>>, StartError> {
+/// Tells the service manager how this sidecar is, and that its workers live.
+pub(super) fn attend(manager: &Manager, ready: watch::Receiver<bool>, pulses: Vec<Pulse>) {
+    let words = ["waiting for a certificate and a configuration, or not ready; the log says why", "serving"];
+    start("service manager", manager.clone().follow(ready, words));
+    let pulses = Arc::new(pulses);
+    start("watchdog", manager.clone().watch(move || live(pulses.clone())));
+}
+
+/// Waits until every worker has said that it lives.
+async fn live(pulses: Arc<Vec<Pulse>>) {
+    for pulse in &*pulses {
+        let (answer, said) = oneshot::channel();
+        if pulse.send(answer).await.is_err() || said.await.is_err() {
+            std::future::pending::<()>().await; // it has ended, and so does the process
+        }
+    }
+}
+
+/// Asks a worker whether it lives.
+type Pulse = mpsc::Sender<oneshot::Sender<()>>;
+
+/// How a worker ended.
+type Ended = Result<(), StartError>;
+
+/// Carries traffic: a thread for each worker, with its share of the listeners. Tells when one ends, and why; and where each is
+/// asked whether it lives.
+pub(super) fn workers(shares: Shares, shared: &Shared) -> Result<(mpsc::Receiver<Ended>, Vec<Pulse>), StartError> {
     let (sender, ended) = mpsc::channel(1);
+    let mut pulses = Vec::new();
     let places = spread::places(shares.len());
     for (index, (listeners, place)) in shares.into_iter().zip(places).enumerate() {
         let service = format!("worker-{index}");
         let failed = |source| StartError::Service { service: service.clone(), source };
-        let setup = worker::Setup { listeners, place, shared: shared.clone() };
+        let (pulse, asked) = mpsc::channel(1);
+        pulses.push(pulse);
+        let setup = worker::Setup { listeners, place, asked, shared: shared.clone() };
         let (sender, name) = (sender.clone(), service.clone());
         let run = move || {
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| worker::run(setup)));
@@ -261,5 +289,23 @@ pub(super) fn workers(shares: Shares, shared: &Shared) -> Result<mpsc::Receiver<
         };
         std::thread::Builder::new().name(service.clone()).spawn(run).map_err(failed)?;
     }
-    Ok(ended)
+    Ok((ended, pulses))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_workers_that_all_answer_are_said_to_live() {
+        let (pulses, mut asked): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(1)).unzip();
+        let pulses: Arc<Vec<Pulse>> = Arc::new(pulses);
+        let mut stuck = asked.remove(1);
+        tokio::spawn(worker::answer(asked.remove(0)));
+        let patience = Duration::from_secs(600);
+        assert!(tokio::time::timeout(patience, live(pulses.clone())).await.is_err(), "one of them is stuck");
+        stuck.recv().await.unwrap();
+        tokio::spawn(worker::answer(stuck));
+        live(pulses).await;
+    }
 }

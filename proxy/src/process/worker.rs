@@ -2,7 +2,11 @@
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::{net::TcpStream, sync::mpsc, time::interval};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+    time::interval,
+};
 
 use super::door::Door;
 use crate::{
@@ -24,6 +28,8 @@ pub(crate) struct Setup {
     pub listeners: Vec<(Arc<std::net::TcpListener>, Purpose)>,
     /// Its place among the workers, and what others hand to it.
     pub place: (Place, mpsc::UnboundedReceiver<Handed>),
+    /// Asks whether it lives.
+    pub asked: mpsc::Receiver<oneshot::Sender<()>>,
     /// What it shares with the rest of the sidecar.
     pub shared: Shared,
 }
@@ -32,7 +38,7 @@ pub(crate) struct Setup {
 pub(crate) fn run(setup: Setup) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
-        let Setup { listeners, place: (place, handed), shared } = setup;
+        let Setup { listeners, place: (place, handed), asked, shared } = setup;
         let mut ended = shared.phases.clone();
         let found = shared.surroundings.clone();
         let worker = Rc::new(Worker::new(place, shared));
@@ -46,6 +52,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
         let mut configs = worker.configs();
         worker.refresh(&mut configs);
         tokio::task::spawn_local(keep_house(worker.clone()));
+        tokio::task::spawn_local(answer(asked));
         loop {
             tokio::select! {
                 changed = configs.changed() => match changed {
@@ -64,6 +71,13 @@ async fn keep_house(worker: Rc<Worker>) {
     loop {
         housekeeping.tick().await;
         worker.keep_house();
+    }
+}
+
+/// Says that the worker lives, when asked.
+pub(super) async fn answer(mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
+    while let Some(answer) = asked.recv().await {
+        let _ = answer.send(()); // nobody may wait for it any more
     }
 }
 

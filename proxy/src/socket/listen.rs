@@ -36,6 +36,15 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr,
     Ok((bound, listeners))
 }
 
+/// Makes a listener that somebody else has bound one like ours.
+///
+/// # Errors
+/// Those of the system calls.
+pub(crate) fn adopt(listener: &std::net::TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    keepalive::probe(listener)
+}
+
 /// Has the kernel refuse connections to `listener`, which keeps its port. What nobody has accepted is reset.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! Descriptors passed to another process over a Unix socket that keeps messages apart (`SCM_RIGHTS` and `SOCK_SEQPACKET`,
-//! unix(7)), each message with a text.
+//! Descriptors passed to another process over a Unix socket that keeps messages apart (`SCM_RIGHTS` and `SOCK_SEQPACKET` or
+//! `SOCK_DGRAM`, unix(7)), each message with a text.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},

@@ -11,6 +11,7 @@ use std::{
 use super::split;
 use crate::{
     client,
+    manager::Manager,
     metrics::Metrics,
     ports::Reserved,
     process::{Process, binary},
@@ -193,6 +194,10 @@ impl Sidecar {
     }
 
     fn spawn(workload: &Workload, home: &Path, arguments: &[&str]) -> Process {
+        Process::start(&workload.name, &mut Self::command(workload, home, arguments), home)
+    }
+
+    fn command(workload: &Workload, home: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("selvedge-proxy"));
         let file = home.join("sidecar.yaml");
         if workload.pod.is_some() {
@@ -202,7 +207,7 @@ impl Sidecar {
             command.arg("run").arg("--config").arg(file);
         }
         command.args(arguments);
-        Process::start(&workload.name, &mut command, home)
+        command
     }
 
     /// Whether `/ready` answers 200.
@@ -275,6 +280,12 @@ impl Sidecar {
     pub fn restart(&mut self) {
         self.process.kill();
         self.process = Self::spawn(&self.workload, &self.home, &[]);
+    }
+
+    /// Starts it anew under a service manager, once the process before has ended.
+    pub fn start_under(&mut self, manager: &Manager) {
+        let command = Self::command(&self.workload, &self.home, &[]);
+        self.process = Process::start(&self.workload.name, &mut manager.wrap(&command, 500), &self.home);
     }
 
     /// Starts a process that is to take the place of the running one.

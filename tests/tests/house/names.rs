@@ -9,7 +9,7 @@ use selvedge_tests::{
 const HOME: &str = "policies/src/names.rs";
 
 /// Files that cut other texts, and which.
-const OTHERS: [(&str, &str); 14] = [
+const OTHERS: [(&str, &str); 15] = [
     ("benches/src/machine.rs", "what a program says of its version"),
     ("cli/src/demo/story.rs", "a SPIFFE ID"),
     ("cli/src/manifest/patch.rs", "a JSON pointer"),
@@ -23,6 +23,7 @@ const OTHERS: [(&str, &str); 14] = [
     ("proxy/src/bootstrap.rs", "host and port"),
     ("proxy/src/http/authority.rs", "host and port"),
     ("proxy/src/http/upgrade.rs", "a protocol and its version"),
+    ("proxy/src/process/manager/kept.rs", "names that a service manager says"),
     ("xds/src/resource.rs", "the type URL of a message"),
 ];
 

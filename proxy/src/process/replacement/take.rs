@@ -86,14 +86,22 @@ fn ask(connection: Socket) -> io::Result<Result<Before, String>> {
     Ok(Ok(Before { connection, process, listeners, socket: own, ready }))
 }
 
+/// Takes the place of the process `before` this one, if there is one, as [`Before::serves`] does.
+pub(in crate::process) async fn serves(
+    before: Option<Before>,
+    taken: Vec<String>,
+    tenure: &watch::Sender<bool>,
+) -> Option<Socket> {
+    match before {
+        Some(before) => before.serves(taken, tenure).await,
+        None => None,
+    }
+}
+
 impl Before {
     /// Takes its place: this process serves, with the listeners of these names, and keeps what is kept from when the old one
     /// does not any more. Returns where the next process will ask.
-    pub(in crate::process) async fn serves(
-        mut self,
-        taken: Vec<String>,
-        tenure: &watch::Sender<bool>,
-    ) -> Option<Socket> {
+    async fn serves(mut self, taken: Vec<String>, tenure: &watch::Sender<bool>) -> Option<Socket> {
         let (socket, process) = (self.socket.take(), self.process);
         let told = tokio::task::spawn_blocking(move || self.serving(taken)).await;
         told.unwrap_or_else(|error| tracing::error!(%error, "the process before this one was not told"));

@@ -347,7 +347,8 @@ impl Sidecar {
             None => Heading::Inbound { forward, port: PORT },
         };
         let listeners = vec![(Arc::new(listener), Purpose::Declared(heading))];
-        thread::spawn(move || run(Setup { listeners, place, shared }));
+        let (_, asked) = mpsc::channel(1);
+        thread::spawn(move || run(Setup { listeners, place, asked, shared }));
         let (_, pausing) = mpsc::unbounded_channel();
         Self { address, configs, phases, pausing, open, _demand: demanded, _resources: resources }
     }
