@@ -13,6 +13,8 @@ mod equivalence;
 mod files;
 #[path = "config/kept.rs"]
 mod kept;
+#[path = "config/linted.rs"]
+mod linted;
 #[path = "config/mistakes.rs"]
 mod mistakes;
 #[path = "config/restart.rs"]

@@ -10,6 +10,8 @@ use selvedge_control_plane::{
 };
 use selvedge_xds::kinds::{DESTINATION, INBOUND, TRUST_BUNDLE};
 
+use crate::linted::linted;
+
 const A: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
 const B: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n";
 
@@ -223,13 +225,9 @@ fn a_misspelt_name_or_namespace_takes_no_object_away() {
 
 #[test]
 fn every_complaint_of_all_files_is_told_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("sub")).unwrap();
-    std::fs::write(dir.path().join("a.yaml"), A.replace("port: 80", "port: 0")).unwrap();
-    std::fs::write(dir.path().join("b.yaml"), "kind: [\n").unwrap();
     let twice = format!("{}---\n{}", B.replace("name: b", "name: B"), A.replace("Service", "Sevrice"));
-    std::fs::write(dir.path().join("sub/c.yaml"), twice).unwrap();
-    let findings = selvedge_control_plane::store::lint(dir.path()).unwrap();
+    let port = A.replace("port: 80", "port: 0");
+    let findings = linted(&[("a.yaml", &port), ("b.yaml", "kind: [\n"), ("sub/c.yaml", &twice)]);
     let told = |file: &str, line: usize| {
         findings.iter().any(|f| f.place.file.ends_with(file) && f.place.line == line && f.severity == Severity::Error)
     };
@@ -375,18 +373,15 @@ fn who_claims_what_another_is_called_at_is_told() {
 
 #[test]
 fn lint_calls_missing_references_errors() {
-    let dir = tempfile::tempdir().unwrap();
     let policy =
         "apiVersion: selvedge.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p}\nspec: {targetRef: {name: aa}}\n";
-    std::fs::write(dir.path().join("a.yaml"), format!("{A}---\n{policy}")).unwrap();
-    let findings = selvedge_control_plane::store::lint(dir.path()).unwrap();
+    let findings = linted(&[("a.yaml", &format!("{A}---\n{policy}"))]);
     assert_eq!(findings.len(), 1, "{findings:#?}");
     assert_eq!((findings[0].severity, findings[0].hint.as_str()), (Severity::Error, "did you mean 'a'?"));
 }
 
 #[test]
 fn lint_tells_what_every_sidecar_would_refuse() {
-    let dir = tempfile::tempdir().unwrap();
     let numeric = "
 apiVersion: v1
 kind: Service
@@ -398,8 +393,7 @@ kind: Workload
 metadata: {name: web-1, namespace: '7', labels: {app: web}}
 spec: {serviceAccount: web, address: 10.0.0.1}
 ";
-    std::fs::write(dir.path().join("a.yaml"), numeric).unwrap();
-    let findings = selvedge_control_plane::store::lint(dir.path()).unwrap();
+    let findings = linted(&[("a.yaml", numeric)]);
     assert_eq!(findings.len(), 1, "{findings:#?}");
     let found = &findings[0];
     assert_eq!((found.severity, found.place.line, &*found.object), (Severity::Error, 4, "Service 7/web"));

@@ -5,9 +5,11 @@ use std::fs;
 use selvedge_control_plane::{
     diagnostic::Severity::{self, Error, Note, Warning},
     source::{Change, files},
-    store::{self, Store},
+    store::Store,
 };
 use selvedge_policies::finding::Code;
+
+use crate::linted::linted;
 
 /// A small mesh without a mistake, on 19 lines.
 const SHOP: &str = "\
@@ -60,10 +62,9 @@ type Due = (Severity, Code, usize, &'static str);
 
 /// What lint says of the shop with these documents behind it.
 fn lint(documents: &str) -> Vec<(Severity, Code, usize, String)> {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("mesh.yaml"), [SHOP, documents].concat()).unwrap();
-    let found = store::lint(dir.path()).unwrap().into_iter();
+    let found = linted(&[("mesh.yaml", &[SHOP, documents].concat())]);
     found
+        .into_iter()
         .map(|found| (found.severity, found.code, found.place.line, format!("{}: {}", found.message, found.hint)))
         .collect()
 }
@@ -536,9 +537,7 @@ fn a_port_that_a_policy_for_a_service_leaves_open_is_told() {
         .replace("ports: [{ port: 8080 }]", "ports: [{ port: 8080 }, { port: 9090 }]");
     let allow = allow("from: [{ serviceAccounts: [web] }]");
     let told = |documents: &str| -> Vec<(Code, usize)> {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("mesh.yaml"), documents).unwrap();
-        store::lint(dir.path()).unwrap().iter().map(|found| (found.code, found.place.line)).collect()
+        linted(&[("mesh.yaml", documents)]).iter().map(|found| (found.code, found.place.line)).collect()
     };
     assert_eq!(told(&[&*open, &allow].concat()), [(Code::OpenPort, 24)]);
     let rest = object(
@@ -554,9 +553,7 @@ fn a_port_that_a_policy_for_a_service_leaves_open_is_told() {
 #[test]
 fn a_port_that_does_not_say_what_it_speaks_is_told_where_requests_are_looked_into() {
     let told = |shop: &str, documents: &str| -> Vec<(Severity, Code, usize)> {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("mesh.yaml"), [shop, documents].concat()).unwrap();
-        let found = store::lint(dir.path()).unwrap();
+        let found = linted(&[("mesh.yaml", &[shop, documents].concat())]);
         found.iter().map(|found| (found.severity, found.code, found.place.line)).collect()
     };
     let undeclared = SHOP.replace(", appProtocol: http", "");

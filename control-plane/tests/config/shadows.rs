@@ -1,8 +1,6 @@
 //! `selvedge lint` warns of rules that make no difference, and of no others.
 
-use std::fs;
-
-use selvedge_control_plane::store;
+use crate::linted::linted;
 
 const SHOP: &str = "
 apiVersion: v1
@@ -35,11 +33,8 @@ fn route(name: &str, parents: &str, rules: &str) -> String {
 
 /// What lint says of these documents: place, object and text, and where it points to.
 fn findings(documents: &[String]) -> Vec<String> {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("shop.yaml"), SHOP).unwrap();
-    fs::write(dir.path().join("rules.yaml"), documents.concat()).unwrap();
-    let found = store::lint(dir.path()).unwrap().into_iter();
-    let told = found.map(|found| {
+    let found = linted(&[("shop.yaml", SHOP), ("rules.yaml", &documents.concat())]);
+    let told = found.into_iter().map(|found| {
         let related = found.related.map(|related| related.place.line);
         let file = found.place.file.rsplit('/').next().unwrap_or_default();
         format!("{file}:{} {}: {} ({related:?})", found.place.line, found.object, found.message)
