@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use rustix::{
-    io::{FdFlags, fcntl_setfd},
+    io::{Errno, FdFlags, fcntl_setfd},
     process::{Pid, Signal, kill_process, setsid},
 };
 use tokio::time::{Instant, sleep};
@@ -175,7 +175,7 @@ impl Place {
     /// It cannot be told, or goes on for longer than `patience`.
     pub(crate) async fn end(&self, patience: Duration) -> anyhow::Result<bool> {
         let Some(pid) = self.running()? else { return Ok(false) };
-        kill_process(pid, Signal::TERM).context("telling it to end")?;
+        tell_to_end(pid)?;
         let until = Instant::now() + patience;
         while self.running()?.is_some() {
             if Instant::now() > until {
@@ -189,5 +189,39 @@ impl Place {
             sleep(POLL).await;
         }
         Ok(true)
+    }
+}
+
+/// Sends SIGTERM to a process that ran a moment ago. That it has ended since is as good.
+///
+/// # Errors
+/// It is another user's.
+fn tell_to_end(pid: Pid) -> anyhow::Result<()> {
+    match kill_process(pid, Signal::TERM) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(e) => Err(e).context("telling it to end"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_ends_by_itself_in_the_moment_it_is_told_to_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let place = Place { lock: place("lock"), ports: place("ports"), log: place("log") };
+        let mut ended = Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let lock = open(&place.lock).unwrap();
+        lock.lock().unwrap();
+        fs::write(&place.lock, ended.id().to_string()).unwrap();
+        let unlock = async {
+            sleep(POLL * 3).await;
+            drop(lock);
+        };
+        let (told, ()) = tokio::join!(place.end(Duration::from_secs(60)), unlock);
+        assert!(told.unwrap());
     }
 }
