@@ -22,10 +22,10 @@ use rustix::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::{child::own_binary, probe};
+use crate::{child::own_binary, logfile, probe};
 
 /// How often it is looked whether something has come about.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 /// How often it is looked whether a lock is free.
 const LOOKS: u32 = 50;
 /// How much of a log is shown of a process that failed, in bytes.
@@ -80,7 +80,7 @@ pub(crate) struct Place {
     pub(crate) lock: PathBuf,
     /// The addresses it has bound, as JSON, once it has.
     pub(crate) ports: PathBuf,
-    /// Its output and errors, of all its starts.
+    /// Its output and errors, of all its starts; what was before the last ten MiB or so is gone.
     pub(crate) log: PathBuf,
 }
 
@@ -116,13 +116,14 @@ impl Place {
         patience: Duration,
     ) -> anyhow::Result<()> {
         let _ = fs::remove_file(&self.ports);
-        let log = File::options().create(true).append(true).open(&self.log);
+        let log = logfile::put_aside(&self.log).and_then(|empty| empty.map_or_else(|| logfile::open(&self.log), Ok));
         let mut log = log.with_context(|| format!("opening {}", self.log.display()))?;
         let from = log.seek(std::io::SeekFrom::End(0)).context("reading the log")?;
         let binary = own_binary()?;
         let mut child = Command::new(&binary)
             .args(["background".as_ref(), "--lock".as_ref(), self.lock.as_os_str(), "--".as_ref(), binary.as_os_str()])
             .args(words)
+            .env(logfile::VARIABLE, &self.log)
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("opening the log")?)
             .stderr(log)
@@ -196,7 +197,7 @@ impl Place {
 ///
 /// # Errors
 /// It is another user's.
-fn tell_to_end(pid: Pid) -> anyhow::Result<()> {
+pub(crate) fn tell_to_end(pid: Pid) -> anyhow::Result<()> {
     match kill_process(pid, Signal::TERM) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(e) => Err(e).context("telling it to end"),

@@ -55,7 +55,7 @@ impl HomeArgs {
     pub(crate) fn enter(&self) -> anyhow::Result<(Home, File)> {
         let home = self.find()?;
         let path = home.path().display();
-        ensure!(home.sidecars().is_dir(), "no mesh is kept in {path}: start one with `selvedge up`");
+        ensure!(home.is_made(), "no mesh is kept in {path}: start one with `selvedge up`");
         let lock = home.lock()?;
         Ok((home, lock))
     }
@@ -65,6 +65,11 @@ impl Home {
     /// Where all of it lies, as an absolute path.
     pub(crate) fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Whether there is a mesh in it. Where it was removed, whoever still ran may have saved something since.
+    pub(crate) fn is_made(&self) -> bool {
+        self.sidecars().is_dir() && self.0.join("run").is_dir()
     }
 
     /// Makes the folders that are missing, for this user alone.

@@ -6,7 +6,9 @@ pub mod commands;
 pub mod demo;
 
 pub mod home;
+mod strays;
 pub mod background;
+pub mod logfile;
 pub mod child;
 mod manifest;
 mod probe;

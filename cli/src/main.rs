@@ -9,7 +9,7 @@ use selvedge::{
         ca, completions, confirm, control_plane, down, inject, install, join, leave, lint, proxy, run, share, token,
         uninstall, up,
     },
-    demo,
+    demo, logfile,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -88,13 +88,13 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Install(args) => install::run(&args).map(done),
         Command::Uninstall(args) => uninstall::run(&args).map(done),
-        Command::ControlPlane(args) => control_plane::run(args).map(done),
+        Command::ControlPlane(args) => logfile::keep_small().and_then(|()| control_plane::run(args)).map(done),
         Command::Confirm(args) => confirm::run(&args).map(done),
         Command::Token(args) => token::run(args).map(done),
         Command::Ca(args) => ca::run(args).map(done),
         Command::Inject(args) => inject::run(&args).map(done),
         Command::Uninject(args) => inject::run_back(&args).map(done),
-        Command::Proxy(args) => proxy::run(&args).map(done),
+        Command::Proxy(args) => logfile::keep_small().and_then(|()| proxy::run(&args)).map(done),
         Command::Demo(args) => demo::run(&args).map(done),
         Command::Run(args) => run::run(args),
         Command::Completions(args) => completions::run(&args, Arguments::command()).map(done),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -165,6 +166,44 @@ async fn who_leaves_answers_what_is_in_flight() {
         home.say(&after).await;
         wait::until_true("the service is reached again", || answers_200(entry)).await;
     }
+}
+
+#[tokio::test]
+async fn what_runs_ends_though_its_folder_was_removed() {
+    let (home, api) = (Home::new(), Upstream::start("api").await);
+    home.up().await;
+    let joined = home.say(&format!("join api --port {}", api.address().port())).await;
+    let (control_plane, sidecar) = (home.ports[0].address(), told(&joined, "its metrics"));
+    assert!(client::accepts(control_plane).await && client::accepts(sidecar).await);
+    // Whoever still runs there may write a file meanwhile.
+    wait::until_true("the folder is gone", || {
+        let _ = std::fs::remove_dir_all(home.path(""));
+        std::future::ready(!home.path("").exists())
+    })
+    .await;
+    let down = home.say("down").await;
+    assert!(down.contains("was removed while it ran"), "{down}");
+    assert!(!client::accepts(control_plane).await && !client::accepts(sidecar).await);
+    let refused = home.refusal("down").await;
+    assert!(refused.contains("start one with `selvedge up`"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_full_is_put_aside_while_it_is_written_to() {
+    let (home, api) = (Home::new(), Upstream::start("api").await);
+    home.up().await;
+    let log = home.path("logs/control-plane.log");
+    let mut file = std::fs::File::options().append(true).open(&log).expect("a log");
+    file.write_all(&[b'\n'; 11 << 20]).expect("it is filled");
+    let aside = home.path("logs/control-plane.log.1");
+    wait::until_true("it is put aside", || std::future::ready(aside.exists())).await;
+    home.say(&format!("join api --port {}", api.address().port())).await;
+    wait::until_true("the log goes on", || {
+        std::future::ready(
+            std::fs::read_to_string(&log).is_ok_and(|text| text.len() < 1 << 20 && text.contains("INFO")),
+        )
+    })
+    .await;
 }
 
 #[tokio::test]
