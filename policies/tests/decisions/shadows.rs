@@ -209,11 +209,12 @@ fn decisions(documents: &[(String, Value)], posture: Posture) -> Vec<String> {
         for _ in 0..3 {
             let now = clock.advance(Duration::from_secs(2_000));
             let mut context = context(now);
-            // Which rule is the nearest is for people.
-            let alike = |answer: Answer| answer.because(String::new());
+            // Which rule is the nearest, or which place one has among others, is for people.
+            let alike = |answer: Answer| Answer { rule: None, ..answer.because(String::new()) };
             let verdict = answer(target.0.on_request(&request.facts(), &mut context)).map(alike);
             let connection = target.connection_refusal(&request, now).map(alike);
-            decided.push(format!("{verdict:?} {:?} {connection:?}", context.audited));
+            let audited = context.audited.map(|audited| (audited.policy, audited.reason));
+            decided.push(format!("{verdict:?} {audited:?} {connection:?}"));
         }
     }
     decided
