@@ -15,6 +15,8 @@ mod files;
 mod kept;
 #[path = "config/linted.rs"]
 mod linted;
+#[path = "config/left_out.rs"]
+mod left_out;
 #[path = "config/mistakes.rs"]
 mod mistakes;
 #[path = "config/restart.rs"]

@@ -77,7 +77,7 @@ fn tell(resource: &Encoded, before: &Forms) -> Told {
 }
 
 /// Every document is of a kind of the old release and passes its schema.
-fn assert_old_sidecars_know(resource: &Encoded) {
+pub(crate) fn assert_old_sidecars_know(resource: &Encoded) {
     let schemas = old_schemas();
     let attachments: Vec<Attachment> = match resource.kind {
         INBOUND => {
