@@ -55,6 +55,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The audit log cannot be had.
+    #[error("the audit log {path} cannot be opened")]
+    AuditLog {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What the system says of it.
+        #[source]
+        source: std::io::Error,
+    },
     /// There are no threads to serve sidecars on.
     #[error("no thread can be started to serve sidecars on")]
     Threads(#[source] std::io::Error),

@@ -34,7 +34,7 @@ pub use self::{
     issue::{Issued, KeyedCertificate},
     review::{ReviewError, Reviewer},
     rotation::{Role, Sightings},
-    token::Grant,
+    token::{Grant, token_id},
 };
 use self::{rotation::Authorities, token::Tokens};
 

@@ -23,6 +23,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use selvedge_identity::audit::{self, Happening};
 use selvedge_policies::{facts::Identity, names};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -33,8 +34,9 @@ use tokio::{
 };
 
 use crate::{
+    audit::{AuditLog, Of},
     clock,
-    identity::{Authority, Grant},
+    identity::{Authority, Grant, token_id},
     serve::ACCEPT_PAUSE,
     stop::{self, Stop},
 };
@@ -59,6 +61,8 @@ pub(crate) struct JoinSocket {
 pub(crate) struct Told {
     /// Signs, and makes tokens.
     pub(crate) authority: Arc<Authority>,
+    /// Takes down who got a token, and who did not.
+    pub(crate) audit: AuditLog,
     /// The folder of what users write, if there is one.
     pub(crate) config_dir: Option<PathBuf>,
     /// The listener for sidecars, as it is bound.
@@ -109,15 +113,17 @@ impl JoinSocket {
                             continue;
                         }
                     };
-                    if !socket.peer_cred().is_ok_and(|peer| [0, self.owner].contains(&peer.uid())) {
+                    let peer = socket.peer_cred().ok().map(|peer| peer.uid());
+                    let Some(user) = peer.filter(|uid| [0, self.owner].contains(uid)) else {
                         tracing::warn!("another user was sent away from the join socket");
+                        refused(&told.audit, peer);
                         continue;
-                    }
+                    };
                     let told = Arc::clone(&told);
                     connections.spawn(async move {
                         let service = service_fn(move |request| {
                             let told = Arc::clone(&told);
-                            async move { Ok::<_, Infallible>(answer(&told, request).await) }
+                            async move { Ok::<_, Infallible>(answer(&told, user, request).await) }
                         });
                         let connection = http1::Builder::new()
                             .timer(TokioTimer::new())
@@ -141,10 +147,10 @@ impl Drop for JoinSocket {
     }
 }
 
-async fn answer(told: &Told, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(told: &Told, user: u32, request: Request<Incoming>) -> Response<Full<Bytes>> {
     match (request.method().clone(), request.uri().path()) {
         (Method::GET, "/mesh") => respond(StatusCode::OK, mesh(told).to_string()),
-        (Method::POST, "/token") => match token(told, request).await {
+        (Method::POST, "/token") => match token(told, user, request).await {
             Ok(token) => respond(StatusCode::OK, token),
             Err(why) => respond(StatusCode::BAD_REQUEST, why),
         },
@@ -169,8 +175,8 @@ fn from_here(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Makes a token; what is wrong with the request otherwise.
-async fn token(told: &Told, request: Request<Incoming>) -> Result<String, String> {
+/// Makes a token for this user; what is wrong with the request otherwise.
+async fn token(told: &Told, user: u32, request: Request<Incoming>) -> Result<String, String> {
     let body = Limited::new(request.into_body(), MAX_REQUEST).collect().await.map_err(|e| e.to_string())?.to_bytes();
     let Wanted { identity, workload } = serde_json::from_slice(&body).map_err(|e| e.to_string())?;
     let parts = |text: &str, of: &str| match names::parts(text) {
@@ -182,9 +188,43 @@ async fn token(told: &Told, request: Request<Incoming>) -> Result<String, String
     let identity =
         Identity::new(told.authority.trust_domain(), &namespace, &service_account).map_err(|e| e.to_string())?;
     let grant = Grant { identity, workload: Some(workload), expires: clock::unix().saturating_add(TOKEN_SECONDS) };
-    let authority = Arc::clone(&told.authority);
-    let made = tokio::task::spawn_blocking(move || authority.create_token(&grant).map_err(|e| e.to_string()));
-    made.await.map_err(|e| e.to_string())?
+    let (authority, wanted) = (Arc::clone(&told.authority), grant.clone());
+    let made = tokio::task::spawn_blocking(move || authority.create_token(&wanted).map_err(|e| e.to_string()));
+    let token = made.await.map_err(|e| e.to_string())??;
+    made_for(&told.audit, user, &grant, &token);
+    Ok(token)
+}
+
+/// Puts on record who got a token, and whom it is for.
+fn made_for(audit: &AuditLog, user: u32, grant: &Grant, token: &str) {
+    let Grant { identity, workload, expires } = grant;
+    let identity = identity.to_string();
+    let Some(leave) = audit.leave(Of::Known, (user, &identity, workload)) else { return };
+    let event = audit::Event {
+        subject: audit::user(user).into(),
+        object: workload.as_deref().unwrap_or_default().into(),
+        grant: audit::Grant {
+            way: "join_socket",
+            expires: clock::rfc3339(i64::try_from(*expires).unwrap_or(i64::MAX)).into(),
+            token: token_id(token),
+            identity: identity.as_str().into(),
+            ..audit::Grant::default()
+        },
+        ..leave.event(Happening::TokenMade)
+    };
+    audit.write(&leave, &event);
+}
+
+/// Puts on record that a user got nothing.
+fn refused(audit: &AuditLog, user: Option<u32>) {
+    let Some(leave) = audit.leave(Of::Strangers, user) else { return };
+    let event = audit::Event {
+        subject: user.map(audit::user).unwrap_or_default().into(),
+        detail: "only the user that the control plane runs as and root get tokens here",
+        grant: audit::Grant { way: "join_socket", ..audit::Grant::default() },
+        ..leave.event(Happening::TokenRefused)
+    };
+    audit.write(&leave, &event);
 }
 
 fn respond(status: StatusCode, body: String) -> Response<Full<Bytes>> {

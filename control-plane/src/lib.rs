@@ -13,6 +13,7 @@ mod crowd;
 mod fair_queue;
 mod few;
 mod own_process;
+mod audit;
 
 pub mod diagnostic;
 pub mod model;

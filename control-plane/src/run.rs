@@ -16,6 +16,7 @@ use tokio::{
 use crate::{
     Error,
     admin::{self, Pages, Scope},
+    audit::AuditLog,
     clock,
     diagnostic::{Diagnostic, Place, Severity},
     identity::{
@@ -63,12 +64,28 @@ pub struct Configuration {
     pub confirms: mpsc::Sender<Confirm>,
 }
 
+/// What a control plane says of itself, beside its log.
+struct Records {
+    telemetry: Telemetry,
+    audit: AuditLog,
+}
+
+impl Records {
+    fn open(settings: &Settings) -> Result<Self, Error> {
+        let telemetry = Telemetry::new()?;
+        let audit = AuditLog::open(settings.audit_log.as_deref(), telemetry.audit_events.clone());
+        let path = settings.audit_log.clone().unwrap_or_else(|| "on standard output".into());
+        Ok(Self { telemetry, audit: audit.map_err(|source| Error::AuditLog { path, source })? })
+    }
+}
+
 /// Runs a control plane over what the settings name as configuration until `shutdown` completes.
 ///
 /// # Errors
 /// What keeps it from starting or from following the configuration; what users write never does.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     keep_apart(&settings)?;
+    let records = Records::open(&settings)?;
     let mut shutdown = std::pin::pin!(shutdown);
     let client = match &settings.kubernetes {
         Some(Kubernetes { kubeconfig, .. }) => Some(kubernetes::client(kubeconfig.as_deref()).await?),
@@ -88,7 +105,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let (confirms, confirmed) = mpsc::channel(1);
     let mut chores = JoinSet::new();
     let memory = Memory::new(&settings.state_dir, settings.config_dir.as_deref().unwrap_or(Path::new("")));
-    let store = Store::new(&settings.trust_domain).remember(&memory);
+    let store = Store::new(&settings.trust_domain).remember(&memory).auditing(records.audit.clone());
     let (mut sources, mut asked) = (Vec::new(), Vec::new());
     if let Some(config_dir) = &settings.config_dir {
         let (to_files, of_files) = mpsc::channel(1);
@@ -117,7 +134,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let keeping = tokio::spawn(store::keep(memory, saves));
     let mut feeding = tokio::spawn(store::run(store, sources, roots, snapshot_sender, report_sender, save_sender));
     let ended = tokio::select! {
-        served = admit(&settings, authority, Configuration { snapshots, reports, confirms }, (admission, pods), shutdown) => served,
+        served = admit(&settings, (authority, records), Configuration { snapshots, reports, confirms }, (admission, pods), shutdown) => served,
         // Ready over a configuration that nothing changes any more would be a lie.
         ended = &mut feeding => {
             ended.unwrap_or_else(|panic| Err(Error::Frozen { why: "the store", source: Some(panic) }))
@@ -175,18 +192,19 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let mut chores = JoinSet::new();
     chores.spawn(rotate(Arc::clone(&authority)));
-    admit(settings, authority, configuration, (Admission::default(), None), shutdown).await
+    let records = Records::open(settings)?;
+    admit(settings, (authority, records), configuration, (Admission::default(), None), shutdown).await
 }
 
 /// Serves `configuration` until `shutdown` completes, to whom `admission` lets in, in this cluster with these pods.
 async fn admit(
     settings: &Settings,
-    authority: Arc<Authority>,
+    (authority, records): (Arc<Authority>, Records),
     configuration: Configuration,
     (admission, cluster): (Admission, Option<(kube::Client, Pods)>),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let telemetry = Telemetry::new()?;
+    let Records { telemetry, audit } = records;
     let (sidecars, sidecars_at) = bind("sidecar", settings.listen).await?;
     let (admin, admin_at) = bind("admin", settings.admin).await?;
     let health = match settings.health {
@@ -197,14 +215,21 @@ async fn admit(
         Some(path) => Some(JoinSocket::bind(path).map_err(|source| Error::JoinSocket { path: path.clone(), source })?),
         None => None,
     };
-    let mesh = Mesh::new(authority, telemetry.clone()).remembering(&settings.state_dir).admitting(admission);
+    let mesh =
+        Mesh::new(authority, telemetry.clone(), audit.clone()).remembering(&settings.state_dir).admitting(admission);
     let mesh = Arc::new(mesh);
     let snapshots = configuration.snapshots.clone();
     let (stop_sender, stop) = watch::channel(false);
     let mut chores = JoinSet::new();
     if let Some(socket) = join_socket {
         let authority = Arc::clone(&mesh.authority);
-        let told = Told { authority, config_dir: settings.config_dir.clone(), sidecars: sidecars_at, admin: admin_at };
+        let told = Told {
+            authority,
+            audit: audit.clone(),
+            config_dir: settings.config_dir.clone(),
+            sidecars: sidecars_at,
+            admin: admin_at,
+        };
         chores.spawn(socket.serve(told, stop.clone()));
     }
     let webhook_at = match (settings.webhook, &cluster) {
@@ -241,7 +266,9 @@ async fn admit(
         () = shutdown => {}
     }
     stop_sender.send_replace(true);
-    serving.await
+    let served = serving.await;
+    audit.finish().await;
+    served
 }
 
 async fn bind(role: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {

@@ -58,6 +58,7 @@ use self::{
 };
 use crate::{
     Error,
+    audit::AuditLog,
     crowd::SentAway,
     grpc::mesh::certificates_server::CertificatesServer,
     identity::{Admission, Authority},
@@ -86,6 +87,8 @@ pub(crate) struct Mesh {
     pub(crate) sidecars: Arc<Sidecars>,
     /// Counts what is served and refused.
     pub(crate) telemetry: Telemetry,
+    /// Takes down who got a certificate, and who did not.
+    pub(crate) audit: AuditLog,
     /// What each identity may take of the connections.
     pub(crate) shares: Shares,
     /// What lets those in who have no certificate.
@@ -111,11 +114,12 @@ impl Mesh {
     }
 
     /// A mesh that nobody has connected to yet, and that remembers nothing of an earlier control plane.
-    pub(crate) fn new(authority: Arc<Authority>, telemetry: Telemetry) -> Self {
+    pub(crate) fn new(authority: Arc<Authority>, telemetry: Telemetry, audit: AuditLog) -> Self {
         Self {
             authority,
             sidecars: Arc::default(),
             telemetry,
+            audit,
             shares: Shares::default(),
             admission: Admission::default(),
             bearers: Bearers::default(),

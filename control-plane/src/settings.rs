@@ -26,6 +26,8 @@ pub struct Settings {
     pub webhook: Option<SocketAddr>,
     /// The Unix socket on which the user of the control plane and root get join tokens; none when absent.
     pub join_socket: Option<PathBuf>,
+    /// The file of the audit log; standard output when absent.
+    pub audit_log: Option<PathBuf>,
     /// Trust domain of the mesh.
     pub trust_domain: String,
     /// Where to write the addresses really bound, as JSON.
@@ -59,6 +61,7 @@ impl Settings {
             health: None,
             webhook: None,
             join_socket: None,
+            audit_log: None,
             trust_domain: "mesh.local".to_owned(),
             ports_file: None,
             certificate_lifetime: LEAF_LIFETIME,

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use selvedge_policies::finding::Code;
 
 use crate::{
+    audit::AuditLog,
     compile::{self, Mesh, Subject},
     diagnostic::{Diagnostic, Place, Severity},
     model::{Model, Object, ObjectId},
@@ -44,7 +45,7 @@ mod shadows;
 mod units;
 
 pub use advice::Beside;
-use event::{Event, Fate};
+use event::{Documents, Event, Fate};
 pub use feed::run;
 use gone::Gone;
 pub use in_force::InForce;
@@ -80,6 +81,8 @@ pub struct Store {
     unsaid: Unsaid,
     in_vain: InVain,
     missing: Severity,
+    /// Where it is taken down what becomes of objects, if anywhere.
+    audit: Option<AuditLog>,
     /// True when what is in force is not what is saved, or on its way.
     unsaved: bool,
 }
@@ -137,6 +140,7 @@ impl Store {
             unsaid: Unsaid::default(),
             in_vain: InVain::default(),
             missing: Severity::Warning,
+            audit: None,
             unsaved: false,
         }
     }
@@ -156,6 +160,12 @@ impl Store {
         }
         self.dirty.extend(compile::everything(&self.model));
         self
+    }
+
+    /// This store, taking down in `audit` what becomes of objects.
+    #[must_use]
+    pub(crate) fn auditing(self, audit: AuditLog) -> Self {
+        Self { audit: Some(audit), ..self }
     }
 
     /// The files that objects in force were read from: what a source has to know to tell what is missing.
@@ -361,7 +371,20 @@ impl Store {
             self.gone.tell(object, file, &opened);
         }
         let (id, file, generation) = (object.id.clone(), file.clone(), object.generation);
-        self.unsaid.events.push(Event { id, file, generation, fate: Fate::Removed, opened });
+        let documents = Documents { before: Some(entry.document.clone()), after: None };
+        let (fate, provenance) = (Fate::Removed, entry.provenance.clone());
+        let is_written = event::is_written(object);
+        self.unsaid.events.push(Event {
+            id,
+            file,
+            generation,
+            fate,
+            opened,
+            provenance,
+            documents,
+            modes: None,
+            is_written,
+        });
     }
 
     /// Puts a version in force. Its generation is a new one when its content is.
@@ -379,13 +402,24 @@ impl Store {
         }
         self.units.share(&origin, &object);
         if !is_same {
+            let new = Arc::clone(&object);
+            let modes = gone::modes(&self.model, &new);
             compile::affected(&self.model, &id, &mut self.dirty);
             self.model.put(object);
             compile::affected(&self.model, &id, &mut self.dirty);
             self.concern(&id, false);
-            let fate = if is_first { Fate::Accepted } else { Fate::Changed };
-            let file = origin.name.clone();
-            self.unsaid.events.push(Event { id: id.clone(), file, generation, fate, opened: String::new() });
+            let before = self.in_force.get(&id).map(|entry| entry.document.clone());
+            self.unsaid.events.push(Event {
+                id: id.clone(),
+                file: origin.name.clone(),
+                generation,
+                fate: if is_first { Fate::Accepted } else { Fate::Changed },
+                opened: String::new(),
+                provenance: provenance.clone(),
+                documents: Documents { before, after: Some(document.clone()) },
+                modes: modes.zip(gone::modes(&self.model, &new)),
+                is_written: event::is_written(&new),
+            });
         }
         self.in_force.gone.remove(&id);
         let entry = Arc::new(Entry { origin: origin.clone(), provenance, document, generation, sound });
@@ -414,6 +448,9 @@ impl Store {
     pub fn account(&mut self) -> Reports {
         let Unsaid { judged, origins, concerned, events } = std::mem::take(&mut self.unsaid);
         events.iter().for_each(Event::log);
+        if let Some(audit) = &self.audit {
+            events.iter().for_each(|event| event.put_on_record(audit));
+        }
         for (id, verdict) in judged {
             let entry = self.in_force.get(&id);
             let standing = (entry.is_some() || verdict.is_known).then(|| Standing {

@@ -6,7 +6,7 @@ use prometheus::{
 
 use selvedge_xds::{kinds::SELVEDGE, resource::TypeUrl};
 
-use crate::{own_process::OwnProcess, store::Counts};
+use crate::{audit, own_process::OwnProcess, store::Counts};
 
 /// Every metric of the control plane, in one registry.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub struct Telemetry {
     pub pods_without_sidecar: IntGauge,
     /// `selvedge_control_plane_handshakes_refused_total`: TLS handshakes that failed or took too long, and connections over the limits.
     pub handshakes_refused: IntCounter,
+    /// `selvedge_control_plane_audit_events_total{result}`: events for the audit log, by what has become of them.
+    pub audit_events: IntCounterVec,
     /// `selvedge_control_plane_process_*`: what the program itself takes.
     own: OwnProcess,
 }
@@ -96,6 +98,11 @@ impl Telemetry {
                 "handshakes_refused_total",
                 "TLS handshakes that failed or took too long, and connections over the limits.",
             )?,
+            audit_events: counters(
+                "audit_events_total",
+                "Events for the audit log, by what has become of them.",
+                &["result"],
+            )?,
             own: OwnProcess::new(&registry, &name("process_"))?,
             registry,
         };
@@ -118,6 +125,9 @@ impl Telemetry {
         }
         for result in ["injected", "unchanged", "left_alone", "refused", "failed"] {
             self.injections.with_label_values(&[result]);
+        }
+        for result in audit::RESULTS {
+            self.audit_events.with_label_values(&[result]);
         }
         self.set_objects(Counts::default());
     }
@@ -164,7 +174,7 @@ mod tests {
         let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/control-plane.md")).unwrap();
         let telemetry = Telemetry::new().unwrap();
         let families = telemetry.registry.gather();
-        assert_eq!(families.len(), 18);
+        assert_eq!(families.len(), 19);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not documented", family.name());
         }

@@ -11,5 +11,5 @@ mod event;
 mod trail;
 
 pub use bounds::Bounds;
-pub use event::{Call, Event, Grant, Happening, Version};
+pub use event::{Call, Event, Grant, Happening, Version, user};
 pub use trail::Trail;

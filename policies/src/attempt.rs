@@ -82,6 +82,7 @@ pub const KIND: PolicyKind = PolicyKind {
     explain: policy::no_rules,
     shadows: policy::no_shadows,
     advise: advice::no_advice,
+    weigh: policy::no_weight,
 };
 
 /// `on` has values when it is left out, so an empty one says something: that only `codes` are retried.

@@ -21,10 +21,12 @@ use crate::{
 mod explain;
 mod reference;
 mod shadow;
+mod weigh;
 
 pub use explain::{Explain, Looked, no_rules};
 pub use reference::{Bound, Reference, Relation, Resolve, Resolved, Target, bind_target};
 pub use shadow::{Shadowed, Shadows, no_shadows};
+pub use weigh::{Weigh, Weighed, no_weight};
 
 /// A kind of document that is attached to what it is about.
 #[derive(Clone, Copy)]
@@ -44,6 +46,8 @@ pub struct PolicyKind {
     pub shadows: Shadows,
     /// Says what is odd in a document.
     pub advise: Advise,
+    /// Says what a change of a document opens and closes.
+    pub weigh: Weigh,
 }
 
 impl PolicyKind {

@@ -115,4 +115,5 @@ pub const KIND: PolicyKind = PolicyKind {
     explain: policy::no_rules,
     shadows: shadows::shadows,
     advise: advice::no_advice,
+    weigh: policy::no_weight,
 };

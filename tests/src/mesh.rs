@@ -66,6 +66,7 @@ impl Mesh {
         let mut command = Command::new(binary("selvedge"));
         command.arg("control-plane").args(["--listen", &self.listen.address().to_string()]);
         command.args(["--admin", &self.admin.address().to_string()]).args(&self.settings);
+        command.arg("--audit-log").arg(self.folder().join("audit.log"));
         command.arg("--config-dir").arg(self.config_dir()).arg("--state-dir").arg(self.state_dir());
         self.control_plane = Some(Process::start("control-plane", &mut command, self.folder()));
     }
@@ -98,6 +99,12 @@ impl Mesh {
     /// What the control plane has logged.
     pub fn control_plane_log(&self) -> String {
         self.control_plane.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// The lines of the control plane's audit log so far, as JSON.
+    pub fn audit_log(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.folder().join("audit.log")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Writes one configuration file, as an editor saves: whole, by rename.

@@ -1,11 +1,11 @@
-//! The audit log: who was refused and by which rule.
+//! The audit log: who was refused and by which rule, who got a certificate or token, and which objects changed.
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt};
 
 use http::Method;
 use selvedge_tests::{
     client::{self, request},
-    mesh::{Sidecar, Workload},
+    mesh::{Mesh, Sidecar, Workload},
     pair::{DESTINATION, HOST, Pair},
     wait,
 };
@@ -30,16 +30,31 @@ metadata: {name: only-nobody, namespace: shop}
 spec: {targetRef: {name: api}, action: ALLOW, rules: [{from: [{serviceAccounts: [nobody]}]}]}
 ";
 
+const PERMISSIVE: &str = "
+apiVersion: selvedge.dev/v1alpha1
+kind: MeshPolicy
+metadata: {name: permissive, namespace: shop}
+spec: {mtls: {inbound: PERMISSIVE}}
+";
+
 async fn status(entry: SocketAddr, target: &str) -> u16 {
     let answer = client::call(entry, request(Method::GET, HOST, target)).await;
     answer.expect("the sidecar answers").status.as_u16()
 }
 
-/// The first line of the audit log with these values, once it is there.
+/// The first line of a sidecar's audit log with these values, once it is there.
 async fn line(sidecar: &Sidecar, wanted: &[(&str, &str)]) -> Value {
+    first(|| sidecar.audit_log(), wanted).await
+}
+
+/// The first line of the control plane's audit log with these values, once it is there.
+async fn told(mesh: &Mesh, wanted: &[(&str, &str)]) -> Value {
+    first(|| mesh.audit_log(), wanted).await
+}
+
+async fn first(lines: impl Fn() -> Vec<Value>, wanted: &[(&str, &str)]) -> Value {
     let is_it = |line: &Value| wanted.iter().all(|(key, value)| line[key] == *value);
-    wait::until(&format!("the audit log says {wanted:?}"), || async { sidecar.audit_log().into_iter().find(is_it) })
-        .await
+    wait::until(&format!("the audit log says {wanted:?}"), || async { lines().into_iter().find(is_it) }).await
 }
 
 #[tokio::test]
@@ -99,4 +114,60 @@ async fn who_is_let_in_by_no_rule_or_comes_without_an_identity_is_in_the_audit_l
     pair.until_status("/secret", 200).await;
     let audited = line(&pair.api, &[("event", "would_be_denied")]).await;
     assert_eq!((&audited["policy"], &audited["rule"]), (&"shop/only-nobody".into(), &"rules[1]".into()), "{audited}");
+}
+
+#[tokio::test]
+async fn certificates_and_tokens_are_in_the_audit_log_whoever_gets_none_too() {
+    let mut pair = Pair::start().await;
+    let identity = "spiffe://mesh.local/ns/shop/sa/web";
+    let issued = told(&pair.mesh, &[("event", "certificate_issued"), ("object", "shop/web")]).await;
+    for (key, value) in
+        [("subject", identity), ("way", "token"), ("address", "127.0.0.1"), ("reporter", "control-plane")]
+    {
+        assert_eq!(issued[key], value, "{issued}");
+    }
+    for key in ["serial", "expires", "token"] {
+        assert!(issued[key].as_str().is_some_and(|text| !text.is_empty()), "{key} of {issued}");
+    }
+
+    // Without what it has got it comes with a token that was used for another key.
+    pair.web.restart_without_state();
+    let refused = told(&pair.mesh, &[("event", "certificate_refused"), ("object", "shop/web")]).await;
+    assert!(refused["detail"].as_str().unwrap().contains("used already"), "{refused}");
+    assert_eq!((refused.get("subject"), &refused["address"]), (None, &"127.0.0.1".into()), "it has proven nothing");
+    assert_eq!(refused["token"], issued["token"], "the two are of one token");
+
+    let file = pair.mesh.folder().join("audit.log");
+    let file = file.to_str().unwrap();
+    let token = pair.mesh.selvedge(&["token", "create", "--identity", "shop/late", "--audit-log", file]);
+    let made = told(&pair.mesh, &[("event", "token_made")]).await;
+    assert_eq!(made["token"], token.split('.').nth(1).unwrap());
+    assert_eq!((&made["identity"], &made["way"]), (&"spiffe://mesh.local/ns/shop/sa/late".into(), &"command".into()));
+    assert!(made["subject"].as_str().unwrap().starts_with("uid "), "{made}");
+    let secret = token.split('.').nth(2).unwrap();
+    assert!(!fs::read_to_string(file).unwrap().contains(secret), "what is a secret stays one");
+}
+
+#[tokio::test]
+async fn a_change_of_an_object_says_what_it_opens_and_closes_and_where_it_is_written() {
+    let mesh = Mesh::start().await;
+    let object = "AuthorizationPolicy shop/only-nobody";
+    mesh.write("only-nobody.yaml", ONLY_NOBODY);
+    let accepted = told(&mesh, &[("event", "object_accepted"), ("object", object)]).await;
+    assert_eq!(accepted["closes"], "what no ALLOW rule matches", "{accepted}");
+    assert!(accepted["source"].as_str().unwrap().contains("only-nobody.yaml:"), "{accepted}");
+    assert!(accepted["subject"].as_str().unwrap().starts_with("uid "), "{accepted}");
+
+    mesh.write("only-nobody.yaml", &ONLY_NOBODY.replace("[nobody]", "[nobody, web]"));
+    let changed = told(&mesh, &[("event", "object_changed"), ("object", object)]).await;
+    assert_eq!(changed["opens"], "ALLOW rules[0] is another", "{changed}");
+    assert_eq!((changed.get("closes"), &changed["generation"]), (None, &2.into()), "{changed}");
+
+    mesh.write("permissive.yaml", PERMISSIVE);
+    let settings = told(&mesh, &[("event", "object_accepted"), ("object", "MeshPolicy shop/permissive")]).await;
+    assert_eq!(settings["opens"], "calls to what it covers without mTLS", "{settings}");
+
+    mesh.remove("only-nobody.yaml");
+    let removed = told(&mesh, &[("event", "object_removed"), ("object", object)]).await;
+    assert!(removed["opens"].as_str().unwrap().contains("its default posture is allow"), "{removed}");
 }

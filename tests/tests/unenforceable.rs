@@ -62,6 +62,7 @@ impl Newer {
             listen: pair.mesh.control_plane_address(),
             admin: ([127, 0, 0, 1], 0).into(),
             ports_file: Some(folder.path().join("ports.json")),
+            audit_log: Some("/dev/null".into()),
             ..Settings::new(pair.mesh.state_dir())
         };
         let authority = run::open(&settings).unwrap();

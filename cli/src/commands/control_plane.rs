@@ -45,6 +45,9 @@ pub struct ControlPlaneArgs {
     /// A Unix socket on which this user and root get join tokens, as `selvedge join` does.
     #[arg(long, value_name = "PATH")]
     join_socket: Option<PathBuf>,
+    /// The file of the audit log: certificates, join tokens and changes of objects; standard output when absent.
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
     /// A setting of all sidecars, such as image=registry.example/mesh/selvedge-proxy@sha256:...; once for each.
     #[arg(long = "sidecar", value_name = "KEY=VALUE", requires = "kubernetes", value_parser = Setting::written)]
     sidecars: Vec<(&'static Setting, String)>,
@@ -79,6 +82,7 @@ pub fn run(args: ControlPlaneArgs) -> anyhow::Result<()> {
         health: args.health,
         webhook: args.webhook,
         join_socket: args.join_socket,
+        audit_log: args.audit_log,
         trust_domain: args.trust_domain,
         ports_file: args.ports_file,
         certificate_lifetime: args.certificate_lifetime.0,

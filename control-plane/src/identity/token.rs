@@ -172,6 +172,11 @@ fn parse(token: &str) -> Option<(&str, &str)> {
     (is_hex(id, 8) && is_hex(secret, 32)).then_some((id, secret))
 }
 
+/// The part of a token that is no secret; empty for what is none.
+pub fn token_id(token: &str) -> &str {
+    parse(token).map_or("", |(id, _)| id)
+}
+
 fn random_hex<const BYTES: usize>() -> Result<String, IdentityError> {
     let mut bytes = [0; BYTES];
     rand::fill(&mut bytes).map_err(|_| IdentityError::Request("no randomness to be had".to_owned()))?;

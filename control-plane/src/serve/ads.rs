@@ -282,7 +282,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::{identity::Authority, skew, snapshot::Draft, telemetry::Telemetry};
+    use crate::{audit::AuditLog, identity::Authority, skew, snapshot::Draft, telemetry::Telemetry};
 
     /// A session of `shop/web`, with its way to a client that makes room for so many bytes, and what that client reads.
     async fn session(mesh: &Arc<Mesh>, room: u32) -> (Session, SendStream<Bytes>, RecvStream) {
@@ -318,7 +318,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let lifetime = Duration::from_secs(3600);
         let authority = Authority::open(directory.path(), "mesh.local", lifetime, clock::unix()).unwrap();
-        (Arc::new(Mesh::new(Arc::new(authority), Telemetry::new().unwrap())), directory)
+        let telemetry = Telemetry::new().unwrap();
+        let audit = AuditLog::open(Some("/dev/null".as_ref()), telemetry.audit_events.clone()).unwrap();
+        (Arc::new(Mesh::new(Arc::new(authority), telemetry, audit)), directory)
     }
 
     fn after(before: &Snapshot, content: u64) -> Arc<Snapshot> {

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use selvedge_identity::svid::Leaf;
+use selvedge_identity::{
+    audit::{self, Happening},
+    svid::Leaf,
+};
 use selvedge_policies::facts::Identity;
 use selvedge_xds::proto::mesh::{SignRequest, SignResponse};
 use tokio::time::Instant;
@@ -13,9 +16,10 @@ use super::{
     bearers::{ABSENCE, Borne},
 };
 use crate::{
+    audit::{AuditLog, Of},
     clock,
     grpc::mesh::certificates_server,
-    identity::{Authority, IdentityError, Issued, ReviewError},
+    identity::{Authority, IdentityError, Issued, ReviewError, token_id},
 };
 
 /// Longest name of a workload that is logged: anybody may say one.
@@ -38,11 +42,12 @@ impl certificates_server::Certificates for Certificates {
         let request = request.into_inner();
         let is_join = !request.join_token.is_empty() || !request.service_account_token.is_empty();
         let way = if is_join { "join" } else { "renew" };
-        let workload: String = request.workload.chars().take(NAME_MAX).collect();
-        let holder = leaf.as_ref().map(|leaf| leaf.identity.to_string()).unwrap_or_default();
+        let asked = Asked::new(&request, leaf.as_ref(), address);
+        let Asked { workload, holder, .. } = &asked;
         let issued = self.issue(leaf, address, request, is_join).await;
         let result = if issued.is_ok() { "issued" } else { "refused" };
         self.mesh.telemetry.certificates.with_label_values(&[way, result]).inc();
+        asked.put_on_record(&self.mesh.audit, &issued);
         let issued = issued.inspect_err(|refusal| {
             if let Some(left_out) = quiet.may_say() {
                 tracing::warn!(way, workload, %address, holder, left_out, "no certificate: {}", refusal.message());
@@ -107,6 +112,64 @@ impl Certificates {
             }
         }
         Ok(())
+    }
+}
+
+/// Who asked for a certificate, as the audit log has it.
+struct Asked {
+    /// By what: `token`, `service_account` or `renewal`.
+    way: &'static str,
+    /// The workload it is to be for, as whoever asked says.
+    workload: String,
+    /// The identity of the certificate that was shown, if any.
+    holder: String,
+    /// The part of the join token that is no secret.
+    token: String,
+    address: IpAddr,
+}
+
+impl Asked {
+    fn new(request: &SignRequest, leaf: Option<&Leaf>, address: IpAddr) -> Self {
+        let way = match (&*request.join_token, &*request.service_account_token) {
+            ("", "") => "renewal",
+            (_, "") => "token",
+            _ => "service_account",
+        };
+        Self {
+            way,
+            workload: request.workload.chars().take(NAME_MAX).collect(),
+            holder: leaf.map(|leaf| leaf.identity.to_string()).unwrap_or_default(),
+            token: token_id(&request.join_token).to_owned(),
+            address,
+        }
+    }
+
+    fn put_on_record(&self, audit: &AuditLog, issued: &Result<Issued, Status>) {
+        let Self { way, workload, holder, token, address } = self;
+        let is_stranger = issued.is_err() && holder.is_empty();
+        let of = if is_stranger { Of::Strangers } else { Of::Known };
+        // What a stranger says of itself it can make up.
+        let workload_told = (!is_stranger).then_some(workload);
+        let Some(leave) = audit.leave(of, (issued.is_ok(), way, holder, workload_told, address)) else { return };
+        let grant = audit::Grant { way, token, ..audit::Grant::default() };
+        let event = match issued {
+            Ok(issued) => audit::Event {
+                subject: issued.identity.to_string().into(),
+                grant: audit::Grant {
+                    serial: &issued.serial,
+                    expires: clock::rfc3339(issued.not_after).into(),
+                    ..grant
+                },
+                ..leave.event(Happening::CertificateIssued)
+            },
+            Err(refusal) => audit::Event {
+                subject: holder.into(),
+                detail: refusal.message(),
+                grant,
+                ..leave.event(Happening::CertificateRefused)
+            },
+        };
+        audit.write(&leave, &audit::Event { object: workload.into(), address: Some(*address), ..event });
     }
 }
 

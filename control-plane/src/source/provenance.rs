@@ -44,6 +44,9 @@ pub struct ClusterObject {
     pub uid: Arc<str>,
     /// Its version, opaque, as the cluster counts (`metadata.resourceVersion`).
     pub resource_version: Arc<str>,
+    /// Who wrote this version last: the newest of `metadata.managedFields` that is not about its status; empty when it does not
+    /// say.
+    pub manager: Arc<str>,
     /// How often its `spec` has changed, as the cluster counts (`metadata.generation`).
     pub generation: u64,
 }

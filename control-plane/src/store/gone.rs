@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use selvedge_policies::finding::Code;
+use selvedge_policies::{finding::Code, settings::Modes};
 
 use crate::{
     diagnostic::{Diagnostic, Place, Severity},
@@ -98,6 +98,13 @@ fn settings(model: &Model, id: &ObjectId, spec: &MeshPolicySpec) -> String {
         opened.push_str(&format!("; nobody sets {field} any more"));
     }
     opened
+}
+
+/// How a mesh policy has what it covers work, together with all others; `None` for any other object.
+pub(super) fn modes(model: &Model, object: &Object) -> Option<Modes> {
+    let Spec::MeshPolicy(spec) = &object.spec else { return None };
+    let (namespace, workload) = covered(model, &object.id, spec);
+    Some(model.effective(&namespace, &workload).0.modes())
 }
 
 /// Of what a mesh policy covered the workload that is the most open without it: a pod, if there is one.

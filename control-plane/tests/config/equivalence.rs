@@ -154,7 +154,8 @@ fn of_cluster(name: &Arc<str>, doc: Doc, version: usize) -> Reading {
     let text = document((kind, doc.1, doc.2));
     let document: Value = serde_saphyr::from_str(&text).unwrap();
     let (uid, resource_version) = (text.into(), version.to_string().into());
-    Reading::of_cluster(&document, ClusterObject { name: name.clone(), uid, resource_version, generation: 1 })
+    let (name, manager) = (name.clone(), Arc::default());
+    Reading::of_cluster(&document, ClusterObject { name, uid, resource_version, manager, generation: 1 })
 }
 
 fn resources(snapshot: &Snapshot) -> BTreeMap<String, (String, Vec<String>)> {

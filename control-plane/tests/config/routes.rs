@@ -186,6 +186,7 @@ fn routes_of_a_cluster_for_gateways_are_nobodys_business_here() {
             name: name.clone(),
             uid: "1".into(),
             resource_version: format!("{version}").into(),
+            manager: Arc::default(),
             generation: version,
         };
         mesh.store.take("east", Change::Put(name, Reading::of_cluster(&document, version)));

@@ -20,7 +20,8 @@ fn object(name: &str, port: u16, version: u64) -> Change {
 }
 
 fn provenance(name: Arc<str>, version: u64) -> ClusterObject {
-    ClusterObject { name, uid: "7".into(), resource_version: version.to_string().into(), generation: version }
+    let resource_version = version.to_string().into();
+    ClusterObject { name, uid: "7".into(), resource_version, manager: Arc::default(), generation: version }
 }
 
 fn service(name: &str, port: u16) -> Value {

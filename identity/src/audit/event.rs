@@ -19,6 +19,8 @@ pub enum Happening {
     CertificateRefused,
     /// A join token was made.
     TokenMade,
+    /// Somebody who asked for a join token got none.
+    TokenRefused,
     /// An object that was not there before is in force.
     ObjectAccepted,
     /// Another version of an object is in force.
@@ -29,12 +31,13 @@ pub enum Happening {
 
 impl Happening {
     /// Every happening, in the order of the documentation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Denied,
         Self::WouldBeDenied,
         Self::CertificateIssued,
         Self::CertificateRefused,
         Self::TokenMade,
+        Self::TokenRefused,
         Self::ObjectAccepted,
         Self::ObjectChanged,
         Self::ObjectRemoved,
@@ -54,6 +57,7 @@ impl Happening {
             Self::CertificateIssued => "certificate_issued",
             Self::CertificateRefused => "certificate_refused",
             Self::TokenMade => "token_made",
+            Self::TokenRefused => "token_refused",
             Self::ObjectAccepted => "object_accepted",
             Self::ObjectChanged => "object_changed",
             Self::ObjectRemoved => "object_removed",
@@ -109,6 +113,15 @@ pub struct Event<'a> {
     pub grant: Grant<'a>,
     /// The version of an object; empty for what is none.
     pub version: Version<'a>,
+}
+
+/// How [`Event::subject`] names a user of the machine.
+///
+/// ```
+/// assert_eq!(selvedge_identity::audit::user(1000), "uid 1000");
+/// ```
+pub fn user(uid: u32) -> String {
+    format!("uid {uid}")
 }
 
 /// The call that was refused.

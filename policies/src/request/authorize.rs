@@ -30,6 +30,7 @@ mod advise;
 mod index;
 mod nearest;
 mod shadows;
+mod weigh;
 
 use index::RuleIndex;
 
@@ -92,6 +93,7 @@ pub const KIND: PolicyKind = PolicyKind {
     explain,
     shadows: shadows::shadows,
     advise: advise::advise,
+    weigh: weigh::weigh,
 };
 
 /// What stands in place of a policy where the default posture would have refused.

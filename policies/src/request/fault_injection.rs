@@ -102,6 +102,7 @@ pub const KIND: PolicyKind = PolicyKind {
     bind: policy::bind_target,
     explain,
     shadows: policy::no_shadows,
+    weigh: policy::no_weight,
     advise,
 };
 

@@ -64,6 +64,7 @@ impl ControlPlane {
             ports_file: Some(ports.clone()),
             certificate_lifetime,
             trust_domain: trust_domain.to_owned(),
+            audit_log: Some("/dev/null".into()),
             ..Settings::new(state.path())
         };
         let (snapshots, receiver) = snapshot::channel();

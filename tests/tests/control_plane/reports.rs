@@ -247,6 +247,7 @@ async fn what_is_saved_in_the_directory_reaches_the_sidecar_and_the_status_says_
         admin: loopback,
         ports_file: Some(ports.clone()),
         config_dir: Some(config.clone()),
+        audit_log: Some("/dev/null".into()),
         ..Settings::new(&state)
     };
     let (_stop, stopped) = oneshot::channel::<()>();

@@ -77,6 +77,7 @@ fn settings(server: &ApiServer, folder: &Path) -> Settings {
         admin: any,
         webhook: Some(any),
         ports_file: Some(folder.join("ports.json")),
+        audit_log: Some("/dev/null".into()),
         ..Settings::new(folder.join("state"))
     }
 }

@@ -63,6 +63,7 @@ impl Pruned for Node {
             name: self.key().of(api.kind),
             uid: uid.as_str().into(),
             resource_version: resource_version.as_str().into(),
+            manager: "".into(),
             generation: 0,
         };
         Reading::of_cluster(&document, of)

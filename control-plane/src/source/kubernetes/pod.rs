@@ -271,6 +271,7 @@ impl Pruned for Pod {
             name: self.key().of(api.kind),
             uid: self.metadata.uid.as_str().into(),
             resource_version: self.metadata.resource_version.as_str().into(),
+            manager: Arc::default(),
             generation: 0,
         };
         Reading::of_cluster(&workload, of)

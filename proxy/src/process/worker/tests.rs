@@ -36,7 +36,7 @@ use crate::{
     http::pace::CallerTimeouts,
     ledger::Everywhere,
     surroundings::Surroundings,
-    telemetry::{Telemetry, TelemetrySettings},
+    telemetry::{Telemetry, TelemetrySettings, open_audit_log},
     worker::{Shared, spread},
     xds::Heard,
 };
@@ -329,7 +329,11 @@ impl Sidecar {
             resources: said,
             demand,
             heard: Heard::default(),
-            telemetry: Telemetry::new(&TelemetrySettings::default()).unwrap(),
+            telemetry: Telemetry::new(&TelemetrySettings {
+                audit_log: open_audit_log(Some("/dev/null".as_ref())).ok(),
+                ..TelemetrySettings::default()
+            })
+            .unwrap(),
             phases: phase,
             open: open.clone(),
             max_connections: 100,
