@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -134,6 +135,30 @@ async fn workers_and_addresses_may_be_others() {
     finished(old).await;
     assert!(!client::accepts(before).await);
     assert!(client::answers(called).await);
+}
+
+/// Where a sidecar listens, as it has written.
+fn ports(sidecar: &Sidecar) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(sidecar.home().join("ports.json")).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn the_ports_file_says_where_the_new_process_listens() {
+    let mut pair = Pair::start().await;
+    let good = fs::read_to_string(pair.web.home().join("sidecar.yaml")).unwrap();
+    let one_more = format!("{good}- {{listen: '127.0.0.1:0', to: 'shop/api:80'}}\n");
+    edit(&pair.web, |_| one_more.clone());
+    finished(pair.web.replace()).await;
+    let first = ports(&pair.web);
+    let chosen: SocketAddr = first["outbound"][1].as_str().unwrap().parse().unwrap();
+    assert!(chosen.port() != 0 && client::answers(chosen).await);
+    edit(&pair.web, |file| format!("{file}wrokers: 2\n"));
+    given_up(pair.web.start_replacement()).await;
+    assert_eq!(ports(&pair.web), first);
+    edit(&pair.web, |_| one_more.clone());
+    finished(pair.web.replace()).await;
+    assert_eq!(ports(&pair.web), first, "the port that the kernel chose stays");
+    assert!(client::answers(chosen).await);
 }
 
 /// A connection that `web` has made a tunnel to the application.

@@ -9,6 +9,7 @@ use std::{
 use http::Method;
 use selvedge_tests::{
     client::{self, Answer, request},
+    load::{self, Load, Plan},
     mesh::{Mesh, Workload},
     namespace::Namespaces,
     process::binary,
@@ -97,6 +98,42 @@ fn what_the_mesh_does_not_know_is_called_in_plaintext_where_the_mode_prefers_mtl
 
         mesh.remove("prefer.yaml");
         until("and no more when the policy is gone", 503).await;
+    });
+}
+
+#[test]
+fn a_captured_sidecar_is_replaced_under_load_and_nothing_fails() {
+    if program("curl").is_none() {
+        return;
+    }
+    in_namespace("a_captured_sidecar_is_replaced_under_load_and_nothing_fails", async || {
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || answer(listener, "application"));
+        let mesh = Mesh::start().await;
+        mesh.write(
+            "open.yaml",
+            "apiVersion: selvedge.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: open, namespace: shop}\nspec: {mtls: \
+             {inbound: PERMISSIVE, outbound: PREFER}}\n",
+        );
+        let mut web = mesh.sidecar(Workload::new("shop/web").captured()).await;
+        let applied = Command::new(binary("selvedge-proxy")).args(["capture", "apply"]).output().unwrap();
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        let passes = async || call_outside().await.is_some_and(|answer| answer.status == 200);
+        wait::until_true("calls pass through", passes).await;
+        wait::until_true("calls come in", async || asked_from_outside(port, "/") == "application 200").await;
+        let load = Load::start(&Plan::new(outside(), "outside.example", "/"), 3, load::ok);
+        for _ in 0..2 {
+            let mut old = web.replace();
+            assert!(old.ended().await.success(), "{}", old.log());
+            load.progress(20).await;
+            assert_eq!(asked_from_outside(port, "/"), "application 200");
+        }
+        load.stop().await.assert_flawless(60);
+        assert!(
+            web.metric("selvedge_requests_total", &["direction=\"outbound\""]).await > 0.0,
+            "they came to the new one"
+        );
     });
 }
 

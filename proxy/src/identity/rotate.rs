@@ -140,7 +140,7 @@ fn renewal_between(now: Duration, end: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenure::Tenure;
+    use crate::{identity::ServiceAccount, tenure::Tenure};
 
     #[test]
     fn a_certificate_is_renewed_at_about_two_thirds_of_its_life_and_not_all_at_once() {
@@ -175,5 +175,31 @@ mod tests {
         fs::write(folder.path().join("token"), "sv1.what").unwrap();
         let broken = obtain(&settings, None, &mut None).await.err().map(|error| explain(&error)).unwrap_or_default();
         assert!(broken.contains("as `selvedge token create` prints it"), "{broken}");
+    }
+
+    #[tokio::test]
+    async fn the_control_plane_is_asked_by_one_of_two_processes() {
+        let folder = tempfile::tempdir().unwrap();
+        let control_plane = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = rcgen::CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap();
+        fs::write(folder.path().join("token"), "token").unwrap();
+        let (ours, tenure) = Tenure::new(false);
+        let settings = Settings {
+            control_plane: control_plane.local_addr().unwrap().to_string(),
+            workload: "shop/web-1".to_owned(),
+            join_token_file: None,
+            service_account: Some(ServiceAccount {
+                token_file: folder.path().join("token"),
+                trust_bundle: vec![authority.der().clone()],
+            }),
+            state_dir: folder.path().join("state"),
+            tenure,
+        };
+        let (sender, _receiver) = watch::channel(None);
+        tokio::spawn(keep(settings, sender));
+        let early = tokio::time::timeout(Duration::from_millis(300), control_plane.accept()).await;
+        assert!(early.is_err(), "the other one is about it");
+        ours.send_replace(true);
+        tokio::time::timeout(Duration::from_secs(60), control_plane.accept()).await.expect("it asks").unwrap();
     }
 }
