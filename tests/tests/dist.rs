@@ -18,19 +18,19 @@ mod usage;
 /// Names the folder with what was packed to the run of the test in its namespaces.
 const FOLDER: &str = "SELVEDGE_TEST_DIST";
 
-/// A copy of this system in memory: what is changed in it is in `layers/changes`, and this system stays as it is.
+/// A copy of this system in memory: what is changed in it is in `layers/changes`, and this system stays as it is. Where all of it
+/// could be mounted there is `/tmp/whole` in it.
 const SYSTEM: &str = "
     ip link set lo up
     cd \"$SELVEDGE_TEST_DIST\"
-    mount -t tmpfs none layers
-    mkdir layers/changes layers/work
-    if mount -t overlay -o lowerdir=/,upperdir=$PWD/layers/changes,workdir=$PWD/layers/work overlay system; then
-        mount -t proc proc system/proc
-        mount --rbind /dev system/dev
-        mount -t tmpfs none system/run
-        mount -t tmpfs none system/tmp
-        mount --bind one system/mnt
-    fi";
+    mount -t tmpfs none layers && mkdir layers/changes layers/work &&
+        mount -t overlay -o lowerdir=/,upperdir=$PWD/layers/changes,workdir=$PWD/layers/work overlay system &&
+        mount -t proc proc system/proc &&
+        mount --rbind /dev system/dev &&
+        mount -t tmpfs none system/run &&
+        mount -t tmpfs none system/tmp &&
+        mount --bind one system/mnt &&
+        touch system/tmp/whole";
 
 #[test]
 fn a_system_without_a_network_installs_uses_and_removes_what_is_the_same_each_time() {

@@ -29,7 +29,7 @@ impl System {
     fn command(&self, script: &str) -> Command {
         let mut command = Command::new("chroot");
         command.arg(self.path("")).args(["sh", "-c", script]);
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root").env("LC_ALL", "C");
+        command.env("PATH", "/tmp/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root").env("LC_ALL", "C");
         command
     }
 
@@ -48,6 +48,19 @@ impl System {
         let [out, problems] = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
         assert!(status.success(), "{script}: {status}\n{out}\n{problems}");
         out
+    }
+
+    /// Lets the copy look as if systemd ran, with a `systemctl` that takes down what it is told.
+    pub(crate) fn pretend_systemd(&self) {
+        let recorder = "#!/bin/sh\necho \"$*\" >> /tmp/systemctl\n";
+        self.say("mkdir -p /run/systemd/system /tmp/bin");
+        fs::write(self.path("tmp/bin/systemctl"), recorder).expect("a file");
+        self.say("chmod 755 /tmp/bin/systemctl");
+    }
+
+    /// What `systemctl` was told since it was last asked for, each once, in the order of the alphabet.
+    pub(crate) fn told_systemd(&self) -> Vec<String> {
+        self.say("sort -u /tmp/systemctl && rm /tmp/systemctl").lines().map(str::to_owned).collect()
     }
 
     /// Starts what a unit starts, for an instance where it is a template, and returns once `ready` answers with a success.
