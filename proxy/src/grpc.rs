@@ -10,3 +10,8 @@ pub mod discovery {
 pub mod mesh {
     include!("generated/selvedge.v1alpha1.rs");
 }
+
+/// OpenTelemetry's service that takes spans.
+pub mod traces {
+    include!("generated/opentelemetry.proto.collector.trace.v1.rs");
+}

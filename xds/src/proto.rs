@@ -10,3 +10,8 @@ pub mod discovery {
 pub mod mesh {
     include!("generated/selvedge.v1alpha1.rs");
 }
+
+/// Of OpenTelemetry: what spans are to collectors (OTLP).
+pub mod traces {
+    include!("generated/opentelemetry.proto.collector.trace.v1.rs");
+}

@@ -6,16 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
     "envoy/service/discovery/v3/discovery.proto",
     "selvedge/v1alpha1/resources.proto",
     "selvedge/v1alpha1/certificates.proto",
+    "opentelemetry/proto/collector/trace/v1/trace_service.proto",
 ];
 
 /// Where the messages of each protobuf package are in Rust.
-const MESSAGES: [(&str, &str); 2] = [
+const MESSAGES: [(&str, &str); 3] = [
     (".envoy.service.discovery.v3", "::selvedge_xds::proto::discovery"),
     (".selvedge.v1alpha1", "::selvedge_xds::proto::mesh"),
+    (".opentelemetry.proto.collector.trace.v1", "::selvedge_xds::proto::traces"),
 ];
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -43,8 +45,9 @@ fn services(out: &Path, serves: bool) -> Outcome {
     }
     builder.compile_fds(descriptors()?)?;
     if serves {
-        // Discovery is served by hand.
+        // Discovery is served by hand, and spans by others.
         fs::remove_file(out.join("envoy.service.discovery.v3.rs"))?;
+        fs::remove_file(out.join("opentelemetry.proto.collector.trace.v1.rs"))?;
     }
     Ok(())
 }
