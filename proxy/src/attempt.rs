@@ -26,6 +26,7 @@ use crate::{
         upgrade::{self, Tunnel, Wanted},
     },
     message::{Answered, Halt, Received},
+    record,
     routed::{FREE_REPEATS, Upstream},
     telemetry::RetryOutcome,
     upstream,
@@ -57,7 +58,10 @@ pub(crate) async fn run(
         let avoid = before.as_deref().map(|(_, picked)| picked.endpoint.clone());
         let mut picked = match (upstream.pick(&worker, avoid.as_deref()), before.take()) {
             (Ok(picked), before) => {
-                exchange.retries += u32::from(before.is_some());
+                if let Some((tried, _)) = before.as_deref() {
+                    record::resent(exchange, &ended(tried), &mut head.headers);
+                    exchange.retries += 1;
+                }
                 picked
             }
             // Why there is no other try says less than how the last one failed.
@@ -85,7 +89,7 @@ pub(crate) async fn run(
         let retry_after = tried.as_ref().ok().and_then(|answer| reply::retry_after(&answer.response));
         if !replay.broke() {
             let begun = tried.as_ref().is_ok_and(|answer| reply::tells_later(&answer.response, exchange.grpc));
-            record(&mut picked, exchange, outcome.as_ref(), (begun, retry_after));
+            keep_books(&mut picked, exchange, outcome.as_ref(), (begun, retry_after));
         }
         // Another endpoint has not asked to be left alone.
         let asked = retry_after.filter(|_| !upstream.welcomes(&worker, &picked.endpoint));
@@ -100,6 +104,9 @@ pub(crate) async fn run(
             replay.settle();
             return Ok(finish(tried, picked, wanted.as_ref(), tunnel)?);
         };
+        if let Some(span) = &mut exchange.span {
+            span.pause();
+        }
         before = Some(Box::new((tried, picked)));
         if !pause.is_zero() {
             sleep(pause).await;
@@ -151,7 +158,15 @@ fn outcome(exchange: &Exchange, tried: &Result<upstream::Answer, Error>, in_doub
     }
 }
 
-fn record(
+/// How a try that is followed by another ended, for its span.
+fn ended(tried: &Result<upstream::Answer, Error>) -> record::Ended<'_> {
+    match tried {
+        Ok(answer) => record::Ended::answered(&answer.response),
+        Err(error) => record::Ended::failed(error),
+    }
+}
+
+fn keep_books(
     picked: &mut Picked,
     exchange: &Exchange,
     outcome: Option<&TryOutcome>,

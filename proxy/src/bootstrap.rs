@@ -16,10 +16,12 @@ use crate::http::pace::CallerTimeouts;
 
 mod probes;
 mod source;
+mod tracing;
 mod trust;
 
 pub(crate) use probes::{Ask, Networks, Probe};
 pub use source::Source;
+pub(crate) use tracing::{Collector, Tracing};
 pub(crate) use trust::TrustBundle;
 
 /// The bootstrap file of a sidecar.
@@ -93,6 +95,9 @@ pub struct Bootstrap {
     /// Audit log file; standard output when absent.
     #[serde(default)]
     pub audit_log_file: Option<PathBuf>,
+    /// Where spans go; none are made when absent.
+    #[serde(default)]
+    pub tracing: Option<Tracing>,
     /// PEM file with the authorities that external TLS services are verified against.
     #[serde(default)]
     pub external_roots_file: Option<PathBuf>,

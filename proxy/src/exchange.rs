@@ -98,13 +98,16 @@ pub(crate) struct Exchange {
     pub spelling: Option<Spelling>,
     /// The value of `x-request-id`, as it came or as it was made here.
     pub request_id: Option<HeaderValue>,
-    /// `traceparent` (W3C Trace Context), or what B3 says in its place.
+    /// `traceparent` (W3C Trace Context) of its span, or as it came, or what B3 says in its place.
     pub traceparent: Option<HeaderValue>,
+    /// Its span, or that of its latest try; `None` where none is made.
+    pub span: Option<Box<trace::Span>>,
 }
 
 impl Exchange {
     /// Begins an exchange for a request whose head was just read.
     pub(crate) fn begin<B>(connection: &Rc<Connection>, told: Told, request: &Request<B>) -> Box<Self> {
+        let (span, traceparent) = trace::begin(request.headers(), connection.worker.telemetry.sampling());
         Box::new(Self {
             snapshot: connection.worker.snapshot(),
             connection: connection.clone(),
@@ -138,7 +141,8 @@ impl Exchange {
             grpc: reply::is_grpc(request.headers()),
             spelling: told.spelling,
             request_id: trace::request_id(request.headers()),
-            traceparent: trace::parent(request.headers()),
+            traceparent,
+            span,
         })
     }
 

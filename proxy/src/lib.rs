@@ -15,6 +15,7 @@
 mod arguments;
 mod process;
 mod admin;
+mod spans;
 
 mod pipeline;
 mod accept;

@@ -66,6 +66,11 @@ pub(crate) fn request(exchange: &mut Exchange, mut request: Request<Content>) ->
     if exchange.request_id.is_none() && !exchange.probe && request.headers().len() < canonical::MAX_FIELDS {
         exchange.request_id = trace::identify(request.headers_mut());
     }
+    match &exchange.span {
+        None => {}
+        Some(_) if exchange.probe => exchange.span = None, // what is asked every second tells nobody anything
+        Some(span) => span.write(request.headers_mut()),
+    }
     let request = request.map(|body| Replay::new(body, |length| exchange.sender(length)));
     exchange.late = request.body().late();
     Ok(Received { request, wanted, tunnel })

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, StatusCode, Version, header::CONTENT_LENGTH};
+use http::{HeaderMap, Response, StatusCode, Version, header::CONTENT_LENGTH};
 use selvedge_decide::route::unknown;
 use selvedge_policies::{context::Audited, names::WorkloadName, reason::Reason};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::{
     balance::Picked,
     cluster::{endpoint::Endpoint, pool::Held},
-    config::{Own, RuntimeConfig},
+    config::{Own, RuntimeConfig, Transport},
     connection::Connection,
     error::Error,
     exchange::Exchange,
@@ -28,7 +28,7 @@ use crate::{
         pace::{Deadline, Polled},
         reply,
     },
-    telemetry::{ConnectionRecord, Ends, Flow, Hop, Party, Protocol, RequestRecord},
+    telemetry::{ConnectionRecord, Direction, Ends, Flow, Hop, Party, Protocol, RequestRecord, SpanRecord},
 };
 
 /// How often it is looked whether an answer that broke off has gone out as far as it came.
@@ -103,42 +103,95 @@ impl Open {
         } else {
             &exchange.service
         };
-        let (source, destination) = parties(connection, exchange.endpoint.as_deref(), &exchange.snapshot.config.own);
-        let (host, path, path_sent) = match &exchange.target {
-            Some(target) => (target.authority.host(), target.path(), target.sent().unwrap_or_default()),
-            None => ("", "", ""),
-        };
-        let protocol = if exchange.grpc { Protocol::Grpc } else { spoken(exchange.version) };
-        connection.worker.telemetry.request(&RequestRecord {
-            direction: connection.direction(),
-            source,
-            destination,
-            service,
-            route: &exchange.route,
-            code: self.code,
-            grpc_status: self.grpc_status,
-            reason: exchange.reason,
-            policy: &exchange.policy,
-            rule: exchange.rule,
-            policy_there: &exchange.policy_there,
-            detail: &self.detail,
-            audited: exchange.audited.as_ref(),
-            protocol,
-            hop: hop(connection, exchange.endpoint.as_deref(), exchange.reason),
-            duration: exchange.started.elapsed(),
-            bytes_received: exchange.request_bytes.get(),
-            bytes_sent: exchange.response_bytes.get(),
-            retries: exchange.retries,
-            method: exchange.method.as_str(),
-            host,
-            port: exchange.port,
-            path,
-            path_sent,
-            peer: connection.peer_address,
-            upstream: exchange.endpoint.as_ref().map(|endpoint| endpoint.config.address),
-            request_id: text(exchange.request_id.as_ref()),
-            traceparent: text(exchange.traceparent.as_ref()),
-        });
+        let (code, grpc_status, reason) = (self.code, self.grpc_status, exchange.reason);
+        let ended = Ended { code, grpc_status, reason, detail: &self.detail };
+        let span = exchange.span.as_ref().and_then(|span| span.so_far());
+        connection.worker.telemetry.request(&described(exchange, service, &ended, span));
+    }
+}
+
+/// How a request, or one try of it, ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended<'a> {
+    code: u16,
+    grpc_status: Option<u16>,
+    reason: Option<Reason>,
+    detail: &'a str,
+}
+
+impl<'a> Ended<'a> {
+    /// With this answer, of which the head alone is known.
+    pub(crate) fn answered<B>(response: &'a Response<B>) -> Self {
+        let headers = response.headers();
+        let (code, grpc_status, reason) = (response.status().as_u16(), grpc_status(headers), reply::reason(headers));
+        Self { code, grpc_status, reason, detail: "" }
+    }
+
+    /// Without an answer, for the reason of this error.
+    pub(crate) fn failed(error: &'a Error) -> Self {
+        Self { code: 0, grpc_status: None, reason: Some(error.reason), detail: &error.detail }
+    }
+}
+
+/// Records a try of a call as a span of its own, and begins that of the next, which `headers` are to name. A call that is received
+/// has one span, however often the application is tried.
+pub(crate) fn resent(exchange: &mut Exchange, ended: &Ended<'_>, headers: &mut HeaderMap) {
+    if exchange.connection.direction() == Direction::Inbound {
+        return;
+    }
+    let Some(mut span) = exchange.span.take() else { return };
+    let tried = described(exchange, &exchange.service, ended, span.of_try());
+    exchange.connection.worker.telemetry.span(&tried);
+    span.again();
+    span.write(headers);
+    exchange.traceparent = span.traceparent();
+    exchange.span = Some(span);
+}
+
+/// What there is to say of an exchange that ended so, or of a try.
+fn described<'a>(
+    exchange: &'a Exchange,
+    service: &'a str,
+    ended: &Ended<'a>,
+    span: Option<SpanRecord<'a>>,
+) -> RequestRecord<'a> {
+    let (connection, endpoint) = (&exchange.connection, exchange.endpoint.as_deref());
+    let (source, destination) = parties(connection, endpoint, &exchange.snapshot.config.own);
+    let (host, path, path_sent) = match &exchange.target {
+        Some(target) => (target.authority.host(), target.path(), target.sent().unwrap_or_default()),
+        None => ("", "", ""),
+    };
+    RequestRecord {
+        direction: connection.direction(),
+        source,
+        destination,
+        service,
+        route: &exchange.route,
+        code: ended.code,
+        grpc_status: ended.grpc_status,
+        reason: ended.reason,
+        policy: &exchange.policy,
+        rule: exchange.rule,
+        policy_there: &exchange.policy_there,
+        detail: ended.detail,
+        audited: exchange.audited.as_ref(),
+        protocol: if exchange.grpc { Protocol::Grpc } else { spoken(exchange.version) },
+        hop: hop(connection, endpoint, ended.reason),
+        duration: exchange.started.elapsed(),
+        bytes_received: exchange.request_bytes.get(),
+        bytes_sent: exchange.response_bytes.get(),
+        retries: exchange.retries,
+        method: exchange.method.as_str(),
+        host,
+        port: exchange.port,
+        path,
+        path_sent,
+        peer: connection.peer_address,
+        upstream: endpoint.map(|endpoint| endpoint.config.address),
+        request_id: text(exchange.request_id.as_ref()),
+        traceparent: text(exchange.traceparent.as_ref()),
+        secure: span.is_some() && endpoint.is_some_and(is_outside),
+        span,
     }
 }
 
@@ -244,6 +297,11 @@ fn parties<'a>(connection: &'a Connection, endpoint: Option<&'a Endpoint>, own: 
     }
 }
 
+/// Whether it is reached over TLS that the sidecar begins.
+fn is_outside(endpoint: &Endpoint) -> bool {
+    matches!(endpoint.config.transport, Transport::External { .. })
+}
+
 fn hop(connection: &Connection, endpoint: Option<&Endpoint>, reason: Option<Reason>) -> Hop {
     let proven = match (&connection.heading, endpoint) {
         (Heading::Inbound { .. }, _) => connection.peer.identity.is_some(),
@@ -332,6 +390,8 @@ pub(crate) fn request_refused(connection: &Rc<Connection>, error: &Error) {
         upstream: None,
         request_id: "",
         traceparent: "",
+        secure: false,
+        span: None,
     });
 }
 

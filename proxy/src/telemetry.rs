@@ -1,4 +1,4 @@
-//! Everything the sidecar says about itself: metrics, the access log and the audit log.
+//! Everything the sidecar says about itself: metrics, the access log, the audit log and spans.
 //!
 //! Recording takes no lock and shares nothing: each worker counts in cells of its own ([`WorkerTelemetry`]) and hands
 //! over what it counted when somebody looks. [`Telemetry::render`], on the control thread, asks every worker, waits
@@ -7,7 +7,12 @@
 //!
 //! Every metric is declared in [`metrics`]; `docs/metrics.md` is generated from there.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use selvedge_decide::config::{AccessLogMode, RuntimeConfig};
 use selvedge_identity::audit::Trail;
@@ -27,15 +32,17 @@ mod origin;
 mod outcome;
 mod process;
 mod record;
+pub(crate) mod span;
 mod store;
 mod worker;
 
 pub(crate) use flow::Flow;
 pub(crate) use metrics::PROBE;
 pub(crate) use record::{
-    ConnectionRecord, Direction, EndpointSeen, Ends, Hop, Party, ProbeOutcome, Protocol, RequestRecord, RetryOutcome,
-    WorkerSeen,
+    ConnectionRecord, Direction, EndpointSeen, Ends, Hop, Ids, Party, ProbeOutcome, Protocol, RequestRecord,
+    RetryOutcome, SpanRecord, WorkerSeen,
 };
+pub(crate) use span::{Finished, Queue, Sampling};
 pub(crate) use worker::WorkerTelemetry;
 
 use access_log::{FINISH_LIMIT, Sink};
@@ -43,6 +50,7 @@ use audit_log::AuditLog;
 pub(crate) use audit_log::open as open_audit_log;
 use configured::Configured;
 use process::ProcessMetrics;
+use span::Spans;
 use store::{Link, Store};
 
 /// The longest a scrape waits for the workers.
@@ -80,6 +88,8 @@ struct Shared {
     audit: Trail,
     /// `namespace/name` of the workload, as the audit log has it.
     reporter: Arc<str>,
+    /// Set once, before there are workers, if spans are made at all.
+    spans: OnceLock<Spans>,
 }
 
 impl Telemetry {
@@ -97,6 +107,7 @@ impl Telemetry {
             log: Sink::open(settings.access_log_file.as_deref())?,
             audit: settings.audit_log.clone().map_or_else(|| audit_log::open(None), Ok)?,
             reporter: names::object(&settings.namespace, &settings.workload).into(),
+            spans: OnceLock::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -104,10 +115,18 @@ impl Telemetry {
     /// The recorder of the calling worker thread. The worker must also spawn [`WorkerTelemetry::serve_flushes`].
     pub(crate) fn worker(&self) -> WorkerTelemetry {
         let audit = AuditLog::new(self.shared.audit.clone(), Arc::clone(&self.shared.reporter));
-        let (worker, link) = WorkerTelemetry::new(self.shared.log.clone(), audit, SERIES_LIMIT);
+        let spans = self.shared.spans.get().cloned();
+        let (worker, link) = WorkerTelemetry::new(self.shared.log.clone(), audit, spans, SERIES_LIMIT);
         // The receiver lives as long as `shared`.
         let _ = self.shared.joining.send(link);
         worker
+    }
+
+    /// Makes spans from now on, of workers that are not there yet; where they come to be taken. Call it once.
+    pub(crate) fn make_spans(&self, sampling: Sampling) -> Queue {
+        let (spans, queue) = span::queue(sampling, self.shared.process.spans());
+        let _ = self.shared.spans.set(spans); // a second queue would get nothing
+        queue
     }
 
     /// All metrics in the Prometheus text format, the workers' numbers as of now.
@@ -183,4 +202,4 @@ impl Telemetry {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,12 +4,17 @@ use std::fmt::Write as _;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::canonical::MAX_FIELDS;
+use crate::telemetry::{Ids, Sampling};
+
+mod b3;
+mod span;
+
+pub(crate) use span::Span;
+
 // Text would have to be made a name for each request, which costs more than to look for it.
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-static B3: HeaderName = HeaderName::from_static("b3");
-static B3_TRACE: HeaderName = HeaderName::from_static("x-b3-traceid");
-static B3_SPAN: HeaderName = HeaderName::from_static("x-b3-spanid");
 
 /// The value of `x-request-id`.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
@@ -37,30 +42,42 @@ fn uuid(bits: u128) -> String {
     text
 }
 
+/// The span of a request with this head, where spans are made, and what logs and metrics say that the request is part of: the span,
+/// or what its caller says.
+pub(crate) fn begin(headers: &HeaderMap, sampling: Option<Sampling>) -> (Option<Box<Span>>, Option<HeaderValue>) {
+    let span = sampling.and_then(|sampling| Span::begin(headers, sampling));
+    let traceparent = span.as_ref().map_or_else(|| parent(headers), |span| span.traceparent());
+    (span, traceparent)
+}
+
 /// What a request is part of, as `traceparent` (W3C Trace Context section 3.2). Where it says that in the forms of B3, that is
 /// read as well.
-pub(crate) fn parent(headers: &HeaderMap) -> Option<HeaderValue> {
+fn parent(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(&TRACEPARENT).cloned().or_else(|| {
-        let single = headers.get(&B3).and_then(|value| value.to_str().ok());
-        let (trace, span) = match single {
-            Some(single) => {
-                let mut parts = single.split('-');
-                (parts.next()?, parts.next()?)
-            }
-            None => (headers.get(&B3_TRACE)?.to_str().ok()?, headers.get(&B3_SPAN)?.to_str().ok()?),
-        };
-        let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        // B3 has traces of 64 bits, too.
-        let is_known = matches!(trace.len(), 16 | 32) && span.len() == 16 && is_hex(trace) && is_hex(span);
-        is_known.then(|| HeaderValue::from_str(&format!("00-{trace:0>32}-{span}-00")).ok())?
+        let (trace, span) = b3::ids(headers)?;
+        HeaderValue::from_str(&format!("00-{trace:032x}-{span:016x}-00")).ok()
     })
+}
+
+/// The value of a field that is text.
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Sets a field, unless that would be one more than the next may take.
+fn put(headers: &mut HeaderMap, name: &HeaderName, value: impl TryInto<HeaderValue>) {
+    if let Ok(value) = value.try_into()
+        && (headers.len() < MAX_FIELDS || headers.contains_key(name))
+    {
+        headers.insert(name, value);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fields(fields: &[(&'static str, &str)]) -> HeaderMap {
+    pub(super) fn fields(fields: &[(&'static str, &str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 

@@ -1,6 +1,11 @@
 //! The control thread: starts everything, listens to signals, and ends the process in order.
 
-use std::{io, mem, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io, mem,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use selvedge_identity::file;
 use serde::Serialize;
@@ -27,6 +32,7 @@ use crate::{
     drain::{self, Kept, Open, Phase},
     ledger::Everywhere,
     socket,
+    spans::Ending,
     surroundings::Surroundings,
     telemetry::Telemetry,
     tenure::Tenure,
@@ -97,6 +103,7 @@ async fn start(bootstrap: &Bootstrap, replaces: bool, manager: &Manager) -> Resu
     let credentials = services::identity(bootstrap, own.clone());
     let (resources, demand, heard) = services::discovery(bootstrap, &credentials, own);
     let configs = services::configuration(bootstrap, resources.clone(), credentials, &telemetry);
+    let spans = services::spans(bootstrap, &telemetry, &configs);
     let found = surroundings::before(bootstrap, before.is_some() || handed.is_any());
     let ready = services::readiness(&configs, &phase, &found.subscribe());
     let state = AdminState {
@@ -116,10 +123,7 @@ async fn start(bootstrap: &Bootstrap, replaces: bool, manager: &Manager) -> Resu
         while_queued(configs.clone()).await;
     }
     let ports = Ports::of(&declared);
-    let pages = [
-        services::pages("admin", declared.admin.1, state.clone(), Scope::Admin)?,
-        services::pages("metrics", declared.metrics.1, state, Scope::Metrics)?,
-    ];
+    let pages = pages((declared.admin.1, declared.metrics.1), state)?;
     let kept = Kept::default();
     let shared = Shared {
         resolver: services::resolver(bootstrap, &resources, &demand),
@@ -151,6 +155,7 @@ async fn start(bootstrap: &Bootstrap, replaces: bool, manager: &Manager) -> Resu
         phases,
         open,
         telemetry,
+        spans,
         tenure,
         kept,
         is_kept,
@@ -161,6 +166,13 @@ async fn start(bootstrap: &Bootstrap, replaces: bool, manager: &Manager) -> Resu
         ended,
         _found: found,
     })
+}
+
+/// Answers operators on these listeners: on that for the admin, and on that for metrics.
+fn pages(listeners: (Arc<TcpListener>, Arc<TcpListener>), state: AdminState) -> Result<[AbortHandle; 2], StartError> {
+    let (admin, metrics) = listeners;
+    let admin = services::pages("admin", admin, state.clone(), Scope::Admin)?;
+    Ok([admin, services::pages("metrics", metrics, state, Scope::Metrics)?])
 }
 
 /// What a process listens with, and whom it has it of.
@@ -243,6 +255,7 @@ struct Running {
     phases: watch::Sender<Phase>,
     open: Arc<Open>,
     telemetry: Telemetry,
+    spans: Option<Ending>,
     tenure: watch::Sender<bool>,
     kept: Kept,
     /// Whether its listeners are kept for a next process.
@@ -289,6 +302,9 @@ impl Running {
                 };
                 finish(drain::drain(phases, open, at_most, is_gone, done), signals).await;
             }
+        }
+        if let Some(spans) = self.spans {
+            spans.finish().await;
         }
         self.telemetry.finish_logs().await;
     }

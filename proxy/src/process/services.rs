@@ -31,6 +31,7 @@ use crate::{
     identity,
     probes::{Probes, gateway},
     resolver::Question,
+    spans::{self, Exporter},
     surroundings::{Surroundings, captured::Captured},
     telemetry::{Telemetry, TelemetrySettings, open_audit_log},
     tenure::Tenure,
@@ -142,6 +143,17 @@ pub(super) fn configuration(
         (external_tls(bootstrap), telemetry.clone(), bootstrap.locality.clone().into());
     start("configuration", Publisher { resources, credentials, configs, external_tls, locality, telemetry }.run());
     receiver
+}
+
+/// Hands spans to a collector, where one is named; returns what ends that.
+pub(super) fn spans(
+    bootstrap: &Bootstrap,
+    telemetry: &Telemetry,
+    configs: &watch::Receiver<InForce>,
+) -> Option<spans::Ending> {
+    let (exporter, ending) = Exporter::new(bootstrap, telemetry, configs)?;
+    start("spans", exporter.run());
+    Some(ending)
 }
 
 /// Without public authorities external TLS fails with a reason; nothing else does.

@@ -86,7 +86,7 @@ impl AccessLog {
                 .text("selvedge.path_sent", record.path_sent)
                 .text("http.route", record.route)
                 .text("network.protocol.name", if http { "http" } else { record.protocol.as_str() })
-                .text("network.protocol.version", version(record.protocol));
+                .text("network.protocol.version", record.protocol.version());
             if record.code > 0 {
                 line.plain("http.response.status_code", record.code);
             }
@@ -177,15 +177,6 @@ impl AccessLog {
 impl Drop for AccessLog {
     fn drop(&mut self) {
         self.flush();
-    }
-}
-
-/// Version of HTTP as OpenTelemetry writes it; empty for what is not HTTP.
-const fn version(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Http1 => "1.1",
-        Protocol::Http2 | Protocol::Grpc => "2",
-        Protocol::Frames | Protocol::Tcp | Protocol::Tls => "",
     }
 }
 

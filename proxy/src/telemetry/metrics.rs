@@ -231,6 +231,8 @@ metrics! {
         "1 while the application listens on loopback only, so that all calls to a declared port meet policies, else 0.";
     APPLICATION_ERRORS Counter, "selvedge_application_metrics_errors_total" &["error"],
         "Scrapes without the application's metrics, by what kept them away.";
+    SPANS Counter, "selvedge_spans_total" &["result"],
+        "Spans by what became of them: taken by the collector (exported), refused by it (rejected), given up (failed), without a place while they waited (dropped).";
     BUILD_INFO Gauge, "selvedge_build_info" &["version", "workload", "namespace"],
         "Always 1; says what runs here.";
     MEMORY Gauge, "selvedge_process_resident_memory_bytes" &[],

@@ -9,6 +9,7 @@ use prometheus::{
 use super::{
     TelemetrySettings,
     metrics::{self, Metric},
+    span::Counted,
 };
 
 /// Linux counts CPU time for user space in hundredths of a second (`USER_HZ`) on every architecture.
@@ -27,6 +28,7 @@ pub(super) struct ProcessMetrics {
     captured: IntGaugeVec,
     enforced: IntGaugeVec,
     application_errors: IntCounterVec,
+    spans: IntCounterVec,
     memory: IntGauge,
     open_files: IntGauge,
     max_files: IntGauge,
@@ -53,6 +55,7 @@ impl ProcessMetrics {
                 &registry,
                 IntCounterVec::new(opts(&metrics::APPLICATION_ERRORS), metrics::APPLICATION_ERRORS.labels)?,
             )?,
+            spans: register(&registry, IntCounterVec::new(opts(&metrics::SPANS), metrics::SPANS.labels)?)?,
             memory: gauge(&metrics::MEMORY)?,
             open_files: gauge(&metrics::OPEN_FILES)?,
             max_files: gauge(&metrics::MAX_FILES)?,
@@ -100,6 +103,12 @@ impl ProcessMetrics {
 
     pub(super) fn application_metrics_missing(&self, error: &str) {
         self.application_errors.with_label_values(&[error]).inc();
+    }
+
+    pub(super) fn spans(&self) -> Counted {
+        let [exported, dropped, failed, rejected] =
+            ["exported", "dropped", "failed", "rejected"].map(|result| self.spans.with_label_values(&[result]));
+        Counted { exported, dropped, failed, rejected }
     }
 
     pub(super) fn set_xds_connected(&self, connected: bool) {

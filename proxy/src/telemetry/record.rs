@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use selvedge_policies::{attempt::breaker::BreakerState, context::Audited, reason::Reason};
+use tokio::time::Instant;
 
 /// Which side of the workload traffic is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +74,15 @@ impl Protocol {
             Self::Frames => "frames",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+        }
+    }
+
+    /// The version of HTTP as OpenTelemetry writes it; empty for what is not HTTP.
+    pub(crate) const fn version(self) -> &'static str {
+        match self {
+            Self::Http1 => "1.1",
+            Self::Http2 | Self::Grpc => "2",
+            Self::Frames | Self::Tcp | Self::Tls => "",
         }
     }
 }
@@ -165,6 +175,40 @@ pub(crate) struct RequestRecord<'a> {
     pub request_id: &'a str,
     /// `traceparent` (W3C Trace Context).
     pub traceparent: &'a str,
+    /// Whether it went on over TLS that the sidecar began for it, towards a service outside the mesh.
+    pub secure: bool,
+    /// The span to record of it; `None` for none.
+    pub span: Option<SpanRecord<'a>>,
+}
+
+/// What a span has beside what is said of its request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpanRecord<'a> {
+    /// The names of the trace, of the span and of its parent.
+    pub ids: Ids,
+    /// `tracestate` (W3C Trace Context).
+    pub state: &'a str,
+    /// When it began: the request, or a further try.
+    pub since: Instant,
+    /// When it ended; now when absent.
+    pub ended: Option<Instant>,
+    /// Tries of the request before this one.
+    pub resent: u32,
+}
+
+/// The names of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ids {
+    /// The trace it is part of; never 0.
+    pub trace: u128,
+    /// The span itself; never 0.
+    pub span: u64,
+    /// The span it is part of; `None` when the trace begins with it.
+    pub parent: Option<u64>,
+    /// `trace-flags` (W3C Trace Context section 3.2.2.5).
+    pub flags: u8,
+    /// Whether the parent is of somebody else.
+    pub remote: bool,
 }
 
 /// One connection, when it is over.

@@ -14,7 +14,8 @@ use tokio::task::LocalSet;
 
 use super::*;
 
-fn telemetry() -> Telemetry {
+/// The telemetry of `shop/web-1`.
+pub(crate) fn telemetry() -> Telemetry {
     let settings = TelemetrySettings {
         workload: "web-1".into(),
         namespace: "shop".into(),
@@ -27,7 +28,8 @@ fn telemetry() -> Telemetry {
 const CALLER: Party<'_> = Party { workload: "ui", namespace: "shop", identity: "spiffe://mesh.local/ns/shop/sa/ui" };
 const CALLED: Party<'_> = Party { workload: "web", namespace: "shop", identity: "spiffe://mesh.local/ns/shop/sa/web" };
 
-fn request() -> RequestRecord<'static> {
+/// A request that went well.
+pub(crate) fn request() -> RequestRecord<'static> {
     RequestRecord {
         direction: Direction::Inbound,
         source: CALLER,
@@ -57,6 +59,8 @@ fn request() -> RequestRecord<'static> {
         upstream: Some(([10, 0, 0, 2], 80).into()),
         request_id: "4242",
         traceparent: "",
+        secure: false,
+        span: None,
     }
 }
 
@@ -523,6 +527,7 @@ async fn every_metric_is_declared_with_its_labels_and_documented() {
             telemetry.application_metrics_missing("status");
             telemetry.config_error(Some("route shop/web: \"{}\"\nno such service"));
             telemetry.set_captured(true);
+            telemetry.make_spans(Sampling::of(1.0));
             telemetry.set_enforced([(8080, false)].into_iter());
             for workload in (0..=SERIES_LIMIT).map(|n| n.to_string()) {
                 worker.request(&RequestRecord { source: Party { workload: &workload, ..CALLER }, ..request() });

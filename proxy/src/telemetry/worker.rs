@@ -14,6 +14,7 @@ use super::{
     delta::{Delta, Series},
     flow::Flows,
     metrics::{self, Metric},
+    span::{Sampling, Spans},
     store::Link,
 };
 
@@ -29,6 +30,8 @@ struct Inner {
     counts: RefCell<Counts>,
     log: AccessLog,
     audit: AuditLog,
+    /// Where spans go; `None` where none are made.
+    spans: Option<Spans>,
     flushes: RefCell<Option<Flushes>>,
 }
 
@@ -76,13 +79,14 @@ impl<V: Default + PartialEq> Own<V> {
 }
 
 impl WorkerTelemetry {
-    pub(super) fn new(sink: Sink, audit: AuditLog, limit: usize) -> (Self, Link) {
+    pub(super) fn new(sink: Sink, audit: AuditLog, spans: Option<Spans>, limit: usize) -> (Self, Link) {
         let (ask, asked) = mpsc::channel(1);
         let (answers, answered) = mpsc::channel(1);
         let inner = Inner {
             counts: RefCell::new(Counts::new(limit)),
             log: AccessLog::new(sink),
             audit,
+            spans,
             flushes: RefCell::new(Some(Flushes { asked, answers })),
         };
         (Self { inner: Rc::new(inner) }, Link::new(ask, answered))
@@ -93,11 +97,24 @@ impl WorkerTelemetry {
         self.inner.log.set_mode(mode);
     }
 
-    /// Counts and logs one finished request. Denials and rate limits are told by its reason.
+    /// Which of the traces that begin here are recorded; `None` where no spans are made.
+    pub(crate) fn sampling(&self) -> Option<Sampling> {
+        self.inner.spans.as_ref().map(Spans::sampling)
+    }
+
+    /// Counts and logs one finished request, and hands its span over. Denials and rate limits are told by its reason.
     pub(crate) fn request(&self, record: &RequestRecord<'_>) {
         self.inner.counts.borrow_mut().request(record);
         self.inner.log.request(record);
         self.inner.audit.request(record);
+        self.span(record);
+    }
+
+    /// Hands over the span of a request, or of a try that is counted by other means.
+    pub(crate) fn span(&self, record: &RequestRecord<'_>) {
+        if let (Some(span), Some(spans)) = (&record.span, &self.inner.spans) {
+            spans.give(record, span);
+        }
     }
 
     /// Counts a connection that was accepted (inbound and outbound alike are accepted by the sidecar).
