@@ -72,8 +72,8 @@ impl Happening {
 /// use selvedge_policies::reason::Reason;
 ///
 /// let denied = Event {
-///     subject: "spiffe://mesh.local/ns/shop/sa/web",
-///     object: "shop/api",
+///     subject: "spiffe://mesh.local/ns/shop/sa/web".into(),
+///     object: "shop/api".into(),
 ///     reason: Some(Reason::PolicyDenied),
 ///     policy: "shop/no-deletes",
 ///     rule: Some(1),
