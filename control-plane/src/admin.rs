@@ -19,6 +19,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use selvedge_scrape::gzip;
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
@@ -127,7 +128,7 @@ async fn answer(pages: &Pages, peer: SocketAddr, request: Request<Incoming>) -> 
     }
     match request.uri().path() {
         "/live" | "/ready" => health(pages, &request),
-        "/metrics" => page(StatusCode::OK, "text/plain; version=0.0.4", pages.telemetry.render()),
+        "/metrics" => scraped(&request, pages.telemetry.render()),
         "/status" => page(StatusCode::OK, "application/json", format!("{:#}\n", (pages.status)())),
         _ => text(StatusCode::NOT_FOUND, "there are /live, /ready, /metrics, /status and POST /confirm\n".to_owned()),
     }
@@ -187,12 +188,24 @@ fn is_local_host<B>(request: &Request<B>) -> bool {
     name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
+/// Metrics, in gzip for who asks for it.
+fn scraped<B>(request: &Request<B>, text: String) -> Response<Full<Bytes>> {
+    let short = if gzip::is_accepted(request.headers()) { gzip::encode(text.as_bytes()) } else { None };
+    let is_short = short.is_some();
+    let mut page = page(StatusCode::OK, "text/plain; version=0.0.4", short.unwrap_or_else(|| text.into_bytes()));
+    page.headers_mut().insert(header::VARY, header::HeaderValue::from_static("accept-encoding"));
+    if is_short {
+        page.headers_mut().insert(header::CONTENT_ENCODING, header::HeaderValue::from_static("gzip"));
+    }
+    page
+}
+
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     page(status, "text/plain; charset=utf-8", body)
 }
 
-fn page(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response

@@ -1,10 +1,11 @@
-//! Scraping: the application's metrics behind the sidecar's, by identity, and by address, under STRICT; by a real Prometheus
+//! Scraping: gzip; the application's metrics behind the sidecar's, by identity, and by address, under STRICT; by a real Prometheus
 //! where there is one.
 
 use std::{net::SocketAddr, time::Duration};
 
+use http::{HeaderValue, Method, header::ACCEPT_ENCODING};
 use selvedge_tests::{
-    client,
+    client::{self, request},
     mesh::{Mesh, Sidecar, Workload},
     prometheus::{Job, Prometheus},
     wait,
@@ -63,6 +64,23 @@ async fn the_applications_metrics_stand_behind_the_sidecars_and_never_harm_them(
     let text = scrape(&api).await;
     assert!(!text.contains("jobs_total") && text.contains("selvedge_build_info{"), "{text}");
     api.metrics().value("selvedge_application_metrics_errors_total", &["error=\"malformed\""]).await;
+}
+
+#[tokio::test]
+async fn metrics_come_in_gzip_for_who_asks_for_it() {
+    let mesh = Mesh::start().await;
+    let sidecar = mesh.sidecar(Workload::new("shop/web")).await;
+    for address in [sidecar.metrics().address(), mesh.metrics().address()] {
+        let ask = async |coding: &'static str| {
+            let mut asked = request(Method::GET, "localhost", "/metrics");
+            asked.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(coding));
+            client::call(address, asked).await.expect("metrics")
+        };
+        let (plain, short) = (ask("identity").await, ask("gzip").await);
+        assert_eq!((plain.header("content-encoding"), short.header("content-encoding")), ("", "gzip"));
+        assert!(short.body.starts_with(&[0x1f, 0x8b]), "{:?}", &short.body[..2]);
+        assert!(short.body.len() * 3 < plain.body.len(), "{} of {} bytes", short.body.len(), plain.body.len());
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Part
 use http_body_util::Full;
 use selvedge_decide::describe::describe;
 use selvedge_policies::duration::Span;
+use selvedge_scrape::gzip;
 use serde_json::Value;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -62,7 +63,7 @@ async fn metrics(request: &Parts, state: &AdminState, own: Option<IpAddr>) -> Pa
     let text = match &state.application {
         None if accepts_open_metrics(request) => {
             let text = state.telemetry.render_open_metrics(state.created_timestamps).await;
-            return page(StatusCode::OK, OPEN_METRICS, text);
+            return scraped(request, OPEN_METRICS, text);
         }
         None => state.telemetry.render().await,
         Some(application) => {
@@ -70,7 +71,19 @@ async fn metrics(request: &Parts, state: &AdminState, own: Option<IpAddr>) -> Pa
             state.telemetry.render().await + &application
         }
     };
-    page(StatusCode::OK, EXPOSITION, text)
+    scraped(request, EXPOSITION, text)
+}
+
+/// Metrics, in gzip for who asks for it.
+fn scraped(request: &Parts, content_type: &'static str, text: String) -> Page {
+    let short = if gzip::is_accepted(&request.headers) { gzip::encode(text.as_bytes()) } else { None };
+    let is_short = short.is_some();
+    let mut page = page(StatusCode::OK, content_type, short.unwrap_or_else(|| text.into_bytes()));
+    page.headers_mut().insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if is_short {
+        page.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    page
 }
 
 /// Whether OpenMetrics is asked for by name (RFC 9110 section 12.5.1), and no more modestly than plain text is.

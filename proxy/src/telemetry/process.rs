@@ -5,6 +5,7 @@ use prometheus::{
     core::{Collector, GenericCounter, GenericGauge},
     proto::MetricFamily,
 };
+use selvedge_scrape::process;
 
 use super::{
     TelemetrySettings,
@@ -12,8 +13,6 @@ use super::{
     span::Counted,
 };
 
-/// Linux counts CPU time for user space in hundredths of a second (`USER_HZ`) on every architecture.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// An error text is for people; its start says enough.
 const ERROR_MAX: usize = 200;
 
@@ -65,10 +64,10 @@ impl ProcessMetrics {
     }
 
     pub(super) fn gather(&self) -> Vec<MetricFamily> {
-        self.memory.set(resident_memory().unwrap_or_default());
-        self.open_files.set(open_files().unwrap_or_default());
-        self.max_files.set(max_files());
-        let cpu = cpu_seconds().unwrap_or_default();
+        self.memory.set(process::resident_memory().unwrap_or_default());
+        self.open_files.set(process::open_files().unwrap_or_default());
+        self.max_files.set(process::max_files());
+        let cpu = process::cpu_seconds().unwrap_or_default();
         self.cpu.inc_by((cpu - self.cpu.get()).max(0.0));
         self.registry.gather()
     }
@@ -123,34 +122,4 @@ fn opts(metric: &Metric) -> Opts {
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
-}
-
-/// Resident memory in bytes; `None` where `/proc` is not Linux's.
-fn resident_memory() -> Option<i64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
-/// Open files and sockets; `None` where `/proc` is not Linux's.
-fn open_files() -> Option<i64> {
-    // The folder that is read is one of them.
-    i64::try_from(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1)).ok()
-}
-
-/// As many as there may be.
-fn max_files() -> i64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX)
-}
-
-/// CPU time of all threads, user and system, in seconds. Fields 14 and 15 of `/proc/self/stat` (proc(5)), counted
-/// after the command name, which may itself hold spaces.
-fn cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) / TICKS_PER_SECOND)
 }
