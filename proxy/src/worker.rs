@@ -91,6 +91,8 @@ pub(crate) struct Worker {
     /// Where it is asked whether an address is one of a host's; `None` where no address is known that was called.
     pub resolver: Option<mpsc::Sender<Question>>,
     snapshot: RefCell<Rc<Snapshot>>,
+    /// Endpoints that are configured no more, as long as tries at them may end yet.
+    left: RefCell<Vec<Rc<Endpoint>>>,
     /// Endpoints that belong to no cluster: the application, and addresses outside the mesh.
     locals: RefCell<HashMap<(Direction, SocketAddr), Rc<Endpoint>>>,
     chance: RefCell<fastrand::Rng>,
@@ -131,6 +133,7 @@ impl Worker {
             probes,
             resolver,
             snapshot: RefCell::new(Rc::new(Snapshot { config, trust, ..Snapshot::default() })),
+            left: RefCell::default(),
             locals: RefCell::default(),
             chance: RefCell::new(fastrand::Rng::new()),
             started: Instant::now(),
@@ -193,8 +196,20 @@ impl Worker {
         }
         self.telemetry.set_access_log(in_force.config.access_log);
         let next = Rc::new(carry::carry(in_force, &current));
+        self.left.borrow_mut().extend(carry::left(&current, &next));
         *self.snapshot.borrow_mut() = next.clone();
+        self.settle();
         next
+    }
+
+    /// Counts what was tried at endpoints that are configured no more, and forgets those where no try can end any more. When
+    /// somebody looks next they are not there to be asked.
+    fn settle(&self) {
+        let now = self.now();
+        self.left.borrow_mut().retain(|endpoint| {
+            self.telemetry.endpoint_left(&endpoint.look(now));
+            endpoint.is_in_use()
+        });
     }
 
     /// The moment that decisions of this worker are handed: monotonic nanoseconds, and seconds of the Unix epoch.
@@ -290,6 +305,7 @@ impl Worker {
 
     /// What metrics say of it now.
     pub(crate) fn look(&self) -> WorkerSeen {
+        self.settle();
         let (snapshot, now) = (self.snapshot(), self.now());
         let endpoints = snapshot.clusters.iter().flat_map(|cluster| &cluster.endpoints);
         let budget =
@@ -306,9 +322,11 @@ impl Worker {
         }
     }
 
-    /// Looks at the clock, tells which destinations were used and who called in plaintext, and closes what has been idle for long.
+    /// Looks at the clock, tells which destinations were used and who called in plaintext, and lets go of what is done with or
+    /// has been idle for long.
     pub(crate) fn keep_house(&self) {
         self.time_of_day.look(clock::since_epoch());
+        self.settle();
         let used: Vec<String> = self.used.borrow_mut().drain().map(|name| name.to_string()).collect();
         if !used.is_empty() {
             let _ = self.demand.send(Demand::Used(used)); // as in `want`

@@ -89,6 +89,21 @@ async fn what_fails_at_an_endpoint_is_seen_behind_retries_and_so_is_its_breaker(
     web.until("selvedge_endpoints", &[SERVICE, "state=\"breaker_open\""], 1.0).await;
 }
 
+#[tokio::test]
+async fn what_was_tried_at_an_endpoint_that_has_left_is_counted() {
+    let pair = Pair::start().await;
+    let web = pair.web.metrics();
+    let well = web.value("selvedge_tries_total", &[SERVICE, "outcome=\"success\""]).await;
+    for _ in 0..8 {
+        assert_eq!(pair.get("/").await.status, 200);
+    }
+    pair.mesh.remove("workload-shop-api.yaml");
+    // Until it has left nobody looks at the metrics.
+    pair.until_reason("/", "no_endpoints").await;
+    let at_last = web.value("selvedge_tries_total", &[SERVICE, "outcome=\"success\""]).await;
+    assert!(at_last >= well + 8.0, "{at_last} tries of {well} and eight more");
+}
+
 /// Asserts that a process may have as many files open as is shown, and has as many.
 async fn assert_files(process: u32, most: f64, open: impl AsyncFn() -> f64) {
     let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();

@@ -37,6 +37,22 @@ fn carry_cluster(config: &Arc<ClusterConfig>, old: Option<&Rc<Cluster>>) -> Rc<C
     Rc::new(Cluster::new(config.clone(), endpoints.collect(), budget))
 }
 
+/// The endpoints of `previous` that `next` has not. Most clusters are the same in both, and cost nothing.
+pub(crate) fn left(previous: &Snapshot, next: &Snapshot) -> Vec<Rc<Endpoint>> {
+    let known: HashMap<_, _> = next.clusters.iter().map(|cluster| (&cluster.config.name, cluster)).collect();
+    let mut left = Vec::new();
+    for old in &previous.clusters {
+        let new = known.get(&old.config.name);
+        if new.is_some_and(|new| Rc::ptr_eq(new, old)) {
+            continue;
+        }
+        let still: HashMap<_, _> = new.iter().flat_map(|new| &new.endpoints).map(|e| (id(&e.config), e)).collect();
+        let is_left = |old: &&Rc<Endpoint>| !still.get(&id(&old.config)).is_some_and(|new| new.is(old));
+        left.extend(old.endpoints.iter().filter(is_left).cloned());
+    }
+    left
+}
+
 /// What makes an endpoint the same one.
 fn id(endpoint: &EndpointConfig) -> (SocketAddr, &str) {
     (endpoint.address, &endpoint.identity)
@@ -89,7 +105,10 @@ mod tests {
         let edited = snapshot(&first, "spiffe://mesh.local/ns/shop/sa/web", 5);
         assert_eq!(endpoint(&edited).load(now).weight, 5);
         assert!(!endpoint(&edited).reachable(now), "what was seen of it stays");
+        assert!(left(&first, &edited).is_empty());
         let another = snapshot(&edited, "spiffe://mesh.local/ns/shop/sa/other", 5);
         assert!(endpoint(&another).reachable(now), "another workload at its address");
+        assert!(left(&edited, &another).iter().all(|left| left.is(&endpoint(&first))), "the one before has left");
+        assert_eq!((left(&edited, &another).len(), left(&another, &none).len()), (1, 1));
     }
 }

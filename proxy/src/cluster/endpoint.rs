@@ -170,6 +170,16 @@ impl Endpoint {
         self.books.in_flight.get().into()
     }
 
+    /// Whether it is the same endpoint, whatever is said of it.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.books, &other.books)
+    }
+
+    /// Whether somebody else has it, by whatever was said of it, and may try it yet.
+    pub(crate) fn is_in_use(&self) -> bool {
+        Rc::strong_count(&self.books) > 1
+    }
+
     /// What metrics say of it. What has added up since the last look is taken: it is told once.
     pub(crate) fn look(&self, now: Moment) -> EndpointSeen {
         let (shared, streams) = self.pool.shared.open();

@@ -5,8 +5,8 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    AccessLogMode, ConnectionRecord, Direction, Ends, Flow, Hop, Party, ProbeOutcome, Protocol, RequestRecord,
-    RetryOutcome, WorkerSeen,
+    AccessLogMode, ConnectionRecord, Direction, EndpointSeen, Ends, Flow, Hop, Party, ProbeOutcome, Protocol,
+    RequestRecord, RetryOutcome, WorkerSeen,
     access_log::{AccessLog, Sink},
     audit_log::{AuditLog, RESULTS},
     cardinality::Table,
@@ -151,6 +151,11 @@ impl WorkerTelemetry {
         *self.inner.counts.borrow_mut().counted.series(&metrics::HOSTS_NOT_ASKED, &[]) += 1;
     }
 
+    /// Counts what was tried since the last look at an endpoint that nobody looks at any more.
+    pub(crate) fn endpoint_left(&self, seen: &EndpointSeen) {
+        self.inner.counts.borrow_mut().endpoint(seen);
+    }
+
     /// Counts how long it took to tell what a connection speaks.
     pub(crate) fn detection(&self, duration: Duration, protocol: Protocol) {
         let mut counts = self.inner.counts.borrow_mut();
@@ -167,7 +172,7 @@ impl WorkerTelemetry {
                     let Some(asked) = asked else { return };
                     let lag = asked.elapsed();
                     let seen = look();
-                    self.inner.counts.borrow_mut().endpoints(&seen);
+                    seen.endpoints.iter().for_each(|endpoint| self.inner.counts.borrow_mut().endpoint(endpoint));
                     let delta = Delta { seen, lag, ..self.inner.drain() };
                     if flushes.answers.send(delta).await.is_err() {
                         return;
@@ -256,16 +261,14 @@ impl Counts {
         *self.counted.series(&metrics::POLICY_ACTIONS, &[ends[0], policy, "audited"]) += 1;
     }
 
-    /// Adds what endpoints have counted by themselves since the last look.
-    fn endpoints(&mut self, seen: &WorkerSeen) {
-        for endpoint in &seen.endpoints {
-            let tried = (&metrics::TRIES, ["success", "failure"].into_iter().zip(endpoint.tries));
-            let switched = (&metrics::BREAKER_SWITCHES, ["open", "closed"].into_iter().zip(endpoint.switched));
-            for (metric, counts) in [tried, switched] {
-                for (last, count) in counts.filter(|(_, count)| *count > 0) {
-                    let address = endpoint.endpoint.to_string();
-                    *self.counted.series(metric, &[&endpoint.service, &address, last]) += count;
-                }
+    /// Adds what an endpoint has counted by itself since the last look.
+    fn endpoint(&mut self, endpoint: &EndpointSeen) {
+        let tried = (&metrics::TRIES, ["success", "failure"].into_iter().zip(endpoint.tries));
+        let switched = (&metrics::BREAKER_SWITCHES, ["open", "closed"].into_iter().zip(endpoint.switched));
+        for (metric, counts) in [tried, switched] {
+            for (last, count) in counts.filter(|(_, count)| *count > 0) {
+                let address = endpoint.endpoint.to_string();
+                *self.counted.series(metric, &[&endpoint.service, &address, last]) += count;
             }
         }
     }
