@@ -34,6 +34,7 @@ mod process;
 mod record;
 pub(crate) mod span;
 mod store;
+mod views;
 mod worker;
 
 pub(crate) use flow::Flow;
@@ -43,6 +44,7 @@ pub(crate) use record::{
     RetryOutcome, SpanRecord, WorkerSeen,
 };
 pub(crate) use span::{Finished, Queue, Sampling};
+pub(crate) use views::View;
 pub(crate) use worker::WorkerTelemetry;
 
 use access_log::{FINISH_LIMIT, Sink};
@@ -145,6 +147,16 @@ impl Telemetry {
         let process = self.shared.process.gather();
         let ours = store.families().map(|family| (&family.shown, Some(family)));
         open_metrics::encode(process.iter().map(|shown| (shown, None)).chain(ours), created)
+    }
+
+    /// The requests and connections of all workers under the names that another mesh has for them, in the Prometheus text
+    /// format.
+    pub(crate) async fn render_view(&self, view: View) -> String {
+        let mut store = self.shared.store.lock().await;
+        store.collect(FLUSH_LIMIT, &self.configured()).await;
+        let families = view.of(store.families().map(|family| &family.shown));
+        drop(store);
+        metrics::encode(families.iter())
     }
 
     /// Writes out every line of both logs so far, those that workers still hold too; call this last.

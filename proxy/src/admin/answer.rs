@@ -16,6 +16,7 @@ use crate::{
     config::InForce,
     drain::{LEAVE, Phase},
     surroundings::{captured::Captured, direct::InboundPort},
+    telemetry::View,
 };
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -24,7 +25,8 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// OpenMetrics, as its section on negotiation has it.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const INDEX: &str = "\
-GET  /metrics  metrics in the Prometheus text format, or as OpenMetrics
+GET  /metrics  metrics in the Prometheus text format, or as OpenMetrics; those of traffic under
+               the names of other meshes in /metrics/istio and /metrics/linkerd
 GET  /ready    200 when traffic is taken, else 503
 GET  /live     200 while the process runs
 GET  /config   the configuration in force, as JSON
@@ -42,7 +44,14 @@ pub(super) async fn answer(request: &Parts, state: &AdminState, scope: Scope, ow
         return text(StatusCode::FORBIDDEN, "this port answers only to localhost, 127.0.0.1 and [::1]\n");
     }
     let admin = scope == Scope::Admin;
-    match request.uri.path() {
+    let path = request.uri.path();
+    if let Some(view) = View::at(path) {
+        return match get_only(request) {
+            None => scraped(request, EXPOSITION, state.telemetry.render_view(view).await),
+            Some(refusal) => refusal,
+        };
+    }
+    match path {
         "/metrics" => match get_only(request) {
             None => metrics(request, state, own).await,
             Some(refusal) => refusal,

@@ -102,7 +102,10 @@ async fn the_metrics_port_shows_metrics_and_nothing_that_matters() {
         let kind = if is_open { "openmetrics-text; version=1.0.0" } else { "text/plain; version=0.0.4" };
         assert!(answer.contains(kind) && answer.ends_with("# EOF\n") == is_open, "{accept}: {answer}");
     }
-    for line in ["GET /config", "POST /drain", "POST /leave", "GET /", "GET /metrics/../config"] {
+    let view = desk.ask("GET /metrics/istio HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(view.starts_with("HTTP/1.1 200") && view.contains("version=0.0.4"), "{view}");
+    assert_eq!((desk.status("GET /metrics/linkerd").await, desk.status("POST /metrics/linkerd").await), (200, 405));
+    for line in ["GET /config", "POST /drain", "POST /leave", "GET /", "GET /metrics/../config", "GET /metrics/envoy"] {
         assert_eq!(desk.status(line).await, 404, "{line}");
     }
 }

@@ -18,7 +18,7 @@ use super::{
 mod family;
 mod seen;
 
-pub(super) use family::Family;
+pub(super) use family::{Family, pair};
 
 /// The control thread's end of one worker.
 #[derive(Debug)]

@@ -187,6 +187,69 @@ async fn refusals_and_connections_have_metrics_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn views_have_the_names_of_others_and_the_numbers_of_the_store() {
+    LocalSet::new()
+        .run_until(async {
+            let telemetry = telemetry();
+            let worker = telemetry.worker();
+            tokio::task::spawn_local(worker.clone().serve_flushes(WorkerSeen::default));
+            worker.request(&request());
+            worker.request(&RequestRecord { route: "shop/web/1", ..request() });
+            worker.request(&RequestRecord { route: PROBE, ..request() });
+            worker.request(&RequestRecord { code: 503, reason: Some(Reason::NoEndpoints), ..request() });
+            worker.request(&RequestRecord { code: 499, reason: Some(Reason::DownstreamClosed), ..request() });
+            let nowhere = RequestRecord { destination: Party::default(), hop: Hop::Nowhere, ..request() };
+            worker.request(&RequestRecord { direction: Direction::Outbound, service: "passthrough", ..nowhere });
+            worker.connection_opened(Direction::Inbound, Hop::Mtls);
+            worker.connection_closed(&connection());
+            worker.flow(&ENDS).sent(7);
+
+            let text = telemetry.render_view(View::Istio).await;
+            let here = "reporter=\"destination\",source_workload=\"ui\",source_workload_namespace=\"shop\"";
+            let count = |more: &[&str]| sample(&text, &[&["istio_requests_total{", here], more].concat());
+            assert_eq!(
+                count(&["response_code=\"200\"", "response_flags=\"-\""]),
+                2.0,
+                "of both routes, and of no probe"
+            );
+            assert_eq!(count(&["response_code=\"503\"", "response_flags=\"UH\""]), 1.0);
+            assert_eq!(count(&["response_code=\"0\"", "response_flags=\"DC\""]), 1.0);
+            let service = "destination_service=\"web.shop.svc.cluster.local\",destination_service_name=\"web\"";
+            assert_eq!(count(&[service, "\"503\"", "connection_security_policy=\"mutual_tls\""]), 1.0);
+            let outside = ["reporter=\"source\"", "destination_service_name=\"PassthroughCluster\"", "\"200\""];
+            let unknown = ["destination_workload=\"unknown\"", "connection_security_policy=\"unknown\""];
+            assert_eq!(sample(&text, &[&["istio_requests_total{"][..], &outside, &unknown].concat()), 1.0);
+            let took = ["istio_request_duration_milliseconds_bucket{", here, "response_code=\"2xx\""];
+            let bucket = |le| sample(&text, &[&took[..], &[le]].concat());
+            assert_eq!((bucket("le=\"2.5\""), bucket("le=\"5\""), bucket("le=\"+Inf\"")), (0.0, 2.0, 2.0));
+            let sum = ["istio_request_duration_milliseconds_sum{", here, "response_code=\"2xx\""];
+            assert!((sample(&text, &sum) - 6.0).abs() < 1e-6);
+            let bytes = |name| sample(&text, &[name, here, "response_code=\"2xx\""]);
+            assert_eq!((bytes("istio_response_bytes_sum{"), bytes("istio_response_bytes_count{")), (200.0, 2.0));
+            assert_eq!(bytes("istio_request_bytes_bucket{"), 2.0, "the one bucket that there always is");
+            let closed = ["istio_tcp_connections_closed_total{", "destination_service_name=\"db\""];
+            assert_eq!(sample(&text, &closed), 1.0);
+            assert_eq!(sample(&text, &["istio_tcp_sent_bytes_total{", "request_protocol=\"tcp\""]), 7.0);
+            assert!(!text.contains("selvedge_"), "{text}");
+
+            let text = telemetry.render_view(View::Linkerd).await;
+            let web = "direction=\"inbound\",tls=\"true\",deployment=\"web\",namespace=\"shop\"";
+            let count = |more: &[&str]| sample(&text, &[&["response_total{", web], more].concat());
+            assert_eq!(count(&["classification=\"success\"", "status_code=\"200\""]), 2.0);
+            assert_eq!(count(&["classification=\"failure\"", "status_code=\"503\""]), 1.0);
+            assert!(!text.contains("status_code=\"499\""), "whose caller has left has no response");
+            assert_eq!(sample(&text, &["request_total{", web]), 4.0);
+            assert_eq!(sample(&text, &["response_latency_ms_bucket{", web, "\"2xx\"", "le=\"5\""]), 2.0);
+            let out = ["request_total{direction=\"outbound\"", "deployment=\"ui\"", "dst_service=\"passthrough\""];
+            assert_eq!(sample(&text, &out), 1.0);
+            assert_eq!(sample(&text, &["tcp_open_total{", "peer=\"src\"", "tls=\"true\""]), 1.0);
+            assert_eq!(sample(&text, &["tcp_open_connections{direction=\"inbound\""]), 0.0);
+            assert_eq!(sample(&text, &["tcp_close_total{"]), 1.0);
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_and_a_service_have_every_outcome_from_their_first_request_on() {
     LocalSet::new()
         .run_until(async {

@@ -187,7 +187,8 @@ impl Family {
     }
 }
 
-fn pair(name: &str, value: &str) -> LabelPair {
+/// A label of a series.
+pub(in crate::telemetry) fn pair(name: &str, value: &str) -> LabelPair {
     let mut pair = LabelPair::default();
     pair.set_name(name.into());
     pair.set_value(value.into());
