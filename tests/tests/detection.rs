@@ -277,9 +277,10 @@ async fn nobody_passes_by_a_policy_by_waiting() {
         pair.until_status("/admin", status).await;
         let before = pair.upstream.targets().len();
         let request = get("/admin");
-        for pieces in [1, 2, 4, 10, 18] {
-            let answer = slowly(pair.entry(), &request, pieces, SLOW).await;
-            assert!(answer.starts_with(refused), "{name}, after {pieces}: {answer}");
+        // The one is just beyond the silence after which the service is dialled.
+        for (pieces, pause) in [1, 2, 4, 10, 18].into_iter().flat_map(|n| [(n, SLOW), (n, Duration::from_millis(11))]) {
+            let answer = slowly(pair.entry(), &request, pieces, pause).await;
+            assert!(answer.starts_with(refused), "{name}, after {pieces} with {pause:?}: {answer}");
         }
         let answer = slowly(pair.entry(), &request, 30, Duration::from_millis(50)).await;
         assert!(answer.starts_with(refused), "{name}, byte by byte: {answer}");

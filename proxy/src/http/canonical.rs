@@ -4,7 +4,7 @@
 use std::{borrow::Cow, rc::Rc};
 
 use http::{
-    HeaderMap, Method, Request, Uri, Version,
+    HeaderMap, HeaderValue, Method, Request, Uri, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
@@ -75,7 +75,7 @@ pub(crate) fn canonical<B>(
     dialled: impl Fn() -> String,
 ) -> Result<Target, Error> {
     let refuse = |reason, detail: &'static str| Error::new(reason, detail);
-    framing(request.version(), request.headers()).map_err(|(reason, detail)| refuse(reason, detail))?;
+    framing(request.version(), request.headers_mut()).map_err(|(reason, detail)| refuse(reason, detail))?;
     fields(request.headers()).map_err(|(reason, detail)| refuse(reason, detail))?;
     let dialled = || (request.version() == Version::HTTP_10).then(dialled);
     let authority = authorities.read(request.uri(), request.headers(), dialled);
@@ -105,8 +105,9 @@ fn target(method: &Method, uri: &Uri) -> Result<PathAndQuery, Error> {
 }
 
 /// RFC 9112 section 6: one way to tell where the message ends. hyper has already refused what it cannot frame and
-/// dropped a Content-Length that came with Transfer-Encoding.
-fn framing(version: Version, headers: &HeaderMap) -> Result<(), (Reason, &'static str)> {
+/// dropped a Content-Length that came with Transfer-Encoding. A length that begins with zeros, which some read as octal, goes on
+/// without them.
+fn framing(version: Version, headers: &mut HeaderMap) -> Result<(), (Reason, &'static str)> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if version != Version::HTTP_11 {
@@ -129,6 +130,11 @@ fn framing(version: Version, headers: &HeaderMap) -> Result<(), (Reason, &'stati
         }
         if length.is_empty() || !length.as_bytes().iter().all(u8::is_ascii_digit) {
             return Err((Reason::MalformedFraming, "Content-Length is not a number"));
+        }
+        if length.len() > 1 && length.as_bytes().starts_with(b"0") {
+            let number = length.to_str().ok().and_then(|digits| digits.parse::<u64>().ok());
+            let number = number.ok_or((Reason::MalformedFraming, "Content-Length is not a number"))?;
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(number));
         }
     }
     Ok(())
@@ -181,6 +187,15 @@ mod tests {
             (target.path_and_query.as_str(), target.path(), target.sent()),
             ("/b?q=/../", "/b", Some("/a/../b"))
         );
+    }
+
+    #[test]
+    fn a_length_has_one_spelling() {
+        for (written, goes_on) in [("010", "10"), ("0", "0"), ("000", "0"), ("10", "10")] {
+            let mut request = request(Version::HTTP_11, &[("content-length", written)]);
+            canonical(&mut request, &Reader::default(), String::new).unwrap();
+            assert_eq!(request.headers()[CONTENT_LENGTH], goes_on, "{written}");
+        }
     }
 
     #[test]

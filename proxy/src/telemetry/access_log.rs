@@ -74,8 +74,11 @@ impl AccessLog {
 
     pub(super) fn request(&self, record: &RequestRecord<'_>) {
         let failed = record.code >= 500 || outcome::is_server_error(metrics::grpc_status(record.grpc_status));
+        // Whoever has had an answer and leaves before its end, as those who listen for events do, had nothing refused.
+        let left = record.reason == Some(Reason::DownstreamClosed) && (200..400).contains(&record.code);
         let kind = kind(&record.source, record.peer, record.reason, record.audited);
-        let Some(suppressed) = self.admit(failed || worth_it(record.reason, record.audited), kind) else { return };
+        let worth_it = failed || worth_it(record.reason.filter(|_| !left), record.audited);
+        let Some(suppressed) = self.admit(worth_it, kind) else { return };
         self.line(suppressed, |line| {
             let http = matches!(record.protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
             line.text("selvedge.direction", record.direction.as_str())

@@ -667,6 +667,24 @@ async fn the_errors_of_grpc_services_are_errors_in_the_log() {
     assert_eq!(logged, [2, 4, 8, 13, 14, 15]);
 }
 
+#[tokio::test]
+async fn who_leaves_in_the_middle_of_an_answer_is_no_error_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.log");
+    let settings = TelemetrySettings { access_log_file: Some(file.clone()), ..TelemetrySettings::default() };
+    let telemetry = Telemetry::new(&settings).unwrap();
+    let worker = telemetry.worker();
+    for code in [200, 304, 499, 503] {
+        worker.request(&RequestRecord { code, reason: Some(Reason::DownstreamClosed), ..request() });
+    }
+    drop(worker);
+    telemetry.finish_logs().await;
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let logged: Vec<_> = lines.map(|line| line["http.response.status_code"].as_u64().unwrap()).collect();
+    assert_eq!(logged, [499, 503]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn refusals_do_not_flood_the_log() {
     let directory = tempfile::tempdir().unwrap();
