@@ -5,7 +5,7 @@
 //!
 //! [`svid`] says what a workload certificate is, so that whoever issues one and whoever checks one agree. [`mod@file`]
 //! is the one writer of files that must be there whole or not at all: keys, certificates, tokens, and what a restart
-//! goes by. [`audit`] is the record of who was let in and who was not, [`line`] how its lines and those of access logs are
+//! goes by. [`audit`] is the record of who was let in and who was not, [`mod@line`] how its lines and those of access logs are
 //! written. Signing belongs to the control plane, trust to TLS.
 
 pub mod file;
