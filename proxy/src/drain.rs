@@ -135,8 +135,9 @@ impl Open {
 
     /// Counts one connection less of this heading, which had come late or not.
     pub(crate) fn closed(&self, heading: &Heading, was_late: bool) {
-        self.of(heading).fetch_sub(1, Ordering::Relaxed);
+        // In between an early one too many is counted, never one too few.
         self.late.fetch_sub(was_late.into(), Ordering::Relaxed);
+        self.of(heading).fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How many are open that have not come late.

@@ -80,7 +80,7 @@ impl Manager {
         let script = format!("export LISTEN_PID=$$ WATCHDOG_PID=$$; exec \"$@\"{moves}");
         wrapped.args(["-c", &script, "bash"]).arg(command.get_program()).args(command.get_args());
         wrapped.env("NOTIFY_SOCKET", &self.socket).env("WATCHDOG_USEC", (watchdog * 1000).to_string());
-        wrapped.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        wrapped.env("FDSTORE", "512").env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
         wrapped
     }
 

@@ -23,6 +23,12 @@ impl Process {
         let log = folder.join(format!("{}.log", name.replace('/', "-")));
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
         let errors = file.try_clone().expect("a second handle of the log file");
+        // Whoever runs the tests may have a service manager; the programs have one where a test says so.
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "FDSTORE"] {
+            if command.get_envs().all(|(set, _)| set != name) {
+                command.env_remove(name);
+            }
+        }
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
         let child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}: {command:?}"));
         Self { name: name.to_owned(), child, log }

@@ -148,8 +148,8 @@ impl Asked {
         let Self { way, workload, holder, token, address } = self;
         let is_stranger = issued.is_err() && holder.is_empty();
         let of = if is_stranger { Of::Strangers } else { Of::Known };
-        // What a stranger says of itself it can make up.
-        let workload_told = (!is_stranger).then_some(workload);
+        // What is refused can name whatever it likes.
+        let workload_told = issued.is_ok().then_some(workload);
         let Some(leave) = audit.leave(of, (issued.is_ok(), way, holder, workload_told, address)) else { return };
         let grant = audit::Grant { way, token, ..audit::Grant::default() };
         let event = match issued {

@@ -79,7 +79,9 @@ impl Trail {
                 match message {
                     Message::Line(line) => {
                         written.waiting.fetch_sub(line.len(), Ordering::Relaxed);
-                        if let Err(error) = output.write(told(line, written.untold.swap(0, Ordering::Relaxed))) {
+                        let untold = written.untold.swap(0, Ordering::Relaxed);
+                        if let Err(error) = output.write(told(line, untold)) {
+                            written.untold.fetch_add(untold, Ordering::Relaxed);
                             written.lose();
                             failed(&error);
                         }
@@ -127,12 +129,19 @@ fn told(mut line: Vec<u8>, lost: u64) -> Vec<u8> {
 
 enum Output {
     Standard,
-    File(PathBuf, File),
+    File {
+        path: PathBuf,
+        file: File,
+        /// The last line may be there in part, so the next one begins on its own.
+        is_torn: bool,
+    },
 }
 
 impl Output {
     fn open(path: Option<&Path>) -> io::Result<Self> {
-        path.map_or(Ok(Self::Standard), |path| Ok(Self::File(path.to_owned(), append(path)?)))
+        path.map_or(Ok(Self::Standard), |path| {
+            Ok(Self::File { path: path.to_owned(), file: append(path)?, is_torn: false })
+        })
     }
 
     fn write(&mut self, line: Vec<u8>) -> io::Result<()> {
@@ -142,11 +151,17 @@ impl Output {
                 output.write_all(&line)?;
                 output.flush()
             }
-            Self::File(path, file) => {
+            Self::File { path, file, is_torn } => {
                 if was_moved(path, file) {
-                    *file = append(path)?;
+                    (*file, *is_torn) = (append(path)?, false);
                 }
-                file.write_all(&line)
+                if *is_torn {
+                    file.write_all(b"\n")?;
+                }
+                *is_torn = true;
+                file.write_all(&line)?;
+                *is_torn = false;
+                Ok(())
             }
         }
     }

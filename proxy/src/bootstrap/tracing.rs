@@ -59,7 +59,7 @@ impl TryFrom<String> for Collector {
         };
         let authority = uri.authority().ok_or_else(|| problem(example))?;
         if authority.as_str().contains('@') {
-            return Err(problem("a password belongs into headers, as authorization"));
+            return Err("endpoint has a user or a password; that belongs into headers, as authorization".into());
         }
         let http = uri.path() != "/" || uri.query().is_some();
         if !http && authority.port_u16() == Some(HTTP) {

@@ -3,10 +3,11 @@
 use std::io;
 
 use rustls::pki_types::ServerName;
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
+use super::PATIENCE;
 use crate::{
     bootstrap::Collector,
     config::InForce,
@@ -42,7 +43,11 @@ impl Connector {
     async fn dial(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address")));
         for address in tokio::net::lookup_host((host, port)).await? {
-            outcome = dial(address, Side::Mesh).await;
+            // One that nothing comes back from leaves time for the next.
+            outcome = match timeout(PATIENCE / 3, dial(address, Side::Mesh)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
             if outcome.is_ok() {
                 break;
             }

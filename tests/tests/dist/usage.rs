@@ -20,6 +20,9 @@ pub(crate) async fn whole_life(folder: &Path) {
     }
     // Containers of Debian leave manual pages out.
     for setting in fs::read_dir(system.path("etc/dpkg/dpkg.cfg.d")).into_iter().flatten().flatten() {
+        if !setting.path().is_file() {
+            continue;
+        }
         fs::remove_file(setting.path()).expect("it goes, from the copy");
     }
     system.pretend_systemd();
@@ -72,8 +75,10 @@ fn what_is_installed_is_what_was_meant(system: &System) {
     assert_eq!(system.say(complete).trim(), "join");
     assert!(system.say("zcat /usr/share/man/man1/selvedge-join.1.gz").contains("port of 127.0.0.1"));
     assert!(system.say("selvedge lint /etc/selvedge/mesh").contains("no findings"));
-    if system.does("systemd-analyze --version") {
-        system.say("systemd-analyze verify --recursive-errors=no /usr/lib/systemd/system/selvedge-*.service");
+    // Before 250 it also complains of what others' units lack.
+    if system.does("systemd-analyze --help | grep -q recursive-errors") {
+        let verify = "systemd-analyze verify --man=no --recursive-errors=no /usr/lib/systemd/system/selvedge-*.service";
+        system.say(verify);
     }
 }
 

@@ -94,6 +94,11 @@ fn can_be_taken() -> io::Result<()> {
     duplicate(own.as_raw_fd()).map(drop)
 }
 
+/// Whether the manager says that it keeps descriptors: what it does not keep is dropped without a word.
+fn has_room() -> bool {
+    env::var("FDSTORE").is_ok_and(|most| most.parse::<u32>().is_ok_and(|most| most > 0))
+}
+
 /// A name as the manager takes it: without colons.
 fn encoded(name: &str) -> String {
     name.replace(':', "_")
@@ -109,9 +114,10 @@ fn decoded(said: &str) -> Option<String> {
 
 impl Manager {
     /// Has it keep these listeners for the next process, but for those that are its own; of what it `handed` over for us before it
-    /// forgets the rest. False where there is no manager, or a next process could not take them.
+    /// forgets the rest. False where there is no manager, it does not say that it keeps any, or a next process could not take
+    /// them.
     pub(in crate::process) fn keep(&self, listeners: &[Bound], handed: &Handed) -> bool {
-        if !self.is_there() {
+        if !self.is_there() || (handed.kept.is_empty() && !has_room()) {
             return false;
         }
         if let Err(error) = can_be_taken() {
