@@ -136,6 +136,8 @@ async fn certificates_and_tokens_are_in_the_audit_log_whoever_gets_none_too() {
     assert!(refused["detail"].as_str().unwrap().contains("used already"), "{refused}");
     assert_eq!((refused.get("subject"), &refused["address"]), (None, &"127.0.0.1".into()), "it has proven nothing");
     assert_eq!(refused["token"], issued["token"], "the two are of one token");
+    let written = pair.mesh.metrics().value("selvedge_control_plane_audit_events_total", &["result=\"written\""]).await;
+    assert!(written >= 2.0, "{written} events are counted");
 
     let file = pair.mesh.folder().join("audit.log");
     let file = file.to_str().unwrap();

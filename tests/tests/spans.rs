@@ -190,6 +190,7 @@ async fn a_collector_that_is_gone_or_fails_costs_no_request_and_is_counted() {
             sidecar.metrics().so_far("selvedge_spans_total", &["result=\"exported\""]).await > 0.0
         })
         .await;
+        assert!(sidecar.metric("selvedge_spans_total", &["result=\"exported\""]).await > 0.0);
     }
     assert!(collector.spans(&lost).is_empty());
 }

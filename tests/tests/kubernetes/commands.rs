@@ -133,7 +133,7 @@ fn written() -> Vec<Value> {
         "spec": { "targetRef": { "kind": "Service", "name": "wbe" }, "action": "DENY", "rules": [{}] },
     });
     vec![
-        service("web", json!({ "selector": { "app": "web" }, "ports": [{ "port": 80 }] })),
+        service("web", json!({ "selector": { "app": "web" }, "ports": [{ "port": 80, "appProtocol": "http" }] })),
         service("outside", json!({ "type": "ExternalName", "externalName": "api.example.com" })),
         service("database", spoken("example.com/mongo")),
         service("misspelt", spoken("htpp")),
