@@ -34,6 +34,7 @@ mod process;
 mod record;
 pub(crate) mod span;
 mod store;
+mod timestamp;
 mod views;
 mod worker;
 

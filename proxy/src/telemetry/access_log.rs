@@ -16,14 +16,13 @@ use selvedge_identity::line::Object;
 use selvedge_policies::{context::Audited, reason::Reason};
 use tokio::{sync::Notify, time::sleep};
 
-use super::{ConnectionRecord, Hop, Party, Protocol, RequestRecord, metrics, outcome};
+use super::{ConnectionRecord, Hop, Party, Protocol, RequestRecord, metrics, outcome, timestamp::Timestamp};
+
 mod kinds;
 mod sink;
-mod timestamp;
 
 use kinds::Kinds;
 pub(super) use sink::{FINISH_LIMIT, Sink};
-pub(super) use timestamp::Timestamp;
 
 /// A buffer this full is handed over at once.
 const BATCH: usize = 16 * 1024;

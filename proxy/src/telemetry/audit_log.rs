@@ -13,10 +13,9 @@ use std::{
 
 use selvedge_identity::audit::{Bounds, Call, Event, Happening, Trail};
 use selvedge_policies::{context::Audited, reason::Reason};
-
 use tokio::time::Instant;
 
-use super::{ConnectionRecord, Direction, Party, RequestRecord, access_log::Timestamp};
+use super::{ConnectionRecord, Direction, Party, RequestRecord, timestamp::Timestamp};
 
 /// Kinds of events that are told apart at once: caller, reason and rule.
 const KINDS: usize = 256;

@@ -8,14 +8,14 @@ use crate::clock;
 
 /// Writes `2026-01-31T23:59:59.123Z`; all but the milliseconds is kept from one line to the next.
 #[derive(Debug, Default)]
-pub(in crate::telemetry) struct Timestamp {
+pub(super) struct Timestamp {
     second: Option<u64>,
     text: String,
 }
 
 impl Timestamp {
     /// The time now.
-    pub(in crate::telemetry) fn now(&mut self) -> &str {
+    pub(super) fn now(&mut self) -> &str {
         let since_epoch = clock::since_epoch();
         self.at(since_epoch.as_secs(), since_epoch.subsec_millis())
     }
